@@ -1,0 +1,38 @@
+"""Band-split speech-enhancement networks from one parametrised factory.
+
+A model maps a complex spectrogram `(batch, frequency, time)` of 257 bins (16 kHz, 512-point
+Hann window, hop 128) to one of the same shape. Importing this package does not import torch.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .config import ARCHITECTURES, CORES, CROSSBANDS, DECODERS, HEADS, PRESETS, ModelConfig
+
+if TYPE_CHECKING:
+    from . import reference
+    from .network import build_model
+    from .scan import selective_scan
+
+__all__ = [
+    "ARCHITECTURES",
+    "CORES",
+    "CROSSBANDS",
+    "DECODERS",
+    "HEADS",
+    "PRESETS",
+    "ModelConfig",
+    "build_model",
+    "reference",
+    "selective_scan",
+]
+
+_LATE = {"build_model": "models.network", "selective_scan": "models.scan"}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LATE:
+        return getattr(import_module(_LATE[name]), name)
+    if name == "reference":
+        return import_module("models.reference")
+    raise AttributeError(f"module 'models' has no attribute {name!r}")

@@ -1,0 +1,173 @@
+"""The typed description of one network, and the named ones. Needs no torch."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+
+from .registry import Registry, suggestion
+
+BAND_WIDTHS: tuple[int, ...] = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)
+"""Bins per band, low to high: 31 bands over the 257 bins of a 512-point transform at 16 kHz."""
+
+ARCHITECTURES = Registry(
+    "architecture",
+    {
+        "band-split": "models.network:BandSplitNetwork",
+        "dual-branch": "models.dual_branch:DualBranchNetwork",
+    },
+)
+CORES = Registry(
+    "core",
+    {
+        "lstm": "models.recurrent:LSTMLayer",
+        "gru": "models.recurrent:GRULayer",
+        "mamba": "models.mamba:MambaLayer",
+        "attention": "models.attention:AttentionLayer",
+    },
+)
+CROSSBANDS = Registry(
+    "cross-band module",
+    {
+        "none": "models.crossband:NoCrossBand",
+        "pointwise": "models.crossband:Pointwise",
+        "bilstm": "models.crossband:BandBiLSTM",
+        "bimamba": "models.crossband:BandBiMamba",
+    },
+)
+DECODERS = Registry(
+    "decoder",
+    {
+        "per-band": "models.decoders:PerBandDecoder",
+        "shared": "models.decoders:SharedDecoder",
+    },
+)
+HEADS = Registry(
+    "head",
+    {
+        "filter": "models.heads:FilterHead",
+        "mask": "models.heads:MaskHead",
+        "magnitude-phase": "models.heads:MagnitudePhaseHead",
+        "magnitude-only": "models.heads:MagnitudeOnlyHead",
+    },
+)
+
+Architecture = Annotated[str, AfterValidator(ARCHITECTURES.check)]
+Core = Annotated[str, AfterValidator(CORES.check)]
+CrossBand = Annotated[str, AfterValidator(CROSSBANDS.check)]
+Decoder = Annotated[str, AfterValidator(DECODERS.check)]
+Head = Annotated[str, AfterValidator(HEADS.check)]
+
+
+class Frozen(BaseModel):
+    """Base of every configuration: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class ModelConfig(Frozen):
+    """One network of the band-split family, fully resolved.
+
+    The trunk is `layers` residual layers of `core` over time in each band, and `crossband_layers`
+    layers of `crossband` over the bands in each frame.
+    """
+
+    architecture: Architecture = "band-split"
+    channels: PositiveInt = Field(64, description="features per (time, band): N")
+    layers: PositiveInt = Field(5, description="time layers")
+    core: Core = "lstm"
+    direction: Literal["uni", "bi"] = Field("uni", description="of the time layers; bi sees later frames")
+    norm: Literal["group", "layer"] = Field(
+        "group",
+        description="before each time layer: over (channel, time, band) of an item, or over channel alone",
+    )
+    crossband: CrossBand = "bilstm"
+    crossband_layers: PositiveInt = 5
+    order: Literal["stacked", "interleaved"] = Field(
+        "stacked", description="all time layers before all band layers (BSRNN), or in turn (ESPnet)"
+    )
+    decoder: Decoder = "per-band"
+    decoder_expansion: float | tuple[float, ...] = Field(
+        4, description="hidden width of the decoder over N: one number, or one for each band"
+    )
+    head: Head = "filter"
+    heads: PositiveInt = Field(4, description="attention heads (core attention)")
+    d_state: PositiveInt = Field(12, description="states per channel (core or cross-band Mamba)")
+    expand: PositiveInt = Field(1, description="inner width over N (Mamba)")
+    d_conv: PositiveInt = Field(4, description="taps of the causal convolution (Mamba)")
+    ssm_skip: Literal["right", "shadowed"] = Field(
+        "right", description="shadowed: the scan's skip is d_inner * x and the learned D is dead"
+    )
+    dt_init: Literal["kept", "wiped"] = Field(
+        "kept", description="wiped: the network's init zeroes dt_proj.bias after Mamba has set it"
+    )
+    clamps: Literal["off", "on"] = Field("off", description="the clamps of MBS-Net's scan")
+
+    @field_validator("decoder_expansion")
+    @classmethod
+    def _expansion(cls, value: float | tuple[float, ...]) -> float | tuple[float, ...]:
+        values = value if isinstance(value, tuple) else (value,)
+        if isinstance(value, tuple) and len(value) != len(BAND_WIDTHS):
+            raise ValueError(f"{len(value)} expansions for {len(BAND_WIDTHS)} bands; give one for each band")
+        if any(not 0 < v <= 64 for v in values):
+            raise ValueError(f"decoder expansion {value} is not in (0, 64]")
+        return value
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> ModelConfig:
+        if self.core == "attention" and self.channels % self.heads:
+            raise ValueError(f"{self.channels} channels do not divide into {self.heads} attention heads")
+        return self
+
+
+_MBSNET = ModelConfig(
+    channels=128,
+    layers=4,
+    core="mamba",
+    norm="layer",
+    crossband="pointwise",
+    crossband_layers=1,
+    decoder_expansion=2,
+)
+
+PRESETS: dict[str, ModelConfig] = {
+    "bsrnn": ModelConfig(),
+    "bsrnn-128x6": ModelConfig(channels=128, layers=6, crossband_layers=6),
+    "bsrnn-bidirectional": ModelConfig(direction="bi"),
+    "mbsnet": _MBSNET,
+    "mbsnet-as-trained": _MBSNET.model_copy(
+        update={"ssm_skip": "shadowed", "dt_init": "wiped", "clamps": "on"}
+    ),
+    "mbsnet-heavy-decoder": _MBSNET.model_copy(update={"decoder_expansion": 4}),
+    "mbsnet-ultralight-decoder": _MBSNET.model_copy(update={"decoder": "shared"}),
+    "mbsnet-dual-branch": _MBSNET.model_copy(
+        update={
+            "architecture": "dual-branch",
+            "direction": "bi",
+            "crossband": "bimamba",
+            "decoder_expansion": 4,
+            "head": "magnitude-phase",
+            "d_state": 16,
+            "expand": 2,
+        }
+    ),
+    "mbsnet-dual-head": _MBSNET.model_copy(update={"head": "magnitude-phase", "decoder_expansion": 1.8125}),
+    "mbsnet-recovered": _MBSNET.model_copy(
+        update={"direction": "bi", "crossband": "bilstm", "decoder_expansion": 4}
+    ),
+}
+"""Named networks; `ablate models` lists them with their sizes."""
+
+
+def resolve_model(preset_or_config: str | ModelConfig) -> ModelConfig:
+    """The configuration of a preset's name, or the configuration itself.
+
+    Raises:
+        ValueError: no preset has that name.
+    """
+    if isinstance(preset_or_config, ModelConfig):
+        return preset_or_config
+    if preset_or_config not in PRESETS:
+        raise ValueError(f"unknown preset {preset_or_config!r}{suggestion(preset_or_config, PRESETS)}")
+    return PRESETS[preset_or_config]

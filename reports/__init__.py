@@ -1,0 +1,1 @@
+"""Estimates, tables, figures and the command line. Needs no torch."""

@@ -1,0 +1,1 @@
+"""The driver: plans, Optuna, launchers, workers and the MLflow mirror."""

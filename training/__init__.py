@@ -1,0 +1,1 @@
+"""Data, training, evaluation and the directory that holds the truth about one training."""

@@ -1,0 +1,216 @@
+"""What a training is: the recipe, the evaluation, and both joined with a network. Needs no torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from hashlib import sha256
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from models.config import Frozen, ModelConfig, resolve_model
+from models.registry import suggestion
+
+RESULTS_VERSION = 1
+"""Raised when a change of code changes results; a golden test notices. Part of every signature."""
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+
+
+class _Bookkeeping:
+    """Marks a field that does not change the result: left out of the training signature."""
+
+
+Bookkeeping = _Bookkeeping()
+
+
+class Recipe(Frozen):
+    """How a network is trained. Lengths of the training are in optimiser steps.
+
+    A field marked `Bookkeeping` does not change the result and is no part of the signature.
+    """
+
+    name: Annotated[str, Bookkeeping] = "quick"
+    steps: PositiveInt | None = Field(None, description="optimiser steps; give this or epochs")
+    epochs: PositiveFloat | None = Field(None, description="passes over train; made into steps by the corpus")
+    batch_size: PositiveInt = 6
+    accumulation: Annotated[PositiveInt, Bookkeeping] = Field(
+        1, description="micro-batches a step is cut into; the same step up to rounding"
+    )
+    crop_seconds: PositiveFloat = 2.0
+    complex_weight: NonNegativeFloat = Field(0.5, description="of the mean modulus of the complex difference")
+    magnitude_weight: NonNegativeFloat = Field(0.5, description="of the L1 distance of compressed magnitudes")
+    compression: PositiveFloat = Field(0.3, description="exponent of the compressed magnitudes")
+    adversarial_weight: NonNegativeFloat = Field(
+        0.0, description="of the metric discriminator's term in the network's loss; 0: no discriminator"
+    )
+    adversarial_start: Fraction = Field(0.5, description="of the steps, when the term enters the loss")
+    discriminator_start: Fraction = Field(0.0, description="of the steps, when the discriminator starts")
+    discriminator_learning_rate: PositiveFloat = 1e-3
+    optimizer: Literal["adam", "adamw"] = "adam"
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 0.0
+    schedule: Literal["constant", "step", "exponential", "cosine"] = "step"
+    decay: PositiveFloat = Field(0.98, description="factor of step and exponential decay")
+    decay_every: PositiveFloat = Field(1 / 12, description="of the steps, between two decays")
+    clip: PositiveFloat = Field(5.0, description="bound on the norm of the gradient")
+    precision: Literal["fp32", "bf16"] = "fp32"
+    validate_every: PositiveInt = Field(100, description="steps between two validations")
+    validation_utterances: PositiveInt | None = Field(
+        None, description="of the validation split, a fixed draw; none: all"
+    )
+    checkpoint_every: Annotated[PositiveInt, Bookkeeping] = Field(
+        100, description="steps between two writes of the latest checkpoint"
+    )
+    keep_every: Annotated[NonNegativeInt, Bookkeeping] = Field(
+        0, description="steps between two checkpoints that are kept for good; 0: none"
+    )
+    width: Annotated[PositiveFloat, Bookkeeping] = Field(
+        1.0, description="channels of every network are scaled by this, to a multiple of 8, at least 16"
+    )
+    depth: Annotated[PositiveFloat, Bookkeeping] = Field(
+        1.0, description="layers of every network are scaled by this, rounded down, at least 1"
+    )
+
+    def shrink(self, model: ModelConfig) -> ModelConfig:
+        """The network this recipe trains in place of `model`: one rule for every network."""
+        return model.model_copy(
+            update={
+                "channels": model.channels
+                if self.width == 1
+                else max(16, round(model.channels * self.width / 8) * 8),
+                "layers": max(1, int(model.layers * self.depth)),
+                "crossband_layers": max(1, int(model.crossband_layers * self.depth)),
+            }
+        )
+
+
+RECIPES: dict[str, Recipe] = {
+    "quick": Recipe(
+        name="quick",
+        steps=60,
+        crop_seconds=1.0,
+        validate_every=20,
+        validation_utterances=8,
+        checkpoint_every=20,
+        width=0.25,
+        depth=0.5,
+    ),
+    "small": Recipe(
+        name="small",
+        steps=1500,
+        crop_seconds=2.0,
+        validate_every=150,
+        validation_utterances=32,
+        checkpoint_every=50,
+        width=0.25,
+        depth=0.5,
+    ),
+    "reference": Recipe(
+        name="reference",
+        epochs=120,
+        adversarial_weight=1.0,
+        validate_every=1000,
+        validation_utterances=128,
+        checkpoint_every=200,
+    ),
+}
+"""Named recipes. `reference` is the published one (BSRNN's reference implementation)."""
+
+
+class Evaluation(Frozen):
+    """What is done with a trained network at test time; trainings are shared between evaluations."""
+
+    post_processing: Literal["none", "pcs"] = Field(
+        "none", description="pcs: perceptual contrast stretching of the enhanced speech"
+    )
+
+
+class RunConfig(Frozen):
+    """A network, how it is trained and how it is evaluated: all that a cell of a grid is."""
+
+    model: ModelConfig
+    recipe: Recipe
+    evaluation: Evaluation = Evaluation()
+
+    @classmethod
+    def of(cls, preset: str | ModelConfig, recipe: str | Recipe = "quick") -> RunConfig:
+        """A preset under a recipe, shrunk as the recipe says.
+
+        Raises:
+            ValueError: the preset or the recipe is unknown.
+        """
+        resolved = resolve_recipe(recipe)
+        return cls(model=resolved.shrink(resolve_model(preset)), recipe=resolved)
+
+    def with_changes(self, changes: Mapping[str, Any]) -> RunConfig:
+        """This configuration with fields replaced by dotted path, validated again.
+
+        Args:
+            changes: e.g. `{"model.direction": "bi", "recipe.steps": 400}`.
+
+        Raises:
+            ValueError: a path names no field (the nearest is suggested), or a value is refused.
+        """
+        data = self.model_dump()
+        for path, value in changes.items():
+            check_path(path)
+            part, field = path.split(".")
+            data[part][field] = value
+        return type(self).model_validate(data)
+
+    def flat(self) -> dict[str, Any]:
+        """Every field by dotted path."""
+        return {
+            f"{part}.{field}": value
+            for part, fields in self.model_dump(mode="json").items()
+            for field, value in fields.items()
+        }
+
+    def result_fields(self) -> dict[str, Any]:
+        """The fields of model and recipe that change the trained network, by dotted path."""
+        return {
+            path: value
+            for path, value in self.flat().items()
+            if not path.startswith("evaluation.") and not is_bookkeeping(path)
+        }
+
+
+_PARTS: dict[str, type[Frozen]] = {"model": ModelConfig, "recipe": Recipe, "evaluation": Evaluation}
+
+
+def config_paths() -> list[str]:
+    """The dotted path of every field of a `RunConfig`."""
+    return [f"{part}.{name}" for part, kind in _PARTS.items() for name in kind.model_fields]
+
+
+def check_path(path: str) -> str:
+    """Return `path` if it names a field; raise ValueError with the nearest one otherwise."""
+    if path not in config_paths():
+        raise ValueError(f"unknown setting {path!r}{suggestion(path, config_paths())}")
+    return path
+
+
+def is_bookkeeping(path: str) -> bool:
+    """Whether the field at a dotted path leaves the result as it is."""
+    part, name = check_path(path).split(".")
+    return any(isinstance(m, _Bookkeeping) for m in _PARTS[part].model_fields[name].metadata)
+
+
+def resolve_recipe(recipe: str | Recipe) -> Recipe:
+    """The recipe of a name, or the recipe itself.
+
+    Raises:
+        ValueError: no recipe has that name.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise ValueError(f"unknown recipe {recipe!r}{suggestion(recipe, RECIPES)}")
+    return RECIPES[recipe]
+
+
+def digest(value: Any) -> str:
+    """sha256 of a value's canonical JSON, in hexadecimal."""
+    return sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -1,0 +1,176 @@
+"""The directory of one training: the truth that Optuna and MLflow mirror. Needs no torch."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from models.config import Frozen
+
+State = Literal["pending", "running", "done", "failed", "diverged"]
+Cause = Literal["out-of-memory", "lost-worker", "preempted", "configuration", "data", "interrupted", "error"]
+
+RETRIED: frozenset[str] = frozenset({"out-of-memory", "lost-worker", "preempted", "interrupted"})
+"""Causes of failure after which a run is tried again by itself."""
+
+
+class RunLockedError(RuntimeError):
+    """Another process is writing this run directory."""
+
+
+class RunState(Frozen):
+    """`state.json`: where a run stands. Times are seconds since the epoch."""
+
+    state: State = "pending"
+    attempts: int = 0
+    cause: str | None = None
+    message: str | None = None
+    step: int = 0
+    steps: int | None = None
+    started: float | None = None
+    updated: float | None = None
+    finished: float | None = None
+    host: str | None = None
+    pid: int | None = None
+    seconds_per_step: float | None = None
+    val_pesq_wb: float | None = None
+    job: str | None = None
+
+
+class RunDir:
+    """One training on disk, at `<root>/runs/<training signature>/`.
+
+    `spec.json` says what to train, `state.json` where it stands, `metrics.jsonl` has a line per
+    validation, `scores/<evaluation signature>.parquet` a row per test utterance, `summary.json` what
+    was measured once at the end (parameters, seconds per step, memory, versions).
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        self.path = Path(path)
+
+    @property
+    def signature(self) -> str:
+        return self.path.name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def audio(self) -> Path:
+        return self.path / "audio"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        return json.loads((self.path / "spec.json").read_text())
+
+    def write_spec(self, spec: dict[str, Any]) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "spec.json", spec)
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """What was measured of the run; empty before it ends."""
+        return read_json(self.path / "summary.json") or {}
+
+    def write_summary(self, summary: dict[str, Any]) -> None:
+        write_json(self.path / "summary.json", summary)
+
+    def scores_path(self, evaluation_signature: str) -> Path:
+        return self.path / "scores" / f"{evaluation_signature}.parquet"
+
+    @property
+    def state(self) -> RunState:
+        data = read_json(self.path / "state.json")
+        return RunState.model_validate(data) if data else RunState()
+
+    def update_state(self, **changes: Any) -> RunState:
+        """Write `state.json` with some fields replaced; `updated` is set to now."""
+        state = self.state.model_copy(update={"updated": time.time(), **changes})
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_json(self.path / "state.json", state.model_dump())
+        return state
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the directory for writing; the lock goes with the process, however it ends.
+
+        Raises:
+            RunLockedError: another process holds it.
+        """
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / "lock").open("a+") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = self.state
+                raise RunLockedError(
+                    f"run {self.signature[:12]} is being written by process {holder.pid} on {holder.host}"
+                ) from None
+            yield
+
+    @property
+    def locked(self) -> bool:
+        """Whether some process holds the directory at this moment."""
+        try:
+            with self.lock():
+                return False
+        except RunLockedError:
+            return True
+
+    def append_metrics(self, line: dict[str, Any]) -> None:
+        """Add one line to `metrics.jsonl` and have it on disk before returning."""
+        with (self.path / "metrics.jsonl").open("a") as handle:
+            handle.write(json.dumps(line) + "\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+
+    def truncate_metrics(self, step: int) -> None:
+        """Drop the lines beyond `step`: a resumed run writes them again."""
+        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
+        write_text(self.path / "metrics.jsonl", "".join(kept))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of `metrics.jsonl`; a last line cut off by a crash is left out."""
+        path = self.path / "metrics.jsonl"
+        if not path.exists():
+            return []
+        lines = path.read_text().split("\n")[:-1]
+        return [json.loads(line) for line in lines]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file as a whole: written beside it, synced, renamed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("w") as handle:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Replace a JSON file as a whole."""
+    write_text(path, json.dumps(value, indent=1))
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, or None where there is none."""
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        return None
