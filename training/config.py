@@ -7,7 +7,14 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from models.config import Frozen, ModelConfig, resolve_model
 from models.registry import suggestion
@@ -158,7 +165,10 @@ class RunConfig(Frozen):
             check_path(path)
             part, field = path.split(".")
             data[part][field] = value
-        return type(self).model_validate(data)
+        try:
+            return type(self).model_validate(data)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from None
 
     def flat(self) -> dict[str, Any]:
         """Every field by dotted path."""
@@ -196,6 +206,15 @@ def is_bookkeeping(path: str) -> bool:
     """Whether the field at a dotted path leaves the result as it is."""
     part, name = check_path(path).split(".")
     return any(isinstance(m, _Bookkeeping) for m in _PARTS[part].model_fields[name].metadata)
+
+
+def explain(error: ValidationError) -> str:
+    """What a configuration's error says, a clause for each field, with the value refused."""
+    return "; ".join(
+        f"{'.'.join(map(str, e['loc'])) or error.title}: {e['msg'].removeprefix('Value error, ')} "
+        f"(got {e['input']!r})"
+        for e in error.errors()
+    )
 
 
 def resolve_recipe(recipe: str | Recipe) -> Recipe:

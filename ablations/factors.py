@@ -1,0 +1,206 @@
+"""Factors: named one-line deltas on a base, each with what was claimed of it and by whom.
+
+A factor is added by one entry in `FACTORS`, or by a plug-in that calls `register`. Any field of a
+configuration is a factor too when its levels are given: `core=lstm,mamba`, `recipe.clip=1,5`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from models.config import Frozen
+from models.registry import suggestion
+from training.config import check_path, config_paths
+
+LEVEL = re.compile(r"[A-Za-z0-9_.\-]+")
+
+
+class Claim(Frozen):
+    """An effect somebody stated, on - off, in the endpoint's unit.
+
+    Attributes:
+        low, high: the claimed range.
+        source: who claimed it, where.
+    """
+
+    low: float
+    high: float
+    source: str = "user"
+
+
+class Factor(Frozen):
+    """A toggle: levels by name, each a delta on the base; the first level is off.
+
+    Attributes:
+        levels: level -> {dotted path: value}.
+        claim: what is said to be gained by the second level over the first.
+        declares: level -> what a network at that level is said to do (`looks_ahead`, `mixes_bands`:
+            true or false; `decoder_expansion`: the decoder's hidden width over its input). The audit
+            probes each by perturbation.
+    """
+
+    name: str
+    levels: dict[str, dict[str, Any]]
+    claim: Claim | None = None
+    declares: dict[str, dict[str, bool | float]] = Field(default_factory=dict)
+
+    @field_validator("levels")
+    @classmethod
+    def _paths_exist(cls, levels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        for level, delta in levels.items():
+            if not LEVEL.fullmatch(level):
+                raise ValueError(f"level {level!r}: use letters, digits, '.', '_' and '-' only")
+            for path in delta:
+                check_path(path)
+        return levels
+
+    @property
+    def off(self) -> str:
+        return next(iter(self.levels))
+
+    @property
+    def paths(self) -> set[str]:
+        """The dotted paths this factor declares that it changes."""
+        return {path for delta in self.levels.values() for path in delta}
+
+    @property
+    def evaluation_only(self) -> bool:
+        """Whether its levels share their trainings."""
+        return all(path.startswith("evaluation.") for path in self.paths)
+
+    def at(self, levels: list[str]) -> Factor:
+        """This factor with some of its levels, in the order given.
+
+        Raises:
+            ValueError: a level is unknown, named twice, or only one is left.
+        """
+        for level in levels:
+            if level not in self.levels:
+                raise ValueError(
+                    f"factor {self.name!r} has no level {level!r}{suggestion(level, self.levels)}"
+                )
+        if len(set(levels)) != len(levels):
+            raise ValueError(f"factor {self.name!r}: a level is named twice in {', '.join(levels)}")
+        if len(levels) < 2:
+            raise ValueError(
+                f"factor {self.name!r} needs at least two levels, got {', '.join(levels) or 'none'}"
+            )
+        claim = self.claim if levels == list(self.levels)[:2] else None
+        return self.model_copy(
+            update={"levels": {level: self.levels[level] for level in levels}, "claim": claim}
+        )
+
+
+_REPORT = "the report that attributed the gap 3.00 -> 2.62 PESQ"
+
+FACTORS: dict[str, Factor] = {
+    factor.name: factor
+    for factor in (
+        Factor(
+            name="bidirectional",
+            levels={"off": {"model.direction": "uni"}, "on": {"model.direction": "bi"}},
+            claim=Claim(low=0.2, high=0.3, source=_REPORT),
+            declares={"off": {"looks_ahead": False}, "on": {"looks_ahead": True}},
+        ),
+        Factor(
+            name="decoder4x",
+            levels={"off": {"model.decoder_expansion": 2}, "on": {"model.decoder_expansion": 4}},
+            claim=Claim(low=0.1, high=0.2, source=_REPORT),
+            declares={"off": {"decoder_expansion": 2}, "on": {"decoder_expansion": 4}},
+        ),
+        Factor(
+            name="crossband",
+            levels={
+                "off": {"model.crossband": "pointwise", "model.crossband_layers": 1},
+                "on": {"model.crossband": "bilstm", "model.crossband_layers": 1},
+            },
+            claim=Claim(low=0.05, high=0.1, source=_REPORT),
+            declares={"off": {"mixes_bands": False}, "on": {"mixes_bands": True}},
+        ),
+        Factor(
+            name="pcs",
+            levels={
+                "off": {"evaluation.post_processing": "none"},
+                "on": {"evaluation.post_processing": "pcs"},
+            },
+        ),
+        Factor(
+            name="discriminator",
+            levels={
+                "off": {"recipe.adversarial_weight": 0.0},
+                "on": {"recipe.adversarial_weight": 1.0},
+            },
+        ),
+    )
+}
+
+
+def register(factor: Factor) -> None:
+    """Add a factor, as a plug-in does.
+
+    Raises:
+        ValueError: another factor has that name.
+    """
+    known = FACTORS.get(factor.name)
+    if known is not None and known != factor:
+        raise ValueError(f"factor {factor.name!r} exists already; choose another name")
+    FACTORS[factor.name] = factor
+
+
+def field_path(name: str) -> str | None:
+    """The dotted path that a factor's name stands for: itself, or the one field of that name."""
+    paths = config_paths()
+    if name in paths:
+        return name
+    named = [path for path in paths if path.split(".")[1] == name]
+    return named[0] if len(named) == 1 else None
+
+
+def is_factor(name: str) -> bool:
+    """Whether a name can stand at the head of an entry of a grid."""
+    return name in FACTORS or field_path(name) is not None
+
+
+def find(name: str, levels: list[str] | None = None) -> Factor:
+    """The factor of a name, at the levels given (its first two where none are).
+
+    Raises:
+        ValueError: the name is unknown, a level is, or a field's levels are missing.
+    """
+    known = FACTORS.get(name)
+    if known is not None and (levels is None or set(levels) <= set(known.levels)):
+        return known.at(levels if levels is not None else list(known.levels)[:2])
+    path = field_path(name)
+    if path is None:
+        if known is not None and levels is not None:
+            known.at(levels)
+        raise ValueError(
+            f"unknown factor {name!r}{suggestion(name, [*FACTORS, *map(_field, config_paths())])}"
+        )
+    if levels is None:
+        raise ValueError(f"factor {name!r} is a field: give its levels, e.g. {name}=a,b")
+    field = Factor(
+        name=name, levels={level: {path: parse_value(level)} for level in dict.fromkeys(levels)} or {}
+    )
+    return field.at(levels)
+
+
+def _field(path: str) -> str:
+    name = path.split(".")[1]
+    return name if field_path(name) else path
+
+
+def parse_value(text: str) -> Any:
+    """The value of a level or a `--set`: a JSON list, a number, true/false/null, or text."""
+    if text.startswith("["):
+        return json.loads(text)
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "null": None}.get(text, text)

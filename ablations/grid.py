@@ -1,0 +1,231 @@
+"""Grids: factors crossed on a base, and the baseline beside them."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, get_args
+
+from pydantic import Field
+
+from models.config import Frozen
+from training.config import Recipe, RunConfig, check_path, resolve_recipe
+
+from .factors import Factor, find, is_factor
+
+Design = Literal["full", "fractional", "one-out", "one-in"]
+BASE = "base"
+BASELINE = "baseline"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=,\-]{0,199}")
+
+
+class Cell(Frozen):
+    """One combination of levels and the configuration it resolves to; the baseline has no levels."""
+
+    name: str
+    levels: dict[str, str]
+    config: RunConfig
+
+
+class Grid(Frozen):
+    """Factors crossed on a base, and a baseline as one more cell.
+
+    Attributes:
+        base: preset the deltas are applied to; the base cell is every factor at its first level.
+        baseline: preset of the reference system, or none.
+        exclude: combinations of levels left out, each {factor: level}.
+        changes: settings of every cell, by dotted path; those of `model.` leave the baseline as it is.
+    """
+
+    base: str = "mbsnet"
+    baseline: str | None = "bsrnn"
+    factors: tuple[Factor, ...]
+    recipe: Recipe
+    design: Design = "full"
+    exclude: tuple[dict[str, str], ...] = ()
+    changes: dict[str, Any] = Field(default_factory=dict)
+
+    @classmethod
+    def parse(
+        cls,
+        text: str,
+        *,
+        base: str = "mbsnet",
+        baseline: str | None = "bsrnn",
+        recipe: str | Recipe = "quick",
+        design: str = "full",
+        exclude: tuple[dict[str, str], ...] = (),
+        changes: Mapping[str, Any] | None = None,
+    ) -> Grid:
+        """A grid from its text: `bidirectional,decoder4x,core=lstm,mamba`.
+
+        A bare word after `name=a` that is no factor's name is one more level of that factor.
+
+        Raises:
+            ValueError: a factor or level is unknown, a factor is named twice, or the grid is empty.
+        """
+        if design not in get_args(Design):
+            raise ValueError(f"unknown design {design!r}; known: {', '.join(get_args(Design))}")
+        grid = cls(
+            base=base,
+            baseline=baseline,
+            factors=parse_factors(text),
+            recipe=resolve_recipe(recipe),
+            design=design,
+            exclude=exclude,
+            changes=dict(changes or {}),
+        )
+        grid.cells()
+        return grid
+
+    def cells(self) -> list[Cell]:
+        """Every cell, the base first and the baseline last.
+
+        Raises:
+            ValueError: a combination is no valid configuration, or the design does not fit the factors.
+        """
+        for path in self.changes:
+            check_path(path)
+        start = RunConfig.of(self.base, self.recipe).with_changes(self.changes)
+        cells = []
+        for levels in self._combinations():
+            delta: dict[str, Any] = {}
+            for factor in self.factors:
+                for path, value in factor.levels[levels[factor.name]].items():
+                    if path in delta and delta[path] != value:
+                        raise ValueError(
+                            f"factors disagree on {path}: {delta[path]!r} and {value!r} "
+                            f"(from {factor.name!r}); toggle it by one factor only"
+                        )
+                    delta[path] = value
+            name = cell_name(self.factors, levels)
+            try:
+                cells.append(Cell(name=name, levels=levels, config=start.with_changes(delta)))
+            except ValueError as error:
+                raise ValueError(f"cell {name!r} is no valid configuration: {error}") from error
+        if self.baseline is not None:
+            kept = {path: value for path, value in self.changes.items() if not path.startswith("model.")}
+            reference = RunConfig.of(self.baseline, self.recipe).with_changes(kept)
+            cells.append(Cell(name=BASELINE, levels={}, config=reference))
+        return cells
+
+    def _combinations(self) -> list[dict[str, str]]:
+        names = [factor.name for factor in self.factors]
+        off = {factor.name: factor.off for factor in self.factors}
+        on = {factor.name: list(factor.levels)[-1] for factor in self.factors}
+        combinations: list[dict[str, str]]
+        if self.design == "full":
+            product = itertools.product(*(factor.levels for factor in self.factors))
+            combinations = [dict(zip(names, levels, strict=True)) for levels in product]
+        elif self.design == "one-in":
+            combinations = [
+                off,
+                *(off | {f.name: level} for f in self.factors for level in list(f.levels)[1:]),
+            ]
+        elif self.design == "one-out":
+            combinations = [off, *(on | {f.name: f.off} for f in self.factors), on]
+        else:
+            combinations = [
+                {f.name: list(f.levels)[value] for f, value in zip(self.factors, row, strict=True)}
+                for row in fraction(len(self.factors), [len(f.levels) for f in self.factors])
+            ]
+        for excluded in self.exclude:
+            for name, level in excluded.items():
+                if name not in off or level not in self.factors[names.index(name)].levels:
+                    raise ValueError(f"constraint {name}={level} names no factor and level of this grid")
+        kept = [c for c in combinations if not any(e.items() <= c.items() for e in self.exclude)]
+        if off not in kept:
+            raise ValueError("the constraints leave out the base cell (every factor at its first level)")
+        return list({tuple(c.items()): c for c in kept}.values())
+
+    def aliases(self) -> list[str]:
+        """What a fractional design cannot tell apart, e.g. `a = - b x c`; empty for the others.
+
+        Terms of up to three factors are listed.
+        """
+        if self.design != "fractional":
+            return []
+        import numpy as np
+
+        signs = 2 * np.asarray(fraction(len(self.factors), [len(f.levels) for f in self.factors])) - 1
+        groups: dict[bytes, list[tuple[int, str]]] = {}
+        for order in (1, 2, 3):
+            for term in itertools.combinations(range(len(self.factors)), order):
+                column = signs[:, term].prod(axis=1)
+                name = " x ".join(self.factors[i].name for i in term)
+                groups.setdefault((column * column[0]).tobytes(), []).append((column[0], name))
+        return [
+            " = ".join(name if sign == terms[0][0] else f"- {name}" for sign, name in terms)
+            for terms in groups.values()
+            if len(terms) > 1
+        ]
+
+
+def fraction(factors: int, levels: list[int]) -> list[list[int]]:
+    """A regular fraction of a two-level factorial that holds the all-off row.
+
+    Resolution IV where four factors or more allow it, else III.
+
+    Raises:
+        ValueError: fewer than three factors, or one of more than two levels.
+    """
+    if factors < 3 or any(n != 2 for n in levels):
+        raise ValueError(
+            f"a fractional design needs at least three factors of two levels, "
+            f"got {factors} with {levels} levels; use --design full"
+        )
+    from pydoe import fracfact_by_res
+
+    designs = [fracfact_by_res(factors, resolution) for resolution in range(3, factors + 1)]
+    good = designs[1:] or designs
+    smallest = min(len(rows) for rows in good)
+    rows = [rows for rows in good if len(rows) == smallest][-1]
+    return sorted((row > 0).astype(int).tolist() for row in rows * -rows[0])
+
+
+def cell_name(factors: tuple[Factor, ...], levels: Mapping[str, str]) -> str:
+    """`base`, or what differs from it: `bidirectional+core=mamba`."""
+    parts = [
+        factor.name if levels[factor.name] == "on" else f"{factor.name}={levels[factor.name]}"
+        for factor in factors
+        if levels[factor.name] != factor.off
+    ]
+    return "+".join(parts) or BASE
+
+
+def parse_factors(text: str) -> tuple[Factor, ...]:
+    """The factors of a grid's text.
+
+    Raises:
+        ValueError: as `Grid.parse`.
+    """
+    entries: list[tuple[str, list[str] | None]] = []
+    for word in (word.strip() for word in text.split(",")):
+        if not word:
+            raise ValueError(f"an empty entry in the grid {text!r}")
+        if "=" in word:
+            name, level = (part.strip() for part in word.split("=", 1))
+            entries.append((name, [level] if level else []))
+        elif entries and entries[-1][1] is not None and not is_factor(word):
+            entries[-1][1].append(word)
+        else:
+            entries.append((word, None))
+    names = [name for name, _ in entries]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"factor {name!r} is named twice in the grid {text!r}")
+    return tuple(find(name, levels) for name, levels in entries)
+
+
+def safe_name(name: str, kind: str) -> str:
+    """`name` if it can be a folder's name of its own.
+
+    Raises:
+        ValueError: it is empty, too long, starts with a dot, or holds other characters.
+    """
+    if not NAME.fullmatch(name):
+        raise ValueError(
+            f"{kind} name {name!r}: start with a letter or digit; letters, digits and _ . + = , - follow"
+        )
+    return name

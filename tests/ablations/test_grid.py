@@ -1,0 +1,148 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ablations.factors import Claim, Factor, find, parse_value
+from ablations.grid import Grid, fraction, parse_factors, safe_name
+from training.config import Recipe, RunConfig
+
+THREE = "bidirectional,decoder4x,crossband"
+
+
+def levels_of(grid: Grid) -> list[dict[str, str]]:
+    return [cell.levels for cell in grid.cells()]
+
+
+def test_full_factorial_has_every_cell_once_and_the_baseline_last():
+    cells = Grid.parse(THREE).cells()
+    assert len(cells) == 9
+    assert cells[0].name == "base"
+    assert set(cells[0].levels.values()) == {"off"}
+    assert (cells[-1].name, cells[-1].levels) == ("baseline", {})
+    assert len({cell.name for cell in cells}) == 9
+    assert len({cell.config.model_dump_json() for cell in cells}) == 9
+
+
+def test_a_level_is_its_delta_and_nothing_else():
+    cells = {cell.name: cell.config for cell in Grid.parse(THREE).cells()}
+    base, bi = cells["base"].flat(), cells["bidirectional"].flat()
+    assert {path for path in base if base[path] != bi[path]} == {"model.direction"}
+    assert cells["bidirectional+decoder4x+crossband"].model.decoder_expansion == 4
+
+
+def test_bare_words_extend_a_list_of_levels():
+    core, direction = parse_factors("core=lstm,mamba,gru,bidirectional")
+    assert list(core.levels) == ["lstm", "mamba", "gru"]
+    assert core.levels["mamba"] == {"model.core": "mamba"}
+    assert (core.off, direction.name) == ("lstm", "bidirectional")
+
+
+def test_field_levels_are_values_of_the_field():
+    (factor,) = parse_factors("recipe.learning_rate=1e-3,3e-4")
+    assert [delta["recipe.learning_rate"] for delta in factor.levels.values()] == [1e-3, 3e-4]
+
+
+def test_crossband_takes_the_modules_as_levels():
+    names = [cell.config.model.crossband for cell in Grid.parse("crossband=none,bimamba").cells()]
+    assert names == ["none", "bimamba", "bilstm"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("bidirectonal", "did you mean 'bidirectional'"),
+        ("bidirectional,bidirectional", "named twice"),
+        ("core", "give its levels"),
+        ("core=lstm", "at least two levels"),
+        ("core=lstm,lstm", "named twice"),
+        ("core=lstm,mambo", "unknown core 'mambo'; did you mean 'mamba'"),
+        ("pcs=off,maybe", "no level 'maybe'"),
+        ("bidirectional,", "empty entry"),
+        ("direction=uni,bi,bidirectional", "factors disagree on model.direction"),
+    ],
+)
+def test_bad_grids_say_what_is_wrong(text, words):
+    with pytest.raises(ValueError, match="(?s)" + words):
+        Grid.parse(text)
+
+
+def test_changes_reach_every_cell_but_spare_the_baseline_network():
+    grid = Grid.parse(THREE, changes={"model.channels": 48, "recipe.steps": 7})
+    cells = grid.cells()
+    assert {cell.config.recipe.steps for cell in cells} == {7}
+    assert {cell.config.model.channels for cell in cells[:-1]} == {48}
+    assert cells[-1].config.model == RunConfig.of("bsrnn", "quick").model
+
+
+@pytest.mark.parametrize(("design", "count"), [("full", 9), ("one-in", 5), ("one-out", 6), ("fractional", 5)])
+def test_designs(design, count):
+    cells = Grid.parse(THREE, design=design).cells()
+    assert len(cells) == count
+    assert cells[0].name == "base"
+
+
+def test_fractional_design_names_its_aliases():
+    assert Grid.parse(THREE, design="fractional").aliases() == [
+        "bidirectional = - decoder4x x crossband",
+        "decoder4x = - bidirectional x crossband",
+        "crossband = - bidirectional x decoder4x",
+    ]
+
+
+@given(st.integers(3, 7))
+def test_fractions_are_balanced_orthogonal_and_hold_the_base(k):
+    rows = fraction(k, [2] * k)
+    assert [0] * k in rows
+    assert len(rows) < 2**k
+    for a, b in itertools.combinations(range(k), 2):
+        pairs = [(row[a], row[b]) for row in rows]
+        assert all(pairs.count(pair) == len(rows) / 4 for pair in itertools.product((0, 1), repeat=2))
+
+
+def test_constraints_leave_cells_out():
+    grid = Grid.parse(THREE, exclude=({"bidirectional": "on", "crossband": "on"},))
+    assert len(grid.cells()) == 7
+    with pytest.raises(ValueError, match="names no factor"):
+        Grid.parse(THREE, exclude=({"bidirectional": "sideways"},))
+    with pytest.raises(ValueError, match="leave out the base"):
+        Grid.parse(THREE, exclude=({"bidirectional": "off"},))
+
+
+@given(st.permutations(THREE.split(",")))
+def test_order_of_factors_changes_no_configuration(names):
+    configs = {cell.config.model_dump_json() for cell in Grid.parse(",".join(names)).cells()}
+    assert configs == {cell.config.model_dump_json() for cell in Grid.parse(THREE).cells()}
+
+
+def test_a_claim_belongs_to_the_first_two_levels_in_their_order():
+    claim = find("bidirectional").claim
+    assert isinstance(claim, Claim)
+    assert (claim.low, claim.high) == (0.2, 0.3)
+    assert find("bidirectional", ["on", "off"]).claim is None
+
+
+def test_a_factor_of_an_unknown_field_is_refused():
+    with pytest.raises(ValueError, match=r"model\.dirction"):
+        Factor(name="x", levels={"off": {"model.dirction": "uni"}, "on": {"model.dirction": "bi"}})
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("4", 4), ("1e-3", 1e-3), ("bi", "bi"), ("on", "on"), ("[1, 2]", [1, 2]), ("null", None)],
+)
+def test_values(text, value):
+    assert parse_value(text) == value
+
+
+@pytest.mark.parametrize("name", ["../x", "", ".hidden", "a/b", "a b", "x" * 300])
+def test_names_cannot_leave_their_folder(name):
+    with pytest.raises(ValueError, match="study name"):
+        safe_name(name, "study")
+
+
+def test_recipe_without_steps_is_possible_only_with_epochs():
+    assert Recipe(epochs=2).steps is None
