@@ -1,0 +1,502 @@
+"""Scores and what is known of a study: from run directories, a file, or an MLflow server."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.csv as pacsv
+import pyarrow.parquet as pq
+
+from models.registry import suggestion
+from training.rundir import RunDir, read_json
+
+KEYS = ("cell", "seed", "utterance")
+DETAILS = ("speaker", "snr", "noise", "training", "status")
+METRICS = ("pesq_wb", "pesq_nb", "stoi", "estoi", "csig", "cbak", "covl", "ssnr", "si_sdr")
+"""Columns that are scores where a file has them; any other numeric column may be named as a metric."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known of one cell x seed: where it stands, its curve and its costs."""
+
+    cell: str
+    seed: int
+    training: str = ""
+    evaluation: str = ""
+    state: str = "done"
+    cause: str | None = None
+    message: str | None = None
+    step: int = 0
+    steps: int | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Sequence[Mapping[str, Any]] = ()
+    audio: Path | None = None
+    scored: bool = False
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """What a report says beside the numbers. `plan` is a study's `plan.json`; empty for a file."""
+
+    name: str
+    source: str
+    base: Mapping[str, str] = field(default_factory=dict)
+    baseline: str | None = None
+    plan: Mapping[str, Any] = field(default_factory=dict)
+    runs: Sequence[RunInfo] = ()
+
+    @cached_property
+    def cells(self) -> dict[str, Mapping[str, Any]]:
+        """The plan's cells by name."""
+        return {cell["name"]: cell for cell in self.plan.get("cells", [])}
+
+    @property
+    def factors(self) -> list[Mapping[str, Any]]:
+        return list(self.plan.get("factors", []))
+
+    @property
+    def corpus(self) -> Mapping[str, Any]:
+        return self.plan.get("corpus") or {}
+
+    @property
+    def is_demo(self) -> bool:
+        return bool(self.corpus.get("is_demo"))
+
+    @property
+    def metric(self) -> str:
+        return (self.plan.get("endpoint") or {}).get("metric", "pesq_wb")
+
+    @property
+    def margin(self) -> float:
+        return float(self.plan.get("margin", 0.05))
+
+    @property
+    def claims(self) -> dict[str, tuple[float, float]]:
+        """What was claimed of each factor, on - off."""
+        return {
+            factor["name"]: (float(claim["low"]), float(claim["high"]))
+            for factor in self.factors
+            if (claim := factor.get("claim"))
+        }
+
+    def of_cell(self, cell: str) -> list[RunInfo]:
+        return [run for run in self.runs if run.cell == cell]
+
+
+# ---------------------------------------------------------------------------------------- studies
+
+
+def study_names(root: Path | str) -> list[str]:
+    """The studies under a root, the most recently planned first."""
+    plans = sorted(Path(root).glob("studies/*/plan.json"), key=lambda p: p.stat().st_mtime, reverse=True)
+    return [plan.parent.name for plan in plans]
+
+
+def find_study(root: Path | str, name: str | None = None) -> Path:
+    """The directory of a study: of that name, or the most recent one.
+
+    Raises:
+        FileNotFoundError: there is none; the message lists those that exist.
+    """
+    names = study_names(root)
+    if name is None and names:
+        return Path(root) / "studies" / names[0]
+    if name in names:
+        return Path(root) / "studies" / name
+    listing = ", ".join(sorted(names)) if names else "no studies; `ablate run` makes one"
+    asked = f"no study {name!r}{suggestion(name, names)}" if name else "no study"
+    raise FileNotFoundError(f"{asked} under {Path(root) / 'studies'} (there: {listing})")
+
+
+def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.DataFrame, StudyInfo]:
+    """The scores of every planned run that has them, and what is known of the study.
+
+    Args:
+        root: directory of `studies/` and `runs/`.
+        name: of the study; none: the most recent one.
+
+    Raises:
+        FileNotFoundError: no such study.
+        ValueError: its plan is damaged or of a later format.
+    """
+    study = find_study(root, name)
+    plan = _read_plan(study / "plan.json")
+
+    def run(cell: str, seed: int, training: str, evaluation: str) -> tuple[RunInfo, Path]:
+        directory = RunDir(Path(root) / "runs" / training)
+        state = directory.state
+        path = directory.scores_path(evaluation)
+        info = RunInfo(
+            cell=cell,
+            seed=seed,
+            training=training,
+            evaluation=evaluation,
+            state=state.state,
+            cause=state.cause,
+            message=state.message,
+            step=state.step,
+            steps=state.steps,
+            summary=directory.summary,
+            metrics=directory.metrics(),
+            audio=directory.audio,
+            scored=path.exists(),
+        )
+        return info, path
+
+    return _assemble(plan, run, source=str(study))
+
+
+def scores_from_mlflow(
+    tracking_uri: str, experiment: str, study: str | None = None
+) -> tuple[pd.DataFrame, StudyInfo]:
+    """The scores of a study that was mirrored to an MLflow server; no run directory is needed.
+
+    Args:
+        tracking_uri: of the server or database.
+        experiment: its name.
+        study: name of the parent run; none: the most recent parent run that has a plan.
+
+    Raises:
+        ValueError: no such experiment, or no parent run with a plan in it.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(tracking_uri=tracking_uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        known = ", ".join(sorted(e.name for e in client.search_experiments())) or "none"
+        raise ValueError(f"no experiment {experiment!r} at {tracking_uri} (there: {known})")
+
+    def search(filter_string: str) -> list[Any]:
+        runs: list[Any] = []
+        token = None
+        while True:
+            page = client.search_runs(
+                [found.experiment_id],
+                filter_string,
+                max_results=1000,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    everything = search("")
+    parents = [run for run in everything if "mlflow.parentRunId" not in run.data.tags]
+    if study is not None:
+        parents = [run for run in parents if run.info.run_name == study]
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def download(run_id: str, path: str) -> Path | None:
+            target = Path(scratch) / run_id
+            target.mkdir(exist_ok=True)
+            try:
+                return Path(client.download_artifacts(run_id, path, str(target)))
+            except (MlflowException, OSError):
+                return None
+
+        plan, parent = None, None
+        for run in parents:
+            if path := download(run.info.run_id, "plan.json"):
+                plan, parent = _read_plan(path), run
+                break
+        if plan is None or parent is None:
+            named = f" named {study!r}" if study else ""
+            raise ValueError(f"no run{named} with a plan.json in experiment {experiment!r} at {tracking_uri}")
+        children = {
+            (run.data.tags.get("ablate.cell", ""), run.data.tags.get("ablate.seed", "")): run
+            for run in reversed(everything)
+            if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+        }
+
+        def run_of(cell: str, seed: int, training: str, evaluation: str) -> tuple[RunInfo, Path]:
+            child = children.get((cell, str(seed)))
+            missing = Path(scratch) / "missing"
+            if child is None:
+                return RunInfo(cell, seed, training, evaluation, state="pending"), missing
+            run_id = child.info.run_id
+            scores = download(run_id, "scores.parquet")
+            summary = download(run_id, "summary.json")
+            metrics = download(run_id, "metrics.jsonl")
+            tags = child.data.tags
+            state = tags.get("ablate.state") or _state_of(child.info.status, scores is not None)
+            info = RunInfo(
+                cell=cell,
+                seed=seed,
+                training=tags.get("ablate.signature", training),
+                evaluation=evaluation,
+                state=state,
+                cause=tags.get("ablate.cause"),
+                summary=read_json(summary) if summary else {},
+                metrics=_lines(metrics) if metrics else [],
+                scored=scores is not None,
+            )
+            return info, scores or missing
+
+        return _assemble(plan, run_of, source=f"{tracking_uri} ({experiment})")
+
+
+def _state_of(status: str, scored: bool) -> str:
+    if scored:
+        return "done"
+    return {"FAILED": "failed", "RUNNING": "running", "KILLED": "failed"}.get(status, "pending")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+
+
+def _read_plan(path: Path) -> dict[str, Any]:
+    try:
+        plan = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not a study's plan: {error}") from None
+    if not isinstance(plan, dict) or plan.get("format") != 1 or "cells" not in plan:
+        found = plan.get("format") if isinstance(plan, dict) else type(plan).__name__
+        raise ValueError(f"{path}: this version reads plans of format 1, found {found!r}")
+    return plan
+
+
+def _assemble(
+    plan: dict[str, Any],
+    read: Callable[[str, int, str, str], tuple[RunInfo, Path]],
+    source: str,
+) -> tuple[pd.DataFrame, StudyInfo]:
+    factors = {factor["name"]: list(factor["levels"]) for factor in plan["factors"]}
+    runs: list[RunInfo] = []
+    tables: list[pa.Table] = []
+    owners: list[tuple[Mapping[str, Any], RunInfo, int]] = []
+    cache: dict[str, pa.Table] = {}
+    for cell in plan["cells"]:
+        for seed in plan["seeds"]:
+            training = cell["signatures"].get(str(seed), "")
+            evaluation = (cell.get("evaluations") or {}).get(str(seed), "")
+            info, path = read(cell["name"], int(seed), training, evaluation)
+            runs.append(info)
+            if info.state == "diverged":
+                owners.append((cell, info, 1))
+                tables.append(pa.table({"utterance": pa.array([None], pa.string())}))
+            elif info.scored:
+                key = str(path)
+                if key not in cache:
+                    cache[key] = _read_scores(path)
+                tables.append(cache[key])
+                owners.append((cell, info, cache[key].num_rows))
+    info = StudyInfo(
+        name=plan["name"],
+        source=source,
+        base={name: levels[0] for name, levels in factors.items()},
+        baseline=next((c["name"] for c in plan["cells"] if not c["levels"] and factors), None),
+        plan=plan,
+        runs=runs,
+    )
+    if not any(run.scored for run in runs):
+        return _empty(list(factors)), info
+    return _frame(tables, owners, factors), info
+
+
+def _read_scores(path: Path) -> pa.Table:
+    table = pq.read_table(path, partitioning=None)
+    keep = [name for name in table.column_names if name != "error"]
+    return table.select(keep).replace_schema_metadata(None)
+
+
+def _empty(factors: list[str]) -> pd.DataFrame:
+    columns = ["cell", *factors, "seed", "utterance", "pesq_wb", "status"]
+    return pd.DataFrame({name: pd.Series(dtype="object") for name in columns})
+
+
+def _frame(
+    tables: list[pa.Table],
+    owners: list[tuple[Mapping[str, Any], RunInfo, int]],
+    factors: Mapping[str, Sequence[str]],
+) -> pd.DataFrame:
+    joined = pa.concat_tables(tables, promote_options="permissive")
+    columns: dict[str, Any] = {}
+
+    def spread(values: list[Any], categories: list[Any] | None = None) -> Any:
+        """One value per run, repeated over its rows, as a categorical."""
+        kinds = categories if categories is not None else list(dict.fromkeys(values))
+        index = {value: code for code, value in enumerate(kinds)}
+        codes = pd.Series([index.get(value, -1) for value in values], dtype="int32").to_numpy()
+        return pd.Categorical.from_codes(codes.repeat(counts), categories=pd.Index(kinds, dtype="object"))
+
+    counts = [rows for _, _, rows in owners]
+    columns["cell"] = spread([cell["name"] for cell, _, _ in owners])
+    for name, levels in factors.items():
+        columns[name] = spread([cell["levels"].get(name) for cell, _, _ in owners], list(levels))
+    columns["seed"] = pd.Series([run.seed for _, run, _ in owners], dtype="int64").repeat(counts).to_numpy()
+    columns["training"] = spread([run.training for _, run, _ in owners])
+    columns["status"] = spread(["diverged" if run.state == "diverged" else "done" for _, run, _ in owners])
+    for name in joined.column_names:
+        column = joined.column(name)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            encoded = column.cast(pa.string()).dictionary_encode().combine_chunks()
+            if isinstance(encoded, pa.ChunkedArray):
+                encoded = pa.concat_arrays(encoded.unify_dictionaries().chunks)
+            codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+            kinds = pd.Index(encoded.dictionary.to_pylist(), dtype="object")
+            columns[name] = pd.Categorical.from_codes(codes, categories=kinds)
+        else:
+            columns[name] = column.to_numpy()
+    return pd.DataFrame(columns)
+
+
+# ------------------------------------------------------------------------------------------ files
+
+
+def parse_levels(text: str) -> dict[str, str]:
+    """`"bidirectional=off,core=lstm"` as a mapping.
+
+    Raises:
+        ValueError: an item is not `factor=level`.
+    """
+    levels: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, level = (part.strip() for part in item.partition("="))
+        if not (equals and name and level):
+            raise ValueError(f"{item!r} in {text!r} is not factor=level, e.g. bidirectional=off")
+        levels[name] = level
+    return levels
+
+
+def scores_from_file(
+    path: Path | str,
+    base: Mapping[str, str] | str,
+    baseline: str | None = None,
+    metric: str = "pesq_wb",
+) -> tuple[pd.DataFrame, StudyInfo]:
+    """Scores of results trained elsewhere: CSV or parquet, a row per cell, seed and utterance.
+
+    Args:
+        path: a table with `cell`, one column per factor (empty for the baseline), `seed`,
+            `utterance`, the metric; optional `speaker`, `snr`, `noise`, `training`, `status`.
+        base: the level of every factor in the all-off cell.
+        baseline: name of the reference cell; none: no gap is reported.
+        metric: the column that must be there.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a column is missing, the base names no cell, or the baseline is not in the file.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"no scores file {path}")
+    levels = parse_levels(base) if isinstance(base, str) else dict(base)
+    if not levels:
+        raise ValueError('the base is empty: name every factor\'s off level, e.g. --base "bidirectional=off"')
+    frame = _read_table(path, levels)
+    missing = [name for name in (*KEYS, *levels, metric) if name not in frame.columns]
+    if missing:
+        have = ", ".join(map(str, frame.columns))
+        raise ValueError(f"{path} lacks {_columns(missing)}; it has {have}")
+    if not pd.api.types.is_numeric_dtype(frame[metric]):
+        raise ValueError(f"{path}: column {metric!r} is not numeric, e.g. {frame[metric].dropna().iloc[0]!r}")
+    for name in levels:
+        frame[name] = frame[name].astype("category")
+    cells = frame[["cell", *levels]].drop_duplicates()
+    doubled = cells.loc[cells["cell"].duplicated(), "cell"]
+    if len(doubled):
+        raise ValueError(f"{path}: cell {doubled.iloc[0]!r} has rows with different factor levels")
+    rows = cells
+    for name, level in levels.items():
+        rows = rows[rows[name] == level]
+    names = [str(name) for name in cells["cell"]]
+    if rows.empty:
+        known = {name: sorted(map(str, cells[name].dropna().unique())) for name in levels}
+        raise ValueError(
+            f"{path}: no base cell with {_levels(levels)}; levels in the file: "
+            + "; ".join(f"{name}: {', '.join(values)}" for name, values in known.items())
+        )
+    if baseline is not None and baseline not in names:
+        raise ValueError(
+            f"{path}: no cell {baseline!r}{suggestion(baseline, names)}; cells: {', '.join(names)}"
+        )
+    pairs = frame[["cell", "seed"]].drop_duplicates()
+    diverged: set[tuple[str, int]] = set()
+    if "status" in frame.columns:
+        bad = sorted(set(map(str, frame["status"].dropna().unique())) - {"done", "diverged"})
+        if bad:
+            raise ValueError(f"{path}: status {bad[0]!r} is neither done nor diverged")
+        gone = frame.loc[frame["status"] == "diverged", ["cell", "seed"]].drop_duplicates()
+        diverged = {(str(c), int(s)) for c, s in zip(gone["cell"], gone["seed"], strict=True)}
+    runs = [
+        RunInfo(
+            str(cell),
+            int(seed),
+            state="diverged" if (str(cell), int(seed)) in diverged else "done",
+            scored=(str(cell), int(seed)) not in diverged,
+        )
+        for cell, seed in zip(pairs["cell"], pairs["seed"], strict=True)
+    ]
+    return frame, StudyInfo(path.stem, str(path), levels, baseline, runs=runs)
+
+
+def _read_table(path: Path, levels: Mapping[str, str]) -> pd.DataFrame:
+    texts = ("cell", "utterance", "speaker", "noise", "training", "status", *levels)
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".csv":
+            options = pacsv.ConvertOptions(
+                column_types={name: pa.string() for name in texts},
+                strings_can_be_null=True,
+                null_values=["", "nan", "NaN", "NA", "null"],
+            )
+            table = pacsv.read_csv(path, convert_options=options)
+        elif suffix == ".parquet":
+            table = pq.read_table(path)
+        else:
+            raise ValueError(
+                f"{path}: scores are read from .csv or .parquet, not {suffix or 'a bare name'!r}"
+            )
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    frame = table.to_pandas()
+    for name in texts:
+        if name in frame.columns:
+            column = frame[name]
+            if not isinstance(column.dtype, pd.CategoricalDtype):
+                empty = column.isna() | (column.astype("string") == "")
+                column = column.astype("string").astype("object").mask(empty)
+            frame[name] = column.astype("category")
+    if "seed" in frame.columns:
+        seeds = pd.to_numeric(frame["seed"], errors="coerce")
+        if seeds.isna().any():
+            wrong = frame.loc[seeds.isna(), "seed"].iloc[0]
+            raise ValueError(f"{path}: seed {wrong!r} is not a whole number")
+        frame["seed"] = seeds.astype("int64")
+    return frame
+
+
+def metrics_of(frame: pd.DataFrame) -> list[str]:
+    """The score columns of a frame, the known ones first."""
+    return [name for name in METRICS if name in frame.columns and frame[name].notna().any()]
+
+
+def snr_label(value: Any) -> str:
+    """A signal-to-noise ratio as a table prints it."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "unknown"
+    return re.sub(r"\.0$", "", f"{value}") + " dB"
+
+
+def _columns(names: Sequence[str]) -> str:
+    return ("column " if len(names) == 1 else "columns ") + ", ".join(map(repr, names))
+
+
+def _levels(levels: Mapping[str, str]) -> str:
+    return ", ".join(f"{name}={level}" for name, level in levels.items())

@@ -1,0 +1,200 @@
+"""Synthetic studies on disk, with planted effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from training.rundir import RunDir, write_json
+
+PLANTED = {"bidirectional": 0.12, "decoder4x": 0.01, "crossband": 0.20}
+CLAIMS = {
+    "bidirectional": {"low": 0.2, "high": 0.3, "source": "report"},
+    "decoder4x": {"low": 0.1, "high": 0.2, "source": "report"},
+    "crossband": {"low": 0.05, "high": 0.1, "source": "report"},
+}
+LEVELS = {
+    "bidirectional": {"off": {"model.direction": "uni"}, "on": {"model.direction": "bi"}},
+    "decoder4x": {"off": {"model.decoder_expansion": 2}, "on": {"model.decoder_expansion": 4}},
+    "crossband": {"pointwise": {"model.crossband": "pointwise"}, "bilstm": {"model.crossband": "bilstm"}},
+}
+NOT_TOGGLED = 0.08
+PARAMETERS = {"bidirectional": 360448, "decoder4x": 1813248, "crossband": 839424}
+
+
+def write_study(
+    root: Path,
+    name: str = "planted",
+    factors: Sequence[str] = tuple(PLANTED),
+    seeds: int = 3,
+    utterances: int = 24,
+    seed_sd: float = 0.02,
+    diverged: Sequence[tuple[str, int]] = (),
+    missing: Sequence[tuple[str, int]] = (),
+    audio: bool = False,
+    is_demo: bool = True,
+    findings: Sequence[dict] = (),
+) -> Path:
+    """Write `plan.json` and one run directory for each cell and seed; returns the root."""
+    rng = np.random.default_rng(5)
+    names = [f"p{232 if i % 2 else 257}_{i:03d}" for i in range(utterances)]
+    utterance_effect = rng.normal(0, 0.15, utterances)
+    cells = []
+    combos = [dict(zip(factors, c, strict=True)) for c in product(*(LEVELS[f] for f in factors))]
+    for levels in [*combos, {}]:
+        is_on = [bool(levels) and levels[f] != next(iter(LEVELS[f])) for f in factors]
+        cell = ",".join(f"{f}={levels[f]}" for f in factors) if levels else "baseline"
+        toggles = dict(zip(factors, is_on, strict=True))
+        mean = 2.0 + sum(PLANTED[f] for f in factors if toggles[f])
+        size = 2139920 + sum(PARAMETERS[f] for f in factors if toggles[f])
+        if not levels:
+            mean, size = 2.0 + sum(PLANTED[f] for f in factors) + NOT_TOGGLED, 2963024
+        cells.append(
+            {
+                "name": cell,
+                "levels": levels,
+                "config": {
+                    "model": {
+                        "channels": 128 if levels else 64,
+                        "core": "mamba" if levels else "lstm",
+                        "norm": "layer" if levels else "group",
+                        "direction": "bi" if toggles.get("bidirectional") else "uni",
+                        "decoder_expansion": 4 if toggles.get("decoder4x") or not levels else 2,
+                        "crossband": "bilstm" if toggles.get("crossband") or not levels else "pointwise",
+                    },
+                    "recipe": {"name": "quick", "steps": 60, "batch_size": 6, "learning_rate": 0.001},
+                    "evaluation": {"post_processing": "none"},
+                },
+                "parameters": size,
+                "signatures": {str(s): hash_of(cell, s) for s in range(1, seeds + 1)},
+                "evaluations": {str(s): hash_of("e" + cell, s) for s in range(1, seeds + 1)},
+            }
+        )
+        for seed in range(1, seeds + 1):
+            if (cell, seed) in missing:
+                continue
+            run = RunDir(root / "runs" / cells[-1]["signatures"][str(seed)])
+            run.write_spec({"training_signature": run.signature, "seed": seed})
+            run_mean = mean + rng.normal(0, seed_sd)
+            for step in (0, 20, 40, 60):
+                value = run_mean - 0.8 * np.exp(-step / 20)
+                run.append_metrics(
+                    {"step": step, "time": float(step), "train/loss": 0.1, "val/pesq_wb": float(value)}
+                )
+            if (cell, seed) in diverged:
+                run.update_state(
+                    state="diverged", cause="nan", message="loss is nan at step 41", step=41, steps=60
+                )
+                continue
+            run.update_state(state="done", step=60, steps=60, started=0.0, finished=60.0)
+            evaluation = cells[-1]["evaluations"][str(seed)]
+            scores = run_mean + utterance_effect + rng.normal(0, 0.05, utterances)
+            frame = pd.DataFrame(
+                {
+                    "utterance": names,
+                    "speaker": [n.split("_")[0] for n in names],
+                    "snr": [2.5 + 5 * (i % 4) for i in range(utterances)],
+                    "noise": ["bus" if i % 3 else "cafe" for i in range(utterances)],
+                    "pesq_wb": scores,
+                    "stoi": np.clip(0.7 + scores / 20, 0, 1),
+                    "seconds": 2.0,
+                    "error": None,
+                    "noisy_pesq_wb": 1.5 + utterance_effect,
+                    "noisy_stoi": 0.7,
+                }
+            )
+            path = run.scores_path(evaluation)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            frame.to_parquet(path)
+            run.write_summary(
+                {
+                    "parameters": size,
+                    "parameters_by_part": {"decoder": size // 2},
+                    "macs_per_second": 1e9 + size,
+                    "seconds_per_step": 0.5 + size / 1e7,
+                    "peak_memory_bytes": 3 * 10**9,
+                    "real_time_factor": 0.2,
+                    "threads": 1,
+                    "device": "cpu",
+                    "versions": {"torch": "2.13.0"},
+                    "git_commit": "0123456789abcdef",
+                    "machine": "test machine",
+                    "selected_step": 60,
+                    "val_pesq_wb": float(run_mean),
+                    "noisy_val_pesq_wb": 1.5,
+                }
+            )
+            if audio:
+                write_audio(run, names[:2], rng)
+    plan = {
+        "format": 1,
+        "name": name,
+        "base": "mbsnet",
+        "baseline": "bsrnn",
+        "factors": [{"name": f, "levels": LEVELS[f], "claim": CLAIMS[f]} for f in factors],
+        "design": "full",
+        "cells": cells,
+        "seeds": list(range(1, seeds + 1)),
+        "recipe": "quick",
+        "corpus": {
+            "path": "demo",
+            "name": "demo corpus",
+            "kind": "demo",
+            "digest": "d" * 64,
+            "test_digest": "e" * 64,
+            "is_demo": is_demo,
+            "notes": ["synthetic speech"],
+        },
+        "endpoint": {"metric": "pesq_wb", "selection": "validation"},
+        "audit": {"findings": list(findings), "waived": ["AB012"] if findings else [], "skipped": False},
+        "tune": None,
+        "margin": 0.05,
+        "git_commit": "0123456789abcdef",
+        "machine": "test machine",
+        "versions": {"torch": "2.13.0"},
+        "created": 1790000000.0,
+    }
+    study = root / "studies" / name
+    study.mkdir(parents=True, exist_ok=True)
+    write_json(study / "plan.json", plan)
+    return root
+
+
+def hash_of(text: str, seed: int) -> str:
+    return sha256(f"{text} {seed}".encode()).hexdigest()
+
+
+def write_audio(run: RunDir, utterances: Sequence[str], rng: np.random.Generator) -> None:
+    run.audio.mkdir(exist_ok=True)
+    time = np.arange(16000) / 16000
+    clean = 0.3 * np.sin(2 * np.pi * 440 * time)
+    for utterance in utterances:
+        noise = 0.1 * rng.standard_normal(16000)
+        for kind, share in (("clean", 0.0), ("noisy", 1.0), ("enhanced", 0.3)):
+            soundfile.write(run.audio / f"{utterance}-{kind}.wav", clean + share * noise, 16000)
+
+
+@pytest.fixture(scope="session")
+def make_study() -> Callable[..., Path]:
+    """`make_study(root, **options)` writes a synthetic study; see `write_study`."""
+    return write_study
+
+
+@pytest.fixture(scope="session")
+def planted_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a complete study of 9 cells x 3 seeds x 24 utterances, with audio."""
+    finding = {
+        "code": "AB012",
+        "severity": "warning",
+        "where": "crossband=pointwise",
+        "evidence": "mixes no bands",
+        "remedy": "use bilstm",
+    }
+    return write_study(tmp_path_factory.mktemp("planted"), audio=True, findings=[finding])

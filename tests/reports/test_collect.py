@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import os
+import time
+
+import pandas as pd
+import pytest
+
+from reports.collect import (
+    find_study,
+    parse_levels,
+    scores_from_file,
+    scores_from_mlflow,
+    scores_from_study,
+)
+
+
+def test_study_gives_long_scores_and_what_is_known(planted_root):
+    scores, info = scores_from_study(planted_root)
+    assert len(scores) == 9 * 3 * 24
+    assert list(scores.columns[:4]) == ["cell", "bidirectional", "decoder4x", "crossband"]
+    assert {"seed", "utterance", "speaker", "snr", "noise", "training", "status", "pesq_wb"} <= set(scores)
+    assert scores.loc[scores["cell"] == "baseline", "crossband"].isna().all()
+    assert info.base == {"bidirectional": "off", "decoder4x": "off", "crossband": "pointwise"}
+    assert info.baseline == "baseline"
+    assert info.claims["crossband"] == (0.05, 0.1)
+    assert len(info.runs) == 27
+    assert {run.state for run in info.runs} == {"done"}
+    assert len(info.runs[0].metrics) == 4
+
+
+def test_scores_belong_to_their_runs(planted_root):
+    scores, info = scores_from_study(planted_root)
+    run = next(r for r in info.runs if r.cell == "baseline" and r.seed == 2)
+    path = planted_root / "runs" / run.training / "scores" / f"{run.evaluation}.parquet"
+    expected = pd.read_parquet(path)
+    got = scores[(scores["cell"] == "baseline") & (scores["seed"] == 2)]
+    assert list(got["utterance"]) == list(expected["utterance"])
+    assert got["pesq_wb"].to_numpy() == pytest.approx(expected["pesq_wb"].to_numpy())
+    assert set(got["training"]) == {run.training}
+
+
+def test_diverged_and_missing_runs(tmp_path, make_study):
+    cell = "bidirectional=on,decoder4x=off"
+    factors = ("bidirectional", "decoder4x")
+    make_study(tmp_path, factors=factors, diverged=[(cell, 1)], missing=[(cell, 2)], utterances=4)
+    scores, info = scores_from_study(tmp_path)
+    states = {run.seed: run.state for run in info.of_cell(cell)}
+    assert states == {1: "diverged", 2: "pending", 3: "done"}
+    gone = scores[scores["status"] == "diverged"]
+    assert len(gone) == 1
+    assert gone["pesq_wb"].isna().all()
+    assert gone["cell"].iloc[0] == cell
+
+
+def test_default_study_is_the_most_recent_and_errors_list_names(tmp_path, make_study):
+    for age, name in enumerate(["new", "old"]):
+        make_study(tmp_path, name=name, factors=("crossband",), seeds=1, utterances=2)
+        os.utime(tmp_path / "studies" / name / "plan.json", (1000 - age, 1000 - age))
+    assert find_study(tmp_path).name == "new"
+    with pytest.raises(FileNotFoundError, match=r"no study 'odl'; did you mean 'old'.*new, old"):
+        find_study(tmp_path, "odl")
+    with pytest.raises(FileNotFoundError, match="no studies"):
+        find_study(tmp_path / "nowhere")
+
+
+def test_no_scores_yet_gives_an_empty_frame(tmp_path, make_study):
+    runs = [(f"crossband={level}", 1) for level in ("pointwise", "bilstm")] + [("baseline", 1)]
+    make_study(tmp_path, factors=("crossband",), seeds=1, missing=runs)
+    scores, info = scores_from_study(tmp_path)
+    assert scores.empty
+    assert [run.state for run in info.runs] == ["pending"] * 3
+
+
+def test_damaged_plan_is_refused(tmp_path):
+    study = tmp_path / "studies" / "s"
+    study.mkdir(parents=True)
+    (study / "plan.json").write_text('{"format": 99, "cells": []}')
+    with pytest.raises(ValueError, match="format 1, found 99"):
+        scores_from_study(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_file_equals_the_run_directories(planted_root, tmp_path, suffix):
+    scores, info = scores_from_study(planted_root)
+    path = tmp_path / f"scores.{suffix}"
+    if suffix == "csv":
+        scores.to_csv(path, index=False)
+    else:
+        scores.to_parquet(path)
+    again, other = scores_from_file(path, info.base, "baseline")
+    assert other.base == info.base
+    assert again["pesq_wb"].to_numpy() == pytest.approx(scores["pesq_wb"].to_numpy())
+    for name in ("cell", "crossband", "utterance", "speaker", "training"):
+        assert list(again[name].astype("object").fillna("")) == list(scores[name].astype("object").fillna(""))
+    assert list(again["seed"]) == list(scores["seed"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "base", "baseline", "message"),
+    [
+        ({"drop": "seed"}, "f=off", "b", "lacks column 'seed'"),
+        ({"drop": "f"}, "f=off", "b", "lacks column 'f'"),
+        ({}, "f=nope", "b", r"no base cell with f=nope; levels in the file: f: off, on"),
+        ({}, "f=off", "bb", r"no cell 'bb'.*cells: x, y, b"),
+        ({}, "f", "b", "'f' in 'f' is not factor=level"),
+        ({}, "", "b", "the base is empty"),
+        ({"pesq_wb": "good"}, "f=off", "b", "'pesq_wb' is not numeric"),
+        ({"seed": "one"}, "f=off", "b", "seed 'one' is not a whole number"),
+        ({"status": "lost"}, "f=off", "b", "'lost' is neither done nor diverged"),
+        ({"cell": "x"}, "f=off", None, "'x' has rows with different factor levels"),
+    ],
+)
+def test_bad_files_are_named(tmp_path, changes, base, baseline, message):
+    frame = pd.DataFrame(
+        {"cell": ["x", "y", "b"], "f": ["off", "on", None], "seed": 1, "utterance": "u", "pesq_wb": 2.0}
+    )
+    frame = frame.assign(**{k: v for k, v in changes.items() if k != "drop"})
+    frame = frame.drop(columns=[changes["drop"]] if "drop" in changes else [])
+    frame.to_csv(tmp_path / "s.csv", index=False)
+    with pytest.raises(ValueError, match=message):
+        scores_from_file(tmp_path / "s.csv", base, baseline)
+
+
+def test_levels_are_parsed():
+    assert parse_levels("a=off, core=lstm") == {"a": "off", "core": "lstm"}
+
+
+@pytest.mark.slow
+def test_thousand_runs_are_read_and_analysed_in_ten_seconds(tmp_path, make_study):
+    from reports.analysis import analyze
+
+    make_study(tmp_path, seeds=111, utterances=824)
+    start = time.perf_counter()
+    scores, info = scores_from_study(tmp_path)
+    analyze(scores, base=info.base, baseline=info.baseline)
+    assert len(scores) == 999 * 824
+    assert time.perf_counter() - start < 10
+
+
+@pytest.mark.slow
+def test_an_mlflow_server_alone_gives_the_same_scores(planted_root, tmp_path):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.create_experiment("ablate", artifact_location=str(tmp_path / "artifacts"))
+    scores, info = scores_from_study(planted_root)
+    parent = client.create_run(experiment, run_name=info.name)
+    client.log_artifact(parent.info.run_id, str(planted_root / "studies" / info.name / "plan.json"))
+    for run in info.runs:
+        tags = {
+            "mlflow.parentRunId": parent.info.run_id,
+            "ablate.cell": run.cell,
+            "ablate.seed": str(run.seed),
+            "ablate.signature": run.training,
+        }
+        child = client.create_run(experiment, tags=tags).info.run_id
+        directory = planted_root / "runs" / run.training
+        (tmp_path / "scores.parquet").write_bytes(
+            (directory / "scores" / f"{run.evaluation}.parquet").read_bytes()
+        )
+        client.log_artifact(child, str(tmp_path / "scores.parquet"))
+        client.log_artifact(child, str(directory / "summary.json"))
+        client.log_artifact(child, str(directory / "metrics.jsonl"))
+    again, other = scores_from_mlflow(uri, "ablate")
+    pd.testing.assert_frame_equal(again, scores)
+    assert [(r.cell, r.seed, r.state, r.summary) for r in other.runs] == [
+        (r.cell, r.seed, r.state, r.summary) for r in info.runs
+    ]
+    with pytest.raises(ValueError, match="no experiment 'other'"):
+        scores_from_mlflow(uri, "other")
+    with pytest.raises(ValueError, match="no run named 'x'"):
+        scores_from_mlflow(uri, "ablate", "x")
