@@ -1,0 +1,316 @@
+"""A data folder read: pairs at 16 kHz, splits, digests."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from .cache import SAMPLE_RATE, Report, mapped, open_split
+
+VALIDATION_SHARE = 0.1
+TEST_COUNT = 824
+"""Test pairs of VoiceBank+DEMAND."""
+TRAIN_COUNTS = (11_572, 23_075)
+"""Train pairs of VoiceBank+DEMAND with 28 and with 56 speakers."""
+DEMO = "demo"
+DEMO_MARK = "demo.json"
+"""The file that says that a folder is the demo corpus."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A clean recording and the same with noise, both `(sample,)` float32 at 16 kHz, read-only views.
+
+    `speaker`, `noise` and `snr` (dB) are None where names and logs do not tell. `rate`, `channels` and
+    `clipped` (samples at full scale) are those of the source files. A pair is small to pickle.
+    """
+
+    name: str
+    speaker: str | None
+    snr: float | None
+    noise: str | None
+    samples: int
+    clean_sha256: str
+    noisy_sha256: str
+    rate: int
+    channels: int
+    clipped: int
+    folder: Path = field(repr=False)
+    start: int = field(repr=False)
+
+    @property
+    def clean(self) -> np.ndarray:
+        return mapped(self.folder / "clean.f32")[self.start : self.start + self.samples]
+
+    @property
+    def noisy(self) -> np.ndarray:
+        return mapped(self.folder / "noisy.f32")[self.start : self.start + self.samples]
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / SAMPLE_RATE
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Pairs to train on, to select on and to test on.
+
+    `digest` is the sha256 of names and 16 kHz contents of train and validation, `test_digest` that of the
+    test split; neither depends on the file format. `path` is "demo" or the absolute path.
+    """
+
+    name: str
+    path: str
+    kind: str
+    is_demo: bool
+    train: tuple[Pair, ...]
+    validation: tuple[Pair, ...]
+    test: tuple[Pair, ...]
+    digest: str
+    test_digest: str
+    validation_speakers: tuple[str, ...]
+    notes: list[str]
+    test_path: str | None = None
+    test_is_demo: bool = False
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        cache: str | Path,
+        test_data: str | Path | None = None,
+        report: Report | None = None,
+    ) -> Corpus:
+        """Read a corpus, through the 16 kHz cache.
+
+        Args:
+            path: a folder with `{train,test}/{clean,noisy}` or with `{clean,noisy}_trainset*_wav` and
+                `{clean,noisy}_testset_wav`; or "demo", the demo corpus, which is made when first used.
+            cache: the folder of caches.
+            test_data: another corpus whose test split takes the place of this one's; a folder of `clean`
+                and `noisy` will do.
+            report: is told of the progress of reading.
+
+        Raises:
+            FileNotFoundError: a folder is missing or empty.
+            ValueError: files do not pair, or are unreadable, silent, too short or not finite.
+        """
+        root, cache = _root(path, Path(cache)), Path(cache)
+        notes: list[str] = []
+        folders = _split_folders(root, "train", notes)
+        if folders is None:
+            raise FileNotFoundError(f"{root} has no train files; {_LAYOUTS}")
+        pairs = _read(root, "train", folders, cache, report)
+        train, validation, speakers, split_notes = split_validation(pairs)
+        test_root = root if test_data is None else _root(test_data, cache)
+        test = _read_test(test_root, cache, notes, report)
+        _note_sources((*pairs, *test), notes)
+        is_demo = (root / DEMO_MARK).exists()
+        named_demo = str(path) == DEMO
+        return cls(
+            name=DEMO if named_demo else root.name,
+            path=DEMO if named_demo else str(root),
+            kind=_kind(is_demo, pairs),
+            is_demo=is_demo,
+            train=train,
+            validation=validation,
+            test=test,
+            digest=_digest(pairs),
+            test_digest=_digest(test),
+            validation_speakers=speakers,
+            notes=notes + split_notes,
+            test_path=None if test_data is None else str(test_root),
+            test_is_demo=(test_root / DEMO_MARK).exists(),
+        )
+
+    def select_validation(self, count: int | None) -> tuple[Pair, ...]:
+        """A fixed draw of `count` validation pairs, evenly spread over the names; None: all."""
+        return spread(self.validation, count)
+
+
+def open_test(path: str | Path, *, cache: str | Path, report: Report | None = None) -> tuple[Pair, ...]:
+    """The test split of a corpus alone, or the pairs of a folder of `clean` and `noisy`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `Corpus.open`.
+    """
+    return _read_test(_root(path, Path(cache)), Path(cache), [], report)
+
+
+def spread(pairs: Sequence[Pair], count: int | None) -> tuple[Pair, ...]:
+    """`count` of the pairs, at even distances in their order; all where there are no more."""
+    if count is None or count >= len(pairs):
+        return tuple(pairs)
+    if count < 1:
+        raise ValueError(f"{count} utterances asked for; at least one is needed")
+    return tuple(pairs[int((index + 0.5) * len(pairs) / count)] for index in range(count))
+
+
+def is_voicebank_test(pairs: Sequence[Pair]) -> bool:
+    """Whether names are those of the test split of VoiceBank+DEMAND (speakers p232 and p257)."""
+    return bool(pairs) and all(re.fullmatch(r"p(232|257)_\d{3}", pair.name) for pair in pairs)
+
+
+def split_validation(
+    pairs: Sequence[Pair],
+) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[str, ...], list[str]]:
+    """Hold about a tenth of the pairs out for validation: `(train, validation, speakers, notes)`.
+
+    Whole speakers where names tell speakers, else single files. The order of trial is that of the hashes
+    of the names, so the choice depends on the names alone; a speaker is taken when that brings the share
+    nearer to a tenth.
+
+    Raises:
+        ValueError: there are fewer than two pairs.
+    """
+    if len(pairs) < 2:
+        raise ValueError(f"{len(pairs)} train pair; two are needed, one of them for validation")
+    sizes = Counter(pair.speaker for pair in pairs if pair.speaker is not None)
+    target = VALIDATION_SHARE * len(pairs)
+    notes = []
+    if len(sizes) > 1:
+        held: set[str] = set()
+        total = 0
+        for speaker in sorted(sizes, key=_hash):
+            if abs(total + sizes[speaker] - target) < abs(total - target):
+                held.add(speaker)
+                total += sizes[speaker]
+        if not held:
+            held = {min(sizes, key=lambda speaker: (sizes[speaker], _hash(speaker)))}
+        if (share := sum(sizes[speaker] for speaker in held) / len(pairs)) > 2 * VALIDATION_SHARE:
+            notes.append(f"validation holds {share:.0%} of the train files: there are {len(sizes)} speakers")
+        taken = [pair.speaker in held for pair in pairs]
+        speakers = tuple(sorted(held))
+    else:
+        why = "names do not tell the speaker" if not sizes else f"there is one speaker, {next(iter(sizes))}"
+        notes.append(f"validation held out by file: {why}")
+        names = set(sorted((pair.name for pair in pairs), key=_hash)[: max(1, round(target))])
+        taken = [pair.name in names for pair in pairs]
+        speakers = ()
+    train = tuple(pair for pair, out in zip(pairs, taken, strict=True) if not out)
+    validation = tuple(pair for pair, out in zip(pairs, taken, strict=True) if out)
+    return train, validation, speakers, notes
+
+
+_LAYOUTS = "a corpus has train/clean, train/noisy, or clean_trainset_28spk_wav, noisy_trainset_28spk_wav"
+
+
+def _root(path: str | Path, cache: Path) -> Path:
+    if str(path) == DEMO:
+        from .demo import make_demo
+
+        return make_demo(cache)
+    root = Path(path).expanduser().absolute()
+    if not root.is_dir():
+        raise FileNotFoundError(f"no data folder {root}")
+    return root
+
+
+def _split_folders(root: Path, split: str, notes: list[str]) -> tuple[Path, Path] | None:
+    """The clean and noisy folder of a split, or None where the corpus has no such split."""
+    plain = root / split / "clean", root / split / "noisy"
+    if any(folder.is_dir() for folder in plain):
+        return plain
+    found = {
+        kind: {folder.name.removeprefix(f"{kind}_"): folder for folder in root.glob(f"{kind}_{split}set*")}
+        for kind in ("clean", "noisy")
+    }
+    names = sorted(name for name in {**found["clean"], **found["noisy"]} if name)
+    if not names:
+        return None
+    chosen = next((name for name in names if "28spk" in name), names[0])
+    if len(names) > 1:
+        notes.append(f"{chosen} is taken; {', '.join(n for n in names if n != chosen)} is there too")
+    return root / f"clean_{chosen}", root / f"noisy_{chosen}"
+
+
+def _read_test(root: Path, cache: Path, notes: list[str], report: Report | None) -> tuple[Pair, ...]:
+    folders = _split_folders(root, "test", notes)
+    if folders is None and (root / "clean").is_dir():
+        folders = root / "clean", root / "noisy"
+    if folders is None:
+        raise FileNotFoundError(
+            f"{root} has no test files; add test/clean and test/noisy (or clean_testset_wav and "
+            "noisy_testset_wav), or name a corpus that has them with --test-data"
+        )
+    return _read(root, "test", folders, cache, report)
+
+
+def _read(
+    root: Path, split: str, folders: tuple[Path, Path], cache: Path, report: Report | None
+) -> tuple[Pair, ...]:
+    cached = open_split(*folders, cache, report)
+    log = _read_logs(root, split)
+    speaker_of = _speakers([entry.name for entry in cached.entries])
+    return tuple(
+        Pair(
+            name=entry.name,
+            speaker=speaker_of.get(entry.name),
+            noise=log.get(entry.name, (None, None))[0],
+            snr=log.get(entry.name, (None, None))[1],
+            samples=entry.samples,
+            clean_sha256=entry.clean_sha256,
+            noisy_sha256=entry.noisy_sha256,
+            rate=entry.rate,
+            channels=entry.channels,
+            clipped=entry.clipped,
+            folder=cached.folder,
+            start=entry.start,
+        )
+        for entry in cached.entries
+    )
+
+
+def _speakers(names: list[str]) -> dict[str, str]:
+    """Speaker by name: what stands before the first `_`, where names are made so.
+
+    One common word before `_`, without a digit, is no speaker (`fileid_17`).
+    """
+    speakers = {name: name.partition("_")[0] for name in names if "_" in name[1:]}
+    heads = set(speakers.values())
+    if len(speakers) < len(names) or (len(heads) == 1 and not any(c.isdigit() for c in min(heads))):
+        return {}
+    return speakers
+
+
+def _read_logs(root: Path, split: str) -> dict[str, tuple[str, float]]:
+    """Noise and SNR (dB) by name, of lines `name noise snr` in `log_<split>set*.txt`."""
+    rows: dict[str, tuple[str, float]] = {}
+    for path in sorted([*root.glob(f"log_{split}set*.txt"), *root.glob(f"*/log_{split}set*.txt")]):
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            match = re.fullmatch(r"\s*(\S+)\s+(\S+)\s+(-?\d+(?:\.\d+)?)(?:\s*dB)?\s*", line)
+            if match:
+                rows.setdefault(match[1], (match[2], float(match[3])))
+    return rows
+
+
+def _note_sources(pairs: Sequence[Pair], notes: list[str]) -> None:
+    rates = Counter(pair.rate for pair in pairs if pair.rate != SAMPLE_RATE)
+    for rate, count in sorted(rates.items()):
+        notes.append(f"{count} pairs resampled from {rate} Hz to {SAMPLE_RATE} Hz")
+    if stereo := sum(pair.channels > 1 for pair in pairs):
+        notes.append(f"{stereo} pairs with several channels averaged to one")
+
+
+def _kind(is_demo: bool, train: Sequence[Pair]) -> str:
+    if is_demo:
+        return "demo"
+    if len(train) in TRAIN_COUNTS and all(re.fullmatch(r"p\d{3}_\d{3}", pair.name) for pair in train):
+        return "voicebank+demand"
+    return "folder"
+
+
+def _digest(pairs: Sequence[Pair]) -> str:
+    rows = sorted(f"{pair.name} {pair.clean_sha256} {pair.noisy_sha256}\n" for pair in pairs)
+    return sha256("".join(rows).encode()).hexdigest()
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
