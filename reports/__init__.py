@@ -1,1 +1,18 @@
 """Estimates, tables, figures and the command line. Needs no torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from reports.analysis import Analysis, analyze
+
+__all__ = ["Analysis", "analyze"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in __all__:
+        from reports import analysis
+
+        return getattr(analysis, name)
+    raise AttributeError(f"module 'reports' has no attribute {name!r}")
