@@ -1,0 +1,99 @@
+"""Which crops of which files make the batch of a step. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from . import seeds
+
+Waves = npt.NDArray[np.float32]
+
+
+class Speech(Protocol):
+    """A pair of recordings of equal length."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def clean(self) -> Any: ...
+    @property
+    def noisy(self) -> Any: ...
+
+
+class Batches:
+    """The batches of a training, by step: a function of the seed, the corpus and the crop alone.
+
+    Files are taken in the order of one permutation an epoch; a batch that reaches over the end of an
+    epoch goes on in the next. Nothing is kept between steps but the current epoch's draw, so a
+    training resumes at any step by asking for it.
+
+    Args:
+        pairs: of the training split, with `clean` and `noisy` of equal length.
+        batch_size: items of a batch.
+        crop: samples of an item.
+        seed: of the training; streams `order` and `crops`.
+
+    Raises:
+        ValueError: there is nothing to train on.
+    """
+
+    def __init__(self, pairs: Sequence[Speech], *, batch_size: int, crop: int, seed: int) -> None:
+        if not len(pairs):
+            raise ValueError("the training split holds no files")
+        if crop < 1:
+            raise ValueError(f"a crop of {crop} samples is none")
+        self.pairs = pairs
+        self.batch_size = batch_size
+        self.crop = crop
+        self.seed = seed
+        self._epoch = -1
+        self._order: npt.NDArray[np.int64] = np.empty(0, np.int64)
+        self._places: npt.NDArray[np.float64] = np.empty(0)
+
+    def items(self, step: int) -> list[tuple[int, float]]:
+        """The batch of a step, counted from 0: index of the pair, and where to crop as a part of [0, 1)."""
+        found = []
+        for item in range(step * self.batch_size, (step + 1) * self.batch_size):
+            epoch, position = divmod(item, len(self.pairs))
+            if epoch != self._epoch:
+                count = len(self.pairs)
+                self._order = seeds.generator(self.seed, "order", epoch).permutation(count)
+                self._places = seeds.generator(self.seed, "crops", epoch).random(count)
+                self._epoch = epoch
+            found.append((int(self._order[position]), float(self._places[position])))
+        return found
+
+    def batch(self, step: int) -> tuple[Waves, Waves]:
+        """Clean and noisy waves of a step, each `(batch, sample)` at 16 kHz.
+
+        Raises:
+            ValueError: the two recordings of a pair differ in length, or are empty.
+        """
+        crops = [cut(self.pairs[index], place, self.crop) for index, place in self.items(step)]
+        return np.stack([clean for clean, _ in crops]), np.stack([noisy for _, noisy in crops])
+
+
+def cut(pair: Speech, place: float, crop: int) -> tuple[Waves, Waves]:
+    """A crop of both recordings of a pair, each `(sample,)`; a file shorter than that is tiled.
+
+    Args:
+        pair: the recordings.
+        place: of the crop among all possible starts, in [0, 1).
+        crop: its length in samples.
+
+    Raises:
+        ValueError: the recordings differ in length, or are empty.
+    """
+    clean, noisy = pair.clean, pair.noisy
+    length = len(clean)
+    if length != len(noisy) or not length:
+        raise ValueError(f"{pair.name}: {length} clean samples, {len(noisy)} noisy ones")
+    if length < crop:
+        return np.resize(clean, crop).astype(np.float32), np.resize(noisy, crop).astype(np.float32)
+    start = int(place * (length - crop + 1))
+    span = slice(start, start + crop)
+    return np.array(clean[span], np.float32), np.array(noisy[span], np.float32)
