@@ -134,6 +134,20 @@ class Evaluation(Frozen):
     )
 
 
+class EvaluationJob(Frozen):
+    """One scoring of a training on a test set.
+
+    Attributes:
+        signature: names the scores' file.
+        test_path: corpus whose test split is scored; none: the training corpus' own.
+    """
+
+    signature: str
+    evaluation: Evaluation = Evaluation()
+    test_path: str | None = None
+    test_digest: str
+
+
 class RunConfig(Frozen):
     """A network, how it is trained and how it is evaluated: all that a cell of a grid is."""
 
