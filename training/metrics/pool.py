@@ -1,0 +1,185 @@
+"""Metrics in processes of their own, so that a training goes on beside them: pesq holds the GIL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, NamedTuple
+
+import numpy as np
+
+from .scores import SAMPLE_RATE, Scored, check_metrics, failed, score_with_errors
+
+_ROOT = str(Path(__file__).resolve().parents[2])
+
+
+class _Job(NamedTuple):
+    clean: np.ndarray
+    enhanced: np.ndarray
+    sample_rate: int
+    metrics: tuple[str, ...]
+    future: Future[Scored]
+
+
+class MetricPool:
+    """Worker processes that take pairs and give `Scored` back.
+
+    A worker imports neither torch nor the program that started the pool, runs on one thread, ends when
+    its parent does, and is replaced when it dies: the pair it was at then fails with that reason.
+
+    Args:
+        processes: workers; 0 measures within `submit`, in this process.
+    """
+
+    def __init__(self, processes: int = 1) -> None:
+        if processes < 0:
+            raise ValueError(f"{processes} processes; give 0 or more")
+        self.processes = processes
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"metrics-{i}", daemon=True) for i in range(processes)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(
+        self,
+        clean: Any,
+        enhanced: Any,
+        metrics: Iterable[str] | None = None,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> Future[Scored]:
+        """Measure one pair: (sample,) each, of equal length.
+
+        The future's result never raises for a bad pair; it is missing values with their reasons.
+
+        Raises:
+            ValueError: a metric is unknown.
+            RuntimeError: the pool is closed.
+        """
+        if self._closed:
+            raise RuntimeError("the pool of metrics is closed")
+        names = check_metrics(metrics)
+        future: Future[Scored] = Future()
+        if self.processes == 0:
+            future.set_result(measure(np.asarray(clean), np.asarray(enhanced), sample_rate, names))
+        else:
+            self._jobs.put(_Job(np.array(clean), np.array(enhanced), sample_rate, names, future))
+        return future
+
+    def map(
+        self,
+        pairs: Iterable[tuple[Any, Any]],
+        metrics: Iterable[str] | None = None,
+        *,
+        sample_rate: int = SAMPLE_RATE,
+    ) -> Iterator[Scored]:
+        """Measure pairs, in order; only a few of them are held in memory at a time."""
+        names = check_metrics(metrics)
+        pending: deque[Future[Scored]] = deque()
+        for clean, enhanced in pairs:
+            pending.append(self.submit(clean, enhanced, names, sample_rate=sample_rate))
+            while len(pending) > 4 * max(self.processes, 1):
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+
+    def close(self) -> None:
+        """End the workers; pairs that wait are cancelled."""
+        if self._closed:
+            return
+        self._closed = True
+        with contextlib.suppress(queue.Empty):
+            while (job := self._jobs.get_nowait()) is not None:
+                job.future.cancel()
+        for _ in self._threads:
+            self._jobs.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def __enter__(self) -> MetricPool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _serve(self) -> None:
+        """One thread keeps one worker busy, and starts another in its place when it dies."""
+        worker: _Worker | None = None
+        while (job := self._jobs.get()) is not None:
+            if not job.future.set_running_or_notify_cancel():
+                continue
+            try:
+                worker = worker or _Worker()
+                scored = worker.measure(job)
+            except Exception as error:  # whatever happens, the one who waits for the future is told
+                ending = f"{type(error).__name__}: {error}" if worker is None else worker.end()
+                scored = failed(f"the process that measured it died ({ending})", job.metrics)
+                worker = None
+            job.future.set_result(scored)
+        if worker:
+            worker.end()
+
+
+class _Worker:
+    """A process that reads pickled pairs from its input and writes pickled scores to its output."""
+
+    def __init__(self) -> None:
+        paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "training.metrics.worker"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths)},
+        )
+
+    def measure(self, job: _Job) -> Scored:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        write(self.process.stdin, job[:4])
+        return read(self.process.stdout)
+
+    def end(self) -> str:
+        """Stop the process and say how it ended."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
+        code = self.process.wait()
+        self.process.stdout.close()
+        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+def measure(clean: Any, enhanced: Any, sample_rate: int, metrics: tuple[str, ...]) -> Scored:
+    """`score_with_errors` that reports a pair it refuses as failed."""
+    try:
+        return score_with_errors(clean, enhanced, sample_rate, metrics)
+    except ValueError as error:
+        return failed(str(error), metrics)
+
+
+def write(stream: BinaryIO | Any, value: Any) -> None:
+    """Send one value through a pipe."""
+    pickle.dump(value, stream, protocol=pickle.HIGHEST_PROTOCOL)
+    stream.flush()
+
+
+def read(stream: BinaryIO | Any) -> Any:
+    """Receive one value; EOFError where the other end is gone."""
+    return pickle.load(stream)

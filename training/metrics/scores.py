@@ -1,0 +1,204 @@
+"""One pair of signals, nine measures; a measure that cannot be taken is missing with its reason."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SAMPLE_RATE = 16_000
+"""Every measure is taken at this rate; other rates are resampled with soxr."""
+
+
+class Scored(NamedTuple):
+    """Values by metric, NaN where one failed, and the reasons of the failed ones."""
+
+    values: dict[str, float]
+    errors: dict[str, str]
+
+
+class Signals:
+    """A pair at 16 kHz, and what several measures of it share.
+
+    Args:
+        clean: (sample,), the reference.
+        enhanced: (sample,), of the same length.
+    """
+
+    def __init__(self, clean: NDArray[np.float64], enhanced: NDArray[np.float64]) -> None:
+        self.clean = clean
+        self.enhanced = enhanced
+
+    def pesq(self, mode: str) -> float:
+        import pesq
+
+        if not self.enhanced.any():
+            raise ValueError("the enhanced signal is silent")
+        try:
+            return float(pesq.pesq(SAMPLE_RATE, self.clean, self.enhanced, mode))
+        except pesq.NoUtterancesError:
+            raise ValueError("PESQ finds no utterance in the signals") from None
+        except pesq.BufferTooShortError:
+            raise ValueError(f"{len(self.clean) / SAMPLE_RATE:.3f} s is too short for PESQ (1/4 s)") from None
+
+    @cached_property
+    def pesq_wb(self) -> float:
+        return self.pesq("wb")
+
+    def stoi(self, extended: bool) -> float:
+        from pystoi import stoi
+
+        with warnings.catch_warnings(), _FixedRandom():
+            warnings.simplefilter("error", RuntimeWarning)
+            try:
+                return float(stoi(self.clean, self.enhanced, SAMPLE_RATE, extended=extended))
+            except (RuntimeWarning, ValueError, IndexError):
+                raise ValueError(
+                    f"fewer than 30 frames (0.4 s) with speech in {len(self.clean) / SAMPLE_RATE:.3f} s: "
+                    "too few for STOI"
+                ) from None
+
+    @cached_property
+    def frames(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        from .composite import frames
+
+        return frames(self.clean), frames(self.enhanced)
+
+    @cached_property
+    def ssnr(self) -> float:
+        from .composite import ssnr
+
+        return ssnr(*self.frames)
+
+    @cached_property
+    def composite(self) -> Any:
+        from .composite import composite, llr, wss
+
+        return composite(self.pesq_wb, llr(*self.frames), wss(*self.frames), self.ssnr)
+
+    @cached_property
+    def si_sdr(self) -> float:
+        """Scale-invariant SDR in dB (Le Roux et al. 2019, without removal of the mean), at most 156."""
+        energy = self.clean @ self.clean
+        target = (self.enhanced @ self.clean) / energy * self.clean
+        signal, noise = target @ target, np.square(self.enhanced - target).sum()
+        if not signal:
+            raise ValueError("the enhanced signal is silent or orthogonal to the reference")
+        return float(10 * np.log10(signal / (noise + np.finfo(np.float64).eps * signal)))
+
+
+METRICS: dict[str, Callable[[Signals], float]] = {
+    "pesq_wb": lambda signals: signals.pesq_wb,
+    "pesq_nb": lambda signals: signals.pesq("nb"),
+    "stoi": lambda signals: signals.stoi(extended=False),
+    "estoi": lambda signals: signals.stoi(extended=True),
+    "csig": lambda signals: signals.composite.csig,
+    "cbak": lambda signals: signals.composite.cbak,
+    "covl": lambda signals: signals.composite.covl,
+    "ssnr": lambda signals: signals.ssnr,
+    "si_sdr": lambda signals: signals.si_sdr,
+}
+"""Measures by name, each of a pair at 16 kHz. Higher is better for all of them."""
+
+
+def score(clean: Any, enhanced: Any, sample_rate: int) -> dict[str, float]:
+    """All measures of one pair; NaN where one cannot be taken (`score_with_errors` tells why).
+
+    Args:
+        clean: (sample,), the reference, in [-1, 1] or of an integer type.
+        enhanced: (sample,), of the same length.
+        sample_rate: of both, in Hz. Other rates than 16 kHz are resampled; what was sampled at a lower
+            rate has an empty upper band, so its scores do not compare with those of 16 kHz recordings.
+
+    Returns:
+        pesq_wb, pesq_nb (MOS-LQO), stoi, estoi, csig, cbak, covl (1 to 5), ssnr, si_sdr (dB).
+
+    Raises:
+        ValueError: the lengths differ, a signal is not one-dimensional, or the rate is not positive.
+    """
+    return score_with_errors(clean, enhanced, sample_rate).values
+
+
+def score_with_errors(
+    clean: Any, enhanced: Any, sample_rate: int, metrics: Iterable[str] | None = None
+) -> Scored:
+    """Like `score`, for some metrics (None: all), with the reason of each one that failed.
+
+    Raises:
+        ValueError: as `score`, or a metric is unknown.
+    """
+    names = check_metrics(metrics)
+    if sample_rate <= 0:
+        raise ValueError(f"sample rate {sample_rate} is not positive")
+    clean, enhanced = _waveform(clean, "clean"), _waveform(enhanced, "enhanced")
+    if len(clean) != len(enhanced):
+        raise ValueError(f"{len(clean)} clean and {len(enhanced)} enhanced samples; they must be as many")
+    reason = _unusable(clean, enhanced)
+    if reason:
+        return failed(reason, names)
+    signals = Signals(resample(clean, sample_rate), resample(enhanced, sample_rate))
+    values, errors = {}, {}
+    for name in names:
+        try:
+            values[name] = METRICS[name](signals)
+        except Exception as error:  # one failed measure must not cost the others
+            values[name], errors[name] = float("nan"), f"{error}" or type(error).__name__
+    return Scored(values, errors)
+
+
+def failed(reason: str, metrics: Iterable[str] | None = None) -> Scored:
+    """The result of a pair of which nothing could be measured."""
+    names = check_metrics(metrics)
+    return Scored({name: float("nan") for name in names}, dict.fromkeys(names, reason))
+
+
+def check_metrics(metrics: Iterable[str] | None) -> tuple[str, ...]:
+    """The names as a tuple, all for None; ValueError on an unknown one."""
+    names = tuple(METRICS) if metrics is None else tuple(metrics)
+    for name in names:
+        if name not in METRICS:
+            raise ValueError(f"unknown metric {name!r}. Known: {', '.join(METRICS)}")
+    return names
+
+
+def resample(signal: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
+    """(sample,) at `sample_rate` -> (sample,) at 16 kHz."""
+    if sample_rate == SAMPLE_RATE:
+        return signal
+    import soxr
+
+    return soxr.resample(signal, sample_rate, SAMPLE_RATE)
+
+
+def _waveform(signal: Any, name: str) -> NDArray[np.float64]:
+    array = np.asarray(signal)
+    if array.ndim != 1:
+        raise ValueError(f"the {name} signal has shape {array.shape}; one channel (sample,) is needed")
+    if array.dtype.kind in "iu":
+        return array.astype(np.float64) / (float(np.iinfo(array.dtype).max) + 1)
+    return array.astype(np.float64)
+
+
+def _unusable(clean: NDArray[np.float64], enhanced: NDArray[np.float64]) -> str | None:
+    for signal, name in ((clean, "reference"), (enhanced, "enhanced signal")):
+        if not len(signal):
+            return f"the {name} is empty"
+        wrong = len(signal) - int(np.isfinite(signal).sum())
+        if wrong:
+            return f"the {name} has {wrong} non-finite samples"
+    return None if clean.any() else "the reference is silent"
+
+
+class _FixedRandom:
+    """ESTOI of pystoi adds noise of 1e-16 from NumPy's global stream: fix it, and put the stream back."""
+
+    def __enter__(self) -> None:
+        self.state = np.random.get_state()
+        np.random.seed(0)
+
+    def __exit__(self, *_: object) -> None:
+        np.random.set_state(self.state)
