@@ -296,7 +296,7 @@ def _assemble(
                     cache[key] = _read_scores(path)
                 tables.append(cache[key])
                 owners.append((cell, info, cache[key].num_rows))
-    info = StudyInfo(
+    study = StudyInfo(
         name=plan["name"],
         source=source,
         base={name: levels[0] for name, levels in factors.items()},
@@ -305,8 +305,8 @@ def _assemble(
         runs=runs,
     )
     if not any(run.scored for run in runs):
-        return _empty(list(factors)), info
-    return _frame(tables, owners, factors), info
+        return _empty(list(factors)), study
+    return _frame(tables, owners, factors), study
 
 
 def _read_scores(path: Path) -> pa.Table:

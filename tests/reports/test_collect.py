@@ -102,7 +102,7 @@ def test_file_equals_the_run_directories(planted_root, tmp_path, suffix):
         ({"drop": "seed"}, "f=off", "b", "lacks column 'seed'"),
         ({"drop": "f"}, "f=off", "b", "lacks column 'f'"),
         ({}, "f=nope", "b", r"no base cell with f=nope; levels in the file: f: off, on"),
-        ({}, "f=off", "bb", r"no cell 'bb'.*cells: x, y, b"),
+        ({}, "f=off", "bb", r"no cell 'bb'.*Known: x, y, b"),
         ({}, "f", "b", "'f' in 'f' is not factor=level"),
         ({}, "", "b", "the base is empty"),
         ({"pesq_wb": "good"}, "f=off", "b", "'pesq_wb' is not numeric"),

@@ -1,0 +1,122 @@
+"""What a cell costs, and which cells are worth it: the Pareto front of score against cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from .collect import StudyInfo
+
+COSTS = {
+    "parameters": "parameters",
+    "macs_per_second": "MACs per second of audio",
+    "seconds_per_step": "seconds per step",
+    "real_time_factor": "real-time factor",
+    "peak_memory_bytes": "peak memory",
+}
+"""Fields of `Cost` that a front may be drawn against, and what they are called."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """The median over a cell's runs of what each measured; None where nothing was."""
+
+    cell: str
+    runs: int
+    parameters: float | None = None
+    macs_per_second: float | None = None
+    seconds_per_step: float | None = None
+    real_time_factor: float | None = None
+    peak_memory_bytes: float | None = None
+    devices: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class ParetoPoint:
+    """A cell's mean score and cost; `on_front` where no other cell is as good for less or better for as much."""
+
+    cell: str
+    score: float
+    cost: float
+    on_front: bool
+
+
+def costs(info: StudyInfo) -> list[Cost]:
+    """The cost of every cell, from the runs' summaries and the plan's parameter counts."""
+    result = []
+    for cell in dict.fromkeys(run.cell for run in info.runs):
+        summaries = [run.summary for run in info.of_cell(cell) if run.summary]
+        planned = info.cells.get(cell, {}).get("parameters")
+
+        def middle(key: str, summaries: Sequence[Mapping] = summaries) -> float | None:
+            values = [s[key] for s in summaries if s.get(key) is not None]
+            return float(median(values)) if values else None
+
+        cost = Cost(
+            cell=cell,
+            runs=len(summaries),
+            parameters=planned if planned is not None else middle("parameters"),
+            macs_per_second=middle("macs_per_second"),
+            seconds_per_step=middle("seconds_per_step"),
+            real_time_factor=middle("real_time_factor"),
+            peak_memory_bytes=middle("peak_memory_bytes"),
+            devices=tuple(
+                sorted(
+                    {f"{s.get('device')}, {s.get('threads')} threads" for s in summaries if s.get("device")}
+                )
+            ),
+        )
+        if any(getattr(cost, key) is not None for key in COSTS):
+            result.append(cost)
+    return result
+
+
+def pareto(
+    scores: Mapping[str, float], cell_costs: Sequence[Cost], against: str = "parameters"
+) -> list[ParetoPoint]:
+    """Score against one cost, cheapest first.
+
+    Args:
+        scores: mean score of each cell; higher is better.
+        cell_costs: what the cells cost.
+        against: a key of `COSTS`.
+
+    Raises:
+        ValueError: `against` is no cost.
+    """
+    if against not in COSTS:
+        raise ValueError(f"{against!r} is not a cost; choose from {', '.join(COSTS)}")
+    known = [
+        (cost.cell, scores[cost.cell], float(value))
+        for cost in cell_costs
+        if cost.cell in scores and (value := getattr(cost, against)) is not None
+    ]
+
+    def beaten(score: float, price: float) -> bool:
+        return any(s >= score and c <= price and (s > score or c < price) for _, s, c in known)
+
+    points = [ParetoPoint(cell, score, price, not beaten(score, price)) for cell, score, price in known]
+    return sorted(points, key=lambda point: (point.cost, -point.score))
+
+
+def parameter_changes(info: StudyInfo) -> dict[str, tuple[int, int] | None]:
+    """By factor, the least and greatest change of the parameter count from its first to its last level,
+    over the cells that differ in it alone. None: the plan has no such pair."""
+    result: dict[str, tuple[int, int] | None] = {}
+    sizes = {
+        tuple(sorted(cell["levels"].items())): int(cell["parameters"])
+        for cell in info.cells.values()
+        if cell["levels"] and cell.get("parameters") is not None
+    }
+    for factor in info.factors:
+        name, levels = factor["name"], list(factor["levels"])
+        changes = []
+        for key, size in sizes.items():
+            at = dict(key)
+            if at.get(name) == levels[0]:
+                partner = sizes.get(tuple(sorted({**at, name: levels[-1]}.items())))
+                if partner is not None:
+                    changes.append(partner - size)
+        result[name] = (min(changes), max(changes)) if changes else None
+    return result
