@@ -110,6 +110,7 @@ class _Builder:
         self.present = {key: cell for key, cell in self.cell_at.items() if cell in self.available}
         self.off = tuple(names[0] for names in self.levels.values())
         self.on = tuple(names[-1] for names in self.levels.values())
+        self.binary = all(len(names) == 2 for names in self.levels.values())
         self.rows: list[Contrast] = []
         self.lost: list[NotEstimable] = []
 
@@ -257,15 +258,19 @@ class _Builder:
         planned = set(self.cell_at)
         if declared == "full" or planned >= set(self.combinations()):
             return "full"
-        if any(len(names) != 2 for names in self.levels.values()):
-            return "incomplete"
-        one_in = {self.off} | {self.flip(self.off, i, self.on) for i in range(len(self.factors))}
-        one_out = {self.on} | {self.flip(self.on, i, self.off) for i in range(len(self.factors))}
+        one_in = {self.off} | {
+            self.flip(self.off, i, level)
+            for i, names in enumerate(self.levels.values())
+            for level in names[1:]
+        }
+        one_out = {self.on} | {self.flip(self.on, i, off) for i, off in enumerate(self.off)}
         unambiguous = len(self.factors) > 2
         if planned == one_in and (declared == "one-in" or unambiguous):
             return "one-in"
-        if planned == one_out and (declared == "one-out" or unambiguous):
+        if planned | {self.off} == one_out | {self.off} and (declared == "one-out" or unambiguous):
             return "one-out"
+        if not self.binary or not planned:
+            return "incomplete"
         x = self.codes(list(planned))
         x = np.column_stack([np.ones(len(planned)), x])
         if len(planned) > len(self.factors) and np.allclose(x.T @ x, len(planned) * np.eye(x.shape[1])):
@@ -273,55 +278,67 @@ class _Builder:
         return "incomplete"
 
     @staticmethod
-    def flip(key: tuple[str, ...], index: int, source: tuple[str, ...]) -> tuple[str, ...]:
-        return (*key[:index], source[index], *key[index + 1 :])
+    def flip(key: tuple[str, ...], index: int, level: str) -> tuple[str, ...]:
+        return (*key[:index], level, *key[index + 1 :])
 
     def fraction(self) -> dict[str, tuple[str, ...]]:
         """Main effects by least squares on the planned cells, clear interactions, and the alias table.
 
-        For an orthogonal two-level fraction the least-squares weights are those of mean(on) - mean(off).
+        In an orthogonal two-level fraction the least-squares weights are those of mean(on) - mean(off).
         """
         import numpy as np
 
         keys = list(self.cell_at)
-        x = self.codes(keys)
-        count = len(self.factors)
-        main_rows = 2 * np.linalg.pinv(np.column_stack([np.ones(len(keys)), x]))[1:]
-        columns = {
-            chosen: np.prod(x[:, chosen], axis=1)
-            for order in (1, 2, 3)
-            for chosen in combinations(range(count), order)
-        }
-        names = {chosen: " x ".join(self.factors[i] for i in chosen) for chosen in columns}
-
-        def mixed(weights: np.ndarray, own: tuple[int, ...]) -> tuple[str, ...]:
-            found = []
-            for chosen, column in columns.items():
-                share = float(weights @ column) / 2 ** len(own)
-                if chosen != own and abs(share) > 1e-9:
-                    text = names[chosen]
-                    if abs(abs(share) - 1) > 1e-9:
-                        text = f"{abs(share):.2g} {text}"
-                    found.append(text if share > 0 else f"-{text}")
-            return tuple(found)
-
+        steps = [(factor, *step) for factor in self.factors for step in self.steps(factor)]
+        at = [dict(zip(self.factors, key, strict=True)) for key in keys]
+        columns = [[1.0] + [float(levels[f] == on) for f, _, _, on in steps] for levels in at]
+        rows = np.linalg.pinv(np.array(columns))[1:]
         aliases = {}
-        for index, factor in enumerate(self.factors):
-            weights = main_rows[index]
+        for (factor, name, _, _), weights in zip(steps, rows, strict=True):
             terms = [(key, w) for key, w in zip(keys, weights.tolist(), strict=True) if abs(w) > 1e-12]
-            self.add("main", factor, terms, (factor,))
-            aliases[factor] = mixed(weights, (index,))
-        low_order = [column for chosen, column in columns.items() if len(chosen) <= 2]
-        for pair in combinations(range(count), 2):
-            column = columns[pair]
-            overlap = sum(abs(float(column @ other)) for other in low_order if other is not column)
-            if overlap + abs(float(column.sum())) > 1e-9:
-                self.lost.append(NotEstimable("interaction", names[pair], ()))
+            self.add("main", name, terms, (factor,))
+            if self.binary:
+                aliases[name] = self.mixed_with(keys, weights, (factor,))
+        if self.binary:
+            aliases.update(self.clear_interactions(keys))
+        return aliases
+
+    def product_columns(self, keys: Sequence[tuple[str, ...]]) -> dict[tuple[str, ...], np.ndarray]:
+        """The +-1 columns of every effect of up to three factors over the cells."""
+        import numpy as np
+
+        x = self.codes(keys)
+        return {
+            tuple(self.factors[i] for i in chosen): np.prod(x[:, chosen], axis=1)
+            for order in (1, 2, 3)
+            for chosen in combinations(range(len(self.factors)), order)
+        }
+
+    def mixed_with(
+        self, keys: Sequence[tuple[str, ...]], weights: np.ndarray, own: tuple[str, ...]
+    ) -> tuple[str, ...]:
+        """Effects of up to three factors that the weights pick up beside their own, with their share."""
+        found = []
+        for chosen, column in self.product_columns(keys).items():
+            share = float(weights @ column) / 2 ** len(own)
+            if chosen != own and abs(share) > 1e-9:
+                size = "" if abs(abs(share) - 1) < 1e-9 else f"{abs(share):.2g} "
+                found.append(f"{'-' if share < 0 else ''}{size}{' x '.join(chosen)}")
+        return tuple(found)
+
+    def clear_interactions(self, keys: Sequence[tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        """Add the two-way interactions that no main effect or other two-way interaction is mixed with."""
+        columns = self.product_columns(keys)
+        aliases = {}
+        for pair in combinations(self.factors, 2):
+            name, column = " x ".join(pair), columns[pair]
+            low_order = [other for chosen, other in columns.items() if len(chosen) <= 2 and chosen != pair]
+            if abs(float(column.sum())) + sum(abs(float(column @ other)) for other in low_order) > 1e-9:
+                self.lost.append(NotEstimable("interaction", name, ()))
                 continue
             weights = 4 * column / len(keys)
-            involved = tuple(self.factors[i] for i in pair)
-            self.add("interaction", names[pair], list(zip(keys, weights.tolist(), strict=True)), involved)
-            aliases[names[pair]] = mixed(weights, pair)
+            self.add("interaction", name, list(zip(keys, weights.tolist(), strict=True)), pair)
+            aliases[name] = self.mixed_with(keys, weights, pair)
         return aliases
 
 

@@ -1,0 +1,200 @@
+"""Closed-form estimates of contrasts over crossed seeds and utterances.
+
+Arrays are (..., cell, seed, utterance); leading axes are independent repetitions (a simulation's), so that
+what is checked by simulation is the code that makes the reports.
+
+For weights w the variance of a contrast is
+
+    sum_c w_c^2 s_c^2 / S_c  +  (utterance x contrast variance, net of residual) / U
+
+with s_c^2 the variance over the S_c seeds of the cell's utterance mean; nothing is pooled over cells. Cells
+that are the same trainings make one source of seed noise: their weighted sum is taken seed by seed first.
+Degrees of freedom: Satterthwaite (1946), Welch (1947).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Estimates:
+    """Estimates of K contrasts; arrays are (..., contrast) or (..., contrast, group of cells).
+
+    Attributes:
+        value: the contrasts.
+        seed_parts: each training group's share of the variance, at its number of seeds.
+        seeds: (contrast, group) seeds behind each share; 0 where the contrast leaves the group out.
+        utterance_part: the utterances' share of the variance, net of residual, never negative.
+        utterance_df: its degrees of freedom (infinite where it is zero).
+        estimable: (contrast,) whether every group involved has two seeds or more.
+    """
+
+    value: Array
+    seed_parts: Array
+    seeds: Array
+    utterance_part: Array
+    utterance_df: Array
+    estimable: Array
+
+    @cached_property
+    def variance(self) -> Array:
+        total = self.seed_parts.sum(-1) + self.utterance_part
+        return np.where(self.estimable, total, np.nan)
+
+    @cached_property
+    def se(self) -> Array:
+        return np.sqrt(self.variance)
+
+    @cached_property
+    def df(self) -> Array:
+        """Welch-Satterthwaite degrees of freedom; infinite where the variance is exactly zero."""
+        return _satterthwaite(
+            self.variance, self.seed_parts, self.seeds - 1, self.utterance_part, self.utterance_df
+        )
+
+    def interval(self, confidence: float) -> tuple[Array, Array]:
+        half = self.half_width(confidence)
+        return self.value - half, self.value + half
+
+    def half_width(self, confidence: float) -> Array:
+        return quantile(confidence, self.df) * self.se
+
+    @cached_property
+    def p(self) -> Array:
+        """Two-sided p-values of "the contrast is zero"."""
+        return p_values(self.value, self.se, self.df)
+
+    def at_seeds(self, seeds: int | Array) -> tuple[Array, Array]:
+        """Standard error and degrees of freedom if every cell had `seeds` seeds (this or an array of it)."""
+        count = np.asarray(seeds)[..., None]
+        parts = self.seed_parts * np.where(self.seeds > 0, self.seeds, 0) / count
+        variance = np.where(self.estimable, parts.sum(-1) + self.utterance_part, np.nan)
+        df = _satterthwaite(variance, parts, count - 1, self.utterance_part, self.utterance_df)
+        return np.sqrt(variance), df
+
+
+def _satterthwaite(variance: Array, parts: Array, part_df: Array, extra: Array, extra_df: Array) -> Array:
+    with np.errstate(divide="ignore", invalid="ignore"):
+        shares = np.where(parts > 0, parts**2 / part_df, 0.0).sum(-1) + extra**2 / extra_df
+        return np.where(np.isnan(variance), np.nan, np.where(shares > 0, variance**2 / shares, np.inf))
+
+
+def quantile(confidence: float, df: Array) -> Array:
+    """Two-sided t quantile; infinite degrees of freedom give the normal one."""
+    upper = (1 + confidence) / 2
+    finite = np.where(np.isfinite(df), df, 1.0)
+    return np.where(np.isnan(df), np.nan, np.where(np.isinf(df), stats.norm.ppf(upper), stats.t.ppf(upper, finite)))
+
+
+def p_values(value: Array, se: Array, df: Array) -> Array:
+    """Two-sided; an exact zero with no variance has p 1, any other value without variance p 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.abs(value) / se
+    finite = np.where(np.isfinite(df), df, 1.0)
+    p = np.where(np.isinf(df), 2 * stats.norm.sf(t), 2 * stats.t.sf(t, finite))
+    exact = np.where(np.abs(value) < 1e-12, 1.0, 0.0)
+    return np.where(np.isnan(se), np.nan, np.where(se == 0, exact, p))
+
+
+def holm(p: Array) -> Array:
+    """Holm-adjusted p-values (Holm 1979) along the last axis; NaN stays NaN and is not counted."""
+    p = np.asarray(p, dtype=float)
+    order = np.argsort(p, axis=-1)
+    ordered = np.take_along_axis(p, order, -1)
+    count = np.isfinite(p).sum(-1, keepdims=True)
+    factor = np.maximum(count - np.arange(p.shape[-1]), 1)
+    adjusted = np.minimum(np.maximum.accumulate(ordered * factor, axis=-1), 1.0)
+    out = np.empty_like(p)
+    np.put_along_axis(out, order, adjusted, -1)
+    return np.where(np.isnan(p), np.nan, out)
+
+
+def estimate(scores: Array, weights: Array, groups: Sequence[Sequence[int]], present: Array | None = None) -> Estimates:
+    """Estimate contrasts of cell means.
+
+    Args:
+        scores: (..., cell, seed, utterance); values of absent runs are ignored.
+        weights: (contrast, cell).
+        groups: cells that share their trainings, as lists of cell indices; together every cell once.
+        present: (cell, seed) which runs there are (default: all). Every cell needs one.
+
+    With one utterance the utterances' share is left out: the interval then speaks of other trainings only.
+    """
+    if present is None:
+        present = np.ones(scores.shape[-3:-1], dtype=bool)
+    count = present.sum(-1)
+    if not count.all():
+        raise ValueError(f"cells {np.flatnonzero(count == 0).tolist()} have no run")
+    utterances = scores.shape[-1]
+    scores = scores if present.all() else np.where(present[..., None], scores, 0.0)
+    run_means = scores.mean(-1)
+    by_utterance = scores.sum(-2) / count[:, None]
+    means = by_utterance.mean(-1)
+    shape = (*means.shape[:-1], len(weights), len(groups))
+    seed_parts, residual_parts = np.zeros(shape), np.zeros(shape)
+    seeds = np.zeros((len(weights), len(groups)), dtype=int)
+    for g, group in enumerate(groups):
+        patterns: dict[tuple[int, ...], list[int]] = {}
+        for k, row in enumerate(weights):
+            involved = tuple(c for c in group if row[c] != 0)
+            if involved:
+                patterns.setdefault(involved, []).append(k)
+        for involved, rows in patterns.items():
+            cells = list(involved)
+            common = present[cells].all(0)
+            shared = int(common.sum())
+            seeds[rows, g] = shared
+            if shared < 2:
+                continue
+            overlap = present[cells].astype(float) @ present[cells].T / np.outer(count[cells], count[cells])
+            w = weights[np.ix_(rows, cells)]
+            series = run_means[..., cells, :][..., common]
+            covariance = _covariance(series) * overlap
+            seed_parts[..., rows, g] = np.einsum("kc,...cd,kd->...k", w, covariance, w)
+            if utterances > 1:
+                block = scores[..., cells, :, :][..., common, :]
+                residual = _residual_covariance(block, series) * overlap
+                residual_parts[..., rows, g] = np.einsum("kc,...cd,kd->...k", w, residual, w)
+    estimable = ((seeds > 1) | (np.abs(weights) @ _membership(groups, weights.shape[1]) == 0)).all(-1)
+    seed_parts = np.maximum(seed_parts, 0.0)
+    value = means @ weights.T
+    if utterances > 1:
+        across = (weights @ by_utterance).var(-1, ddof=1) / utterances
+        residual_parts = residual_parts / utterances
+        net = across - residual_parts.sum(-1)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            spread = across**2 + np.where(seeds > 1, residual_parts**2 / (seeds - 1), 0.0).sum(-1)
+            net_df = np.where(net > 0, net**2 * (utterances - 1) / spread, np.inf)
+        net = np.maximum(net, 0.0)
+    else:
+        net, net_df = np.zeros(value.shape), np.full(value.shape, np.inf)
+    return Estimates(value, seed_parts, seeds, net, net_df, estimable)
+
+
+def _membership(groups: Sequence[Sequence[int]], cells: int) -> Array:
+    member = np.zeros((cells, len(groups)))
+    for g, group in enumerate(groups):
+        member[list(group), g] = 1
+    return member
+
+
+def _covariance(series: Array) -> Array:
+    """Covariance over seeds: (..., cell, seed) -> (..., cell, cell)."""
+    centred = series - series.mean(-1, keepdims=True)
+    return centred @ np.swapaxes(centred, -1, -2) / (series.shape[-1] - 1)
+
+
+def _residual_covariance(block: Array, series: Array) -> Array:
+    """Covariance of the seed x utterance residuals: (..., cell, seed, utterance) -> (..., cell, cell)."""
+    residual = block - block.mean(-2, keepdims=True) - (series - series.mean(-1, keepdims=True))[..., None]
+    flat = residual.reshape(*residual.shape[:-2], -1)
+    return flat @ np.swapaxes(flat, -1, -2) / ((block.shape[-2] - 1) * (block.shape[-1] - 1))
