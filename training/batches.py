@@ -13,6 +13,10 @@ from . import seeds
 Waves = npt.NDArray[np.float32]
 
 
+class DataError(ValueError):
+    """Recordings that cannot be trained on."""
+
+
 class Speech(Protocol):
     """A pair of recordings of equal length."""
 
@@ -38,12 +42,13 @@ class Batches:
         seed: of the training; streams `order` and `crops`.
 
     Raises:
-        ValueError: there is nothing to train on.
+        DataError: there is nothing to train on.
+        ValueError: the crop is empty.
     """
 
     def __init__(self, pairs: Sequence[Speech], *, batch_size: int, crop: int, seed: int) -> None:
         if not len(pairs):
-            raise ValueError("the training split holds no files")
+            raise DataError("the training split holds no files")
         if crop < 1:
             raise ValueError(f"a crop of {crop} samples is none")
         self.pairs = pairs
@@ -71,7 +76,7 @@ class Batches:
         """Clean and noisy waves of a step, each `(batch, sample)` at 16 kHz.
 
         Raises:
-            ValueError: the two recordings of a pair differ in length, or are empty.
+            DataError: the two recordings of a pair differ in length, or are empty.
         """
         crops = [cut(self.pairs[index], place, self.crop) for index, place in self.items(step)]
         return np.stack([clean for clean, _ in crops]), np.stack([noisy for _, noisy in crops])
@@ -86,12 +91,12 @@ def cut(pair: Speech, place: float, crop: int) -> tuple[Waves, Waves]:
         crop: its length in samples.
 
     Raises:
-        ValueError: the recordings differ in length, or are empty.
+        DataError: the recordings differ in length, or are empty.
     """
     clean, noisy = pair.clean, pair.noisy
     length = len(clean)
     if length != len(noisy) or not length:
-        raise ValueError(f"{pair.name}: {length} clean samples, {len(noisy)} noisy ones")
+        raise DataError(f"{pair.name}: {length} clean samples, {len(noisy)} noisy ones")
     if length < crop:
         return np.resize(clean, crop).astype(np.float32), np.resize(noisy, crop).astype(np.float32)
     start = int(place * (length - crop + 1))
