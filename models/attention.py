@@ -1,0 +1,54 @@
+"""A time layer of self-attention with rotary positions (Su et al. 2021, arXiv:2104.09864)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import ModelConfig
+from .declarations import Declared
+from .norms import linear, make_norm
+
+
+def rotate(x: Tensor) -> Tensor:
+    """Turn pairs of channels by an angle that grows with time: `(row, head, time, channel)`, same shape."""
+    time, width = x.shape[-2:]
+    rates = 10000.0 ** (-torch.arange(0, width, 2, device=x.device, dtype=torch.float32) / width)
+    angles = torch.arange(time, device=x.device, dtype=torch.float32)[:, None] * rates
+    cosine, sine = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
+
+
+class AttentionLayer(nn.Module, Declared):
+    """`x + MHA(norm(x))`, then `x + Linear(GELU(Linear(LayerNorm(x))))`, in each band; uni attends backwards.
+
+    Raises:
+        ValueError: the width of a head is odd, which rotary positions cannot turn.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        n = config.channels
+        if n % (2 * config.heads):
+            raise ValueError(
+                f"{n} channels over {config.heads} heads leave a head {n / config.heads:g} wide; "
+                "rotary positions need an even width"
+            )
+        self.heads = config.heads
+        self.causal = config.direction == "uni"
+        self.norm = make_norm(config.norm, n)
+        self.in_proj = linear(n, 3 * n)
+        self.out_proj = linear(n, n)
+        self.feed_forward = nn.Sequential(nn.LayerNorm(n), linear(n, 4 * n), nn.GELU(), linear(4 * n, n))
+        self.looks_ahead = not self.causal
+        self.hidden_width = 4 * n
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape."""
+        rows = self.in_proj(self.norm(x)).flatten(0, 1)
+        query, key, value = rows.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(rotate(query), rotate(key), value, is_causal=self.causal)
+        x = x + self.out_proj(mixed.transpose(1, 2).reshape(x.shape))
+        return x + self.feed_forward(x)

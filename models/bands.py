@@ -1,0 +1,111 @@
+"""The bands of a spectrogram: cut into features, with bands of equal shape computed together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import BAND_WIDTHS
+
+FREQUENCIES = sum(BAND_WIDTHS)
+"""Bins of the spectrogram: 257."""
+
+EPSILON = 1e-5
+
+
+class BandGroup(NamedTuple):
+    """Neighbouring bands of equal shape: bands `[first, first + count)` of `width` bins from bin `start`."""
+
+    first: int
+    count: int
+    width: int
+    start: int
+
+    @property
+    def bands(self) -> slice:
+        return slice(self.first, self.first + self.count)
+
+    @property
+    def bins(self) -> slice:
+        return slice(self.start, self.start + self.count * self.width)
+
+
+def band_groups(sizes: Sequence[int] | None = None) -> list[BandGroup]:
+    """The bands in runs of equal width and, where given, of equal size (one number for each band).
+
+    Raises:
+        ValueError: there is not one size for each band.
+    """
+    sizes = [0] * len(BAND_WIDTHS) if sizes is None else sizes
+    if len(sizes) != len(BAND_WIDTHS):
+        raise ValueError(f"{len(sizes)} sizes for {len(BAND_WIDTHS)} bands; give one for each band")
+    groups, first, start = [], 0, 0
+    for (width, _), run in groupby(zip(BAND_WIDTHS, sizes, strict=True)):
+        count = len(list(run))
+        groups.append(BandGroup(first, count, width, start))
+        first, start = first + count, start + count * width
+    return groups
+
+
+class StackedLinear(nn.Module):
+    """One linear layer for each of several bands, as one batched matrix product.
+
+    `weight` is `(band, in, out)`, `bias` `(band, out)`; Xavier uniform and zero at the start.
+    """
+
+    def __init__(self, bands: int, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(bands, inputs, outputs))
+        self.bias = nn.Parameter(torch.zeros(bands, outputs))
+        for matrix in self.weight:
+            nn.init.xavier_uniform_(matrix)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(band, row, in) -> (band, row, out)`."""
+        return torch.baddbmm(self.bias[:, None], x, self.weight)
+
+    def extra_repr(self) -> str:
+        bands, inputs, outputs = self.weight.shape
+        return f"bands={bands}, in={inputs}, out={outputs}"
+
+
+class _SplitGroup(nn.Module):
+    """Normalisation and linear layer of the bands of one width."""
+
+    def __init__(self, group: BandGroup, channels: int) -> None:
+        super().__init__()
+        self.group = group
+        self.norm_weight = nn.Parameter(torch.ones(group.count, 2 * group.width))
+        self.norm_bias = nn.Parameter(torch.zeros(group.count, 2 * group.width))
+        self.linear = StackedLinear(group.count, 2 * group.width, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, 257, time, re/im) -> (band, batch, time, channel)`, the bands of this group."""
+        _, count, width, _ = self.group
+        batch, _, time, _ = x.shape
+        bins = x[:, self.group.bins].reshape(batch, count, -1)
+        bins = F.group_norm(bins, count, eps=EPSILON).view(batch, count, width, time, 2)
+        rows = bins.permute(1, 0, 3, 2, 4).reshape(count, batch * time, 2 * width)
+        rows = torch.addcmul(self.norm_bias[:, None], rows, self.norm_weight[:, None])
+        return self.linear(rows).view(count, batch, time, -1)
+
+
+class BandSplit(nn.Module):
+    """A spectrogram as features: per band, GroupNorm(1) over (re/im, bin, time), then linear.
+
+    The input of a band's linear layer is interleaved: re and im of its first bin, of its second, ...
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.groups = nn.ModuleList(_SplitGroup(group, channels) for group in band_groups())
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """Complex `(batch, 257, time) -> (batch, band, time, channel)`."""
+        x = torch.view_as_real(noisy)
+        return torch.cat([group(x) for group in self.groups]).transpose(0, 1)

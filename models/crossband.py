@@ -1,0 +1,76 @@
+"""Layers across the bands of each frame."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import ModelConfig
+from .declarations import Declared
+from .mamba import BiMamba
+from .norms import GlobalNorm, linear
+from .recurrent import recurrent
+
+
+class NoCrossBand(nn.Module, Declared):
+    """Leaves the features as they are."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape."""
+        return x
+
+
+class Pointwise(nn.Module, Declared):
+    """`LayerNorm(x + GELU(LayerNorm(Linear(x))))` of each (time, band) alone.
+
+    The "cross-band MLP" of MBS-Net: it mixes no bands.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.linear = linear(config.channels, config.channels)
+        self.inner_norm = nn.LayerNorm(config.channels)
+        self.norm = nn.LayerNorm(config.channels)
+        self.hidden_width = config.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape."""
+        return self.norm(x + F.gelu(self.inner_norm(self.linear(x))))
+
+
+class BandBiLSTM(nn.Module, Declared):
+    """`x + Linear(BiLSTM(GroupNorm(x)))` along the bands of each frame: the band layer of BSRNN."""
+
+    mixes_bands = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm = GlobalNorm(config.channels)
+        self.rnn = recurrent(nn.LSTM, config.channels, bidirectional=True)
+        self.linear = linear(4 * config.channels, config.channels)
+        self.hidden_width = 2 * config.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape."""
+        batch, band, time, _ = x.shape
+        rows = self.norm(x).transpose(0, 1).reshape(band, batch * time, -1)
+        rows = self.linear(self.rnn(rows)[0])
+        return x + rows.view(band, batch, time, -1).transpose(0, 1)
+
+
+class BandBiMamba(nn.Module, Declared):
+    """The bidirectional Mamba layer along the bands of each frame."""
+
+    mixes_bands = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.mamba = BiMamba(config, norm="layer")
+        self.hidden_width = config.expand * config.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape."""
+        return self.mamba(x.transpose(1, 2)).transpose(1, 2)

@@ -1,0 +1,130 @@
+"""What a part of a network says of itself, and the recording of what happens inside it.
+
+A part may say nothing: the functions of this module then answer with a default that claims nothing. The audit
+checks what is said against what the part does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
+from torch import Tensor, nn
+
+Range = tuple[float, float]
+
+
+class Declared:
+    """Mixin of the built-in parts with the defaults of every declaration.
+
+    Attributes:
+        mixes_bands: the output of a band depends on other bands through the part itself, not only through
+            normalisation statistics.
+        looks_ahead: the same, of a frame and later frames.
+        hidden_width: the inner width that the part was asked for; None says nothing.
+    """
+
+    mixes_bands: bool = False
+    looks_ahead: bool = False
+    hidden_width: int | None = None
+
+    def init_ranges(self) -> dict[str, Range]:
+        """Name of a quantity -> the closed range that holds all of its initial values.
+
+        A name is a parameter's path relative to the part, or a key of `init_values`.
+        """
+        return {}
+
+    def init_values(self) -> dict[str, Tensor]:
+        """Derived quantities in their natural unit, by the names that `init_ranges` uses."""
+        return {}
+
+
+def mixes_bands(part: nn.Module) -> bool:
+    """Whether the part says that it mixes bands."""
+    return bool(getattr(part, "mixes_bands", False))
+
+
+def looks_ahead(part: nn.Module) -> bool:
+    """Whether the part says that a frame of its output depends on later frames."""
+    return bool(getattr(part, "looks_ahead", False))
+
+
+def hidden_width(part: nn.Module) -> int | None:
+    """The inner width the part says it has; None if it says nothing."""
+    return getattr(part, "hidden_width", None)
+
+
+def initial_ranges(model: nn.Module) -> dict[str, tuple[Tensor, Range]]:
+    """Every declared initial range of a model: full path -> (present values, declared range).
+
+    Raises:
+        ValueError: a part declares a range for a name that is neither parameter nor derived quantity.
+    """
+    found: dict[str, tuple[Tensor, Range]] = {}
+    for path, module in model.named_modules():
+        ranges = getattr(module, "init_ranges", None)
+        if ranges is None:
+            continue
+        values = dict(module.named_parameters())
+        values.update(module.init_values() if hasattr(module, "init_values") else {})
+        for name, bounds in ranges().items():
+            if name not in values:
+                raise ValueError(
+                    f"{type(module).__name__} declares a range for {name!r}, which it does not have; "
+                    f"it has {', '.join(sorted(values))}"
+                )
+            found[f"{path}.{name}" if path else name] = (values[name].detach(), bounds)
+    return found
+
+
+class Recording(dict[str, list[Tensor]]):
+    """What was recorded under one module: name -> a tensor for each time it was reached."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.members = set(module.modules())
+
+
+_recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
+
+
+@contextmanager
+def record(module: nn.Module) -> Iterator[Recording]:
+    """Record the named tensors that `module` and the modules inside it note in the next forwards.
+
+    A Mamba block notes `state` and `skip` (the two terms of the scan's output, `(row, time, inner channel)`)
+    and with clamps `clamp_<name>` (the share of values at or beyond each bound, a scalar).
+    """
+    recording = Recording(module)
+    token = _recording.set(recording)
+    try:
+        yield recording
+    finally:
+        _recording.reset(token)
+
+
+def recording(module: nn.Module) -> bool:
+    """Whether `module` is being recorded: it may then compute what it notes."""
+    current = _recording.get()
+    return current is not None and module in current.members
+
+
+def note(module: nn.Module, name: str, value: Tensor) -> None:
+    """Record a tensor of `module`, if it is being recorded."""
+    current = _recording.get()
+    if current is not None and module in current.members:
+        current.setdefault(name, []).append(value.detach())
+
+
+@torch.no_grad()
+def share(values: Tensor, low: float | None = None, high: float | None = None) -> Tensor:
+    """The share of values at or beyond a bound."""
+    beyond = torch.zeros_like(values, dtype=torch.bool)
+    if low is not None:
+        beyond |= values <= low
+    if high is not None:
+        beyond |= values >= high
+    return beyond.double().mean()

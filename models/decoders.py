@@ -1,0 +1,93 @@
+"""From features to values for each bin: what the heads turn into a mask."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .bands import EPSILON, FREQUENCIES, BandGroup, StackedLinear, band_groups
+from .config import BAND_WIDTHS, HEADS, ModelConfig
+from .declarations import Declared
+from .norms import linear
+
+
+def is_complex_mask(config: ModelConfig) -> bool:
+    """Whether the values that the head asks its decoder for are pairs of a real and an imaginary part."""
+    return getattr(HEADS[config.head], "complex_mask", True)
+
+
+def hidden_widths(config: ModelConfig) -> list[int]:
+    """The inner width of the decoder for each band."""
+    expansion = config.decoder_expansion
+    each = expansion if isinstance(expansion, tuple) else (expansion,) * len(BAND_WIDTHS)
+    return [max(1, round(e * config.channels)) for e in each]
+
+
+class _DecoderGroup(nn.Module):
+    """The two linear layers of neighbouring bands of one width."""
+
+    def __init__(self, group: BandGroup, channels: int, hidden: int, outputs: int, gated: bool) -> None:
+        super().__init__()
+        self.group, self.outputs, self.gated = group, outputs, gated
+        self.inner = StackedLinear(group.count, channels, hidden)
+        self.outer = StackedLinear(group.count, hidden, group.width * outputs * (2 if gated else 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(band, batch, time, channel) -> (batch, bin, time, output)`, the bins of this group."""
+        count, batch, time, _ = x.shape
+        y = self.outer(torch.tanh(self.inner(x.flatten(1, 2))))
+        if self.gated:
+            y = F.glu(y, dim=-1)
+        y = y.view(count, batch, time, self.group.width, self.outputs)
+        return y.permute(1, 0, 3, 2, 4).flatten(1, 2)
+
+
+class PerBandDecoder(nn.Module, Declared):
+    """The mask decoder of BSRNN: per band GroupNorm(1, N), Linear(N, eN), Tanh, Linear(eN, ...).
+
+    A complex mask comes through a gated linear unit: the last layer is twice as wide. The outputs of a
+    band are ordered `(bin, output)`.
+    """
+
+    def __init__(self, config: ModelConfig, outputs: int) -> None:
+        super().__init__()
+        hidden = hidden_widths(config)
+        gated = is_complex_mask(config)
+        self.norm_weight = nn.Parameter(torch.ones(len(BAND_WIDTHS), config.channels))
+        self.norm_bias = nn.Parameter(torch.zeros(len(BAND_WIDTHS), config.channels))
+        self.groups = nn.ModuleList(
+            _DecoderGroup(group, config.channels, hidden[group.first], outputs, gated)
+            for group in band_groups(hidden)
+        )
+        self.hidden_width = hidden[0] if len(set(hidden)) == 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel) -> (batch, 257, time, output)`."""
+        batch, bands, time, channels = x.shape
+        x = F.layer_norm(x, (time, channels), eps=EPSILON).transpose(0, 1)
+        scale, shift = self.norm_weight[:, None, None], self.norm_bias[:, None, None]
+        x = torch.addcmul(shift, x, scale)
+        return torch.cat([group(x[group.group.bands]) for group in self.groups], dim=1)
+
+
+class SharedDecoder(nn.Module, Declared):
+    """The 25K decoder: Linear(N, N), LayerNorm, GELU, Linear(N, taps) for all bands, then Linear(31, 257).
+
+    Real and imaginary part of a complex mask are equal.
+    """
+
+    def __init__(self, config: ModelConfig, outputs: int) -> None:
+        super().__init__()
+        self.repeats = 2 if is_complex_mask(config) else 1
+        n = config.channels
+        self.values = nn.Sequential(
+            linear(n, n), nn.LayerNorm(n), nn.GELU(), linear(n, outputs // self.repeats)
+        )
+        self.bins = linear(len(BAND_WIDTHS), FREQUENCIES)
+        self.hidden_width = n
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel) -> (batch, 257, time, output)`."""
+        y = self.bins(self.values(x).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return y.repeat_interleave(self.repeats, dim=-1)

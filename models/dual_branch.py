@@ -1,0 +1,111 @@
+"""The original MBS-Net: a magnitude and a phase branch of Mamba layers."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .bands import BandSplit
+from .config import ModelConfig
+from .declarations import Declared
+from .heads import MagnitudePhaseHead
+from .mamba import MambaBlock
+from .network import check_spectrogram
+from .norms import linear
+
+
+class BranchLayer(nn.Module, Declared):
+    """`LayerNorm(Linear([forward(x), backward(x)]))`, or `LayerNorm(forward(x))`; no outer residual."""
+
+    def __init__(self, config: ModelConfig, both: bool) -> None:
+        super().__init__()
+        self.ahead = MambaBlock(config)
+        self.back = MambaBlock(config) if both else None
+        self.linear = linear(2 * config.channels, config.channels) if both else None
+        self.norm = nn.LayerNorm(config.channels)
+        self.hidden_width = config.expand * config.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, row, step, channel)`, same shape; the third axis is the one scanned."""
+        y = self.ahead(x)
+        if self.back is not None and self.linear is not None:
+            y = self.linear(torch.cat([y, self.back(x.flip(2)).flip(2)], dim=-1))
+        return self.norm(y)
+
+
+class Branch(nn.Module):
+    """Mamba layers over time in each band, a Mamba layer over bands, and a bounded MLP."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        n = config.channels
+        both = config.direction == "bi"
+        self.time_layers = nn.ModuleList(BranchLayer(config, both) for _ in range(config.layers))
+        self.band_layers = nn.ModuleList(BranchLayer(config, True) for _ in range(config.crossband_layers))
+        for layer in self.time_layers:
+            layer.looks_ahead = both
+        for layer in self.band_layers:
+            layer.mixes_bands = True
+        self.norm = nn.LayerNorm(n)
+        self.mlp = nn.Sequential(linear(n, 2 * n), nn.Tanh(), linear(2 * n, n))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape, not yet bounded."""
+        for layer in self.time_layers:
+            x = layer(x)
+        across = x.transpose(1, 2)
+        for layer in self.band_layers:
+            across = layer(across)
+        return self.mlp(self.norm(x + across.transpose(1, 2)))
+
+
+class DualBranchNetwork(nn.Module):
+    """Magnitude and phase of the speech from branches of their own (the original MBS-Net).
+
+    Raises:
+        ValueError: the configuration asks for parts that this architecture has no place for.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        fixed = {
+            "core": "mamba",
+            "crossband": "bimamba",
+            "head": "magnitude-phase",
+            "norm": "layer",
+            "order": "stacked",
+        }
+        wrong = [
+            f"{k}={getattr(config, k)!r} (has {v!r})" for k, v in fixed.items() if getattr(config, k) != v
+        ]
+        if wrong:
+            raise ValueError(f"the dual-branch architecture cannot take {', '.join(wrong)}")
+        self.config = config
+        self.split = BandSplit(config.channels)
+        self.magnitude = Branch(config)
+        self.phase = Branch(config)
+        self.head = MagnitudePhaseHead(config)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        """The modules of the network by the part they belong to."""
+        branches = (self.magnitude, self.phase)
+        return {
+            "split": [self.split],
+            "encoder": [m for b in branches for m in (*b.time_layers, b.norm, b.mlp)],
+            "cross-band": [layer for b in branches for layer in b.band_layers],
+            "decoder": [self.head],
+        }
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """Complex `(batch, 257, time)` -> the enhanced spectrogram, same shape.
+
+        Raises:
+            ValueError: the input has another shape or is not complex.
+        """
+        check_spectrogram(noisy)
+        x = self.split(noisy)
+        magnitude = self.head.magnitude(torch.sigmoid(self.magnitude(x)))
+        phase = self.head.phase(math.pi * torch.tanh(self.phase(x)))
+        return self.head.apply_to(magnitude, phase, noisy)

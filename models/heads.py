@@ -1,0 +1,94 @@
+"""From features and the noisy spectrogram to the enhanced one. A head owns its decoders."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .config import DECODERS, ModelConfig
+from .declarations import Declared
+
+
+def as_complex(values: Tensor) -> Tensor:
+    """`(..., re/im) -> (...)` complex, in single precision at least."""
+    if values.dtype not in (torch.float32, torch.float64):
+        values = values.float()
+    return torch.view_as_complex(values.contiguous())
+
+
+class FilterHead(nn.Module, Declared):
+    """A complex filter of 3 taps over time in each bin: `m0 x[t-1] + m1 x[t] + m2 x[t+1]` (BSRNN).
+
+    Taps beyond the edges are dropped. The decoder's outputs are ordered `(tap, re/im)`.
+    """
+
+    looks_ahead = True
+    complex_mask = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.decoder = DECODERS[config.decoder](config, 6)
+
+    def forward(self, features: Tensor, noisy: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, complex `(batch, 257, time)` -> complex `(batch, 257, time)`."""
+        before, now, after = as_complex(self.decoder(features).unflatten(-1, (3, 2))).unbind(-1)
+        out = now * noisy
+        out[..., 1:] += before[..., 1:] * noisy[..., :-1]
+        out[..., :-1] += after[..., :-1] * noisy[..., 1:]
+        return out
+
+
+class MaskHead(nn.Module, Declared):
+    """A complex mask: the filter with one tap."""
+
+    complex_mask = True
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.decoder = DECODERS[config.decoder](config, 2)
+
+    def forward(self, features: Tensor, noisy: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, complex `(batch, 257, time)` -> complex `(batch, 257, time)`."""
+        return as_complex(self.decoder(features)) * noisy
+
+
+class MagnitudePhaseHead(nn.Module, Declared):
+    """A magnitude mask in (0, 1) and a phase offset in (-pi, pi), each from a decoder of its own."""
+
+    complex_mask = False
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.magnitude = DECODERS[config.decoder](config, 1)
+        self.phase = DECODERS[config.decoder](config, 1)
+
+    def forward(self, features: Tensor, noisy: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, complex `(batch, 257, time)` -> complex `(batch, 257, time)`."""
+        return self.apply_to(self.magnitude(features), self.phase(features), noisy)
+
+    @staticmethod
+    def apply_to(magnitude: Tensor, phase: Tensor, noisy: Tensor) -> Tensor:
+        """Decoder outputs `(batch, 257, time, 1)` on the noisy spectrogram.
+
+        Turning by the offset equals adding it to the noisy phase and wrapping the sum to [-pi, pi].
+        """
+        real = noisy.real.dtype
+        mask = torch.sigmoid(magnitude[..., 0].to(real))
+        offset = math.pi * torch.tanh(phase[..., 0].to(real))
+        return noisy * torch.complex(mask * offset.cos(), mask * offset.sin())
+
+
+class MagnitudeOnlyHead(nn.Module, Declared):
+    """A magnitude mask in (0, 1); the noisy phase stays."""
+
+    complex_mask = False
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.decoder = DECODERS[config.decoder](config, 1)
+
+    def forward(self, features: Tensor, noisy: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, complex `(batch, 257, time)` -> complex `(batch, 257, time)`."""
+        return noisy * torch.sigmoid(self.decoder(features)[..., 0].to(noisy.real.dtype))

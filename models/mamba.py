@@ -1,0 +1,149 @@
+"""Mamba (Gu and Dao 2023, arXiv:2312.00752) as a time layer, with the faults of the trained MBS-Net as options."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import ModelConfig
+from .declarations import Declared, note, recording, share
+from .norms import linear, make_norm
+from .scan import Clamps, selective_scan
+
+STEP_RANGE = (0.001, 0.1)
+"""The step sizes dt that Mamba starts from, log-uniform."""
+
+
+class SelectiveSSM(nn.Module, Declared):
+    """The middle of a Mamba block: causal convolution, SiLU, selective scan, gate.
+
+    `ssm_skip="shadowed"` computes the scan's skip as `inner * x`, so that the learned `D` is dead;
+    `dt_init="wiped"` starts from `dt_proj.bias = 0`, a step size near 0.69; `clamps="on"` bounds
+    the scan as MBS-Net's does.
+    """
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        inner = config.expand * config.channels
+        self.inner, self.states, self.rank = inner, config.d_state, math.ceil(inner / 16)
+        self.shadowed = config.ssm_skip == "shadowed"
+        self.clamps = Clamps() if config.clamps == "on" else None
+        self.conv = nn.Conv1d(inner, inner, config.d_conv, groups=inner)
+        self.x_proj = nn.Linear(inner, self.rank + 2 * self.states, bias=False)
+        for part in self.x_proj.weight.split([self.rank, self.states, self.states]):
+            nn.init.xavier_uniform_(part)
+        self.dt_proj = linear(self.rank, inner)
+        if config.dt_init == "kept":
+            low, high = map(math.log, STEP_RANGE)
+            dt = torch.exp(torch.rand(inner) * (high - low) + low).clamp(*STEP_RANGE)
+            with torch.no_grad():
+                self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+        self.A_log = nn.Parameter(torch.log(torch.arange(1.0, self.states + 1)).repeat(inner, 1))
+        self.D = nn.Parameter(torch.ones(inner))
+        self.hidden_width = inner
+
+    def init_ranges(self) -> dict[str, tuple[float, float]]:
+        """The step sizes of Mamba's own initialisation, whatever `dt_init` makes of them."""
+        return {"dt": STEP_RANGE}
+
+    def init_values(self) -> dict[str, Tensor]:
+        """`dt`: the step size `(inner channel,)` of an input of zero."""
+        return {"dt": F.softplus(self.dt_proj.bias.detach())}
+
+    def forward(self, x: Tensor, z: Tensor) -> Tensor:
+        """Input and gate `(row, time, inner channel)` -> same shape."""
+        time = x.shape[1]
+        taps = self.conv.kernel_size[0]
+        x = F.silu(self.conv(F.pad(x.transpose(1, 2), (taps - 1, 0)))[..., :time].transpose(1, 2))
+        step, b, c = self.x_proj(x).split([self.rank, self.states, self.states], dim=-1)
+        delta = self.dt_proj(step)
+        a = -torch.exp(self.A_log.float() if self.A_log.dtype != torch.float64 else self.A_log)
+        skip = torch.full_like(self.D, self.inner, requires_grad=False) if self.shadowed else self.D
+        if recording(self):
+            self._note(x, delta, a, b, c, skip)
+        y = selective_scan(
+            x.transpose(1, 2),
+            delta.transpose(1, 2),
+            a,
+            b.transpose(1, 2),
+            c.transpose(1, 2),
+            skip,
+            z.transpose(1, 2),
+            delta_softplus=True,
+            clamps=self.clamps,
+        )
+        return y.transpose(1, 2)
+
+    @torch.no_grad()
+    def _note(self, x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor) -> None:
+        """Record the two terms of the scan's output, and how much each clamp catches."""
+        inputs = [t.transpose(1, 2) for t in (x, delta)]
+        coefficients = [t.transpose(1, 2) for t in (b, c)]
+        clamps = self.clamps and self.clamps._replace(output=math.inf)
+        state = selective_scan(*inputs, a, *coefficients, delta_softplus=True, clamps=clamps).transpose(1, 2)
+        note(self, "state", state)
+        note(self, "skip", skip * x)
+        if self.clamps is None:
+            return
+        bounds, dt = self.clamps, F.softplus(delta.float())
+        exponent = dt[..., None] * a
+        low, high = bounds.exponent
+        note(self, "clamp_exponent", share(exponent, low=low))
+        note(self, "clamp_decay", share(exponent.clamp(low, high).exp(), high=bounds.decay))
+        note(self, "clamp_step", share(dt, high=bounds.step[1]))
+        gain = dt.clamp(*bounds.step)[..., None] * b[:, :, None].float()
+        note(self, "clamp_gain", share(gain, low=-bounds.gain, high=bounds.gain))
+        note(self, "clamp_output", share(state + skip * x, low=-bounds.output, high=bounds.output))
+
+
+class MambaBlock(nn.Module, Declared):
+    """`x + out(SSM(in(norm(x))))`, with the norm before and the residual inside."""
+
+    def __init__(self, config: ModelConfig, norm: Literal["group", "layer"] = "layer") -> None:
+        super().__init__()
+        inner = config.expand * config.channels
+        self.norm = make_norm(norm, config.channels)
+        self.in_proj = linear(config.channels, 2 * inner, bias=False)
+        self.ssm = SelectiveSSM(config)
+        self.out_proj = linear(inner, config.channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape; the third axis is the one scanned."""
+        main, gate = self.in_proj(self.norm(x)).flatten(0, 1).chunk(2, dim=-1)
+        return x + self.out_proj(self.ssm(main, gate)).view(x.shape)
+
+
+class BiMamba(nn.Module):
+    """`x + Linear([forward(h), backward(h)])`, `h = norm(x)`: a block in each direction, each residual."""
+
+    def __init__(self, config: ModelConfig, norm: Literal["group", "layer"]) -> None:
+        super().__init__()
+        self.norm = make_norm(norm, config.channels)
+        self.ahead = MambaBlock(config, norm)
+        self.back = MambaBlock(config, norm)
+        self.linear = linear(2 * config.channels, config.channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape; the third axis is the one scanned."""
+        h = self.norm(x)
+        both = torch.cat([self.ahead(h), self.back(h.flip(2)).flip(2)], dim=-1)
+        return x + self.linear(both)
+
+
+class MambaLayer(nn.Module, Declared):
+    """The time layer of MBS-Net: one Mamba block along the time of each band, or one in each direction."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        both = config.direction == "bi"
+        self.mamba = BiMamba(config, config.norm) if both else MambaBlock(config, config.norm)
+        self.looks_ahead = both
+        self.hidden_width = config.expand * config.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape."""
+        return self.mamba(x)

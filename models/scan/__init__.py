@@ -1,0 +1,147 @@
+"""The selective scan of Mamba-1 (Gu and Dao 2023, arXiv:2312.00752) behind one function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+
+import torch
+from torch import Tensor
+
+from models.registry import suggestion
+
+from .clamps import Clamps
+
+__all__ = ["BACKENDS", "Clamps", "choose_backend", "selective_scan", "unavailable", "using"]
+
+BACKENDS: dict[str, str] = {
+    "reference": "models.scan.reference",
+    "numba": "models.scan.numba_backend",
+    "mamba_ssm": "models.scan.mamba_ssm",
+    "chunked": "models.scan.chunked",
+}
+"""Backend -> the module whose `scan` it is."""
+
+_preferred: ContextVar[str] = ContextVar("scan_backend", default="auto")
+
+
+@contextmanager
+def using(backend: str) -> Iterator[None]:
+    """Let `backend="auto"` mean this backend.
+
+    Raises:
+        ValueError: no backend has that name.
+    """
+    _check(backend)
+    token = _preferred.set(backend)
+    try:
+        yield
+    finally:
+        _preferred.reset(token)
+
+
+def _check(backend: str) -> None:
+    known = ["auto", *BACKENDS]
+    if backend not in known:
+        raise ValueError(f"unknown scan backend {backend!r}{suggestion(backend, known)}")
+
+
+@cache
+def unavailable(backend: str) -> str | None:
+    """Why a backend cannot run on this machine; None if it can."""
+    _check(backend)
+    if backend == "numba" and find_spec("numba") is None:
+        return "numba is not installed"
+    if backend == "mamba_ssm":
+        if not torch.cuda.is_available():
+            return "no CUDA device"
+        if find_spec("mamba_ssm") is None:
+            return "mamba-ssm is not installed (pip install --no-build-isolation '.[cuda]')"
+    return None
+
+
+def choose_backend(
+    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, clamps: Clamps | None = None
+) -> tuple[str, str]:
+    """The backend that `auto` takes for inputs of this kind, and why."""
+    device = torch.device(device)
+    if _preferred.get() != "auto":
+        return _preferred.get(), "asked for"
+    if dtype == torch.float64:
+        return "reference", "double precision"
+    if device.type == "cpu":
+        reason = unavailable("numba")
+        return ("chunked", reason) if reason else ("numba", "fused for the CPU")
+    reason = unavailable("mamba_ssm") if device.type == "cuda" else f"no fused kernel for {device.type}"
+    if reason is None and clamps is not None:
+        reason = "mamba_ssm has no clamps"
+    return ("chunked", reason) if reason else ("mamba_ssm", "fused for CUDA")
+
+
+def selective_scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None = None,
+    z: Tensor | None = None,
+    delta_softplus: bool = False,
+    clamps: Clamps | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """`h[t] = exp(delta A) h[t-1] + delta B u`, `y = sum_n h C + D u`, then `y * SiLU(z)`.
+
+    Computes in float32 (in float64 where an input is float64) whatever the inputs and autocast say.
+
+    Args:
+        u: input `(batch, dim, time)`.
+        delta: step size `(batch, dim, time)`; with `delta_softplus`, softplus is applied to it first.
+        A: `(dim, state)`.
+        B: `(batch, state, time)`.
+        C: `(batch, state, time)`.
+        D: skip `(dim,)`; none: no skip.
+        z: gate `(batch, dim, time)`; none: no gate.
+        delta_softplus: whether `delta` is still to go through softplus.
+        clamps: bounds inside the scan; none: no bounds.
+        backend: `auto` or a key of `BACKENDS`.
+
+    Returns:
+        `(batch, dim, time)` in the dtype of `u`.
+
+    Raises:
+        ValueError: shapes that do not fit, or a backend that is unknown or cannot take these inputs.
+    """
+    batch, dim, time = u.shape
+    states = A.shape[-1]
+    expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
+        ("delta", delta, (batch, dim, time)),
+        ("A", A, (dim, states)),
+        ("B", B, (batch, states, time)),
+        ("C", C, (batch, states, time)),
+        ("D", D, (dim,)),
+        ("z", z, (batch, dim, time)),
+    ]
+    for name, tensor, shape in expected:
+        if tensor is not None and tuple(tensor.shape) != shape:
+            raise ValueError(f"{name} is {tuple(tensor.shape)} where u {tuple(u.shape)} asks for {shape}")
+    if not time:
+        raise ValueError("the scan needs one time step at least, got 0")
+    if u.is_meta:
+        return torch.empty_like(u)
+    present = [t for t in (u, *(tensor for _, tensor, _ in expected)) if t is not None]
+    dtype = torch.float64 if any(t.dtype == torch.float64 for t in present) else torch.float32
+    _check(backend)
+    if backend == "auto":
+        backend, _ = choose_backend(u.device, dtype, clamps)
+    reason = unavailable(backend)
+    if reason is not None:
+        raise ValueError(f"scan backend {backend!r} cannot run here: {reason}")
+    run: Callable[..., Tensor] = import_module(BACKENDS[backend]).scan
+    with torch.autocast(u.device.type, enabled=False):
+        cast = [None if t is None else t.to(dtype) for t in (u, delta, A, B, C, D, z)]
+        return run(*cast, delta_softplus, clamps).to(u.dtype)

@@ -1,0 +1,66 @@
+"""Row blocks of compiled code in parallel threads, and where compiled code is kept."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+def _pool(threads: int) -> ThreadPoolExecutor:
+    """The pool of this process; one inherited through a fork has no threads and is not used."""
+    key = (os.getpid(), threads)
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="scan")
+    return _pools[key]
+
+
+def over_rows(rows: int, work: Callable[[int, int, int], object]) -> None:
+    """Call `work(block, start, stop)` for as many blocks of rows as torch has threads, in parallel."""
+    blocks = max(1, min(rows, torch.get_num_threads()))
+    edges = [rows * i // blocks for i in range(blocks + 1)]
+    spans = list(zip(range(blocks), edges, edges[1:], strict=False))
+    futures = [_pool(blocks).submit(work, *span) for span in spans[1:]]
+    work(*spans[0])
+    for future in futures:
+        future.result()
+
+
+def cache_folder() -> Path:
+    """A folder for compiled code that this user can write to: `$XDG_CACHE_HOME/ablate/numba` or a temporary one."""
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ablate" / "numba"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        if os.access(home, os.W_OK):
+            return home
+    except OSError:
+        pass
+    folder = Path(tempfile.gettempdir()) / f"ablate-numba-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def cached_on_disk() -> Iterator[None]:
+    """Functions that numba decorates inside keep their compiled code in `cache_folder()`.
+
+    `NUMBA_CACHE_DIR` is obeyed where it is set.
+    """
+    import numba
+
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        yield
+        return
+    before = numba.config.CACHE_DIR
+    numba.config.CACHE_DIR = str(cache_folder())
+    try:
+        yield
+    finally:
+        numba.config.CACHE_DIR = before

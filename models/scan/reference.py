@@ -1,0 +1,54 @@
+"""The selective scan as a plain loop over time: the oracle of the other backends."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .clamps import Clamps
+
+
+def step_terms(delta: Tensor, A: Tensor, B: Tensor, clamps: Clamps | None) -> tuple[Tensor, Tensor]:
+    """Decay `exp(delta*A)` and gain `delta*B`, each `(batch, dim, time, state)`."""
+    exponent = torch.einsum("bdl,dn->bdln", delta, A)
+    if clamps is None:
+        return exponent.exp(), torch.einsum("bdl,bnl->bdln", delta, B)
+    decay = exponent.clamp(*clamps.exponent).exp().clamp(max=clamps.decay)
+    gain = torch.einsum("bdl,bnl->bdln", delta.clamp(*clamps.step), B)
+    return decay, gain.clamp(-clamps.gain, clamps.gain)
+
+
+def finish(y: Tensor, u: Tensor, D: Tensor | None, z: Tensor | None, clamps: Clamps | None) -> Tensor:
+    """Skip, output clamp and gate, all `(batch, dim, time)`."""
+    if D is not None:
+        y = y + D[:, None] * u
+    if clamps is not None:
+        y = y.clamp(-clamps.output, clamps.output)
+    return y if z is None else y * F.silu(z)
+
+
+def scan(
+    u: Tensor,
+    delta: Tensor,
+    A: Tensor,
+    B: Tensor,
+    C: Tensor,
+    D: Tensor | None,
+    z: Tensor | None,
+    delta_softplus: bool,
+    clamps: Clamps | None,
+) -> Tensor:
+    """See `models.scan.selective_scan`; all arguments of one floating dtype."""
+    if delta_softplus:
+        delta = F.softplus(delta)
+    decay, gain = step_terms(delta, A, B, clamps)
+    inputs = gain * u[..., None]
+    state = torch.zeros_like(inputs[:, :, 0])
+    outputs = []
+    for t in range(u.shape[-1]):
+        state = decay[:, :, t] * state + inputs[:, :, t]
+        if clamps is not None:
+            state = state.clamp(-clamps.state, clamps.state)
+        outputs.append(torch.einsum("bdn,bn->bd", state, C[..., t]))
+    return finish(torch.stack(outputs, dim=-1), u, D, z, clamps)
