@@ -1,0 +1,173 @@
+"""Studies and run directories as a driver leaves them, without training anything."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import time
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training.config import RunConfig
+from training.rundir import RunDir, write_json
+
+
+class StudyOnDisk:
+    """Writes `plan.json` and run directories under a root; `advance` plays a training worker."""
+
+    def __init__(
+        self, root: Path, name: str = "toy", *, cells: int = 2, seeds: tuple[int, ...] = (1, 2)
+    ) -> None:
+        self.root, self.name, self.seeds = root, name, seeds
+        self.folder = root / "studies" / name
+        self.folder.mkdir(parents=True, exist_ok=True)
+        config = RunConfig.of("mbsnet").model_dump(mode="json")
+        names = ["baseline", *(f"direction={v},n={i}" for i, v in enumerate(["uni", "bi"] * cells))][:cells]
+        self.cells = [
+            {
+                "name": cell,
+                "levels": {} if cell == "baseline" else {"direction": "uni" if "uni" in cell else "bi"},
+                "config": config,
+                "parameters": 1000 + index,
+                "signatures": {str(seed): _digest(name, cell, seed) for seed in seeds},
+                "evaluations": {str(seed): _digest(name, cell, seed, "evaluation") for seed in seeds},
+            }
+            for index, cell in enumerate(names)
+        ]
+        self.write_plan()
+
+    def write_plan(self, **changes: Any) -> None:
+        plan = {
+            "format": 1,
+            "name": self.name,
+            "base": "mbsnet",
+            "baseline": "bsrnn",
+            "factors": [
+                {
+                    "name": "direction",
+                    "levels": {"uni": {}, "bi": {"model.direction": "bi"}},
+                    "claim": None,
+                }
+            ],
+            "design": "full",
+            "cells": self.cells,
+            "seeds": list(self.seeds),
+            "recipe": "quick",
+            "corpus": {
+                "path": "demo",
+                "name": "demo",
+                "kind": "demo",
+                "digest": _digest("train"),
+                "test_digest": _digest("test"),
+                "is_demo": True,
+            },
+            "endpoint": "pesq_wb",
+            "audit": {"findings": [], "waived": []},
+            "git_commit": "0123456789abcdef0123456789abcdef01234567",
+            "versions": {},
+            "created": "2026-11-20T10:00:00+00:00",
+        }
+        write_json(self.folder / "plan.json", plan | changes)
+
+    def slots(self) -> list[tuple[str, int]]:
+        return [(cell["name"], int(seed)) for cell in self.cells for seed in cell["signatures"]]
+
+    def run(self, cell: str, seed: int) -> RunDir:
+        found = next(c for c in self.cells if c["name"] == cell)
+        return RunDir(self.root / "runs" / found["signatures"][str(seed)])
+
+    def start(self, cell: str, seed: int, **state: Any) -> RunDir:
+        run = self.run(cell, seed)
+        run.write_spec({"training_signature": run.signature, "seed": seed})
+        running = {"state": "running", "attempts": 1, "cause": None, "started": time.time()}
+        here = {"host": socket.gethostname(), "pid": os.getpid(), "steps": 60}
+        run.update_state(**{**running, **here, **state})
+        return run
+
+    def advance(self, cell: str, seed: int, steps: list[int]) -> None:
+        """Write metric lines; the values depend on cell, seed and step only."""
+        run = self.run(cell, seed)
+        for step in steps:
+            run.append_metrics(self.line(cell, seed, step))
+            run.update_state(step=step, val_pesq_wb=self.pesq(cell, seed, step))
+
+    def pesq(self, cell: str, seed: int, step: int) -> float:
+        return 1.5 + 0.01 * step**0.9 + int(_digest(cell, seed)[:4], 16) / 2**18
+
+    def line(self, cell: str, seed: int, step: int) -> dict[str, float]:
+        return {
+            "step": step,
+            "time": time.time(),
+            "train/loss": 1 / (1 + step),
+            "train/grad_norm": float("nan") if step == 0 else 1.0,
+            "val/pesq_wb": self.pesq(cell, seed, step),
+            "val/stoi": 0.8,
+            "seconds_per_step": 0.1,
+        }
+
+    def finish(self, cell: str, seed: int, *, audio: bool = False) -> None:
+        """Scores, summary and the last state of a run."""
+        import pandas
+        import soundfile
+
+        run = self.run(cell, seed)
+        evaluation = next(c for c in self.cells if c["name"] == cell)["evaluations"][str(seed)]
+        last = run.metrics()[-1]["step"]
+        pesq = self.pesq(cell, seed, last)
+        rows = {
+            "utterance": ["p1_001", "p1_002", "p2_001"],
+            "speaker": ["p1", "p1", "p2"],
+            "snr": [2.5, 7.5, 2.5],
+            "noise": ["hum", "rain", "hum"],
+            "pesq_wb": [pesq, pesq + 0.2, float("nan")],
+            "stoi": [0.8, 0.9, 0.85],
+            "seconds": [1.0, 2.0, 1.5],
+            "error": [None, None, "silent"],
+            "noisy_pesq_wb": [1.5, 1.7, 1.6],
+        }
+        path = run.scores_path(evaluation)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pandas.DataFrame(rows).to_parquet(path)
+        if audio:
+            run.audio.mkdir(exist_ok=True)
+            tone = 0.3 * np.sin(np.arange(16000) * 2 * np.pi * 330 / 16000)
+            for kind in ("noisy", "clean", "enhanced"):
+                soundfile.write(run.audio / f"p1_001-{kind}.wav", tone.astype(np.float32), 16000)
+        run.write_summary(
+            {
+                "parameters": 1000,
+                "macs_per_second": 1e9,
+                "seconds_per_step": 0.1,
+                "peak_memory_bytes": 2e8,
+                "real_time_factor": float("nan"),
+                "scan_backend": "numba",
+                "device": "cpu",
+                "git_commit": "f" * 40,
+                "selected_step": last,
+                "val_pesq_wb": pesq,
+                "val_stoi": 0.8,
+                "noisy_val_pesq_wb": 1.52,
+            }
+        )
+        run.log.write_text("trained\n")
+        run.update_state(state="done", finished=time.time(), step=last)
+
+    def complete(self, cell: str, seed: int, *, audio: bool = False) -> None:
+        self.start(cell, seed)
+        self.advance(cell, seed, [0, 20, 40, 60])
+        self.finish(cell, seed, audio=audio)
+
+
+def _digest(*parts: Any) -> str:
+    return sha256(json.dumps(parts).encode()).hexdigest()
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> StudyOnDisk:
+    """A study of two cells and two seeds with nothing trained yet."""
+    return StudyOnDisk(tmp_path / "root")
