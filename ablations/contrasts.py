@@ -98,7 +98,7 @@ class _Builder:
             for factor, level in zip(self.factors, key, strict=True):
                 if level not in self.levels[factor]:
                     raise ValueError(
-                        f"cell {cell!r}: {factor}={level} is not one of the levels {list(self.levels[factor])}"
+                        f"cell {cell!r}: {factor}={level}, but its levels are {list(self.levels[factor])}"
                     )
             if key in self.cell_at:
                 raise ValueError(
@@ -127,9 +127,7 @@ class _Builder:
     def others(self, *fixed: str) -> list[dict[str, str]]:
         """Every combination of levels of the factors that are not `fixed`."""
         free = [factor for factor in self.factors if factor not in fixed]
-        return [
-            dict(zip(free, choice, strict=True)) for choice in product(*(self.levels[f] for f in free))
-        ]
+        return [dict(zip(free, choice, strict=True)) for choice in product(*(self.levels[f] for f in free))]
 
     def key(self, at: Mapping[str, str]) -> tuple[str, ...]:
         return tuple(at[factor] for factor in self.factors)
@@ -187,7 +185,9 @@ class _Builder:
                 if not pairs:
                     continue
                 terms = [
-                    (key, sign / len(pairs)) for pair in pairs for key, sign in zip(pair, (1, -1), strict=True)
+                    (key, sign / len(pairs))
+                    for pair in pairs
+                    for key, sign in zip(pair, (1, -1), strict=True)
                 ]
                 self.add("main", name, terms, (factor,))
 
@@ -379,12 +379,14 @@ def build(
         if len(work.combinations()) == len(list(product(*work.levels.values()))):
             work.shapley()
         else:
-            notes.append("Shapley values are not resolved by this design: the grid forbids some combinations.")
+            notes.append(
+                "Shapley values are not resolved by this design: the grid forbids some combinations."
+            )
         work.interactions()
     else:
         aliases = work.fraction()
         notes.append(
-            f"Shapley values are not resolved by this design ({found}): they need every combination of levels. "
+            f"Shapley values are not resolved by this design ({found}): they need every combination. "
             "Main effects are mixed up with the interactions listed as their aliases."
         )
         unresolved = [lost.name for lost in work.lost if lost.kind == "interaction" and not lost.missing]

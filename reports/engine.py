@@ -92,7 +92,9 @@ def quantile(confidence: float, df: Array) -> Array:
     """Two-sided t quantile; infinite degrees of freedom give the normal one."""
     upper = (1 + confidence) / 2
     finite = np.where(np.isfinite(df), df, 1.0)
-    return np.where(np.isnan(df), np.nan, np.where(np.isinf(df), stats.norm.ppf(upper), stats.t.ppf(upper, finite)))
+    return np.where(
+        np.isnan(df), np.nan, np.where(np.isinf(df), stats.norm.ppf(upper), stats.t.ppf(upper, finite))
+    )
 
 
 def p_values(value: Array, se: Array, df: Array) -> Array:
@@ -118,7 +120,9 @@ def holm(p: Array) -> Array:
     return np.where(np.isnan(p), np.nan, out)
 
 
-def estimate(scores: Array, weights: Array, groups: Sequence[Sequence[int]], present: Array | None = None) -> Estimates:
+def estimate(
+    scores: Array, weights: Array, groups: Sequence[Sequence[int]], present: Array | None = None
+) -> Estimates:
     """Estimate contrasts of cell means.
 
     Args:
