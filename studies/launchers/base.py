@@ -1,0 +1,79 @@
+"""The interface of a launcher."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from pathlib import Path
+
+from models.config import Frozen
+from training.config import EvaluationJob
+
+
+class Task(Frozen):
+    """What a worker needs to carry out one run.
+
+    Attributes:
+        run: the run directory; its `spec.json` says what to train.
+        accumulation: micro-batches a step is cut into, in place of the recipe's, after memory ran out.
+    """
+
+    run: Path
+    evaluations: tuple[EvaluationJob, ...]
+    cache: Path
+    accumulation: int | None = None
+
+
+class Ended(Frozen):
+    """A task that is no longer on its slot. What came of it is in the run directory, unless `lost` or `busy`.
+
+    Attributes:
+        lost: the worker died before it could say what happened.
+        preempted: the scheduler took the slot away.
+        busy: another process was writing the run; nothing was done.
+    """
+
+    run: Path
+    lost: bool = False
+    preempted: bool = False
+    busy: bool = False
+    message: str | None = None
+
+
+class Launcher(ABC):
+    """Puts tasks on slots and tells when they end. Used by one driver, from one thread.
+
+    Attributes:
+        slots: how many tasks it carries at once.
+    """
+
+    slots: int
+
+    @property
+    @abstractmethod
+    def free(self) -> int:
+        """Slots without a task."""
+
+    @abstractmethod
+    def submit(self, task: Task) -> str:
+        """Start a task on a free slot; returns the job's id.
+
+        Raises:
+            RuntimeError: no slot is free.
+        """
+
+    @abstractmethod
+    def wait(self, timeout: float) -> Iterable[Ended]:
+        """The tasks that ended, after at most `timeout` seconds."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Ask running tasks to write a checkpoint and end; `wait` then tells of them."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End everything at once."""
+
+    def adopt(self, job: str, task: Task) -> bool:
+        """Take over a job that a dead driver left behind; false where it is not alive."""
+        return False

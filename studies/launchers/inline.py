@@ -1,0 +1,39 @@
+"""Runs in the driver's own process, one after the other: for debugging."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+
+from studies.worker import carry_out
+
+from .base import Ended, Launcher, Task
+
+
+class InlineLauncher(Launcher):
+    """One slot; `submit` returns when the task has ended."""
+
+    slots = 1
+
+    def __init__(self, **_: object) -> None:
+        self._ended: list[Ended] = []
+
+    @property
+    def free(self) -> int:
+        return self.slots - len(self._ended)
+
+    def submit(self, task: Task) -> str:
+        if not self.free:
+            raise RuntimeError("the inline launcher has one slot and it is taken")
+        self._ended.append(carry_out(task, threads=os.cpu_count() or 1, should_stop=lambda: False))
+        return f"inline:{os.getpid()}"
+
+    def wait(self, timeout: float) -> Iterable[Ended]:
+        ended, self._ended = self._ended, []
+        return ended
+
+    def stop(self) -> None:
+        """Nothing runs while the driver can ask."""
+
+    def close(self) -> None:
+        self._ended.clear()

@@ -1,0 +1,192 @@
+"""What a study is asked to be: the options of `ablate run`, or a YAML study file."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError, field_validator
+
+from ablations.factors import LEVEL, Claim, Factor, find, parse_value
+from ablations.grid import Design, Grid, parse_factors
+from models.config import Frozen
+from training.config import check_path, explain, resolve_recipe
+
+
+class Endpoint(Frozen):
+    """What is compared, declared before training: a metric of the test utterances, its smallest effect of interest."""
+
+    metric: str = "pesq_wb"
+    margin: float = 0.05
+
+
+class Tuning(Frozen):
+    """An equal budget of Optuna trials for every cell: `{dotted path: (low, high)}`, drawn log-uniformly if > 0."""
+
+    space: dict[str, tuple[float, float]]
+    trials: int = Field(8, ge=1)
+
+    @field_validator("space")
+    @classmethod
+    def _ranges(cls, space: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
+        for path, (low, high) in space.items():
+            if not check_path(path).startswith("recipe."):
+                raise ValueError(f"{path!r} is no field of the recipe; tune recipe fields only")
+            if not low < high:
+                raise ValueError(f"{path}: the range {low}..{high} is empty")
+        return space
+
+
+class Request(Frozen):
+    """A study as asked for; `plan.make` resolves it."""
+
+    base: str = "mbsnet"
+    baseline: str | None = "bsrnn"
+    factors: tuple[Factor, ...] = Field(min_length=1)
+    design: Design = "full"
+    constraints: tuple[dict[str, str], ...] = ()
+    recipe: str = "quick"
+    set: dict[str, Any] = Field(default_factory=dict)
+    seeds: tuple[int, ...] = (1, 2, 3)
+    data: str = "demo"
+    test_data: str | None = None
+    endpoint: Endpoint = Endpoint()
+    study: str | None = None
+    tune: Tuning | None = None
+    start_from: str | None = None
+    plugins: tuple[str, ...] = ()
+    launcher: Literal["inline", "local", "slurm"] = "local"
+
+    @property
+    def grid(self) -> Grid:
+        """Raises ValueError where the factors make no valid grid."""
+        return Grid(
+            base=self.base,
+            baseline=self.baseline,
+            factors=self.factors,
+            recipe=resolve_recipe(self.recipe),
+            design=self.design,
+            exclude=self.constraints,
+            changes=self.set,
+        )
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds from `N` (1 to N) or `a:b` (inclusive).
+
+    Raises:
+        ValueError: the text is neither, or names no seed.
+    """
+    match = re.fullmatch(r"(?:(\d+):)?(\d+)", text.strip())
+    low, high = (int(match[1] or 1), int(match[2])) if match else (1, 0)
+    if low > high:
+        raise ValueError(f"seeds {text!r}: give a count (3) or a range (1:5) that holds a seed")
+    return tuple(range(low, high + 1))
+
+
+def parse_settings(items: list[str]) -> dict[str, Any]:
+    """Settings from `path=value` texts.
+
+    Raises:
+        ValueError: an item has no `=`, a path is unknown, or one is set twice.
+    """
+    settings: dict[str, Any] = {}
+    for item in items:
+        path, separator, value = item.partition("=")
+        if not separator:
+            raise ValueError(f"setting {item!r}: write path=value, e.g. recipe.steps=400")
+        if path in settings:
+            raise ValueError(f"setting {path!r} is given twice")
+        settings[check_path(path)] = parse_value(value)
+    return settings
+
+
+def parse_tuning(items: list[str], trials: int) -> Tuning | None:
+    """A tuning space from `path=low..high` texts; none where there are none.
+
+    Raises:
+        ValueError: an item is no range of a recipe's field.
+    """
+    space = {}
+    for item in items:
+        match = re.fullmatch(r"([\w.]+)=([^.=][^=]*?)\.\.([^=]+)", item)
+        try:
+            path, low, high = match[1], float(match[2]), float(match[3])  # type: ignore[index]
+        except (TypeError, ValueError):
+            raise ValueError(
+                f"tuning {item!r}: write path=low..high, e.g. recipe.learning_rate=1e-4..3e-3"
+            ) from None
+        space[path] = (low, high)
+    try:
+        return Tuning(space=space, trials=trials) if space else None
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which `on` and `off` are words, not truth values."""
+
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def read_file(path: Path) -> dict[str, Any]:
+    """The fields of a `Request` that a YAML study file sets.
+
+    `factors` maps a factor's name to `{levels, claim}`, both optional: `levels` a list of known levels
+    or `{level: {dotted path: value}}`, `claim` a pair (on - off). `grid` is the command line's text.
+
+    Raises:
+        ValueError: the file is no mapping, or a factor in it is none.
+        FileNotFoundError: there is no such file.
+    """
+    data = yaml.load(path.read_text(), _Loader)
+    if not isinstance(data, dict):
+        raise ValueError(f"{path}: a study file is a mapping of fields such as base, factors, seeds")
+    if "grid" in data:
+        if "factors" in data:
+            raise ValueError(f"{path}: give grid or factors, not both")
+        data["factors"] = parse_factors(data.pop("grid"))
+    elif "factors" in data:
+        data["factors"] = tuple(_factor(name, body or {}) for name, body in data["factors"].items())
+    if "seeds" in data and not isinstance(data["seeds"], list):
+        data["seeds"] = parse_seeds(str(data["seeds"]))
+    if "set" in data:
+        data["set"] = {check_path(key): _number(value) for key, value in data["set"].items()}
+    for key in ("data", "test_data"):
+        if data.get(key) not in (None, "demo"):
+            data[key] = str((path.parent / data[key]).resolve())
+    return data
+
+
+def _number(value: Any) -> Any:
+    return parse_value(value) if isinstance(value, str) else value
+
+
+def _factor(name: str, body: dict[str, Any]) -> Factor:
+    unknown = set(body) - {"levels", "claim", "source"}
+    if unknown:
+        raise ValueError(f"factor {name!r}: unknown keys {sorted(unknown)}; known: levels, claim, source")
+    levels = body.get("levels")
+    if isinstance(levels, dict):
+        deltas = {
+            str(level): {path: _number(v) for path, v in (delta or {}).items()}
+            for level, delta in levels.items()
+        }
+        if not LEVEL.fullmatch(name):
+            raise ValueError(f"factor name {name!r}: use letters, digits, '.', '_' and '-' only")
+        if len(deltas) < 2:
+            raise ValueError(f"factor {name!r} needs at least two levels, got {len(deltas)}")
+        factor = Factor(name=name, levels=deltas)
+    else:
+        factor = find(name, [str(level) for level in levels] if levels else None)
+    if "claim" in body:
+        low, high = body["claim"]
+        claim = Claim(low=low, high=high, source=body.get("source", "study file"))
+        factor = factor.model_copy(update={"claim": claim})
+    return factor

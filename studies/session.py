@@ -1,0 +1,148 @@
+"""One call of `ablate run`: plan, audit, tune, train, report, mirror."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ablations.runspec import run_path
+from training.corpus import Corpus
+
+from . import tune
+from .driver import Driver, Outcome, Policy, Progress, plan_jobs
+from .launchers import Launcher
+from .lease import Lease, hold
+from .plan import AuditRecord, Plan, load, make, merge, save, study_path
+from .request import Request
+from .tracker import TrackerProcess
+from .trials import open_storage, plan_book
+
+
+class RefusedError(Exception):
+    """The audit found an error that is not waived; nothing was trained."""
+
+
+@dataclass
+class Session:
+    """How a request is carried out, beyond what is asked for.
+
+    Attributes:
+        launcher: makes the launcher, given the study's folder.
+        audit: finds faults before training; none skips it, which the plan records.
+        report: writes the study's report; called when the runs have ended, before the last mirror pass.
+        width: half-width of the widest main effect's interval, for `until_width`.
+        say: tells the user a line.
+    """
+
+    root: Path
+    launcher: Callable[[Path], Launcher]
+    audit: Callable[[Plan, Corpus], AuditRecord] | None
+    report: Callable[[Plan], None]
+    width: Callable[[Plan], float | None]
+    say: Callable[[str], None]
+    progress: Progress = field(default_factory=Progress)
+    policy: Policy = field(default_factory=Policy)
+    storage_url: str | None = None
+    tracking_uri: str | None = None
+    rerun: tuple[str, ...] = ()
+    until_width: float | None = None
+    max_seeds: int = 12
+
+    def run(self, request: Request) -> tuple[Plan, Outcome]:
+        """Carry out a request to its end.
+
+        Raises:
+            PlanChangedError: a study of that name has another plan.
+            StudyHeldError: another driver holds the study.
+            RefusedError: the audit refuses.
+            ValueError, FileNotFoundError: the request or its data is wrong.
+        """
+        plan, corpus = make(request, self.root)
+        folder = study_path(self.root, plan.name)
+        with hold(folder) as lease:
+            known = (folder / "plan.json").exists()
+            if known:
+                plan = merge(load(self.root, plan.name), plan, self.root)
+            if not all(self._finished(plan, request.seeds)):
+                plan = self._audited(plan, corpus)
+            save(plan, self.root)
+            for name in self.rerun:
+                self._set_aside(plan, name)
+            return self._carry_out(plan, request.seeds, lease, folder)
+
+    def _finished(self, plan: Plan, seeds: Iterable[int]) -> Iterable[bool]:
+        from .plan import is_done
+
+        return (is_done(plan, self.root, cell, seed) for cell in plan.cells for seed in seeds)
+
+    def _audited(self, plan: Plan, corpus: Corpus) -> Plan:
+        record = AuditRecord(skipped=True) if self.audit is None else self.audit(plan, corpus)
+        errors = [f for f in record.findings if f["severity"] == "error" and f["code"] not in record.waived]
+        if errors:
+            codes = sorted({finding["code"] for finding in errors})
+            raise RefusedError(
+                f"the audit found {len(errors)} errors ({', '.join(codes)}); mend them, "
+                f"or accept them with --waive {','.join(codes)}"
+            )
+        return plan.model_copy(update={"audit": record})
+
+    def _set_aside(self, plan: Plan, name: str) -> None:
+        """Move the runs of a cell out of the way, so that they are trained again."""
+        for seed, signature in plan.cell(name).signatures.items():
+            run = run_path(self.root, signature)
+            if run.exists():
+                aside = self.root / "replaced" / f"{signature}-{time.time_ns()}"
+                aside.parent.mkdir(exist_ok=True)
+                run.rename(aside)
+                self.say(f"{name} seed {seed}: the former run is kept in {aside}")
+
+    def _carry_out(
+        self, plan: Plan, seeds: tuple[int, ...], lease: Lease, folder: Path
+    ) -> tuple[Plan, Outcome]:
+        storage = open_storage(folder, self.storage_url)
+        tracker = TrackerProcess(self.root, plan.name, self.tracking_uri)
+        launcher = self.launcher(folder)
+        driver = Driver(self.root, launcher, self.policy, self.progress, lease.renew)
+        tracker.start()
+        try:
+            if not plan.tuned:
+                self.say(f"tuning: {plan.tune.trials} trials for each of {len(plan.cells)} cells")  # type: ignore[union-attr]
+                outcome = driver.run(tune.jobs(plan, self.root, storage))
+                if outcome.interrupted or outcome.left:
+                    return plan, outcome
+                plan = tune.settle(plan, outcome.done)
+                save(plan, self.root)
+            while True:
+                outcome = driver.run(plan_jobs(plan, self.root, plan_book(storage, plan), seeds))
+                plan, seeds = self._look(plan, seeds, outcome)
+                if not seeds:
+                    return plan, outcome
+        finally:
+            launcher.close()
+            self.report(plan)
+            mirrored = tracker.stop()
+            if not mirrored.complete:
+                self.say(mirrored.message)
+
+    def _look(self, plan: Plan, seeds: tuple[int, ...], outcome: Outcome) -> tuple[Plan, tuple[int, ...]]:
+        """The seeds to go on with until the intervals are narrow enough; none to stop."""
+        if self.until_width is None or outcome.interrupted or outcome.left:
+            return plan, ()
+        width = self.width(plan)
+        look = {
+            "seeds": len(plan.seeds),
+            "half_width": width,
+            "wanted": self.until_width,
+            "time": time.time(),
+        }
+        plan = plan.model_copy(update={"looks": (*plan.looks, look)})
+        more: tuple[int, ...] = ()
+        if (width is None or width > self.until_width) and len(plan.seeds) < self.max_seeds:
+            more = (max(plan.seeds) + 1,)
+            plan = plan.with_seeds(more, self.root)
+        save(plan, self.root)
+        shown = "unknown" if width is None else f"{width:.3f}"
+        self.say(f"look: {look['seeds']} seeds, widest half-width {shown}, wanted {self.until_width}")
+        return plan, more

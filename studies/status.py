@@ -1,0 +1,72 @@
+"""Where a study stands, read from its run directories."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from ablations.runspec import run_path
+from training.rundir import RunDir
+
+from .plan import Plan
+
+
+def status(plan: Plan, root: Path) -> dict[str, Any]:
+    """`{"study", "runs": [...], "counts": {...}, "seconds_left"}`.
+
+    Each of `runs` has cell, seed, state, attempts, step, steps, val_pesq_wb, seconds_per_step, cause,
+    message and run (the training signature). A run whose process is gone counts as pending.
+    """
+    runs = []
+    for cell in plan.cells:
+        for seed in plan.seeds:
+            run = RunDir(run_path(root, cell.signatures[seed]))
+            state = run.state
+            name: str = state.state
+            cause = state.cause
+            if name == "running" and not run.locked:
+                name, cause = "pending", "interrupted"
+            elif name == "done" and not run.scores_path(cell.evaluations[seed]).exists():
+                name = "pending"
+            runs.append(
+                {
+                    "cell": cell.name,
+                    "seed": seed,
+                    "state": name,
+                    "attempts": state.attempts,
+                    "step": state.step,
+                    "steps": state.steps or cell.config.recipe.steps,
+                    "val_pesq_wb": state.val_pesq_wb,
+                    "seconds_per_step": state.seconds_per_step,
+                    "seconds": state.finished and state.started and state.finished - state.started,
+                    "cause": cause,
+                    "message": state.message,
+                    "run": run.signature,
+                }
+            )
+    return {
+        "study": plan.name,
+        "runs": runs,
+        "counts": dict(Counter(run["state"] for run in runs)),
+        "seconds_left": seconds_left(runs),
+        "time": time.time(),
+    }
+
+
+def seconds_left(runs: list[dict[str, Any]]) -> float | None:
+    """Training time ahead at the rates seen so far, of runs at once as many as run now; none before a rate is known."""
+    rates: dict[str, list[float]] = {}
+    for run in runs:
+        if run["seconds_per_step"]:
+            rates.setdefault(run["cell"], []).append(run["seconds_per_step"])
+    if not rates:
+        return None
+    every = [rate for cell in rates.values() for rate in cell]
+    ahead = 0.0
+    for run in runs:
+        if run["state"] in ("pending", "running"):
+            known = rates.get(run["cell"], every)
+            ahead += (run["steps"] - run["step"]) * sum(known) / len(known)
+    return ahead / max(1, sum(run["state"] == "running" for run in runs))

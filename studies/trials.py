@@ -1,0 +1,151 @@
+"""Optuna's view of a study: a trial per cell x seed, for `optuna-dashboard` and Optuna's own API.
+
+The driver decides what runs; Optuna keeps the record. A failed trial is never reused: a retry is a new
+trial that names the one it retries, and at most one trial of a cell x seed is COMPLETE.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from .plan import Plan
+
+Key = tuple[str, int]
+
+
+def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
+    """The storage of a study: a journal in its folder, or a shared database.
+
+    Raises:
+        ValueError: the URL is of SQLite, which hands a trial to two processes at once.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if url is None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+    if url.startswith("sqlite"):
+        raise ValueError(
+            "SQLite cannot serve as a queue: it gives one trial to two processes; "
+            "leave --storage out for the file journal, or give postgresql://..."
+        )
+    return RDBStorage(url)
+
+
+@dataclass
+class Entry:
+    """The latest trial of a cell x seed."""
+
+    key: Key
+    trial_id: int
+    number: int
+    state: TrialState
+    attributes: dict[str, Any]
+
+
+class TrialBook:
+    """The trials of one Optuna study, by cell and seed.
+
+    Args:
+        name: the Optuna study's name; made where it does not exist.
+    """
+
+    def __init__(self, storage: BaseStorage, name: str) -> None:
+        self._storage = storage
+        study = optuna.create_study(
+            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+        )
+        self._study_id = storage.get_study_id_from_name(study.study_name)
+        self.entries: dict[Key, Entry] = {}
+        for trial in storage.get_all_trials(self._study_id, deepcopy=False):
+            if "cell" in trial.user_attrs:
+                self._remember(
+                    trial, storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
+                )
+
+    def _remember(self, trial: FrozenTrial, trial_id: int) -> Entry:
+        key = (trial.user_attrs["cell"], trial.user_attrs["seed"])
+        known = self.entries.get(key)
+        if known is None or known.state != TrialState.COMPLETE:
+            self.entries[key] = Entry(key, trial_id, trial.number, trial.state, dict(trial.user_attrs))
+        return self.entries[key]
+
+    def add(
+        self,
+        key: Key,
+        params: dict[str, Any],
+        distributions: dict[str, BaseDistribution],
+        attributes: dict[str, Any],
+    ) -> Entry:
+        """Put a waiting trial of a cell x seed on record."""
+        trial = create_trial(
+            state=TrialState.WAITING,
+            params=params,
+            distributions=distributions,
+            user_attrs={"cell": key[0], "seed": key[1], **attributes},
+        )
+        trial_id = self._storage.create_new_trial(self._study_id, template_trial=trial)
+        trial.number = self._storage.get_trial_number_from_id(trial_id)
+        return self._remember(trial, trial_id)
+
+    def start(self, entry: Entry) -> None:
+        """Set a waiting trial RUNNING."""
+        if entry.state == TrialState.WAITING:
+            self._storage.set_trial_state_values(entry.trial_id, TrialState.RUNNING)
+            entry.state = TrialState.RUNNING
+
+    def complete(self, entry: Entry, value: float, curve: dict[int, float]) -> None:
+        """Close a trial with the selected validation PESQ, and its curve over steps."""
+        if entry.state == TrialState.COMPLETE:
+            return
+        self.start(entry)
+        for step, pesq in curve.items():
+            self._storage.set_trial_intermediate_value(entry.trial_id, step, pesq)
+        self._storage.set_trial_state_values(entry.trial_id, TrialState.COMPLETE, [value])
+        entry.state = TrialState.COMPLETE
+
+    def fail(self, entry: Entry, cause: str) -> None:
+        """Close a trial as failed, with its cause."""
+        if entry.state.is_finished():
+            return
+        self.start(entry)
+        self._storage.set_trial_user_attr(entry.trial_id, "cause", cause)
+        self._storage.set_trial_state_values(entry.trial_id, TrialState.FAIL)
+        entry.state = TrialState.FAIL
+
+    def retry(self, entry: Entry) -> Entry:
+        """A new waiting trial in place of a failed one, which it names as `retry_of`."""
+        old = self._storage.get_trial(entry.trial_id)
+        kept = {k: v for k, v in old.user_attrs.items() if k not in ("cell", "seed", "cause")}
+        return self.add(entry.key, old.params, old.distributions, kept | {"retry_of": entry.number})
+
+
+def plan_book(storage: BaseStorage, plan: Plan) -> TrialBook:
+    """The study's own trials: one for each cell x seed, those missing added as waiting."""
+    book = TrialBook(storage, plan.name)
+    for cell in plan.cells:
+        for seed in plan.seeds:
+            if (cell.name, seed) not in book.entries:
+                params: dict[str, Any] = {"cell": cell.name, "seed": seed, **cell.levels}
+                kinds: dict[str, BaseDistribution] = {
+                    "cell": CategoricalDistribution(plan.cell_names),
+                    "seed": IntDistribution(0, 2**31 - 1),
+                    **{f.name: CategoricalDistribution(list(f.levels)) for f in plan.factors if cell.levels},
+                }
+                book.add(
+                    (cell.name, seed),
+                    params,
+                    kinds,
+                    {
+                        "training_signature": cell.signatures[seed],
+                        "evaluation_signature": cell.evaluations[seed],
+                    },
+                )
+    return book

@@ -1,0 +1,77 @@
+"""A long-lived worker: reads tasks from its standard input, one JSON line each, and carries them out.
+
+Lines in: `{"task": {...}}`, `{"stop": true}`. Lines out: an `Ended` for each task. The end of the input
+means that the driver is gone: the worker then ends at once; the run goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Callable
+
+from studies.launchers.base import Ended, Task
+from training.rundir import RunDir, RunLockedError
+
+
+def carry_out(task: Task, *, threads: int, should_stop: Callable[[], bool]) -> Ended:
+    """Train and score one task in this process."""
+    from training.run import execute
+
+    try:
+        execute(
+            RunDir(task.run),
+            list(task.evaluations),
+            cache=task.cache,
+            threads=threads,
+            accumulation=task.accumulation,
+            should_stop=should_stop,
+        )
+    except RunLockedError as error:
+        return Ended(run=task.run, busy=True, message=str(error))
+    return Ended(run=task.run)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--threads", type=int, required=True)
+    threads = parser.parse_args().threads
+    end_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)
+    tasks: queue.Queue[Task] = queue.Queue()
+    stop = threading.Event()
+
+    def listen() -> None:
+        for line in sys.stdin:
+            message = json.loads(line)
+            if "task" in message:
+                tasks.put(Task.model_validate(message["task"]))
+            else:
+                stop.set()
+        os._exit(1)
+
+    threading.Thread(target=listen, daemon=True).start()
+    import training.run  # noqa: F401  (the import is the slow part; done while no task waits)
+
+    while True:
+        ended = carry_out(tasks.get(), threads=threads, should_stop=stop.is_set)
+        answers.write(ended.model_dump_json() + "\n")
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process when its parent dies (Linux)."""
+    if sys.platform == "linux":
+        parent_death_signal = 1
+        ctypes.CDLL(None).prctl(parent_death_signal, signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    main()
