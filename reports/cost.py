@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
 from .collect import StudyInfo
 
@@ -34,7 +35,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class ParetoPoint:
-    """A cell's mean score and cost; `on_front` where no other cell is as good for less or better for as much."""
+    """A cell's mean score and cost; `on_front` where no other cell is as good for less."""
 
     cell: str
     score: float
@@ -49,7 +50,7 @@ def costs(info: StudyInfo) -> list[Cost]:
         summaries = [run.summary for run in info.of_cell(cell) if run.summary]
         planned = info.cells.get(cell, {}).get("parameters")
 
-        def middle(key: str, summaries: Sequence[Mapping] = summaries) -> float | None:
+        def middle(key: str, summaries: Sequence[Mapping[str, Any]] = summaries) -> float | None:
             values = [s[key] for s in summaries if s.get(key) is not None]
             return float(median(values)) if values else None
 
@@ -70,6 +71,10 @@ def costs(info: StudyInfo) -> list[Cost]:
         if any(getattr(cost, key) is not None for key in COSTS):
             result.append(cost)
     return result
+
+
+def _device(summary: Mapping[str, Any]) -> str:
+    return f"{summary['device']}, {summary.get('threads')} threads"
 
 
 def pareto(

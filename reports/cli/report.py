@@ -1,0 +1,105 @@
+"""`ablate report` and `ablate plan`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command()(report)
+
+
+def report(
+    study: Annotated[
+        list[str] | None,
+        typer.Argument(help="Study to report; default: the most recent one. After --logs: more log files."),
+    ] = None,
+    scores: Annotated[Path | None, typer.Option(help="CSV or parquet of results trained elsewhere.")] = None,
+    base: Annotated[
+        str | None, typer.Option(help='The all-off levels of --scores, e.g. "bidirectional=off,core=lstm".')
+    ] = None,
+    baseline: Annotated[str | None, typer.Option(help="The reference cell of --scores.")] = None,
+    logs: Annotated[list[Path] | None, typer.Option(help="Old training logs, side by side.")] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Score to compare, e.g. stoi; default: the study's endpoint.")
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Smallest difference that matters; default: the study's, or 0.05.")
+    ] = None,
+    format: Annotated[str, typer.Option(help="table, md, latex, csv, json or html.")] = "table",
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="File to write; default: standard output.")
+    ] = None,
+    root: Annotated[Path, typer.Option(envvar="ABLATE_ROOT", help="Directory of studies and runs.")] = Path(
+        "ablate-runs"
+    ),
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="Read the study from this MLflow server alone, not from --root.")
+    ] = None,
+) -> None:
+    """Where the gap comes from: effects with intervals, verdicts on claims, and what bounds them."""
+    names = list(study or [])
+    if logs:
+        _report_logs([*logs, *map(Path, names)], format, output)
+        return
+    if len(names) > 1:
+        raise ValueError(f"one study at a time, not {', '.join(names)}")
+    name = names[0] if names else None
+    if scores is None and (base or baseline):
+        raise ValueError("--base and --baseline describe --scores; a study knows its own")
+    if scores is not None and name:
+        raise ValueError(f"give a study ({name}) or --scores, not both")
+    if scores is not None and not base:
+        raise ValueError(
+            '--scores needs --base with every factor\'s off level, e.g. --base "bidirectional=off"'
+        )
+    if tracking_uri is not None and (not name or scores is not None):
+        raise ValueError("--tracking-uri needs the name of a study (its experiment), and no --scores")
+
+    from reports import build
+    from reports.collect import scores_from_mlflow, scores_from_study
+    from reports.forms import FORMATS, write
+
+    if format not in FORMATS:
+        raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
+    try:
+        if scores is not None:
+            result = build.report_of_file(scores, base or "", baseline, metric, margin)
+        elif tracking_uri is not None:
+            found = scores_from_mlflow(tracking_uri, str(name), str(name))
+            result = build.report_of(*found, metric=metric, margin=margin)
+        else:
+            result = build.report_of(*scores_from_study(root, name), metric=metric, margin=margin)
+    except build.NoScoresError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(4) from None
+    if output is not None:
+        write(result, format, output)
+        if format == "html":
+            from reports.figures import save_all
+
+            save_all(result, output.with_name(f"{output.stem}-figures"))
+        typer.echo(f"wrote {output}", err=True)
+    elif format == "html" and sys.stdout.isatty() and scores is None and tracking_uri is None:
+        page = build.write_folder(result, build.study_folder(root, result.info.name))
+        typer.echo(str(page))
+    else:
+        write(result, format, sys.stdout)
+
+
+def _report_logs(paths: list[Path], format: str, output: Path | None) -> None:
+    from reports.logs import read_log, write_logs
+
+    found = [log for path in paths for log in read_log(path)]
+    if output is None:
+        write_logs(found, format, sys.stdout)
+    else:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with output.open("w", newline="") as handle:
+            write_logs(found, format, handle)
+        typer.echo(f"wrote {output}", err=True)

@@ -1,0 +1,76 @@
+"""The report as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TextIO
+
+from .content import AnalysisReport, interval, signed, table_head, table_rows
+
+
+def _cell(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A pipe table; the first column left, the rest right."""
+    rule = [":---", *["---:"] * (len(head) - 1)]
+    lines = [[_cell(c) for c in head], rule, *[[_cell(c) for c in row] for row in rows]]
+    return "".join("| " + " | ".join(line) + " |\n" for line in lines) + "\n"
+
+
+def render(report: AnalysisReport, out: TextIO) -> None:
+    """Write the report as Markdown sections."""
+    out.write(f"# {_cell(report.title)}\n\n")
+    for line in report.warnings:
+        out.write(f"> **{_cell(line)}**\n>\n")
+    if report.warnings:
+        out.write("\n")
+    out.write(f"**{_cell(report.headline)}**\n\n")
+    rows = table_rows([*report.factors, *filter(None, (report.not_toggled, report.gap))])
+    if rows:
+        out.write(table(table_head(report), rows))
+    for line in filter(None, (report.sum_line, report.untoggled_line)):
+        out.write(f"{_cell(line)}\n\n")
+    percent = f"{report.percent} interval"
+    if report.mains and report.credit_kind != "main effect":
+        out.write("## Main effects\n\n")
+        body = [[r.name, r.estimate, r.interval, _p(r.data.get("p_holm"))] for r in report.mains]
+        out.write(table(["factor", "main effect", percent, "p (Holm)"], body))
+    if report.interactions:
+        out.write("## Two-way interactions\n\n")
+        body = [[r.name, r.estimate, r.interval] for r in report.interactions]
+        out.write(table(["factors", "estimate", percent], body))
+    out.write("## Cells\n\n")
+    body = [
+        [
+            str(c["cell"]),
+            str(c["runs"]),
+            signed(c["mean"]).lstrip("+"),
+            interval(c["low"], c["high"]).replace("+", ""),
+        ]
+        for c in report.analysis.cells.to_dict("records")
+    ]
+    out.write(table(["cell", "runs", report.metric, percent], body))
+    out.write("## Measured at\n\n")
+    out.write("".join(f"- {_cell(key)}: {_cell(value)}\n" for key, value in report.measured_at) + "\n")
+    findings = [
+        f"{f['code']} {f['severity']}{' (waived)' if f['code'] in report.waived else ''}: "
+        f"{f['where']}: {f['evidence']}"
+        for f in report.findings
+    ]
+    sections = (
+        ("Claimed by", report.claim_sources),
+        ("Runs without a result", report.run_problems),
+        ("Notes", report.notes),
+        ("Audit", findings),
+    )
+    for title, lines in sections:
+        if lines:
+            out.write(f"## {title}\n\n" + "".join(f"- {_cell(line)}\n" for line in lines) + "\n")
+
+
+def _p(value: object) -> str:
+    if not isinstance(value, float) or value != value:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
