@@ -346,7 +346,8 @@ def find_start(plan: Plan, cell: Cell, seed: int, root: Path) -> dict[str, str]:
                 if path.is_file():
                     return {"path": str(path.resolve()), "digest": sha256(path.read_bytes()).hexdigest()}
     raise FileNotFoundError(
-        f"--from {plan.start_from}: no other study under {root} has a checkpoint of cell {cell.name!r}, seed {seed}"
+        f"--from {plan.start_from}: no other study under {root} has a checkpoint "
+        f"of cell {cell.name!r}, seed {seed}"
     )
 
 

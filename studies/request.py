@@ -16,14 +16,14 @@ from training.config import check_path, explain, resolve_recipe
 
 
 class Endpoint(Frozen):
-    """What is compared, declared before training: a metric of the test utterances, its smallest effect of interest."""
+    """What is compared, declared before training: a metric on test, and its smallest effect of interest."""
 
     metric: str = "pesq_wb"
     margin: float = 0.05
 
 
 class Tuning(Frozen):
-    """An equal budget of Optuna trials for every cell: `{dotted path: (low, high)}`, drawn log-uniformly if > 0."""
+    """An equal budget of trials for every cell over `{dotted path: (low, high)}`, in logarithm if > 0."""
 
     space: dict[str, tuple[float, float]]
     trials: int = Field(8, ge=1)
