@@ -142,7 +142,7 @@ class Analysis:
         """Cell means, the gap and the main effects within each speaker, snr or noise.
 
         Returns a row per subset and number: the subset (named like `column`), utterances, kind (`cell`,
-        `gap`, `main`), name, estimate, se, df, low, high. These are subsets of one test set: they describe it,
+        `gap`, `main`), name, estimate, se, df, low, high. These subsets of one test set describe it,
         and nothing corrects for looking at many.
 
         Raises ValueError if the scores have no such column.

@@ -1,0 +1,277 @@
+"""Does the 95 % interval hold what it says? Planted effects, known variances, the engine of the reports.
+
+    python benchmarks/coverage.py --repetitions 4000 --json coverage.json
+
+Each repetition draws scores (cell, seed, utterance) of a 2 x 2 x 2 grid and a baseline, or of a grid whose
+third factor acts at evaluation only, and asks `reports.engine.estimate` for the gap, the main effects and the
+Shapley values. Printed: the share of intervals that hold the truth (the lowest and the highest over the
+factors), the share of null families in which Holm's procedure finds something, and the bounds each has to keep.
+Two Monte-Carlo standard errors are allowed on every bound. Exit code 1 if one is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+
+from ablations.contrasts import ContrastSet, build
+from reports.engine import Estimates, estimate, holm
+
+FACTORS = ("a", "b", "c")
+LEVELS = dict.fromkeys(FACTORS, ("off", "on"))
+EFFECTS = {"a": 0.25, "b": 0.15, "c": 0.05}
+UTTERANCES = 100
+BATCH = 250
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """What is planted, as standard deviations.
+
+    Attributes:
+        seed: between trainings of a cell; `unstable` in the base and the baseline.
+        shared_seed: of a seed's effect on all cells.
+        utterance_cell: of the utterance x cell effect.
+        residual: of one utterance of one run.
+        evaluation: of what each training adds to the effect of a factor that acts at evaluation only.
+        lowest, highest: the coverage to keep.
+    """
+
+    name: str
+    seeds: int
+    seed: float = 0.03
+    unstable: float | None = None
+    shared_seed: float = 0.0
+    utterance_cell: float = 0.08
+    residual: float = 0.2
+    evaluation_only: bool = False
+    evaluation: float = 0.01
+    missing: bool = False
+    null: bool = False
+    lowest: float = 0.93
+    highest: float | None = 0.985
+
+
+def scenarios() -> Iterator[Scenario]:
+    for seeds in (3, 5, 10):
+        plain = Scenario("equal seed SD", seeds)
+        yield plain
+        unequal = replace(plain, name="seed SD .09 in base and baseline, .03 elsewhere", unstable=0.09)
+        yield unequal
+        yield replace(plain, name="third factor at evaluation only", evaluation_only=True)
+        yield replace(unequal, name="missing seeds, unequal seed SD", missing=True, lowest=0.92)
+        yield replace(plain, name="seed effect shared by all cells", shared_seed=0.03, highest=None)
+        yield replace(plain, name="no effects", null=True)
+        yield replace(unequal, name="no effects, unequal seed SD", null=True)
+
+
+def contrasts() -> tuple[list[str], ContrastSet]:
+    """The cells of the grid and its baseline (last), and their contrasts."""
+    cells = {
+        "".join(level[1] for level in at): dict(zip(FACTORS, at, strict=True))
+        for at in product(("off", "on"), repeat=len(FACTORS))
+    }
+    cells["baseline"] = {}
+    return list(cells), build(cells, LEVELS, baseline="baseline")
+
+
+def groups_of(scenario: Scenario) -> list[list[int]]:
+    """Cells that share trainings: pairs along the third factor if it acts at evaluation only."""
+    if scenario.evaluation_only:
+        return [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
+    return [[index] for index in range(9)]
+
+
+def presence(scenario: Scenario) -> np.ndarray:
+    """Which runs there are (cell, seed): with missing seeds every third cell lacks one, the base too."""
+    present = np.ones((9, scenario.seeds), dtype=bool)
+    if scenario.missing:
+        for cell in (0, 3, 6):
+            present[cell, cell % scenario.seeds] = False
+        if scenario.seeds > 3:
+            present[8, :2] = False
+    return present
+
+
+def draw(scenario: Scenario, rng: np.random.Generator, repetitions: int) -> np.ndarray:
+    """Scores (repetition, cell, seed, utterance)."""
+    s, u = scenario.seeds, UTTERANCES
+    spread = np.full(9, scenario.seed)
+    if scenario.unstable is not None:
+        spread[[0, 8]] = scenario.unstable
+    training = rng.normal(size=(repetitions, 9, s, 1)) * spread[:, None, None]
+    if scenario.evaluation_only:
+        training[:, 1:8:2] = training[:, 0:8:2]
+        training = training + rng.normal(size=(repetitions, 9, s, 1)) * scenario.evaluation
+    scores = rng.normal(size=(repetitions, 9, s, u)) * scenario.residual
+    scores += training
+    scores += rng.normal(size=(repetitions, 1, s, 1)) * scenario.shared_seed
+    scores += rng.normal(size=(repetitions, 9, 1, u)) * scenario.utterance_cell
+    scores += rng.normal(size=(repetitions, 1, 1, u)) * 0.15
+    return scores + true_means(scenario)[:, None, None]
+
+
+def true_means(scenario: Scenario) -> np.ndarray:
+    if scenario.null:
+        return np.full(9, 2.8)
+    factorial = [
+        2.6 + sum(EFFECTS[f] for f, level in zip(FACTORS, at, strict=True) if level == "on")
+        for at in product(("off", "on"), repeat=3)
+    ]
+    return np.array([*factorial, 3.1])
+
+
+def estimates(scenario: Scenario, rng: np.random.Generator, repetitions: int) -> Iterator[Estimates]:
+    cells, found = contrasts()
+    weights = found.matrix(cells)
+    for start in range(0, repetitions, BATCH):
+        scores = draw(scenario, rng, min(BATCH, repetitions - start))
+        yield estimate(scores, weights, groups_of(scenario), presence(scenario))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table; `low` and `high` are the extremes over the contrasts of a kind."""
+
+    scenario: str
+    seeds: str
+    quantity: str
+    low: float
+    high: float
+    at_least: float | None
+    at_most: float | None
+    repetitions: int
+
+    def slack(self, bound: float) -> float:
+        return 2 * math.sqrt(bound * (1 - bound) / self.repetitions)
+
+    @property
+    def kept(self) -> bool:
+        enough = self.at_least is None or self.low >= self.at_least - self.slack(self.at_least)
+        return enough and (self.at_most is None or self.high <= self.at_most + self.slack(self.at_most))
+
+
+def run(scenario: Scenario, repetitions: int, seed: int) -> list[Row]:
+    """Coverage of one scenario, and of the Holm family where there are no effects."""
+    cells, found = contrasts()
+    truth = found.matrix(cells) @ true_means(scenario)
+    kinds = np.array([contrast.kind for contrast in found.rows])
+    rng = np.random.default_rng(seed)
+    holds, alarms = [], []
+    for batch in estimates(scenario, rng, repetitions):
+        low, high = batch.interval(0.95)
+        holds.append((low <= truth) & (truth <= high))
+        alarms.append((holm(batch.p[:, kinds == "main"]) < 0.05).any(-1))
+    share = np.concatenate(holds).mean(0)
+    rows = []
+    if scenario.null:
+        rate = float(np.concatenate(alarms).mean())
+        rows.append(
+            Row(scenario.name, str(scenario.seeds), "Holm family error", rate, rate, None, 0.05, repetitions)
+        )
+    else:
+        for kind in ("gap", "main", "shapley"):
+            of_kind = share[kinds == kind]
+            bounds = (scenario.lowest, scenario.highest)
+            rows.append(
+                Row(
+                    scenario.name,
+                    str(scenario.seeds),
+                    kind,
+                    float(of_kind.min()),
+                    float(of_kind.max()),
+                    *bounds,
+                    repetitions,
+                )
+            )
+    return rows
+
+
+def until_width(
+    repetitions: int, seed: int, width: float = 0.03, first: int = 3, most: int = 12
+) -> list[Row]:
+    """Coverage when seeds are added to all cells until every main effect's half-width is `width`."""
+    scenario = Scenario("", most, unstable=0.09)
+    cells, found = contrasts()
+    weights = found.matrix(cells)
+    truth = weights @ true_means(scenario)
+    kinds = np.array([contrast.kind for contrast in found.rows])
+    rng = np.random.default_rng(seed)
+    holds, stops = [], []
+    for start in range(0, repetitions, BATCH):
+        scores = draw(scenario, rng, min(BATCH, repetitions - start))
+        stopped = np.zeros(len(scores), dtype=int)
+        held = np.zeros((len(scores), len(weights)), dtype=bool)
+        for seeds in range(first, most + 1):
+            looking = np.flatnonzero(stopped == 0)
+            if not len(looking):
+                break
+            look = estimate(scores[looking, :, :seeds], weights, groups_of(scenario))
+            half = look.half_width(0.95)
+            done = (half[:, kinds == "main"] <= width).all(-1) | (seeds == most)
+            held[looking[done]] = (np.abs(look.value - truth) <= half)[done]
+            stopped[looking[done]] = seeds
+        holds.append(held)
+        stops.append(stopped)
+    share, used = np.concatenate(holds).mean(0), np.concatenate(stops)
+    name = f"seeds added until half-width {width} ({first} to {most})"
+    return [
+        Row(
+            name,
+            f"mean {used.mean():.1f}",
+            kind,
+            float(share[kinds == kind].min()),
+            float(share[kinds == kind].max()),
+            0.93,
+            None,
+            repetitions,
+        )
+        for kind in ("gap", "main", "shapley")
+    ]
+
+
+def table(rows: list[Row]) -> str:
+    lines = [
+        "| planted | seeds | quantity | lowest | highest | bound | kept |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for row in rows:
+        bounds = [f"at least {row.at_least:.3f}"] if row.at_least is not None else []
+        bounds += [f"at most {row.at_most:.3f}"] if row.at_most is not None else []
+        lines.append(
+            f"| {row.scenario} | {row.seeds} | {row.quantity} | {row.low:.3f} | {row.high:.3f} | "
+            f"{', '.join(bounds)} | {'yes' if row.kept else 'NO'} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repetitions", type=int, default=4000)
+    parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    rows: list[Row] = []
+    for index, scenario in enumerate(scenarios()):
+        rows += run(scenario, options.repetitions, options.seed + index)
+    rows += until_width(options.repetitions, options.seed + 1000)
+    print(table(rows))
+    print(f"{options.repetitions} repetitions, {time.perf_counter() - started:.0f} s", file=sys.stderr)
+    if options.json:
+        records = [{**vars(row), "kept": row.kept} for row in rows]
+        options.json.write_text(json.dumps({"repetitions": options.repetitions, "rows": records}, indent=2))
+    return 0 if all(row.kept for row in rows) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
