@@ -56,7 +56,7 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
 
 
 def seconds_left(runs: list[dict[str, Any]]) -> float | None:
-    """Training time ahead at the rates seen, with as many runs at once as now; none before a rate is known."""
+    """Training time ahead at the rates seen, as many runs at once as now; none before a rate is known."""
     rates: dict[str, list[float]] = {}
     for run in runs:
         if run["seconds_per_step"]:

@@ -301,25 +301,27 @@ def status(
     from rich.live import Live
 
     if not watch:
-        Console().print(_status_table(read(plan, root)))
+        Console().print(_status_view(read(plan, root)))
         return
-    with Live(_status_table(read(plan, root)), refresh_per_second=1) as live:
+    with Live(_status_view(read(plan, root)), refresh_per_second=1) as live:
         while True:
             time.sleep(2)
             plan = plans.load(root, plan.name)
-            live.update(_status_table(read(plan, root)))
+            live.update(_status_view(read(plan, root)))
 
 
-def _status_table(read: dict[str, Any]) -> Any:
+def _status_view(read: dict[str, Any]) -> Any:
+    from rich.console import Group
     from rich.table import Table
+    from rich.text import Text
 
     from studies.progress import duration
 
     counts = ", ".join(f"{count} {state}" for state, count in sorted(read["counts"].items()))
     left = read["seconds_left"]
     table = Table(title=read["study"], caption=counts + (f"; about {duration(left)} left" if left else ""))
-    for heading in ("cell", "seed", "state", "step", "val PESQ", "s/step", "attempts", "cause"):
-        table.add_column(heading)
+    for heading in ("cell", "seed", "state", "step", "val PESQ", "s/step", "attempts"):
+        table.add_column(heading, no_wrap=True)
     for run in read["runs"]:
         table.add_row(
             run["cell"],
@@ -329,9 +331,13 @@ def _status_table(read: dict[str, Any]) -> Any:
             "" if run["val_pesq_wb"] is None else f"{run['val_pesq_wb']:.2f}",
             "" if run["seconds_per_step"] is None else f"{run['seconds_per_step']:.2f}",
             str(run["attempts"]),
-            " ".join(filter(None, (run["cause"], run["message"])))[:80],
         )
-    return table
+    failures = [
+        Text(f"{run['cell']} seed {run['seed']}: {run['cause']}: {run['message'] or 'see ablate logs'}")
+        for run in read["runs"]
+        if run["cause"]
+    ]
+    return Group(table, *failures)
 
 
 def logs(

@@ -1,0 +1,262 @@
+from __future__ import annotations
+
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from ablations.factors import find
+from ablations.grid import Grid
+from studies import driver as drivers
+from studies.driver import Driver, Policy, plan_jobs
+from studies.launchers import Ended, Launcher
+from studies.plan import CorpusNote, Plan, PlannedCell
+from studies.request import Endpoint
+from studies.status import status
+from studies.trials import open_storage, plan_book
+from training.rundir import RunDir
+
+
+class ScriptedLauncher(Launcher):
+    """Ends every task at once, as a script says: by training signature, one word per attempt, then done."""
+
+    def __init__(self, slots=2, script=None):
+        self.slots = slots
+        self.script = script or {}
+        self.tasks = []
+        self.active = []
+        self.most = 0
+
+    @property
+    def free(self):
+        return self.slots - len(self.active)
+
+    def submit(self, task):
+        assert self.free
+        self.tasks.append(task)
+        self.active.append(task)
+        self.most = max(self.most, len(self.active))
+        return f"scripted:{len(self.tasks)}"
+
+    def wait(self, timeout):
+        active, self.active = self.active, []
+        return [self.carry_out(task) for task in active]
+
+    def carry_out(self, task):
+        run = RunDir(task.run)
+        words = self.script.get(run.signature, [])
+        word = words.pop(0) if words else "done"
+        attempts = run.state.attempts + 1
+        if word == "lost":
+            run.update_state(state="running", attempts=attempts)
+            return Ended(run=task.run, lost=True, message="worker process ended with -9")
+        if word == "busy":
+            return Ended(run=task.run, busy=True)
+        if word == "interrupt":
+            raise KeyboardInterrupt
+        if word == "done":
+            for job in task.evaluations:
+                path = run.scores_path(job.signature)
+                path.parent.mkdir(exist_ok=True)
+                path.touch()
+            run.append_metrics({"step": 10, "val/pesq_wb": 2.1})
+            run.update_state(state="done", attempts=attempts, val_pesq_wb=2.1, cause=None)
+        else:
+            state = "diverged" if word == "diverged" else "failed"
+            run.update_state(state=state, attempts=attempts, cause=word, message=f"it was {word}")
+        return Ended(run=task.run)
+
+    def stop(self):
+        pass
+
+    def close(self):
+        pass
+
+
+def make_plan(grid="bidirectional,decoder4x", seeds=(1, 2)) -> Plan:
+    cells = Grid.parse(grid, changes={"recipe.steps": 10}).cells()
+    note = CorpusNote(
+        path="demo",
+        name="demo",
+        digest="d",
+        test_digest="t",
+        kind="demo",
+        is_demo=True,
+        train=9,
+        validation=2,
+        test=3,
+    )
+    plan = Plan(
+        name="study",
+        base="mbsnet",
+        baseline="bsrnn",
+        factors=tuple(find(name) for name in grid.split(",")),
+        design="full",
+        cells=tuple(PlannedCell(**dict(cell), parameters=1) for cell in cells),
+        seeds=tuple(seeds),
+        recipe="quick",
+        corpus=note,
+        endpoint=Endpoint(),
+        margin=0.05,
+        created=0.0,
+    )
+    return plan.signed()
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    clock = [0.0]
+
+    def now():
+        clock[0] += 10.0
+        return clock[0]
+
+    monkeypatch.setattr(drivers.time, "time", now)
+
+
+def drive(plan, root, launcher, policy=None):
+    folder = root / "studies" / plan.name
+    jobs = plan_jobs(plan, root, plan_book(open_storage(folder), plan), plan.seeds)
+    return Driver(root, launcher, policy).run(jobs)
+
+
+def trials(root, name="study"):
+    return optuna.load_study(storage=open_storage(root / "studies" / name), study_name=name).get_trials()
+
+
+def states(root):
+    return [trial.state.name for trial in trials(root)]
+
+
+def signature(plan, cell, seed):
+    return plan.cell(cell).signatures[seed]
+
+
+def test_every_cell_and_seed_is_done_once_and_on_record(tmp_path):
+    plan, launcher = make_plan(), ScriptedLauncher()
+    outcome = drive(plan, tmp_path, launcher)
+    assert (len(outcome.done), outcome.trained, launcher.most) == (10, 10, 2)
+    recorded = trials(tmp_path)
+    keys = {(t.user_attrs["cell"], t.user_attrs["seed"]) for t in recorded}
+    assert len(recorded) == len(keys) == 10
+    assert {t.value for t in recorded} == {2.1}
+    assert recorded[0].intermediate_values == {10: 2.1}
+    assert {t.params.get("bidirectional") for t in recorded} == {"off", "on", None}
+
+
+def test_the_same_plan_again_trains_nothing(tmp_path):
+    drive(make_plan(), tmp_path, ScriptedLauncher())
+    again = ScriptedLauncher()
+    outcome = drive(make_plan(), tmp_path, again)
+    assert (len(outcome.done), outcome.trained, again.tasks) == (10, 0, [])
+    assert states(tmp_path) == ["COMPLETE"] * 10
+
+
+def test_more_seeds_train_only_the_new_ones(tmp_path):
+    drive(make_plan(), tmp_path, ScriptedLauncher())
+    more = ScriptedLauncher()
+    drive(make_plan(seeds=(1, 2, 3)), tmp_path, more)
+    assert len(more.tasks) == 5
+    assert states(tmp_path) == ["COMPLETE"] * 15
+
+
+def test_evaluation_only_factor_shares_the_training(tmp_path):
+    plan, launcher = make_plan("bidirectional,pcs", seeds=(1,)), ScriptedLauncher()
+    drive(plan, tmp_path, launcher)
+    assert len(launcher.tasks) == 3
+    assert sorted(len(task.evaluations) for task in launcher.tasks) == [1, 2, 2]
+    assert states(tmp_path) == ["COMPLETE"] * 5
+
+
+def test_a_lost_worker_is_replaced_and_the_retry_names_the_trial_it_retries(tmp_path, no_pause):
+    plan = make_plan(seeds=(1,))
+    launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["lost", "preempted"]})
+    outcome = drive(plan, tmp_path, launcher)
+    assert (len(outcome.done), len(outcome.failed)) == (5, 0)
+    base = [t for t in trials(tmp_path) if t.user_attrs["cell"] == "base"]
+    assert [t.state.name for t in base] == ["FAIL", "FAIL", "COMPLETE"]
+    assert [t.user_attrs.get("retry_of") for t in base] == [None, base[0].number, base[1].number]
+    assert base[0].user_attrs["cause"] == "lost-worker"
+
+
+def test_retries_end(tmp_path, no_pause):
+    plan = make_plan(seeds=(1,))
+    launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["lost"] * 99})
+    outcome = drive(plan, tmp_path, launcher, Policy(retries=2))
+    assert [job.name for job in outcome.failed] == ["base seed 1"]
+    assert sum(task.run.name == signature(plan, "base", 1) for task in launcher.tasks) == 3
+    assert RunDir(outcome.failed[0].run.path).state.cause == "lost-worker"
+
+
+def test_out_of_memory_is_tried_again_in_smaller_micro_batches(tmp_path, no_pause):
+    plan = make_plan(seeds=(1,))
+    launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["out-of-memory"] * 3})
+    drive(plan, tmp_path, launcher)
+    tasks = [task for task in launcher.tasks if task.run.name == signature(plan, "base", 1)]
+    assert [task.accumulation for task in tasks] == [None, 2, 4, 6]
+
+
+@pytest.mark.parametrize("cause", ["diverged", "data", "configuration", "error"])
+def test_what_would_fail_again_is_not_retried(tmp_path, cause):
+    plan = make_plan(seeds=(1,))
+    script = {signature(plan, "base", 1): [cause]}
+    outcome = drive(plan, tmp_path, ScriptedLauncher(script=script))
+    assert (len(outcome.done), len(outcome.failed)) == (4, 1)
+    again = ScriptedLauncher()
+    assert len(drive(plan, tmp_path, again).failed) == 1
+    assert again.tasks == []
+    assert len(drive(plan, tmp_path, again, Policy(retry_failed=True)).done) == 5
+    assert [t.state.name for t in trials(tmp_path) if t.user_attrs["cell"] == "base"] == ["FAIL", "COMPLETE"]
+
+
+def test_a_dead_driver_leaves_nothing_running(tmp_path):
+    plan = make_plan(seeds=(1,))
+    book = plan_book(open_storage(tmp_path / "studies" / plan.name), plan)
+    for entry in book.entries.values():
+        book.start(entry)
+    done = RunDir(tmp_path / "runs" / signature(plan, "base", 1))
+    done.write_spec({})
+    done.scores_path(plan.cell("base").evaluations[1]).parent.mkdir()
+    done.scores_path(plan.cell("base").evaluations[1]).touch()
+    done.update_state(state="done", val_pesq_wb=2.0)
+    launcher = ScriptedLauncher()
+    outcome = drive(plan, tmp_path, launcher)
+    assert (len(outcome.done), len(launcher.tasks)) == (5, 4)
+    finished = [t for t in trials(tmp_path) if t.state == TrialState.COMPLETE]
+    assert len(finished) == 5
+    assert all(t.state.is_finished() for t in trials(tmp_path))
+    assert {t.user_attrs.get("cause") for t in trials(tmp_path)} == {None, "lost-driver"}
+
+
+def test_too_many_failures_stop_the_rest(tmp_path):
+    plan = make_plan(seeds=(1,))
+    script = {cell.signatures[1]: ["data"] for cell in plan.cells}
+    outcome = drive(plan, tmp_path, ScriptedLauncher(slots=1, script=script), Policy(max_failures=2))
+    assert (len(outcome.failed), len(outcome.left)) == (2, 3)
+
+
+def test_a_run_that_another_process_writes_is_waited_for(tmp_path, no_pause):
+    plan = make_plan(seeds=(1,))
+    launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["busy"]})
+    assert len(drive(plan, tmp_path, launcher).done) == 5
+    assert states(tmp_path) == ["COMPLETE"] * 5
+
+
+def test_ctrl_c_leaves_a_study_that_goes_on(tmp_path):
+    plan = make_plan(seeds=(1,))
+    launcher = ScriptedLauncher(slots=1, script={signature(plan, "base", 1): ["interrupt"]})
+    outcome = drive(plan, tmp_path, launcher)
+    assert outcome.interrupted
+    assert len(outcome.left) == 5
+    assert len(drive(plan, tmp_path, ScriptedLauncher()).done) == 5
+
+
+def test_status_counts_every_run(tmp_path):
+    plan = make_plan(seeds=(1, 2))
+    script = {signature(plan, "base", 1): ["diverged"]}
+    drive(plan, tmp_path, ScriptedLauncher(script=script))
+    read = status(plan, tmp_path)
+    assert read["counts"] == {"done": 9, "diverged": 1}
+    assert set(read["runs"][0]) >= {"cell", "seed", "state", "attempts", "step", "val_pesq_wb", "cause"}
+    lost = RunDir(tmp_path / "runs" / signature(plan, "base", 2))
+    lost.update_state(state="running")
+    assert status(plan, tmp_path)["counts"] == {"done": 8, "diverged": 1, "pending": 1}
