@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,8 @@ FREQUENCIES = sum(BAND_WIDTHS)
 EPSILON = 1e-5
 
 
-class BandGroup(NamedTuple):
+@dataclass(frozen=True)
+class BandGroup:
     """Neighbouring bands of equal shape: bands `[first, first + count)` of `width` bins from bin `start`."""
 
     first: int
@@ -86,7 +87,7 @@ class _SplitGroup(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, 257, time, re/im) -> (band, batch, time, channel)`, the bands of this group."""
-        _, count, width, _ = self.group
+        count, width = self.group.count, self.group.width
         batch, _, time, _ = x.shape
         bins = x[:, self.group.bins].reshape(batch, count, -1)
         bins = F.group_norm(bins, count, eps=EPSILON).view(batch, count, width, time, 2)

@@ -81,11 +81,15 @@ def initial_ranges(model: nn.Module) -> dict[str, tuple[Tensor, Range]]:
 
 
 class Recording(dict[str, list[Tensor]]):
-    """What was recorded under one module: name -> a tensor for each time it was reached."""
+    """What was recorded under one module: name -> a tensor for each time it was reached.
+
+    `notes` has the same in order, each with the module that noted it.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
         self.members = set(module.modules())
+        self.notes: list[tuple[nn.Module, str, Tensor]] = []
 
 
 _recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
@@ -117,6 +121,7 @@ def note(module: nn.Module, name: str, value: Tensor) -> None:
     current = _recording.get()
     if current is not None and module in current.members:
         current.setdefault(name, []).append(value.detach())
+        current.notes.append((module, name, value.detach()))
 
 
 @torch.no_grad()

@@ -56,19 +56,21 @@ class PerBandDecoder(nn.Module, Declared):
         gated = is_complex_mask(config)
         self.norm_weight = nn.Parameter(torch.ones(len(BAND_WIDTHS), config.channels))
         self.norm_bias = nn.Parameter(torch.zeros(len(BAND_WIDTHS), config.channels))
+        groups = band_groups(hidden)
+        self.counts = [group.count for group in groups]
         self.groups = nn.ModuleList(
-            _DecoderGroup(group, config.channels, hidden[group.first], outputs, gated)
-            for group in band_groups(hidden)
+            _DecoderGroup(group, config.channels, hidden[group.first], outputs, gated) for group in groups
         )
         self.hidden_width = hidden[0] if len(set(hidden)) == 1 else None
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel) -> (batch, 257, time, output)`."""
-        batch, bands, time, channels = x.shape
+        _, _, time, channels = x.shape
         x = F.layer_norm(x, (time, channels), eps=EPSILON).transpose(0, 1)
         scale, shift = self.norm_weight[:, None, None], self.norm_bias[:, None, None]
         x = torch.addcmul(shift, x, scale)
-        return torch.cat([group(x[group.group.bands]) for group in self.groups], dim=1)
+        pieces = x.split(self.counts)
+        return torch.cat([group(piece) for group, piece in zip(self.groups, pieces, strict=True)], dim=1)
 
 
 class SharedDecoder(nn.Module, Declared):

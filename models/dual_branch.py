@@ -19,8 +19,9 @@ from .norms import linear
 class BranchLayer(nn.Module, Declared):
     """`LayerNorm(Linear([forward(x), backward(x)]))`, or `LayerNorm(forward(x))`; no outer residual."""
 
-    def __init__(self, config: ModelConfig, both: bool) -> None:
+    def __init__(self, config: ModelConfig, both: bool, across: bool) -> None:
         super().__init__()
+        self.mixes_bands, self.looks_ahead = across, both and not across
         self.ahead = MambaBlock(config)
         self.back = MambaBlock(config) if both else None
         self.linear = linear(2 * config.channels, config.channels) if both else None
@@ -42,12 +43,10 @@ class Branch(nn.Module):
         super().__init__()
         n = config.channels
         both = config.direction == "bi"
-        self.time_layers = nn.ModuleList(BranchLayer(config, both) for _ in range(config.layers))
-        self.band_layers = nn.ModuleList(BranchLayer(config, True) for _ in range(config.crossband_layers))
-        for layer in self.time_layers:
-            layer.looks_ahead = both
-        for layer in self.band_layers:
-            layer.mixes_bands = True
+        self.time_layers = nn.ModuleList(BranchLayer(config, both, False) for _ in range(config.layers))
+        self.band_layers = nn.ModuleList(
+            BranchLayer(config, True, True) for _ in range(config.crossband_layers)
+        )
         self.norm = nn.LayerNorm(n)
         self.mlp = nn.Sequential(linear(n, 2 * n), nn.Tanh(), linear(2 * n, n))
 

@@ -1,4 +1,4 @@
-"""Mamba (Gu and Dao 2023, arXiv:2312.00752) as a time layer, with the faults of the trained MBS-Net as options."""
+"""Mamba (Gu and Dao 2023, arXiv:2312.00752) as a time layer, with the faults of the trained MBS-Net."""
 
 from __future__ import annotations
 
@@ -81,10 +81,10 @@ class SelectiveSSM(nn.Module, Declared):
     @torch.no_grad()
     def _note(self, x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor) -> None:
         """Record the two terms of the scan's output, and how much each clamp catches."""
-        inputs = [t.transpose(1, 2) for t in (x, delta)]
-        coefficients = [t.transpose(1, 2) for t in (b, c)]
+        b, c, u = b.transpose(1, 2), c.transpose(1, 2), x.transpose(1, 2)
         clamps = self.clamps and self.clamps._replace(output=math.inf)
-        state = selective_scan(*inputs, a, *coefficients, delta_softplus=True, clamps=clamps).transpose(1, 2)
+        raw = delta.transpose(1, 2)
+        state = selective_scan(u, raw, a, b, c, delta_softplus=True, clamps=clamps).transpose(1, 2)
         note(self, "state", state)
         note(self, "skip", skip * x)
         if self.clamps is None:
@@ -95,7 +95,7 @@ class SelectiveSSM(nn.Module, Declared):
         note(self, "clamp_exponent", share(exponent, low=low))
         note(self, "clamp_decay", share(exponent.clamp(low, high).exp(), high=bounds.decay))
         note(self, "clamp_step", share(dt, high=bounds.step[1]))
-        gain = dt.clamp(*bounds.step)[..., None] * b[:, :, None].float()
+        gain = dt.clamp(*bounds.step)[..., None] * b.transpose(1, 2)[:, :, None].float()
         note(self, "clamp_gain", share(gain, low=-bounds.gain, high=bounds.gain))
         note(self, "clamp_output", share(state + skip * x, low=-bounds.output, high=bounds.output))
 

@@ -27,7 +27,8 @@ def check_spectrogram(noisy: Tensor) -> None:
     """Raise ValueError unless `noisy` is a complex tensor `(batch, 257, time)` with a frame at least."""
     if not noisy.is_complex() or noisy.dim() != 3 or noisy.shape[1] != FREQUENCIES or not noisy.shape[2]:
         raise ValueError(
-            f"expected a complex spectrogram (batch, {FREQUENCIES}, time), got {tuple(noisy.shape)} of {noisy.dtype}"
+            f"expected a complex spectrogram (batch, {FREQUENCIES}, time), "
+            f"got {tuple(noisy.shape)} of {noisy.dtype}"
         )
 
 

@@ -5,6 +5,8 @@ Each function handles the rows `[start, stop)` in one thread and holds no interp
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numba import njit
 
@@ -23,7 +25,7 @@ L3, L5, L7, L9, L11, L13, L15 = (_f(1 / k) for k in (3, 5, 7, 9, 11, 13, 15))
 MATH = {"reassoc", "contract", "nsz", "arcp", "afn"}
 
 
-def _exp(x: float) -> float:
+def _exp(x: Any) -> Any:
     """exp(x) in float32 within 2 units in the last place; x is cut to [-87, 88]."""
     x = LOWEST if x < LOWEST else x
     x = HIGHEST if x > HIGHEST else x
@@ -34,7 +36,7 @@ def _exp(x: float) -> float:
     return p * scale
 
 
-def _softplus(x: float) -> float:
+def _softplus(x: Any) -> Any:
     """log(1 + exp(x)): for e = exp(-|x|), log(1 + e) = 2 artanh(e / (2 + e))."""
     e = exp(-abs(x))
     s = e / (TWO + e)
@@ -43,18 +45,18 @@ def _softplus(x: float) -> float:
     return (x if x > ZERO else ZERO) + TWO * s * series
 
 
-def _clip(x: float, low: float, high: float) -> float:
+def _clip(x: Any, low: Any, high: Any) -> Any:
     """x cut to [low, high]; a NaN stays."""
     return low if x < low else (high if x > high else x)
 
 
-def _steps(raw, softplus, out):  # type: ignore[no-untyped-def]
+def _steps(raw, softplus, out):
     """The step sizes of one frame."""
     for d in range(raw.shape[0]):
         out[d] = softplus_of(raw[d]) if softplus else raw[d]
 
 
-def _advance(dt, u, A, B, clamped, bounds, before, decay, after):  # type: ignore[no-untyped-def]
+def _advance(dt, u, A, B, clamped, bounds, before, decay, after):
     """One step of the recurrence; `decay` receives exp(dt A)."""
     states, dim = A.shape
     low, high, most, least_step, most_step, gain, limit = (
@@ -82,7 +84,7 @@ def _advance(dt, u, A, B, clamped, bounds, before, decay, after):  # type: ignor
                 after[n, d] = a * before[n, d] + dt[d] * b * u[d]
 
 
-def _output(h, C, u, D, out):  # type: ignore[no-untyped-def]
+def _output(h, C, u, D, out):
     """y before clamp and gate."""
     states, dim = h.shape
     for d in range(dim):
@@ -93,24 +95,23 @@ def _output(h, C, u, D, out):  # type: ignore[no-untyped-def]
             out[d] += h[n, d] * c
 
 
-def _forward(  # type: ignore[no-untyped-def]
-    start, stop, u, delta, B, C, z, A, D, softplus, clamped, gated, bounds, chunk, y, saved
-):
+def _forward(start, stop, u, delta, B, C, z, A, D, softplus, clamped, gated, bounds, chunk, y, saved):
     states, dim = A.shape
     time = u.shape[1]
     keep = saved.shape[0] > 0
-    h, decay = np.empty((states, dim), np.float32), np.empty((states, dim), np.float32)
+    h, decay = np.empty((2, states, dim), np.float32), np.empty((states, dim), np.float32)
     dt = np.empty(dim, np.float32)
     limit = bounds[7]
     for r in range(start, stop):
-        h[:] = ZERO
+        h[0] = ZERO
         for t in range(time):
+            now, after = h[t % 2], h[(t + 1) % 2]
             if keep and t % chunk == 0:
-                saved[r, t // chunk] = h
+                saved[r, t // chunk] = now
             steps(delta[r, t], softplus, dt)
-            advance(dt, u[r, t], A, B[r, t], clamped, bounds, h, decay, h)
+            advance(dt, u[r, t], A, B[r, t], clamped, bounds, now, decay, after)
             out = y[r, t]
-            output(h, C[r, t], u[r, t], D, out)
+            output(after, C[r, t], u[r, t], D, out)
             if clamped:
                 for d in range(dim):
                     out[d] = clip(out[d], -limit, limit)
@@ -120,7 +121,7 @@ def _forward(  # type: ignore[no-untyped-def]
                     out[d] *= gate[d] / (ONE + exp(-gate[d]))
 
 
-def _backward(  # type: ignore[no-untyped-def]
+def _backward(
     start,
     stop,
     u,
@@ -239,7 +240,7 @@ def _backward(  # type: ignore[no-untyped-def]
 
 
 with cached_on_disk():
-    _inline = njit(cache=True, nogil=True, fastmath=MATH, inline="always", error_model="numpy")
+    _inline = njit(cache=True, nogil=True, fastmath=MATH, error_model="numpy")
     _compiled = njit(cache=True, nogil=True, fastmath=MATH, error_model="numpy")
     exp = _inline(_exp)
     clip = _inline(_clip)
@@ -247,5 +248,5 @@ with cached_on_disk():
     steps = _compiled(_steps)
     advance = _compiled(_advance)
     output = _compiled(_output)
-    forward = _compiled(_forward)
-    backward = _compiled(_backward)
+    forward: Any = _compiled(_forward)
+    backward: Any = _compiled(_backward)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,7 +35,7 @@ def over_rows(rows: int, work: Callable[[int, int, int], object]) -> None:
 
 
 def cache_folder() -> Path:
-    """A folder for compiled code that this user can write to: `$XDG_CACHE_HOME/ablate/numba` or a temporary one."""
+    """A folder for compiled code that this user can write to, in the user's cache or a temporary one."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ablate" / "numba"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -58,9 +59,10 @@ def cached_on_disk() -> Iterator[None]:
     if os.environ.get("NUMBA_CACHE_DIR"):
         yield
         return
-    before = numba.config.CACHE_DIR
-    numba.config.CACHE_DIR = str(cache_folder())
+    config: Any = numba.config
+    before = config.CACHE_DIR
+    config.CACHE_DIR = str(cache_folder())
     try:
         yield
     finally:
-        numba.config.CACHE_DIR = before
+        config.CACHE_DIR = before

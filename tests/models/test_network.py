@@ -163,7 +163,7 @@ def test_wrong_input_is_refused_with_its_shape(wrong: torch.Tensor) -> None:
 
 def test_dual_branch_names_what_it_cannot_take() -> None:
     config = PRESETS["mbsnet-dual-branch"].model_copy(update={"core": "lstm"})
-    with pytest.raises(ValueError, match="core='lstm'.*has 'mamba'"):
+    with pytest.raises(ValueError, match=r"core='lstm'.*has 'mamba'"):
         build_model(config)
 
 
