@@ -51,6 +51,10 @@ NOTE_LIMIT = 7500
 """Characters of a note; MLflow refuses tags beyond 8000."""
 COMPARED = 60
 """Runs that a comparison link names, at most."""
+VIEW = "ablate"
+"""Name of the shared view of an experiment's runs."""
+_SECTIONS = {"val": True, "test": True, "train": True, "selected": False, "noisy": False, "cost": False}
+"""Groups of charts in that view, in order, and whether they are open."""
 LOG_TAIL = 200_000
 """Bytes of a run's log that are kept as an artifact."""
 
@@ -237,6 +241,9 @@ class Outcome:
     complete: bool
     message: str
 
+    def __bool__(self) -> bool:
+        return self.complete
+
 
 class Mirror:
     """Passes over one study; what the store holds already is kept in memory between them."""
@@ -348,20 +355,21 @@ class Mirror:
             location = None
             if _is_database(self.uri):
                 location = (self.root / "mlartifacts" / quote(self.study, safe="")).as_uri()
-            experiment_id = client.create_experiment(
-                self.study, location, tags={"mlflow.experimentKind": "custom_model_development"}
-            )
+            experiment_id = client.create_experiment(self.study, location, tags=_experiment_tags())
         else:
             experiment_id = experiment.experiment_id
             if experiment.lifecycle_stage == "deleted":
                 client.restore_experiment(experiment_id)
+            for name, value in _experiment_tags().items():
+                if experiment.tags.get(name) != value:
+                    client.set_experiment_tag(experiment_id, name, value)
         parents: list[Run] = []
         for run in _all_runs(client, experiment_id):
             tags = run.data.tags
             if tags.get("ablate.kind") == "study":
                 parents.append(run)
             elif tags.get("ablate.kind") == "run":
-                key = (tags["ablate.cell"], tags["ablate.seed"], tags["ablate.signature"])
+                key = tags["ablate.cell"], tags["ablate.seed"], tags["ablate.signature"]
                 if key in self._children:
                     client.delete_run(run.info.run_id)
                 else:
@@ -580,12 +588,11 @@ class Mirror:
 
         state, summary = snapshot.state, snapshot.summary
         ended = state.finished or state.updated or time.time()
-        step = int(summary.get("selected_step") or state.step or 0)
         scores = _read_scores(run.scores_path(slot.evaluation)) if snapshot.scored else None
         values = {**_costs(summary, slot.cell), **(_means(scores) if scores is not None else {})}
         known = self.client.get_run(child.run_id).data.metrics
         metrics = [
-            Metric(_name(key), value, int(ended * 1000), step)
+            Metric(_name(key), value, int(ended * 1000), 0)  # at step 0 the UI draws bars
             for key, value in values.items()
             if key not in known or not math.isclose(known[key], value, rel_tol=1e-9, abs_tol=1e-12)
         ]
@@ -726,6 +733,45 @@ class Mirror:
                 self.client.log_artifact(parent.run_id, str(figure))
         self._curves_changed = False
         self._drawn = time.monotonic()
+
+
+def _experiment_tags() -> dict[str, str]:
+    """Tags that make an experiment model development in the UI and give it a shared view.
+
+    The view groups the child runs by cell, so that a chart has one curve for each cell.
+    """
+    view = {
+        "searchFilter": "tags.`ablate.kind` = 'run'",
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "param", "groupByData": "cell"}],
+        },
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunCharts": [],
+        "compareRunSections": [
+            {
+                "uuid": f"{VIEW}-{name}",
+                "name": name,
+                "display": shown,
+                "isReordered": False,
+                "isGenerated": True,
+            }
+            for name, shown in _SECTIONS.items()
+        ],
+        "isAccordionReordered": True,
+    }
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+    }
+
+
+def runs_link(experiment_id: str) -> str:
+    """The MLflow page of an experiment's runs, grouped by cell and charted, relative to the server."""
+    return (
+        f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+        f"&compareRunsMode=CHART&viewStateShareKey={VIEW}"
+    )
 
 
 def compare_link(experiment_id: str, run_ids: list[str]) -> str:

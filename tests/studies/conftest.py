@@ -171,3 +171,9 @@ def _digest(*parts: Any) -> str:
 def toy(tmp_path: Path) -> StudyOnDisk:
     """A study of two cells and two seeds with nothing trained yet."""
     return StudyOnDisk(tmp_path / "root")
+
+
+@pytest.fixture(scope="session")
+def study_on_disk() -> type[StudyOnDisk]:
+    """For tests that need other studies than `toy`."""
+    return StudyOnDisk

@@ -1,0 +1,179 @@
+"""The MLflow UI on a root's tracking store: a light server on loopback, and where it shows the runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from .tracker import (
+    TrackingError,
+    compare_link,
+    connect,
+    default_uri,
+    prepare,
+    redact,
+    resolve_uri,
+    runs_link,
+    scrub,
+    study_path,
+)
+from .tracker import studies as known_studies
+
+HOST = "127.0.0.1"
+PORT = 5000
+START_TIMEOUT = 90.0
+"""Seconds a server may take until it answers."""
+
+_LIGHT = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+
+
+@dataclass(frozen=True)
+class Window:
+    """Where to look.
+
+    Attributes:
+        server: address of the server.
+        runs: page of a study's runs, grouped by cell.
+        compare: page that shows a study's runs side by side; none if there are none.
+        process: the server if it was started here.
+    """
+
+    server: str
+    runs: str
+    compare: str | None
+    process: subprocess.Popen[bytes] | None
+
+
+@contextmanager
+def serve(
+    root: Path | str,
+    study: str | None = None,
+    tracking_uri: str | None = None,
+    port: int | None = None,
+) -> Iterator[Window]:
+    """Run the MLflow UI while the context is open; a tracking URI that is a server is used as it is.
+
+    Args:
+        study: the one to open on; none: the newest, or the list of experiments if there is none.
+        port: 0 takes a free one; none takes 5000, or a free one if that is taken.
+
+    Raises:
+        ValueError, FileNotFoundError: no such study, nothing mirrored yet, or the port is taken.
+        TrackingError: the server does not start.
+    """
+    root = Path(root).resolve()
+    uri = resolve_uri(root, tracking_uri)
+    if study is not None:
+        study_path(root, study)
+    names = [study] if study else known_studies(root)[::-1]
+    if uri == default_uri(root) and not (root / "mlflow.db").exists():
+        raise FileNotFoundError(
+            f"nothing is mirrored under {root} yet; `ablate run` does it while it trains, "
+            "`ablate sync` for runs that are there"
+        )
+    if uri.startswith(("http://", "https://")):
+        yield _window(redact(uri).rstrip("/"), uri, names, None)
+        return
+    prepare(uri)
+    chosen = _free_port(port)
+    log = root / "mlflow-ui.log"
+    process = _start(uri, root, chosen, log)
+    try:
+        server = f"http://{HOST}:{chosen}"
+        _wait(server, process, log, uri)
+        yield _window(server, uri, names, process)
+    finally:
+        _stop(process)
+
+
+def _window(server: str, uri: str, names: list[str], process: subprocess.Popen[bytes] | None) -> Window:
+    """The pages of the first of some studies that the store knows."""
+    client = connect(uri)
+    for name in names:
+        experiment = client.get_experiment_by_name(name)
+        if experiment is not None and experiment.lifecycle_stage == "active":
+            found = client.search_runs(
+                [experiment.experiment_id], "tags.`ablate.kind` = 'run'", max_results=60
+            )
+            ids = [run.info.run_id for run in found]
+            compare = f"{server}/{compare_link(experiment.experiment_id, ids)}" if ids else None
+            return Window(server, server + runs_link(experiment.experiment_id), compare, process)
+    return Window(server, f"{server}/#/experiments?workflowType=machine_learning", None, process)
+
+
+def _free_port(port: int | None) -> int:
+    """A port nobody listens on.
+
+    Raises:
+        ValueError: the one asked for is taken.
+    """
+    for candidate in [port] if port is not None else [PORT, 0]:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, candidate))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise ValueError(f"port {port} of {HOST} is taken; give another --port, or 0 for a free one")
+
+
+def _start(uri: str, root: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
+    """Start the server; the URI goes through the environment, for it may hold a password."""
+    artifacts = root / "mlartifacts"
+    artifacts.mkdir(parents=True, exist_ok=True)
+    command = [
+        *(sys.executable, "-P", "-m", "mlflow", "server", "--host", HOST, "--port", str(port)),
+        *("--workers", "1", "--artifacts-destination", str(artifacts)),
+    ]
+    with log.open("wb") as output:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            cwd=root,
+            env={**os.environ, **_LIGHT, "MLFLOW_BACKEND_STORE_URI": uri},
+        )
+
+
+def _wait(server: str, process: subprocess.Popen[bytes], log: Path, uri: str) -> None:
+    deadline = time.monotonic() + START_TIMEOUT
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            with urllib.request.urlopen(f"{server}/health", timeout=5) as answer:
+                if answer.status == 200:
+                    return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    tail = scrub("\n".join(log.read_text(errors="replace").splitlines()[-15:]), uri)
+    raise TrackingError(f"the MLflow server on {redact(uri)} does not answer:\n{tail}")
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """End the server and the processes it started."""
+    for kill, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
+        try:
+            os.killpg(process.pid, kill)
+            process.wait(patience)
+        except ProcessLookupError:
+            return
+        except subprocess.TimeoutExpired:
+            continue
