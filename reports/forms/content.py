@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import pandas as pd
 
@@ -96,7 +96,7 @@ class AnalysisReport:
 
     def _single(self, kind: str) -> EffectRow | None:
         rows = self.analysis.kind(kind)
-        return self._row(rows.iloc[0].to_dict()) if len(rows) else None
+        return self._row(records(rows)[0]) if len(rows) else None
 
     @cached_property
     def factors(self) -> list[EffectRow]:
@@ -300,7 +300,7 @@ class AnalysisReport:
         notes = list(self.analysis.notes)
         if not any("other trainings" in note for note in notes) and len(self.analysis.seeds) > 1:
             notes.insert(0, SPEAKS_OF)
-        lost = Counter()
+        lost: Counter[str] = Counter()
         missing: dict[str, None] = {}
         for item in self.analysis.not_estimable:
             if item.missing:
@@ -393,7 +393,7 @@ def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
 
 
-def known(value: Any) -> bool:
+def known(value: Any) -> TypeGuard[float]:
     return value is not None and not pd.isna(value) and math.isfinite(float(value))
 
 

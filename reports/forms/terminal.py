@@ -37,8 +37,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         table = Table(title="Two-way interactions", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for column in ("factors", "estimate", f"{report.percent} interval"):
             table.add_column(column, justify="left" if column == "factors" else "right")
-        for row in report.interactions:
-            table.add_row(row.name, row.estimate, row.interval)
+        for pair in report.interactions:
+            table.add_row(pair.name, pair.estimate, pair.interval)
         console.print(table)
     cells = Table(title="Cells", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in ("cell", "runs", report.metric, f"{report.percent} interval"):
