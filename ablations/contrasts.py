@@ -281,14 +281,15 @@ class _Builder:
     def flip(key: tuple[str, ...], index: int, level: str) -> tuple[str, ...]:
         return (*key[:index], level, *key[index + 1 :])
 
-    def fraction(self) -> dict[str, tuple[str, ...]]:
+    def fraction(self, design: str) -> dict[str, tuple[str, ...]]:
         """Main effects by least squares on the planned cells, clear interactions, and the alias table.
 
-        In an orthogonal two-level fraction the least-squares weights are those of mean(on) - mean(off).
+        In an orthogonal two-level fraction the least-squares weights are those of mean(on) - mean(off). In a
+        one-in or one-out design they are the single difference, without the base of a one-out design.
         """
         import numpy as np
 
-        keys = list(self.cell_at)
+        keys = [key for key in self.cell_at if design != "one-out" or key != self.off]
         steps = [(factor, *step) for factor in self.factors for step in self.steps(factor)]
         at = [dict(zip(self.factors, key, strict=True)) for key in keys]
         columns = [[1.0] + [float(levels[f] == on) for f, _, _, on in steps] for levels in at]
@@ -384,7 +385,7 @@ def build(
             )
         work.interactions()
     else:
-        aliases = work.fraction()
+        aliases = work.fraction(found)
         notes.append(
             f"Shapley values are not resolved by this design ({found}): they need every combination. "
             "Main effects are mixed up with the interactions listed as their aliases."

@@ -5,8 +5,8 @@
 Each repetition draws scores (cell, seed, utterance) of a 2 x 2 x 2 grid and a baseline, or of a grid whose
 third factor acts at evaluation only, and asks `reports.engine.estimate` for the gap, the main effects and the
 Shapley values. Printed: the share of intervals that hold the truth (the lowest and the highest over the
-factors), the share of null families in which Holm's procedure finds something, and the bounds each has to keep.
-Two Monte-Carlo standard errors are allowed on every bound. Exit code 1 if one is broken.
+factors), the share of null families in which Holm's procedure finds something, and the bounds to keep. Two
+Monte-Carlo standard errors are allowed on every bound. Exit code 1 if one is broken.
 """
 
 from __future__ import annotations

@@ -1,0 +1,355 @@
+"""Planning: what a number of seeds can resolve, and which design gets there with the fewest trainings.
+
+The standard errors are those of `reports.engine`, with planned variances in place of measured ones.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from itertools import product
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+
+from ablations.contrasts import ContrastSet, build, label
+
+from .engine import Array, Estimates, quantile
+
+if TYPE_CHECKING:
+    from .analysis import Analysis
+
+BASELINE = "baseline"
+MOST_SEEDS = 200
+
+
+@dataclass(frozen=True)
+class Variances:
+    """Standard deviations to plan with, in the metric's unit.
+
+    Attributes:
+        seed: between trainings of one cell.
+        residual: of one utterance in one training.
+        utterance_cell: of what an utterance adds to one cell and not to the others.
+        utterances: how many are tested.
+        by_cell: cells (as `a=on,b=off`, or `baseline`) whose trainings vary more or less than `seed`.
+    """
+
+    seed: float = 0.03
+    residual: float = 0.2
+    utterance_cell: float = 0.05
+    utterances: int = 824
+    by_cell: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, pilot: Analysis) -> Variances:
+        """The variances of a pilot, cell by cell; cells it lacks get the root mean square of the others.
+
+        Raises ValueError if no cell of the pilot has two seeds.
+        """
+        scores = pilot.scores
+        count = len(scores.utterances)
+        by_cell, seed_variances, residuals, crossed = {}, [], [], []
+        for index in scored_cells(pilot):
+            block = scores.values[index][scores.present[index]]
+            run_means = block.mean(-1)
+            residual = 0.0
+            if count > 1:
+                rest = block - run_means[:, None] - block.mean(0) + block.mean()
+                residual = float((rest**2).sum()) / ((len(block) - 1) * (count - 1))
+            variance = max(float(run_means.var(ddof=1)) - residual / count, 0.0)
+            at = scores.cell_levels[scores.cells[index]]
+            by_cell[label(at) if at else BASELINE] = math.sqrt(variance)
+            seed_variances.append(variance)
+            residuals.append(residual)
+        if not by_cell:
+            raise ValueError("the pilot has no cell with two seeds: nothing tells how much trainings vary")
+        for share, weights in zip(pilot.estimates.utterance_part, pilot.weights.to_numpy(), strict=True):
+            size = float((weights**2).sum())
+            if size > 0:
+                crossed.append(float(share) * count / size)
+        return cls(
+            seed=math.sqrt(float(np.mean(seed_variances))),
+            residual=math.sqrt(float(np.mean(residuals))),
+            utterance_cell=math.sqrt(float(np.mean(crossed))) if crossed else 0.0,
+            utterances=count,
+            by_cell=by_cell,
+        )
+
+
+def scored_cells(pilot: Analysis) -> list[int]:
+    """Indices of the cells with two scored runs or more."""
+    return np.flatnonzero(pilot.scores.present.sum(1) > 1).tolist()
+
+
+@lru_cache(maxsize=4096)
+def noncentrality(df: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """Effect over standard error that a two-sided t test finds with the given power."""
+    critical = stats.norm.isf(alpha / 2) if math.isinf(df) else stats.t.isf(alpha / 2, df)
+
+    def lacking(shift: float) -> float:
+        if math.isinf(df):
+            found = stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift)
+        else:
+            found = stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift)
+        return float(found) - power
+
+    upper = 1.0
+    while lacking(upper) < 0:
+        upper *= 1.5
+    return float(optimize.brentq(lacking, 0.0, upper))
+
+
+def smallest_effect(se: float, df: float, power: float = 0.8, alpha: float = 0.05) -> float:
+    """The effect that a two-sided test at `alpha` finds with probability `power`."""
+    if math.isnan(se) or math.isnan(df):
+        return math.nan
+    return se * noncentrality(round(df, 3), power, alpha)
+
+
+def design_cells(factors: Mapping[str, Sequence[str]], design: str = "full") -> dict[str, dict[str, str]]:
+    """The cells of a design by name, the all-off one first.
+
+    Raises ValueError for an unknown design, or a fraction of factors it does not fit.
+    """
+    names = list(factors)
+    off = {name: levels[0] for name, levels in factors.items()}
+    on = {name: levels[-1] for name, levels in factors.items()}
+    if design == "full":
+        found = [dict(zip(names, at, strict=True)) for at in product(*factors.values())]
+    elif design == "one-in":
+        found = [off, *({**off, name: level} for name in names for level in factors[name][1:])]
+    elif design == "one-out":
+        found = [off, *({**on, name: off[name]} for name in names), on]
+    elif design == "fractional":
+        from ablations.grid import fraction
+
+        rows = fraction(len(names), [len(levels) for levels in factors.values()])
+        found = [{name: factors[name][i] for name, i in zip(names, row, strict=True)} for row in rows]
+    else:
+        raise ValueError(f"unknown design {design!r}; known: full, fractional, one-in, one-out")
+    return {label(at): at for at in found}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A design and the variances its estimates would have."""
+
+    design: str
+    contrasts: ContrastSet
+    trainings: int
+    unit: Estimates
+
+    def runs(self, seeds: int) -> int:
+        return self.trainings * seeds
+
+    def table(self, seeds: Iterable[int], *, power: float, alpha: float, hours: float | None) -> pd.DataFrame:
+        """A row per number of seeds and contrast; see `plan`."""
+        chosen = [i for i, c in enumerate(self.contrasts.rows) if c.kind in ("gap", "main", "interaction")]
+        rows = []
+        for count in seeds:
+            se, df = self.unit.at_seeds(count)
+            if count < 2:
+                se, df = np.full_like(se, np.nan), np.full_like(df, np.nan)
+            half = quantile(1 - alpha, df) * se
+            for i in chosen:
+                contrast = self.contrasts.rows[i]
+                rows.append(
+                    {
+                        "design": self.design,
+                        "seeds": count,
+                        "runs": self.runs(count),
+                        "hours": self.runs(count) * hours if hours is not None else math.nan,
+                        "kind": contrast.kind,
+                        "name": contrast.name,
+                        "smallest_effect": smallest_effect(float(se[i]), float(df[i]), power, alpha),
+                        "half_width": float(half[i]),
+                        "se": float(se[i]),
+                        "df": float(df[i]),
+                    }
+                )
+        return pd.DataFrame(rows)
+
+
+def make_plan(
+    factors: Mapping[str, Sequence[str]],
+    variances: Variances,
+    *,
+    design: str = "full",
+    baseline: bool = True,
+    evaluation_only: Collection[str] = (),
+    exclude: Iterable[Mapping[str, str]] = (),
+) -> Plan:
+    """The variance every contrast of a design would have.
+
+    `factors` maps each factor to its levels, off first; those of `evaluation_only` share their trainings;
+    `exclude` lists combinations of levels to leave out.
+    """
+    rules = [dict(rule) for rule in exclude]
+    cells = {
+        name: at
+        for name, at in design_cells(factors, design).items()
+        if not any(rule.items() <= at.items() for rule in rules)
+    }
+    if baseline:
+        cells[BASELINE] = {}
+    found = build(cells, factors, baseline=BASELINE if baseline else None, constraints=rules, design=design)
+    names = list(cells)
+    weights = found.matrix(names)
+    shared: dict[tuple[str, ...], list[int]] = {}
+    for index, (name, at) in enumerate(cells.items()):
+        training = tuple(level for factor, level in at.items() if factor not in evaluation_only)
+        shared.setdefault((name,) if not at else training, []).append(index)
+    groups = list(shared.values())
+    seed = np.array([variances.by_cell.get(name, variances.seed) for name in names])
+    noise = variances.residual**2 / variances.utterances
+    parts: Array = np.zeros((len(weights), len(groups)))
+    for g, group in enumerate(groups):
+        w = weights[:, group]
+        parts[:, g] = (w @ seed[group]) ** 2 + (w**2).sum(1) * noise
+    extra = (weights**2).sum(1) * variances.utterance_cell**2 / variances.utterances
+    unit = Estimates(
+        value=np.zeros(len(weights)),
+        seed_parts=parts,
+        seeds=(parts > 0).astype(int),
+        utterance_part=extra,
+        utterance_df=np.where(extra > 0, max(variances.utterances - 1, 1), np.inf),
+        estimable=np.ones(len(weights), dtype=bool),
+    )
+    return Plan(design, found, len(groups), unit)
+
+
+def plan(
+    factors: Mapping[str, Sequence[str]],
+    seeds: Iterable[int],
+    *,
+    variances: Variances | None = None,
+    pilot: Analysis | None = None,
+    design: str = "full",
+    baseline: bool = True,
+    evaluation_only: Collection[str] = (),
+    exclude: Iterable[Mapping[str, str]] = (),
+    power: float = 0.8,
+    alpha: float = 0.05,
+    hours: float | None = None,
+) -> pd.DataFrame:
+    """The smallest detectable gap, main effects and interactions for each number of seeds.
+
+    Args:
+        factors: factor -> levels, off first.
+        seeds: numbers of seeds per cell; one seed detects nothing (NaN).
+        variances: to plan with; default: those of the pilot, else `Variances()`.
+        pilot: an analysis of earlier runs.
+        design: full, fractional, one-in or one-out.
+        baseline: whether a baseline cell is trained too.
+        evaluation_only: factors that need no training of their own.
+        exclude: combinations of levels that are left out.
+        power, alpha: of the two-sided test.
+        hours: per training.
+
+    Returns:
+        Columns design, seeds, runs (trainings), hours, kind, name, smallest_effect, half_width, se, df.
+    """
+    made = make_plan(
+        factors,
+        _chosen(variances, pilot),
+        design=design,
+        baseline=baseline,
+        evaluation_only=evaluation_only,
+        exclude=exclude,
+    )
+    return made.table(seeds, power=power, alpha=alpha, hours=hours)
+
+
+def plan_table(table: pd.DataFrame) -> pd.DataFrame:
+    """`plan` with a row per number of seeds (seeds, runs, hours) and a column per effect's smallest size."""
+    order = list(dict.fromkeys(table["name"]))
+    wide = table.pivot(index=["seeds", "runs", "hours"], columns="name", values="smallest_effect")
+    return wide[order].reset_index().rename_axis(columns=None)
+
+
+def compare_designs(
+    factors: Mapping[str, Sequence[str]],
+    effect: float,
+    *,
+    variances: Variances | None = None,
+    pilot: Analysis | None = None,
+    baseline: bool = True,
+    evaluation_only: Collection[str] = (),
+    power: float = 0.8,
+    alpha: float = 0.05,
+    hours: float | None = None,
+) -> pd.DataFrame:
+    """Seeds and trainings each design takes to find a main effect of the size `effect` in every factor.
+
+    Returns a row per design that fits the factors, the cheapest first: design, seeds, runs, hours,
+    smallest_effect (of the least certain factor), interactions (whether it shows them), cheapest, note.
+    Designs that do not get there within 200 seeds have NaN seeds. Other arguments are those of `plan`.
+
+    Raises ValueError if `effect` is not positive.
+    """
+    if effect <= 0:
+        raise ValueError(f"the effect to find is {effect}; give a size above zero")
+    rows = []
+    for design in ("full", "fractional", "one-in", "one-out"):
+        try:
+            made = make_plan(
+                factors,
+                _chosen(variances, pilot),
+                design=design,
+                baseline=baseline,
+                evaluation_only=evaluation_only,
+            )
+        except ValueError:
+            continue
+        main = [i for i, c in enumerate(made.contrasts.rows) if c.kind == "main"]
+
+        def worst(seeds: int, made: Plan = made, main: Sequence[int] = tuple(main)) -> float:
+            se, df = made.unit.at_seeds(seeds)
+            return max(smallest_effect(float(se[i]), float(df[i]), power, alpha) for i in main)
+
+        seeds = next((s for s in range(2, MOST_SEEDS + 1) if worst(s) <= effect), None)
+        rows.append(
+            {
+                "design": design,
+                "seeds": seeds if seeds is not None else math.nan,
+                "runs": made.runs(seeds) if seeds is not None else math.nan,
+                "hours": made.runs(seeds) * hours if seeds is not None and hours is not None else math.nan,
+                "smallest_effect": worst(seeds or MOST_SEEDS),
+                "interactions": any(c.kind == "interaction" for c in made.contrasts.rows),
+                "note": "" if design == "full" else "main effects are mixed up with interactions",
+            }
+        )
+    table = pd.DataFrame(rows).sort_values("runs", kind="stable", ignore_index=True)
+    table.insert(6, "cheapest", table["runs"] == table["runs"].min())
+    return table
+
+
+def _chosen(variances: Variances | None, pilot: Analysis | None) -> Variances:
+    if variances is not None:
+        return variances
+    return Variances.of(pilot) if pilot is not None else Variances()
+
+
+def widths(analysis: Analysis) -> dict[str, float]:
+    """Half-width of each main effect's interval; NaN where there is none."""
+    main = analysis.kind("main")
+    return dict(zip(main["name"], ((main["high"] - main["low"]) / 2).tolist(), strict=True))
+
+
+def seeds_for_width(analysis: Analysis, half_width: float) -> int | None:
+    """Seeds per cell at which every main effect's half-width is expected to be `half_width` or less.
+
+    None if 200 do not suffice or the variances are unknown.
+    """
+    main = [i for i, contrast in enumerate(analysis.contrasts) if contrast.kind == "main"]
+    if not main or not analysis.estimates.estimable[main].all():
+        return None
+    seeds = np.arange(2, MOST_SEEDS + 1)
+    se, df = analysis.estimates.at_seeds(seeds[:, None])
+    enough = (quantile(analysis.confidence, df) * se)[:, main].max(1) <= half_width
+    return int(seeds[enough.argmax()]) if enough.any() else None
