@@ -12,12 +12,9 @@ ACTIVE_RANGE = 30.0
 
 def active_power(audio: np.ndarray) -> float:
     """Mean power of the frames of `(sample,)` speech at 16 kHz that are no pauses."""
-    frames = audio[: max(1, len(audio) // FRAME) * FRAME].astype(np.float64)
-    power = (
-        (frames.reshape(-1, FRAME) ** 2).mean(axis=1)
-        if len(audio) >= FRAME
-        else np.array([np.mean(frames**2)])
-    )
+    whole = max(FRAME, len(audio) // FRAME * FRAME)
+    frames = np.resize(audio, whole) if len(audio) < FRAME else audio[:whole]
+    power = (frames.astype(np.float64).reshape(-1, FRAME) ** 2).mean(axis=1)
     return float(power[power >= power.max() * 10 ** (-ACTIVE_RANGE / 10)].mean())
 
 

@@ -1,0 +1,127 @@
+"""`ablate data`: check a corpus, fetch VoiceBank+DEMAND, make the demo corpus."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check, fetch or make speech corpora.")
+
+Root = Annotated[Path, typer.Option(envvar="ABLATE_ROOT", help="Directory of studies, runs and caches.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.add_typer(data, name="data")
+
+
+@data.command()
+def check(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help='Data folder, or "demo".')],
+    test_data: Annotated[
+        str | None, typer.Option(help="Another corpus, whose test split takes the place of DIR's.")
+    ] = None,
+    format: Annotated[str, typer.Option(help="table or json.")] = "table",
+    root: Root = Path("ablate-runs"),
+) -> None:
+    """Count, measure and doubt a data folder: pairs, hours, SNRs, speakers, clipping, noisy score, leaks."""
+    from training.cache import CorpusError
+    from training.corpus import Corpus
+    from training.data_check import check as inspect
+
+    if format not in ("table", "json"):
+        raise ValueError(f"unknown format {format!r}; take table or json")
+    try:
+        with _progress() as report:
+            found = inspect(
+                Corpus.open(directory, cache=root / "cache", test_data=test_data, report=report),
+                report=report,
+            )
+    except CorpusError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        raise
+    print(json.dumps(found, indent=1) if format == "json" else "\n".join(_lines(found)))
+
+
+@data.command()
+def voicebank(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the data set.")],
+    download: Annotated[bool, typer.Option("--download", help="Fetch what is missing (5.6 GB).")] = False,
+    base_url: Annotated[str | None, typer.Option(help="Mirror to fetch from; checksums stay.")] = None,
+) -> None:
+    """Say what of VoiceBank+DEMAND a folder holds, and fetch the rest; call again to go on."""
+    from training import voicebank as source
+
+    if download:
+        with _progress() as report:
+            source.download(directory, base_url=base_url or source.BASE_URL, progress=report)
+    lines = source.missing(directory)
+    if lines:
+        print("missing:", *lines, "add --download to fetch it", sep="\n  ", file=sys.stderr)
+        raise typer.Exit(4)
+    print(directory)
+
+
+@data.command()
+def demo(
+    directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Default: the cache.")] = None,
+    root: Root = Path("ablate-runs"),
+) -> None:
+    """Make the demo corpus (synthetic speech and noise, for trying the harness) and print its folder."""
+    from training.demo import make_demo
+
+    print(make_demo(root / "cache", directory))
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """A bar on standard error for each thing that is reported; nothing where that is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f}%")
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bars:
+        tasks: dict[tuple[str, int], Any] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            if (what, total) not in tasks:
+                tasks[what, total] = bars.add_task(what, total=total or None)
+            bars.update(tasks[what, total], completed=done)
+
+        yield report
+
+
+def _lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"{found['name']} ({found['kind']})  {found['path']}"]
+    for name, split in found["splits"].items():
+        speakers = split["speakers"]
+        lines += [
+            f"{name}: {split['files']} pairs, {split['hours']:.2f} h "
+            f"({split['shortest_seconds']:g} to {split['longest_seconds']:g} s), {len(speakers)} speakers",
+            f"  sample rates {_join(split['sample_rates'])}; channels {_join(split['channels'])}",
+            f"  SNR (dB: files) {_join(split['snr_histogram'])}; mean {split['snr_mean']}"
+            + (f", by the log {split['snr_logged_mean']}" if split["snr_logged_mean"] is not None else ""),
+        ]
+        if split["noises"]:
+            lines.append(f"  noises {_join(split['noises'])}")
+        if split["clipped_files"]:
+            lines.append(f"  {split['clipped_files']} pairs with clipped samples")
+    if found["noisy_pesq_wb"] is not None:
+        lines.append(
+            f"noisy PESQ-WB {found['noisy_pesq_wb']:.3f} on {found['noisy_pesq_sampled']} test files"
+        )
+    lines += [f"note: {note}" for note in found["notes"]]
+    lines += [f"warning: {warning}" for warning in found["warnings"]]
+    return lines
+
+
+def _join(counts: dict[str, int]) -> str:
+    return ", ".join(f"{key}: {count}" for key, count in counts.items())
