@@ -19,6 +19,8 @@ BASE_URL = "https://datashare.ed.ac.uk/bitstream/handle/10283/2791"
 ATTEMPTS = 5
 CHUNK = 1 << 20
 
+_DAMAGED = "{} is damaged and was removed; run the command again ({})"
+
 Progress = Callable[[str, int, int], None]
 """Called with the archive's name, the bytes that are there, and all bytes (0: not known)."""
 
@@ -70,6 +72,7 @@ def download(
     """
     import pooch
 
+    pooch.get_logger().setLevel("WARNING")
     parts = directory / ".download"
     parts.mkdir(parents=True, exist_ok=True)
     with (parts / "lock").open("a") as lock:
@@ -90,9 +93,7 @@ def download(
                     downloader=_Resumable(parts / f"{name}.part", progress),
                 )
             except ValueError as error:
-                raise ValueError(
-                    f"{name} is damaged and was removed; run the command again ({error})"
-                ) from error
+                raise ValueError(_DAMAGED.format(name, error)) from error
             _unpack(Path(fetched), archive, directory)
             Path(fetched).unlink()
     shutil.rmtree(parts, ignore_errors=True)
@@ -115,6 +116,7 @@ class _Resumable:
         self, url: str, output_file: str | IO[bytes], _pooch: Any, check_only: bool | None = False
     ) -> bool | None:
         import requests
+        from requests.exceptions import ChunkedEncodingError
 
         if check_only:
             return requests.head(url, timeout=30, allow_redirects=True).ok
@@ -124,16 +126,13 @@ class _Resumable:
             try:
                 self._transfer(url)
                 break
-            except (
-                requests.ConnectionError,
-                requests.Timeout,
-                requests.exceptions.ChunkedEncodingError,
-            ) as error:
+            except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError) as error:
                 failures = 0 if self._size() > before else failures + 1
                 if failures >= ATTEMPTS:
-                    raise OSError(
-                        f"the transfer of {url} broke off at {self._size()} bytes: {error}"
-                    ) from error
+                    reached = f"{url} broke off at {self._size()} bytes"
+                    raise OSError(f"the transfer of {reached}; run the command again ({error})") from error
+            except requests.RequestException as error:
+                raise OSError(f"cannot fetch {url}: {error}") from error
         if hasattr(output_file, "write"):
             with self.part.open("rb") as source:
                 shutil.copyfileobj(source, output_file)
@@ -187,21 +186,19 @@ def _unpack(path: Path, archive: Archive, directory: Path) -> None:
     try:
         with zipfile.ZipFile(path) as opened:
             members = _members(opened, suffix)
-            needed = sum(member.file_size for member in members.values())
-            if needed > (free := shutil.disk_usage(directory).free):
+            needed, free = sum(m.file_size for m in members.values()), shutil.disk_usage(directory).free
+            if needed > free:
                 raise OSError(
-                    f"{path.name} needs {needed / 1e9:.1f} GB in {directory}; {free / 1e9:.1f} GB are free"
+                    f"{directory} needs {needed / 1e9:.1f} GB for {path.name}, has {free / 1e9:.1f}"
                 )
             if archive.files and len(members) != archive.files:
-                raise ValueError(f"{path.name} holds {len(members)} recordings instead of {archive.files}")
+                raise ValueError(f"it holds {len(members)} recordings instead of {archive.files}")
             for name, member in members.items():
                 with opened.open(member) as source, (partial / name).open("wb") as sink:
                     shutil.copyfileobj(source, sink, CHUNK)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, ValueError) as error:
         path.unlink()
-        raise ValueError(
-            f"{path.name} is damaged and was removed; run the command again ({error})"
-        ) from error
+        raise ValueError(_DAMAGED.format(path.name, error)) from error
     if archive.files:
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)
@@ -216,11 +213,11 @@ def _members(opened: zipfile.ZipFile, suffix: str) -> dict[str, zipfile.ZipInfo]
     for member in opened.infolist():
         path = PurePosixPath(member.filename.replace("\\", "/"))
         if path.is_absolute() or ".." in path.parts or ":" in member.filename:
-            raise ValueError(f"the archive has an unsafe name, {member.filename!r}")
+            raise ValueError(f"it has an unsafe name, {member.filename!r}")
         if member.is_dir() or "__MACOSX" in path.parts or path.name.startswith("."):
             continue
         if path.suffix.lower() == suffix:
             if path.name in members:
-                raise ValueError(f"the archive has {path.name} twice")
+                raise ValueError(f"it has {path.name} twice")
             members[path.name] = member
     return members

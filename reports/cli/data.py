@@ -39,13 +39,11 @@ def check(
         raise ValueError(f"unknown format {format!r}; take table or json")
     try:
         with _progress() as report:
-            found = inspect(
-                Corpus.open(directory, cache=root / "cache", test_data=test_data, report=report),
-                report=report,
-            )
+            corpus = Corpus.open(directory, cache=root / "cache", test_data=test_data, report=report)
+            found = inspect(corpus, report=report)
     except CorpusError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
+        if len(error.problems) > 5:
+            print(*error.problems, sep="\n", file=sys.stderr)
         raise
     print(json.dumps(found, indent=1) if format == "json" else "\n".join(_lines(found)))
 
