@@ -158,7 +158,8 @@ class Driver:
             self._complete(job)
             outcome.done.append(job)
             return True
-        if state.job and self._launcher.adopt(state.job, self._task(job)):
+        left_behind = read_json(job.run.path / "job.json")
+        if left_behind and self._launcher.adopt(left_behind, self._task(job)):
             self._active[job.run.path] = job
             for book, entry in job.members:
                 book.start(entry)

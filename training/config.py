@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from hashlib import sha256
 from typing import Annotated, Any, Literal
 
@@ -204,9 +205,10 @@ class RunConfig(Frozen):
 _PARTS: dict[str, type[Frozen]] = {"model": ModelConfig, "recipe": Recipe, "evaluation": Evaluation}
 
 
-def config_paths() -> list[str]:
+@cache
+def config_paths() -> tuple[str, ...]:
     """The dotted path of every field of a `RunConfig`."""
-    return [f"{part}.{name}" for part, kind in _PARTS.items() for name in kind.model_fields]
+    return tuple(f"{part}.{name}" for part, kind in _PARTS.items() for name in kind.model_fields)
 
 
 def check_path(path: str) -> str:
@@ -216,6 +218,7 @@ def check_path(path: str) -> str:
     return path
 
 
+@cache
 def is_bookkeeping(path: str) -> bool:
     """Whether the field at a dotted path leaves the result as it is."""
     part, name = check_path(path).split(".")

@@ -41,7 +41,6 @@ class RunState(Frozen):
     pid: int | None = None
     seconds_per_step: float | None = None
     val_pesq_wb: float | None = None
-    job: str | None = None
 
 
 class RunDir:

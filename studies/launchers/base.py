@@ -55,8 +55,8 @@ class Launcher(ABC):
         """Slots without a task."""
 
     @abstractmethod
-    def submit(self, task: Task) -> str:
-        """Start a task on a free slot; returns the job's id.
+    def submit(self, task: Task) -> None:
+        """Start a task on a free slot.
 
         Raises:
             RuntimeError: no slot is free.
@@ -74,6 +74,6 @@ class Launcher(ABC):
     def close(self) -> None:
         """End everything at once."""
 
-    def adopt(self, job: str, task: Task) -> bool:
-        """Take over a job that a dead driver left behind; false where it is not alive."""
+    def adopt(self, job: dict[str, str], task: Task) -> bool:
+        """Take over a job that a dead driver left (the run's `job.json`); false where it is not alive."""
         return False

@@ -22,11 +22,10 @@ class InlineLauncher(Launcher):
     def free(self) -> int:
         return self.slots - len(self._ended)
 
-    def submit(self, task: Task) -> str:
+    def submit(self, task: Task) -> None:
         if not self.free:
             raise RuntimeError("the inline launcher has one slot and it is taken")
         self._ended.append(carry_out(task, threads=os.cpu_count() or 1, should_stop=lambda: False))
-        return f"inline:{os.getpid()}"
 
     def wait(self, timeout: float) -> Iterable[Ended]:
         ended, self._ended = self._ended, []

@@ -137,7 +137,7 @@ class LocalLauncher(Launcher):
         """Process of each run on a slot."""
         return {worker.task.run: worker.process.pid for worker in self._workers if worker.task is not None}
 
-    def submit(self, task: Task) -> str:
+    def submit(self, task: Task) -> None:
         if not self.free:
             raise RuntimeError(f"all {self.slots} slots are taken")
         worker = next((w for w in self._workers if w.task is None), None)
@@ -146,7 +146,6 @@ class LocalLauncher(Launcher):
             self._workers.append(worker)
         worker.task = task
         worker.send({"task": task.model_dump(mode="json")})
-        return f"local:{worker.process.pid}"
 
     def wait(self, timeout: float) -> Iterable[Ended]:
         ended = []

@@ -35,7 +35,6 @@ class ScriptedLauncher(Launcher):
         self.tasks.append(task)
         self.active.append(task)
         self.most = max(self.most, len(self.active))
-        return f"scripted:{len(self.tasks)}"
 
     def wait(self, timeout):
         active, self.active = self.active, []

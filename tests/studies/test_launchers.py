@@ -1,0 +1,153 @@
+"""One suite for every launcher; the runs are real trainings of a few steps."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ablations.runspec import run_path
+from studies.driver import Driver, plan_jobs
+from studies.launchers import LAUNCHERS
+from studies.launchers.local import LocalLauncher, Slot, find_slots
+from studies.plan import make
+from studies.request import Request
+from studies.trials import open_storage, plan_book
+from training.rundir import RunDir
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("root")
+
+
+@pytest.fixture(scope="module")
+def request_():
+    from ablations.grid import parse_factors
+
+    return Request(
+        factors=parse_factors("bidirectional"),
+        seeds=(1,),
+        set={
+            "recipe.steps": 4,
+            "recipe.validate_every": 2,
+            "recipe.validation_utterances": 1,
+            "recipe.crop_seconds": 0.5,
+            "recipe.batch_size": 2,
+            "recipe.checkpoint_every": 1,
+        },
+    )
+
+
+def make_launcher(name, folder):
+    folder.mkdir(parents=True, exist_ok=True)
+    if name == "local":
+        return LocalLauncher([Slot(1), Slot(1)], folder / "workers.log")
+    return LAUNCHERS[name](folder=folder)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["inline", "local"])
+def test_contract(name, root, request_):
+    plan, _ = make(request_.model_copy(update={"seeds": (1 if name == "inline" else 2,)}), root)
+    launcher = make_launcher(name, root / name)
+    assert launcher.free == launcher.slots
+    try:
+        jobs = plan_jobs(plan, root, plan_book(open_storage(root / name), plan), plan.seeds)
+        outcome = Driver(root, launcher).run(jobs)
+    finally:
+        launcher.close()
+    assert (len(outcome.done), len(outcome.failed)) == (3, 0), [j.run.state for j in outcome.failed]
+    assert all(job.run.state.attempts == 1 for job in outcome.done)
+    assert not any(job.run.locked for job in outcome.done)
+    assert len({job.run.summary["parameters"] for job in outcome.done}) == 3
+
+
+@pytest.mark.slow
+def test_a_killed_worker_takes_only_its_run_with_it(root, request_):
+    plan, _ = make(request_.model_copy(update={"seeds": (3,)}), root)
+    launcher = make_launcher("local", root / "killed")
+    jobs = plan_jobs(plan, root, plan_book(open_storage(root / "killed"), plan), plan.seeds)
+    kills = []
+
+    class Killing(Driver):
+        def _submit(self, job):
+            super()._submit(job)
+            if not kills:
+                kills.append(launcher.pids[job.run.path])
+                os.kill(kills[0], signal.SIGKILL)
+
+    try:
+        outcome = Killing(root, launcher).run(jobs)
+    finally:
+        launcher.close()
+    assert (len(outcome.done), len(outcome.failed)) == (3, 0)
+    assert [job.retries for job in jobs] == [1, 0, 0]
+
+
+@pytest.mark.slow
+def test_workers_end_with_their_driver(root, request_):
+    plan, _ = make(request_.model_copy(update={"seeds": (4,)}), root)
+    script = f"""
+import sys, time
+from pathlib import Path
+from studies.driver import Driver, plan_jobs
+from studies.launchers.local import LocalLauncher, Slot
+from studies.plan import Plan
+from studies.trials import open_storage, plan_book
+plan = Plan.model_validate_json(sys.stdin.read())
+root = Path({str(root)!r})
+launcher = LocalLauncher([Slot(1)], root / "orphans.log")
+jobs = plan_jobs(plan, root, plan_book(open_storage(root / "orphans"), plan), plan.seeds)
+submit = launcher.submit
+def told(task):
+    submit(task)
+    print(launcher.pids[task.run], flush=True)
+launcher.submit = told
+Driver(root, launcher).run(jobs)
+"""
+    driver = subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    driver.stdin.write(plan.model_dump_json())
+    driver.stdin.close()
+    worker = int(driver.stdout.readline())
+    driver.kill()
+    driver.wait()
+    deadline = time.time() + 10
+    while alive(worker) and time.time() < deadline:
+        time.sleep(0.1)
+    assert not alive(worker)
+    assert not any(RunDir(run_path(root, c.signatures[4])).locked for c in plan.cells)
+
+
+def alive(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/stat") as handle:
+            return handle.read().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_slots_share_the_cores():
+    cores = len(os.sched_getaffinity(0))
+    slots = find_slots(jobs=1, gpus="")
+    assert [(slot.threads, slot.gpu) for slot in slots] == [(cores, None)]
+    assert len(find_slots(gpus="")) == cores
+    assert find_slots(jobs=2, gpus="")[0].environment["CUDA_VISIBLE_DEVICES"] == ""
+
+
+def test_slots_that_are_not_there_are_refused():
+    with pytest.raises(ValueError, match="no GPU 97"):
+        find_slots(gpus="97")
+    with pytest.raises(ValueError, match="positive"):
+        find_slots(jobs=0)
+
+
+def test_unknown_launcher_is_named():
+    with pytest.raises(ValueError, match="unknown launcher 'locl'; did you mean 'local'"):
+        LAUNCHERS["locl"]
