@@ -1,0 +1,30 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+BIN := .venv/bin
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,slurm]'
+	touch $@
+
+help: ## Print this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "%-10s %s\n", $$1, $$2}'
+
+install: .venv/installed ## Set up .venv with everything the tests need
+
+demo: .venv/installed ## Run the demo study and print its report
+	$(BIN)/ablate run --grid bidirectional,decoder4x,crossband
+	$(BIN)/ablate report
+
+quick: .venv/installed ## Run the fast tests
+	$(BIN)/pytest -m 'not slow'
+
+test: .venv/installed ## Run every test
+	$(BIN)/pytest
+
+lint: .venv/installed ## Check style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+.PHONY: help install demo quick test lint
