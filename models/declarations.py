@@ -24,11 +24,14 @@ class Declared:
             normalisation statistics.
         looks_ahead: the same, of a frame and later frames.
         hidden_width: the inner width that the part was asked for; None says nothing.
+        reach: the frames of its input that a frame of the output depends on through the part itself;
+            infinite where the whole past counts, None says nothing.
     """
 
     mixes_bands: bool = False
     looks_ahead: bool = False
     hidden_width: int | None = None
+    reach: float | None = None
 
     def init_ranges(self) -> dict[str, Range]:
         """Name of a quantity -> the closed range that holds all of its initial values.
@@ -55,6 +58,11 @@ def looks_ahead(part: nn.Module) -> bool:
 def hidden_width(part: nn.Module) -> int | None:
     """The inner width the part says it has; None if it says nothing."""
     return getattr(part, "hidden_width", None)
+
+
+def reach(part: nn.Module) -> float | None:
+    """The frames of its input that a frame of the part's output depends on; None if it does not say."""
+    return getattr(part, "reach", None)
 
 
 def initial_ranges(model: nn.Module) -> dict[str, tuple[Tensor, Range]]:

@@ -1,0 +1,111 @@
+"""The audit: what would make the answer wrong, found before training. Importing it needs no torch.
+
+A check is one function with its code, in the module of its family; `docs/audit.md` lists them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from training.config import RunConfig
+
+from ..factors import Factor
+from ..grid import Cell
+from .finding import CODES, Finding, errors, parse_waivers
+
+if TYPE_CHECKING:
+    from ablations.runspec import RunSpec
+    from training.corpus import Corpus
+
+__all__ = ["CODES", "Finding", "audit_cells", "audit_config", "errors", "parse_waivers"]
+
+
+def audit_config(config: RunConfig) -> list[Finding]:
+    """A1xx and A202 of one network under its recipe.
+
+    Raises:
+        ValueError: the network cannot be built or does not run.
+    """
+    from . import network, toggles
+    from .subject import subject
+
+    audited = subject(config.model, config.recipe)
+    try:
+        return [*network.check(audited), *toggles.declarations(audited)]
+    except (RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
+        raise ValueError(f"the network does not run: {type(error).__name__}: {error}") from error
+
+
+def audit_cells(
+    cells: Sequence[Cell],
+    factors: Sequence[Factor] = (),
+    *,
+    corpus: Corpus | None = None,
+    budget: str | None = None,
+    slots: int = 1,
+    runs: int | Sequence[RunSpec] = 0,
+    tuned: Collection[str] = (),
+    memory: int | None = None,
+) -> list[Finding]:
+    """Everything the audit has to say of the cells of a grid; cells of equal configuration are measured once.
+
+    Args:
+        cells: with the baseline (no levels) among them, if there is one.
+        corpus: for leaks and the noisy score; none leaves these out.
+        budget: declared parameters of every cell, e.g. "2.3M+-5%".
+        slots: runs side by side, for hours and memory.
+        runs: of the study, or how many; 0 leaves the hours out.
+        tuned: dotted paths that tuning sets for each cell.
+        memory: bytes of the device; none asks the device.
+
+    Returns:
+        Findings in the order of their codes.
+
+    Raises:
+        ValueError: a network cannot be built or does not run, or the budget is none.
+    """
+    from . import budget as budgets
+    from . import data, toggles
+
+    limit = budgets.Budget.parse(budget) if budget is not None else None
+    grouped: dict[str, tuple[RunConfig, list[str]]] = {}
+    for cell in cells:
+        key = cell.config.model.model_dump_json() + cell.config.recipe.model_dump_json()
+        grouped.setdefault(key, (cell.config, []))[1].append(cell.name)
+    found: dict[tuple[str, str, str], tuple[Finding, list[str]]] = {}
+    for config, names in grouped.values():
+        try:
+            findings = audit_config(config)
+        except ValueError as error:
+            raise ValueError(f"cell {', '.join(names)}: {error}") from error
+        for finding in findings:
+            found.setdefault((finding.code, finding.where, finding.evidence), (finding, []))[1].extend(names)
+    results = [_in_cells(finding, names, len(cells)) for finding, names in found.values()]
+
+    results += toggles.without_effect(cells, factors)
+    results += toggles.factor_declarations(cells, factors)
+    results += toggles.hidden_changes(cells, factors)
+    results += toggles.untoggled(cells, factors)
+    results += toggles.capacity(cells, factors)
+    if limit is not None:
+        results += budgets.parameters(cells, limit)
+    results += budgets.fits(cells, slots=slots, available=memory)
+    count = runs if isinstance(runs, int) else len(runs)
+    if count:
+        results += budgets.hours(cells, runs=count, slots=slots)
+    if corpus is not None:
+        results += data.leaked(corpus)
+        results += data.noisy_score(corpus)
+    if cells:
+        results += data.unequal(cells, factors, tuned, () if isinstance(runs, int) else runs)
+    return sorted(results, key=lambda finding: finding.code)
+
+
+def _in_cells(finding: Finding, names: list[str], total: int) -> Finding:
+    """A finding of a network with the cells it was found in."""
+    if total == 1:
+        return finding
+    shown = "every cell" if len(names) == total else ", ".join(names[:4])
+    more = f" and {len(names) - 4} more" if len(names) > 4 and len(names) != total else ""
+    return finding.model_copy(update={"evidence": f"{finding.evidence} (in {shown}{more})"})

@@ -1,0 +1,174 @@
+"""A4xx: parameters, memory and hours."""
+
+from __future__ import annotations
+
+import os
+import re
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ablations.grid import Cell
+from training.losses import SpectralLoss
+from training.spectral import stft
+
+from .finding import Finding
+from .subject import Subject, isolated, speech_like, subject
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
+_BUDGET = re.compile(
+    r"\s*(?P<n>\d[\d_,]*\.?\d*)\s*(?P<u>[kmgb]?)\s*(?:(?:\+-|\+/-|±)\s*(?P<t>\d+\.?\d*)\s*(?P<tu>%|[kmgb]?))?\s*",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """Parameters that a network may have: from `low` to `high`."""
+
+    low: float
+    high: float
+    text: str
+
+    @classmethod
+    def parse(cls, text: str) -> Budget:
+        """`2.3M+-5%`, `340000+-2k`, or `2.3M` alone, which allows 1 %.
+
+        Raises:
+            ValueError: it is none of these.
+        """
+        match = _BUDGET.fullmatch(text)
+        if match is None:
+            raise ValueError(f"budget {text!r}: write parameters and a tolerance, e.g. 2.3M+-5%")
+        value = float(re.sub("[_,]", "", match["n"])) * _UNITS[match["u"].lower()]
+        if match["t"] is None:
+            tolerance = 0.01 * value
+        elif match["tu"] == "%":
+            tolerance = float(match["t"]) / 100 * value
+        else:
+            tolerance = float(match["t"]) * _UNITS[match["tu"].lower()]
+        return cls(value - tolerance, value + tolerance, text.strip())
+
+
+def parameters(cells: Sequence[Cell], budget: Budget) -> Iterator[Finding]:
+    """A401: networks with fewer or more parameters than declared."""
+    wrong: dict[int, list[str]] = {}
+    for cell in cells:
+        count = subject(cell.config.model, cell.config.recipe).parameters
+        if not budget.low <= count <= budget.high:
+            wrong.setdefault(count, []).append(cell.name)
+    for count, names in wrong.items():
+        yield Finding.of(
+            "A401",
+            ", ".join(names),
+            f"{count:,} parameters, declared are {budget.text} ({budget.low:,.0f} to {budget.high:,.0f})",
+            "change width, depth or decoder, or declare what is meant",
+        )
+
+
+def device_memory() -> tuple[int, str]:
+    """Bytes of the device that trainings run on, and its name."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_properties(0).total_memory, torch.cuda.get_device_name(0)
+    import psutil
+
+    return psutil.virtual_memory().total, "this machine's memory"
+
+
+def kept_bytes(audited: Subject, batch: int, seconds: float) -> int:
+    """Bytes that autograd keeps between the forward and the backward of a batch."""
+    waves = torch.from_numpy(speech_like(seconds, count=1)[0].noisy)[None].repeat(batch, 1)
+    spectrum = stft(waves)
+    sizes: dict[int, int] = {}
+    alive: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in sizes:
+            sizes[storage.data_ptr()] = storage.nbytes()
+            alive.append(tensor)
+        return tensor
+
+    own = {p.untyped_storage().data_ptr() for p in audited.model.parameters()}
+    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=audited.recipe.precision == "bf16")
+    with isolated(0), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        with autocast:
+            out = audited.model(spectrum)
+        SpectralLoss.of(audited.recipe)(out.to(torch.complex64), spectrum)
+    return sum(size for pointer, size in sizes.items() if pointer not in own)
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Bytes of a training step: `fixed`, and `each` item of a micro-batch."""
+
+    fixed: float
+    each: float
+
+    def of(self, batch: int) -> float:
+        return self.fixed + self.each * batch
+
+
+def memory(audited: Subject) -> Memory:
+    """Memory of a step of the run, from what is kept at batch 1 and 2, and weights, gradients and Adam's moments.
+
+    Short crops are measured; what is kept grows with the length of the crop.
+    """
+    if "memory" not in audited.results:
+        seconds = audited.crop_seconds
+        one, two = (kept_bytes(audited, batch, seconds) for batch in (1, 2))
+        stretch = audited.recipe.crop_seconds / seconds
+        fixed = max(2 * one - two, 0) + 16 * audited.parameters
+        audited.results["memory"] = Memory(fixed, max(two - one, 1) * stretch)
+    return audited.results["memory"]
+
+
+def fits(cells: Sequence[Cell], *, slots: int = 1, available: int | None = None) -> Iterator[Finding]:
+    """A402: a step needs more memory than the device has for each of the runs side by side."""
+    total, device = (available, "the device") if available is not None else device_memory()
+    told = set()
+    for cell in cells:
+        recipe = cell.config.recipe
+        audited = subject(cell.config.model, recipe)
+        micro = -(-recipe.batch_size // recipe.accumulation)
+        needed, share = memory(audited).of(micro), total / slots
+        if needed <= share or id(audited) in told:
+            continue
+        told.add(id(audited))
+        largest = int((share - memory(audited).fixed) / memory(audited).each)
+        possible = (
+            f"the largest batch that fits is {largest}" if largest > 0 else "not even a batch of 1 fits"
+        )
+        beside = f" for each of {slots} runs side by side" if slots > 1 else ""
+        yield Finding.of(
+            "A402",
+            cell.name,
+            f"a step of batch {micro} takes about {needed / 2**30:.2f} GiB, {device} has {share / 2**30:.2f}{beside}; "
+            f"{possible}",
+            f"--set recipe.accumulation={-(-recipe.batch_size // max(largest, 1))} keeps the step and cuts it up",
+        )
+
+
+def hours(cells: Sequence[Cell], *, runs: int, slots: int = 1) -> Iterator[Finding]:
+    """A403: how long the study takes, from the steps that the audit took. `runs` is of all cells together."""
+    total = 0.0
+    for cell in cells:
+        recipe = cell.config.recipe
+        audited = subject(cell.config.model, recipe)
+        measured = audited.training.seconds
+        if recipe.steps is None or not measured:
+            return
+        seconds = statistics.median(measured[1:] or measured)
+        work = recipe.batch_size * recipe.crop_seconds / (audited.batch_size * audited.crop_seconds)
+        total += seconds * work * recipe.steps * runs / len(cells)
+    if total:
+        yield Finding.of(
+            "A403",
+            "study",
+            f"about {total / 3600 / slots:.2g} hours for {runs} runs, {slots} at once, from steps measured on "
+            f"{os.cpu_count()} cores ({torch.get_num_threads()} threads) without validation and scoring",
+            "fewer seeds or levels, a shorter recipe, or more slots (--jobs, --gpus)",
+        )

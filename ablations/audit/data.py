@@ -1,0 +1,96 @@
+"""A5xx: what in the data, or in how it is shared out, would make the comparison unfair."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ablations.factors import Factor
+from ablations.grid import Cell
+from ablations.runspec import RunSpec
+from training.config import is_bookkeeping
+
+from .finding import Finding
+
+if TYPE_CHECKING:
+    from training.corpus import Corpus
+
+SHOWN = 5
+
+
+def leaked(corpus: Corpus) -> Iterator[Finding]:
+    """A501: test audio or a test speaker in train or validation."""
+    from training.data_check import leaks
+
+    found: dict[str, list[str]] = {}
+    for leak in leaks(corpus):
+        found.setdefault(leak.what, []).append(f"{leak.test} ({leak.train})")
+    for what, items in found.items():
+        more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
+        yield Finding.of(
+            "A501",
+            corpus.name,
+            f"{what} of the test set in train or validation: {', '.join(items[:SHOWN])}{more}",
+            "take these files out of train: scores on them are memory, not enhancement",
+        )
+
+
+def noisy_score(corpus: Corpus) -> Iterator[Finding]:
+    """A503: files of a known corpus that do not score as published."""
+    from training.data_check import noisy_score_finding
+
+    text = noisy_score_finding(corpus)
+    if text:
+        yield Finding.of(
+            "A503", corpus.name, text, "compare with published scores only on the published files"
+        )
+
+
+def unequal(
+    cells: Sequence[Cell],
+    factors: Sequence[Factor],
+    tuned: Collection[str] = (),
+    runs: Sequence[RunSpec] = (),
+) -> Iterator[Finding]:
+    """A502: cells that differ in recipe, evaluation, data or seeds where no factor and no tuning says so.
+
+    Args:
+        tuned: dotted paths that tuning sets for each cell.
+        runs: every planned run, where there are any: their data and seeds are compared too.
+    """
+    covered = {path for factor in factors for path in factor.paths} | set(tuned)
+    flat = {cell.name: cell.config.flat() for cell in cells}
+    first = cells[0].name
+    for path in flat[first]:
+        if path.startswith("model.") or path in covered or is_bookkeeping(path):
+            continue
+        values: dict[str, list[str]] = {}
+        for name, fields in flat.items():
+            values.setdefault(repr(fields[path]), []).append(name)
+        yield from _differing(path, values, "set it for every cell, or make it a factor")
+    for what, read in (
+        ("data", lambda run: run.data.digest),
+        ("test data", lambda run: run.data.test_digest),
+        ("start weights", lambda run: "given" if run.start_from else "none"),
+    ):
+        values = {}
+        for run in runs:
+            names = values.setdefault(repr(read(run)), [])
+            if run.cell not in names:
+                names.append(run.cell)
+        yield from _differing(what, values, "train every cell on the same")
+    seeds: dict[str, list[int]] = {}
+    for run in runs:
+        seeds.setdefault(run.cell, []).append(run.seed)
+    values = {}
+    for name, listed in seeds.items():
+        values.setdefault(str(sorted(listed)), []).append(name)
+    yield from _differing(
+        "seeds", values, "the same seeds in every cell: pairing is what makes them comparable"
+    )
+
+
+def _differing(what: str, values: dict[str, list[str]], remedy: str) -> Iterator[Finding]:
+    if len(values) > 1:
+        text = "; ".join(f"{value} in {', '.join(names[:3])}" for value, names in values.items())
+        yield Finding.of("A502", what, f"cells differ in {what}: {text}", remedy)

@@ -1,0 +1,74 @@
+"""What the audit says: a code, where, what was measured, and what to do. Needs no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from models.config import Frozen
+
+Severity = Literal["error", "note"]
+
+CODES: dict[str, tuple[str, Severity]] = {
+    "A101": ("dead-parameter", "error"),
+    "A102": ("overwritten-init", "error"),
+    "A103": ("swamped-path", "error"),
+    "A104": ("saturated", "error"),
+    "A105": ("non-finite", "error"),
+    "A201": ("toggle-without-effect", "error"),
+    "A202": ("declaration-broken", "error"),
+    "A203": ("hidden-change", "error"),
+    "A301": ("untoggled-difference", "note"),
+    "A302": ("capacity-confound", "note"),
+    "A401": ("budget", "error"),
+    "A402": ("memory", "error"),
+    "A403": ("time", "note"),
+    "A501": ("leak", "error"),
+    "A502": ("unequal", "error"),
+    "A503": ("noisy-score", "note"),
+}
+"""Code -> its name and how severe it is."""
+
+
+class Finding(Frozen):
+    """One thing the audit found.
+
+    Attributes:
+        where: a cell, a part of a network by path, a factor, a file.
+        evidence: what was measured.
+        remedy: what to do about it.
+    """
+
+    code: str
+    name: str
+    severity: Severity
+    where: str
+    evidence: str
+    remedy: str
+
+    @classmethod
+    def of(
+        cls, code: str, where: str, evidence: str, remedy: str, *, severity: Severity | None = None
+    ) -> Finding:
+        """A finding of a code of `CODES`, as severe as the code is unless said otherwise."""
+        name, usual = CODES[code]
+        return cls(
+            code=code, name=name, severity=severity or usual, where=where, evidence=evidence, remedy=remedy
+        )
+
+
+def errors(findings: list[Finding], waived: frozenset[str] | set[str] = frozenset()) -> list[Finding]:
+    """The findings that refuse a study: errors whose code is not waived."""
+    return [f for f in findings if f.severity == "error" and f.code not in waived]
+
+
+def parse_waivers(text: str | None) -> frozenset[str]:
+    """Codes from `A101,A102`.
+
+    Raises:
+        ValueError: a code is unknown.
+    """
+    codes = [code.strip() for code in (text or "").split(",") if code.strip()]
+    for code in codes:
+        if code not in CODES:
+            raise ValueError(f"unknown audit code {code!r} to waive; known: {', '.join(CODES)}")
+    return frozenset(codes)

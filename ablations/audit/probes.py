@@ -1,0 +1,264 @@
+"""What a part does, found by changing its input: later frames, other bands, other items of the batch."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.config import BAND_WIDTHS, ModelConfig
+
+from .observe import FrozenStatistics
+from .subject import PROBE_FRAMES, Subject, isolated
+
+BANDS = len(BAND_WIDTHS)
+FREQUENCIES = sum(BAND_WIDTHS)
+TOLERANCE = 1e-5
+"""Of the largest output: what a change of rounding can amount to."""
+
+
+def parts_of(model: nn.Module) -> dict[str, list[tuple[str, nn.Module]]]:
+    """The modules of a network by the part they belong to, with their paths.
+
+    What a network says in `parts()`; else each of its direct children is a part of its own.
+    """
+    paths = {module: path for path, module in model.named_modules()}
+    said = getattr(model, "parts", None)
+    if callable(said):
+        return {name: [(paths[m], m) for m in modules] for name, modules in said().items()}
+    return {path: [(path, child)] for path, child in model.named_children()}
+
+
+def declaring(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The outermost modules below the network that declare something, with their paths."""
+
+    def walk(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+        for name, child in module.named_children():
+            full = f"{path}.{name}" if path else name
+            if any(hasattr(child, said) for said in ("looks_ahead", "mixes_bands")):
+                yield full, child
+            else:
+                yield from walk(full, child)
+
+    yield from walk("", model)
+
+
+Call = tuple[tuple[Any, ...], dict[str, Any]]
+
+
+def inputs_of(subject: Subject) -> dict[str, Call]:
+    """What each module of the network is called with on the probe: path -> (args, kwargs) of its first call."""
+    calls: dict[str, Call] = {}
+
+    def keep(path: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
+            calls.setdefault(path, (_detached(args), _detached(kwargs)))
+
+        return hook
+
+    handles = [
+        module.register_forward_pre_hook(keep(path), with_kwargs=True)
+        for path, module in subject.model.named_modules()
+    ]
+    try:
+        with isolated(1), torch.no_grad(), evaluating(subject.model):
+            subject.model(subject.probe[:1])
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calls
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    if isinstance(value, tuple):
+        return tuple(_detached(v) for v in value)
+    if isinstance(value, dict):
+        return {k: _detached(v) for k, v in value.items()}
+    return value
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """`module` without dropout and with fixed running statistics, as before afterwards."""
+    modes = {m: m.training for m in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for m, mode in modes.items():
+            m.training = mode
+
+
+def opened(module: nn.Module) -> nn.Module:
+    """A copy in which parameters that are all zero are small and random: a branch that starts shut counts."""
+    module = copy.deepcopy(module).eval()
+    with isolated(2), torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.is_floating_point() and not parameter.any():
+                parameter.normal_(0, 0.05)
+    return module
+
+
+class Probe:
+    """A module and one call of it, to be repeated with changed inputs and the same norm statistics."""
+
+    def __init__(self, module: nn.Module, call: Call) -> None:
+        self.module, self.call = module, call
+        self.frozen = FrozenStatistics()
+        with torch.no_grad(), isolated(4), evaluating(module), self.frozen.record():
+            self.before = module(*call[0], **call[1])
+
+    def changed(self, size: int, places: slice) -> Any | None:
+        """The output when the places along the axis of `size` elements of every input move.
+
+        None where no input has such an axis.
+        """
+        args, kwargs = self.call
+        touched = False
+
+        def change(value: Any) -> Any:
+            nonlocal touched
+            if isinstance(value, tuple):
+                return tuple(change(v) for v in value)
+            axis = _axis(value, size)
+            if axis is None:
+                return value
+            touched = True
+            value = value.clone()
+            view = value.movedim(axis, 0)[places]
+            scale = float(value.abs().double().square().mean().sqrt()) or 1.0
+            view += scale * torch.randn_like(view)
+            return value
+
+        with isolated(3):
+            other = change(args), {k: change(v) for k, v in kwargs.items()}
+        if not touched:
+            return None
+        with torch.no_grad(), isolated(4), evaluating(self.module), self.frozen.replay():
+            return self.module(*other[0], **other[1])
+
+    def moved(self, after: Any, size: int, watched: slice) -> float | None:
+        """The largest change of the watched places over the largest output; None without such an axis."""
+        return _moved(self.before, after, size, watched)
+
+    def looks_ahead(self, allowed: int = 0) -> bool | None:
+        """Whether a frame of the output depends on frames more than `allowed` later."""
+        for cut in (PROBE_FRAMES // 4, PROBE_FRAMES // 2, PROBE_FRAMES - 3 - allowed):
+            after = self.changed(PROBE_FRAMES, slice(cut + 1 + allowed, None))
+            moved = None if after is None else self.moved(after, PROBE_FRAMES, slice(0, cut + 1))
+            if moved is None:
+                return None
+            if moved > TOLERANCE:
+                return True
+        return False
+
+    def mixes_bands(self) -> bool | None:
+        """Whether a band of the output depends on other bands."""
+        for band in (0, BANDS // 2, BANDS - 1):
+            after = self.changed(BANDS, slice(band, band + 1))
+            if after is None:
+                return None
+            others = [slice(0, band)] * (band > 0) + [slice(band + 1, None)] * (band < BANDS - 1)
+            for other in others:
+                moved = self.moved(after, BANDS, other)
+                if moved is None:
+                    return None
+                if moved > TOLERANCE:
+                    return True
+        return False
+
+    def mixes_bins(self) -> bool | None:
+        """Whether a band of the output spectrogram depends on the bins of other bands."""
+        for band in (0, BANDS // 2, BANDS - 1):
+            start = sum(BAND_WIDTHS[:band])
+            own = slice(start, start + BAND_WIDTHS[band])
+            after = self.changed(FREQUENCIES, own)
+            if after is None:
+                return None
+            others = [slice(0, own.start)] * (band > 0) + [slice(own.stop, None)] * (band < BANDS - 1)
+            if any((self.moved(after, FREQUENCIES, other) or 0) > TOLERANCE for other in others):
+                return True
+        return False
+
+
+def _axis(value: Any, size: int) -> int | None:
+    if not isinstance(value, Tensor) or not (value.is_floating_point() or value.is_complex()):
+        return None
+    return next((a for a in range(value.dim()) if value.shape[a] == size), None)
+
+
+def _moved(before: Any, after: Any, size: int, watched: slice) -> float | None:
+    if isinstance(before, tuple | list):
+        moved = [_moved(b, a, size, watched) for b, a in zip(before, after, strict=True)]
+        return max((m for m in moved if m is not None), default=None)
+    axis = _axis(before, size)
+    if axis is None:
+        return None
+    a, b = (t.movedim(axis, 0)[watched] for t in (before, after))
+    return float((a - b).abs().max()) / max(float(before.abs().max()), 1e-30)
+
+
+def mixes_items(model: nn.Module, batch: Tensor) -> bool:
+    """Whether the output of the first item of a batch depends on the others."""
+    other = batch.clone()
+    other[1:] = batch[1:].flip(-1) * 0.5
+    with torch.no_grad(), isolated(4), evaluating(model):
+        before = model(batch)
+    with torch.no_grad(), isolated(4), evaluating(model):
+        after = model(other)
+    return float((before[0] - after[0]).abs().max()) > 1e-3 * float(before[0].abs().max())
+
+
+def inner_widths(module: nn.Module, channels: int) -> set[int]:
+    """Widths that the weights of a part lead to from `channels` inputs."""
+    found = set()
+    for owner in module.modules():
+        for weight in owner._parameters.values():
+            if weight is None or weight.dim() < 2:
+                continue
+            if isinstance(owner, nn.Linear) or (weight.dim() == 2 and not isinstance(owner, nn.Embedding)):
+                out, into = weight.shape
+                found |= {out} if into == channels else set()
+            elif isinstance(owner, nn.Conv1d | nn.Conv2d):
+                found |= {weight.shape[0]} if weight.shape[1] * owner.groups == channels else set()
+            elif weight.dim() == 3 and weight.shape[0] <= BANDS:
+                into, out = weight.shape[1:]
+                found |= ({out} if into == channels else set()) | ({into} if out == channels else set())
+    return found
+
+
+def widths(module: nn.Module) -> set[int]:
+    """Every size of an axis of the parameters of a part."""
+    return {size for parameter in module.parameters() for size in parameter.shape}
+
+
+def decoders_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The modules that are a network's decoders: those its head owns, or the part of that name."""
+    from models.config import DECODERS
+
+    kinds = tuple(kind for kind in (DECODERS[name] for name in DECODERS) if isinstance(kind, type))
+    found = [(path, module) for path, module in model.named_modules() if isinstance(module, kinds)]
+    if found:
+        return found
+    return [item for name, items in parts_of(model).items() if "decoder" in name.lower() for item in items]
+
+
+def expansion(model: nn.Module, config: ModelConfig, declared: float) -> tuple[bool, str] | None:
+    """Whether every decoder has a hidden width of `declared` times its input; and what it has. None: no decoder."""
+    decoders = decoders_of(model)
+    if not decoders:
+        return None
+    wanted = max(1, round(declared * config.channels))
+    seen = []
+    for path, module in decoders:
+        widths_found = inner_widths(module, config.channels)
+        if not widths_found:
+            return None
+        seen.append((wanted in widths_found, f"{path}: {', '.join(map(str, sorted(widths_found)))}"))
+    return all(ok for ok, _ in seen), "; ".join(text for _, text in seen)

@@ -1,0 +1,238 @@
+"""The network under audit: built from a seed, fed speech-like batches, trained for a few steps. Memoised."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from models import build_model, declarations
+from models.config import ModelConfig
+from training.batches import Batches
+from training.config import Recipe
+from training.spectral import HOP, SAMPLE_RATE, stft
+from training.trainer import DivergedError, Trainer
+
+from .observe import Activity, InitWrite, activities, watch_init
+
+SEED = 20
+LARGE = 500_000
+"""Parameters from which on the audit makes do with less: seconds, not minutes, for a network of full size."""
+STEPS = 5
+"""Optimiser steps the audit takes."""
+BATCH = 2
+LONGEST = {False: 0.5, True: 0.2}
+"""Seconds of the longest crop the audit uses: for a small network, for a large one."""
+PROBE_FRAMES = 37
+"""Frames of the probes by perturbation: a number that no width has, so that the axis of time is known."""
+
+
+@contextmanager
+def isolated(seed: int) -> Iterator[None]:
+    """Random numbers from a seed inside; torch's, numpy's and Python's state as before afterwards."""
+    numpy_state, python_state = np.random.get_state(), random.getstate()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(numpy_state)
+            random.setstate(python_state)
+
+
+def build(config: ModelConfig, seed: int = SEED) -> nn.Module:
+    """The network of a configuration, initialised from a seed."""
+    with isolated(seed):
+        return build_model(config)
+
+
+@dataclass(frozen=True)
+class Tone:
+    """A made-up pair: voiced syllables, and the same in coloured noise; `(sample,)` at 16 kHz."""
+
+    name: str
+    clean: np.ndarray
+    noisy: np.ndarray
+
+
+def speech_like(seconds: float, count: int = 4, seed: int = SEED) -> list[Tone]:
+    """Pairs that look like noisy speech to a network: gliding harmonics in syllables, pink noise, 0-15 dB."""
+    rng = np.random.default_rng(seed)
+    samples = max(int(seconds * SAMPLE_RATE), 2 * HOP * 3)
+    t = np.arange(samples) / SAMPLE_RATE
+    pairs = []
+    for index in range(count):
+        pitch = rng.uniform(90, 220) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(2, 5) * t))
+        phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+        clean = sum(np.sin(k * phase + rng.uniform(0, 6)) / k for k in range(1, 30))
+        clean = clean * np.clip(np.sin(2 * np.pi * rng.uniform(3, 5) * t + rng.uniform(0, 6)), 0.02, None)
+        clean = clean + 0.02 * rng.standard_normal(samples) * np.clip(np.sin(2 * np.pi * 7 * t), 0, None)
+        clean = 0.06 * clean / np.sqrt(np.mean(clean**2))
+        spectrum = np.fft.rfft(rng.standard_normal(samples))
+        noise = np.fft.irfft(spectrum / np.sqrt(np.arange(len(spectrum)) + 20), samples)
+        noise = noise / np.sqrt(np.mean(noise**2)) * 0.06 * 10 ** (-5 * index / 20)
+        noisy = clean + noise
+        pairs.append(Tone(f"tone{index}", clean.astype(np.float32), noisy.astype(np.float32)))
+    return pairs
+
+
+@dataclass
+class Trace:
+    """What a few training steps did.
+
+    Attributes:
+        alive: parameter path -> the largest gradient of each of its elements over all steps.
+        problem: how the training broke down, if it did.
+        seconds: of each step.
+    """
+
+    alive: dict[str, Tensor | None] = field(default_factory=dict)
+    problem: str | None = None
+    seconds: list[float] = field(default_factory=list)
+
+
+class Subject:
+    """One resolved configuration, and what was measured of it. Nothing is measured twice.
+
+    Args:
+        config: the network.
+        recipe: how it is trained; the audit uses shorter crops and smaller batches of it.
+
+    `results` keeps what the checks found out.
+    """
+
+    def __init__(self, config: ModelConfig, recipe: Recipe) -> None:
+        self.config = config
+        self.recipe = recipe
+        self.results: dict[str, Any] = {}
+
+    @cached_property
+    def large(self) -> bool:
+        return self.parameters > LARGE
+
+    @cached_property
+    def crop_seconds(self) -> float:
+        return min(self.recipe.crop_seconds, LONGEST[self.large])
+
+    @cached_property
+    def batch_size(self) -> int:
+        return 1 if self.large else min(BATCH, self.recipe.batch_size)
+
+    @cached_property
+    def _built(self) -> tuple[nn.Module, dict[str, list[InitWrite]]]:
+        with isolated(SEED), watch_init() as writes:
+            model = build_model(self.config)
+        return model, writes(model)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network as initialised; probes leave it as it is."""
+        return self._built[0]
+
+    @property
+    def init_writes(self) -> dict[str, list[InitWrite]]:
+        """Parameter path -> what was written to it while the network was built."""
+        return self._built[1]
+
+    @cached_property
+    def parameters(self) -> int:
+        return sum(p.numel() for p in self.model.parameters())
+
+    @cached_property
+    def batch(self) -> Tensor:
+        """Noisy spectrograms `(batch, 257, frame)`, complex."""
+        pairs = speech_like(self.crop_seconds)[: self.batch_size]
+        return stft(torch.from_numpy(np.stack([p.noisy for p in pairs])))
+
+    @cached_property
+    def probe(self) -> Tensor:
+        """Noisy spectrograms `(2, 257, PROBE_FRAMES)`, complex."""
+        pairs = speech_like(PROBE_FRAMES * HOP / SAMPLE_RATE, count=2)
+        return stft(torch.from_numpy(np.stack([p.noisy for p in pairs])))[..., :PROBE_FRAMES]
+
+    @cached_property
+    def activity(self) -> list[Activity]:
+        """What the operations of a forward do at the start."""
+        with isolated(0):
+            return activities(self.model, self.batch)
+
+    @cached_property
+    def notes(self) -> dict[str, dict[str, Tensor]]:
+        """What the modules note in a forward at the start: path -> name -> value."""
+        with isolated(0), torch.no_grad(), declarations.record(self.model) as recording:
+            self.model(self.batch)
+        paths = {module: path for path, module in self.model.named_modules()}
+        noted: dict[str, dict[str, Tensor]] = {}
+        for module, name, value in recording.notes:
+            noted.setdefault(paths[module], {})[name] = value
+        return noted
+
+    @cached_property
+    def training(self) -> Trace:
+        """A few steps at the recipe's learning rate, clipping and precision, without discriminator."""
+        recipe = self.recipe.model_copy(
+            update={
+                "adversarial_weight": 0.0,
+                "batch_size": self.batch_size,
+                "accumulation": 1,
+                "steps": self.recipe.steps or 10_000,
+                "crop_seconds": self.crop_seconds,
+            }
+        )
+        crop = int(self.crop_seconds * SAMPLE_RATE)
+        trace = Trace()
+        with isolated(SEED):
+            model = build(self.config)
+            batches = Batches(
+                speech_like(self.crop_seconds), batch_size=self.batch_size, crop=crop, seed=SEED
+            )
+            trainer = Trainer(model, recipe, batches, seed=SEED, device=torch.device("cpu"))
+            for _ in range(STEPS):
+                start = time.perf_counter()
+                try:
+                    trainer.train_step()
+                except (DivergedError, FloatingPointError) as error:
+                    bad = [
+                        n
+                        for n, p in model.named_parameters()
+                        if not torch.isfinite(p).all()
+                        or (p.grad is not None and not torch.isfinite(p.grad).all())
+                    ]
+                    where = (
+                        f"; not finite: {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}" if bad else ""
+                    )
+                    trace.problem = f"step {trainer.step + 1}: {error}{where}"
+                    break
+                trace.seconds.append(time.perf_counter() - start)
+                for name, parameter in model.named_parameters():
+                    grad, seen = parameter.grad, trace.alive.get(name)
+                    if grad is None:
+                        trace.alive.setdefault(name, None)
+                    else:
+                        grad = grad.detach().abs()
+                        trace.alive[name] = grad.clone() if seen is None else torch.maximum(seen, grad)
+        return trace
+
+
+_subjects: dict[str, Subject] = {}
+
+
+def subject(config: ModelConfig, recipe: Recipe) -> Subject:
+    """The subject of a configuration, shared by all cells that resolve to the same one."""
+    training = recipe.model_dump_json(exclude={"name", "validate_every", "checkpoint_every", "keep_every"})
+    key = config.model_dump_json() + training
+    if key not in _subjects:
+        if len(_subjects) >= 64:
+            _subjects.pop(next(iter(_subjects)))
+        _subjects[key] = Subject(config, recipe)
+    return _subjects[key]
