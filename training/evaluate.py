@@ -76,7 +76,7 @@ def enhance_utterances(
     place = device_of(model) if device is None else torch.device(device)
     finish = POST_PROCESSING[post_processing]
     for batch in equal_frames([len(waveform) for waveform in waveforms], batch_seconds):
-        results = _enhance_batch(model, [waveforms[i] for i in batch], finish, place)
+        results = enhance_batch(model, [waveforms[i] for i in batch], finish, place)
         yield from zip(batch, results, strict=True)
 
 
@@ -92,9 +92,20 @@ def equal_frames(lengths: Sequence[int], batch_seconds: float) -> list[list[int]
     return batches
 
 
-def _enhance_batch(
+def enhance_batch(
     model: nn.Module, waveforms: list[np.ndarray], finish: Callable[[Tensor], Tensor], device: torch.device
 ) -> list[np.ndarray]:
+    """Enhance utterances of equal frame count together.
+
+    Args:
+        model: on `device`.
+        waveforms: (sample,) each, at 16 kHz, with equal `utterance_frames`.
+        finish: post-processing, (batch, sample) -> (batch, sample).
+        device: where it is done.
+
+    Returns:
+        (sample,) float32 each.
+    """
     with evaluating(model):
         noisy = [torch.from_numpy(np.array(w, dtype=np.float32)).to(device)[None] for w in waveforms]
         spectrograms = model(torch.cat([analyse(waveform) for waveform in noisy]))
@@ -299,7 +310,7 @@ def real_time_factor(
     factors = []
     for waveform in [chosen[0], *chosen]:
         start = time.perf_counter()
-        _enhance_batch(model, [waveform], POST_PROCESSING["none"], place)
+        enhance_batch(model, [waveform], POST_PROCESSING["none"], place)
         factors.append((time.perf_counter() - start) * SAMPLE_RATE / len(waveform))
     return float(np.median(factors[1:]))
 

@@ -7,7 +7,7 @@ from importlib import import_module
 
 import typer
 
-MODULES = ("study",)
+MODULES = ("study", "report", "tracking", "model", "audio", "data")
 
 app = typer.Typer(
     name="ablate",

@@ -1,0 +1,170 @@
+"""`ablate score` and `ablate enhance`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from training.metrics import Scored
+
+ROWS = 30
+"""The table shows single files up to this many, beyond only their mean."""
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(score)
+    app.command()(enhance)
+
+
+def score(
+    clean: Annotated[Path, typer.Argument(help="Clean reference: a file, or a folder.")],
+    enhanced: Annotated[Path, typer.Argument(help="What is judged: a file, or a folder of equal names.")],
+    metrics: Annotated[str | None, typer.Option(help="Some, e.g. pesq_wb,stoi. [default: all]")] = None,
+    format: Annotated[str, typer.Option(help="table, json or csv.")] = "table",
+    jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores]")] = None,
+) -> None:
+    """Measure enhanced speech against clean: PESQ, STOI, CSIG, CBAK, COVL, SSNR and SI-SDR."""
+    from training.metrics.scores import METRICS, check_metrics
+
+    if format not in ("table", "json", "csv"):
+        raise ValueError(f"unknown format {format!r}; known: table, json, csv")
+    if jobs is not None and jobs < 1:
+        raise ValueError(f"--jobs {jobs}: at least one process is needed")
+    names = check_metrics(metrics.split(",") if metrics else tuple(METRICS))
+    scored = _score_files(clean, enhanced, names, jobs or len(os.sched_getaffinity(0)))
+    for name, result in scored.items():
+        for metric, reason in result.errors.items():
+            print(f"{name}: no {metric}: {reason}", file=sys.stderr)
+    if format == "json":
+        rows = [{"utterance": name, **_plain(r.values), "error": _reasons(r)} for name, r in scored.items()]
+        print(json.dumps({**_plain(_means(scored, names)), "utterances": rows}, indent=1))
+    elif format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["utterance", *names, "error"])
+        for name, result in scored.items():
+            writer.writerow([name, *_plain(result.values).values(), _reasons(result)])
+    else:
+        _print_table(scored, names)
+
+
+def enhance(
+    inputs: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the enhanced files.")],
+    run: Annotated[str | None, typer.Option(help="Signature of a run, or its beginning.")] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint file.")] = None,
+    root: Annotated[Path, typer.Option("--root", envvar="ABLATE_ROOT", help="Folder of the runs.")] = Path(
+        "ablate-runs"
+    ),
+    pcs: Annotated[bool, typer.Option("--pcs", help="Perceptual contrast stretching.")] = False,
+    device: Annotated[str, typer.Option(help="auto, or a torch device.")] = "auto",
+    plugin: Annotated[list[Path], typer.Option(help="Python file that registers parts; repeat.")] = [],  # noqa: B006
+) -> None:
+    """Remove the noise from recordings with a trained network; any sample rate, length and channels."""
+    from training.enhance import checkpoint_of_run, plan_outputs
+
+    if (run is None) == (checkpoint is None):
+        raise ValueError("give either --run or --checkpoint")
+    planned = plan_outputs(inputs, output)
+    if run is not None:
+        checkpoint = checkpoint_of_run(root, run)
+    assert checkpoint is not None
+
+    import torch
+
+    from models.plugins import load
+    from training.checkpoint import load_model
+    from training.enhance import enhance_file
+    from training.rundir import read_json
+
+    spec = read_json(checkpoint.parent.parent / "spec.json") or {}
+    load([*map(Path, spec.get("plugins", [])), *plugin])
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = load_model(checkpoint).to(device)
+    for source, target in planned:
+        started = time.perf_counter()
+        seconds = enhance_file(model, source, target, pcs=pcs)
+        print(target)
+        took = time.perf_counter() - started
+        print(f"{source}: {seconds:.1f} s of audio in {took:.1f} s", file=sys.stderr)
+
+
+def _score_files(clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: int) -> dict[str, Scored]:
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from training.metrics import MetricPool
+    from training.metrics.files import pair_paths, read_pair
+
+    pairs = pair_paths(clean, enhanced)
+    notes: list[str] = []
+
+    def signals() -> Any:
+        for pair in pairs:
+            reference, judged, said = read_pair(pair)
+            notes.extend(said)
+            yield reference, judged
+
+    console = Console(stderr=True)
+    with (
+        MetricPool(min(jobs, len(pairs))) as pool,
+        Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
+    ):
+        results = progress.track(pool.map(signals(), metrics), total=len(pairs), description="scoring")
+        scored = dict(zip([pair.name for pair in pairs], results, strict=True))
+    for note in notes:
+        print(f"note: {note}", file=sys.stderr)
+    return scored
+
+
+def _means(scored: dict[str, Scored], metrics: tuple[str, ...]) -> dict[str, float]:
+    """Means over the files where a metric could be taken; NaN where it could in none."""
+    means = {}
+    for metric in metrics:
+        values = [r.values[metric] for r in scored.values() if not math.isnan(r.values[metric])]
+        means[metric] = math.fsum(values) / len(values) if values else math.nan
+    return means
+
+
+def _plain(values: dict[str, float]) -> dict[str, float | None]:
+    return {name: None if math.isnan(value) else value for name, value in values.items()}
+
+
+def _reasons(scored: Scored) -> str | None:
+    return "; ".join(f"{metric}: {reason}" for metric, reason in scored.errors.items()) or None
+
+
+def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("utterance", box=None)
+    for metric in metrics:
+        table.add_column(metric, justify="right")
+
+    def add(name: str, values: dict[str, float]) -> None:
+        cells = [
+            "-" if math.isnan(values[m]) else f"{values[m]:.{3 if 'stoi' in m else 2}f}" for m in metrics
+        ]
+        table.add_row(name, *cells)
+
+    if len(scored) <= ROWS:
+        for name, result in scored.items():
+            add(name, result.values)
+    if len(scored) > 1:
+        add(f"mean of {len(scored)}", _means(scored, metrics))
+    missing = {m: n for m in metrics if (n := sum(m in r.errors for r in scored.values()))}
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    console.print(table)
+    if missing:
+        told = ", ".join(f"{metric} {count}" for metric, count in missing.items())
+        print(f"not measured, and not in the mean: {told}", file=sys.stderr)

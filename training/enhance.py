@@ -1,0 +1,271 @@
+"""Audio files of any rate, length and number of channels through a trained network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from .evaluate import device_of, enhance_batch
+from .pcs import stretch
+from .spectral import SAMPLE_RATE
+
+CHUNK_SECONDS = 20.0
+"""Longer recordings are enhanced in chunks of this length; shorter ones whole, as in evaluation."""
+OVERLAP_SECONDS = 2.0
+"""Neighbouring chunks overlap by this and are cross-faded over it."""
+BLOCK = 1 << 16
+
+SUFFIXES = frozenset(
+    [".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"]
+)
+_LOSSLESS = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "W64", "RF64"})
+_KEPT_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"})
+
+Blocks = Iterable[NDArray[np.float32]]
+"""A recording piece by piece: (sample, channel) each."""
+
+
+def plan_outputs(inputs: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
+    """Which file is written for which: files by name, folders with all audio below them by relative path.
+
+    Lossless files keep their format; others become WAV.
+
+    Raises:
+        FileNotFoundError: an input does not exist, or a folder holds no audio.
+        ValueError: a file cannot be read as audio, would be overwritten by its own output, or shares its
+            output with another.
+    """
+    sources: dict[Path, Path] = {}
+    for given in inputs:
+        if given.is_dir():
+            files = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            if not files:
+                raise FileNotFoundError(f"no audio file below {given}")
+            named = [(file, file.relative_to(given)) for file in files]
+        elif given.is_file():
+            named = [(given, Path(given.name))]
+        else:
+            raise FileNotFoundError(f"{given} does not exist")
+        for source, name in named:
+            target = folder / name.with_suffix(_form(_info(source), source)[2])
+            if target in sources:
+                raise ValueError(f"{sources[target]} and {source} would both be written to {target}")
+            if target.exists() and target.samefile(source):
+                raise ValueError(f"{source} would be overwritten; give another output folder than {folder}")
+            sources[target] = source
+    return [(source, target) for target, source in sources.items()]
+
+
+def enhance_file(
+    model: nn.Module,
+    source: Path,
+    target: Path,
+    *,
+    pcs: bool = False,
+    chunk_seconds: float = CHUNK_SECONDS,
+    overlap_seconds: float = OVERLAP_SECONDS,
+) -> float:
+    """Enhance one file; each channel alone.
+
+    The result has the input's sample rate, number of samples and channels, and its sample format
+    where that is lossless (else 16 bits). It is written beside `target` and renamed. Memory does not grow
+    with the length of the file.
+
+    Args:
+        model: maps (batch, 257, frame) complex to the same shape.
+        source: any file soundfile reads.
+        target: of a format that fits its suffix (`plan_outputs`).
+        pcs: perceptual contrast stretching; the loudest sample of all channels becomes 1.
+        chunk_seconds: of the chunks a longer file is cut into.
+        overlap_seconds: of neighbouring chunks.
+
+    Returns:
+        The length of the file in seconds.
+
+    Raises:
+        ValueError: the file is no audio, or has samples that are not finite.
+    """
+    info = _info(source)
+    rate, channels, samples = info.samplerate, info.channels, info.frames
+    enhanced = enhance_blocks(
+        model,
+        resampled(_read(source), rate, SAMPLE_RATE, channels),
+        finish=stretch if pcs else _as_is,
+        chunk=round(chunk_seconds * SAMPLE_RATE),
+        overlap=round(overlap_seconds * SAMPLE_RATE),
+    )
+    blocks = exactly(resampled(enhanced, SAMPLE_RATE, rate, channels), samples, channels)
+    kind, subtype, _ = _form(info, source)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with _beside(target, "") as partial:
+        if not pcs:
+            _write(partial, blocks, rate, channels, kind, subtype)
+        else:
+            with _beside(target, ".level") as unscaled:
+                peak = _write(unscaled, blocks, rate, channels, "W64", "FLOAT")
+                gain = np.float32(1 / peak if peak > 0 else 1)
+                _write(partial, (gain * block for block in _read(unscaled)), rate, channels, kind, subtype)
+        partial.replace(target)
+    return samples / rate
+
+
+def enhance_blocks(
+    model: nn.Module,
+    blocks: Blocks,
+    *,
+    finish: Callable[[Tensor], Tensor],
+    chunk: int,
+    overlap: int,
+) -> Iterator[NDArray[np.float32]]:
+    """Enhance a recording at 16 kHz that arrives in pieces.
+
+    One that fits into a chunk is enhanced whole. Of a longer one, chunks of equal length are (the last
+    begins earlier instead of being short) and neighbours are cross-faded linearly over `overlap`.
+
+    Args:
+        model: maps (batch, 257, frame) complex to the same shape.
+        blocks: (sample, channel) each.
+        finish: post-processing of each chunk, (1, sample) -> (1, sample).
+        chunk: samples.
+        overlap: samples, at most half a chunk.
+
+    Yields:
+        (sample, channel) each, together as long as the input.
+
+    Raises:
+        ValueError: chunk and overlap do not fit together.
+    """
+    if not 0 < 2 * overlap <= chunk:
+        raise ValueError(f"an overlap of {overlap} samples does not fit chunks of {chunk}; half is the most")
+    hop = chunk - overlap
+    rise = (np.arange(1, overlap + 1, dtype=np.float32) / (overlap + 1))[:, None]
+    held: NDArray[np.float32] | None = None
+    before = 0
+    tail: NDArray[np.float32] | None = None
+
+    def through(piece: NDArray[np.float32]) -> NDArray[np.float32]:
+        channels = [
+            enhance_batch(model, [np.ascontiguousarray(channel)], finish, device_of(model))[0]
+            for channel in piece.T
+        ]
+        return np.stack(channels, axis=1)
+
+    for block in blocks:
+        held = block if held is None else np.concatenate([held, block])
+        while len(held) > before + chunk:
+            enhanced = through(held[before : before + chunk])
+            if tail is not None:
+                enhanced[:overlap] = rise * enhanced[:overlap] + (1 - rise) * tail
+            tail = enhanced[hop:]
+            yield enhanced[:hop]
+            held = held[before:]
+            before = hop
+    if held is None or len(held) == before:
+        return
+    begin = max(0, min(before, len(held) - chunk))
+    enhanced = through(held[begin:])[before - begin :]
+    if tail is not None:
+        enhanced[:overlap] = rise * enhanced[:overlap] + (1 - rise) * tail
+    yield enhanced
+
+
+def resampled(blocks: Blocks, rate: int, to: int, channels: int) -> Iterator[NDArray[np.float32]]:
+    """Change the sample rate of a recording that arrives in pieces of (sample, channel)."""
+    if rate == to:
+        yield from blocks
+        return
+    stream = soxr.ResampleStream(rate, to, channels, dtype="float32")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.zeros((0, channels), np.float32), last=True)
+
+
+def exactly(blocks: Blocks, samples: int, channels: int) -> Iterator[NDArray[np.float32]]:
+    """The first `samples` samples of a recording in pieces; zeros where it is shorter."""
+    left = samples
+    for block in blocks:
+        yield block[:left]
+        left -= min(len(block), left)
+    if left:
+        yield np.zeros((left, channels), np.float32)
+
+
+def checkpoint_of_run(root: Path, run: str) -> Path:
+    """The selected checkpoint of a run.
+
+    Args:
+        root: folder of `runs/`.
+        run: training signature, or the beginning of one.
+
+    Raises:
+        FileNotFoundError: no such run, or it has no selected checkpoint yet.
+        ValueError: several runs begin so.
+    """
+    folder = root / "runs"
+    names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
+    found = [name for name in names if run and name.startswith(run)]
+    if not found:
+        known = ", ".join(name[:12] for name in names[:5]) or "none"
+        raise FileNotFoundError(f"no run {run!r} in {folder} (there: {known}{', ...' * (len(names) > 5)})")
+    if len(found) > 1:
+        raise ValueError(f"{run!r} begins {len(found)} runs: {', '.join(name[:16] for name in found[:5])}")
+    path = folder / found[0] / "checkpoints" / "best.pt"
+    if not path.exists():
+        raise FileNotFoundError(f"run {found[0][:12]} has no selected checkpoint yet ({path})")
+    return path
+
+
+def _as_is(waveform: Tensor) -> Tensor:
+    return waveform
+
+
+def _info(source: Path) -> soundfile._SoundFileInfo:
+    try:
+        return soundfile.info(source)
+    except soundfile.LibsndfileError as error:
+        raise ValueError(f"{source} cannot be read as audio: {error.error_string}") from None
+
+
+def _form(info: soundfile._SoundFileInfo, source: Path) -> tuple[str, str, str]:
+    """Format, sample format and suffix of the file to write for a file that was read."""
+    if info.format not in _LOSSLESS:
+        return "WAV", "PCM_16", ".wav"
+    kept = info.subtype in _KEPT_SUBTYPES and soundfile.check_format(info.format, info.subtype)
+    return info.format, info.subtype if kept else "PCM_16", source.suffix
+
+
+def _read(source: Path) -> Iterator[NDArray[np.float32]]:
+    with soundfile.SoundFile(source) as file:
+        for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
+            if not np.isfinite(block).all():
+                raise ValueError(
+                    f"{source} has {int((~np.isfinite(block)).sum())} samples that are not finite"
+                )
+            yield block
+
+
+def _write(target: Path, blocks: Blocks, rate: int, channels: int, kind: str, subtype: str) -> float:
+    """Write a file; the largest magnitude of its samples is returned."""
+    peak = 0.0
+    with soundfile.SoundFile(target, "w", rate, channels, subtype=subtype, format=kind) as file:
+        for block in blocks:
+            file.write(block)
+            peak = max(peak, float(np.abs(block).max(initial=0.0)))
+    return peak
+
+
+@contextmanager
+def _beside(target: Path, label: str) -> Iterator[Path]:
+    temporary = target.with_name(f".{target.name}.{os.getpid()}{label}.tmp")
+    try:
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
