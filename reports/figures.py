@@ -112,13 +112,16 @@ def draw_all(report: AnalysisReport) -> list[Figure]:
             drawn = draw(report)
         if drawn is not None:
             title, alternative, canvas = drawn
+            with _style(name):
+                canvas.draw_without_rendering()
+            canvas.set_layout_engine("none")
             figures.append(Figure(name, title, alternative, canvas))
     return figures
 
 
 def save_all(report: AnalysisReport, folder: Path) -> list[Path]:
     """Write every figure as PNG and PDF into a folder."""
-    return [path for figure in draw_all(report) for path in figure.save(folder)]
+    return [path for figure in report.figures for path in figure.save(folder)]
 
 
 Drawn = tuple[str, str, "Canvas"]

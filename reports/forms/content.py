@@ -17,6 +17,7 @@ from ..cost import Cost, ParetoPoint, costs, parameter_changes, pareto
 
 if TYPE_CHECKING:
     from ..analysis import Analysis
+    from ..figures import Figure
 
 METRIC_LABELS = dict(
     zip(
@@ -168,7 +169,7 @@ class AnalysisReport:
     def sum_line(self) -> str:
         if self.credit_kind != "Shapley value" or self.gap is None or self.not_toggled is None:
             return ""
-        return "The Shapley values and `not toggled` add up to the gap."
+        return "The Shapley values and 'not toggled' add up to the gap."
 
     # ------------------------------------------------------------------------- under what conditions
 
@@ -289,7 +290,7 @@ class AnalysisReport:
             return ""
         parts = [f"{path.removeprefix('model.')} {a} against {b}" for path, a, b in self.untoggled]
         return (
-            "Untoggled differences between all-on and the baseline (all of `not toggled`): "
+            "Untoggled differences between all-on and the baseline (all of 'not toggled'): "
             + "; ".join(parts)
             + ". Add them to the grid to split it."
         )
@@ -358,6 +359,12 @@ class AnalysisReport:
     @cached_property
     def curves(self) -> list[Curve]:
         return curves(self.info)
+
+    @cached_property
+    def figures(self) -> list[Figure]:
+        from ..figures import draw_all
+
+        return draw_all(self)
 
     def pareto(self, against: str = "parameters") -> list[ParetoPoint]:
         return pareto(self.cell_scores, self.costs, against)

@@ -35,7 +35,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     percent = f"{report.percent} interval"
     if report.mains and report.credit_kind != "main effect":
         out.write("## Main effects\n\n")
-        body = [[r.name, r.estimate, r.interval, _p(r.data.get("p_holm"))] for r in report.mains]
+        body = [[r.name, r.estimate, r.interval, p_value(r.data.get("p_holm"))] for r in report.mains]
         out.write(table(["factor", "main effect", percent, "p (Holm)"], body))
     if report.interactions:
         out.write("## Two-way interactions\n\n")
@@ -70,7 +70,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
             out.write(f"## {title}\n\n" + "".join(f"- {_cell(line)}\n" for line in lines) + "\n")
 
 
-def _p(value: object) -> str:
+def p_value(value: object) -> str:
+    """A p-value as a table prints it; empty where there is none."""
     if not isinstance(value, float) or value != value:
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,0 +1,155 @@
+"""The report as one HTML page that opens without a network."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, TextIO
+
+from ..cost import COSTS
+from ..published import CAPTION, PUBLISHED
+from .audio import listening
+from .content import AnalysisReport, human, interval, records, signed, table_head, table_rows
+from .markdown import p_value
+
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'"
+"""What the page may load: nothing from outside itself."""
+
+
+def render(report: AnalysisReport, out: TextIO) -> None:
+    """Write the page: text, inline SVG, spectrograms and audio as data, no address of anything else."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("reports.forms", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    out.write(environment.get_template("page.html.j2").render(content(report)))
+
+
+def content(report: AnalysisReport) -> dict[str, Any]:
+    """What the template prints."""
+    sounds, sounds_note = listening(report)
+    analysis = report.analysis
+    rows = table_rows(report.factors)
+    closing = table_rows([row for row in (report.not_toggled, report.gap) if row is not None])
+    return {
+        "report": report,
+        "policy": POLICY,
+        "head": table_head(report),
+        "rows": rows,
+        "closing": closing,
+        "figures": {figure.name: (figure, figure.svg()) for figure in report.figures},
+        "mains": [[r.name, r.estimate, r.interval, p_value(r.data.get("p_holm"))] for r in report.mains],
+        "interactions": [[r.name, r.estimate, r.interval] for r in report.interactions],
+        "cells": [
+            [
+                report.short(str(c["cell"])),
+                str(c["runs"]),
+                signed(c["mean"]).lstrip("+"),
+                interval(c["low"], c["high"]).replace("+", ""),
+            ]
+            for c in records(analysis.cells)
+        ],
+        "conditions": [table for column in ("snr", "noise", "speaker") if (table := _by(report, column))],
+        "costs": [
+            [report.short(cost.cell), *(human(getattr(cost, key), key) for key in COSTS)]
+            for cost in report.costs
+        ],
+        "cost_head": ["cell", *COSTS.values()],
+        "devices": sorted({device for cost in report.costs for device in cost.devices}),
+        "convergence": [
+            [
+                report.short(c.cell),
+                f"{c.reached} of {c.seeds}",
+                f"{c.steps_to_threshold:,.0f}" if c.steps_to_threshold is not None else "",
+                f"{c.seconds_to_threshold / 60:,.1f}" if c.seconds_to_threshold is not None else "",
+                f"{c.area:.3f}" + (f" ± {c.area_sd:.3f}" if c.area_sd is not None else ""),
+            ]
+            for c in report.convergence
+        ],
+        "threshold": report.convergence[0].threshold if report.convergence else None,
+        "sounds": sounds,
+        "sounds_note": sounds_note,
+        "published": PUBLISHED,
+        "published_caption": CAPTION,
+        "runs": [
+            [
+                report.short(run.cell),
+                str(run.seed),
+                run.state if run.scored or run.state != "done" else "done, not scored",
+                run.training,
+                run.evaluation,
+            ]
+            for run in report.info.runs
+        ],
+        "provenance": _provenance(report.info.plan),
+        "pooled": [
+            [str(r["name"]), str(r["kind"]), signed(r["estimate"]), interval(r["low"], r["high"])]
+            for r in records(analysis.pooled)
+            if r["kind"] in ("gap", "main")
+        ],
+    }
+
+
+def _by(report: AnalysisReport, column: str) -> dict[str, Any] | None:
+    frame = report.by(column)
+    if frame is None:
+        return None
+    mains = list(dict.fromkeys(frame.loc[frame["kind"] == "main", "name"]))
+    has_gap = bool((frame["kind"] == "gap").any())
+    base, baseline = report.analysis.base_cell, report.analysis.baseline
+    reference = [cell for cell in (base, baseline) if cell is not None]
+    head = [
+        {"snr": "SNR (dB)"}.get(column, column),
+        "utterances",
+        *(report.short(cell) for cell in reference),
+        *(["gap"] if has_gap else []),
+        *mains,
+    ]
+    body = []
+    for value, part in frame.groupby(column, sort=True, observed=True):
+        rows = {(r["kind"], r["name"]): r for r in records(part)}
+        line = [f"{value:g}" if isinstance(value, float) else str(value), str(part["utterances"].iloc[0])]
+        line += [
+            f"{rows[('cell', cell)]['estimate']:.3f}" if ("cell", cell) in rows else "" for cell in reference
+        ]
+        wanted = ([("gap", "gap")] if has_gap else []) + [("main", name) for name in mains]
+        line += [_effect(rows.get(key)) for key in wanted]
+        body.append(line)
+    titles = {"snr": "By signal-to-noise ratio", "noise": "By noise", "speaker": "By speaker"}
+    return {"title": titles[column], "head": head, "rows": body}
+
+
+def _effect(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    return f"{signed(row['estimate'])} {interval(row['low'], row['high'])}".strip()
+
+
+def _provenance(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not plan:
+        return []
+    corpus = plan.get("corpus") or {}
+    facts = [
+        ("study", plan.get("name")),
+        ("planned", _date(plan.get("created"))),
+        ("commit", plan.get("git_commit")),
+        ("machine", plan.get("machine")),
+        ("versions", ", ".join(f"{k} {v}" for k, v in (plan.get("versions") or {}).items())),
+        ("corpus digest", corpus.get("digest")),
+        ("test digest", corpus.get("test_digest")),
+        ("corpus notes", "; ".join(corpus.get("notes") or [])),
+        ("started from", (plan.get("start_from") or {}).get("path")),
+        ("plugins", ", ".join(plan.get("plugins") or [])),
+    ]
+    return [(key, str(value)) for key, value in facts if value]
+
+
+def _date(created: Any) -> str:
+    if not isinstance(created, int | float):
+        return str(created or "")
+    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(created))

@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+
+import pytest
+
+from reports.build import NoScoresError, report_of_file, report_of_study, write_folder
+from reports.forms import FORMATS, write
+
+
+@pytest.fixture(scope="module")
+def report(planted_root):
+    return report_of_study(planted_root)
+
+
+def text(report, format):
+    out = io.StringIO()
+    write(report, format, out)
+    return out.getvalue()
+
+
+def test_the_table_says_what_it_must(report):
+    table = text(report, "table")
+    for part in (
+        "DEMO CORPUS",
+        "Gap bsrnn - mbsnet: +0.4",
+        "95 % interval",
+        "Shapley value",
+        "+0.20 to +0.30",
+        "contradicted",
+        "not toggled",
+        "one-in",
+        "one-out",
+        "+1,813,248",
+        "2,139,920 parameters",
+        "60 steps",
+        "27 of 27 runs scored",
+        "norm layer against group",
+        "speak of other trainings",
+        "Audit findings were waived: AB012",
+    ):
+        assert part in re.sub(r"\s+", " ", table), part
+
+
+def test_claims_stand_beside_their_factor(report):
+    rows = {row.name: row for row in report.factors}
+    assert list(rows) == ["bidirectional", "decoder4x", "crossband"]
+    assert rows["crossband"].claimed == "+0.05 to +0.10"
+    assert float(rows["crossband"].estimate) == pytest.approx(0.2, abs=0.05)
+    assert "contradicted" in rows["crossband"].verdict
+    assert rows["bidirectional"].parameters == "+360,448"
+
+
+def test_shapley_values_and_not_toggled_are_the_gap(report):
+    parts = [float(row.data["estimate"]) for row in [*report.factors, report.not_toggled]]
+    assert sum(parts) == pytest.approx(float(report.gap.data["estimate"]), abs=1e-9)
+
+
+def test_json_has_a_versioned_schema_and_effects(report):
+    data = json.loads(text(report, "json"))
+    assert (data["schema"], data["version"]) == ("ablate.report", 1)
+    kinds = {effect["kind"] for effect in data["effects"]}
+    assert {"gap", "main", "shapley", "interaction", "one-out", "one-in", "not-toggled", "simple"} <= kinds
+    assert data["study"]["demo_corpus"] is True
+    assert len(data["study"]["runs"]) == 27
+    assert data["study"]["parameters"]["baseline"] == 2963024
+
+
+def test_csv_has_every_effect(report):
+    rows = list(csv.DictReader(io.StringIO(text(report, "csv"))))
+    assert len(rows) == len(report.analysis.effects)
+    gap = next(row for row in rows if row["kind"] == "gap")
+    assert float(gap["estimate"]) == pytest.approx(float(report.gap.data["estimate"]), abs=1e-12)
+
+
+def test_latex_is_booktabs_and_escaped(report):
+    latex = text(report, "latex")
+    for part in (r"\toprule", r"\midrule", r"\bottomrule", r"95 \% interval", "$+0.05$ to $+0.10$"):
+        assert part in latex
+    assert not re.search(r"(?<!\\)[%_#&](?!.*\\\\)", re.sub(r"^%.*|.*&.*", "", latex, flags=re.MULTILINE))
+    opened = re.findall(r"\\begin\{(\w+)\}", latex)
+    assert sorted(opened) == sorted(re.findall(r"\\end\{(\w+)\}", latex))
+
+
+def test_markdown_tables_are_rectangular(report):
+    widths = []
+    for line in text(report, "md").splitlines():
+        if line.startswith("|"):
+            widths.append(len(re.split(r"(?<!\\)\|", line)))
+        elif widths:
+            assert len(set(widths)) == 1
+            widths = []
+
+
+def test_file_and_directories_give_equal_answers(report, tmp_path):
+    path = tmp_path / "scores.csv"
+    report.scores.to_csv(path, index=False)
+    other = report_of_file(path, report.info.base, "baseline")
+    ours, theirs = report.analysis.effects, other.analysis.effects
+    assert list(ours["name"]) == list(theirs["name"])
+    for column in ("estimate", "se", "df", "low", "high"):
+        assert theirs[column].to_numpy() == pytest.approx(ours[column].to_numpy(), nan_ok=True)
+    for format in FORMATS:
+        assert text(other, format)
+
+
+def test_one_seed_gives_no_interval_and_says_why(tmp_path, make_study):
+    root = make_study(tmp_path, factors=("crossband", "bidirectional"), seeds=1, utterances=6)
+    report = report_of_study(root)
+    table = text(report, "table")
+    assert "One seed: no interval can be given" in table
+    assert all(row.interval == "" for row in [*report.factors, report.gap])
+    assert "[" not in "".join(row.verdict for row in report.factors)
+    for format in FORMATS:
+        assert not re.search(r"\bnan\b", re.sub('base64,[^"]*', "", text(report, format)), re.IGNORECASE)
+
+
+def test_holes_are_named(tmp_path, make_study):
+    gone = "bidirectional=on,crossband=bilstm"
+    root = make_study(
+        tmp_path,
+        factors=("bidirectional", "crossband"),
+        missing=[(gone, 1), (gone, 2), (gone, 3)],
+        diverged=[("bidirectional=off,crossband=bilstm", 2)],
+        utterances=6,
+    )
+    report = report_of_study(root)
+    table = re.sub(r"\s+", " ", text(report, "table"))
+    assert f"{gone}, seed 1: pending" in table
+    assert "bidirectional=off,crossband=bilstm, seed 2: diverged at step 41 (nan)" in table
+    assert "1 of 3 diverged, rate 0.33" in table
+    assert "11 of 15 runs scored" in table
+    assert report.not_toggled is None
+    assert "ot estimable" in table
+    for format in FORMATS:
+        assert text(report, format)
+
+
+def test_no_scores_is_an_error_that_says_where_the_runs_stand(tmp_path, make_study):
+    cells = ("crossband=pointwise", "crossband=bilstm", "baseline")
+    root = make_study(tmp_path, factors=("crossband",), seeds=1, missing=[(c, 1) for c in cells])
+    with pytest.raises(NoScoresError, match="3 pending"):
+        report_of_study(root)
+
+
+def test_another_metric_carries_no_claims(planted_root):
+    report = report_of_study(planted_root, metric="stoi")
+    assert report.metric == "STOI"
+    assert {row.claimed for row in report.factors} == {""}
+    with pytest.raises(ValueError, match="no metric 'loudness'"):
+        report_of_study(planted_root, metric="loudness")
+
+
+def test_hostile_names_do_not_break_out(tmp_path, planted_root):
+    report = report_of_study(planted_root)
+    scores = report.scores.copy()
+    nasty = "<script>alert(1)</script>|&_%"
+    scores["noise"] = nasty
+    scores["cell"] = scores["cell"].astype("object").replace("baseline", nasty)
+    scores.to_parquet(tmp_path / "scores.parquet")
+    other = report_of_file(tmp_path / "scores.parquet", report.info.base, nasty)
+    assert "<script" not in text(other, "html")
+    assert "<script" not in text(other, "md")
+
+
+@pytest.mark.slow
+def test_a_folder_holds_every_form(report, tmp_path):
+    page = write_folder(report, tmp_path / "report")
+    names = {path.name for path in (tmp_path / "report").iterdir()}
+    assert names == {"table.md", "table.tex", "effects.csv", "report.json", "report.html", "figures"}
+    assert page.read_text().startswith("<!DOCTYPE html>")
+    figures = {path.name for path in (tmp_path / "report" / "figures").iterdir()}
+    assert {"waterfall.png", "waterfall.pdf", "forest.png", "curves.pdf", "pareto.png"} <= figures
+
+
+def test_unknown_format(report):
+    with pytest.raises(ValueError, match="unknown format 'word'; choose from table, md"):
+        write(report, "word", io.StringIO())
