@@ -28,7 +28,9 @@ def write_corpus(root: Path) -> Path:
     """Six train files of three speakers and two test files, one train file shorter than a crop."""
     for split, names in (("train", ["a_1", "a_2", "b_1", "b_2", "c_1", "c_2"]), ("test", ["d_1", "d_2"])):
         for number, name in enumerate(names):
-            clean = speech_like(100 * (split == "test") + number, 0.6 if name == "a_2" else 1.4 + 0.1 * (number % 2))
+            clean = speech_like(
+                100 * (split == "test") + number, 0.6 if name == "a_2" else 1.4 + 0.1 * (number % 2)
+            )
             noise = 0.03 * np.random.default_rng(number).standard_normal(len(clean))
             for kind, wave in (("clean", clean), ("noisy", clean + noise)):
                 folder = root / split / kind

@@ -19,7 +19,12 @@ TINY = ModelConfig(channels=16, layers=1, crossband_layers=1, decoder_expansion=
 
 
 def content(step: int = 1) -> dict:
-    return {"kind": "training", "step": step, "weights": {"a": torch.arange(20_000.0)}, "history": [{"x": None}]}
+    return {
+        "kind": "training",
+        "step": step,
+        "weights": {"a": torch.arange(20_000.0)},
+        "history": [{"x": None}],
+    }
 
 
 def weights_file(path: Path) -> Path:
@@ -127,12 +132,14 @@ def test_a_failed_write_leaves_what_was_there(tmp_path, monkeypatch):
 def test_a_full_disk_loses_nothing(tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
-    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True)
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], capture_output=True
+    )
     if mounted.returncode:
         pytest.skip(f"may not mount: {mounted.stderr.decode().strip()}")
     try:
         checkpoint.write_latest(disk, content(1))
-        with pytest.raises(OSError, match="disk full|No space"):
+        with pytest.raises(OSError, match=r"disk full|No space"):
             checkpoint.write_latest(disk, {**content(2), "more": torch.rand(500_000)})
         assert [path.name for path in disk.iterdir()] == [LATEST]
         assert checkpoint.read_latest(disk)[0]["step"] == 1

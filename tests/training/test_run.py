@@ -1,0 +1,396 @@
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from training import checkpoint
+from training.batches import Batches, DataError
+from training.config import Evaluation, EvaluationJob
+from training.corpus import Corpus
+from training.run import classify, execute
+from training.rundir import RunDir, RunLockedError, file_digest
+
+SCORES = ["pesq_wb", "pesq_nb", "stoi", "estoi", "csig", "cbak", "covl", "ssnr", "si_sdr"]
+TIMES = {"time", "seconds_per_step"}
+
+
+@pytest.fixture
+def new_run(tmp_path, make_spec):
+    def make(name: str = "a" * 64, **changes) -> RunDir:
+        run = RunDir(tmp_path / "runs" / name)
+        run.write_spec(make_spec(training_signature=name, **changes))
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def job(tiny_corpus, cache) -> EvaluationJob:
+    digest = Corpus.open(tiny_corpus, cache=cache).test_digest
+    return EvaluationJob(signature="plain", evaluation=Evaluation(), test_digest=digest)
+
+
+@pytest.fixture
+def go(cache, job):
+    def go(run: RunDir, jobs=(), **changes):
+        return execute(run, list(jobs), **{"cache": cache, "threads": 1, **changes})
+
+    return go
+
+
+def lines(run: RunDir) -> list[dict]:
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in run.metrics()]
+
+
+def weights(run: RunDir, name: str = "latest.pt") -> dict[str, torch.Tensor]:
+    return checkpoint.read(run.checkpoints / name)["weights"]
+
+
+def equal(one: dict, other: dict) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+def stop_after(steps: int):
+    """A `should_stop` that says yes after so many steps."""
+    asked = iter(range(10_000))
+    return lambda: next(asked) >= steps
+
+
+def test_a_run_to_its_end(new_run, go, job):
+    run, states = new_run(), []
+    state = go(run, [job], report=states.append)
+    assert (state.state, state.step, state.steps, state.attempts, state.cause) == ("done", 6, 6, 1, None)
+    assert states[0].state == "running"
+    assert states[-1] == state == run.state
+    assert state.finished >= state.started
+
+    assert [line["step"] for line in run.metrics()] == [2, 4, 6]
+    keys = {"step", "time", "train/loss", "train/grad_norm", "train/learning_rate"}
+    assert all(keys | {"val/pesq_wb", "val/stoi", "seconds_per_step"} == set(x) for x in run.metrics())
+
+    summary = run.summary
+    best = max(run.metrics(), key=lambda line: line["val/pesq_wb"])
+    assert summary["selected_step"] == best["step"]
+    assert summary["val_pesq_wb"] == best["val/pesq_wb"] == state.val_pesq_wb
+    assert summary["parameters"] == sum(summary["parameters_by_part"].values()) > 10_000
+    for name in ("seconds_per_step", "peak_memory_bytes", "real_time_factor", "noisy_val_pesq_wb"):
+        assert summary[name] > 0
+    assert (summary["threads"], summary["device"], summary["scan_backend"]) == (1, "cpu", None)
+    assert summary["versions"]["torch"] == torch.__version__
+
+    import pandas as pd
+
+    scores = pd.read_parquet(run.scores_path("plain"))
+    assert list(scores["utterance"]) == ["d_1", "d_2"]
+    assert set(SCORES) | {"noisy_pesq_wb", "noisy_stoi", "seconds", "error"} <= set(scores.columns)
+    assert {path.name for path in run.audio.iterdir()} == {
+        f"d_{number}-{kind}.wav" for number in (1, 2) for kind in ("noisy", "clean", "enhanced")
+    }
+    assert {path.name for path in run.checkpoints.iterdir()} == {"latest.pt", "best.pt"}
+    selected = checkpoint.read(run.checkpoints / "best.pt", "weights")
+    assert (selected["step"], selected["val_pesq_wb"]) == (best["step"], best["val/pesq_wb"])
+    assert not checkpoint.load_model(run.checkpoints / "best.pt").training
+    assert "selected step" in run.log.read_text()
+
+    before = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    assert go(run, [job]) == state
+    after = {path: path.stat().st_mtime_ns for path in run.path.rglob("*")}
+    assert {p for p in after if before.get(p) != after[p]} == set()
+
+    contrast = job.model_copy(update={"signature": "pcs", "evaluation": Evaluation(post_processing="pcs")})
+    state = go(run, [job, contrast])
+    assert state.state == "done"
+    other = pd.read_parquet(run.scores_path("pcs"))
+    assert (other["pesq_wb"] != scores["pesq_wb"]).any()
+    assert run.summary == summary
+    assert lines(run) == [{k: v for k, v in x.items() if k not in TIMES} for x in run.metrics()]
+    assert len(run.metrics()) == 3
+
+
+@pytest.mark.parametrize("model", [{}, {"core": "mamba"}])
+def test_two_runs_of_a_seed_are_equal_bit_for_bit(new_run, go, model):
+    one, other = new_run("a" * 64, model=model), new_run("b" * 64, model=model)
+    go(one), go(other)
+    assert lines(one) == lines(other)
+    assert equal(weights(one), weights(other))
+
+
+def test_equal_in_fresh_processes(new_run, cache):
+    one, other = new_run("a" * 64), new_run("b" * 64)
+    for run in (one, other):
+        subprocess.run([sys.executable, "-c", SCRIPT, str(run.path), str(cache)], check=True)
+    assert lines(one) == lines(other)
+    assert equal(weights(one), weights(other))
+
+
+def test_stopped_and_gone_on_is_as_never_stopped(new_run, go):
+    recipe = {"adversarial_weight": 1.0, "adversarial_start": 0.3, "checkpoint_every": 4}
+    whole, broken = new_run("a" * 64, recipe=recipe), new_run("b" * 64, recipe=recipe)
+    go(whole)
+    state = go(broken, should_stop=stop_after(1))
+    assert (state.state, state.cause, state.step) == ("pending", "interrupted", 1)
+    assert go(broken, should_stop=stop_after(2)).state == "pending"
+    state = go(broken)
+    assert (state.state, state.attempts, state.message) == ("done", 3, None)
+    assert lines(broken) == lines(whole)
+    assert equal(weights(broken), weights(whole))
+    assert equal(weights(broken, "best.pt"), weights(whole, "best.pt"))
+
+
+def test_a_damaged_latest_checkpoint_is_passed_over(new_run, go):
+    whole, broken = new_run("a" * 64), new_run("b" * 64)
+    go(whole)
+    go(broken, should_stop=stop_after(5))
+    with (broken.checkpoints / "latest.pt").open("r+b") as handle:
+        handle.truncate(2000)
+    assert go(broken).state == "done"
+    assert "latest.pt is truncated" in broken.log.read_text()
+    assert "goes on after step 4" in broken.log.read_text()
+    assert lines(broken) == lines(whole)
+    assert equal(weights(broken), weights(whole))
+
+
+def test_a_line_cut_off_by_a_full_disk_does_no_harm(new_run, go):
+    whole, broken = new_run("a" * 64), new_run("b" * 64)
+    go(whole)
+    go(broken, should_stop=stop_after(3))
+    with (broken.path / "metrics.jsonl").open("a") as handle:
+        handle.write('{"step": 4, "ti')
+    go(broken)
+    assert lines(broken) == lines(whole)
+
+
+def test_nan_at_a_step_diverges_there(new_run, go, monkeypatch):
+    run, batch = new_run(), Batches.batch
+
+    def poisoned(self, step):
+        clean, noisy = batch(self, step)
+        return (clean, noisy * np.nan) if step == 4 else (clean, noisy)
+
+    monkeypatch.setattr(Batches, "batch", poisoned)
+    state = go(run)
+    assert state.state == "diverged"
+    assert state.message == "diverged at step 5 of 6: the loss is nan"
+    evidence = json.loads((run.path / "diverged" / "evidence.json").read_text())
+    assert evidence["step"] == 5
+    assert len(evidence["items"]) == 2
+    with np.load(run.path / "diverged" / "batch.npz") as kept:
+        assert np.isnan(kept["noisy"]).all()
+        assert kept["clean"].shape == (2, 11_200)
+    assert checkpoint.read(run.checkpoints / "latest.pt", "training")["step"] == 4
+    assert [line["step"] for line in run.metrics()] == [2, 4]
+    assert all(line["val/pesq_wb"] > 1 for line in run.metrics())
+    assert go(run) == state
+
+
+def test_ties_go_to_the_earlier_checkpoint(new_run, go, monkeypatch):
+    from training import evaluate
+
+    monkeypatch.setattr(evaluate.Validation, "collect", lambda _: {"val/pesq_wb": 2.0, "val/stoi": 0.5})
+    run = new_run()
+    go(run)
+    assert checkpoint.read(run.checkpoints / "best.pt")["step"] == 2
+
+
+def test_no_measurable_validation_selects_nothing(new_run, go, monkeypatch, job):
+    from training import evaluate
+
+    missing = {"val/pesq_wb": float("nan"), "val/stoi": 0.5}
+    monkeypatch.setattr(evaluate.Validation, "collect", lambda _: dict(missing))
+    run = new_run()
+    assert go(run, [job]).state == "done"
+    assert [line["val/pesq_wb"] for line in run.metrics()] == [None] * 3
+    assert run.summary["selected_step"] == 6
+    assert run.summary["val_pesq_wb"] is None
+
+
+def test_last_step_is_validated_and_checkpoints_are_kept(new_run, go):
+    run = new_run(recipe={"steps": 5, "validate_every": 3, "keep_every": 2})
+    go(run)
+    assert [line["step"] for line in run.metrics()] == [3, 5]
+    kept = {path.name for path in run.checkpoints.iterdir()} - {"latest.pt", "best.pt"}
+    assert kept == {"step-000002.pt", "step-000004.pt"}
+
+
+def test_starts_from_weights(new_run, go):
+    first = new_run("a" * 64)
+    go(first)
+    path = first.checkpoints / "best.pt"
+    start = {"path": str(path), "digest": file_digest(path)}
+    frozen = {"learning_rate": 1e-12, "steps": 1, "validate_every": 1}
+    second = new_run("b" * 64, recipe=frozen, start_from=start)
+    assert go(second).state == "done"
+    wanted, found = weights(first, "best.pt"), weights(second)
+    assert all(torch.allclose(wanted[name], found[name], atol=1e-9) for name in wanted)
+    changed = new_run("c" * 64, start_from={**start, "digest": "0" * 64})
+    state = go(changed)
+    assert (state.state, state.cause) == ("failed", "configuration")
+    assert "not the checkpoint" in state.message
+
+
+def test_failures_have_causes(new_run, go, tmp_path, monkeypatch):
+    state = go(new_run("a" * 64, corpus={"path": str(tmp_path / "none"), "digest": "", "name": "none"}))
+    assert (state.state, state.cause) == ("failed", "data")
+    assert "none" in state.message
+    corpus = {**new_run("b" * 64).spec["corpus"], "digest": "f" * 64}
+    state = go(new_run("b" * 64, corpus=corpus))
+    assert state.cause == "data"
+    assert "has changed" in state.message
+    state = go(new_run("c" * 64, plugins=[str(tmp_path / "part.py")]))
+    assert state.cause == "configuration"
+    assert "part.py" in state.message
+
+    from training.trainer import Trainer
+
+    def exhausted(_):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
+
+    run = new_run("d" * 64)
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "train_step", exhausted)
+        assert go(run).cause == "out-of-memory"
+        assert "Traceback" in run.log.read_text()
+    assert go(run, accumulation=2).state == "done"
+
+
+@pytest.mark.parametrize(
+    ("error", "cause"),
+    [
+        (MemoryError(), "out-of-memory"),
+        (RuntimeError("CUDA out of memory. Tried to allocate 2 GiB"), "out-of-memory"),
+        (torch.OutOfMemoryError("CUDA"), "out-of-memory"),
+        (OSError(12, "Cannot allocate memory"), "out-of-memory"),
+        (DataError("empty"), "data"),
+        (ValueError("out of memory of the author"), "configuration"),
+        (OSError(28, "No space left on device"), "error"),
+    ],
+)
+def test_causes(error, cause):
+    assert classify(error, "configuration") == cause
+
+
+def test_plugin_networks_are_trained(new_run, go, tmp_path):
+    plugin = tmp_path / "my_part.py"
+    plugin.write_text(
+        "from torch import nn\n"
+        "from models.config import CORES\n"
+        "class Damped(nn.Module):\n"
+        "    def __init__(self, config):\n"
+        "        super().__init__()\n"
+        "        self.fc = nn.Linear(config.channels, config.channels)\n"
+        "    def forward(self, x):\n"
+        "        return x + 0.1 * self.fc(x)\n"
+        "CORES.register('damped-by-test', Damped)\n"
+    )
+    run = new_run(plugins=[str(plugin)])
+    spec = run.spec
+    spec["model"]["core"] = "damped-by-test"
+    run.write_spec(spec)
+    assert go(run).state == "done"
+
+
+def test_a_locked_run_is_left_alone(new_run, go):
+    run = new_run()
+    with run.lock(), pytest.raises(RunLockedError):
+        go(run)
+    assert run.state.attempts == 0
+
+
+def test_other_test_data(new_run, go, tmp_path, job, cache, tiny_corpus):
+    other = tmp_path / "other"
+    (other / "clean").mkdir(parents=True)
+    (other / "noisy").mkdir()
+    for kind in ("clean", "noisy"):
+        (other / kind / "x.wav").write_bytes((tiny_corpus / "train" / kind / "b_1.wav").read_bytes())
+    digest = Corpus.open(tiny_corpus, cache=cache, test_data=other).test_digest
+    elsewhere = job.model_copy(update={"signature": "x", "test_path": str(other), "test_digest": digest})
+    run = new_run(recipe={"steps": 1, "validate_every": 1})
+    assert go(run, [elsewhere]).state == "done"
+
+    import pandas as pd
+
+    assert list(pd.read_parquet(run.scores_path("x"))["utterance"]) == ["x"]
+    state = go(run, [elsewhere.model_copy(update={"signature": "y", "test_digest": "0" * 64})])
+    assert (state.state, state.cause) == ("failed", "data")
+    assert go(run, [job]).state == "done"
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from training.run import execute
+from training.rundir import RunDir
+state = execute(RunDir(sys.argv[1]), [], cache=Path(sys.argv[2]), threads=1)
+sys.exit(state.state != "done")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", [{}, {"adversarial_weight": 1.0, "adversarial_start": 0.3}])
+def test_killed_at_any_moment_is_as_never_killed(new_run, go, cache, recipe):
+    recipe = {"steps": 40, "validate_every": 7, "checkpoint_every": 3, "keep_every": 10, **recipe}
+    whole, killed = new_run("a" * 64, recipe=recipe), new_run("b" * 64, recipe=recipe)
+    go(whole)
+    command = [sys.executable, "-c", SCRIPT, str(killed.path), str(cache)]
+    chance, kills = random.Random(int.from_bytes(os.urandom(4))), 0
+    while True:
+        process = subprocess.Popen(command)
+        latest = killed.checkpoints / "latest.pt"
+        before = latest.stat().st_mtime_ns if latest.exists() else 0
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline:
+            if latest.exists() and latest.stat().st_mtime_ns != before:
+                break
+            time.sleep(0.005)
+        if kills < 5:
+            time.sleep(chance.uniform(0, 0.5))
+            process.send_signal(signal.SIGKILL)
+        if process.wait(timeout=300) == 0:
+            break
+        kills += 1
+        assert kills < 20
+    assert kills >= 1
+    assert killed.state.state == "done"
+    assert lines(killed) == lines(whole)
+    assert equal(weights(killed), weights(whole))
+    assert equal(weights(killed, "best.pt"), weights(whole, "best.pt"))
+    assert equal(weights(killed, "step-000020.pt"), weights(whole, "step-000020.pt"))
+
+
+@pytest.mark.slow
+def test_a_full_disk_fails_the_run_and_it_goes_on_afterwards(new_run, go, tmp_path):
+    whole, disk = new_run("a" * 64), tmp_path / "disk"
+    go(whole)
+    disk.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(disk)]).returncode:
+        pytest.skip("may not mount")
+    try:
+        run = RunDir(disk / whole.signature)
+        run.write_spec(whole.spec)
+        assert go(run, should_stop=stop_after(2)).step == 2
+        filler = disk / "filler"
+        with filler.open("wb") as handle:
+            free = os.statvfs(disk)
+            handle.write(b"\0" * (free.f_bavail * free.f_frsize - 100_000))
+        state = go(run)
+        assert (state.state, state.cause) == ("failed", "error")
+        assert checkpoint.read(run.checkpoints / "latest.pt", "training")["step"] == 2
+        filler.unlink()
+        assert go(run).state == "done"
+        assert lines(run) == lines(whole)
+        assert equal(weights(run), weights(whole))
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_importing_needs_no_torch():
+    code = "import sys, training.run, training.rundir; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -1,0 +1,241 @@
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+import torch
+
+from models import build_model
+from models.config import ModelConfig
+from training import seeds
+from training.batches import Batches
+from training.config import RESULTS_VERSION, Recipe
+from training.trainer import DivergedError, Trainer, learning_rate_factor
+
+TINY = {"channels": 16, "layers": 1, "crossband_layers": 1, "decoder_expansion": 1}
+CPU = torch.device("cpu")
+JUDGED = {"adversarial_weight": 1.0, "adversarial_start": 0.0}
+
+
+@dataclass
+class Pair:
+    name: str
+    clean: np.ndarray
+    noisy: np.ndarray
+
+
+def pairs(count: int = 6, samples: int = 4000) -> list[Pair]:
+    random = np.random.default_rng(5)
+    tones = np.sin(np.arange(samples) * random.uniform(0.05, 0.5, (count, 1))) * 0.1
+    noisy = tones + 0.05 * random.standard_normal((count, samples))
+    return [Pair(f"u{i}", tones[i].astype(np.float32), noisy[i].astype(np.float32)) for i in range(count)]
+
+
+@dataclass
+class Scorer:
+    """Stands for PESQ: a value by how loud the judged wave is; None for the clips listed."""
+
+    failing: tuple[int, ...] = ()
+    calls: list[int] = field(default_factory=list)
+
+    def __call__(self, waves):
+        self.calls.append(len(waves))
+        values = [2 + float(np.tanh(np.abs(judged).mean())) for _, judged in waves]
+        return lambda: [None if i in self.failing else value for i, value in enumerate(values)]
+
+
+def make(recipe=None, model=None, *, scorer=None, seed=1, data=None, accumulation=None) -> Trainer:
+    course = Recipe(**{"steps": 6, "batch_size": 3, "crop_seconds": 0.2, **(recipe or {})})
+    torch.manual_seed(seeds.torch_seed(seed, "init"))
+    network = build_model(ModelConfig(**{**TINY, **(model or {})}))
+    batches = Batches(
+        data or pairs(), batch_size=course.batch_size, crop=round(course.crop_seconds * 16_000), seed=seed
+    )
+    return Trainer(
+        network, course, batches, seed=seed, device=CPU, scorer=scorer or Scorer(), accumulation=accumulation
+    )
+
+
+def losses(trainer: Trainer, count: int) -> list[float]:
+    return [trainer.train_step().loss for _ in range(count)]
+
+
+def same_weights(one: Trainer, other: Trainer) -> bool:
+    pairs_of = zip(one.model.state_dict().values(), other.model.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs_of)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "wanted"),
+    [
+        (Recipe(schedule="constant"), [1, 1, 1]),
+        (Recipe(schedule="step", decay=0.5, decay_every=0.25), [1, 0.5**2, 0.5**3]),
+        (Recipe(schedule="exponential", decay=0.5, decay_every=0.25), [1, 0.5**2, 0.5**3.96]),
+        (Recipe(schedule="cosine"), [1, 0.5, 0.5 * (1 + math.cos(math.pi * 0.99))]),
+    ],
+)
+def test_schedules_go_by_parts_of_the_training(recipe, wanted):
+    for steps in (100, 1000):
+        found = [learning_rate_factor(recipe, int(steps * part), steps) for part in (0, 0.5, 0.99)]
+        assert found == pytest.approx(wanted)
+
+
+def test_reference_decays_every_tenth_epoch_of_120():
+    recipe = Recipe()
+    factors = [learning_rate_factor(recipe, epoch, 120) for epoch in range(120)]
+    assert factors == pytest.approx([0.98 ** (epoch // 10) for epoch in range(120)])
+
+
+def test_one_batch_can_be_overfitted():
+    trainer = make(
+        {"steps": 40, "crop_seconds": 0.1, "schedule": "constant", "learning_rate": 1e-2}, data=pairs(3)
+    )
+    trainer.batches.items = lambda step: [(0, 0.0), (1, 0.0), (2, 0.0)]
+    found = losses(trainer, 40)
+    assert found[-1] < 0.5 * found[0]
+
+
+def test_same_seed_same_losses_other_seed_others():
+    first = losses(make(JUDGED), 3)
+    assert first == losses(make(JUDGED), 3)
+    assert first != losses(make(JUDGED, seed=2), 3)
+
+
+@pytest.mark.parametrize("model", [{}, {"core": "mamba", "crossband": "bimamba"}])
+def test_accumulation_is_the_same_step_up_to_rounding(model):
+    recipe = {"batch_size": 4, "steps": 3, **JUDGED}
+    whole, cut = make(recipe, model), make(recipe, model, accumulation=2)
+    assert cut.micro_batches == 2
+    for _ in range(3):
+        one, other = whole.train_step(), cut.train_step()
+        assert one.loss == pytest.approx(other.loss, rel=1e-4)
+        assert one.grad_norm == pytest.approx(other.grad_norm, rel=1e-3)
+        assert one.discriminator_loss == pytest.approx(other.discriminator_loss, rel=1e-3)
+
+
+def test_more_micro_batches_than_items_are_as_many_as_items():
+    assert make({"batch_size": 3}, accumulation=8).micro_batches == 3
+
+
+def test_state_makes_it_go_on_bit_for_bit():
+    unbroken = make({**JUDGED, "schedule": "cosine", "optimizer": "adamw", "weight_decay": 0.01})
+    whole = losses(unbroken, 5)
+    half = make({**JUDGED, "schedule": "cosine", "optimizer": "adamw", "weight_decay": 0.01})
+    assert losses(half, 2) == whole[:2]
+    torch.manual_seed(99)
+    resumed = make({**JUDGED, "schedule": "cosine", "optimizer": "adamw", "weight_decay": 0.01}, seed=1)
+    resumed.model.load_state_dict(build_model(ModelConfig(**TINY)).state_dict())
+    resumed.restore(half.state())
+    assert resumed.step == 2
+    assert losses(resumed, 3) == whole[2:]
+    assert same_weights(unbroken, resumed)
+
+
+def test_discriminator_starts_when_told_and_its_term_later():
+    scorer = Scorer()
+    recipe = {"adversarial_weight": 1.0, "discriminator_start": 0.5, "adversarial_start": 0.67}
+    trainer, plain = make(recipe, scorer=scorer), make()
+    steps = [trainer.train_step() for _ in range(6)]
+    assert [step.discriminator_loss is None for step in steps] == [True] * 3 + [False] * 3
+    assert scorer.calls == [6, 6, 6]
+    without = [plain.train_step().loss for _ in range(6)]
+    assert [s.loss for s in steps[:5]] == without[:5]
+    assert steps[5].loss > without[5]
+
+
+def test_discriminator_is_not_trained_by_the_networks_loss():
+    trainer = make({**JUDGED, "discriminator_start": 1.0})
+    before = {name: value.clone() for name, value in trainer.discriminator.state_dict().items()}
+    trainer.train_step()
+    assert all(torch.equal(before[name], value) for name, value in trainer.discriminator.state_dict().items())
+    assert all(parameter.requires_grad for parameter in trainer.discriminator.parameters())
+
+
+def test_no_discriminator_no_pesq():
+    scorer = Scorer()
+    trainer = make(scorer=scorer)
+    trainer.train_step()
+    assert trainer.discriminator is None
+    assert scorer.calls == []
+
+
+def test_a_clip_without_pesq_is_dropped_alone_and_counted():
+    trainer = make(JUDGED, scorer=Scorer(failing=(0, 4)))
+    step = trainer.train_step()
+    assert step.dropped_clips == 2
+    assert math.isfinite(step.discriminator_loss)
+
+
+def test_gradient_is_clipped_and_its_norm_before_that_told():
+    trainer = make({"clip": 1e-3})
+    step = trainer.train_step()
+    assert step.grad_norm > 1e-3
+    squares = sum((p.grad**2).sum() for p in trainer.model.parameters() if p.grad is not None)
+    assert squares.sqrt().item() == pytest.approx(1e-3, rel=1e-3)
+
+
+def test_bf16_trains_float32_weights():
+    trainer = make({"precision": "bf16"})
+    seen = []
+    trainer.model.register_forward_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+    found = losses(trainer, 3)
+    assert seen == [True] * 3
+    assert found == pytest.approx(losses(make(), 3), rel=0.05)
+    assert found != losses(make(), 3)
+    assert {parameter.dtype for parameter in trainer.model.parameters()} == {torch.float32}
+
+
+def test_nan_in_a_batch_stops_at_that_step_with_the_weights_before_it():
+    data = pairs()
+    trainer, healthy = make(data=data), make(data=pairs())
+    losses(trainer, 2), losses(healthy, 2)
+    index, _ = trainer.batches.items(2)[0]
+    data[index].noisy[:] = np.nan
+    with pytest.raises(DivergedError, match="diverged at step 3 of 6: the loss is nan") as caught:
+        trainer.train_step()
+    assert same_weights(trainer, healthy)
+    assert trainer.step == 2
+    evidence = caught.value.evidence
+    assert evidence["step"] == 3
+    assert np.isnan(evidence["noisy"]).any()
+    assert evidence["items"][0][0] == data[index].name
+    assert set(evidence["gradient_norms"]) <= {name for name, _ in trainer.model.named_parameters()}
+
+
+def test_infinite_gradient_stops_before_the_step_and_names_the_parameter():
+    trainer, healthy = make(), make()
+    name, parameter = next(iter(trainer.model.named_parameters()))
+    parameter.register_hook(lambda gradient: gradient * math.inf)
+    with pytest.raises(DivergedError, match="norm of the gradient") as caught:
+        trainer.train_step()
+    norms = caught.value.evidence["gradient_norms"]
+    assert not math.isfinite(norms.pop(name))
+    assert all(math.isfinite(norm) for norm in norms.values())
+    assert same_weights(trainer, healthy)
+
+
+def test_infinite_weight_stops():
+    trainer = make({"learning_rate": 1e37})
+    with pytest.raises(DivergedError, match=r"a weight is no longer finite|the loss is"):
+        losses(trainer, 3)
+
+
+def test_unresolved_recipes_are_refused():
+    with pytest.raises(ValueError, match="120"):
+        make({"steps": None, "epochs": 120})
+
+
+GOLDEN = {
+    "lstm": [0.4144579768, 0.3963347077, 0.3732780218, 0.3980031312, 0.4687489271],
+    "mamba": [0.4234344363, 0.4047735333, 0.3843383193, 0.3861069679, 0.4227482677],
+}
+
+
+@pytest.mark.parametrize("core", GOLDEN)
+def test_results_are_those_of_this_results_version(core):
+    model = {"core": core, "crossband": "bimamba" if core == "mamba" else "bilstm"}
+    found = losses(make({**JUDGED, "adversarial_start": 0.5, "learning_rate": 5e-3}, model), 5)
+    assert found == pytest.approx(GOLDEN[core], rel=1e-4), (
+        f"the first losses are {found}; they were {GOLDEN[core]} when RESULTS_VERSION became "
+        f"{RESULTS_VERSION}. If results are meant to change raise it in training/config.py and record these."
+    )
