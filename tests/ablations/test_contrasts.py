@@ -13,7 +13,8 @@ SIZE = st.floats(-5, 5, allow_nan=False)
 
 def factorial(levels, baseline="ref"):
     cells = {
-        "/".join(at): dict(zip(levels, at, strict=True)) for at in product(*(list(v) for v in levels.values()))
+        "/".join(at): dict(zip(levels, at, strict=True))
+        for at in product(*(list(v) for v in levels.values()))
     }
     return {**cells, baseline: {}} if baseline else cells
 
@@ -43,7 +44,9 @@ def test_shapley_and_not_toggled_sum_to_the_gap(grid):
     cells = factorial(levels)
     found = values(build(cells, levels, baseline="ref"), list(cells), means)
     shapley = sum(v for (kind, _, _), v in found.items() if kind == "shapley")
-    assert shapley + found["not-toggled", "not toggled", ""] == pytest.approx(found["gap", "gap", ""], abs=1e-9)
+    assert shapley + found["not-toggled", "not toggled", ""] == pytest.approx(
+        found["gap", "gap", ""], abs=1e-9
+    )
 
 
 @given(grids())
@@ -144,7 +147,7 @@ def test_a_combination_nobody_planned_is_named_by_its_levels():
 
 def test_half_fraction_gives_main_effects_with_their_aliases():
     names = ("a", "b", "c")
-    levels = {name: ("off", "on") for name in names}
+    levels = dict.fromkeys(names, ("off", "on"))
     rows = fraction(3, [2, 2, 2])
     cells = {str(r): {n: levels[n][v] for n, v in zip(names, r, strict=True)} for r in rows}
     found = build(cells, levels)
@@ -160,7 +163,7 @@ def test_half_fraction_gives_main_effects_with_their_aliases():
 
 def test_resolution_five_keeps_two_way_interactions_apart():
     names = tuple("abcde")
-    levels = {name: ("off", "on") for name in names}
+    levels = dict.fromkeys(names, ("off", "on"))
     rows = [(*r, int(np.prod(np.array(r) * 2 - 1) > 0)) for r in product((0, 1), repeat=4)]
     cells = {str(r): {n: levels[n][v] for n, v in zip(names, r, strict=True)} for r in rows}
     found = build(cells, levels)
@@ -177,7 +180,7 @@ def test_resolution_five_keeps_two_way_interactions_apart():
 @pytest.mark.parametrize("design", ["one-in", "one-out"])
 def test_one_factor_at_a_time(design):
     names = ("a", "b", "c")
-    levels = {name: ("off", "on") for name in names}
+    levels = dict.fromkeys(names, ("off", "on"))
     start, other = ("off", "on") if design == "one-in" else ("on", "off")
     at = [dict.fromkeys(names, start), *({**dict.fromkeys(names, start), n: other} for n in names)]
     if design == "one-out":

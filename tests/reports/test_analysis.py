@@ -1,0 +1,398 @@
+import json
+import subprocess
+import sys
+import time
+from itertools import product
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from reports.analysis import EFFECT_COLUMNS, analyze, decide
+from reports.engine import estimate, holm
+
+BASE = "a=off,b=off"
+ON_BOTH = {"a": 0.25, "b": 0.1}
+
+
+def make(seeds=3, utterances=12, noise=0.03, seed=0, factors=("a", "b"), metric="pesq_wb"):
+    """Scores of a two-level grid and its baseline `ref`."""
+    rng = np.random.default_rng(seed)
+    by_utterance = rng.normal(0, 0.2, utterances)
+    parts = []
+    for at in [*product(("off", "on"), repeat=len(factors)), None]:
+        levels = dict(zip(factors, at, strict=True)) if at else dict.fromkeys(factors)
+        name = "+".join(f for f, v in levels.items() if v == "on") or ("base" if at else "ref")
+        mean = 3.0 if at is None else 2.6 + sum(ON_BOTH.get(f, 0) for f, v in levels.items() if v == "on")
+        for s in range(1, seeds + 1):
+            scores = mean + by_utterance + rng.normal(0, noise) + rng.normal(0, noise, utterances)
+            parts.append(
+                pd.DataFrame(
+                    {
+                        "cell": name,
+                        **levels,
+                        "seed": s,
+                        "utterance": [f"u{i}" for i in range(utterances)],
+                        metric: scores,
+                        "speaker": [f"p{i % 2}" for i in range(utterances)],
+                        "snr": [(i % 4) * 5.0 for i in range(utterances)],
+                        "noise": "cafe",
+                    }
+                )
+            )
+    return pd.concat(parts, ignore_index=True)
+
+
+def row(analysis, kind, name, at=""):
+    table = analysis.effects
+    found = table[(table["kind"] == kind) & (table["name"] == name) & (table["at"] == at)]
+    assert len(found) == 1
+    return found.iloc[0]
+
+
+def cell_means(frame, cell):
+    return frame[frame["cell"] == cell].groupby("seed")["pesq_wb"].mean().to_numpy()
+
+
+def test_signs_columns_and_exact_sum():
+    frame = make(noise=0.001)
+    found = analyze(frame, base=BASE, baseline="ref")
+    assert tuple(found.effects.columns[:10]) == EFFECT_COLUMNS
+    assert row(found, "gap", "gap").estimate == pytest.approx(0.4, abs=0.01)
+    assert row(found, "main", "a").estimate == pytest.approx(0.25, abs=0.01)
+    assert row(found, "not-toggled", "not toggled").estimate == pytest.approx(0.05, abs=0.01)
+    total = found.kind("shapley")["estimate"].sum() + found.kind("not-toggled")["estimate"].sum()
+    assert total == pytest.approx(row(found, "gap", "gap").estimate, abs=1e-9)
+    assert set(found.effects["kind"]) == {
+        "gap", "main", "shapley", "not-toggled", "interaction", "one-out", "one-in", "simple"
+    }  # fmt: skip
+
+
+def test_one_utterance_gap_is_welchs_t_test():
+    frame = make(seeds=5, utterances=1)
+    frame = frame[~((frame["cell"] == "ref") & (frame["seed"] == 2))]
+    expected = stats.ttest_ind(cell_means(frame, "ref"), cell_means(frame, "base"), equal_var=False)
+    interval = expected.confidence_interval(0.95)
+    gap = row(analyze(frame, base=BASE, baseline="ref"), "gap", "gap")
+    assert gap.p == pytest.approx(expected.pvalue)
+    assert gap.df == pytest.approx(expected.df)
+    assert (gap.low, gap.high) == pytest.approx((interval.low, interval.high))
+
+
+def test_evaluation_only_factor_is_a_paired_difference_on_the_same_checkpoints():
+    frame = make(seeds=4, utterances=1)
+    frame["training"] = frame["a"].fillna("ref").astype(str) + "-" + frame["seed"].astype(str)
+    found = analyze(frame, base=BASE, baseline="ref")
+    simple = row(found, "simple", "b", "a=on")
+    expected = stats.ttest_rel(cell_means(frame, "a+b"), cell_means(frame, "a"))
+    assert simple.p == pytest.approx(expected.pvalue)
+    assert simple.df == pytest.approx(3)
+    assert any("same checkpoints" in note for note in found.notes)
+    apart = analyze(frame.drop(columns="training"), base=BASE, baseline="ref")
+    a = row(found, "main", "a")
+    halves = [(cell_means(frame, x) + cell_means(frame, y)) / 2 for x, y in (("a", "a+b"), ("base", "b"))]
+    assert a.p == pytest.approx(stats.ttest_ind(*halves, equal_var=False).pvalue)
+    assert a.estimate == pytest.approx(row(apart, "main", "a").estimate)
+    assert a.se != pytest.approx(row(apart, "main", "a").se)
+
+
+def test_two_cells_of_one_training_and_equal_scores_differ_by_exactly_nothing():
+    frame = make(factors=("a",))
+    off = frame[frame["a"] == "off"].sort_values(["seed", "utterance"])["pesq_wb"].to_numpy()
+    order = frame[frame["a"] == "on"].sort_values(["seed", "utterance"]).index
+    frame.loc[order, "pesq_wb"] = off
+    frame["training"] = frame["a"].map({"off": "same", "on": "same"})
+    main = row(analyze(frame, base="a=off", baseline="ref"), "main", "a")
+    assert (main.estimate, main.se, main.low, main.high, main.p) == (0, 0, 0, 0, 1)
+
+
+def test_standard_error_is_the_stated_sum_of_variances():
+    rng = np.random.default_rng(1)
+    scores = rng.normal(size=(3, 4, 9)) + rng.normal(size=(3, 1, 9)) + rng.normal(size=(3, 4, 1))
+    weights = np.array([0.5, 0.5, -1.0])
+    found = estimate(scores, weights[None], [[0], [1], [2]])
+    seed_part = residual = residual_spread = seed_spread = 0.0
+    for c, w in enumerate(weights):
+        part = w**2 * scores[c].mean(1).var(ddof=1) / 4
+        seed_part, seed_spread = seed_part + part, seed_spread + part**2 / 3
+        rest = scores[c] - scores[c].mean(0) - scores[c].mean(1)[:, None] + scores[c].mean()
+        square = w**2 * (rest**2).sum() / (3 * 8) / 4
+        residual, residual_spread = residual + square, residual_spread + (square / 9) ** 2 / 24
+    across = np.tensordot(weights, scores.mean(1), 1).var(ddof=1)
+    variance = seed_part + (across - residual) / 9
+    assert across > residual
+    assert found.se[0] == pytest.approx(np.sqrt(variance))
+    df = variance**2 / (seed_spread + (across / 9) ** 2 / 8 + residual_spread)
+    assert found.df[0] == pytest.approx(df)
+
+
+def test_shared_trainings_with_a_missing_evaluation_keep_every_cell_mean():
+    frame = make(seeds=5, utterances=6)
+    frame["training"] = frame["a"].fillna("ref").astype(str)
+    gone = (frame["cell"] == "a+b") & (frame["seed"] == 5)
+    found = analyze(frame[~gone], base=BASE, baseline="ref")
+    kept = frame[~gone].groupby("cell")["pesq_wb"].mean()
+    assert row(found, "simple", "b", "a=on").estimate == pytest.approx(kept["a+b"] - kept["a"])
+    assert row(found, "simple", "b", "a=on").se > 0
+    total = found.kind("shapley")["estimate"].sum() + found.kind("not-toggled")["estimate"].sum()
+    assert total == pytest.approx(row(found, "gap", "gap").estimate, abs=1e-9)
+
+
+def test_one_seed_gives_no_interval_and_says_why():
+    frame = make()
+    found = analyze(frame[(frame["cell"] != "base") | (frame["seed"] == 1)], base=BASE, baseline="ref")
+    gap = row(found, "gap", "gap")
+    assert np.isfinite(gap.estimate)
+    assert np.isnan([gap.se, gap.df, gap.low, gap.high, gap.p]).all()
+    assert gap.verdict == "undecided"
+    assert "one seed in base" in gap.note
+    assert np.isfinite(row(found, "simple", "a", "b=on").se)
+    assert any(note.startswith("One seed in base") for note in found.notes)
+
+
+def test_missing_cell_is_named_and_not_imputed():
+    frame = make()
+    found = analyze(frame[frame["cell"] != "a"], base=BASE, baseline="ref")
+    assert not {"shapley", "main", "interaction"} & set(found.effects["kind"])
+    assert {(n.kind, n.name, n.missing) for n in found.not_estimable} >= {
+        ("main", "a", ("a=on,b=off",)),
+        ("shapley", "b", ("a=on,b=off",)),
+    }
+    assert row(found, "gap", "gap").estimate == pytest.approx(0.4, abs=0.1)
+
+
+def test_diverged_runs_are_counted_and_left_out():
+    frame = make(seeds=4)
+    frame["status"] = "done"
+    gone = (frame["cell"] == "a") & (frame["seed"] <= 1)
+    frame.loc[gone, "status"] = "diverged"
+    frame.loc[gone, "pesq_wb"] = np.nan
+    found = analyze(frame, base=BASE, baseline="ref")
+    rate = found.divergence.set_index("cell").loc["a"]
+    assert (rate["runs"], rate["diverged"], rate["rate"]) == (4, 1, 0.25)
+    low, high = stats.binomtest(1, 4).proportion_ci(0.95, method="exact")
+    assert (rate["low"], rate["high"]) == pytest.approx((low, high))
+    assert found.cells.set_index("cell").loc["a", "runs"] == 3
+    assert any("given convergence" in note for note in found.notes)
+    one_row_each = pd.concat([frame[~gone], frame[gone].head(1).assign(utterance=None)])
+    pd.testing.assert_frame_equal(analyze(one_row_each, base=BASE, baseline="ref").effects, found.effects)
+
+
+def test_a_cell_whose_runs_all_diverged_is_missing():
+    frame = make()
+    frame["status"] = np.where(frame["cell"] == "b", "diverged", "done")
+    found = analyze(frame, base=BASE, baseline="ref")
+    assert ("main", "b", ("b",), "") in found.not_estimable
+    assert found.divergence.set_index("cell").loc["b", "rate"] == 1
+
+
+def test_utterances_that_a_run_lacks_are_left_out_and_named():
+    frame = make()
+    frame.loc[(frame["cell"] == "b") & (frame["seed"] == 2) & (frame["utterance"] == "u3"), "pesq_wb"] = (
+        np.nan
+    )
+    found = analyze(frame, base=BASE, baseline="ref")
+    pd.testing.assert_frame_equal(
+        found.effects, analyze(frame[frame["utterance"] != "u3"], base=BASE, baseline="ref").effects
+    )
+    note = next(note for note in found.notes if "left out" in note)
+    assert "1 of 12" in note
+    assert "b seed 2" in note
+    assert "u3" in note
+
+
+def test_order_of_rows_kinds_of_columns_and_ways_to_name_the_base_do_not_matter(tmp_path):
+    frame = make()
+    expected = analyze(frame, base=BASE, baseline="ref").effects
+    shuffled = frame.sample(frac=1, random_state=3)
+    pd.testing.assert_frame_equal(analyze(shuffled, base=BASE, baseline="ref").effects, expected)
+    for base in ({"a": "off", "b": "off"}, "base", None):
+        pd.testing.assert_frame_equal(analyze(frame, base=base, baseline="ref").effects, expected)
+    typed = frame.astype({"cell": "category", "a": "category", "b": "category", "utterance": "category"})
+    pd.testing.assert_frame_equal(analyze(typed, base=BASE, baseline="ref").effects, expected)
+    path = tmp_path / "scores.csv"
+    frame.to_csv(path, index=False)
+    pd.testing.assert_frame_equal(analyze(pd.read_csv(path), base=BASE, baseline="ref").effects, expected)
+    empty = frame.fillna({"a": "", "b": ""})
+    pd.testing.assert_frame_equal(analyze(empty, base=BASE, baseline="ref").effects, expected)
+
+
+def test_a_base_with_other_levels_turns_the_sign():
+    frame = make()
+    forward = analyze(frame, base=BASE, baseline="ref")
+    turned = analyze(frame, base="a=on,b=off", baseline="ref")
+    assert row(turned, "main", "a").estimate == pytest.approx(-row(forward, "main", "a").estimate)
+    assert turned.base_cell == "a"
+
+
+def test_columns_that_describe_runs_are_not_factors():
+    frame = make()
+    frame["parameters"] = frame["cell"].map({c: i for i, c in enumerate(frame["cell"].unique())}) * 1000
+    frame["started"] = np.arange(len(frame))
+    frame["dnsmos"] = 1.5
+    for base in (BASE, "base", None):
+        found = analyze(frame, base=base, baseline="ref")
+        assert found.factors == ("a", "b")
+    assert any("parameters" in note for note in found.notes)
+
+
+def test_without_a_baseline_there_is_no_gap():
+    frame = make()
+    found = analyze(frame[frame["cell"] != "ref"], base=BASE)
+    assert not {"gap", "not-toggled"} & set(found.effects["kind"])
+    assert len(found.kind("shapley")) == 2
+
+
+def test_other_metrics():
+    frame = make(metric="stoi")
+    assert len(analyze(frame, base=BASE, baseline="ref", metric="stoi").kind("shapley")) == 2
+    with pytest.raises(ValueError, match="lack pesq_wb"):
+        analyze(frame, base=BASE, baseline="ref")
+
+
+@pytest.mark.parametrize(
+    ("change", "arguments", "message"),
+    [
+        (
+            lambda f: pd.concat([f, f.tail(1)]),
+            {},
+            "'ref', seed 3, utterance 'u11' has more than one row",
+        ),
+        (lambda f: f, {"baseline": "nobody"}, "no cell 'nobody'"),
+        (lambda f: f, {"base": "a=off,z=off"}, "names 'z'"),
+        (lambda f: f, {"base": "a=low,b=off"}, "a=low"),
+        (lambda f: f, {"base": "nowhere"}, "neither a cell nor levels"),
+        (lambda f: f.drop(columns="seed"), {}, "lack seed"),
+        (lambda f: f.assign(status="broken"), {}, "'broken'"),
+        (lambda f: f.assign(pesq_wb=np.nan), {}, "no run has a value"),
+        (lambda f: f.iloc[:0], {}, "empty"),
+        (lambda f: f.assign(utterance=f["utterance"] + f["cell"]), {}, "no utterance is scored in every run"),
+        (lambda f: f.replace({"a": {"off": "x", "on": "y"}}), {"base": None}, "which level of 'a' is off"),
+        (lambda f: f, {"claims": {"z": (0, 1)}}, "claim for 'z'"),
+        (lambda f: f, {"claims": {"a": (1, 0)}}, "above high"),
+        (lambda f: f, {"confidence": 95}, "not between 0 and 1"),
+    ],
+)
+def test_wrong_input_is_refused_by_name(change, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        analyze(change(make()), **{"base": BASE, "baseline": "ref", **arguments})
+
+
+@pytest.mark.parametrize(
+    ("estimate", "half", "equivalence", "claim", "expected"),
+    [
+        (0.0, 0.04, 0.03, (0.1, 0.2), ("contradicted", "negligible")),
+        (0.05, 0.04, 0.03, (0.1, 0.2), ("contradicted",)),
+        (0.5, 0.1, 0.08, (0.1, 0.2), ("contradicted",)),
+        (0.15, 0.06, 0.05, (0.1, 0.2), ("supported",)),
+        (0.15, 0.11, 0.09, (0.1, 0.2), ()),
+        (0.01, 0.045, 0.039, (0.05, 0.1), ("negligible",)),
+        (0.01, 0.045, 0.039, None, ("negligible",)),
+        (0.2, 0.01, 0.01, None, ()),
+    ],
+)
+def test_verdicts(estimate, half, equivalence, claim, expected):
+    flags = decide(np.array(estimate), np.array(half), np.array(equivalence), claim, 0.05)
+    words = ("contradicted", "negligible", "supported")
+    assert tuple(word for word, flag in zip(words, flags, strict=True) if flag) == expected
+
+
+def test_claims_are_judged_on_the_shapley_value():
+    frame = make(seeds=5, noise=0.005)
+    claims = {"a": (0.2, 0.3, "the report"), "b": (0.2, 0.3)}
+    found = analyze(frame, base=BASE, baseline="ref", claims=claims)
+    assert row(found, "shapley", "a").verdict == "supported"
+    assert row(found, "shapley", "a").claim_source == "the report"
+    assert row(found, "shapley", "b").verdict == "contradicted"
+    assert row(found, "main", "a").verdict == ""
+    assert list(found.credit["kind"].unique()) == ["shapley"]
+
+
+def test_undecided_says_how_many_seeds_it_takes():
+    frame = make(seeds=3, noise=0.12)
+    claims = {"a": (0.2, 0.3), "b": (0.05, 0.15)}
+    found = analyze(frame, base=BASE, baseline="ref", claims=claims)
+    open_ones = found.kind("shapley").query("verdict == 'undecided'")
+    assert len(open_ones)
+    assert (open_ones["seeds_needed"].isna() | (open_ones["seeds_needed"] > 3)).all()
+    assert found.kind("shapley")["seeds_needed"].notna().any()
+
+
+def test_registered_claims_are_the_default_for_pesq():
+    frame = make().rename(columns={"a": "bidirectional", "b": "mine"})
+    found = analyze(frame, base="bidirectional=off,mine=off", baseline="ref")
+    assert (found.claims["bidirectional"].low, found.claims["bidirectional"].high) == (0.2, 0.3)
+    assert set(found.claims) == {"bidirectional"}
+    assert row(found, "shapley", "mine").verdict in ("no claim", "negligible")
+    assert not analyze(frame, base="bidirectional=off,mine=off", baseline="ref", claims={}).claims
+
+
+def test_holm_over_the_main_effects():
+    from statsmodels.stats.multitest import multipletests
+
+    p = np.random.default_rng(0).uniform(0, 0.1, (20, 5))
+    for line, adjusted in zip(p, holm(p), strict=True):
+        assert adjusted == pytest.approx(multipletests(line, method="holm")[1])
+    assert holm(np.array([0.02, np.nan, 0.03])) == pytest.approx([0.04, np.nan, 0.04], nan_ok=True)
+    found = analyze(make(factors=("a", "b", "c")), base="base", baseline="ref")
+    main = found.kind("main")
+    assert main["p_holm"].to_numpy() == pytest.approx(multipletests(main["p"], method="holm")[1])
+    assert found.effects.loc[found.effects["kind"] != "main", "p_holm"].isna().all()
+
+
+def test_subsets():
+    frame = make()
+    found = analyze(frame, base=BASE, baseline="ref")
+    by_snr = found.by("snr")
+    part = analyze(frame[frame["snr"] == 5.0], base=BASE, baseline="ref")
+    chosen = by_snr[(by_snr["snr"] == 5.0) & (by_snr["kind"] == "gap")].iloc[0]
+    assert chosen["utterances"] == 3
+    assert (chosen["estimate"], chosen["se"]) == pytest.approx(
+        tuple(row(part, "gap", "gap")[["estimate", "se"]])
+    )
+    cells = by_snr[(by_snr["snr"] == 5.0) & (by_snr["kind"] == "cell")].set_index("name")["estimate"]
+    assert cells["base"] == pytest.approx(
+        frame[(frame["snr"] == 5) & (frame["cell"] == "base")]["pesq_wb"].mean()
+    )
+    assert sorted(found.by("speaker")["speaker"].unique()) == ["p0", "p1"]
+    with pytest.raises(ValueError, match="no column 'sex'"):
+        found.by("sex")
+
+
+def test_json_has_a_version_and_every_effect():
+    frame = make()
+    found = analyze(frame[(frame["cell"] != "base") | (frame["seed"] == 1)], base=BASE, baseline="ref")
+    data = json.loads(found.to_json())
+    assert (data["schema"], data["version"]) == ("ablate.analysis", 1)
+    assert len(data["effects"]) == len(found.effects)
+    assert data["effects"][0]["name"] == "gap"
+    assert data["effects"][0]["se"] is None
+    assert data["effects"][0]["weights"] == {"ref": 1.0, "base": -1.0}
+    assert data["pooled"]["label"].startswith("secondary")
+
+
+def test_fraction_of_a_grid():
+    frame = make(factors=("a", "b", "c"))
+    half = frame[frame["cell"].isin(["a", "b", "c", "a+b+c", "ref"])]
+    found = analyze(half, base="a=off,b=off,c=off", baseline="ref", claims={"a": (0.2, 0.3)})
+    assert found.design == "fractional"
+    assert found.aliases["a"] == ("b x c",)
+    assert row(found, "main", "a").estimate == pytest.approx(0.25, abs=0.1)
+    assert row(found, "main", "a").verdict != ""
+    assert any("not resolved by this design" in note for note in found.notes)
+
+
+def test_the_package_answers_without_loading_pandas():
+    code = "import sys, reports; assert 'pandas' not in sys.modules; print(reports.analyze.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "analyze"
+
+
+@pytest.mark.slow
+def test_a_thousand_runs_take_seconds():
+    frame = make(seeds=15, utterances=824, factors=tuple("abcdef"))
+    assert frame.groupby(["cell", "seed"]).ngroups == 975
+    start = time.perf_counter()
+    analyze(frame, base="base", baseline="ref")
+    assert time.perf_counter() - start < 10

@@ -1,0 +1,53 @@
+"""A small version of benchmarks/coverage.py: two Monte-Carlo standard errors are allowed on each bound."""
+
+import importlib.util
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+REPETITIONS = 400
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
+
+
+@pytest.fixture(scope="module")
+def coverage():
+    spec = importlib.util.spec_from_file_location("benchmark_coverage", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_intervals_hold_the_planted_effects(coverage, seeds):
+    for index, scenario in enumerate(coverage.scenarios()):
+        if scenario.seeds == seeds:
+            for row in coverage.run(scenario, REPETITIONS, seed=100 + index):
+                assert row.kept, row
+
+
+def test_looking_until_the_interval_is_narrow_keeps_the_coverage(coverage):
+    rows = coverage.until_width(REPETITIONS, seed=1)
+    assert all(row.kept for row in rows), rows
+    assert float(rows[0].seeds.removeprefix("mean ")) < 11
+
+
+def test_the_check_sees_an_interval_that_is_too_narrow(coverage):
+    scenario = next(coverage.scenarios())
+    rows = coverage.run(scenario, REPETITIONS, seed=1)
+    assert all(row.kept for row in rows)
+    assert not any(replace(row, low=0.9).kept for row in rows)
+    assert not any(replace(row, high=1.0).kept for row in rows)
+
+
+def test_shared_trainings_must_be_declared(coverage, monkeypatch):
+    """Taken as separate trainings, an evaluation-only factor's interval would be far too wide."""
+    scenario = next(s for s in coverage.scenarios() if s.evaluation_only and s.seeds == 5)
+    monkeypatch.setattr(coverage, "groups_of", lambda _: [[cell] for cell in range(9)])
+    main = next(row for row in coverage.run(scenario, REPETITIONS, seed=1) if row.quantity == "main")
+    assert not main.kept
