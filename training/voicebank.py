@@ -17,7 +17,7 @@ from typing import IO, Any
 
 BASE_URL = "https://datashare.ed.ac.uk/bitstream/handle/10283/2791"
 ATTEMPTS = 5
-CHUNK = 1 << 20
+CHUNK = 1 << 16
 
 _DAMAGED = "{} is damaged and was removed; run the command again ({})"
 
