@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -27,6 +29,8 @@ class AttentionLayer(nn.Module, Declared):
     Raises:
         ValueError: the width of a head is odd, which rotary positions cannot turn.
     """
+
+    reach = math.inf
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

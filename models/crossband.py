@@ -15,6 +15,8 @@ from .recurrent import recurrent
 class NoCrossBand(nn.Module, Declared):
     """Leaves the features as they are."""
 
+    reach = 1
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
 
@@ -28,6 +30,8 @@ class Pointwise(nn.Module, Declared):
 
     The "cross-band MLP" of MBS-Net: it mixes no bands.
     """
+
+    reach = 1
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -45,6 +49,7 @@ class BandBiLSTM(nn.Module, Declared):
     """`x + Linear(BiLSTM(GroupNorm(x)))` along the bands of each frame: the band layer of BSRNN."""
 
     mixes_bands = True
+    reach = 1
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -65,6 +70,7 @@ class BandBiMamba(nn.Module, Declared):
     """The bidirectional Mamba layer along the bands of each frame."""
 
     mixes_bands = True
+    reach = 1
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -22,6 +22,7 @@ class BranchLayer(nn.Module, Declared):
     def __init__(self, config: ModelConfig, both: bool, across: bool) -> None:
         super().__init__()
         self.mixes_bands, self.looks_ahead = across, both and not across
+        self.reach = 1 if across else math.inf
         self.ahead = MambaBlock(config)
         self.back = MambaBlock(config) if both else None
         self.linear = linear(2 * config.channels, config.channels) if both else None

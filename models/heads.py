@@ -26,6 +26,7 @@ class FilterHead(nn.Module, Declared):
 
     looks_ahead = True
     complex_mask = True
+    reach = 3
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -44,6 +45,7 @@ class MaskHead(nn.Module, Declared):
     """A complex mask: the filter with one tap."""
 
     complex_mask = True
+    reach = 1
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -58,6 +60,7 @@ class MagnitudePhaseHead(nn.Module, Declared):
     """A magnitude mask in (0, 1) and a phase offset in (-pi, pi), each from a decoder of its own."""
 
     complex_mask = False
+    reach = 1
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -84,6 +87,7 @@ class MagnitudeOnlyHead(nn.Module, Declared):
     """A magnitude mask in (0, 1); the noisy phase stays."""
 
     complex_mask = False
+    reach = 1
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -137,6 +137,8 @@ class BiMamba(nn.Module):
 class MambaLayer(nn.Module, Declared):
     """The time layer of MBS-Net: one Mamba block along the time of each band, or one in each direction."""
 
+    reach = math.inf
+
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         both = config.direction == "bi"

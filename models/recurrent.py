@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor, nn
 
 from .config import ModelConfig
@@ -26,6 +28,7 @@ class RecurrentLayer(nn.Module, Declared):
     """`x + Linear(RNN(norm(x)))` along the time of each band."""
 
     kind: type[nn.LSTM] | type[nn.GRU]
+    reach = math.inf
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()

@@ -1,0 +1,57 @@
+"""What this machine offers to the networks."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Literal
+
+import torch
+
+from .scan import BACKENDS, Clamps, choose_backend, unavailable
+
+
+def versions() -> dict[str, str]:
+    """Versions of what the networks run on."""
+    found = {"python": platform.python_version()}
+    for package in ("torch", "numpy", "numba", "mamba-ssm", "triton"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def machine() -> dict[str, Any]:
+    """What this machine offers: processor features, cores, GPUs, and the scan backend `auto` takes and why."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
+    chosen, reason = choose_backend(device)
+    clamped, clamped_reason = choose_backend(device, clamps=Clamps())
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "versions": versions(),
+        "cpu": {
+            "cores": cores,
+            "torch_threads": torch.get_num_threads(),
+            "capability": torch.backends.cpu.get_cpu_capability(),
+            "avx512_bf16": _has("_is_avx512_bf16_supported"),
+            "amx": _has("_is_amx_tile_supported"),
+        },
+        "gpus": gpus,
+        "scan": {
+            "device": device,
+            "auto": chosen,
+            "reason": reason,
+            "auto_with_clamps": clamped,
+            "reason_with_clamps": clamped_reason,
+            "backends": {name: unavailable(name) or "available" for name in BACKENDS},
+        },
+    }
+
+
+def _has(question: str) -> bool:
+    """Ask `torch.cpu`, whose questions of this kind are not public and may go."""
+    ask = getattr(torch.cpu, question, None)
+    return bool(ask and ask())

@@ -1,0 +1,135 @@
+"""The size, cost and reach of a network, without its weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from .bands import FREQUENCIES, BandSplit
+from .config import ModelConfig, resolve_model
+from .declarations import looks_ahead, reach
+from .decoders import PerBandDecoder
+from .mamba import SelectiveSSM
+from .network import build_model
+from .norms import GlobalNorm
+
+FRAMES_PER_SECOND = 125
+"""16 kHz in hops of 128 samples."""
+
+
+def _parts(model: nn.Module) -> dict[str, list[nn.Module]]:
+    parts = getattr(model, "parts", None)
+    return parts() if callable(parts) else {}
+
+
+def parameters_by_part(model: nn.Module) -> dict[str, int]:
+    """Parameters of `split`, `encoder` (time layers), `cross-band` and `decoder` (with the head).
+
+    A network that does not name its parts has them all under `other`.
+    """
+    counts = {
+        name: sum(p.numel() for module in modules for p in module.parameters())
+        for name, modules in _parts(model).items()
+    }
+    rest = sum(p.numel() for p in model.parameters()) - sum(counts.values())
+    return counts | ({"other": rest} if rest else {})
+
+
+def macs_per_second(config: ModelConfig) -> float:
+    """Multiplications with addition for one second of audio (125 frames), of matrix products and scans.
+
+    A scan counts three for each state of each channel and step: its decay, its input, its output.
+    """
+    macs = 0
+
+    def scan(module: SelectiveSSM, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
+        nonlocal macs
+        macs += inputs[0].numel() * (3 * module.states + 1)
+
+    def without_steps(rnn: nn.LSTM | nn.GRU) -> Any:
+        ways = 2 if rnn.bidirectional else 1
+
+        def forward(x: Tensor) -> tuple[Tensor, None]:
+            nonlocal macs
+            steps, rows, _ = x.shape
+            weights = sum(p.numel() for name, p in rnn.named_parameters() if name.startswith("weight"))
+            macs += steps * rows * weights
+            return x.new_empty(steps, rows, ways * rnn.hidden_size), None
+
+        return forward
+
+    with torch.device("meta"), torch.no_grad():
+        model = build_model(config)
+        for module in model.modules():
+            if isinstance(module, nn.LSTM | nn.GRU) and module.num_layers == 1 and not module.batch_first:
+                module.forward = without_steps(module)  # type: ignore[method-assign]
+            elif isinstance(module, SelectiveSSM):
+                module.register_forward_hook(scan)
+        noisy = torch.empty(1, FREQUENCIES, FRAMES_PER_SECOND, dtype=torch.complex64)
+        with FlopCounterMode(display=False) as counter:
+            model(noisy)
+    return float(macs + counter.get_total_flops() / 2)
+
+
+def receptive_field(model: nn.Module) -> float | None:
+    """Frames of the input that a frame of the output depends on, normalisation apart.
+
+    Infinite for a recurrent core; None where a part does not say.
+    """
+    modules = [
+        module for part in ("encoder", "cross-band", "decoder") for module in _parts(model).get(part, [])
+    ]
+    reaches = [reach(module) for module in modules if hasattr(module, "reach") or not _is_pointwise(module)]
+    if not reaches or any(r is None for r in reaches):
+        return None
+    return 1 + sum(r - 1 for r in reaches if r is not None)
+
+
+def _is_pointwise(module: nn.Module) -> bool:
+    kinds = (nn.LayerNorm, nn.Linear, nn.Tanh, nn.Sequential)
+    return all(isinstance(m, kinds) for m in module.modules())
+
+
+def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
+    """What is to know of a network before it is trained.
+
+    Returns:
+        `parameters` and `parameters_by_part`; `macs_per_second` (of audio); `receptive_field_frames` and
+        `receptive_field_seconds` (None: unbounded or not declared) and `receptive_field` in words;
+        `causal` (no time layer looks ahead); `look_ahead_frames` of the head's filter; and
+        `normalisation_sees_future` (a norm's statistics run over the whole utterance).
+
+    Raises:
+        ValueError: no preset has that name, or the parts do not fit together.
+    """
+    config = resolve_model(preset_or_config)
+    with torch.device("meta"):
+        model = build_model(config)
+    parts = _parts(model)
+    frames = receptive_field(model)
+    finite = frames if frames is not None and math.isfinite(frames) else None
+    return {
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters_by_part": parameters_by_part(model),
+        "macs_per_second": macs_per_second(config),
+        "receptive_field_frames": finite,
+        "receptive_field_seconds": None if finite is None else (384 + 128 * finite) / 16000,
+        "receptive_field": _words(frames, config.core),
+        "causal": not any(looks_ahead(module) for module in parts.get("encoder", [])),
+        "look_ahead_frames": sum(int(looks_ahead(module)) for module in parts.get("decoder", [])),
+        "normalisation_sees_future": any(
+            isinstance(module, BandSplit | GlobalNorm | PerBandDecoder) for module in model.modules()
+        ),
+    }
+
+
+def _words(frames: float | None, core: str) -> str:
+    if frames is None:
+        return "not declared"
+    if math.isinf(frames):
+        return "unbounded (attention)" if core == "attention" else "unbounded (recurrent)"
+    return f"{frames:.0f} frames ({(384 + 128 * frames) / 16000:.3f} s)"

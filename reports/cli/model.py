@@ -1,0 +1,236 @@
+"""`ablate models`, `ablate doctor` and `ablate import-checkpoint`: the networks and the machine."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import typer
+
+
+class Form(StrEnum):
+    table = "table"
+    json = "json"
+
+
+FORMAT = typer.Option(Form.table, "--format", help="Form of the output.")
+
+
+def models(
+    name: str | None = typer.Argument(None, help="Preset; default: all of them, one a line."),
+    form: Form = FORMAT,
+) -> None:
+    """List the networks with their sizes, or show one with its modules and configuration."""
+    from models import PRESETS
+    from models.config import resolve_model
+    from models.summary import summarise
+
+    chosen = {name: resolve_model(name)} if name else PRESETS
+    found = {
+        preset: {"name": preset, **summarise(config), "config": config.model_dump(mode="json")}
+        for preset, config in chosen.items()
+    }
+    if name is None:
+        _print_json(list(found.values())) if form == Form.json else _print_networks(found)
+        return
+    description = {**found[name], "modules": _modules(name)}
+    _print_json(description) if form == Form.json else _print_network(description)
+
+
+def doctor(form: Form = FORMAT) -> None:
+    """Show versions, the processor, the GPUs, and which selective scan runs here and why."""
+    from models.machine import machine
+
+    found = machine()
+    if form == Form.json:
+        _print_json(found)
+        return
+    table = _table("", "")
+    for package, version in found["versions"].items():
+        table.add_row(package, version)
+    cpu, scan = found["cpu"], found["scan"]
+    table.add_row("cores (torch threads)", f"{cpu['cores']} ({cpu['torch_threads']})")
+    table.add_row("vector unit", cpu["capability"])
+    table.add_row("bfloat16", f"AVX-512 {_yes(cpu['avx512_bf16'])}, AMX {_yes(cpu['amx'])}")
+    table.add_row("GPUs", ", ".join(found["gpus"]) or "none")
+    table.add_row(f"scan on {scan['device']}", f"{scan['auto']} ({scan['reason']})")
+    table.add_row("scan with clamps", f"{scan['auto_with_clamps']} ({scan['reason_with_clamps']})")
+    for backend, state in scan["backends"].items():
+        table.add_row(f"scan backend {backend}", state)
+    _print(table)
+
+
+def import_checkpoint(
+    file: Path = typer.Argument(help="State dict of the public BSRNN or MBS-Net code (a torch file)."),
+    output: Path | None = typer.Option(None, "-o", "--output", help="Where the converted weights go."),
+    form: Form = FORMAT,
+) -> None:
+    """Read a checkpoint of the public BSRNN or MBS-Net code and write it with our configuration."""
+    import os
+
+    import torch
+
+    from models.reference import load
+    from models.summary import summarise
+
+    if not file.is_file():
+        raise FileNotFoundError(f"no such checkpoint: {file}")
+    config, weights = load(_state_dict(file))
+    output = output or file.with_name(f"{file.stem}.ablate.pt")
+    if output.resolve() == file.resolve():
+        raise ValueError(f"{output} is the checkpoint itself; choose another -o")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        torch.save(
+            {"model": config.model_dump(mode="json"), "weights": weights, "source": str(file.resolve())},
+            partial,
+        )
+        os.replace(partial, output)
+    finally:
+        partial.unlink(missing_ok=True)
+    found = {
+        "output": str(output),
+        "preset": _preset(config),
+        **summarise(config),
+        "config": config.model_dump(mode="json"),
+    }
+    if form == Form.json:
+        _print_json(found)
+        return
+    typer.echo(f"{output}: {found['preset'] or 'no preset'}, {found['parameters']:,} parameters")
+    _print(_configuration(found["config"]))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this module."""
+    app.command("models")(models)
+    app.command("doctor")(doctor)
+    app.command("import-checkpoint")(import_checkpoint)
+
+
+def _state_dict(file: Path) -> dict[str, Any]:
+    """The tensors of a checkpoint, alone or under one of the usual keys; nothing in the file is executed.
+
+    Raises:
+        ValueError: the file is no torch file, or holds more than plain tensors.
+    """
+    import torch
+
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{file} cannot be read as weights: {reason}") from None
+    for key in ("state_dict", "model_state_dict", "model", "generator"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise ValueError(f"{file} holds no state dict (key -> tensor)")
+    return content
+
+
+def _preset(config: Any) -> str | None:
+    from models import PRESETS
+
+    return next((name for name, preset in PRESETS.items() if preset == config), None)
+
+
+def _modules(name: str) -> list[dict[str, Any]]:
+    """Every module of a network that holds parameters of its own, with their shapes."""
+    import torch
+
+    from models import build_model
+
+    with torch.device("meta"):
+        model = build_model(name)
+    return [
+        {
+            "path": path,
+            "kind": type(module).__name__,
+            "parameters": sum(p.numel() for p in module.parameters(recurse=False)),
+            "shapes": {key: list(p.shape) for key, p in module.named_parameters(recurse=False)},
+        }
+        for path, module in model.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+    ]
+
+
+def _print_networks(found: dict[str, dict[str, Any]]) -> None:
+    table = _table(
+        "network", "parameters", "split", "encoder", "cross-band", "decoder", "GMAC/s", "reach", "causal"
+    )
+    for column in table.columns[1:7]:
+        column.justify = "right"
+    for name, row in found.items():
+        parts = row["parameters_by_part"]
+        counts = [parts.get(part, 0) for part in ("split", "encoder", "cross-band", "decoder")]
+        table.add_row(
+            name,
+            f"{row['parameters']:,}",
+            *(f"{count:,}" for count in counts),
+            f"{row['macs_per_second'] / 1e9:.2f}",
+            row["receptive_field"],
+            _yes(row["causal"]),
+        )
+    _print(table)
+    typer.echo(
+        "GMAC/s: billions of multiply-adds for a second of audio. Causal: no time layer looks ahead; the filter's "
+        "third tap (one frame) and the normalisation (whole utterance) do.",
+        err=True,
+    )
+
+
+def _print_network(found: dict[str, Any]) -> None:
+    table = _table(found["name"], "")
+    table.add_row("parameters", f"{found['parameters']:,}")
+    for part, count in found["parameters_by_part"].items():
+        table.add_row(f"  {part}", f"{count:,}")
+    table.add_row("MACs per second of audio", f"{found['macs_per_second'] / 1e9:.3f} G")
+    table.add_row("receptive field", found["receptive_field"])
+    table.add_row("causal (time layers)", _yes(found["causal"]))
+    table.add_row("frames ahead (head)", str(found["look_ahead_frames"]))
+    table.add_row("normalisation sees the future", _yes(found["normalisation_sees_future"]))
+    _print(table)
+    modules = _table("module", "kind", "parameters", "shapes")
+    modules.columns[2].justify = "right"
+    for module in found["modules"]:
+        shapes = ", ".join(f"{key} {tuple(shape)}" for key, shape in module["shapes"].items())
+        modules.add_row(module["path"], module["kind"], f"{module['parameters']:,}", shapes)
+    _print(modules)
+    _print(_configuration(found["config"]))
+
+
+def _configuration(config: dict[str, Any]) -> Any:
+    table = _table("setting", "value")
+    for key, value in config.items():
+        table.add_row(f"model.{key}", str(value))
+    return table
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
+def _table(*columns: str) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    return Table(*columns, box=box.SIMPLE, show_header=any(columns))
+
+
+def _print(table: Any) -> None:
+    """A table to standard output, as wide as it needs where that is no terminal."""
+    import sys
+
+    from rich.console import Console
+
+    console = Console() if sys.stdout.isatty() else Console(width=200)
+    console.print(table)
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=2))
