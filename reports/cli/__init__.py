@@ -7,7 +7,7 @@ from importlib import import_module
 
 import typer
 
-MODULES = ("study", "report", "tracking", "model", "audio", "data")
+MODULES = ("study", "report", "tracking", "model", "audio", "data", "audit")
 
 app = typer.Typer(
     name="ablate",

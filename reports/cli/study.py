@@ -218,18 +218,23 @@ def _audit(plan: Plan, corpus: Corpus, say: Any, waived: tuple[str, ...], budget
 
 def _report(plan: Plan, root: Path, say: Any) -> None:
     """Write the study's report beside it, for MLflow's note; a study without scores has none yet."""
-    from reports.collect import report_files
+    from reports.build import NoScoresError, report_of_study, study_folder, write_folder
 
     try:
-        report_files(root, plan.name)
-    except ValueError as error:
+        write_folder(report_of_study(root, plan.name), study_folder(root, plan.name))
+    except NoScoresError as error:
         say(f"no report yet: {error}")
 
 
 def _width(plan: Plan, root: Path) -> float | None:
-    from reports.collect import main_effect_width
+    """The widest half-width among the main effects; none where one has no interval yet."""
+    import math
 
-    return main_effect_width(root, plan.name)
+    from reports.build import report_of_study
+    from reports.power import widths
+
+    found = widths(report_of_study(root, plan.name).analysis).values()
+    return None if not found or any(math.isnan(width) for width in found) else max(found)
 
 
 def _dry_run(request: Request, root: Path, format: str) -> None:

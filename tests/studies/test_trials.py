@@ -1,0 +1,129 @@
+"""One suite for every Optuna storage."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+
+import optuna
+import pytest
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import TrialState
+
+from studies.trials import TrialBook, open_storage
+
+BINARIES = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
+
+
+@pytest.fixture(scope="module")
+def postgresql():
+    if not BINARIES or os.geteuid() != 0:
+        pytest.skip("needs root and the package postgresql")
+    pytest.importorskip("psycopg")
+    folder = tempfile.mkdtemp(prefix="ablate-postgresql-")
+    shutil.chown(folder, "postgres")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def as_owner(*command):
+        words = ["runuser", "-u", "postgres", "--", *command]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+    data = f"{folder}/data"
+    as_owner(f"{BINARIES[-1]}/initdb", "-D", data, "--auth=trust", "--no-sync")
+    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder}"
+    as_owner(f"{BINARIES[-1]}/pg_ctl", "-D", data, "-l", f"{folder}/log", "-w", "-o", options, "start")
+    yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    as_owner(f"{BINARIES[-1]}/pg_ctl", "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(params=["journal", pytest.param("postgresql", marks=pytest.mark.slow)])
+def url(request):
+    return None if request.param == "journal" else request.getfixturevalue("postgresql")
+
+
+@pytest.fixture
+def opened(url, tmp_path):
+    return lambda: open_storage(tmp_path, url)
+
+
+@pytest.fixture
+def name(request):
+    return request.node.name
+
+
+KINDS = {"core": CategoricalDistribution(["lstm", "mamba"])}
+
+
+def test_a_trial_goes_from_waiting_to_complete(opened, name):
+    book = TrialBook(opened(), name)
+    entry = book.add(("base", 1), {"core": "mamba"}, KINDS, {"training_signature": "abc"})
+    assert entry.state == TrialState.WAITING
+    book.start(entry)
+    book.complete(entry, 2.5, {10: 2.1, 20: 2.5})
+    (trial,) = optuna.load_study(storage=opened(), study_name=name).get_trials()
+    assert (trial.state, trial.value, trial.params) == (TrialState.COMPLETE, 2.5, {"core": "mamba"})
+    assert trial.intermediate_values == {10: 2.1, 20: 2.5}
+    assert trial.user_attrs == {"cell": "base", "seed": 1, "training_signature": "abc"}
+
+
+def test_a_second_look_finds_the_same_trials(opened, name):
+    first = TrialBook(opened(), name)
+    entry = first.add(("base", 1), {"core": "mamba"}, KINDS, {})
+    first.start(entry)
+    second = TrialBook(opened(), name)
+    assert second.entries[("base", 1)].state == TrialState.RUNNING
+    assert second.entries[("base", 1)].number == entry.number
+
+
+def test_complete_happens_once(opened, name):
+    book = TrialBook(opened(), name)
+    entry = book.add(("base", 1), {"core": "lstm"}, KINDS, {})
+    book.complete(entry, 2.0, {})
+    book.complete(entry, 3.0, {})
+    book.fail(entry, "error")
+    (trial,) = optuna.load_study(storage=opened(), study_name=name).get_trials()
+    assert (trial.value, trial.state) == (2.0, TrialState.COMPLETE)
+
+
+def test_a_retry_is_a_new_trial_that_names_the_old_one(opened, name):
+    book = TrialBook(opened(), name)
+    entry = book.add(("base", 1), {"core": "lstm"}, KINDS, {"training_signature": "abc"})
+    book.fail(entry, "lost-worker")
+    again = book.retry(entry)
+    book.complete(again, 2.0, {})
+    trials = optuna.load_study(storage=opened(), study_name=name).get_trials()
+    assert [t.state for t in trials] == [TrialState.FAIL, TrialState.COMPLETE]
+    assert trials[0].user_attrs["cause"] == "lost-worker"
+    assert trials[1].user_attrs == {
+        "cell": "base",
+        "seed": 1,
+        "training_signature": "abc",
+        "retry_of": trials[0].number,
+    }
+    assert TrialBook(opened(), name).entries[("base", 1)].number == again.number
+
+
+def test_processes_that_open_a_book_at_once_agree(opened, name, url, tmp_path):
+    script = (
+        "import sys; from pathlib import Path; from studies.trials import TrialBook, open_storage; "
+        f"TrialBook(open_storage(Path({str(tmp_path)!r}), {url!r}), {name!r})"
+    )
+    opened()
+    racing = [subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE) for _ in range(3)]
+    for process in racing:
+        _, errors = process.communicate()
+        assert process.returncode == 0, errors.decode()
+    assert optuna.get_all_study_names(opened()).count(name) == 1
+
+
+def test_sqlite_is_refused_as_a_queue(tmp_path):
+    with pytest.raises(ValueError, match="SQLite cannot serve as a queue"):
+        open_storage(tmp_path, "sqlite:///x.db")
