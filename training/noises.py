@@ -16,9 +16,17 @@ Noise = Callable[[np.random.Generator, int, Sequence[np.ndarray]], np.ndarray]
 
 def _shaped(rng: np.random.Generator, samples: int, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
     """Gaussian noise whose amplitude spectrum is `gain(frequency in Hz)`, at unit power."""
-    spectrum = np.fft.rfft(rng.standard_normal(samples))
-    frequency = np.fft.rfftfreq(samples, 1 / SAMPLE_RATE)
-    return _unit(np.fft.irfft(spectrum * gain(np.maximum(frequency, 20.0)), samples))
+    return _unit(_filtered(rng.standard_normal(_fast(samples)), gain)[:samples])
+
+
+def _filtered(audio: np.ndarray, gain: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    frequency = np.maximum(np.fft.rfftfreq(len(audio), 1 / SAMPLE_RATE), 20.0)
+    return np.fft.irfft(np.fft.rfft(audio) * gain(frequency), len(audio))
+
+
+def _fast(samples: int) -> int:
+    """The next length that is quick to transform."""
+    return -(-samples // 4000) * 4000
 
 
 def in_a_room(rng: np.random.Generator, noise: np.ndarray) -> np.ndarray:
@@ -27,12 +35,11 @@ def in_a_room(rng: np.random.Generator, noise: np.ndarray) -> np.ndarray:
     Most of the power is rumble below 80 Hz, as in recorded noise; it is what makes a noisy PESQ at a given
     SNR like that of recordings.
     """
-    spectrum = np.fft.rfft(noise)
-    frequency = np.fft.rfftfreq(len(noise), 1 / SAMPLE_RATE)
-    darker = _unit(np.fft.irfft(spectrum / np.sqrt(1 + (frequency / 400) ** 2), len(noise)))
+    padded = np.pad(noise, (0, _fast(len(noise)) - len(noise)))
+    darker = _filtered(padded, lambda frequency: 1 / np.sqrt(1 + (frequency / 400) ** 2))[: len(noise)]
     rumble = _shaped(rng, len(noise), lambda frequency: 1 / (1 + (frequency / 80) ** 4))
     share = rng.uniform(0.9, 0.96)
-    return np.sqrt(1 - share) * darker + np.sqrt(share) * rumble
+    return np.sqrt(1 - share) * _unit(darker) + np.sqrt(share) * rumble
 
 
 def _unit(audio: np.ndarray) -> np.ndarray:
@@ -122,7 +129,7 @@ def crowd(rng: np.random.Generator, samples: int, voices: Sequence[np.ndarray]) 
     talk = _pieces(rng, samples, voices, 12).sum(axis=0)
     length = SAMPLE_RATE // 2
     tail = rng.standard_normal(length) * np.exp(-np.arange(length) / (0.12 * SAMPLE_RATE))
-    size = samples + length
+    size = _fast(samples + length)
     hall = np.fft.irfft(np.fft.rfft(talk, size) * np.fft.rfft(tail, size), size)[:samples]
     return _unit(talk) + _unit(hall) + 0.5 * _strikes(rng, samples, 2, 0.05, 2500, 5000)
 
