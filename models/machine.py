@@ -24,7 +24,7 @@ def versions() -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """What this machine offers: processor features, cores, GPUs, and the scan backend `auto` takes and why."""
+    """Versions, processor features, cores, GPUs, and the scan backend `auto` takes and why."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
     chosen, reason = choose_backend(device)

@@ -178,8 +178,8 @@ def _print_networks(found: dict[str, dict[str, Any]]) -> None:
         )
     _print(table)
     typer.echo(
-        "GMAC/s: billions of multiply-adds for a second of audio. Causal: no time layer looks ahead; the filter's "
-        "third tap (one frame) and the normalisation (whole utterance) do.",
+        "GMAC/s: billions of multiply-adds for a second of audio. Causal: no time layer looks ahead; "
+        "the filter's third tap (one frame) and the normalisation (whole utterance) do.",
         err=True,
     )
 
