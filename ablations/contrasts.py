@@ -347,6 +347,7 @@ def build(
     cells: Mapping[str, Mapping[str, str]],
     levels: Mapping[str, Sequence[str]],
     *,
+    base: str | None = None,
     baseline: str | None = None,
     available: Collection[str] | None = None,
     constraints: Iterable[Mapping[str, str]] = (),
@@ -357,8 +358,9 @@ def build(
     `cells` maps every planned cell to its levels (a cell without levels, such as the baseline, stands outside
     the factorial). `levels` gives each factor's levels in order, off first. `available` are the cells that
     have scores (default: all). `constraints` lists combinations that the grid forbids, such as
-    `{"crossband": "on", "decoder4x": "off"}`; averages then run over what is allowed. `design` settles what
-    the cells alone leave open (three cells of two factors: a one-in design, or a full one with a hole).
+    `{"crossband": "on", "decoder4x": "off"}`; averages then run over what is allowed. `base` is needed where
+    there are no factors: the gap is then all there is. `design` settles what the cells leave open (three
+    cells of two factors: a one-in design, or a full one with a hole).
 
     Raises ValueError for a level that is not declared, two cells with equal levels, or an unknown design.
     """
@@ -367,6 +369,8 @@ def build(
     for factor, names in levels.items():
         if len(names) < 2 or len(set(names)) < len(names):
             raise ValueError(f"factor {factor!r} needs two or more different levels, not {list(names)}")
+    if not levels:
+        cells = {base: cells[base]} if base is not None else {}
     work = _Builder(cells, levels, set(cells) if available is None else available, constraints)
     found = work.guess_design(design)
     notes: list[str] = []

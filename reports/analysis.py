@@ -48,6 +48,7 @@ class Scores:
         present, diverged: (cell, seed).
         groups: indices of the cells that share their trainings; together every cell once.
         cell_levels: cell -> factor -> level; empty for a cell outside the factorial.
+        base: the cell at the off levels, if it has rows.
         utterance_info: one row per utterance, with speaker, snr and noise where known.
         notes: what was left out.
     """
@@ -61,6 +62,7 @@ class Scores:
     groups: list[list[int]]
     cell_levels: dict[str, dict[str, str]]
     levels: dict[str, tuple[str, ...]]
+    base: str | None
     utterance_info: pd.DataFrame
     notes: list[str] = field(default_factory=list)
 
@@ -233,6 +235,7 @@ def analyze(
     levels: Mapping[str, Sequence[str]] | None = None,
     constraints: Iterable[Mapping[str, str]] = (),
     design: str | None = None,
+    planned: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Analysis:
     """Estimate the gap and what each factor has to do with it.
 
@@ -252,6 +255,7 @@ def analyze(
         levels: factor -> its levels in order, off first, on last.
         constraints: combinations of levels that the grid forbids.
         design: full, fractional, one-in or one-out, where the cells leave it open.
+        planned: cell -> levels of all cells of the plan, so that those without any row are named.
 
     Raises:
         ValueError: a column is missing, base or baseline name no cell, rows are doubled, or no utterance is
@@ -264,9 +268,12 @@ def analyze(
     data = _read(scores, base, baseline, metric, factors, levels)
     scored = data.scored()
     names = [data.cells[i] for i in scored]
+    if not data.levels and baseline is not None and data.base in (None, baseline):
+        raise ValueError("the scores have no factor with two levels, and base names no cell of its own")
     found = build(
-        {cell: data.cell_levels[cell] for cell in data.cells},
+        {**(planned or {}), **data.cell_levels},
         data.levels,
+        base=data.base,
         baseline=baseline,
         available=set(names),
         constraints=constraints,
@@ -286,7 +293,6 @@ def analyze(
         data.values[scored], weights, data.present[scored], found.rows, confidence
     )
     base_levels = {factor: order[0] for factor, order in data.levels.items()}
-    base_cell = next((cell for cell in names if base_levels and data.cell_levels[cell] == base_levels), None)
     divergence = _divergence(data, confidence)
     notes = _notes(data, effects, divergence, metric, found.notes, bool(base_levels))
     if pooled_note:
@@ -305,7 +311,7 @@ def analyze(
         confidence=confidence,
         levels=data.levels,
         base=base_levels,
-        base_cell=base_cell,
+        base_cell=data.base if data.base in names else None,
         baseline=baseline,
         claims=stated,
         seeds=tuple(data.seeds),
@@ -444,19 +450,16 @@ def _cells(data: Scores, scored: Sequence[int], estimates: Estimates, confidence
 
 def _divergence(data: Scores, confidence: float) -> pd.DataFrame:
     """Share of diverged runs per cell with Clopper and Pearson's (1934) exact binomial interval."""
-    rows = []
-    for index, cell in enumerate(data.cells):
-        diverged = int(data.diverged[index].sum())
-        runs = diverged + int(data.present[index].sum())
-        if runs:
-            low, high = stats.binomtest(diverged, runs).proportion_ci(confidence, method="exact")
-        else:
-            low, high = 0.0, 1.0
-        rate = diverged / runs if runs else math.nan
-        rows.append(
-            {"cell": cell, "runs": runs, "diverged": diverged, "rate": rate, "low": low, "high": high}
-        )
-    return pd.DataFrame(rows)
+    diverged = data.diverged.sum(1)
+    runs = diverged + data.present.sum(1)
+    tail = (1 - confidence) / 2
+    with np.errstate(invalid="ignore"):
+        low = np.where(diverged > 0, stats.beta.ppf(tail, diverged, runs - diverged + 1), 0.0)
+        high = np.where(diverged < runs, stats.beta.isf(tail, diverged + 1, runs - diverged), 1.0)
+        rate = diverged / runs
+    return pd.DataFrame(
+        {"cell": data.cells, "runs": runs, "diverged": diverged, "rate": rate, "low": low, "high": high}
+    )
 
 
 def _notes(
@@ -519,6 +522,8 @@ def _claims(
     names = {*levels, *(f"{factor}={level}" for factor, order in levels.items() for level in order[1:])}
     stated = {}
     for name, claim in claims.items():
+        if len(levels.get(name, ())) > 2:
+            raise ValueError(f"claim for {name!r}: say which level, e.g. {name}={levels[name][1]}")
         if name not in names:
             raise ValueError(
                 f"claim for {name!r}: no such factor; there are {_listed(list(levels)) or 'none'}"
@@ -579,6 +584,13 @@ def _read(
         cell_levels[name] = at if order and all(at.values()) else {}
     if baseline is not None and list(cell_levels.values()).count(cell_levels[baseline]) > 1:
         cell_levels[baseline] = {}
+    at_base = [
+        name
+        for position, name in enumerate(names)
+        if name != baseline and all(table[f][position] == level for f, level in base_levels.items())
+    ]
+    named = isinstance(base, str) and base in names
+    base_cell = str(base) if named else at_base[0] if len(at_base) == 1 else None
     outside = [name for name in names if order and not cell_levels[name] and name != baseline]
     if outside:
         notes.append(f"{_listed(outside)} has no level of some factors: it stands outside the factorial.")
@@ -673,6 +685,7 @@ def _read(
         groups=_training_groups(scores, cell_codes, len(cells)),
         cell_levels={name: cell_levels[name] for name in cells},
         levels=order,
+        base=base_cell,
         utterance_info=info,
         notes=notes,
     )
@@ -784,9 +797,7 @@ def _base_levels(
         empty = [factor for factor, level in found.items() if not level]
         if empty and len(empty) < len(found):
             raise ValueError(f"the base cell {base!r} has no level of {_listed(empty)}")
-        if not empty:
-            return found
-        raise ValueError(f"the base cell {base!r} has no factor levels")
+        return {} if empty else found
     given = _parse_base(base)
     resolved = {}
     for factor, column in table.items():

@@ -59,6 +59,7 @@ def report_of(
         levels={f["name"]: list(f["levels"]) for f in info.factors} or None,
         constraints=info.plan.get("constraints", ()),
         design=info.plan.get("design"),
+        planned={cell["name"]: cell["levels"] for cell in info.plan.get("cells", ())},
     )
     return AnalysisReport(analysis, info, scores)
 

@@ -396,3 +396,53 @@ def test_a_thousand_runs_take_seconds():
     start = time.perf_counter()
     analyze(frame, base="base", baseline="ref")
     assert time.perf_counter() - start < 10
+
+
+def test_cells_of_the_plan_without_any_row_are_named():
+    frame = make()
+    planned = {"base": {"a": "off", "b": "off"}, "later": {"a": "on", "b": "off"}, "ref": {}}
+    some = frame[frame["cell"] != "a"]
+    found = analyze(some, base=BASE, baseline="ref", planned=planned, design="full")
+    assert ("main", "a", ("later",), "") in found.not_estimable
+
+
+def test_one_in_design_that_is_not_finished():
+    frame = make(factors=("a", "b", "c"))
+    at = {
+        "base": ("off",) * 3,
+        "a": ("on", "off", "off"),
+        "b": ("off", "on", "off"),
+        "c": ("off", "off", "on"),
+    }
+    planned = {cell: dict(zip("abc", levels, strict=True)) for cell, levels in at.items()}
+    started = frame[frame["cell"].isin(["base", "a"])]
+    levels = dict.fromkeys("abc", ("off", "on"))
+    found = analyze(started, base="base", planned=planned, levels=levels, design="one-in")
+    assert found.design == "one-in"
+    assert row(found, "main", "a").estimate == pytest.approx(row(found, "one-in", "a").estimate)
+    assert ("main", "c", ("c",), "") in found.not_estimable
+
+
+def test_without_factors_there_is_the_gap_alone():
+    frame = make()
+    pair = frame[frame["cell"].isin(["a", "ref"])]
+    for base in ("a", "a=on,b=off"):
+        found = analyze(pair, base=base, baseline="ref")
+        assert found.effects["kind"].tolist() == ["gap"]
+        expected = frame.groupby("cell")["pesq_wb"].mean()
+        assert found.effects["estimate"][0] == pytest.approx(expected["ref"] - expected["a"])
+        assert found.base_cell == "a"
+    bare = pair.drop(columns=["a", "b"])
+    assert analyze(bare, base="a", baseline="ref").effects["estimate"][0] == pytest.approx(
+        expected["ref"] - expected["a"]
+    )
+
+
+def test_claims_of_a_factor_with_three_levels_name_the_level():
+    frame = make()
+    frame["core"] = frame["a"] + frame["b"].where(frame["a"] == "on", "")
+    frame = frame[frame["cell"].isin(["base", "a", "a+b", "ref"])].drop(columns=["a", "b"])
+    with pytest.raises(ValueError, match="core=onoff"):
+        analyze(frame, base="core=off", baseline="ref", claims={"core": (0, 1)})
+    found = analyze(frame, base="core=off", baseline="ref", claims={"core=onon": (0.3, 0.4)})
+    assert row(found, "shapley", "core=onon").claim_low == 0.3
