@@ -126,11 +126,11 @@ def parse_tuning(items: list[str], trials: int) -> Tuning | None:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML in which `on` and `off` are words, not truth values."""
+    """YAML whose scalars are text: `off` is a word, and `1:5` a range of seeds, not 65."""
 
 
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:bool"]
+    first: [(tag, pattern) for tag, pattern in resolvers if tag.rpartition(":")[2] in ("null", "merge")]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 
@@ -154,17 +154,19 @@ def read_file(path: Path) -> dict[str, Any]:
         data["factors"] = parse_factors(data.pop("grid"))
     elif "factors" in data:
         data["factors"] = tuple(_factor(name, body or {}) for name, body in data["factors"].items())
-    if "seeds" in data and not isinstance(data["seeds"], list):
-        data["seeds"] = parse_seeds(str(data["seeds"]))
+    if isinstance(data.get("seeds"), str):
+        data["seeds"] = parse_seeds(data["seeds"])
     if "set" in data:
-        data["set"] = {check_path(key): _number(value) for key, value in data["set"].items()}
+        data["set"] = {check_path(key): _value(value) for key, value in data["set"].items()}
     for key in ("data", "test_data"):
         if data.get(key) not in (None, "demo"):
             data[key] = str((path.parent / data[key]).resolve())
     return data
 
 
-def _number(value: Any) -> Any:
+def _value(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_value(item) for item in value]
     return parse_value(value) if isinstance(value, str) else value
 
 
@@ -175,7 +177,7 @@ def _factor(name: str, body: dict[str, Any]) -> Factor:
     levels = body.get("levels")
     if isinstance(levels, dict):
         deltas = {
-            str(level): {path: _number(v) for path, v in (delta or {}).items()}
+            str(level): {path: _value(v) for path, v in (delta or {}).items()}
             for level, delta in levels.items()
         }
         if not LEVEL.fullmatch(name):

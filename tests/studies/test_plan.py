@@ -1,0 +1,164 @@
+from __future__ import annotations
+
+import pytest
+
+from ablations.factors import find
+from ablations.grid import parse_factors
+from studies import plan as plans
+from studies.lease import StudyHeldError, hold
+from studies.plan import PlanChangedError, compare, merge
+from studies.request import Request, Tuning
+from studies.tune import FIRST_SEED, candidates
+
+
+def planned(root, corpus, **fields):
+    fields = {"factors": parse_factors("bidirectional"), "data": str(corpus), "seeds": (1, 2)} | fields
+    return plans.make(Request(**fields), root)[0]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    import numpy as np
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = np.random.default_rng(0)
+    for split, speakers in (("train", ("a", "b", "c")), ("test", ("d",))):
+        for kind in ("clean", "noisy"):
+            (folder / split / kind).mkdir(parents=True)
+        for speaker in speakers:
+            for number in range(3):
+                speech = 0.1 * draw.standard_normal(16000)
+                name = f"{speaker}_{number}.wav"
+                soundfile.write(folder / split / "clean" / name, speech, 16000)
+                noise = 0.05 * draw.standard_normal(16000)
+                soundfile.write(folder / split / "noisy" / name, speech + noise, 16000)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("root")
+
+
+def test_a_plan_survives_the_disk(root, corpus):
+    plan = planned(root, corpus)
+    plans.save(plan, root)
+    assert plans.load(root, plan.name) == plan
+    assert plans.latest(root) == plan.name
+
+
+def test_signatures_follow_the_run_spec(root, corpus):
+    plan = planned(root, corpus)
+    for cell in plan.cells:
+        for seed in plan.seeds:
+            assert plan.spec(cell, seed).training_signature == cell.signatures[seed]
+    assert len({s for cell in plan.cells for s in cell.signatures.values()}) == 6
+
+
+def test_more_seeds_extend_a_plan_and_keep_what_it_has(root, corpus):
+    old, new = planned(root, corpus), planned(root, corpus, seeds=(3,))
+    joined = merge(old, new, root)
+    assert joined.seeds == (1, 2, 3)
+    for cell in old.cells:
+        assert joined.cell(cell.name).signatures.items() >= cell.signatures.items()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"set": {"recipe.steps": 7}}, "recipe.steps: 60 -> 7 (3 cells)"),
+        ({"baseline": None}, "baseline: bsrnn -> None"),
+        ({"factors": parse_factors("decoder4x")}, "cell decoder4x: new"),
+        ({"test_data": True}, "corpus test_digest"),
+        ({"tune": Tuning(space={"recipe.clip": (1, 5)})}, "tune: None ->"),
+        ({"factors": (find("bidirectional"), find("pcs"))}, "cell pcs: new"),
+    ],
+)
+def test_another_plan_of_the_same_name_is_refused_with_the_difference(root, corpus, change, words, tmp_path):
+    if change.get("test_data"):
+        import shutil
+
+        other = tmp_path / "other"
+        shutil.copytree(corpus, other)
+        (other / "test" / "clean" / "d_0.wav").unlink()
+        (other / "test" / "noisy" / "d_0.wav").unlink()
+        change = {"test_data": str(other)}
+    old = planned(root, corpus, study="same")
+    new = planned(root, corpus, study="same", **change)
+    assert any(words in line for line in compare(old, new)), compare(old, new)
+    with pytest.raises(PlanChangedError, match="--study NAME"):
+        merge(old, new, root)
+
+
+def test_bookkeeping_is_no_difference(root, corpus):
+    assert compare(planned(root, corpus), planned(root, corpus, set={"recipe.keep_every": 5})) == []
+
+
+def test_epochs_become_steps_of_the_corpus(root, corpus):
+    plan = planned(root, corpus, recipe="reference", set={"recipe.epochs": 4, "recipe.batch_size": 4})
+    (recipe,) = {cell.config.recipe for cell in plan.cells}
+    assert (recipe.steps, recipe.epochs) == (-(-4 * plan.corpus.train // 4), None)
+
+
+def test_starting_from_another_studys_checkpoints(root, corpus):
+    source = planned(root, corpus, study="source")
+    plans.save(source, root)
+    with pytest.raises(FileNotFoundError, match="no other study"):
+        planned(root, corpus, study="next", start_from="best")
+    for run in plans.run_dirs(source, root).values():
+        run.checkpoints.mkdir(parents=True)
+        (run.checkpoints / "best.pt").write_bytes(run.signature.encode())
+    follower = planned(root, corpus, study="next", start_from="best")
+    assert (
+        follower.cells[0].starts[1]["path"].endswith(f"{source.cells[0].signatures[1]}/checkpoints/best.pt")
+    )
+    assert follower.cells[0].signatures[1] != source.cells[0].signatures[1]
+    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+        planned(root, corpus, start_from="missing.pt")
+
+
+def test_a_missing_study_names_those_there_are(root, corpus):
+    plans.save(planned(root, corpus, study="there"), root)
+    with pytest.raises(FileNotFoundError, match="there"):
+        plans.load(root, "elsewhere")
+    with pytest.raises(ValueError, match="study name"):
+        plans.load(root, "../../etc")
+    with pytest.raises(FileNotFoundError, match="no study"):
+        plans.latest(root / "empty")
+
+
+def test_long_grids_get_short_names():
+    factors = parse_factors("bidirectional,decoder4x,crossband,channels=16,24,32,48,64,layers=1,2,3,4")
+    name = plans.default_name(Request(factors=factors, base="mbsnet-ultralight-decoder"), "corpus" * 9)
+    assert len(name) <= 120
+
+
+def test_one_driver_holds_a_study(tmp_path):
+    with hold(tmp_path), pytest.raises(StudyHeldError, match="is driven by process"), hold(tmp_path):
+        pass
+    with hold(tmp_path):
+        pass
+
+
+def test_a_driver_on_another_host_is_respected_until_its_lease_expires(tmp_path):
+    from training.rundir import write_json
+
+    note = {"host": "elsewhere", "pid": 1, "renewed": __import__("time").time()}
+    write_json(tmp_path / "driver.json", note)
+    with pytest.raises(StudyHeldError, match="elsewhere"), hold(tmp_path):
+        pass
+    write_json(tmp_path / "driver.json", note | {"renewed": note["renewed"] - 3600})
+    with hold(tmp_path):
+        pass
+
+
+def test_every_cell_is_tuned_at_the_same_candidates():
+    tuning = Tuning(space={"recipe.learning_rate": (1e-4, 1e-2), "recipe.clip": (0.0, 10.0)}, trials=6)
+    points = candidates(tuning)
+    assert points == candidates(tuning)
+    assert len({point["recipe.learning_rate"] for point in points}) == 6
+    assert all(1e-4 <= point["recipe.learning_rate"] <= 1e-2 for point in points)
+    below = sum(point["recipe.learning_rate"] < 1e-3 for point in points)
+    assert 2 <= below <= 4
+    assert FIRST_SEED > 10**6

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import pytest
+
+from studies.request import Request, parse_seeds, parse_settings, parse_tuning, read_file
+
+
+@pytest.mark.parametrize(("text", "seeds"), [("3", (1, 2, 3)), ("4:6", (4, 5, 6)), ("7:7", (7,))])
+def test_seeds(text, seeds):
+    assert parse_seeds(text) == seeds
+
+
+@pytest.mark.parametrize("text", ["0", "3:1", "-1", "a", "1:", "1,2", ""])
+def test_bad_seeds(text):
+    with pytest.raises(ValueError, match="seeds"):
+        parse_seeds(text)
+
+
+def test_settings_are_values_of_fields():
+    assert parse_settings(["recipe.steps=400", "model.core=gru"]) == {
+        "recipe.steps": 400,
+        "model.core": "gru",
+    }
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        (["recipe.steps"], "write path=value"),
+        (["recipe.step=4"], r"did you mean 'recipe\.steps'"),
+        (["recipe.steps=4", "recipe.steps=5"], "twice"),
+    ],
+)
+def test_bad_settings(items, words):
+    with pytest.raises(ValueError, match=words):
+        parse_settings(items)
+
+
+def test_tuning_ranges():
+    tuning = parse_tuning(["recipe.learning_rate=1e-4..3e-3", "recipe.clip=1..5"], 4)
+    assert tuning is not None
+    assert tuning.space == {"recipe.learning_rate": (1e-4, 3e-3), "recipe.clip": (1.0, 5.0)}
+    assert parse_tuning([], 4) is None
+
+
+@pytest.mark.parametrize(
+    ("item", "words"),
+    [
+        ("recipe.learning_rate=1e-4", "write path=low..high"),
+        ("recipe.learning_rate=3e-3..1e-4", "is empty"),
+        ("model.channels=8..16", "no field of the recipe"),
+    ],
+)
+def test_bad_tuning(item, words):
+    with pytest.raises(ValueError, match=words):
+        parse_tuning([item], 4)
+
+
+STUDY = """
+base: mbsnet
+factors:
+  bidirectional:
+  crossband: {levels: [none, bimamba]}
+  decoder4x: {claim: [0.0, 0.4], source: me}
+  wide: {levels: {off: {model.channels: 32}, on: {model.channels: 64}}}
+constraints:
+  - {bidirectional: on, wide: on}
+seeds: 2:3
+recipe: small
+set: {recipe.learning_rate: 1e-4}
+endpoint: {metric: stoi, margin: 0.01}
+data: speech
+"""
+
+
+def test_study_file(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text(STUDY)
+    request = Request.model_validate(read_file(path))
+    assert [f.name for f in request.factors] == ["bidirectional", "crossband", "decoder4x", "wide"]
+    assert list(request.factors[0].levels) == ["off", "on"]
+    assert list(request.factors[1].levels) == ["none", "bimamba"]
+    assert (request.factors[2].claim.high, request.factors[2].claim.source) == (0.4, "me")
+    assert (request.seeds, request.endpoint.metric) == ((2, 3), "stoi")
+    assert request.set == {"recipe.learning_rate": 1e-4}
+    assert request.data == str(tmp_path / "speech")
+    assert len(request.grid.cells()) == 13
+
+
+def test_study_file_with_a_grid(tmp_path):
+    path = tmp_path / "study.yaml"
+    path.write_text("grid: core=lstm,mamba,bidirectional\nseeds: 1\n")
+    request = Request.model_validate(read_file(path))
+    assert [list(f.levels) for f in request.factors] == [["lstm", "mamba"], ["off", "on"]]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- a", "is a mapping"),
+        ("grid: bidirectional\nfactors: {}", "not both"),
+        ("factors: {bidirectional: {level: [a]}}", "unknown keys"),
+        ("factors: {wide: {levels: {off: {}}}}", "at least two levels"),
+        ("factors: {bidirectonal: }", "did you mean 'bidirectional'"),
+        ("set: {recipe.step: 4}", "did you mean"),
+    ],
+)
+def test_bad_study_files(tmp_path, text, words):
+    path = tmp_path / "study.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        read_file(path)
