@@ -104,8 +104,8 @@ def scrub(text: str, uri: str) -> str:
     """A message without the secrets of `uri`, nor those that MLflow takes from the environment."""
     secrets = {os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")}
     if found := _CREDENTIALS.match(uri):
-        user, _, password = uri[found.end("scheme") : found.end() - 1].partition(":")
-        secrets |= {f"{user}:{password}", password, unquote(password)}
+        user, colon, password = uri[found.end("scheme") : found.end() - 1].partition(":")
+        secrets |= {f"{user}:{password}", password, unquote(password)} if colon else {user, unquote(user)}
     for pair in uri.partition("?")[2].split("&"):
         key, _, value = pair.partition("=")
         if _SECRET_KEY.search(key):
@@ -220,6 +220,7 @@ class _Child:
     token: str = ""
     start: int = 0
     params: set[str] = field(default_factory=set)
+    tags: dict[str, str] = field(default_factory=dict)
     introduced: bool = False
     sent: dict[str, dict[int, float]] | None = None
 
@@ -268,7 +269,6 @@ class Mirror:
         """Trust nothing that is remembered of the store: the next pass asks it."""
         self._experiment = ""
         self._parent: _Child | None = None
-        self._parent_tags: dict[str, str] = {}
         self._children: dict[tuple[str, str, str], _Child] = {}
         self._stamps: dict[tuple[str, str, str], tuple[int, ...]] = {}
         self._report_stamps: dict[str, tuple[int, ...]] = {}
@@ -391,7 +391,6 @@ class Mirror:
         }
         if found:
             parent = _known(found[0])
-            self._parent_tags = dict(found[0].data.tags)
         else:
             tags = {**self._common_tags(), "ablate.kind": "study", "mlflow.runName": self.study}
             start = int(_seconds(plan.get("created")) * 1000)
@@ -448,7 +447,10 @@ class Mirror:
     def _log_tags(self, child: _Child, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self.client.log_batch(child.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
+        changed = {key: value for key, value in tags.items() if child.tags.get(key, "") != value}
+        if changed:
+            self.client.log_batch(child.run_id, tags=[RunTag(key, value) for key, value in changed.items()])
+            child.tags |= changed
 
     # A child run
 
@@ -493,7 +495,11 @@ class Mirror:
         assert self._parent is not None
         tags = {
             **self._common_tags(),
-            **_state_tags(snapshot.state, snapshot.state.state),
+            **{
+                key: value
+                for key, value in _state_tags(snapshot.state, snapshot.state.state).items()
+                if value
+            },
             "ablate.kind": "run",
             "ablate.cell": slot.cell["name"],
             "ablate.seed": str(slot.seed),
@@ -665,10 +671,7 @@ class Mirror:
             "ablate.seeds": ",".join(str(seed) for seed in self._plan.get("seeds", [])),
             "mlflow.note.content": self._note(progress, [child.run_id for child in children]),
         }
-        for key, value in tags.items():
-            if self._parent_tags.get(key) != value:
-                self.client.set_tag(parent.run_id, key, value)
-                self._parent_tags[key] = value
+        self._log_tags(parent, tags)
         self._log_report(parent)
         if self._curves_changed and (mode != "live" or time.monotonic() - self._drawn > REDRAW_EVERY):
             self._draw_curves(parent, slots)
@@ -686,13 +689,14 @@ class Mirror:
             parent.status = status
 
     def _note(self, progress: str, run_ids: list[str]) -> str:
-        lines = [f"**{self.study}**: {progress}."]
-        if self._plan["corpus"].get("is_demo"):
-            lines.append("Trained on the demo corpus: for trying the harness, not for conclusions.")
+        head = [f"**{progress}.**"]
         if run_ids:
             link = compare_link(self._experiment, run_ids)
             which = "these runs" if len(run_ids) <= COMPARED else f"the first {COMPARED} runs"
-            lines.append(f"[Compare {which}]({link})")
+            head.append(f"[Compare {which}]({link}).")
+        if self._plan["corpus"].get("is_demo"):
+            head.append("Demo corpus: for trying the harness, not for conclusions.")
+        lines = [" ".join(head)]
         table = self.folder / "report" / "table.md"
         if table.exists():
             text = table.read_text()
@@ -797,7 +801,8 @@ def _all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
 def _known(run: Run) -> _Child:
     tags, params = run.data.tags, run.data.params
     token = tags.get("ablate.mirrored", "")
-    return _Child(run.info.run_id, run.info.status, token, run.info.start_time or 0, set(params))
+    start = run.info.start_time or 0
+    return _Child(run.info.run_id, run.info.status, token, start, set(params), dict(tags))
 
 
 def _ended(status: str) -> bool:
@@ -942,7 +947,7 @@ def _draw(
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 5), dpi=110, layout="constrained")
+    figure = Figure(figsize=(9, 5), dpi=110, layout="constrained" if len(cells) > 1 else None)
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     colours = colormaps["tab10" if len(cells) <= 10 else "tab20"]
@@ -964,9 +969,11 @@ def _draw(
         axes.axhline(noisy, color="0.4", linewidth=1, linestyle=(0, (4, 3)), label="noisy input")
     axes.set(xlabel="optimiser step", ylabel="validation PESQ-WB", title=title)
     axes.grid(alpha=0.25)
-    if len(cells) + (noisy is not None) > 1:
+    if len(cells) > 1:
         columns = 1 + len(cells) // 25
         figure.legend(loc="outside right upper", fontsize=8 if len(cells) <= 25 else 6, ncols=columns)
+    elif noisy is not None:
+        axes.legend(loc="best", fontsize=8)
     figure.savefig(path)
 
 

@@ -165,9 +165,12 @@ def test_child_run_audio_figure_and_scores(browser: Any, window: tuple[Window, P
     )
     figure = f"{page}/artifacts/pesq_curve.png"
     see(browser, figure, "mlflow-figure", lambda: _width_of_picture(browser) > 300)
-    playable = "return [...document.querySelectorAll('audio')].some(a => a.duration > 0.9)"
+    playable = """
+        const hosts = [...document.querySelectorAll('*')].filter(e => e.shadowRoot);
+        return [document, ...hosts.map(e => e.shadowRoot)].flatMap(r => [...r.querySelectorAll('audio')]).some(a => a.duration > 0.9)
+    """
     audio = f"{page}/artifacts/audio/p1_001-enhanced.wav"
-    see(browser, audio, "mlflow-audio", lambda: browser.execute_script(playable) or "0:01" in body(browser))
+    see(browser, audio, "mlflow-audio", lambda: browser.execute_script(playable))
     see(browser, f"{page}/artifacts/scores.csv", "mlflow-scores", lambda: "p2_001" in body(browser))
 
 

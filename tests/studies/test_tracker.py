@@ -1,0 +1,675 @@
+"""The tracker: what it writes, that it writes it once, and that a lost store or a kill costs nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from studies import tracker
+from studies.tracker import (
+    Mirror,
+    TrackerProcess,
+    TrackingError,
+    connect,
+    default_uri,
+    mirror,
+    prepare,
+    redact,
+    scrub,
+)
+
+DRAW = tracker._draw
+CURVES = {"train/loss", "val/pesq_wb", "val/stoi", "train/seconds_per_step"}
+
+
+@pytest.fixture(scope="session")
+def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store; making one takes seconds."""
+    folder = tmp_path_factory.mktemp("schema")
+    prepare(default_uri(folder))
+    return folder / "mlflow.db"
+
+
+@pytest.fixture(autouse=True)
+def _no_uri_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def study(toy: Any, schema: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The toy study over an empty store; figures, which take most of a pass, are not drawn."""
+    shutil.copyfile(schema, toy.root / "mlflow.db")
+    monkeypatch.setattr(tracker, "_draw", lambda path, *_: path.write_bytes(b"drawn"))
+    return toy
+
+
+class Store:
+    """What MLflow holds of a study."""
+
+    def __init__(self, study: Any, uri: str | None = None) -> None:
+        self.client = connect(uri or default_uri(study.root))
+        experiment = self.client.get_experiment_by_name(study.name)
+        assert experiment is not None
+        self.experiment = experiment
+        self.runs = list(self.client.search_runs([experiment.experiment_id], max_results=1000))
+
+    @property
+    def parent(self) -> Any:
+        (found,) = [run for run in self.runs if run.data.tags["ablate.kind"] == "study"]
+        return found
+
+    @property
+    def children(self) -> dict[tuple[str, int], Any]:
+        found = [run for run in self.runs if run.data.tags["ablate.kind"] == "run"]
+        by_key = {(r.data.tags["ablate.cell"], int(r.data.tags["ablate.seed"])): r for r in found}
+        assert len(by_key) == len(found), "a cell x seed has two runs"
+        return by_key
+
+    def history(self, run: Any) -> dict[str, list[tuple[int, float]]]:
+        return {
+            key: [(m.step, m.value) for m in self.client.get_metric_history(run.info.run_id, key)]
+            for key in run.data.metrics
+        }
+
+    def check_equal_to_disk(self, study: Any) -> None:
+        """Every cell x seed has one child, with each step of its run directory once."""
+        assert sorted(self.children) == sorted(study.slots())
+        for (cell, seed), child in self.children.items():
+            history = self.history(child)
+            lines = study.run(cell, seed).metrics()
+            for key in CURVES | {"train/grad_norm"}:
+                name = key if key in lines[-1] else key.removeprefix("train/")
+                wanted = [(m["step"], m[name]) for m in lines if m[name] == m[name]]
+                assert sorted(history[key]) == sorted(wanted), (cell, seed, key)
+            assert all(len(values) == 1 for key, values in history.items() if key.startswith("test/"))
+            assert child.info.status == "FINISHED"
+
+
+def test_a_finished_study(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker, "_draw", DRAW)
+    for cell, seed in study.slots():
+        study.complete(cell, seed, audio=True)
+    (study.folder / "report").mkdir()
+    (study.folder / "report" / "table.md").write_text("| effect | PESQ |\n|---|---|\n| gap | -0.38 |\n")
+    outcome = mirror(study.root, "toy")
+    assert outcome, outcome.message
+    store = Store(study)
+    store.check_equal_to_disk(study)
+
+    child = store.children["direction=uni,n=0", 2]
+    assert child.info.run_name == "direction=uni,n=0 seed 2"
+    assert child.data.params["cell"] == "direction=uni,n=0"
+    assert child.data.params["factor.direction"] == "uni"
+    assert child.data.params["model.channels"] == "32"
+    assert child.data.params["model.crossband"] == "pointwise"
+    assert child.data.params["recipe.epochs"] == "none"
+    assert child.data.params["parameters"] == "1001"
+    tags = child.data.tags
+    assert tags["mlflow.parentRunId"] == store.parent.info.run_id
+    assert tags["mlflow.source.git.commit"] == "f" * 40
+    assert tags["ablate.scan_backend"] == "numba"
+    assert tags["ablate.state"] == "done"
+    assert "ablate.cause" not in tags
+    pesq = study.pesq("direction=uni,n=0", 2, 60)
+    assert child.data.metrics["test/pesq_wb"] == pytest.approx(pesq + 0.1)
+    assert child.data.metrics["test/noisy_pesq_wb"] == pytest.approx(1.6)
+    assert child.data.metrics["test/errors"] == 1
+    assert child.data.metrics["selected/val_pesq_wb"] == pytest.approx(pesq)
+    assert "cost/real_time_factor" not in child.data.metrics, "NaN is never logged"
+    assert [0 for step, _ in store.history(child)["train/grad_norm"] if step == 0] == []
+    inputs = {i.dataset.name: i.tags[0].value for i in child.inputs.dataset_inputs}
+    assert inputs == {"demo": "training", "demo (test)": "test"}
+
+    client = store.client
+    files = {f.path for f in client.list_artifacts(child.info.run_id)}
+    assert files >= {
+        "config.json",
+        "scores.parquet",
+        "scores.csv",
+        "metrics.jsonl",
+        "pesq_curve.png",
+        "audio",
+    }
+    audio = [f.path for f in client.list_artifacts(child.info.run_id, "audio")]
+    assert audio == [f"audio/p1_001-{kind}.wav" for kind in ("clean", "enhanced", "noisy")]
+
+    parent = store.parent
+    assert parent.info.status == "FINISHED"
+    note = parent.data.tags["mlflow.note.content"]
+    assert "| gap | -0.38 |" in note
+    assert "Demo corpus" in note
+    assert all(run.info.run_id in note for run in store.children.values())
+    files = {f.path for f in client.list_artifacts(parent.info.run_id)}
+    assert files == {"plan.json", "pesq_curves.png", "report"}
+
+
+def test_again_changes_nothing(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cell, seed in study.slots():
+        study.complete(cell, seed)
+    assert mirror(study.root, "toy")
+    before = {run.info.run_id: run.info.end_time for run in Store(study).runs}
+    monkeypatch.setattr(Mirror, "_send_metrics", lambda *_, **__: pytest.fail("read a run that is complete"))
+    assert mirror(study.root, "toy")
+    assert {run.info.run_id: run.info.end_time for run in Store(study).runs} == before
+
+
+def test_passes_while_a_study_runs(study: Any) -> None:
+    watching = Mirror(study.root, "toy")
+    assert watching.mirror("live") == []
+    assert Store(study).parent.info.status == "RUNNING"
+    study.start("baseline", 1)
+    study.advance("baseline", 1, [0, 20])
+    watching.mirror("live")
+    store = Store(study)
+    assert list(store.children) == [("baseline", 1)], "what has not started has no run"
+    child = store.children["baseline", 1]
+    assert child.info.status == "RUNNING"
+    assert len(store.history(child)["val/pesq_wb"]) == 2
+    study.advance("baseline", 1, [40, 60])
+    study.finish("baseline", 1)
+    watching.mirror("live")
+    assert Store(study).children["baseline", 1].info.status == "FINISHED"
+    watching.mirror("final")
+    store = Store(study)
+    assert store.parent.info.status == "KILLED"
+    assert store.parent.data.tags["ablate.progress"] == "1 of 4 done"
+
+
+def test_a_pass_without_news_asks_nobody(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cell, seed in study.slots():
+        study.complete(cell, seed)
+    watching = Mirror(study.root, "toy")
+    watching.mirror("live")
+    monkeypatch.setattr(tracker.RunDir, "metrics", lambda _: pytest.fail("read a run again"))
+    monkeypatch.setattr(tracker.RunDir, "state", property(lambda _: pytest.fail("read a state again")))
+    monkeypatch.setattr(Mirror, "client", property(lambda _: pytest.fail("asked the store")))
+    watching.mirror("live")
+
+
+def test_lines_written_again_after_a_resume_are_not_sent_again(study: Any) -> None:
+    study.start("baseline", 1)
+    study.advance("baseline", 1, [0, 20, 40])
+    watching = Mirror(study.root, "toy")
+    watching.mirror("live")
+    study.run("baseline", 1).truncate_metrics(20)
+    study.start("baseline", 1, attempts=2)
+    watching.mirror("live")
+    study.advance("baseline", 1, [40])
+    Mirror(study.root, "toy").mirror("live")
+    study.advance("baseline", 1, [60])
+    watching.mirror("live")
+    store = Store(study)
+    steps = [step for step, _ in store.history(store.children["baseline", 1])["val/pesq_wb"]]
+    assert sorted(steps) == [0, 20, 40, 60]
+
+
+@pytest.mark.parametrize(
+    ("where", "call"),
+    [
+        ("_remember", 1),
+        ("_remember", 2),
+        *(pytest.param(w, c, marks=pytest.mark.slow) for w in ("_introduce", "_finish") for c in (1, 2)),
+    ],
+)
+def test_killed_between_two_writes(
+    study: Any, monkeypatch: pytest.MonkeyPatch, where: str, call: int
+) -> None:
+    """Ending just before or just after a step of the bookkeeping leaves nothing twice."""
+    for cell, seed in study.slots():
+        study.complete(cell, seed)
+    whole, calls = getattr(Mirror, where), 0
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(self: Mirror, *arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == 2 * call:
+            raise KilledError
+        result = whole(self, *arguments, **options)
+        if calls == 2 * call - 1 and call == 2:
+            raise KilledError
+        return result
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Mirror, where, killed)
+        with pytest.raises(KilledError):
+            mirror(study.root, "toy")
+    assert mirror(study.root, "toy")
+    Store(study).check_equal_to_disk(study)
+
+
+@pytest.mark.parametrize("state", ["running", "pending"])
+def test_interrupted_is_killed_and_goes_on_later(study: Any, state: str) -> None:
+    study.start("baseline", 1)
+    study.advance("baseline", 1, [0, 20])
+    watching = Mirror(study.root, "toy")
+    watching.mirror("live")
+    study.run("baseline", 1).update_state(state=state)
+    watching.mirror("final")
+    assert Store(study).children["baseline", 1].info.status == "KILLED"
+    assert Store(study).parent.info.status == "KILLED"
+    study.start("baseline", 1, attempts=2)
+    Mirror(study.root, "toy").mirror("live")
+    assert Store(study).children["baseline", 1].info.status == "RUNNING"
+    study.advance("baseline", 1, [40, 60])
+    study.finish("baseline", 1)
+    assert mirror(study.root, "toy")
+    store = Store(study)
+    child = store.children["baseline", 1]
+    assert child.info.status == "FINISHED"
+    assert child.data.tags["ablate.attempts"] == "2"
+    assert len(store.history(child)["val/pesq_wb"]) == 4
+
+
+def test_sync_tells_the_living_from_the_dead(study: Any) -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    study.start("baseline", 1)
+    study.start("baseline", 2, pid=ended.pid)
+    assert mirror(study.root, "toy")
+    children = Store(study).children
+    assert children["baseline", 1].info.status == "RUNNING"
+    assert children["baseline", 2].info.status == "KILLED"
+    assert Store(study).parent.info.status == "RUNNING"
+
+
+@pytest.mark.parametrize(
+    ("state", "cause", "status"),
+    [
+        ("diverged", None, "FAILED"),
+        ("failed", "out-of-memory", "FAILED"),
+        ("failed", "interrupted", "KILLED"),
+    ],
+)
+def test_how_a_run_ended(study: Any, state: str, cause: str | None, status: str) -> None:
+    study.start("baseline", 1)
+    study.advance("baseline", 1, [0, 20])
+    study.run("baseline", 1).update_state(state=state, cause=cause, message="loss is NaN at step 23")
+    assert mirror(study.root, "toy")
+    child = Store(study).children["baseline", 1]
+    assert child.info.status == status
+    assert child.data.tags["ablate.state"] == state
+    assert child.data.tags.get("ablate.cause") == cause
+    assert child.data.tags["ablate.message"] == "loss is NaN at step 23"
+
+
+def test_a_run_shared_by_cells_and_studies(study: Any, study_on_disk: Any) -> None:
+    study.complete("baseline", 1)
+    other = study_on_disk(study.root, "other")
+    for cell in other.cells:
+        cell["signatures"] = {"1": study.run("baseline", 1).signature}
+        cell["evaluations"] = study.cells[0]["evaluations"]
+    other.write_plan()
+    assert mirror(study.root, "toy")
+    assert mirror(study.root, "other")
+    assert sorted(Store(other).children) == [("baseline", 1), ("direction=uni,n=0", 1)]
+    known = json.loads((study.run("baseline", 1).path / "mlflow.json").read_text())
+    (by_study,) = known.values()
+    assert {name: sorted(children) for name, children in by_study.items()} == {
+        "toy": ["baseline seed 1"],
+        "other": ["baseline seed 1", "direction=uni,n=0 seed 1"],
+    }
+    assert by_study["toy"]["baseline seed 1"]["cursor"] == 60
+
+
+def test_a_run_trained_anew_replaces_what_mlflow_held(study: Any) -> None:
+    study.complete("baseline", 1)
+    assert mirror(study.root, "toy")
+    first = Store(study).children["baseline", 1].info.run_id
+    shutil.rmtree(study.run("baseline", 1).path)
+    study.pesq = lambda cell, seed, step: 3.0 + step / 1000
+    study.complete("baseline", 1)
+    assert mirror(study.root, "toy")
+    store = Store(study)
+    child = store.children["baseline", 1]
+    assert child.info.run_id != first
+    assert sorted(value for _, value in store.history(child)["val/pesq_wb"]) == [3.0, 3.02, 3.04, 3.06]
+
+
+def test_a_lost_store_is_rebuilt(study: Any, schema: Path) -> None:
+    for cell, seed in study.slots():
+        study.complete(cell, seed)
+    elsewhere = f"sqlite:///{study.root / 'elsewhere.db'}"
+    shutil.copyfile(schema, study.root / "elsewhere.db")
+    assert mirror(study.root, "toy", elsewhere)
+    assert mirror(study.root, "toy")
+    for uri in (None, elsewhere):
+        Store(study, uri).check_equal_to_disk(study)
+    store = Store(study)
+    store.client.delete_run(store.children["baseline", 1].info.run_id)
+    assert mirror(study.root, "toy")
+    Store(study).check_equal_to_disk(study)
+    Store(study).client.delete_experiment(store.experiment.experiment_id)
+    assert mirror(study.root, "toy")
+    Store(study).check_equal_to_disk(study)
+
+
+def test_one_unreadable_run_does_not_hold_up_the_others(study: Any) -> None:
+    for cell, seed in study.slots():
+        study.complete(cell, seed)
+    (study.run("baseline", 1).path / "state.json").write_text("{")
+    outcome = mirror(study.root, "toy")
+    assert not outcome
+    assert "baseline seed 1" in outcome.message
+    assert len(Store(study).children) == 3
+
+
+def test_only_one_process_mirrors_a_study_at_a_time(study: Any) -> None:
+    with tracker._held(Mirror(study.root, "toy").lock_path):
+        outcome = mirror(study.root, "toy")
+    assert not outcome
+    assert "another process mirrors toy" in outcome.message
+
+
+def test_seeds_added_to_the_plan_are_seen(study: Any) -> None:
+    watching = Mirror(study.root, "toy")
+    watching.mirror("live")
+    for cell in study.cells:
+        cell["signatures"]["3"] = "3" * 63 + cell["name"][0]
+        cell["evaluations"]["3"] = "e" * 64
+    study.write_plan(seeds=[1, 2, 3])
+    study.complete("baseline", 3)
+    watching.mirror("live")
+    store = Store(study)
+    assert ("baseline", 3) in store.children
+    assert store.parent.data.tags["ablate.seeds"] == "1,2,3"
+
+
+def test_a_long_table_is_cut_at_a_row(study: Any) -> None:
+    (study.folder / "report").mkdir()
+    rows = "".join(f"| effect {i} | -0.38 |\n" for i in range(1000))
+    (study.folder / "report" / "table.md").write_text("| effect | PESQ |\n|---|---|\n" + rows)
+    assert mirror(study.root, "toy")
+    note = Store(study).parent.data.tags["mlflow.note.content"]
+    assert len(note) <= 8000
+    *_, last, gap, end = note.split("\n")
+    assert last.startswith("| effect")
+    assert last.endswith("|")
+    assert gap == ""
+    assert "the whole table is the artifact report/table.md" in end
+
+
+@pytest.mark.parametrize(
+    ("uri", "shown"),
+    [
+        ("sqlite:////data/a@b/mlflow.db", "sqlite:////data/a@b/mlflow.db"),
+        ("http://127.0.0.1:5000", "http://127.0.0.1:5000"),
+        ("https://me:hunter2@host:5000/x", "https://***@host:5000/x"),
+        ("postgresql://me:hunter2@host/db", "postgresql://***@host/db"),
+        ("postgresql+psycopg://me:p@ss/hunter2@host/db", "postgresql+psycopg://***@host/db"),
+        ("postgresql://me:hun?ter2@host/db", "postgresql://***@host/db"),
+        ("https://hunter2@host", "https://***@host"),
+        (
+            "postgresql://host/db?user=me&password=hunter2&sslmode=require",
+            "postgresql://host/db?user=***&password=***&sslmode=require",
+        ),
+        ("https://host/?access_token=hunter2", "https://host/?access_token=***"),
+    ],
+)
+def test_redact(uri: str, shown: str) -> None:
+    assert redact(uri) == shown
+    assert "ter2" not in scrub(f"cannot connect to {uri}", uri)
+
+
+def test_scrub_hides_a_password_on_its_own() -> None:
+    text = scrub("login of me failed: hunter2", "postgresql://me:hunter2@host/db")
+    assert text == "login of me failed: ***"
+    assert scrub("bad token hunter2", "https://hunter2@host") == "bad token ***"
+
+
+def test_scrub_hides_decoded_passwords_and_those_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "tok-123")
+    text = scrub("p@ss word, p%40ss%20word and tok-123", "postgresql://me:p%40ss%20word@host/db")
+    assert text == "***, *** and ***"
+
+
+@pytest.mark.parametrize("name", ["../toy", "a/b", "..", ".", "", "a\\b"])
+def test_a_name_cannot_leave_its_folder(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ValueError, match="is no name of a study"):
+        mirror(tmp_path, name)
+
+
+def test_an_unknown_study_names_the_known(toy: Any) -> None:
+    with pytest.raises(FileNotFoundError, match=r"no study 'tyo' under .*; there is: toy"):
+        mirror(toy.root, "tyo")
+
+
+def test_no_secret_is_written_or_said(study: Any) -> None:
+    study.complete("baseline", 1)
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    with pytest.raises(TrackingError, match="does not answer") as error:
+        mirror(study.root, "toy", f"http://me:hunter2@127.0.0.1:{port}")
+    assert "hunter2" not in str(error.value)
+    assert error.value.__cause__ is None
+    for path in study.root.rglob("*"):
+        assert not path.is_file() or b"hunter2" not in path.read_bytes(), path
+
+
+def test_system_metrics_of_the_worker(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fake:
+        NVMLError = RuntimeError
+        nvmlDeviceGetCount = staticmethod(lambda: 2)
+        nvmlDeviceGetHandleByIndex = staticmethod(int)
+
+        @staticmethod
+        def nvmlDeviceGetComputeRunningProcesses(device: int) -> list[Any]:
+            process = type("Process", (), {"pid": os.getpid() if device else 1, "usedGpuMemory": 5_000_000})
+            return [process()]
+
+        @staticmethod
+        def nvmlDeviceGetUtilizationRates(device: int) -> Any:
+            return type("Rates", (), {"gpu": 70 + device})()
+
+    monkeypatch.setattr(tracker, "_nvml", lambda: Fake)
+    monkeypatch.setattr(tracker, "SAMPLE_EVERY", 0.0)
+    study.start("baseline", 1)
+    watching = Mirror(study.root, "toy")
+    watching.mirror("live")
+    watching.mirror("live")
+    metrics = Store(study).children["baseline", 1].data.metrics
+    assert metrics["system/memory_megabytes"] > 10
+    assert metrics["system/cpu_percent"] >= 0
+    assert metrics["system/gpu_1_percent"] == 71
+    assert metrics["system/gpu_1_memory_megabytes"] == pytest.approx(5)
+    assert "system/gpu_0_percent" not in metrics
+
+
+def test_workers_elsewhere_are_not_sampled(study: Any) -> None:
+    study.start("baseline", 1, host="another-machine")
+    Mirror(study.root, "toy").mirror("live")
+    assert not Store(study).children["baseline", 1].data.metrics
+
+
+# The process beside the driver
+
+
+def wait_for(condition: Any, seconds: float = 60.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_process_follows_and_ends_with_a_final_pass(study: Any) -> None:
+    process = TrackerProcess(study.root, "toy")
+    process.start()
+    for cell, seed in study.slots():
+        study.start(cell, seed)
+    study.advance("baseline", 1, [0, 20])
+    known = study.run("baseline", 1).path / "mlflow.json"
+    wait_for(known.exists)
+    study.advance("baseline", 1, [40, 60])
+    study.finish("baseline", 1)
+    outcome = process.stop()
+    assert outcome, outcome.message
+    children = Store(study).children
+    assert {key: run.info.status for key, run in children.items()} == {
+        ("baseline", 1): "FINISHED",
+        ("baseline", 2): "KILLED",
+        ("direction=uni,n=0", 1): "KILLED",
+        ("direction=uni,n=0", 2): "KILLED",
+    }
+
+
+@pytest.mark.slow
+def test_process_ends_its_work_when_the_driver_is_killed(study: Any) -> None:
+    study.start("baseline", 1)
+    code = (
+        "import sys, time; from studies.tracker import TrackerProcess;"
+        f"t = TrackerProcess({str(study.root)!r}, 'toy'); t.start(); print(t._process.pid, flush=True);"
+        "time.sleep(600)"
+    )
+    driver = subprocess.Popen([sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, text=True)
+    assert driver.stdout is not None
+    pid = int(driver.stdout.readline())
+    wait_for((study.run("baseline", 1).path / "mlflow.json").exists)
+    driver.kill()
+    driver.wait()
+    wait_for(lambda: not _runs(pid))
+    assert Store(study).children["baseline", 1].info.status == "KILLED"
+
+
+def _runs(pid: int) -> bool:
+    import psutil
+
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments(study: Any) -> None:
+    """kill -9 of the mirroring process again and again while runs go on, are resumed and end."""
+    draw = random.Random(7)
+    code = f"from studies.tracker import mirror; mirror({str(study.root)!r}, 'toy')"
+    for cell, seed in study.slots():
+        study.start(cell, seed)
+    for step in (0, 20, 40, 60):
+        for cell, seed in study.slots():
+            study.advance(cell, seed, [step])
+            if step == 40 and seed == 1:
+                study.run(cell, seed).truncate_metrics(20)
+                study.advance(cell, seed, [40])
+            if step == 60:
+                study.finish(cell, seed)
+        for _ in range(2):
+            process = subprocess.Popen([sys.executable, "-P", "-c", code], stderr=subprocess.DEVNULL)
+            time.sleep(draw.uniform(2.5, 6.0))
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+    assert mirror(study.root, "toy")
+    Store(study).check_equal_to_disk(study)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Any]:
+    """An MLflow server that can be stopped and started on the same port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [
+        *(sys.executable, "-P", "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port)),
+        *("--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"),
+        *("--artifacts-destination", str(tmp_path / "server-artifacts")),
+    ]
+    environment = os.environ | tracker._CLIENT_SETTINGS | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+
+    class Server:
+        uri = f"http://127.0.0.1:{port}"
+        process: subprocess.Popen[bytes] | None = None
+
+        def start(self) -> None:
+            self.process = subprocess.Popen(
+                command,
+                start_new_session=True,
+                env=environment,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            wait_for(self.answers, 120)
+
+        def answers(self) -> bool:
+            import urllib.request
+
+            try:
+                return urllib.request.urlopen(f"{self.uri}/health", timeout=5).status == 200
+            except OSError:
+                return False
+
+        def stop(self) -> None:
+            if self.process is not None:
+                os.killpg(self.process.pid, signal.SIGKILL)
+                self.process.wait()
+                self.process = None
+
+    found = Server()
+    yield found
+    found.stop()
+
+
+@pytest.mark.slow
+def test_server_down_then_up(study: Any, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    process = TrackerProcess(study.root, "toy", server.uri)
+    process.start()
+    wait_for(process.log.exists)
+    assert f"{server.uri} does not answer" in process.log.read_text()
+    study.start("baseline", 1)
+    study.advance("baseline", 1, [0, 20])
+    server.start()
+    wait_for(lambda: (study.run("baseline", 1).path / "mlflow.json").exists(), 120)
+    assert "takes everything again" in process.log.read_text()
+    server.stop()
+    study.advance("baseline", 1, [40, 60])
+    study.finish("baseline", 1)
+    begun = time.monotonic()
+    outcome = process.stop()
+    assert time.monotonic() - begun < 60
+    assert not outcome
+    assert "ablate sync toy" in outcome.message
+    for cell, seed in study.slots():
+        if (cell, seed) != ("baseline", 1):
+            study.complete(cell, seed)
+    server.start()
+    assert mirror(study.root, "toy", server.uri)
+    Store(study, server.uri).check_equal_to_disk(study)
+
+
+@pytest.mark.slow
+def test_server_that_never_answers_is_left(study: Any) -> None:
+    study.complete("baseline", 1)
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        process = TrackerProcess(study.root, "toy", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        process.start()
+        time.sleep(4)
+        begun = time.monotonic()
+        outcome = process.stop(timeout=5)
+        assert time.monotonic() - begun < 8
+    assert not outcome
+    assert "nothing is lost" in outcome.message
+
+
+@pytest.mark.slow
+def test_many_processes_make_one_schema(tmp_path: Path) -> None:
+    code = f"from studies.tracker import prepare; prepare('sqlite:///{tmp_path}/new.db')"
+    started = [subprocess.Popen([sys.executable, "-P", "-c", code]) for _ in range(6)]
+    assert [process.wait(120) for process in started] == [0] * 6
