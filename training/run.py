@@ -258,7 +258,7 @@ class _Work:
 
     def train(self, model: nn.Module, corpus: Corpus) -> None:
         """Train to the last step; `self.best` is then the selected checkpoint."""
-        from .trainer import Trainer
+        from .trainer import DivergedError, Trainer
 
         batches = Batches(
             corpus.train,
@@ -289,7 +289,11 @@ class _Work:
                 self.save(trainer)
                 raise Interrupted(f"asked to stop after step {step} of {trainer.steps}")
             began = time.perf_counter()
-            result = trainer.train_step()
+            try:
+                result = trainer.train_step()
+            except DivergedError:
+                self.finish_validation(trainer)
+                raise
             took = time.perf_counter() - began
             self.durations.append(took)
             self.window.add(result, took)

@@ -41,7 +41,7 @@ def job(tiny_corpus, cache) -> EvaluationJob:
 @pytest.fixture
 def go(cache, job):
     def go(run: RunDir, jobs=(), **changes):
-        return execute(run, list(jobs), **{"cache": cache, "threads": 1, **changes})
+        return execute(run, list(jobs), **{"cache": cache, "threads": 1, "processes": 0, **changes})
 
     return go
 
@@ -66,7 +66,7 @@ def stop_after(steps: int):
 
 def test_a_run_to_its_end(new_run, go, job):
     run, states = new_run(), []
-    state = go(run, [job], report=states.append)
+    state = go(run, [job], report=states.append, processes=1)
     assert (state.state, state.step, state.steps, state.attempts, state.cause) == ("done", 6, 6, 1, None)
     assert states[0].state == "running"
     assert states[-1] == state == run.state
@@ -123,6 +123,7 @@ def test_two_runs_of_a_seed_are_equal_bit_for_bit(new_run, go, model):
     assert equal(weights(one), weights(other))
 
 
+@pytest.mark.slow
 def test_equal_in_fresh_processes(new_run, cache):
     one, other = new_run("a" * 64), new_run("b" * 64)
     for run in (one, other):
