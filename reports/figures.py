@@ -106,17 +106,19 @@ def inline_svg(svg: str, name: str, alternative: str) -> str:
 
 def draw_all(report: AnalysisReport) -> list[Figure]:
     """Every figure the report has data for, in the order of the page."""
-    figures = []
-    for name, draw in FIGURES.items():
-        with _style(name):
-            drawn = draw(report)
-        if drawn is not None:
-            title, alternative, canvas = drawn
-            with _style(name):
-                canvas.draw_without_rendering()
-            canvas.set_layout_engine("none")
-            figures.append(Figure(name, title, alternative, canvas))
-    return figures
+    return [figure for name in FIGURES if (figure := draw_one(report, name)) is not None]
+
+
+def draw_one(report: AnalysisReport, name: str) -> Figure | None:
+    """One figure of `FIGURES`, laid out; None where the report has no data for it."""
+    with _style(name):
+        drawn = FIGURES[name](report)
+        if drawn is None:
+            return None
+        title, alternative, canvas = drawn
+        canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")
+    return Figure(name, title, alternative, canvas)
 
 
 def save_all(report: AnalysisReport, folder: Path) -> list[Path]:

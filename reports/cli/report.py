@@ -12,6 +12,7 @@ import typer
 def register(app: typer.Typer) -> None:
     """Add the commands of this module."""
     app.command()(report)
+    app.command()(plan)
 
 
 def report(
@@ -103,3 +104,40 @@ def _report_logs(paths: list[Path], format: str, output: Path | None) -> None:
         with output.open("w", newline="") as handle:
             write_logs(found, format, handle)
         typer.echo(f"wrote {output}", err=True)
+
+
+def plan(
+    grid: Annotated[str, typer.Option(help="Factors, e.g. bidirectional,core=lstm,mamba.")],
+    seeds: Annotated[str, typer.Option(help="Numbers of seeds to look at: N for 1..N, or a:b.")] = "2:10",
+    pilot: Annotated[
+        str | None, typer.Option(help="Study whose variances and times to plan with; default: typical ones.")
+    ] = None,
+    effect: Annotated[
+        float | None,
+        typer.Option(help="Which design finds an effect of this size with least runs?"),
+    ] = None,
+    design: Annotated[str, typer.Option(help="full, fractional, one-out or one-in.")] = "full",
+    baseline: Annotated[bool, typer.Option(help="Whether a baseline is trained too.")] = True,
+    power: Annotated[float, typer.Option(help="Probability to find the effect.")] = 0.8,
+    metric: Annotated[str | None, typer.Option(help="Score to plan for, with --pilot.")] = None,
+    format: Annotated[str, typer.Option(help="table, csv or json.")] = "table",
+    root: Annotated[Path, typer.Option(envvar="ABLATE_ROOT", help="Directory of studies and runs.")] = Path(
+        "ablate-runs"
+    ),
+) -> None:
+    """What a number of seeds can resolve: smallest detectable effects, runs and hours."""
+    from ablations.grid import parse_factors
+    from reports.planning import outlook, write_outlook
+    from studies.request import parse_seeds
+
+    found = outlook(
+        parse_factors(grid),
+        parse_seeds(seeds),
+        pilot=(root, pilot) if pilot else None,
+        effect=effect,
+        design=design,
+        baseline=baseline,
+        power=power,
+        metric=metric,
+    )
+    write_outlook(found, format, sys.stdout)

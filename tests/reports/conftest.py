@@ -12,6 +12,8 @@ import pandas as pd
 import pytest
 import soundfile
 
+from reports.build import report_of_study
+from reports.forms.content import AnalysisReport
 from training.rundir import RunDir, write_json
 
 PLANTED = {"bidirectional": 0.12, "decoder4x": 0.01, "crossband": 0.20}
@@ -198,3 +200,9 @@ def planted_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "remedy": "use bilstm",
     }
     return write_study(tmp_path_factory.mktemp("planted"), audio=True, findings=[finding])
+
+
+@pytest.fixture(scope="session")
+def report(planted_root: Path) -> AnalysisReport:
+    """The report of `planted_root`; its figures are drawn once for all tests."""
+    return report_of_study(planted_root)
