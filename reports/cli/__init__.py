@@ -7,7 +7,7 @@ from importlib import import_module
 
 import typer
 
-MODULES = ("study", "report", "tracking", "model", "audio", "data", "audit")
+MODULES = ("study", "report", "audit", "tracking", "model", "audio", "data")
 
 app = typer.Typer(
     name="ablate",

@@ -114,7 +114,9 @@ def run(
     if dry_run:
         _dry_run(request, root, format)
         return
-    waived = tuple(code.strip() for code in waive.split(",") if code.strip())
+    from ablations.audit import parse_waivers
+
+    waived = tuple(sorted(parse_waivers(waive)))
     options = {"partition": partition, "settings": slurm}
     _carry_out(
         request,
@@ -166,7 +168,10 @@ def _carry_out(
         return LAUNCHERS[request.launcher](folder=folder, **slurm)
 
     def audited(plan: Plan, corpus: Corpus) -> AuditRecord:
-        return _audit(plan, corpus, say, **audit)  # type: ignore[arg-type]
+        from studies.launchers.local import find_slots
+
+        count = len(find_slots(**slots)) if request.launcher == "local" else 1
+        return _audit(plan, corpus, say, count, **audit)  # type: ignore[arg-type]
 
     carried = Session(
         root=root,
@@ -200,19 +205,26 @@ def _carry_out(
     say(f"the answer: ablate report {plan.name}; the runs: ablate ui {plan.name}")
 
 
-def _audit(plan: Plan, corpus: Corpus, say: Any, waived: tuple[str, ...], budget: str | None) -> AuditRecord:
+def _audit(
+    plan: Plan, corpus: Corpus, say: Any, slots: int, waived: tuple[str, ...], budget: str | None
+) -> AuditRecord:
     from ablations.audit import audit_cells
     from studies.plan import AuditRecord
 
-    say(f"auditing {len(plan.cells)} cells")
+    say(f"auditing {len(plan.cells)} cells (--no-audit skips this, and the report says so)")
     found = audit_cells(
-        list(plan.cells), plan.factors, corpus=corpus, budget=budget, runs=len(plan.cells) * len(plan.seeds)
+        plan.cells,
+        plan.factors,
+        corpus=corpus,
+        budget=budget,
+        slots=slots,
+        runs=[plan.spec(cell, seed) for cell in plan.cells for seed in plan.seeds],
+        tuned=plan.tune.space if plan.tune else (),
     )
     for finding in found:
         mark = "waived" if finding.code in waived else finding.severity
         say(f"  {finding.code} {finding.name} [{mark}] {finding.where}: {finding.evidence}")
-        if finding.severity == "error":
-            say(f"    -> {finding.remedy}")
+        say(f"    -> {finding.remedy}")
     return AuditRecord(findings=tuple(f.model_dump(mode="json") for f in found), waived=waived)
 
 
