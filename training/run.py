@@ -90,7 +90,7 @@ def execute(
         if state.state == "diverged" or (state.state == "done" and not missing):
             return state
         with _log_to(run.log):
-            work = _Work(
+            work = Execution(
                 run,
                 missing,
                 cache=Path(cache),
@@ -113,7 +113,7 @@ class _Pending:
     weights: dict[str, torch.Tensor]
 
 
-class _Work:
+class Execution:
     """The execution of one run in this process."""
 
     def __init__(
@@ -209,7 +209,7 @@ class _Work:
             self.threads,
         )
         with ExitStack() as stack:
-            stack.enter_context(_reproducible(self.threads))
+            stack.enter_context(reproducible(self.threads))
             self.doing = "data"
             corpus = self.open_corpus()
             self.pool: MetricPool = stack.enter_context(MetricPool(self.processes))
@@ -592,7 +592,7 @@ def classify(error: BaseException, doing: Cause) -> Cause:
 
 
 @contextmanager
-def _reproducible(threads: int) -> Iterator[None]:
+def reproducible(threads: int) -> Iterator[None]:
     """Fixed threads and deterministic algorithms, and as it was before afterwards."""
     import torch
 
