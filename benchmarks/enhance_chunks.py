@@ -40,13 +40,6 @@ CUTS = (
     (CHUNK_SECONDS, OVERLAP_SECONDS),
     (40.0, 2.0),
 )
-    (5.0, 1.0),
-    (10.0, 1.0),
-    (10.0, 2.0),
-    (CHUNK_SECONDS, 1.0),
-    (CHUNK_SECONDS, OVERLAP_SECONDS),
-    (40.0, 2.0),
-)
 """Chunk and overlap in seconds."""
 
 
