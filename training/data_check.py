@@ -7,7 +7,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from statistics import mean
 from typing import Any
@@ -183,8 +183,3 @@ def _counts(values) -> dict[str, int]:
 def _mean(values) -> float | None:
     listed = list(values)
     return round(mean(listed), 2) if listed else None
-
-
-def leak_rows(found: Sequence[Leak]) -> list[dict[str, str]]:
-    """Leaks as rows for JSON."""
-    return [asdict(leak) for leak in found]

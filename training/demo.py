@@ -86,8 +86,11 @@ def make_demo(cache: Path, folder: Path | None = None) -> Path:
         return folder
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f"{folder} is not empty; name a new folder for the demo corpus")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(f".{folder.name}.lock").open("a") as lock:
+    folder = folder.absolute()
+    locks = cache.absolute() / "demo"
+    for needed in (folder.parent, locks):
+        needed.mkdir(parents=True, exist_ok=True)
+    with (locks / f"{sha256(str(folder).encode()).hexdigest()[:12]}.lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / DEMO_MARK).exists():
             partial = folder.with_name(f".{folder.name}.partial")

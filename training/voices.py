@@ -48,6 +48,7 @@ def speak(utterances: list[Utterance]) -> list[np.ndarray]:
     Raises:
         RuntimeError: the speech engine failed, e.g. on an unknown voice.
     """
+    packages = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "speech.npz"
         child = subprocess.run(
@@ -55,7 +56,7 @@ def speak(utterances: list[Utterance]) -> list[np.ndarray]:
             input=json.dumps([asdict(utterance) for utterance in utterances]),
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(packages)},
         )
         if child.returncode:
             raise RuntimeError(f"eSpeak NG failed ({child.returncode}): {child.stderr.strip()[-500:]}")
