@@ -95,7 +95,8 @@ def noncentrality(df: float, power: float = 0.8, alpha: float = 0.05) -> float:
         if math.isinf(df):
             found = stats.norm.sf(critical - shift) + stats.norm.cdf(-critical - shift)
         else:
-            found = stats.nct.sf(critical, df, shift) + stats.nct.cdf(-critical, df, shift)
+            # SciPy gives NaN in the far tail, where the probability is below 1e-15.
+            found = stats.nct.sf(critical, df, shift) + np.nan_to_num(stats.nct.cdf(-critical, df, shift))
         return float(found) - power
 
     upper = 1.0
