@@ -61,16 +61,12 @@ def bare_seconds(spec: dict[str, Any], config: RunConfig, corpus: Corpus, thread
 def harness_seconds(
     spec: dict[str, Any], root: Path, name: str, cache: Path, threads: int
 ) -> tuple[float, int]:
-    """Seconds of the same steps in `execute`, from the end of the first, less validation; and bytes written."""
+    """Seconds of the same steps in `execute`, less the first and validation; and bytes written."""
     run = RunDir(root / name)
     run.write_spec({**spec, "training_signature": name})
     marks: dict[str, float] = {"validation": 0.0}
-    step, train, start, finish = (
-        Trainer.train_step,
-        running.Execution.train,
-        running.Execution.start_validation,
-        running.Execution.finish_validation,
-    )
+    step, train = Trainer.train_step, running.Execution.train
+    validate = running.Execution.start_validation
 
     def first_step(self: Trainer) -> Any:
         result = step(self)
@@ -81,25 +77,20 @@ def harness_seconds(
         train(self, *arguments)
         marks["ended"] = time.perf_counter()
 
-    def timed(method: Any) -> Any:
-        def call(self: Any, trainer: Trainer) -> None:
-            began = time.perf_counter()
-            method(self, trainer)
-            marks["validation"] += time.perf_counter() - began
-
-        return call
+    def timed(self: Any, trainer: Trainer) -> None:
+        began = time.perf_counter()
+        validate(self, trainer)
+        marks["validation"] += time.perf_counter() - began
 
     Trainer.train_step = first_step  # type: ignore[method-assign]
     running.Execution.train = whole  # type: ignore[method-assign]
-    running.Execution.start_validation = timed(start)  # type: ignore[method-assign]
-    running.Execution.finish_validation = timed(finish)  # type: ignore[method-assign]
+    running.Execution.start_validation = timed  # type: ignore[method-assign]
     try:
         state = running.execute(run, [], cache=cache, threads=threads, processes=0)
     finally:
         Trainer.train_step = step  # type: ignore[method-assign]
         running.Execution.train = train  # type: ignore[method-assign]
-        running.Execution.start_validation = start  # type: ignore[method-assign]
-        running.Execution.finish_validation = finish  # type: ignore[method-assign]
+        running.Execution.start_validation = validate  # type: ignore[method-assign]
     if state.state != "done":
         raise RuntimeError(f"the run ended as {state.state}: {state.message}")
     written = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
