@@ -319,6 +319,7 @@ def _same_draw(a: Tensor, b: Tensor) -> bool:
     if torch.equal(a, b):
         return True
     n = a.numel()
+    a, b = a.detach(), b.detach()
     spread = max(float(a.std()), float(b.std())) if n > 1 else 0.0
     if n < 8 or spread == 0 or not (a != b).any():
         return False

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from ablations.audit import audit_cells, errors, parse_waivers
+from ablations.audit.budget import Budget, fits, hours, memory, parameters
+from ablations.audit.subject import subject
+from ablations.grid import Cell
+from models.config import ModelConfig
+from training.config import RECIPES, RunConfig
+
+SMALL = ModelConfig(
+    channels=16, layers=1, crossband_layers=1, crossband="pointwise", decoder_expansion=1, d_state=4
+)
+QUICK = RECIPES["quick"].model_copy(update={"crop_seconds": 0.2})
+CELL = Cell(name="small", levels={}, config=RunConfig(model=SMALL, recipe=QUICK))
+COUNT = subject(SMALL, QUICK).parameters
+
+
+@pytest.mark.parametrize(
+    ("text", "low", "high"),
+    [
+        ("2.3M+-5%", 2_185_000, 2_415_000),
+        ("2.3M±5%", 2_185_000, 2_415_000),
+        ("340000 +/- 2k", 338_000, 342_000),
+        ("2,963,024+-0", 2_963_024, 2_963_024),
+        ("1M", 990_000, 1_010_000),
+    ],
+)
+def test_budgets(text: str, low: float, high: float) -> None:
+    budget = Budget.parse(text)
+    assert (budget.low, budget.high) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("text", ["", "lots", "2.3M+-", "-3M", "5%"])
+def test_what_is_no_budget_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="budget"):
+        Budget.parse(text)
+
+
+def test_a_size_that_is_not_the_declared_one_is_found() -> None:
+    assert not list(parameters([CELL], Budget.parse(f"{COUNT}+-0")))
+    (found,) = parameters([CELL], Budget.parse("2.3M+-5%"))
+    assert found.code == "A401"
+    assert f"{COUNT:,}" in found.evidence
+
+
+def test_memory_says_the_largest_batch_that_fits() -> None:
+    measured = memory(subject(SMALL, QUICK))
+    room = int(measured.of(3) + measured.each / 2)
+    (found,) = fits([CELL], available=room)
+    assert found.code == "A402"
+    assert "the largest batch that fits is 3" in found.evidence
+    assert "recipe.accumulation=2" in found.remedy
+    assert not list(fits([CELL], available=int(measured.of(6)) + 1))
+    assert list(fits([CELL], available=int(measured.of(6)) + 1, slots=2))
+    (none,) = fits([CELL], available=1000)
+    assert "not even a batch of 1" in none.evidence
+
+
+def test_hours_grow_with_runs_and_shrink_with_slots() -> None:
+    (one,) = hours([CELL], runs=1000)
+    (more,) = hours([CELL], runs=4000, slots=2)
+    amounts = [float(f.evidence.split()[1]) for f in (one, more)]
+    assert amounts[1] / amounts[0] == pytest.approx(2, rel=0.1)
+    assert (one.code, one.severity) == ("A403", "note")
+
+
+def test_waivers() -> None:
+    found = audit_cells([CELL], budget="9M")
+    assert [f.code for f in errors(found)] == ["A401"]
+    assert not errors(found, parse_waivers("A401, A102"))
+    with pytest.raises(ValueError, match="A999"):
+        parse_waivers("A999")

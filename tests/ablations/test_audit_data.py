@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+from ablations.audit.data import leaked, noisy_score, unequal
+from ablations.factors import find
+from ablations.grid import Cell, Grid
+from ablations.runspec import Data, RunSpec
+from training.config import RunConfig
+from training.corpus import Corpus
+
+DATA = Data(path="x", name="x", digest="d", test_digest="t")
+
+
+def write(folder: Path, name: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    for kind in ("clean", "noisy"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        sf.write(folder / kind / f"{name}.wav", 0.1 * rng.standard_normal(8000), 16000)
+
+
+def corpus(tmp_path: Path, train: dict[str, int], test: dict[str, int]) -> Corpus:
+    for split, files in (("train", train), ("test", test)):
+        for name, seed in files.items():
+            write(tmp_path / "data" / split, name, seed)
+    return Corpus.open(tmp_path / "data", cache=tmp_path / "cache")
+
+
+TRAIN = {f"p{speaker}_{i:03}": 10 * speaker + i for speaker in (226, 227, 228) for i in range(3)}
+
+
+def test_a_leak_by_content_and_by_speaker_is_found(tmp_path: Path) -> None:
+    spoilt = corpus(tmp_path, TRAIN, {"p232_001": 10 * 226 + 1, "p227_009": 5})
+    found = list(leaked(spoilt))
+    assert {f.code for f in found} == {"A501"}
+    assert any("clean audio" in f.evidence and "p232_001" in f.evidence for f in found)
+    assert any("speaker" in f.evidence and "p227" in f.evidence for f in found)
+
+
+def test_a_clean_corpus_gives_nothing(tmp_path: Path) -> None:
+    fine = corpus(tmp_path, TRAIN, {"p240_001": 1, "p240_002": 2})
+    assert not list(leaked(fine))
+    assert not list(noisy_score(fine))
+
+
+def test_files_named_like_a_known_corpus_that_are_not_its(tmp_path: Path) -> None:
+    named = corpus(tmp_path, TRAIN, {f"p{s}_{i:03}": s * 3 + i for s in (232, 257) for i in range(1, 4)})
+    found = list(noisy_score(named))
+    assert [(f.code, f.severity) for f in found] == [("A503", "note")]
+
+
+def test_cells_that_differ_where_no_factor_says_so() -> None:
+    start = RunConfig.of("mbsnet")
+    other = start.with_changes({"recipe.learning_rate": 0.01, "recipe.checkpoint_every": 7})
+    cells = [
+        Cell(name="base", levels={"f": "a"}, config=start),
+        Cell(name="other", levels={"f": "b"}, config=other),
+    ]
+    (found,) = unequal(cells, ())
+    assert (found.code, found.where) == ("A502", "recipe.learning_rate")
+    assert not list(unequal(cells, (find("learning_rate", ["0.001", "0.01"]),)))
+    assert not list(unequal(cells, (), tuned=["recipe.learning_rate"]))
+    assert not list(unequal(Grid.parse("bidirectional,pcs").cells(), Grid.parse("bidirectional,pcs").factors))
+
+
+@pytest.mark.parametrize("what", ["seeds", "data", "start weights"])
+def test_runs_of_unequal_data_and_seeds(what: str) -> None:
+    cells = Grid.parse("bidirectional", baseline=None).cells()
+    runs = [RunSpec.of(cell, seed, DATA) for cell in cells for seed in (1, 2)]
+    assert not list(unequal(cells, (find("bidirectional"),), (), runs))
+    last = runs[-1]
+    if what == "seeds":
+        runs[-1] = last.model_copy(update={"seed": 3})
+    elif what == "data":
+        runs[-1] = last.model_copy(update={"data": DATA.model_copy(update={"digest": "e"})})
+    else:
+        runs[-1] = last.model_copy(update={"start_from": {"path": "p", "digest": "q"}})
+    assert [f.where for f in unequal(cells, (find("bidirectional"),), (), runs)] == [what]

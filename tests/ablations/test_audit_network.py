@@ -1,0 +1,187 @@
+from __future__ import annotations
+
+import random
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+
+from ablations.audit import audit_config, network, probes, toggles
+from ablations.audit.subject import Subject, subject
+from models.config import PRESETS, ModelConfig
+from training.config import RECIPES, RunConfig
+
+SMALL = ModelConfig(
+    channels=16, layers=1, crossband_layers=1, crossband="pointwise", decoder_expansion=1, d_state=4
+)
+QUICK = RECIPES["quick"].model_copy(update={"crop_seconds": 0.2})
+CHECK = {
+    "A101": network.dead_parameters,
+    "A102": network.overwritten_init,
+    "A103": network.swamped_paths,
+    "A104": network.saturated,
+    "A105": network.non_finite,
+    "A202": toggles.declarations,
+}
+
+
+def small(**fields: object) -> Subject:
+    return subject(SMALL.model_copy(update=fields), QUICK)
+
+
+def codes(config: ModelConfig) -> set[str]:
+    return {f.code for f in audit_config(RunConfig(model=config, recipe=QUICK)) if f.severity == "error"}
+
+
+@pytest.mark.parametrize(
+    ("core", "code"),
+    [
+        ("Unused", "A101"),
+        ("Detached", "A101"),
+        ("TimesZero", "A101"),
+        ("HiddenInList", "A101"),
+        ("HalfUsed", "A101"),
+        ("WipedForget", "A102"),
+        ("WipedDeclared", "A102"),
+        ("WipedByApply", "A102"),
+        ("Swamped", "A103"),
+        ("Clamped", "A104"),
+        ("HotTanh", "A104"),
+        ("DeadRelu", "A104"),
+        ("NaNAtSilence", "A105"),
+        ("NaNGradient", "A105"),
+        ("Explodes", "A105"),
+        ("AlwaysCentred", "A202"),
+        ("TimeReversed", "A202"),
+        ("ShutReversed", "A202"),
+        ("MixesBandsInTime", "A202"),
+        ("MixesItems", "A202"),
+    ],
+)
+def test_a_planted_fault_of_a_core_is_found(faults: ModuleType, core: str, code: str) -> None:
+    found = list(CHECK[code](small(core=core)))
+    assert {f.code for f in found} == {code}
+    assert all(f.severity == "error" and f.evidence and f.remedy for f in found)
+
+
+@pytest.mark.parametrize("crossband", ["PointwiseClaimsMixing", "WrongAxis", "Residual"])
+def test_a_cross_band_module_that_mixes_no_bands_is_found(faults: ModuleType, crossband: str) -> None:
+    found = toggles.declarations(small(crossband=crossband))
+    assert any(f.code == "A202" and f.where == "band_layers.0" and "band" in f.evidence for f in found)
+
+
+@pytest.mark.parametrize("core", ["Residual", "HonestConv", "GlobalNormed", "KeptForget"])
+def test_a_right_part_gives_nothing(faults: ModuleType, core: str) -> None:
+    assert codes(SMALL.model_copy(update={"core": core})) == set()
+
+
+def test_a_core_that_says_bi_and_is_uni_is_found(faults: ModuleType) -> None:
+    (found,) = toggles.declarations(small(core="AlwaysCausal", direction="bi"))
+    assert found.code == "A202"
+    assert "no output changes when later frames do" in found.evidence
+    assert not toggles.declarations(small(core="HonestConv", direction="bi"))
+
+
+def test_a_decoder_of_another_width_than_declared_is_found(faults: ModuleType) -> None:
+    found = toggles.declarations(small(decoder="WrongWidth", decoder_expansion=2))
+    assert [f.where for f in found] == ["head.decoder"]
+    assert "hidden_width=32" in found[0].evidence
+
+
+def test_a_whole_network_that_says_causal_and_is_not_is_found(faults: ModuleType) -> None:
+    assert codes(SMALL.model_copy(update={"architecture": "Foreign"})) == set()
+    (found,) = toggles.declarations(small(architecture="ForeignClaimsCausal"))
+    assert (found.code, found.where) == ("A202", "network")
+
+
+def test_dead_parameters_and_declared_ranges_are_named_by_path() -> None:
+    faulty = small(core="mamba", ssm_skip="shadowed", dt_init="wiped", layers=2)
+    assert [f.where for f in network.dead_parameters(faulty)] == [
+        "time_layers.0.mamba.ssm.D",
+        "time_layers.1.mamba.ssm.D",
+    ]
+    wiped = [f for f in network.overwritten_init(faulty) if f.where.endswith(".dt")]
+    assert len(wiped) == 2
+    assert "[0.6931, 0.6931]" in wiped[0].evidence
+
+
+@pytest.mark.parametrize("name", ["bsrnn", "mbsnet", "mbsnet-recovered"])
+def test_presets_in_small_are_clean(name: str) -> None:
+    config = PRESETS[name].model_copy(update={"channels": 32, "layers": 1, "crossband_layers": 1})
+    assert codes(config) == set()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["quick", "reference"])
+@pytest.mark.parametrize("name", [name for name in PRESETS if not name.endswith("-as-trained")])
+def test_every_preset_that_is_not_as_trained_is_clean(name: str, recipe: str) -> None:
+    assert audit_config(RunConfig.of(name, recipe)) == []
+
+
+@pytest.mark.slow
+def test_the_network_as_trained_has_its_faults_at_full_size() -> None:
+    found = audit_config(RunConfig.of("mbsnet-as-trained", "reference"))
+    dead = [f.where for f in found if f.code == "A101"]
+    assert dead == [f"time_layers.{i}.mamba.ssm.D" for i in range(4)]
+    assert {"A102", "A103", "A104"} <= {f.code for f in found}
+
+
+@pytest.mark.parametrize(("mixes", "crossband"), [(False, "pointwise"), (True, "bilstm"), (True, "bimamba")])
+def test_band_mixing_is_measured(mixes: bool, crossband: str) -> None:
+    assert toggles.measured(small(crossband=crossband)).mixes_bands is mixes
+
+
+@pytest.mark.parametrize("core", ["lstm", "gru", "mamba", "attention"])
+@pytest.mark.parametrize("direction", ["uni", "bi"])
+def test_direction_is_measured_beside_norm_statistics(core: str, direction: str) -> None:
+    audited = small(core=core, direction=direction, norm="group")
+    assert toggles.measured(audited).looks_ahead is (direction == "bi")
+    assert not toggles.declarations(audited)
+
+
+def test_the_norm_alone_does_let_later_frames_through() -> None:
+    model, batch = small(norm="group").model, small(norm="group").probe[:1]
+    other = batch.clone()
+    other[..., 20:] *= 3
+    with torch.no_grad():
+        assert not torch.allclose(model(batch)[..., :18], model(other)[..., :18])
+
+
+def test_random_states_and_the_network_are_left_alone() -> None:
+    audited = Subject(SMALL, QUICK)
+    weights = {k: v.clone() for k, v in audited.model.state_dict().items()}
+    states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[union-attr]
+    network.check(audited)
+    toggles.declarations(audited)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert np.array_equal(np.random.get_state()[1], states[1])  # type: ignore[arg-type]
+    assert random.getstate() == states[2]
+    assert all(torch.equal(v, weights[k]) for k, v in audited.model.state_dict().items())
+    assert all(p.grad is None for p in audited.model.parameters())
+
+
+def test_a_network_that_does_not_run_is_bad_input() -> None:
+    with pytest.raises(ValueError, match="does not run"):
+        audit_config(RunConfig(model=SMALL.model_copy(update={"core": "Broken"}), recipe=QUICK))
+
+
+class Broken(torch.nn.Module):
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x @ torch.ones(3, 3)
+
+
+@pytest.fixture(autouse=True)
+def _broken(faults: ModuleType) -> None:
+    from models.config import CORES
+
+    if "Broken" not in list(CORES):
+        CORES.register("Broken", Broken)
+
+
+def test_inner_widths_of_stacked_layers() -> None:
+    decoder = probes.decoders_of(small(decoder_expansion=2).model)[0][1]
+    assert 32 in probes.inner_widths(decoder, 16)
