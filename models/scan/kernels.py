@@ -56,8 +56,8 @@ def _steps(raw, softplus, out):
         out[d] = softplus_of(raw[d]) if softplus else raw[d]
 
 
-def _advance(dt, u, A, B, clamped, bounds, before, decay, after):
-    """One step of the recurrence; `decay` receives exp(dt A)."""
+def _advance(dt, u, A, B, C, D, clamped, bounds, h, decay, y):
+    """One step in place; `decay` receives exp(dt A), `y` the output before clamp and gate."""
     states, dim = A.shape
     low, high, most, least_step, most_step, gain, limit = (
         bounds[0],
@@ -68,50 +68,43 @@ def _advance(dt, u, A, B, clamped, bounds, before, decay, after):
         bounds[5],
         bounds[6],
     )
+    for d in range(dim):
+        y[d] = D[d] * u[d]
     for n in range(states):
-        b = B[n]
+        b, c = B[n], C[n]
         if clamped:
             for d in range(dim):
                 a = exp(clip(dt[d] * A[n, d], low, high))
                 a = most if a > most else a
                 q = clip(clip(dt[d], least_step, most_step) * b, -gain, gain)
                 decay[n, d] = a
-                after[n, d] = clip(a * before[n, d] + q * u[d], -limit, limit)
+                state = clip(a * h[n, d] + q * u[d], -limit, limit)
+                h[n, d] = state
+                y[d] += state * c
         else:
             for d in range(dim):
                 a = exp(dt[d] * A[n, d])
                 decay[n, d] = a
-                after[n, d] = a * before[n, d] + dt[d] * b * u[d]
-
-
-def _output(h, C, u, D, out):
-    """y before clamp and gate."""
-    states, dim = h.shape
-    for d in range(dim):
-        out[d] = D[d] * u[d]
-    for n in range(states):
-        c = C[n]
-        for d in range(dim):
-            out[d] += h[n, d] * c
+                state = a * h[n, d] + dt[d] * b * u[d]
+                h[n, d] = state
+                y[d] += state * c
 
 
 def _forward(start, stop, u, delta, B, C, z, A, D, softplus, clamped, gated, bounds, chunk, y, saved):
     states, dim = A.shape
     time = u.shape[1]
     keep = saved.shape[0] > 0
-    h, decay = np.empty((2, states, dim), np.float32), np.empty((states, dim), np.float32)
+    h, decay = np.empty((states, dim), np.float32), np.empty((states, dim), np.float32)
     dt = np.empty(dim, np.float32)
     limit = bounds[7]
     for r in range(start, stop):
-        h[0] = ZERO
+        h[:] = ZERO
         for t in range(time):
-            now, after = h[t % 2], h[(t + 1) % 2]
             if keep and t % chunk == 0:
-                saved[r, t // chunk] = now
+                saved[r, t // chunk] = h
             steps(delta[r, t], softplus, dt)
-            advance(dt, u[r, t], A, B[r, t], clamped, bounds, now, decay, after)
             out = y[r, t]
-            output(after, C[r, t], u[r, t], D, out)
+            advance(dt, u[r, t], A, B[r, t], C[r, t], D, clamped, bounds, h, decay, out)
             if clamped:
                 for d in range(dim):
                     out[d] = clip(out[d], -limit, limit)
@@ -152,7 +145,7 @@ def _backward(
     decay = np.empty((chunk, states, dim), np.float32)
     dts = np.empty((chunk, dim), np.float32)
     gh = np.empty((states, dim), np.float32)
-    y, gy = np.empty(dim, np.float32), np.empty(dim, np.float32)
+    ys, gy = np.empty((chunk, dim), np.float32), np.empty(dim, np.float32)
     gx, gdt = np.empty(dim, np.float32), np.empty(dim, np.float32)
     low, high, most, least_step, most_step, gain, limit, cut = (
         bounds[0],
@@ -172,12 +165,11 @@ def _backward(
             for i in range(length):
                 t = first + i
                 steps(delta[r, t], softplus, dts[i])
-                advance(dts[i], u[r, t], A, B[r, t], clamped, bounds, h[i], decay[i], h[i + 1])
+                h[i + 1] = h[i]
+                advance(dts[i], u[r, t], A, B[r, t], C[r, t], D, clamped, bounds, h[i + 1], decay[i], ys[i])
             for i in range(length - 1, -1, -1):
                 t = first + i
-                dt, x = dts[i], u[r, t]
-                if gated or clamped:
-                    output(h[i + 1], C[r, t], x, D, y)
+                dt, x, y = dts[i], u[r, t], ys[i]
                 for d in range(dim):
                     gy[d] = grad[r, t, d]
                 if gated:
@@ -247,6 +239,5 @@ with cached_on_disk():
     softplus_of = _inline(_softplus)
     steps = _compiled(_steps)
     advance = _compiled(_advance)
-    output = _compiled(_output)
     forward: Any = _compiled(_forward)
     backward: Any = _compiled(_backward)
