@@ -170,14 +170,16 @@ def scores_from_mlflow(
     Raises:
         ValueError: no such experiment, or no parent run with a plan in it.
     """
-    from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
 
-    client = MlflowClient(tracking_uri=tracking_uri)
+    from studies.tracker import connect, redact
+
+    client = connect(tracking_uri)
+    shown = redact(tracking_uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
         known = ", ".join(sorted(e.name for e in client.search_experiments())) or "none"
-        raise ValueError(f"no experiment {experiment!r} at {tracking_uri} (there: {known})")
+        raise ValueError(f"no experiment {experiment!r} at {shown} (there: {known})")
 
     def search(filter_string: str) -> list[Any]:
         runs: list[Any] = []
@@ -216,7 +218,7 @@ def scores_from_mlflow(
                 break
         if plan is None or parent is None:
             named = f" named {study!r}" if study else ""
-            raise ValueError(f"no run{named} with a plan.json in experiment {experiment!r} at {tracking_uri}")
+            raise ValueError(f"no run{named} with a plan.json in experiment {experiment!r} at {shown}")
         children = {
             (run.data.tags.get("ablate.cell", ""), run.data.tags.get("ablate.seed", "")): run
             for run in reversed(everything)
@@ -247,7 +249,7 @@ def scores_from_mlflow(
             )
             return info, scores or missing
 
-        return _assemble(plan, run_of, source=f"{tracking_uri} ({experiment})")
+        return _assemble(plan, run_of, source=f"{shown}, experiment {experiment}")
 
 
 def _state_of(status: str, scored: bool) -> str:
@@ -310,9 +312,9 @@ def _assemble(
 
 
 def _read_scores(path: Path) -> pa.Table:
-    table = pq.read_table(path, partitioning=None)
-    keep = [name for name in table.column_names if name != "error"]
-    return table.select(keep).replace_schema_metadata(None)
+    with pq.ParquetFile(path) as file:
+        keep = [name for name in file.schema_arrow.names if name != "error"]
+        return file.read(columns=keep, use_threads=False).replace_schema_metadata(None)
 
 
 def _empty(factors: list[str]) -> pd.DataFrame:
