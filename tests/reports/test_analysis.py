@@ -446,3 +446,14 @@ def test_claims_of_a_factor_with_three_levels_name_the_level():
         analyze(frame, base="core=off", baseline="ref", claims={"core": (0, 1)})
     found = analyze(frame, base="core=off", baseline="ref", claims={"core=onon": (0.3, 0.4)})
     assert row(found, "shapley", "core=onon").claim_low == 0.3
+
+
+def test_the_utterances_share_is_never_negative():
+    rng = np.random.default_rng(4)
+    scores = rng.normal(size=(2, 3, 4))
+    scores -= scores.mean(1, keepdims=True)
+    scores += rng.normal(size=(2, 3, 1))
+    found = estimate(scores, np.array([[-1.0, 1.0]]), [[0], [1]])
+    seed_part = sum(cell.mean(1).var(ddof=1) / 3 for cell in scores)
+    assert found.utterance_part[0] == 0
+    assert found.variance[0] == pytest.approx(seed_part)
