@@ -40,7 +40,7 @@ Mode = Literal["live", "final", "sync"]
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 INTERVAL = 2.0
-"""Seconds between two passes while a study runs."""
+"""Seconds between two passes while a study runs; more where passes would take over a twentieth of a core."""
 LONGEST_PAUSE = 60.0
 """Seconds between two tries, at most, while the tracking store does not answer."""
 SAMPLE_EVERY = 10.0
@@ -201,6 +201,7 @@ class _Slot:
     seed: int
     signature: str
     evaluation: str
+    files: tuple[str, ...]
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -261,6 +262,7 @@ class Mirror:
         self._noisy: float | None = None
         self._plan: dict[str, Any] = {}
         self._plan_stamp: tuple[int, ...] = ()
+        self._slots: list[_Slot] = []
         self._curves_changed = True
         self._drawn = 0.0
         self._sampler = _Sampler()
@@ -305,7 +307,7 @@ class Mirror:
             self._forget()
         if not self._experiment:
             self._open()
-        for slot in self._slots():
+        for slot in self._slots:
             if slot.key in self._troubled:
                 continue
             try:
@@ -335,13 +337,17 @@ class Mirror:
         if (stamp := _stamp(path)) != self._plan_stamp:
             self._plan = json.loads(path.read_text())
             self._plan_stamp = stamp
+            self._slots = list(self._read_slots())
             self._curves_changed = True
 
-    def _slots(self) -> Iterator[_Slot]:
+    def _read_slots(self) -> Iterator[_Slot]:
         for cell in self._plan["cells"]:
             for seed, signature in cell["signatures"].items():
                 evaluation = cell.get("evaluations", {}).get(seed, "")
-                yield _Slot(cell, int(seed), signature, evaluation)
+                folder = str(self.root / "runs" / signature)
+                names = ("state.json", "metrics.jsonl", "summary.json", f"scores/{evaluation}.parquet")
+                files = tuple(f"{folder}/{name}" for name in names)
+                yield _Slot(cell, int(seed), signature, evaluation, files)
 
     def _run(self, slot: _Slot) -> RunDir:
         return RunDir(self.root / "runs" / slot.signature)
@@ -455,10 +461,9 @@ class Mirror:
     # A child run
 
     def _mirror_slot(self, slot: _Slot, mode: Mode) -> None:
-        run = self._run(slot)
         child = self._children.get(slot.key)
-        files = ("state.json", "metrics.jsonl", "summary.json", f"scores/{slot.evaluation}.parquet")
-        stamp = tuple(value for name in files for value in _stamp(run.path / name))
+        run = self._run(slot)
+        stamp = tuple(value for path in slot.files for value in _stamp(path))
         if stamp == self._stamps.get(slot.key) and (mode == "live" or child is None or _ended(child.status)):
             if child is not None and mode == "live" and child.status == "RUNNING":
                 self._sample(child, run)
@@ -661,7 +666,7 @@ class Mirror:
     def _mirror_parent(self, mode: Mode) -> None:
         parent = self._parent
         assert parent is not None
-        slots = list(self._slots())
+        slots = self._slots
         children = [child for slot in slots if (child := self._children.get(slot.key))]
         counts = {status: sum(c.status == status for c in children) for status in ("FINISHED", "FAILED")}
         done, failed = counts["FINISHED"], counts["FAILED"]
@@ -925,9 +930,9 @@ def _seconds(created: Any) -> float:
         return time.time()
 
 
-def _stamp(path: Path) -> tuple[int, ...]:
+def _stamp(path: Path | str) -> tuple[int, ...]:
     try:
-        found = path.stat()
+        found = os.stat(path)
     except FileNotFoundError:
         return (0, 0)
     return found.st_mtime_ns, found.st_size
@@ -1152,10 +1157,11 @@ def follow(
 def _follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str], None]) -> bool:
     pause, said = 0.0, ""
     while not stopped(pause):
+        begun = time.process_time()
         try:
             problems = target.mirror("live")
             text = _outcome(target, problems).message if problems else ""
-            pause = INTERVAL
+            pause = max(INTERVAL, 20 * (time.process_time() - begun))
         except TrackingError as error:
             pause = min(LONGEST_PAUSE, max(INTERVAL, pause * 2))
             text = str(error)

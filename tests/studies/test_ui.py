@@ -167,7 +167,8 @@ def test_child_run_audio_figure_and_scores(browser: Any, window: tuple[Window, P
     see(browser, figure, "mlflow-figure", lambda: _width_of_picture(browser) > 300)
     playable = """
         const hosts = [...document.querySelectorAll('*')].filter(e => e.shadowRoot);
-        return [document, ...hosts.map(e => e.shadowRoot)].flatMap(r => [...r.querySelectorAll('audio')]).some(a => a.duration > 0.9)
+        const roots = [document, ...hosts.map(e => e.shadowRoot)];
+        return roots.flatMap(r => [...r.querySelectorAll('audio')]).some(a => a.duration > 0.9);
     """
     audio = f"{page}/artifacts/audio/p1_001-enhanced.wav"
     see(browser, audio, "mlflow-audio", lambda: browser.execute_script(playable))
