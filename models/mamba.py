@@ -13,6 +13,7 @@ from .config import ModelConfig
 from .declarations import Declared, note, recording, share
 from .norms import linear, make_norm
 from .scan import Clamps, selective_scan
+from .scan.convolution import causal_convolution
 
 STEP_RANGE = (0.001, 0.1)
 """The step sizes dt that Mamba starts from, log-uniform."""
@@ -56,9 +57,8 @@ class SelectiveSSM(nn.Module, Declared):
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
         """Input and gate `(row, time, inner channel)` -> same shape."""
-        time = x.shape[1]
-        taps = self.conv.kernel_size[0]
-        x = F.silu(self.conv(F.pad(x.transpose(1, 2), (taps - 1, 0)))[..., :time].transpose(1, 2))
+        assert self.conv.bias is not None
+        x = causal_convolution(x, self.conv.weight, self.conv.bias)
         step, b, c = self.x_proj(x).split([self.rank, self.states, self.states], dim=-1)
         delta = self.dt_proj(step)
         a = -torch.exp(self.A_log.float() if self.A_log.dtype != torch.float64 else self.A_log)

@@ -181,3 +181,17 @@ def test_plugin_core_needs_only_the_interface() -> None:
     CORES.register("plain-for-test", Plain)
     model = build_model(small(core="plain-for-test", order="interleaved"))
     assert model(spectrogram()).shape == (2, 257, 9)
+
+
+@pytest.mark.parametrize("name", ["bsrnn", "mbsnet", "mbsnet-dual-head"])
+def test_bfloat16_autocast_stays_near_single_precision(name: str) -> None:
+    torch.manual_seed(0)
+    model = build_model(PRESETS[name].model_copy(update={"channels": 16, "layers": 1, "crossband_layers": 1}))
+    noisy = spectrogram()
+    expected = model(noisy)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = model(noisy)
+    assert out.dtype == torch.complex64
+    assert float((out - expected).detach().abs().max() / expected.detach().abs().max()) < 0.05
+    out.abs().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())

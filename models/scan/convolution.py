@@ -1,0 +1,67 @@
+"""The causal depthwise convolution and SiLU before the scan, in one pass on the CPU."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from . import choose_backend
+from .parallel import over_rows
+
+
+def plain(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """See `causal_convolution`."""
+    taps, time = weight.shape[-1], x.shape[1]
+    padded = F.pad(x.transpose(1, 2), (taps - 1, 0))
+    return F.silu(F.conv1d(padded, weight, bias, groups=x.shape[-1])[..., :time]).transpose(1, 2)
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        from .convolution_kernels import forward
+
+        x, taps = x.detach().contiguous(), weight.detach()[:, 0].t().contiguous()
+        y = torch.empty_like(x)
+        arrays = [t.numpy() for t in (x, taps, bias.detach(), y)]
+        over_rows(len(x), lambda _, start, stop: forward(start, stop, *arrays))
+        ctx.save_for_backward(x, taps, bias)
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        from .convolution_kernels import backward
+
+        x, taps, bias = ctx.saved_tensors
+        blocks = torch.get_num_threads()
+        gx = torch.empty_like(x)
+        gtaps, gbias = torch.zeros(blocks, *taps.shape), torch.zeros(blocks, len(bias))
+        arrays = [t.numpy() for t in (x, taps, bias.detach(), grad.contiguous(), gx)]
+        over_rows(
+            len(x),
+            lambda block, start, stop: backward(
+                start, stop, *arrays, gtaps.numpy()[block], gbias.numpy()[block]
+            ),
+        )
+        return gx, gtaps.sum(0).t()[:, None], gbias.sum(0)
+
+
+def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`silu(bias + sum_k weight[k] x[t - taps + 1 + k])`, each channel alone; zero before the start.
+
+    Args:
+        x: `(row, time, channel)`.
+        weight: `(channel, 1, tap)`.
+        bias: `(channel,)`.
+
+    Returns:
+        `(row, time, channel)`.
+    """
+    if x.is_meta or x.dtype == torch.float64 or choose_backend(x.device)[0] != "numba":
+        return plain(x, weight, bias)
+    with torch.autocast("cpu", enabled=False):
+        return _Fused.apply(x.float(), weight.float(), bias.float())
