@@ -59,7 +59,8 @@ def main() -> None:
         os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
-    import training.run  # noqa: F401  (the import is the slow part; done while no task waits)
+    import training.evaluate
+    import training.trainer  # noqa: F401  (imports are the slow part of a short run; done while none waits)
 
     while True:
         ended = carry_out(tasks.get(), threads=threads, should_stop=stop.is_set)

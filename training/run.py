@@ -481,7 +481,7 @@ class Execution:
         best = self.best or {}
         noisy = evaluate.noisy_scores(self.validation, self.pool, cache=self.cache)
         return {
-            **_sizes(model),
+            **_sizes(model, self.config),
             "seconds_per_step": statistics.median(self.durations)
             if self.durations
             else self.run.state.seconds_per_step,
@@ -644,15 +644,14 @@ def _peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _sizes(model: nn.Module) -> dict[str, Any]:
-    """Parameters of a network, in all and by part."""
-    parts: dict[str, list[nn.Module]] = getattr(model, "parts", dict)()
+def _sizes(model: nn.Module, config: ModelConfig) -> dict[str, Any]:
+    """Parameters of a network, in all and by part, and its multiply-adds per second of audio."""
+    from models.summary import macs_per_second, parameters_by_part
+
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "parameters_by_part": {
-            name: sum(parameter.numel() for module in modules for parameter in module.parameters())
-            for name, modules in parts.items()
-        },
+        "parameters_by_part": parameters_by_part(model),
+        "macs_per_second": macs_per_second(config),
     }
 
 

@@ -1,4 +1,4 @@
-"""A small version of benchmarks/coverage.py: two Monte-Carlo standard errors are allowed on each bound."""
+"""A small version of benchmarks/interval_coverage.py: two Monte-Carlo standard errors are allowed on each bound."""
 
 import importlib.util
 import sys
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPETITIONS = 400
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "coverage.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
 
 
 @pytest.fixture(scope="module")

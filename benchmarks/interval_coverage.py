@@ -1,6 +1,6 @@
 """Does the 95 % interval hold what it says? Planted effects, known variances, the engine of the reports.
 
-    python benchmarks/coverage.py --repetitions 4000 --json coverage.json
+    python benchmarks/interval_coverage.py --repetitions 4000 --json coverage.json
 
 Each repetition draws scores (cell, seed, utterance) of a 2 x 2 x 2 grid and a baseline, or of a grid whose
 third factor acts at evaluation only, and asks `reports.engine.estimate` for the gap, the main effects and the
