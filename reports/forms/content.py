@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeGuard
 
@@ -26,6 +26,12 @@ METRIC_LABELS = dict(
         strict=True,
     )
 )
+CREDIT = {
+    "shapley": "Shapley value",
+    "main": "main effect",
+    "one-in": "one-in effect",
+    "one-out": "one-out effect",
+}
 DEMO = (
     "DEMO CORPUS: synthetic speech for trying the harness. These numbers say nothing about real recordings."
 )
@@ -84,8 +90,14 @@ class AnalysisReport:
 
     @property
     def credit_kind(self) -> str:
-        kinds = list(self.analysis.credit["kind"])
-        return "Shapley value" if kinds and kinds[0] == "shapley" else "main effect"
+        kinds = list(self._credit["kind"])
+        return CREDIT[str(kinds[0])] if kinds else "main effect"
+
+    @cached_property
+    def _credit(self) -> pd.DataFrame:
+        """Shapley values, else main effects, else what the cells at hand still give."""
+        choices = (self.analysis.credit, self.analysis.kind("one-in"), self.analysis.kind("one-out"))
+        return next((rows for rows in choices if len(rows)), choices[0])
 
     @cached_property
     def gap(self) -> EffectRow | None:
@@ -102,9 +114,10 @@ class AnalysisReport:
     @cached_property
     def factors(self) -> list[EffectRow]:
         """A row per factor (per level for factors of several levels), in the order of the grid."""
-        credit = [self._row(r) for r in records(self.analysis.credit)]
+        credit = [self._row(r) for r in records(self._credit)]
         have = {row.name for row in credit}
-        return credit + [self._row(r) for r in records(self.analysis.kind("main")) if r["name"] not in have]
+        others = [row for row in self.mains if row.name not in have]
+        return credit + [replace(row, name=f"{row.name} (main effect)") for row in others]
 
     @cached_property
     def mains(self) -> list[EffectRow]:

@@ -46,7 +46,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     for cell in report.analysis.cells.to_dict("records"):
         name = str(cell["cell"])
         spread = interval(cell["low"], cell["high"]).replace("+", "")
-        label = name if name != report.analysis.baseline else f"{name} ({report.baseline_name})"
+        named = name == report.analysis.baseline and name != report.baseline_name
+        label = f"{name} ({report.baseline_name})" if named else name
         cells.add_row(Text(label), str(cell["runs"]), signed(cell["mean"]).lstrip("+"), spread)
     console.print(cells)
     facts = Table(title="Measured at", title_justify="left", box=None, show_header=False, pad_edge=False)

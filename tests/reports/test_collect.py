@@ -13,6 +13,7 @@ from reports.collect import (
     scores_from_mlflow,
     scores_from_study,
 )
+from studies.tracker import mirror
 
 
 def test_study_gives_long_scores_and_what_is_known(planted_root):
@@ -139,36 +140,19 @@ def test_thousand_runs_take_less_than_ten_seconds_of_processor(tmp_path, make_st
 
 
 @pytest.mark.slow
-def test_an_mlflow_server_alone_gives_the_same_scores(planted_root, tmp_path):
-    from mlflow import MlflowClient
-
+def test_an_mlflow_store_alone_gives_the_same_scores(tmp_path, make_study):
+    gone = ("crossband=bilstm", 2)
+    root = make_study(tmp_path / "root", factors=("crossband",), seeds=3, utterances=4, diverged=[gone])
     uri = f"sqlite:///{tmp_path}/mlflow.db"
-    client = MlflowClient(tracking_uri=uri)
-    experiment = client.create_experiment("ablate", artifact_location=str(tmp_path / "artifacts"))
-    scores, info = scores_from_study(planted_root)
-    parent = client.create_run(experiment, run_name=info.name)
-    client.log_artifact(parent.info.run_id, str(planted_root / "studies" / info.name / "plan.json"))
-    for run in info.runs:
-        tags = {
-            "mlflow.parentRunId": parent.info.run_id,
-            "ablate.cell": run.cell,
-            "ablate.seed": str(run.seed),
-            "ablate.signature": run.training,
-        }
-        child = client.create_run(experiment, tags=tags).info.run_id
-        directory = planted_root / "runs" / run.training
-        (tmp_path / "scores.parquet").write_bytes(
-            (directory / "scores" / f"{run.evaluation}.parquet").read_bytes()
-        )
-        client.log_artifact(child, str(tmp_path / "scores.parquet"))
-        client.log_artifact(child, str(directory / "summary.json"))
-        client.log_artifact(child, str(directory / "metrics.jsonl"))
-    again, other = scores_from_mlflow(uri, "ablate")
+    assert mirror(root, "planted", uri).complete
+    scores, info = scores_from_study(root)
+    (root / "runs").rename(tmp_path / "away")
+    again, other = scores_from_mlflow(uri, "planted")
     pd.testing.assert_frame_equal(again, scores)
-    assert [(r.cell, r.seed, r.state, r.summary) for r in other.runs] == [
-        (r.cell, r.seed, r.state, r.summary) for r in info.runs
+    assert [(r.cell, r.seed, r.state, r.summary, list(r.metrics)) for r in other.runs] == [
+        (r.cell, r.seed, r.state, r.summary, list(r.metrics)) for r in info.runs
     ]
     with pytest.raises(ValueError, match="no experiment 'other'"):
         scores_from_mlflow(uri, "other")
     with pytest.raises(ValueError, match="no run named 'x'"):
-        scores_from_mlflow(uri, "ablate", "x")
+        scores_from_mlflow(uri, "planted", "x")

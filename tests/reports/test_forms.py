@@ -5,6 +5,7 @@ import io
 import json
 import re
 
+import pandas as pd
 import pytest
 
 from reports.build import NoScoresError, report_of_file, report_of_study, write_folder
@@ -176,3 +177,25 @@ def test_a_folder_holds_every_form(report, tmp_path):
 def test_unknown_format(report):
     with pytest.raises(ValueError, match="unknown format 'word'; choose from table, md"):
         write(report, "word", io.StringIO())
+
+
+def test_levels_and_cells_beyond_a_factorial_of_two(tmp_path):
+    cells = {("lstm", "off"): 2.0, ("gru", "off"): 2.1, ("mamba", "off"): 2.3}
+    cells |= {("lstm", "on"): 2.1, ("gru", "on"): 2.2, ("mamba", "on"): 2.4}
+    frame = pd.DataFrame(
+        [
+            (f"{core}-{bi}", core, bi, seed, f"u{u}", mean + 0.01 * seed * (u + 1))
+            for (core, bi), mean in cells.items()
+            for seed in (1, 2, 3)
+            for u in range(3)
+        ],
+        columns=["cell", "core", "bi", "seed", "utterance", "pesq_wb"],
+    )
+    frame.to_csv(tmp_path / "s.csv", index=False)
+    full = report_of_file(tmp_path / "s.csv", "core=lstm,bi=off")
+    assert [row.name for row in full.factors] == ["core=mamba", "bi", "core=gru (main effect)"]
+    frame[frame["cell"].isin(["lstm-off", "mamba-off", "lstm-on"])].to_csv(tmp_path / "s.csv", index=False)
+    holed = report_of_file(tmp_path / "s.csv", "core=lstm,bi=off")
+    assert holed.credit_kind == "one-in effect"
+    assert {row.name: row.estimate for row in holed.factors} == {"core": "+0.300", "bi": "+0.100"}
+    assert "no gap to explain" in text(holed, "table")
