@@ -561,7 +561,8 @@ def test_killed_at_random_moments(study: Any) -> None:
     draw = random.Random(7)
     code = (
         "from studies.tracker import connect, default_uri, mirror;"
-        f"root = {str(study.root)!r}; connect(default_uri(root)); print('ready', flush=True); mirror(root, 'toy')"
+        f"root = {str(study.root)!r}; connect(default_uri(root)); print('ready', flush=True);"
+        "mirror(root, 'toy')"
     )
     for cell, seed in study.slots():
         study.start(cell, seed)
