@@ -60,7 +60,7 @@ _READ: dict[str, tuple[str, Callable[[dict[str, Any]], bool]]] = {
     "recipe.decay": ("recipe.schedule", _uses("recipe.schedule", "step", "exponential")),
     "recipe.decay_every": ("recipe.schedule", _uses("recipe.schedule", "step", "exponential")),
 }
-"""A field that is read only at some values of another: path -> (the field that decides, whether it is read)."""
+"""A field that is read at some values of another only: path -> (that field, whether it is read)."""
 
 
 def is_read(path: str, flat: dict[str, Any]) -> bool:

@@ -113,9 +113,10 @@ class Memory:
 
 
 def memory(audited: Subject) -> Memory:
-    """Memory of a step of the run, from what is kept at batch 1 and 2, and weights, gradients and Adam's moments.
+    """Memory of a step: what autograd keeps at batch 1 and 2, weights, gradients and Adam's moments.
 
-    Short crops are measured; what is kept grows with the length of the crop.
+    Short crops are measured; what is kept grows with the length of the crop. Temporaries of the backward
+    are not in it.
     """
     if "memory" not in audited.results:
         seconds = audited.crop_seconds
@@ -142,13 +143,14 @@ def fits(cells: Sequence[Cell], *, slots: int = 1, available: int | None = None)
         possible = (
             f"the largest batch that fits is {largest}" if largest > 0 else "not even a batch of 1 fits"
         )
+        pieces = -(-recipe.batch_size // max(largest, 1))
         beside = f" for each of {slots} runs side by side" if slots > 1 else ""
         yield Finding.of(
             "A402",
             cell.name,
-            f"a step of batch {micro} takes about {needed / 2**30:.2f} GiB, {device} has {share / 2**30:.2f}{beside}; "
-            f"{possible}",
-            f"--set recipe.accumulation={-(-recipe.batch_size // max(largest, 1))} keeps the step and cuts it up",
+            f"a step of batch {micro} takes about {needed / 2**30:.2f} GiB, "
+            f"{device} has {share / 2**30:.2f}{beside}; {possible}",
+            f"--set recipe.accumulation={pieces} keeps the step and cuts it up",
         )
 
 
@@ -168,7 +170,7 @@ def hours(cells: Sequence[Cell], *, runs: int, slots: int = 1) -> Iterator[Findi
         yield Finding.of(
             "A403",
             "study",
-            f"about {total / 3600 / slots:.2g} hours for {runs} runs, {slots} at once, from steps measured on "
-            f"{os.cpu_count()} cores ({torch.get_num_threads()} threads) without validation and scoring",
+            f"about {total / 3600 / slots:.2g} hours for {runs} runs, {slots} at once, "
+            f"without validation and scoring; steps measured on {torch.get_num_threads()} of {os.cpu_count()} cores",
             "fewer seeds or levels, a shorter recipe, or more slots (--jobs, --gpus)",
         )

@@ -39,7 +39,7 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
                 share, axis = _dead_slices(seen)
                 if share <= DEAD_SLICES:
                     continue
-                why = f"{share:.0%} of its slices along axis {axis} get a gradient of exactly zero in {STEPS} steps"
+                why = f"{share:.0%} of axis {axis} has a gradient of exactly zero in all of {STEPS} steps"
             yield Finding.of(
                 "A101",
                 path,
@@ -74,30 +74,20 @@ def _unregistered(model: nn.Module) -> Iterator[tuple[str, str]]:
         for name, value in vars(module).items():
             if name in hidden:
                 continue
-            items = (
-                value.values()
-                if isinstance(value, dict)
-                else value
-                if isinstance(value, list | tuple)
-                else [value]
-            )
-            for item in items:
+            held = value.values() if isinstance(value, dict) else value
+            for item in held if isinstance(value, dict | list | tuple) else [value]:
                 full = f"{path}.{name}" if path else name
-                if (
-                    isinstance(item, nn.Module)
-                    and item not in modules
-                    and any(True for _ in item.parameters())
-                ):
-                    yield full, "a module"
-                    break
-                if (
-                    isinstance(item, Tensor)
-                    and item.requires_grad
-                    and item.is_leaf
-                    and id(item) not in parameters
-                ):
+                if isinstance(item, nn.Module):
+                    if item not in modules and any(True for _ in item.parameters()):
+                        yield full, "a module"
+                        break
+                elif _learned(item) and id(item) not in parameters:
                     yield full, "a learned tensor"
                     break
+
+
+def _learned(value: object) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad and value.is_leaf
 
 
 STEP_SIZES = ("dt_proj.bias", "dt_bias")
@@ -126,10 +116,7 @@ def overwritten_init(subject: Subject) -> Iterator[Finding]:
             dt = F.softplus(parameter.detach())
             low, high = STEP_SIZE_RANGE
             if not (low <= float(dt.min()) and float(dt.max()) <= high):
-                found = (
-                    f"its step sizes dt = softplus(bias) start in [{float(dt.min()):.4g}, {float(dt.max()):.4g}], "
-                    "Mamba's are in [0.001, 0.1]"
-                )
+                found = f"dt = softplus(bias) starts at {_summary(dt)}, Mamba's is in [0.001, 0.1]"
         if found is not None:
             yield Finding.of(
                 "A102",
@@ -159,12 +146,12 @@ def _wiped(final: Tensor, writes: list[InitWrite]) -> str | None:
         ):
             now = flat[part.start : part.start + part.count]
             if len(now) == part.count and not torch.allclose(now, part.after.reshape(-1)):
-                return f"{float(part.after.reshape(-1)[0]):g} was set in a part of it, then {write.operation} wiped that"
+                return f"{_summary(part.after)} was set in a part of it, then {write.operation} wiped that"
         if not _deliberate(before, earlier):
             continue
         now = flat[write.start : write.start + write.count]
         if len(now) == len(before) and not _alike(now, before):
-            return f"{_summary(before)} was set, then {write.operation} overwrote it; it starts at {_summary(now)}"
+            return f"{_summary(before)} was set, then {write.operation} made it {_summary(now)}"
     return None
 
 
@@ -218,9 +205,9 @@ def saturated(subject: Subject) -> Iterator[Finding]:
     """A104: over 5 % of activations at a bound, or dead units."""
     worst: dict[tuple[str, str], tuple[float, str]] = {}
     for path, noted in subject.notes.items():
-        for name, share in noted.items():
+        for name, value in noted.items():
             if name.startswith("clamp_"):
-                worst[path, name.replace("_", " ")] = (float(share), "of the values are at its bound")
+                worst[path, name.replace("_", " ")] = (float(value), "of the values are at its bound")
     words = {
         "clamp": "of the values are at its bounds {}",
         "saturation": "of the values are on its flat ends",
@@ -231,12 +218,12 @@ def saturated(subject: Subject) -> Iterator[Finding]:
             key = (activity.path, activity.operation)
             if activity.share > worst.get(key, (0.0, ""))[0]:
                 worst[key] = (activity.share, words[activity.kind].format(activity.detail))
-    for (path, operation), (share, text) in worst.items():
-        if share > (SATURATED_SIGMOID if operation == "sigmoid" else SATURATED):
+    for (path, operation), (part, text) in worst.items():
+        if part > (SATURATED_SIGMOID if operation == "sigmoid" else SATURATED):
             yield Finding.of(
                 "A104",
                 path or "network",
-                f"{path or 'network'}, {operation}: {share:.1%} {text}",
+                f"{path or 'network'}, {operation}: {part:.1%} {text}",
                 "widen the bounds or scale what comes in: nothing is learned through a bound",
             )
 
@@ -254,7 +241,7 @@ def non_finite(subject: Subject) -> Iterator[Finding]:
         yield Finding.of(
             "A105",
             "network",
-            f"training at learning rate {recipe.learning_rate:g} in {recipe.precision}: {subject.training.problem}",
+            f"training at {recipe.learning_rate:g} in {recipe.precision}: {subject.training.problem}",
             remedy,
         )
 
@@ -277,13 +264,9 @@ def _broken(subject: Subject, batch: Tensor) -> str | None:
     first: list[str] = []
 
     def look(path: str, out: object) -> None:
-        for value in out if isinstance(out, tuple | list) else [out]:
-            if (
-                isinstance(value, Tensor)
-                and not first
-                and not torch.isfinite(torch.view_as_real(value) if value.is_complex() else value).all()
-            ):
-                first.append(path)
+        values = out if isinstance(out, tuple | list) else [out]
+        if not first and any(isinstance(v, Tensor) and not torch.isfinite(v).all() for v in values):
+            first.append(path)
 
     handles = [
         module.register_forward_hook(lambda m, a, o, path=path: look(path or "the network", o))

@@ -320,7 +320,7 @@ class _InitWatch(TorchDispatchMode):
         self.kept.append(target)
         if small:
             write = InitWrite(
-                name, _by_torch(), before, target.storage_offset(), target.numel(), target.clone()
+                name, _by_torch(), before, int(target.storage_offset()), target.numel(), target.clone()
             )
             self.writes.setdefault(key, []).append(write)
         return result

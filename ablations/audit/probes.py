@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -33,13 +33,19 @@ def parts_of(model: nn.Module) -> dict[str, list[tuple[str, nn.Module]]]:
     return {path: [(path, child)] for path, child in model.named_children()}
 
 
-def declaring(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """The outermost modules below the network that declare something, with their paths."""
+def declaring(model: nn.Module, called: Container[str] = ()) -> Iterator[tuple[str, nn.Module]]:
+    """The outermost modules below the network that declare something, with their paths.
+
+    Args:
+        called: paths of modules that are called; one that is not stands for those inside it that are.
+    """
 
     def walk(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
         for name, child in module.named_children():
             full = f"{path}.{name}" if path else name
-            if any(hasattr(child, said) for said in ("looks_ahead", "mixes_bands")):
+            inner = [f"{full}.{deeper}" for deeper, _ in child.named_modules() if deeper]
+            passed = full not in called and any(deeper in called for deeper in inner)
+            if not passed and any(hasattr(child, said) for said in ("looks_ahead", "mixes_bands")):
                 yield full, child
             else:
                 yield from walk(full, child)
@@ -51,7 +57,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def inputs_of(subject: Subject) -> dict[str, Call]:
-    """What each module of the network is called with on the probe: path -> (args, kwargs) of its first call."""
+    """What each module is called with on the probe: path -> (args, kwargs) of its first call."""
     calls: dict[str, Call] = {}
 
     def keep(path: str) -> Callable[..., None]:
@@ -242,15 +248,15 @@ def decoders_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules that are a network's decoders: those its head owns, or the part of that name."""
     from models.config import DECODERS
 
-    kinds = tuple(kind for kind in (DECODERS[name] for name in DECODERS) if isinstance(kind, type))
-    found = [(path, module) for path, module in model.named_modules() if isinstance(module, kinds)]
-    if found:
-        return found
-    return [item for name, items in parts_of(model).items() if "decoder" in name.lower() for item in items]
+    kinds = {kind for kind in (DECODERS[name] for name in DECODERS) if isinstance(kind, type)}
+    found = [(path, m) for path, m in model.named_modules() if not kinds.isdisjoint(type(m).__mro__)]
+    return found or [
+        item for name, items in parts_of(model).items() if "decoder" in name.lower() for item in items
+    ]
 
 
 def expansion(model: nn.Module, config: ModelConfig, declared: float) -> tuple[bool, str] | None:
-    """Whether every decoder has a hidden width of `declared` times its input; and what it has. None: no decoder."""
+    """Whether every decoder is `declared` times as wide inside as its input, and what it has; or None."""
     decoders = decoders_of(model)
     if not decoders:
         return None

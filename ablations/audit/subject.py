@@ -114,7 +114,7 @@ class Subject:
     def __init__(self, config: ModelConfig, recipe: Recipe) -> None:
         self.config = config
         self.recipe = recipe
-        self.results: dict[str, Any] = {}
+        self.results: dict[Any, Any] = {}
 
     @cached_property
     def large(self) -> bool:

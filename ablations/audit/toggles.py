@@ -1,4 +1,4 @@
-"""A2xx and A3xx: what the levels of a factor do, against what they and the parts say; what no factor covers."""
+"""A2xx and A3xx: what levels do, against what they and the parts say; what no factor covers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ablations.factors import Factor
 from ablations.grid import Cell
-from models.config import ARCHITECTURES
+from models.network import BandSplitNetwork
 
 from . import probes
 from .finding import Finding
@@ -29,10 +29,6 @@ class Measured:
 
     looks_ahead: bool | None
     mixes_bands: bool | None
-
-
-def _is_band_split(model: nn.Module) -> bool:
-    return type(model) is ARCHITECTURES["band-split"]
 
 
 def _name(path: str, module: nn.Module) -> str:
@@ -69,25 +65,29 @@ def _examine(audited: Subject, findings: list[Finding]) -> Measured:
 
     ahead: list[bool] = []
     mixes: list[bool] = []
-    if _is_band_split(model):
-        roles = [(f"time_layers.{i}", m, "core") for i, m in enumerate(model.time_layers)]
+    if isinstance(model, BandSplitNetwork):
+        roles: list[tuple[str, nn.Module, str]] = [
+            (f"time_layers.{i}", m, "core") for i, m in enumerate(model.time_layers)
+        ]
         roles += [(f"band_layers.{i}", m, "cross-band module") for i, m in enumerate(model.band_layers)]
         roles += [
             (p, m, "part")
-            for p, m in probes.declaring(model)
+            for p, m in probes.declaring(model, calls)
             if not p.startswith(("time_layers", "band_layers"))
         ]
     else:
-        roles = [(p, m, "part") for p, m in probes.declaring(model)]
+        roles = [(p, m, "part") for p, m in probes.declaring(model, calls)]
     for path, module, role in roles:
         if path not in calls:
-            broken(path, f"{_name(path, module)} is part of the network and never called")
+            if not any(inner.startswith(f"{path}.") for inner in calls):
+                broken(path, f"{_name(path, module)} is part of the network and never called")
             continue
+        said_here = "declares"
         probe = Probe(probes.opened(module), calls[path])
         found_ahead, found_mixes = probe.looks_ahead(), probe.mixes_bands()
         said_ahead, said_mixes = getattr(module, "looks_ahead", None), getattr(module, "mixes_bands", None)
         if role == "core":
-            found_ahead is not None and ahead.append(found_ahead)
+            ahead += [] if found_ahead is None else [found_ahead]
             if said_ahead is None or (config.direction == "bi" and not said_ahead):
                 wanted = config.direction == "bi"
                 if found_ahead is not None and found_ahead != wanted:
@@ -95,12 +95,13 @@ def _examine(audited: Subject, findings: list[Finding]) -> Measured:
                 said_ahead = None
             said_mixes = False if said_mixes is None else said_mixes
         elif role == "cross-band module":
-            found_mixes is not None and mixes.append(found_mixes)
-            said_mixes = config.crossband != "none" if said_mixes is None else said_mixes
+            mixes += [] if found_mixes is None else [found_mixes]
+            if said_mixes is None:
+                said_here, said_mixes = "says nothing, which stands for", config.crossband != "none"
             said_ahead = False if said_ahead is None else said_ahead
         elif module not in heads:
-            found_ahead is not None and ahead.append(found_ahead)
-            found_mixes is not None and mixes.append(found_mixes)
+            ahead += [] if found_ahead is None else [found_ahead]
+            mixes += [] if found_mixes is None else [found_mixes]
         if said_ahead is not None and found_ahead is not None and bool(said_ahead) != found_ahead:
             broken(path, _direction(path, module, f"looks_ahead={bool(said_ahead)}", found_ahead))
         if said_mixes is not None and found_mixes is not None and bool(said_mixes) != found_mixes:
@@ -109,7 +110,7 @@ def _examine(audited: Subject, findings: list[Finding]) -> Measured:
                 if found_mixes
                 else ("no other band changes when one band's input does")
             )
-            broken(path, f"{_name(path, module)} declares mixes_bands={bool(said_mixes)}, but {does}")
+            broken(path, f"{_name(path, module)} {said_here} mixes_bands={bool(said_mixes)}, but {does}")
     for path, module in model.named_modules():
         width, sizes = getattr(module, "hidden_width", None), probes.widths(module)
         if isinstance(width, int) and sizes and width not in sizes:
@@ -137,41 +138,32 @@ def _direction(path: str, module: nn.Module, said: str, found: bool) -> str:
 
 
 def _whole(audited: Subject, findings: list[Finding]) -> Measured:
-    """The network as one part: frames beyond the filter's last tap, and bins of other bands."""
-    model = audited.model
+    """The network as one part: frames beyond the filter's last tap, and bins of other bands.
+
+    A network that says nothing, and none of whose parts does, is held to its configuration's direction.
+    """
+    model, config = audited.model, audited.config
     inside = [m for _, m in probes.declaring(model)]
-    taps = any(getattr(m, "looks_ahead", False) and m is getattr(model, "head", None) for m in inside)
+    head = getattr(model, "head", None)
+    taps = any(getattr(m, "looks_ahead", False) and m is head for m in inside)
     said_ahead, said_mixes = getattr(model, "looks_ahead", None), getattr(model, "mixes_bands", None)
-    if _is_band_split(model) and said_ahead is None:
-        cores = [m for m in model.time_layers if hasattr(m, "looks_ahead")]
-        crossings = [m for m in model.band_layers if hasattr(m, "looks_ahead")]
-        decoders = [m for _, m in probes.decoders_of(model)]
-        if len(cores) == len(model.time_layers) and not any(
-            getattr(m, "looks_ahead", False) for m in (*cores, *crossings, *decoders)
-        ):
-            said_ahead = False
+    said = f"looks_ahead={bool(said_ahead)}"
+    if said_ahead is None and isinstance(model, BandSplitNetwork):
+        layers = [*model.time_layers, *model.band_layers, *(m for _, m in probes.decoders_of(model))]
+        if not any(getattr(m, "looks_ahead", config.direction == "bi") for m in layers):
+            said_ahead, said = False, "of every layer looks_ahead=False"
+    elif said_ahead is None and not inside:
+        said_ahead, said, taps = config.direction == "bi", f"nothing, its direction={config.direction}", True
     if inside and said_ahead is None and said_mixes is None:
         return Measured(None, None)
     probe = Probe(probes.opened(model), ((audited.probe[:1],), {}))
     found = Measured(probe.looks_ahead(allowed=1 if taps else 0), probe.mixes_bins())
     if said_ahead is not None and found.looks_ahead is not None and bool(said_ahead) != found.looks_ahead:
-        findings.append(
-            Finding.of(
-                "A202",
-                "network",
-                _direction("network", model, f"looks_ahead={bool(said_ahead)}", found.looks_ahead),
-                _REMEDY,
-            )
-        )
+        text = _direction("network", model, said, found.looks_ahead)
+        findings.append(Finding.of("A202", "network", text, _REMEDY))
     if said_mixes is not None and found.mixes_bands is not None and bool(said_mixes) != found.mixes_bands:
-        findings.append(
-            Finding.of(
-                "A202",
-                "network",
-                f"{type(model).__name__} declares mixes_bands={bool(said_mixes)}, the probe finds {found.mixes_bands}",
-                _REMEDY,
-            )
-        )
+        text = f"{type(model).__name__} declares mixes_bands={bool(said_mixes)}, found is {found.mixes_bands}"
+        findings.append(Finding.of("A202", "network", text, _REMEDY))
     return found
 
 
@@ -241,11 +233,12 @@ def without_effect(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator
                 same.setdefault(levels, []).append(f"{a.name} and {b.name}: {why}")
         for levels, pairs in same.items():
             everywhere = levels not in effective
+            more = f" and {len(pairs) - 2} more" if len(pairs) > 2 else ""
+            where = "" if everywhere else "in some cells "
             yield Finding.of(
                 "A201",
                 factor.name,
-                f"levels {levels[0]} and {levels[1]} make no difference {'' if everywhere else 'in some cells '}"
-                f"({'; '.join(pairs[:2])}{f' and {len(pairs) - 2} more' if len(pairs) > 2 else ''})",
+                f"levels {levels[0]} and {levels[1]} make no difference {where}({'; '.join(pairs[:2])}{more})",
                 "correct the level, or leave the factor out: its effect would be noise",
                 severity="error" if everywhere else "note",
             )
@@ -331,17 +324,15 @@ def _same_draw(a: Tensor, b: Tensor) -> bool:
 def _same_function(one: nn.Module, two: nn.Module, shared: list[str], audited: Subject) -> bool:
     """Whether two networks agree with equal weights: as drawn, and with weights that make clamps bite."""
     ours, theirs = dict(one.named_parameters()), dict(two.named_parameters())
-    for scale, noise in ((1.0, 0.0), (1.0, 0.3), (4.0, 0.3), (30.0, 1.0)):
+    for scale, noise in ((1.0, 0.0), (1.0, 0.3), (4.0, 0.3), (7.5, 1.0)):
         with isolated(5), torch.no_grad():
             for model in (one, two):
                 for name, parameter in model.named_parameters():
                     if name in shared and model is two:
                         continue
-                    parameter.mul_(scale if scale != 30.0 else 7.5)
-                    if noise:
-                        parameter.add_(
-                            noise * torch.randn_like(parameter) * max(float(parameter.abs().mean()), 0.1)
-                        )
+                    parameter.mul_(scale)
+                    spread = noise * max(float(parameter.abs().mean()), 0.1)
+                    parameter.add_(spread * torch.randn_like(parameter))
             for name in shared:
                 theirs[name].copy_(ours[name])
         if not _agree(one, two, shared, audited.probe):
@@ -415,7 +406,7 @@ def hidden_changes(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator
                 "A203",
                 factor.name,
                 text + where,
-                "give that change a factor of its own, or leave it out; waive it if the bundle is what is compared",
+                "give that change a factor of its own; waive this if the bundle is what is compared",
             )
 
 
@@ -483,10 +474,7 @@ def _hidden_parts(one: Subject, two: Subject, allowed: set[str]) -> Iterator[str
         known.add(kind)
         shapes = [_shapes(parts.get(name, [])) for parts in (ours, theirs)]
         if shapes[0] != shapes[1]:
-            counts = [
-                sum(p.numel() for _, m in parts.get(name, []) for p in m.parameters())
-                for parts in (ours, theirs)
-            ]
+            counts = [_count(parts.get(name, [])) for parts in (ours, theirs)]
             yield f"the part {name!r} changes too: {counts[0]:,} and {counts[1]:,} parameters"
             continue
         calls = probes.inputs_of(one) if calls is None else calls
@@ -501,6 +489,10 @@ def _hidden_parts(one: Subject, two: Subject, allowed: set[str]) -> Iterator[str
 
 def _shapes(modules: list[tuple[str, nn.Module]]) -> list[tuple[str, tuple[int, ...]]]:
     return [(f"{i}.{n}", tuple(p.shape)) for i, (_, m) in enumerate(modules) for n, p in m.named_parameters()]
+
+
+def _count(modules: list[tuple[str, nn.Module]]) -> int:
+    return sum(p.numel() for _, m in modules for p in m.parameters())
 
 
 def _same_part(x: nn.Module, y: nn.Module, call: probes.Call) -> bool:

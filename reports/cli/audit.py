@@ -131,7 +131,7 @@ def _jobs(
 
 
 def _named(name: str, recipe: str | None, settings: list[str], brought: _Brought) -> Jobs:
-    """A preset at its own size, or under a recipe; a plug-in's part in place of that of mbsnet; its factor."""
+    """A preset, at its own size or under a recipe; a plug-in's part in place of mbsnet's; its factor."""
     from ablations.factors import find
     from ablations.grid import Cell, Grid
     from models.config import PRESETS
@@ -139,15 +139,15 @@ def _named(name: str, recipe: str | None, settings: list[str], brought: _Brought
     changes = _settings(settings)
     if name in PRESETS:
         return [([Cell(name=name, levels={}, config=_preset(name, recipe).with_changes(changes))], ())]
+    jobs: Jobs = []
     if name in brought.factors:
         factor = find(name, list(brought.factors[name].levels))
         cells = Grid(
             baseline=None, factors=(factor,), recipe=_recipe(recipe or "quick"), changes=changes
         ).cells()
-        return [(cells, (factor,))]
+        jobs.append((cells, (factor,)))
     start = _preset("mbsnet", recipe or "quick").with_changes(changes)
-    jobs: Jobs = []
-    for path in brought.parts[name]:
+    for path in brought.parts.get(name, []):
         config = start.with_changes({path: name})
         jobs.append(([Cell(name=name, levels={}, config=config)], ()))
         if path == "model.core" and _claims_both(config):
@@ -177,7 +177,7 @@ class _Brought:
 
     @property
     def names(self) -> list[str]:
-        return [*self.presets, *self.parts, *self.factors]
+        return list(dict.fromkeys([*self.presets, *self.parts, *self.factors]))
 
 
 def _load(plugins: list[Path]) -> _Brought:
@@ -299,8 +299,9 @@ def diff(
     close = None
     if groups["not_toggled"] and a in (*PRESETS, "base") and b in (*PRESETS, "baseline"):
         names = {"base_name": base if a == "base" else a, "baseline_name": baseline if b == "baseline" else b}
-        shrunk = (first, second) if grid else tuple(_preset(name, recipe or "quick") for name in (a, b))
-        close = propose(*shrunk, factors, **names)
+        if grid is None:
+            first, second = _preset(a, recipe or "quick"), _preset(b, recipe or "quick")
+        close = propose(first, second, factors, **names)
     if format == "json":
         counts = [{"parameters": sum(p.values()), "parts": p} for p in parts]
         print(
