@@ -33,7 +33,7 @@ def audit_config(config: RunConfig) -> list[Finding]:
     audited = subject(config.model, config.recipe)
     try:
         return [*network.check(audited), *toggles.declarations(audited)]
-    except (RuntimeError, TypeError, AttributeError, IndexError, KeyError) as error:
+    except Exception as error:
         raise ValueError(f"the network does not run: {type(error).__name__}: {error}") from error
 
 

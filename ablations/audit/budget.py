@@ -92,11 +92,11 @@ def kept_bytes(audited: Subject, batch: int, seconds: float) -> int:
             alive.append(tensor)
         return tensor
 
-    own = {p.untyped_storage().data_ptr() for p in audited.model.parameters()}
+    own = {p.untyped_storage().data_ptr() for p in audited.spare.parameters()}
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=audited.recipe.precision == "bf16")
     with isolated(0), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         with autocast:
-            out = audited.model(spectrum)
+            out = audited.spare(spectrum)
         SpectralLoss.of(audited.recipe)(out.to(torch.complex64), spectrum)
     return sum(size for pointer, size in sizes.items() if pointer not in own)
 
@@ -167,10 +167,11 @@ def hours(cells: Sequence[Cell], *, runs: int, slots: int = 1) -> Iterator[Findi
         work = recipe.batch_size * recipe.crop_seconds / (audited.batch_size * audited.crop_seconds)
         total += seconds * work * recipe.steps * runs / len(cells)
     if total:
+        cores = f"{torch.get_num_threads()} of {os.cpu_count()}"
         yield Finding.of(
             "A403",
             "study",
             f"about {total / 3600 / slots:.2g} hours for {runs} runs, {slots} at once, "
-            f"without validation and scoring; steps measured on {torch.get_num_threads()} of {os.cpu_count()} cores",
+            f"without validation and scoring; steps were measured on {cores} cores",
             "fewer seeds or levels, a shorter recipe, or more slots (--jobs, --gpus)",
         )

@@ -260,7 +260,7 @@ def _inputs(subject: Subject) -> dict[str, Tensor]:
 
 def _broken(subject: Subject, batch: Tensor) -> str | None:
     """Where a forward and backward first leave the finite numbers, if they do."""
-    model = subject.model
+    model = subject.spare
     first: list[str] = []
 
     def look(path: str, out: object) -> None:

@@ -145,6 +145,11 @@ class Subject:
         return self._built[1]
 
     @cached_property
+    def spare(self) -> nn.Module:
+        """The same network again, for forwards that keep a graph: a module may hold on to what it saw."""
+        return build(self.config)
+
+    @cached_property
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 

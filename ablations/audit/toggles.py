@@ -238,7 +238,7 @@ def without_effect(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator
             yield Finding.of(
                 "A201",
                 factor.name,
-                f"levels {levels[0]} and {levels[1]} make no difference {where}({'; '.join(pairs[:2])}{more})",
+                f"{levels[0]} and {levels[1]} make no difference {where}({'; '.join(pairs[:2])}{more})",
                 "correct the level, or leave the factor out: its effect would be noise",
                 severity="error" if everywhere else "note",
             )
