@@ -244,6 +244,7 @@ _LOOKS: dict[str, Callable[[Any, Any], Seen]] = {
     "silu": lambda a, k: _dead(a[0], -8.0),
     "add": lambda a, k: _terms(a[0], a[1], k.get("alpha", 1)),
     "sub": lambda a, k: _terms(a[0], a[1], k.get("alpha", 1)),
+    "lerp": lambda a, k: _terms(a[0] * (1 - a[2]), a[1] * a[2]),
     "addcmul": lambda a, k: _terms(a[0], a[1] * a[2], k.get("value", 1)),
 }
 
@@ -272,7 +273,7 @@ class InitWrite:
         stock: by a torch module's own `reset_parameters`.
         before: the values it replaced, or None where there were none yet.
         start, count: which elements of the parameter.
-        whole: it wrote the whole parameter.
+        after: the values written.
     """
 
     operation: str
@@ -293,6 +294,18 @@ class _InitWatch(TorchDispatchMode):
         self.unset: dict[int, Tensor] = {}
         self.kept: list[Tensor] = []
         self.writes: dict[int, list[InitWrite]] = {}
+        self.by_tensor: dict[int, list[InitWrite]] = {}
+
+    def of(self, parameter: Tensor) -> list[InitWrite]:
+        """The writes into a parameter; the last stands for its `.data` being replaced, if it was."""
+        writes = self.writes.get(parameter.untyped_storage().data_ptr())
+        if writes is not None:
+            return writes
+        writes = self.by_tensor.get(id(parameter), [])
+        if not writes or writes[-1].count != parameter.numel():
+            return writes
+        last = writes[-1]
+        return [*writes, InitWrite("assignment", False, last.after, 0, last.count, parameter.detach())]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -323,6 +336,7 @@ class _InitWatch(TorchDispatchMode):
                 name, _by_torch(), before, int(target.storage_offset()), target.numel(), target.clone()
             )
             self.writes.setdefault(key, []).append(write)
+            self.by_tensor.setdefault(id(target), []).append(write)
         return result
 
 
@@ -341,7 +355,4 @@ def watch_init() -> Iterator[Callable[[nn.Module], dict[str, list[InitWrite]]]]:
     """Watch what is written into the parameters of the networks built inside."""
     watch = _InitWatch()
     with watch:
-        yield lambda model: {
-            path: watch.writes.get(parameter.untyped_storage().data_ptr(), [])
-            for path, parameter in model.named_parameters()
-        }
+        yield lambda model: {path: watch.of(parameter) for path, parameter in model.named_parameters()}

@@ -118,7 +118,12 @@ class Probe:
         self.module, self.call = module, call
         self.frozen = FrozenStatistics()
         with torch.no_grad(), isolated(4), evaluating(module), self.frozen.record():
-            self.before = module(*call[0], **call[1])
+            module(*call[0], **call[1])
+        self.before = self._run(*call)
+
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with torch.no_grad(), isolated(4), evaluating(self.module), self.frozen.replay():
+            return self.module(*args, **kwargs)
 
     def changed(self, size: int, places: slice) -> Any | None:
         """The output when the places along the axis of `size` elements of every input move.
@@ -146,8 +151,7 @@ class Probe:
             other = change(args), {k: change(v) for k, v in kwargs.items()}
         if not touched:
             return None
-        with torch.no_grad(), isolated(4), evaluating(self.module), self.frozen.replay():
-            return self.module(*other[0], **other[1])
+        return self._run(*other)
 
     def moved(self, after: Any, size: int, watched: slice) -> float | None:
         """The largest change of the watched places over the largest output; None without such an axis."""

@@ -26,7 +26,7 @@ from .observe import Activity, InitWrite, activities, watch_init
 SEED = 20
 LARGE = 500_000
 """Parameters from which on the audit makes do with less: seconds, not minutes, for a network of full size."""
-STEPS = 5
+STEPS = 8
 """Optimiser steps the audit takes."""
 BATCH = 2
 LONGEST = {False: 0.5, True: 0.2}

@@ -520,7 +520,7 @@ def capacity(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Findi
             )
         for (low, high), shares in changes.items():
             if max(map(abs, shares)) > CONFOUND:
-                ends = sorted({f"{min(shares):+.1%}", f"{max(shares):+.1%}"})
+                ends = dict.fromkeys(f"{share:+.1%}" for share in (min(shares), max(shares)))
                 yield Finding.of(
                     "A302",
                     factor.name,
