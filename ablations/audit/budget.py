@@ -154,18 +154,32 @@ def fits(cells: Sequence[Cell], *, slots: int = 1, available: int | None = None)
         )
 
 
+def step_seconds(cell: Cell) -> float | None:
+    """Seconds of one step of a cell's run at torch's threads, from steps of the audit; none if it took none."""
+    recipe = cell.config.recipe
+    audited = subject(cell.config.model, recipe)
+    measured = audited.training.seconds
+    if not measured:
+        return None
+    work = recipe.batch_size * recipe.crop_seconds / (audited.batch_size * audited.crop_seconds)
+    return statistics.median(measured[1:] or measured) * work
+
+
+def step_bytes(cell: Cell) -> float:
+    """Memory of one step of a cell's run, in bytes."""
+    recipe = cell.config.recipe
+    micro = -(-recipe.batch_size // recipe.accumulation)
+    return memory(subject(cell.config.model, recipe)).of(micro)
+
+
 def hours(cells: Sequence[Cell], *, runs: int, slots: int = 1) -> Iterator[Finding]:
     """A403: how long the study takes, from the steps that the audit took. `runs` is of all cells together."""
     total = 0.0
     for cell in cells:
-        recipe = cell.config.recipe
-        audited = subject(cell.config.model, recipe)
-        measured = audited.training.seconds
-        if recipe.steps is None or not measured:
+        steps, seconds = cell.config.recipe.steps, step_seconds(cell)
+        if steps is None or seconds is None:
             return
-        seconds = statistics.median(measured[1:] or measured)
-        work = recipe.batch_size * recipe.crop_seconds / (audited.batch_size * audited.crop_seconds)
-        total += seconds * work * recipe.steps * runs / len(cells)
+        total += seconds * steps * runs / len(cells)
     if total:
         cores = f"{torch.get_num_threads()} of {os.cpu_count()}"
         yield Finding.of(

@@ -105,9 +105,11 @@ class FrozenStatistics(TorchDispatchMode):
             if index not in self._frozen:
                 return result
             saved = self._saved[index]
-            return saved if isinstance(result, tuple) else saved[0]
+            copies = tuple(value.clone() for value in saved)
+            return copies if isinstance(result, tuple) else copies[0]
         index = len(self._saved)
-        self._saved.append(result if isinstance(result, tuple) else (result,))
+        results = result if isinstance(result, tuple) else (result,)
+        self._saved.append(tuple(value.clone() for value in results))
         if isinstance(args[0], Tensor):
             self._reduced[index] = (name, args[0])
         if isinstance(result, Tensor):

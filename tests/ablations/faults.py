@@ -60,6 +60,21 @@ class GlobalNormed(HonestConv):
         return super().forward(centred / (centred.pow(2).mean((1, 2, 3), keepdim=True) + 1e-5).sqrt())
 
 
+class ManyNorms(HonestConv):
+    """Right: causal, behind an instance, a batch and an RMS norm."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.instance = nn.InstanceNorm1d(config.channels, affine=True)
+        self.batch = nn.BatchNorm1d(config.channels)
+        self.rms = nn.RMSNorm(config.channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, k, t, n = x.shape
+        rows = self.batch(self.instance(x.reshape(b * k, t, n).transpose(1, 2)))
+        return super().forward(self.rms(rows.transpose(1, 2).reshape(x.shape)))
+
+
 class TimeReversed(nn.Module):
     """Says nothing and runs an LSTM backwards."""
 
@@ -337,7 +352,7 @@ CORE_FAULTS = {
     "MixesBandsInTime": "A202",
     "MixesItems": "A202",
 }
-RIGHT_CORES = ("Residual", "HonestConv", "GlobalNormed", "KeptForget")
+RIGHT_CORES = ("Residual", "HonestConv", "GlobalNormed", "ManyNorms", "KeptForget")
 CROSSBAND_FAULTS = {"PointwiseClaimsMixing": "A202", "WrongAxis": "A202", "Residual": "A202"}
 
 

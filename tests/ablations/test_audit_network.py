@@ -71,7 +71,7 @@ def test_a_cross_band_module_that_mixes_no_bands_is_found(faults: ModuleType, cr
     assert any(f.code == "A202" and f.where == "band_layers.0" and "band" in f.evidence for f in found)
 
 
-@pytest.mark.parametrize("core", ["Residual", "HonestConv", "GlobalNormed", "KeptForget"])
+@pytest.mark.parametrize("core", ["Residual", "HonestConv", "GlobalNormed", "ManyNorms", "KeptForget"])
 def test_a_right_part_gives_nothing(faults: ModuleType, core: str) -> None:
     assert codes(SMALL.model_copy(update={"core": core})) == set()
 
