@@ -155,7 +155,7 @@ def fits(cells: Sequence[Cell], *, slots: int = 1, available: int | None = None)
 
 
 def step_seconds(cell: Cell) -> float | None:
-    """Seconds of one step of a cell's run at torch's threads, from steps of the audit; none if it took none."""
+    """Seconds of one step of a cell's run at torch's threads, by the audit's steps; none if it took none."""
     recipe = cell.config.recipe
     audited = subject(cell.config.model, recipe)
     measured = audited.training.seconds

@@ -168,10 +168,13 @@ def _carry_out(
         return LAUNCHERS[request.launcher](folder=folder, **slurm)
 
     def audited(plan: Plan, corpus: Corpus) -> AuditRecord:
+        import torch
+
         from studies.launchers.local import find_slots
 
-        count = len(find_slots(**slots)) if request.launcher == "local" else 1
-        return _audit(plan, corpus, say, count, **audit)  # type: ignore[arg-type]
+        found = find_slots(**slots) if request.launcher == "local" else find_slots(jobs=1)
+        torch.set_num_threads(found[0].threads)
+        return _audit(plan, corpus, say, len(found), **audit)  # type: ignore[arg-type]
 
     carried = Session(
         root=root,
@@ -255,6 +258,7 @@ def _dry_run(request: Request, root: Path, format: str) -> None:
     plan, _ = make(request, root)
     if (study_path(root, plan.name) / "plan.json").exists():
         plan = merge(load(root, plan.name), plan, root)
+    estimates = _estimates(plan)
     document = {
         "study": plan.name,
         "seeds": list(plan.seeds),
@@ -267,6 +271,7 @@ def _dry_run(request: Request, root: Path, format: str) -> None:
                 "config": cell.config.model_dump(mode="json"),
                 "parameters": cell.parameters,
                 "signatures": {str(seed): signature for seed, signature in cell.signatures.items()},
+                "estimate": estimates[cell.name],
                 "done": [seed for seed in plan.seeds if is_done(plan, root, cell, seed)],
             }
             for cell in plan.cells
@@ -279,14 +284,18 @@ def _dry_run(request: Request, root: Path, format: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from studies.progress import duration
+
     table = Table(title=f"{plan.name} on {plan.corpus.name}", box=None)
-    for heading in ("cell", "parameters", "steps", "done", "training signatures"):
-        table.add_column(heading, justify="right" if heading == "parameters" else "left")
+    for heading in ("cell", "parameters", "steps", "a run", "memory", "done", "training signatures"):
+        table.add_column(heading, no_wrap=heading == "cell")
     for cell, row in zip(plan.cells, document["cells"], strict=True):  # type: ignore[arg-type]
         table.add_row(
             cell.name,
             f"{cell.parameters:,}",
             str(cell.config.recipe.steps),
+            duration(estimates[cell.name]["seconds"]),
+            f"{estimates[cell.name]['memory_bytes'] / 2**30:.2f} GiB",
             f"{len(row['done'])} of {len(plan.seeds)}",  # type: ignore[index]
             " ".join(signature[:8] for signature in cell.signatures.values()),
         )
@@ -294,8 +303,28 @@ def _dry_run(request: Request, root: Path, format: str) -> None:
     console.print(table)
     distinct = {signature for cell in plan.cells for signature in cell.signatures.values()}
     console.print(f"{len(distinct)} distinct trainings for {len(plan.cells)} cells x {len(plan.seeds)} seeds")
+    console.print("time and memory of a run: from measured steps, without validation and scoring")
     for alias in plan.aliases:
         console.print(f"not told apart by this design: {alias}")
+
+
+def _estimates(plan: Plan) -> dict[str, dict[str, float]]:
+    """Seconds and bytes of a run of each cell, from steps measured at the threads of one slot."""
+    import torch
+
+    from ablations.audit.budget import step_bytes, step_seconds
+    from studies.launchers.local import find_slots
+
+    torch.set_num_threads(find_slots()[0].threads)
+    found = {}
+    for cell in plan.cells:
+        step = step_seconds(cell) or float("nan")
+        found[cell.name] = {
+            "seconds_per_step": step,
+            "seconds": step * (cell.config.recipe.steps or 0),
+            "memory_bytes": step_bytes(cell),
+        }
+    return found
 
 
 def status(

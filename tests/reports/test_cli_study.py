@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import soundfile
+
+from reports.cli import main
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = np.random.default_rng(0)
+    for split, speakers in (("train", ("a", "b", "c")), ("test", ("d",))):
+        for kind in ("clean", "noisy"):
+            (folder / split / kind).mkdir(parents=True)
+        for speaker in speakers:
+            speech = 0.1 * draw.standard_normal(16000)
+            soundfile.write(folder / split / "clean" / f"{speaker}_1.wav", speech, 16000)
+            noisy = speech + 0.05 * draw.standard_normal(16000)
+            soundfile.write(folder / split / "noisy" / f"{speaker}_1.wav", noisy, 16000)
+    return folder
+
+
+@pytest.fixture
+def ablate(monkeypatch, capsys, tmp_path):
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["ablate", *map(str, words)])
+        monkeypatch.setenv("ABLATE_ROOT", str(tmp_path / "root"))
+        with pytest.raises(SystemExit) as ended:
+            main()
+        shown = capsys.readouterr()
+        return ended.value.code or 0, shown.out, shown.err
+
+    return call
+
+
+def test_the_front_door_imports_nothing_heavy():
+    heavy = ("torch", "mlflow", "optuna", "pandas", "numpy", "scipy", "matplotlib", "pydantic", "statsmodels")
+    script = f"import sys, reports.cli; print([m for m in {heavy!r} if m in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == "[]"
+
+
+def test_dry_run_shows_cells_sizes_and_signatures(ablate, corpus):
+    code, out, _ = ablate(
+        *("run", "--grid", "bidirectional,pcs", "--data", corpus, "--seeds", "2", "--dry-run"),
+        *("--format", "json"),
+    )
+    document = json.loads(out)
+    assert code == 0
+    assert [cell["name"] for cell in document["cells"]] == [
+        "base",
+        "pcs",
+        "bidirectional",
+        "bidirectional+pcs",
+        "baseline",
+    ]
+    base, pcs = document["cells"][:2]
+    assert base["levels"] == {"bidirectional": "off", "pcs": "off"}
+    assert base["config"]["model"]["direction"] == "uni"
+    assert isinstance(base["parameters"], int)
+    assert base["signatures"].keys() == {"1", "2"}
+    assert base["signatures"] == pcs["signatures"]
+    assert base["estimate"]["seconds_per_step"] > 0
+    assert base["estimate"]["memory_bytes"] > base["parameters"] * 16
+    assert base["done"] == []
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--grid", "bidirectonal"), "did you mean 'bidirectional'"),
+        (("--grid", "pcs=off,maybe"), "no level 'maybe'"),
+        (("--grid", "bidirectional,bidirectional"), "named twice"),
+        ((), "no grid"),
+        (("--grid", "bidirectional", "--data", "/nowhere/at/all"), "/nowhere/at/all"),
+        (("--grid", "bidirectional", "--seeds", "0"), "seeds '0'"),
+        (("--grid", "bidirectional", "--set", "recipe.stepz=1"), "did you mean 'recipe.steps'"),
+        (("--grid", "bidirectional", "--recipe", "quik"), "did you mean 'quick'"),
+        (("--grid", "bidirectional", "--base", "mbsnt"), "did you mean 'mbsnet'"),
+        (("--grid", "bidirectional", "--waive", "A999"), "unknown audit code 'A999'"),
+        (("--grid", "bidirectional", "--plugin", "nowhere.py"), "nowhere.py"),
+        (("missing.yaml",), "missing.yaml"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(ablate, words, said, tmp_path):
+    code, out, err = ablate("run", *words)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert said in err
+    assert not (tmp_path / "root" / "studies").exists()
+
+
+def test_a_study_name_cannot_leave_its_folder(ablate, corpus):
+    code, _, err = ablate("run", "--grid", "bidirectional", "--data", corpus, "--study", "../x")
+    assert code == 2
+    assert "study name '../x'" in err
+
+
+def test_another_plan_of_the_same_name_is_refused(ablate, corpus, tmp_path):
+    from ablations.grid import parse_factors
+    from studies import plan as plans
+    from studies.request import Request
+
+    request = Request(factors=parse_factors("bidirectional"), data=str(corpus), study="mine")
+    root = tmp_path / "root"
+    plans.save(plans.make(request, root)[0], root)
+    words = ("run", "--grid", "bidirectional", "--data", corpus, "--study", "mine")
+    code, _, err = ablate(*words, "--set", "recipe.steps=7")
+    assert code == 5
+    assert "recipe.steps: 60 -> 7" in err
+    code, out, _ = ablate("status", "mine", "--format", "json")
+    assert code == 0
+    assert json.loads(out)["counts"] == {"pending": 9}
+    code, _, err = ablate("logs", "bidirectonal", "--study", "mine")
+    assert code == 2
+    assert "its cells: base, bidirectional, baseline" in err
+
+
+def test_status_without_a_study_says_so(ablate):
+    code, out, err = ablate("status")
+    assert (code, out) == (2, "")
+    assert "no study under" in err
