@@ -25,14 +25,11 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
     return made
 
 
-def _open(arguments: tuple[Path, Path, Path]) -> str:
-    return open_split(*arguments).folder.name
-
-
 def test_several_processes_build_one_entry(folders: tuple[Path, Path], tmp_path: Path) -> None:
     root = tmp_path / "cache"
     with multiprocessing.get_context("spawn").Pool(2) as pool:
-        names = pool.map(_open, [(*folders, root)] * 2, chunksize=1)
+        splits = pool.starmap(open_split, [(*folders, root)] * 2, chunksize=1)
+    names = [split.folder.name for split in splits]
     assert len(set(names)) == 1
     built = [path.name for path in (root / "corpora").iterdir() if path.is_dir() and path.name != "known"]
     assert built == names[:1]
