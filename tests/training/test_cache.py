@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -27,9 +28,13 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_several_processes_build_one_entry(folders: tuple[Path, Path], tmp_path: Path) -> None:
     root = tmp_path / "cache"
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        splits = pool.starmap(open_split, [(*folders, root)] * 2, chunksize=1)
-    names = [split.folder.name for split in splits]
+    script = (
+        "import sys; from pathlib import Path; from training.cache import open_split; "
+        "print(open_split(*map(Path, sys.argv[1:])).folder.name)"
+    )
+    command = [sys.executable, "-P", "-c", script, *map(str, folders), str(root)]
+    racing = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    names = [process.communicate(timeout=120)[0].strip() for process in racing]
     assert len(set(names)) == 1
     built = [path.name for path in (root / "corpora").iterdir() if path.is_dir() and path.name != "known"]
     assert built == names[:1]
