@@ -197,7 +197,14 @@ def test_a_cancelled_job_is_submitted_again_and_goes_on(cluster, root):
 def test_a_requeued_job_goes_on_from_its_checkpoint(cluster, root):
     plan = make_plan(root, 3, steps=40)
     driver, jobs, _ = make_driver(plan, root, root / "requeued")
-    watcher = when_training(jobs[0], lambda job: subprocess.run(["scontrol", "requeue", job], check=True))
+
+    def requeue(job):
+        subprocess.run(["scontrol", "requeue", job], check=True)
+        # SLURM holds a requeued job back for two minutes.
+        now = ["scontrol", "update", f"jobid={job}", "starttime=now"]
+        wait_for(lambda: subprocess.run(now, capture_output=True, check=False).returncode == 0)
+
+    watcher = when_training(jobs[0], requeue)
     outcome = driver.run(jobs)
     watcher.join()
     assert (len(outcome.done), len(outcome.failed)) == (2, 0)
