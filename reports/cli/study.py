@@ -73,6 +73,7 @@ def run(
     from models.plugins import load as load_plugins
     from studies.request import Request, parse_seeds, parse_settings, parse_tuning, read_file
 
+    _check_format(format)
     load_plugins(plugin)
     fields: dict[str, Any] = {}
     if file is not None:
@@ -137,6 +138,11 @@ def run(
             "max_seeds": max_seeds,
         },
     )
+
+
+def _check_format(format: str) -> None:
+    if format not in ("table", "json"):
+        raise ValueError(f"unknown format {format!r}; known: table, json")
 
 
 def _carry_out(
@@ -205,6 +211,8 @@ def _carry_out(
         raise typer.Exit(3)
     if outcome.left:
         raise typer.Exit(4)
+    for alias in plan.aliases:
+        say(f"not told apart by this design: {alias}")
     say(f"the answer: ablate report {plan.name}; the runs: ablate ui {plan.name}")
 
 
@@ -253,11 +261,15 @@ def _width(plan: Plan, root: Path) -> float | None:
 
 
 def _dry_run(request: Request, root: Path, format: str) -> None:
-    from studies.plan import is_done, load, make, merge, study_path
+    from studies.plan import PlanChangedError, is_done, load, make, merge, study_path
 
     plan, _ = make(request, root)
     if (study_path(root, plan.name) / "plan.json").exists():
-        plan = merge(load(root, plan.name), plan, root)
+        try:
+            plan = merge(load(root, plan.name), plan, root)
+        except PlanChangedError as error:
+            print(f"refused: {error}", file=sys.stderr)
+            raise typer.Exit(5) from None
     estimates = _estimates(plan)
     document = {
         "study": plan.name,
@@ -337,6 +349,7 @@ def status(
     from studies import plan as plans
     from studies.status import status as read
 
+    _check_format(format)
     root = root.resolve()
     plan = plans.load(root, study or plans.latest(root))
     if format == "json":

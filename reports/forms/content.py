@@ -333,12 +333,37 @@ class AnalysisReport:
                 f"These factors also change the parameter count: {', '.join(changed)}. "
                 "Their effect is of the change as a whole, size included."
             )
-        if self.info.plan and not self.info.plan.get("tune"):
-            notes.append(
+        return [*notes, *self._tuning(), *self._looks()]
+
+    def _tuning(self) -> list[str]:
+        if not self.info.plan:
+            return []
+        tune = self.info.plan.get("tune")
+        if not tune:
+            return [
                 "Every cell was trained with the same settings; none was tuned, so a variant may have "
                 "suffered from a learning rate that suits another."
-            )
-        return notes
+            ]
+        found = [
+            f"{cell['name']} {', '.join(f'{path} {value:.3g}' for path, value in cell['tuned'].items())}"
+            for cell in self.info.plan["cells"]
+            if cell.get("tuned")
+        ]
+        return [
+            f"Every cell was tuned with {tune['trials']} trials on validation, at seeds of their own: "
+            f"{'; '.join(found)}."
+        ]
+
+    def _looks(self) -> list[str]:
+        looks = self.info.plan.get("looks") or []
+        if not looks:
+            return []
+        seen = ", ".join(
+            f"{look['seeds']} seeds: {look['half_width']:.3f}"
+            for look in looks
+            if look["half_width"] is not None
+        )
+        return [f"Seeds were added until half-widths of {looks[-1]['wanted']}; widest at each look: {seen}."]
 
     @cached_property
     def claim_sources(self) -> list[str]:

@@ -199,3 +199,28 @@ def test_levels_and_cells_beyond_a_factorial_of_two(tmp_path):
     assert holed.credit_kind == "one-in effect"
     assert {row.name: row.estimate for row in holed.factors} == {"core": "+0.300", "bi": "+0.100"}
     assert "no gap to explain" in text(holed, "table")
+
+
+def test_tuning_and_looks_are_told(tmp_path):
+    from types import SimpleNamespace
+
+    from reports.forms.content import AnalysisReport
+
+    plan = {
+        "tune": {"trials": 8},
+        "cells": [
+            {"name": "base", "tuned": {"recipe.learning_rate": 0.00123}},
+            {"name": "new", "tuned": None},
+        ],
+        "looks": [{"seeds": 3, "half_width": 0.041, "wanted": 0.03}],
+    }
+    report = SimpleNamespace(info=SimpleNamespace(plan=plan))
+    assert AnalysisReport._tuning(report) == [
+        "Every cell was tuned with 8 trials on validation, at seeds of their own: "
+        "base recipe.learning_rate 0.00123."
+    ]
+    assert "3 seeds: 0.041" in AnalysisReport._looks(report)[0]
+    assert (
+        "none was tuned"
+        in AnalysisReport._tuning(SimpleNamespace(info=SimpleNamespace(plan={"tune": None})))[0]
+    )
