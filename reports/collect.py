@@ -20,6 +20,8 @@ import pyarrow.parquet as pq
 from models.registry import suggestion
 from training.rundir import RunDir, read_json
 
+from .analysis import same_level
+
 KEYS = ("cell", "seed", "utterance")
 DETAILS = ("speaker", "snr", "noise", "training", "status")
 METRICS = ("pesq_wb", "pesq_nb", "stoi", "estoi", "csig", "cbak", "covl", "ssnr", "si_sdr")
@@ -172,7 +174,7 @@ def scores_from_mlflow(
     """
     from mlflow.exceptions import MlflowException
 
-    from studies.tracker import connect, redact
+    from studies.tracking import connect, redact
 
     client = connect(tracking_uri)
     shown = redact(tracking_uri)
@@ -408,8 +410,9 @@ def scores_from_file(
         raise ValueError(f"{path} lacks {_columns(missing)}; it has {have}")
     if not pd.api.types.is_numeric_dtype(frame[metric]):
         raise ValueError(f"{path}: column {metric!r} is not numeric, e.g. {frame[metric].dropna().iloc[0]!r}")
-    for name in levels:
-        frame[name] = frame[name].astype("category")
+    for name, level in levels.items():
+        there = [str(known) for known in frame[name].dropna().unique()]
+        levels[name] = same_level(level, there) or level
     cells = frame[["cell", *levels]].drop_duplicates()
     doubled = cells.loc[cells["cell"].duplicated(), "cell"]
     if len(doubled):
@@ -426,7 +429,7 @@ def scores_from_file(
         )
     if baseline is not None and baseline not in names:
         raise ValueError(
-            f"{path}: no cell {baseline!r}{suggestion(baseline, names)}; cells: {', '.join(names)}"
+            f"{path}: no cell {baseline!r}{suggestion(baseline, names)}"
         )
     pairs = frame[["cell", "seed"]].drop_duplicates()
     diverged: set[tuple[str, int]] = set()
@@ -474,7 +477,7 @@ def _read_table(path: Path, levels: Mapping[str, str]) -> pd.DataFrame:
             if not isinstance(column.dtype, pd.CategoricalDtype):
                 empty = column.isna() | (column.astype("string") == "")
                 column = column.astype("string").astype("object").mask(empty)
-            frame[name] = column.astype("category")
+            frame[name] = pd.Categorical(column, categories=column.dropna().unique())
     if "seed" in frame.columns:
         seeds = pd.to_numeric(frame["seed"], errors="coerce")
         if seeds.isna().any():

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from optuna.storages import BaseStorage
+
 from ablations.runspec import run_path
 from training.corpus import Corpus
 
@@ -14,9 +16,9 @@ from . import tune
 from .driver import Driver, Outcome, Policy, Progress, plan_jobs
 from .launchers import Launcher
 from .lease import Lease, hold
-from .plan import AuditRecord, Plan, load, make, merge, save, study_path
+from .plan import AuditRecord, Plan, PlannedCell, load, make, merge, save, study_path
 from .request import Request
-from .tracker import TrackerProcess
+from .tracking import TrackerProcess
 from .trials import open_storage, plan_book
 
 
@@ -67,10 +69,12 @@ class Session:
                 plan = merge(load(self.root, plan.name), plan, self.root)
             if not all(self._finished(plan, request.seeds)):
                 plan = self._audited(plan, corpus)
+            storage = open_storage(folder, self.storage_url)
+            again = [plan.cell(name) for name in self.rerun]
             save(plan, self.root)
-            for name in self.rerun:
-                self._set_aside(plan, name)
-            return self._carry_out(plan, request.seeds, lease, folder)
+            for cell in again:
+                self._set_aside(cell)
+            return self._carry_out(plan, request.seeds, lease, folder, storage)
 
     def _finished(self, plan: Plan, seeds: Iterable[int]) -> Iterable[bool]:
         from .plan import is_done
@@ -88,20 +92,19 @@ class Session:
             )
         return plan.model_copy(update={"audit": record})
 
-    def _set_aside(self, plan: Plan, name: str) -> None:
+    def _set_aside(self, cell: PlannedCell) -> None:
         """Move the runs of a cell out of the way, so that they are trained again."""
-        for seed, signature in plan.cell(name).signatures.items():
+        for seed, signature in cell.signatures.items():
             run = run_path(self.root, signature)
             if run.exists():
                 aside = self.root / "replaced" / f"{signature}-{time.time_ns()}"
                 aside.parent.mkdir(exist_ok=True)
                 run.rename(aside)
-                self.say(f"{name} seed {seed}: the former run is kept in {aside}")
+                self.say(f"{cell.name} seed {seed}: the former run is kept in {aside}")
 
     def _carry_out(
-        self, plan: Plan, seeds: tuple[int, ...], lease: Lease, folder: Path
+        self, plan: Plan, seeds: tuple[int, ...], lease: Lease, folder: Path, storage: BaseStorage
     ) -> tuple[Plan, Outcome]:
-        storage = open_storage(folder, self.storage_url)
         tracker = TrackerProcess(self.root, plan.name, self.tracking_uri)
         launcher = self.launcher(folder)
         driver = Driver(self.root, launcher, self.policy, self.progress, lease.renew)

@@ -15,7 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from .tracker import (
+from .plan import names as study_names
+from .tracking import (
     TrackingError,
     compare_link,
     connect,
@@ -25,9 +26,8 @@ from .tracker import (
     resolve_uri,
     runs_link,
     scrub,
-    study_path,
 )
-from .tracker import studies as known_studies
+from .tracking.study import existing_study
 
 HOST = "127.0.0.1"
 PORT = 5000
@@ -78,8 +78,8 @@ def serve(
     root = Path(root).resolve()
     uri = resolve_uri(root, tracking_uri)
     if study is not None:
-        study_path(root, study)
-    names = [study] if study else known_studies(root)[::-1]
+        existing_study(root, study)
+    names = [study] if study else study_names(root)
     if uri == default_uri(root) and not (root / "mlflow.db").exists():
         raise FileNotFoundError(
             f"nothing is mirrored under {root} yet; `ablate run` does it while it trains, "

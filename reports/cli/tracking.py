@@ -24,15 +24,16 @@ def sync(
     tracking_uri: str | None = TRACKING_URI,
 ) -> None:
     """Bring MLflow up to date with the run directories; may be repeated at any time."""
-    from studies.tracker import TrackingError, mirror, studies
+    from studies.plan import names
+    from studies.tracking import TrackingError, mirror
 
-    names = [study] if study else studies(root.resolve())
-    if not names:
+    chosen = [study] if study else names(root)[::-1]
+    if not chosen:
         raise FileNotFoundError(
             f"no studies under {root / 'studies'}; give --root, or run `ablate run` first"
         )
     incomplete = False
-    for name in names:
+    for name in chosen:
         try:
             outcome = mirror(root, name, tracking_uri)
         except TrackingError as error:
@@ -53,7 +54,7 @@ def ui(
     ),
 ) -> None:
     """Show the runs in MLflow's own pages until Ctrl-C."""
-    from studies.tracker import TrackingError
+    from studies.tracking import TrackingError
     from studies.ui import serve
 
     for number in (signal.SIGTERM, signal.SIGHUP):

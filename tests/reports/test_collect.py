@@ -13,7 +13,7 @@ from reports.collect import (
     scores_from_mlflow,
     scores_from_study,
 )
-from studies.tracker import mirror
+from studies.tracking import mirror
 
 
 def test_study_gives_long_scores_and_what_is_known(planted_root):

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
+import shutil
 import socket
+import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from hashlib import sha256
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +76,7 @@ class StudyOnDisk:
             "audit": {"findings": [], "waived": []},
             "git_commit": "0123456789abcdef0123456789abcdef01234567",
             "versions": {},
-            "created": "2026-11-20T10:00:00+00:00",
+            "created": 1763632800.0,
         }
         write_json(self.folder / "plan.json", plan | changes)
 
@@ -177,3 +183,46 @@ def toy(tmp_path: Path) -> StudyOnDisk:
 def study_on_disk() -> type[StudyOnDisk]:
     """For tests that need other studies than `toy`."""
     return StudyOnDisk
+
+
+@pytest.fixture(scope="session")
+def schema(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store to copy. Making one takes many seconds, so pytest's cache keeps it."""
+    from studies.tracking import prepare
+
+    kept = Path(request.config.cache.mkdir("mlflow-schema")) / f"{version('mlflow')}.db"
+    if not kept.exists():
+        made = tmp_path_factory.mktemp("schema") / "mlflow.db"
+        prepare(f"sqlite:///{made}")
+        copy = kept.with_name(f"{kept.name}.{os.getpid()}")
+        shutil.copyfile(made, copy)
+        copy.replace(kept)
+    return kept
+
+
+BINARIES = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[str]:
+    """A PostgreSQL server of its own, which lets everybody in."""
+    if not BINARIES or os.geteuid() != 0:
+        pytest.skip("needs root and the package postgresql")
+    pytest.importorskip("psycopg")
+    folder = tempfile.mkdtemp(prefix="ablate-postgresql-")
+    shutil.chown(folder, "postgres")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def as_owner(*command: str) -> None:
+        words = ["runuser", "-u", "postgres", "--", *command]
+        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+    data = f"{folder}/data"
+    as_owner(f"{BINARIES[-1]}/initdb", "-D", data, "--auth=trust", "--no-sync")
+    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
+    as_owner(f"{BINARIES[-1]}/pg_ctl", "-D", data, "-l", f"{folder}/log", "-w", "-o", options, "start")
+    yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
+    as_owner(f"{BINARIES[-1]}/pg_ctl", "-D", data, "-m", "immediate", "stop")
+    shutil.rmtree(folder, ignore_errors=True)

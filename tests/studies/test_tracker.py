@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import shutil
@@ -14,32 +15,31 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import pytest
+import typer
 
-from studies import tracker
-from studies.tracker import (
+from studies.tracking import (
     Mirror,
     TrackerProcess,
     TrackingError,
     connect,
+    curves,
     default_uri,
     mirror,
     prepare,
     redact,
+    sampler,
     scrub,
+    store,
 )
+from studies.tracking.child import Child
+from studies.tracking.record import Record
+from training.rundir import RunDir
 
-DRAW = tracker._draw
+DRAW = curves.draw
 CURVES = {"train/loss", "val/pesq_wb", "val/stoi", "train/seconds_per_step"}
-
-
-@pytest.fixture(scope="session")
-def schema(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store; making one takes seconds."""
-    folder = tmp_path_factory.mktemp("schema")
-    prepare(default_uri(folder))
-    return folder / "mlflow.db"
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +51,7 @@ def _no_uri_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def study(toy: Any, schema: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """The toy study over an empty store; figures, which take most of a pass, are not drawn."""
     shutil.copyfile(schema, toy.root / "mlflow.db")
-    monkeypatch.setattr(tracker, "_draw", lambda path, *_: path.write_bytes(b"drawn"))
+    monkeypatch.setattr(curves, "draw", lambda path, *_: path.write_bytes(b"drawn"))
     return toy
 
 
@@ -98,7 +98,7 @@ class Store:
 
 
 def test_a_finished_study(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracker, "_draw", DRAW)
+    monkeypatch.setattr(curves, "draw", DRAW)
     for cell, seed in study.slots():
         study.complete(cell, seed, audio=True)
     (study.folder / "report").mkdir()
@@ -160,7 +160,7 @@ def test_again_changes_nothing(study: Any, monkeypatch: pytest.MonkeyPatch) -> N
         study.complete(cell, seed)
     assert mirror(study.root, "toy")
     before = {run.info.run_id: run.info.end_time for run in Store(study).runs}
-    monkeypatch.setattr(Mirror, "_send_metrics", lambda *_, **__: pytest.fail("read a run that is complete"))
+    monkeypatch.setattr(Child, "_send_metrics", lambda *_, **__: pytest.fail("read a run that is complete"))
     assert mirror(study.root, "toy")
     assert {run.info.run_id: run.info.end_time for run in Store(study).runs} == before
 
@@ -192,9 +192,9 @@ def test_a_pass_without_news_asks_nobody(study: Any, monkeypatch: pytest.MonkeyP
         study.complete(cell, seed)
     watching = Mirror(study.root, "toy")
     watching.mirror("live")
-    monkeypatch.setattr(tracker.RunDir, "metrics", lambda _: pytest.fail("read a run again"))
-    monkeypatch.setattr(tracker.RunDir, "state", property(lambda _: pytest.fail("read a state again")))
-    monkeypatch.setattr(Mirror, "client", property(lambda _: pytest.fail("asked the store")))
+    monkeypatch.setattr(RunDir, "metrics", lambda _: pytest.fail("read a run again"))
+    monkeypatch.setattr(RunDir, "state", property(lambda _: pytest.fail("read a state again")))
+    monkeypatch.setattr(Record, "client", property(lambda _: pytest.fail("asked")), raising=False)
     watching.mirror("live")
 
 
@@ -229,12 +229,12 @@ def test_killed_between_two_writes(
     """Ending just before or just after a step of the bookkeeping leaves nothing twice."""
     for cell, seed in study.slots():
         study.complete(cell, seed)
-    whole, calls = getattr(Mirror, where), 0
+    whole, calls = getattr(Child, where), 0
 
     class KilledError(BaseException):
         pass
 
-    def killed(self: Mirror, *arguments: Any, **options: Any) -> Any:
+    def killed(self: Child, *arguments: Any, **options: Any) -> Any:
         nonlocal calls
         calls += 1
         if calls == 2 * call:
@@ -245,34 +245,39 @@ def test_killed_between_two_writes(
         return result
 
     with monkeypatch.context() as patch:
-        patch.setattr(Mirror, where, killed)
+        patch.setattr(Child, where, killed)
         with pytest.raises(KilledError):
             mirror(study.root, "toy")
     assert mirror(study.root, "toy")
     Store(study).check_equal_to_disk(study)
 
 
-@pytest.mark.parametrize("state", ["running", "pending"])
-def test_interrupted_is_killed_and_goes_on_later(study: Any, state: str) -> None:
-    study.start("baseline", 1)
-    study.advance("baseline", 1, [0, 20])
+def test_interrupted_is_killed_and_goes_on_later(study: Any) -> None:
+    slots = {"running": ("baseline", 1), "pending": ("baseline", 2)}
+    for slot in slots.values():
+        study.start(*slot)
+        study.advance(*slot, [0, 20])
     watching = Mirror(study.root, "toy")
     watching.mirror("live")
-    study.run("baseline", 1).update_state(state=state)
+    for state, slot in slots.items():
+        study.run(*slot).update_state(state=state)
     watching.mirror("final")
-    assert Store(study).children["baseline", 1].info.status == "KILLED"
-    assert Store(study).parent.info.status == "KILLED"
-    study.start("baseline", 1, attempts=2)
+    store = Store(study)
+    assert {run.info.status for run in [store.parent, *store.children.values()]} == {"KILLED"}
+    for slot in slots.values():
+        study.start(*slot, attempts=2)
     Mirror(study.root, "toy").mirror("live")
-    assert Store(study).children["baseline", 1].info.status == "RUNNING"
-    study.advance("baseline", 1, [40, 60])
-    study.finish("baseline", 1)
+    assert {run.info.status for run in Store(study).children.values()} == {"RUNNING"}
+    for slot in slots.values():
+        study.advance(*slot, [40, 60])
+        study.finish(*slot)
     assert mirror(study.root, "toy")
     store = Store(study)
-    child = store.children["baseline", 1]
-    assert child.info.status == "FINISHED"
-    assert child.data.tags["ablate.attempts"] == "2"
-    assert len(store.history(child)["val/pesq_wb"]) == 4
+    assert sorted(store.children) == sorted(slots.values())
+    for child in store.children.values():
+        assert child.info.status == "FINISHED"
+        assert child.data.tags["ablate.attempts"] == "2"
+        assert len(store.history(child)["val/pesq_wb"]) == 4
 
 
 def test_sync_tells_the_living_from_the_dead(study: Any) -> None:
@@ -287,24 +292,24 @@ def test_sync_tells_the_living_from_the_dead(study: Any) -> None:
     assert Store(study).parent.info.status == "RUNNING"
 
 
-@pytest.mark.parametrize(
-    ("state", "cause", "status"),
-    [
+def test_how_runs_ended(study: Any) -> None:
+    endings = [
         ("diverged", None, "FAILED"),
         ("failed", "out-of-memory", "FAILED"),
         ("failed", "interrupted", "KILLED"),
-    ],
-)
-def test_how_a_run_ended(study: Any, state: str, cause: str | None, status: str) -> None:
-    study.start("baseline", 1)
-    study.advance("baseline", 1, [0, 20])
-    study.run("baseline", 1).update_state(state=state, cause=cause, message="loss is NaN at step 23")
+    ]
+    for slot, (state, cause, _) in zip(study.slots(), endings, strict=False):
+        study.start(*slot)
+        study.advance(*slot, [0, 20])
+        study.run(*slot).update_state(state=state, cause=cause, message="loss is NaN at step 23")
     assert mirror(study.root, "toy")
-    child = Store(study).children["baseline", 1]
-    assert child.info.status == status
-    assert child.data.tags["ablate.state"] == state
-    assert child.data.tags.get("ablate.cause") == cause
-    assert child.data.tags["ablate.message"] == "loss is NaN at step 23"
+    children = Store(study).children
+    assert len(children) == 3
+    for slot, (state, cause, status) in zip(study.slots(), endings, strict=False):
+        assert children[slot].info.status == status
+        tags = children[slot].data.tags
+        assert (tags["ablate.state"], tags.get("ablate.cause")) == (state, cause)
+        assert tags["ablate.message"] == "loss is NaN at step 23"
 
 
 def test_a_run_shared_by_cells_and_studies(study: Any, study_on_disk: Any) -> None:
@@ -369,7 +374,7 @@ def test_one_unreadable_run_does_not_hold_up_the_others(study: Any) -> None:
 
 
 def test_only_one_process_mirrors_a_study_at_a_time(study: Any) -> None:
-    with tracker._held(Mirror(study.root, "toy").lock_path):
+    with store.held(Mirror(study.root, "toy").lock_path):
         outcome = mirror(study.root, "toy")
     assert not outcome
     assert "another process mirrors toy" in outcome.message
@@ -439,7 +444,7 @@ def test_scrub_hides_decoded_passwords_and_those_of_the_environment(monkeypatch:
 
 @pytest.mark.parametrize("name", ["../toy", "a/b", "..", ".", "", "a\\b"])
 def test_a_name_cannot_leave_its_folder(tmp_path: Path, name: str) -> None:
-    with pytest.raises(ValueError, match="is no name of a study"):
+    with pytest.raises(ValueError, match="study name"):
         mirror(tmp_path, name)
 
 
@@ -476,8 +481,8 @@ def test_system_metrics_of_the_worker(study: Any, monkeypatch: pytest.MonkeyPatc
         def nvmlDeviceGetUtilizationRates(device: int) -> Any:
             return type("Rates", (), {"gpu": 70 + device})()
 
-    monkeypatch.setattr(tracker, "_nvml", lambda: Fake)
-    monkeypatch.setattr(tracker, "SAMPLE_EVERY", 0.0)
+    monkeypatch.setattr(sampler, "_nvml", lambda: Fake)
+    monkeypatch.setattr(sampler, "SAMPLE_EVERY", 0.0)
     study.start("baseline", 1)
     watching = Mirror(study.root, "toy")
     watching.mirror("live")
@@ -532,7 +537,7 @@ def test_process_follows_and_ends_with_a_final_pass(study: Any) -> None:
 def test_process_ends_its_work_when_the_driver_is_killed(study: Any) -> None:
     study.start("baseline", 1)
     code = (
-        "import sys, time; from studies.tracker import TrackerProcess;"
+        "import sys, time; from studies.tracking import TrackerProcess;"
         f"t = TrackerProcess({str(study.root)!r}, 'toy'); t.start(); print(t._process.pid, flush=True);"
         "time.sleep(600)"
     )
@@ -555,15 +560,21 @@ def _runs(pid: int) -> bool:
         return False
 
 
+@pytest.fixture(scope="module")
+def forked() -> Any:
+    """Starts processes that need not import MLflow anew."""
+    connect("sqlite://")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        ["mlflow.store.tracking.sqlalchemy_store", "pandas", "matplotlib.figure", "studies.tracking"]
+    )
+    return context
+
+
 @pytest.mark.slow
-def test_killed_at_random_moments(study: Any) -> None:
+def test_killed_at_random_moments(study: Any, forked: Any) -> None:
     """kill -9 of the mirroring process again and again while runs go on, are resumed and end."""
     draw = random.Random(7)
-    code = (
-        "from studies.tracker import connect, default_uri, mirror;"
-        f"root = {str(study.root)!r}; connect(default_uri(root)); print('ready', flush=True);"
-        "mirror(root, 'toy')"
-    )
     for cell, seed in study.slots():
         study.start(cell, seed)
     for step in (0, 20, 40, 60):
@@ -575,21 +586,19 @@ def test_killed_at_random_moments(study: Any) -> None:
             if step == 60:
                 study.finish(cell, seed)
         for _ in range(2):
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-c", code], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
-            time.sleep(draw.uniform(0.2, 3.0))
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            process = forked.Process(target=mirror, args=(study.root, "toy"))
+            process.start()
+            time.sleep(draw.uniform(0.1, 2.5))
+            process.kill()
+            process.join()
     assert mirror(study.root, "toy")
     Store(study).check_equal_to_disk(study)
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Any]:
+def server(tmp_path: Path, schema: Path) -> Iterator[Any]:
     """An MLflow server that can be stopped and started on the same port."""
+    shutil.copyfile(schema, tmp_path / "server.db")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -598,7 +607,7 @@ def server(tmp_path: Path) -> Iterator[Any]:
         *("--workers", "1", "--backend-store-uri", f"sqlite:///{tmp_path / 'server.db'}"),
         *("--artifacts-destination", str(tmp_path / "server-artifacts")),
     ]
-    environment = os.environ | tracker._CLIENT_SETTINGS | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    environment = os.environ | store.CLIENT_SETTINGS | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
     class Server:
         uri = f"http://127.0.0.1:{port}"
@@ -677,7 +686,52 @@ def test_server_that_never_answers_is_left(study: Any) -> None:
 
 
 @pytest.mark.slow
-def test_many_processes_make_one_schema(tmp_path: Path) -> None:
-    code = f"from studies.tracker import prepare; prepare('sqlite:///{tmp_path}/new.db')"
-    started = [subprocess.Popen([sys.executable, "-P", "-c", code]) for _ in range(3)]
-    assert [process.wait(300) for process in started] == [0] * 3
+def test_many_processes_make_one_schema(tmp_path: Path, forked: Any) -> None:
+    uri = f"sqlite:///{tmp_path / 'new.db'}"
+    started = [forked.Process(target=prepare, args=(uri,)) for _ in range(3)]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(300)
+    assert [process.exitcode for process in started] == [0] * 3
+    assert connect(uri).search_experiments()
+
+
+@pytest.mark.slow
+def test_sync_to_postgresql(toy: Any, postgresql: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """A study is mirrored once however often it is sent, and the password shows nowhere."""
+    import psycopg
+
+    from reports.cli.tracking import sync
+
+    secret = "hun%25ter2"
+    address = postgresql.removeprefix("postgresql://postgres").removesuffix("postgres")
+    uri = f"postgresql+psycopg://postgres:{secret}{address}mirror"
+    with psycopg.connect(postgresql, autocommit=True) as server:
+        server.execute("CREATE DATABASE mirror")
+    for cell, seed in toy.slots():
+        toy.complete(cell, seed)
+
+    def rows() -> dict[str, int]:
+        with psycopg.connect(postgresql.removesuffix("postgres") + "mirror") as server:
+            names = ("runs", "metrics", "params", "tags", "inputs", "experiments")
+            return {n: server.execute(f"SELECT count(*) FROM {n}").fetchone()[0] for n in names}  # type: ignore[index]
+
+    sync("toy", toy.root, uri)
+    Store(toy, uri).check_equal_to_disk(toy)
+    before, ended = rows(), {run.info.run_id: run.info.end_time for run in Store(toy, uri).runs}
+    sync("toy", toy.root, uri)
+    assert rows() == before
+    assert {run.info.run_id: run.info.end_time for run in Store(toy, uri).runs} == ended
+
+    with pytest.raises(typer.Exit) as left:
+        sync("toy", toy.root, uri.replace("/mirror", "/missing"))
+    assert left.value.exit_code == 4
+    output = "".join(capfd.readouterr())
+    assert output.count("toy is mirrored in postgresql+psycopg://***@127.0.0.1") == 2
+    assert "does not answer" in output
+    for hidden in (secret, unquote(secret)):
+        assert hidden not in output
+        for path in toy.root.rglob("*"):
+            assert hidden not in str(path)
+            assert not path.is_file() or hidden.encode() not in path.read_bytes(), path

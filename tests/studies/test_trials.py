@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import glob
-import os
-import shutil
-import socket
 import subprocess
 import sys
-import tempfile
 
 import optuna
 import pytest
@@ -16,32 +11,6 @@ from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from studies.trials import TrialBook, open_storage
-
-BINARIES = sorted(glob.glob("/usr/lib/postgresql/*/bin"))
-
-
-@pytest.fixture(scope="module")
-def postgresql():
-    if not BINARIES or os.geteuid() != 0:
-        pytest.skip("needs root and the package postgresql")
-    pytest.importorskip("psycopg")
-    folder = tempfile.mkdtemp(prefix="ablate-postgresql-")
-    shutil.chown(folder, "postgres")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-
-    def as_owner(*command):
-        words = ["runuser", "-u", "postgres", "--", *command]
-        subprocess.run(words, check=True, stdout=subprocess.DEVNULL, cwd="/")
-
-    data = f"{folder}/data"
-    as_owner(f"{BINARIES[-1]}/initdb", "-D", data, "--auth=trust", "--no-sync")
-    options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder}"
-    as_owner(f"{BINARIES[-1]}/pg_ctl", "-D", data, "-l", f"{folder}/log", "-w", "-o", options, "start")
-    yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
-    as_owner(f"{BINARIES[-1]}/pg_ctl", "-D", data, "-m", "immediate", "stop")
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(params=["journal", pytest.param("postgresql", marks=pytest.mark.slow)])

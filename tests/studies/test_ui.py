@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -15,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from studies.tracker import connect, default_uri, mirror
+from studies.tracking import connect, default_uri, mirror
 from studies.ui import Window, _free_port, serve
 
 SHOTS = Path(__file__).parents[2] / "test-output"
@@ -43,18 +45,35 @@ def test_nothing_mirrored_says_what_to_do(toy: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def window(tmp_path_factory: pytest.TempPathFactory, study_on_disk: Any) -> Iterator[tuple[Window, Path]]:
+def window(
+    tmp_path_factory: pytest.TempPathFactory, study_on_disk: Any, schema: Path
+) -> Iterator[tuple[Window, Path]]:
+    """What `ablate ui` prints, and the root it shows."""
     root = tmp_path_factory.mktemp("ui") / "root"
     study = study_on_disk(root, "direction-study", cells=3)
     for cell, seed in study.slots():
         study.complete(cell, seed, audio=True)
     (study.folder / "report").mkdir()
     (study.folder / "report" / "table.md").write_text(TABLE)
+    shutil.copyfile(schema, root / "mlflow.db")
     assert mirror(root, study.name)
-    with serve(root, port=0) as opened:
-        yield opened, root
-    with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"{opened.server}/health", timeout=5)
+    code = "import typer, reports.cli.tracking as t; app = typer.Typer(); t.register(app); app()"
+    process = subprocess.Popen(
+        [sys.executable, "-P", "-c", code, "ui", study.name, "--root", str(root), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    try:
+        runs = process.stdout.readline().decode().strip()
+        assert runs.startswith("http://127.0.0.1:"), process.communicate()[1]
+        compare = process.stderr.readline().decode().partition(": ")[2].strip()
+        yield Window(runs.split("/#")[0], runs, compare, process), root
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -176,27 +195,11 @@ def test_child_run_audio_figure_and_scores(browser: Any, window: tuple[Window, P
 
 
 @pytest.mark.slow
-def test_command_prints_the_address_and_ends_on_interrupt(tmp_path: Path, study_on_disk: Any) -> None:
-    import signal
-    import sys
-
-    study = study_on_disk(tmp_path, cells=1, seeds=(1,))
-    study.complete("baseline", 1)
-    assert mirror(tmp_path, "toy")
-    code = "import typer, reports.cli.tracking as t; app = typer.Typer(); t.register(app); app()"
-    process = subprocess.Popen(
-        [sys.executable, "-P", "-c", code, "ui", "toy", "--root", str(tmp_path), "--port", "0"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"},
-    )
-    assert process.stdout is not None
-    address = process.stdout.readline().strip()
-    assert address.startswith("http://127.0.0.1:"), process.communicate()[1]
-    server = address.split("/#")[0]
-    assert urllib.request.urlopen(f"{server}/health", timeout=10).status == 200
-    process.send_signal(signal.SIGINT)
-    assert process.wait(30) == 0
+def test_interrupt_ends_command_and_server(window: tuple[Window, Path]) -> None:
+    opened, _ = window
+    assert urllib.request.urlopen(f"{opened.server}/health", timeout=10).status == 200
+    assert opened.process is not None
+    opened.process.send_signal(signal.SIGINT)
+    assert opened.process.wait(30) == 0
     with pytest.raises(urllib.error.URLError):
-        urllib.request.urlopen(f"{server}/health", timeout=5)
+        urllib.request.urlopen(f"{opened.server}/health", timeout=5)

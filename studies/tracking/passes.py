@@ -1,0 +1,167 @@
+"""Passes over one study: what the store lacks of its runs is sent."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from .child import Child, Place
+from .experiment import all_runs, open_experiment
+from .parent import Parent
+from .record import Record
+from .sampler import Sampler
+from .status import Mode
+from .store import TrackingError, brief, connect, held, is_database, prepare, redact, resolve_uri, scrub
+from .study import Slot, Study
+
+if TYPE_CHECKING:
+    from mlflow.entities import Run
+
+LONGEST_PAUSE = 60.0
+"""Seconds between two tries, at most, while the store does not answer or a run cannot be mirrored."""
+FAULTS_OF_ONE_RUN = frozenset(
+    {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST"}
+)
+"""MLflow's errors that concern what was sent, not the store."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How far mirroring came: whether the store now holds everything, and a sentence that says so."""
+
+    complete: bool
+    message: str
+
+    def __bool__(self) -> bool:
+        return self.complete
+
+
+class Mirror:
+    """Passes over one study; what the store holds already is kept in memory between them."""
+
+    def __init__(self, root: Path | str, study: str, tracking_uri: str | None = None) -> None:
+        self.study = Study(Path(root).resolve(), study)
+        self.uri = resolve_uri(self.study.root, tracking_uri)
+        self.shown_uri = redact(self.uri)
+        self._sampler = Sampler()
+        self._forget()
+
+    def _forget(self) -> None:
+        """Trust nothing that is remembered of the store: the next pass asks it."""
+        self._parent: Parent | None = None
+        self._place: Place | None = None
+        self._found: dict[tuple[str, str, str], Record] = {}
+        self._children: dict[tuple[str, str, str], Child] = {}
+        self._ask_again = math.inf
+
+    @property
+    def lock_path(self) -> Path:
+        """Held by the one process that mirrors this study to this store."""
+        digest = sha256(self.shown_uri.encode()).hexdigest()[:8]
+        return self.study.folder / f"tracker-{digest}.lock"
+
+    def outcome(self, problems: list[str]) -> Outcome:
+        """What a pass that left these problems came to."""
+        if not problems:
+            return Outcome(True, f"{self.study.name} is mirrored in {self.shown_uri}")
+        shown = "; ".join(problems[:5])
+        return Outcome(False, f"{len(problems)} runs of {self.study.name} could not be mirrored: {shown}")
+
+    def mirror(self, mode: Mode) -> list[str]:
+        """One pass.
+
+        Returns:
+            A line for each run that could not be mirrored. Empty: the store holds everything.
+
+        Raises:
+            TrackingError: the store does not answer.
+        """
+        try:
+            return self._pass(mode)
+        except TrackingError:
+            self._forget()
+            raise
+        except Exception as error:
+            self._forget()
+            raise TrackingError(scrub(brief(error), self.uri)) from None
+
+    def _pass(self, mode: Mode) -> list[str]:
+        self.study.refresh()
+        troubled = any(child.trouble for child in self._children.values())
+        if troubled and (mode != "live" or time.monotonic() > self._ask_again):
+            self._forget()
+        if self._place is None or self._parent is None:
+            self._place, self._parent = self._open()
+        children = [self._child(slot, self._place) for slot in self.study.slots]
+        for child in children:
+            if child.trouble:
+                continue
+            try:
+                child.mirror(mode)
+            except Exception as error:
+                if not self._concerns_one_run(error):
+                    raise
+                child.trouble = f"{child.slot.label}: {scrub(brief(error), self.uri)}"
+                self._ask_again = time.monotonic() + LONGEST_PAUSE
+        self._parent.mirror(mode, children)
+        return [child.trouble for child in children if child.trouble]
+
+    def _concerns_one_run(self, error: Exception) -> bool:
+        """Whether an error is about one run's files or values, so that the others can go on."""
+        from mlflow.exceptions import MlflowException
+
+        if isinstance(error, MlflowException):
+            return error.error_code in FAULTS_OF_ONE_RUN
+        if isinstance(error, OSError):
+            return str(error.filename or "").startswith(f"{self.study.root / 'runs'}{os.sep}")
+        return isinstance(error, ValueError | KeyError | TypeError)
+
+    def _child(self, slot: Slot, place: Place) -> Child:
+        child = self._children.get(slot.key)
+        if child is None:
+            child = self._children[slot.key] = Child(slot, place, self._found.get(slot.key))
+        child.slot = slot
+        return child
+
+    def _open(self) -> tuple[Place, Parent]:
+        """Find or make the experiment and the parent run, and list the children there are."""
+        prepare(self.uri)
+        client = connect(self.uri)
+        artifacts = None
+        if is_database(self.uri):
+            artifacts = (self.study.root / "mlartifacts" / quote(self.study.name, safe="")).as_uri()
+        experiment = open_experiment(client, self.study.name, artifacts)
+        parents: list[Run] = []
+        for run in all_runs(client, experiment):
+            tags = run.data.tags
+            if tags.get("ablate.kind") == "study":
+                parents.append(run)
+            elif tags.get("ablate.kind") == "run":
+                key = tags["ablate.cell"], tags["ablate.seed"], tags["ablate.signature"]
+                if key in self._found:
+                    client.delete_run(run.info.run_id)
+                else:
+                    self._found[key] = Record(client, run)
+        parent = Parent(self.study, client, experiment, parents[0] if parents else None)
+        run_id = parent.record.run_id
+        return Place(self.study, client, experiment, run_id, self.shown_uri, self._sampler), parent
+
+
+def mirror(root: Path | str, study: str, tracking_uri: str | None = None) -> Outcome:
+    """Bring the MLflow experiment of a study up to date with its run directories, in one full pass.
+
+    Raises:
+        ValueError, FileNotFoundError: there is no such study.
+        TrackingError: the store does not answer.
+    """
+    target = Mirror(root, study, tracking_uri)
+    with held(target.lock_path, wait=False) as alone:
+        if not alone:
+            return Outcome(False, f"another process mirrors {study} to {target.shown_uri} at this moment")
+        return target.outcome(target.mirror("sync"))

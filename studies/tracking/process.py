@@ -1,0 +1,170 @@
+"""The mirroring process beside the driver, and how the driver starts and ends it."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from .passes import LONGEST_PAUSE, Mirror, Outcome
+from .store import CLIENT_SETTINGS, URI_VARIABLE, TrackingError, brief, held, redact, resolve_uri, scrub
+from .study import existing_study
+
+INTERVAL = 2.0
+"""Seconds between two passes while a study runs; more where passes would take over a twentieth of a core."""
+
+
+class TrackerProcess:
+    """A process beside the driver that mirrors a study until it is stopped or the driver is gone.
+
+    It never blocks the driver: what the tracking store does not take is left for `ablate sync`.
+    """
+
+    def __init__(self, root: Path | str, study: str, tracking_uri: str | None = None) -> None:
+        self.root = Path(root).resolve()
+        self.study = study
+        self.uri = resolve_uri(self.root, tracking_uri)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        """Where the process says what goes wrong."""
+        return self.root / "studies" / self.study / "tracker.log"
+
+    def start(self) -> None:
+        """Start the process; the URI goes through the environment, for it may hold a password."""
+        arguments = ["--root", str(self.root), "--study", self.study]
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "studies.tracking", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env={**os.environ, **CLIENT_SETTINGS, URI_VARIABLE: self.uri, "OMP_NUM_THREADS": "1"},
+        )
+
+    def stop(self, timeout: float = 60.0) -> Outcome:
+        """End with a final pass; after `timeout` seconds the process is killed.
+
+        Returns:
+            Whether the store holds everything; if not, the message says what to do.
+        """
+        process = self._process
+        if process is None:
+            return Outcome(True, "no tracker was started")
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            code: int | None = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            code = None
+        if code == 0:
+            return Outcome(True, f"{self.study} is mirrored in {redact(self.uri)}")
+        reason = f"it took more than {timeout:.0f} s" if code is None else _last_line(self.log)
+        return Outcome(
+            False,
+            f"MLflow does not hold all of {self.study} yet ({reason}); "
+            f"nothing is lost: run `ablate sync {self.study}` when {redact(self.uri)} answers",
+        )
+
+
+def _last_line(path: Path) -> str:
+    try:
+        return path.read_text().rstrip().rpartition("\n")[2] or "no message"
+    except FileNotFoundError:
+        return "no message"
+
+
+def follow(
+    root: Path, study: str, uri: str, *, stopped: Callable[[float], bool], say: Callable[[str], None]
+) -> bool:
+    """Mirror a study until `stopped(seconds)`, which waits at most that long, answers yes.
+
+    Returns:
+        Whether the store holds everything at the end.
+    """
+    target = Mirror(root, study, uri)
+    while True:
+        with held(target.lock_path, wait=False) as alone:
+            if alone:
+                return _follow(target, stopped, say)
+        if stopped(INTERVAL):
+            say(f"another process mirrors {study} to {target.shown_uri}")
+            return False
+
+
+def _follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str], None]) -> bool:
+    pause, said = 0.0, ""
+    while not stopped(pause):
+        begun = time.process_time()
+        try:
+            problems = target.mirror("live")
+            text = target.outcome(problems).message if problems else ""
+            pause = max(INTERVAL, 20 * (time.process_time() - begun))
+        except TrackingError as error:
+            pause = min(LONGEST_PAUSE, max(INTERVAL, pause * 2))
+            text = str(error)
+        if text != said:
+            say(text or f"{target.shown_uri} takes everything again")
+            said = text
+    started = time.monotonic()
+    while True:
+        try:
+            outcome = target.outcome(target.mirror("final"))
+        except TrackingError as error:
+            outcome = Outcome(False, str(error))
+        if outcome.complete or time.monotonic() - started > 2:
+            say(outcome.message)
+            return outcome.complete
+        time.sleep(0.5)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The mirroring process: ends with a final pass when its standard input closes."""
+    import argparse
+
+    parser = argparse.ArgumentParser(prog="studies.tracking", description=main.__doc__)
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--study", required=True)
+    options = parser.parse_args(arguments)
+    uri = resolve_uri(options.root)
+    log = existing_study(options.root, options.study) / "tracker.log"
+
+    def say(message: str) -> None:
+        with log.open("a") as handle:
+            handle.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {scrub(message, uri)}\n")
+
+    terminated = False
+
+    def terminate(*_: Any) -> None:
+        nonlocal terminated
+        terminated = True
+
+    signal.signal(signal.SIGTERM, terminate)
+    driver = os.getppid()
+    os.nice(10)
+
+    def stopped(seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not terminated and os.getppid() == driver:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return False
+            ready, _, _ = select.select([sys.stdin], [], [], min(left, 1.0))
+            if ready and not os.read(sys.stdin.fileno(), 4096):
+                return True
+        return True
+
+    try:
+        return 0 if follow(options.root, options.study, uri, stopped=stopped, say=say) else 1
+    except Exception as error:
+        say(brief(error))
+        return 1

@@ -1,0 +1,114 @@
+"""What a study's folder says: its plan and the cells x seeds in it."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from training.rundir import RunDir
+
+from ..plan import names, study_path
+
+
+def existing_study(root: Path, name: str) -> Path:
+    """The folder of a study that has a plan.
+
+    Raises:
+        ValueError: the name is no plain folder name.
+        FileNotFoundError: there is no such study.
+    """
+    path = study_path(root, name)
+    if not (path / "plan.json").exists():
+        known = ", ".join(names(root)) or "none"
+        raise FileNotFoundError(f"no study {name!r} under {root / 'studies'}; there is: {known}")
+    return path
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A cell x seed of the plan: one child run."""
+
+    cell: dict[str, Any]
+    seed: int
+    evaluation: str
+    run: RunDir
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.cell["name"], str(self.seed), self.run.signature
+
+    @property
+    def label(self) -> str:
+        return f"{self.cell['name']} seed {self.seed}"
+
+    def stamp(self) -> tuple[int, ...]:
+        """Changes whenever there is news of the run."""
+        files = [self.run.path / name for name in ("state.json", "metrics.jsonl", "summary.json")]
+        return tuple(v for path in (*files, self.run.scores_path(self.evaluation)) for v in stamp(path))
+
+
+class Study:
+    """A study on disk; `refresh` reads its plan again when it has changed."""
+
+    def __init__(self, root: Path, name: str) -> None:
+        self.root = root
+        self.name = name
+        self.folder = existing_study(root, name)
+        self.plan: dict[str, Any] = {}
+        self.slots: list[Slot] = []
+        self._stamp: tuple[int, ...] = ()
+
+    def refresh(self) -> None:
+        path = self.folder / "plan.json"
+        if (found := stamp(path)) != self._stamp:
+            self.plan = json.loads(path.read_text())
+            self._stamp = found
+            self.slots = list(self._read_slots())
+
+    def _read_slots(self) -> Iterator[Slot]:
+        for cell in self.plan["cells"]:
+            for seed, signature in cell["signatures"].items():
+                evaluation = cell.get("evaluations", {}).get(seed, "")
+                yield Slot(cell, int(seed), evaluation, RunDir(self.root / "runs" / signature))
+
+    def tags(self) -> dict[str, str]:
+        """Tags of every run of the study."""
+        tags = {
+            "mlflow.user": getpass.getuser(),
+            "mlflow.source.name": "ablate",
+            "mlflow.source.type": "LOCAL",
+            "ablate.study": self.name,
+            "ablate.data_digest": self.plan["corpus"]["digest"],
+        }
+        if self.plan.get("git_commit"):
+            tags["mlflow.source.git.commit"] = self.plan["git_commit"]
+        return tags
+
+    def datasets(self) -> list[Any]:
+        """The corpus, as inputs of a run."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        corpus = self.plan["corpus"]
+        source = json.dumps({"uri": str(corpus["path"])})
+        found = []
+        for context, digest in (("training", corpus["digest"]), ("test", corpus.get("test_digest"))):
+            if digest:
+                profile = json.dumps({"kind": corpus.get("kind"), "sha256": digest})
+                name = corpus["name"] if context == "training" else f"{corpus['name']} (test)"
+                dataset = Dataset(name[:500], digest[:36], "local", source, profile=profile)
+                found.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
+        return found
+
+
+def stamp(path: Path) -> tuple[int, ...]:
+    """Time of change and size of a file; zeros where there is none."""
+    try:
+        found = os.stat(path)
+    except FileNotFoundError:
+        return (0, 0)
+    return found.st_mtime_ns, found.st_size
