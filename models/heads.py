@@ -6,6 +6,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .config import DECODERS, ModelConfig
 from .declarations import Declared
@@ -35,10 +36,8 @@ class FilterHead(nn.Module, Declared):
     def forward(self, features: Tensor, noisy: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, complex `(batch, 257, time)` -> complex `(batch, 257, time)`."""
         before, now, after = as_complex(self.decoder(features).unflatten(-1, (3, 2))).unbind(-1)
-        out = now * noisy
-        out[..., 1:] += before[..., 1:] * noisy[..., :-1]
-        out[..., :-1] += after[..., :-1] * noisy[..., 1:]
-        return out
+        padded = F.pad(noisy, (1, 1))
+        return before * padded[..., :-2] + now * noisy + after * padded[..., 2:]
 
 
 class MaskHead(nn.Module, Declared):

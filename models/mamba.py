@@ -113,7 +113,8 @@ class MambaBlock(nn.Module, Declared):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape; the third axis is the one scanned."""
-        main, gate = self.in_proj(self.norm(x)).flatten(0, 1).chunk(2, dim=-1)
+        rows = self.norm(x).flatten(0, 1)
+        main, gate = (F.linear(rows, half) for half in self.in_proj.weight.chunk(2))
         return x + self.out_proj(self.ssm(main, gate)).view(x.shape)
 
 

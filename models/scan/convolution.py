@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -37,17 +38,13 @@ class _Fused(torch.autograd.Function):
         from .convolution_kernels import backward
 
         x, taps, bias = ctx.saved_tensors
-        blocks = torch.get_num_threads()
         gx = torch.empty_like(x)
-        gtaps, gbias = torch.zeros(blocks, *taps.shape), torch.zeros(blocks, len(bias))
-        arrays = [t.numpy() for t in (x, taps, bias.detach(), grad.contiguous(), gx)]
-        over_rows(
-            len(x),
-            lambda block, start, stop: backward(
-                start, stop, *arrays, gtaps.numpy()[block], gbias.numpy()[block]
-            ),
-        )
-        return gx, gtaps.sum(0).t()[:, None], gbias.sum(0)
+        gtaps = np.empty((len(x), *taps.shape), np.float32)
+        gbias = np.empty((len(x), len(bias)), np.float32)
+        arrays = [*(t.numpy() for t in (x, taps, bias.detach(), grad.contiguous(), gx)), gtaps, gbias]
+        over_rows(len(x), lambda _, start, stop: backward(start, stop, *arrays))
+        by_tap = torch.from_numpy(gtaps.sum(0)).t()[:, None]
+        return gx, by_tap, torch.from_numpy(gbias.sum(0))
 
 
 def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

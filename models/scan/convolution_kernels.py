@@ -37,19 +37,21 @@ def _backward(start, stop, x, taps, bias, grad, gx, gtaps, gbias):
     g = np.empty(dim, np.float32)
     for r in range(start, stop):
         gx[r] = ZERO
+        gtaps[r] = ZERO
+        gbias[r] = ZERO
         for t in range(x.shape[1]):
             convolve(x[r], taps, bias, t, g)
             for d in range(dim):
                 p = g[d]
                 gate = ONE / (ONE + exp(-p))
                 g[d] = grad[r, t, d] * gate * (ONE + p * (ONE - gate))
-                gbias[d] += g[d]
+                gbias[r, d] += g[d]
             for k in range(count):
                 s = t - count + 1 + k
                 if s >= 0:
                     for d in range(dim):
                         gx[r, s, d] += taps[k, d] * g[d]
-                        gtaps[k, d] += g[d] * x[r, s, d]
+                        gtaps[r, k, d] += g[d] * x[r, s, d]
 
 
 with cached_on_disk():

@@ -195,6 +195,21 @@ def test_result_is_the_same_with_any_number_of_threads(backend: str, threads: in
         torch.set_num_threads(before)
 
 
+@pytest.mark.skipif(bool(unavailable("numba")), reason="numba is not installed")
+def test_numba_gives_the_same_bits_with_any_number_of_threads() -> None:
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            y, gradients = compute(inputs(rows=5), "numba", None)
+            found.append([y, *gradients])
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
+
+
 @pytest.mark.parametrize("backend", ["reference", "chunked"])
 @pytest.mark.parametrize("clamps", [None, TIGHT], ids=["free", "tight"])
 def test_gradcheck_in_double_precision(backend: str, clamps: Clamps | None) -> None:
