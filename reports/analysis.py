@@ -374,11 +374,12 @@ def _effects(
     family = [i for i, kind in enumerate(kinds) if kind == "main"]
     if family:
         p_holm[family] = holm(estimates.p[family])
-    credited = "shapley" if "shapley" in kinds else "main"
+    shared_out = {contrast.name for contrast in contrasts if contrast.kind == "shapley"}
     runs = {name: int(data.present[data.cells.index(name)].sum()) for name in names}
     verdicts, notes, needed, stated = [], [], [], []
     for i, contrast in enumerate(contrasts):
-        claim = claims.get(contrast.name) if contrast.kind == credited else None
+        credited = contrast.kind == ("shapley" if contrast.name in shared_out else "main")
+        claim = claims.get(contrast.name) if credited else None
         note, seeds = "", math.nan
         if not estimates.estimable[i]:
             verdict = "undecided"
@@ -398,7 +399,7 @@ def _effects(
                 seeds = seeds_to_decide(estimates, i, (claim.low, claim.high), margin, confidence)
                 if math.isnan(seeds):
                     note = f"more seeds (up to {MOST_SEEDS}) would not decide it at this estimate"
-            elif not verdict and contrast.kind == credited:
+            elif not verdict and credited and (contrast.kind == "shapley" or not shared_out):
                 verdict = "no claim"
         verdicts.append(verdict)
         notes.append(note)
@@ -568,6 +569,7 @@ def _read(
     first_row = np.unique(cell_codes, return_index=True)[1]
     notes: list[str] = []
     table = _factor_table(scores, cell_codes, first_row, names, baseline, metric, factors, base, notes)
+    _clear_own_levels(table, names, baseline)
     base_levels = _base_levels(base, table, names, levels)
     order: dict[str, tuple[str, ...]] = {}
     for factor, level in base_levels.items():
@@ -610,7 +612,7 @@ def _read(
     keep = np.ones(len(scores), dtype=bool)
     if "status" in scores.columns:
         status_codes, kinds = pd.factorize(scores["status"])
-        unknown = sorted({str(kind) for kind in kinds} - {"done", "diverged"})
+        unknown = sorted({str(kind) for kind in kinds} - {"done", "diverged", ""})
         if unknown:
             raise ValueError(f"status {unknown[0]!r} is neither 'done' nor 'diverged'")
         code = {str(kind): index for index, kind in enumerate(kinds)}.get("diverged")
@@ -761,12 +763,45 @@ def _factor_table(
     return {name: column for name, column in table.items() if name not in ignored}
 
 
+def _clear_own_levels(table: dict[str, list[str]], names: Sequence[str], baseline: str | None) -> None:
+    """Empty the baseline's levels where every factor varies without it and none of them is another cell's.
+
+    It then stands outside the factorial, whatever its columns say ("-", "baseline").
+    """
+    if baseline is None:
+        return
+    at = names.index(baseline)
+    others = [{*column[:at], *column[at + 1 :]} - {""} for column in table.values()]
+    own = [column[at] for column in table.values()]
+    if all(len(levels) > 1 and level not in levels for levels, level in zip(others, own, strict=True)):
+        for column in table.values():
+            column[at] = ""
+
+
 _OFF = ("off", "false", "0", "no")
 
 
 def _off_level(found: Iterable[str]) -> str | None:
     off = [level for level in found if level.lower() in _OFF]
     return off[0] if len(off) == 1 else None
+
+
+def same_level(level: str, known: Sequence[str]) -> str | None:
+    """The level of a table that a name stands for: itself, an equal number, or its only word for off."""
+    if level in known:
+        return level
+    number = _number(level)
+    equal = [other for other in known if number is not None and _number(other) == number]
+    if equal:
+        return equal[0]
+    return _off_level(known) if level.lower() in _OFF else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def _parse_base(base: str | Mapping[str, Any] | None) -> dict[str, str]:
@@ -810,8 +845,8 @@ def _base_levels(
                 raise ValueError(
                     f"which level of {factor!r} is off? base names none; levels: {_listed(known)}"
                 )
-        elif level not in known and level not in declared:
-            same = _off_level(known) if level.lower() in _OFF else None
+        elif level not in declared:
+            same = same_level(level, known)
             if same is None:
                 raise ValueError(f"base has {factor}={level}, but the levels are {_listed(known)}")
             level = same

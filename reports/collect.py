@@ -428,9 +428,7 @@ def scores_from_file(
             + "; ".join(f"{name}: {', '.join(values)}" for name, values in known.items())
         )
     if baseline is not None and baseline not in names:
-        raise ValueError(
-            f"{path}: no cell {baseline!r}{suggestion(baseline, names)}"
-        )
+        raise ValueError(f"{path}: no cell {baseline!r}{suggestion(baseline, names)}")
     pairs = frame[["cell", "seed"]].drop_duplicates()
     diverged: set[tuple[str, int]] = set()
     if "status" in frame.columns:

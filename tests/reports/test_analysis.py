@@ -218,6 +218,37 @@ def test_order_of_rows_kinds_of_columns_and_ways_to_name_the_base_do_not_matter(
     pd.testing.assert_frame_equal(analyze(empty, base=BASE, baseline="ref").effects, expected)
 
 
+@pytest.mark.parametrize("word", ["-", "baseline", "None"])
+def test_a_baseline_whose_levels_are_no_other_cells_stands_outside(word):
+    frame = make()
+    expected = analyze(frame, base=BASE, baseline="ref").effects
+    marked = frame.fillna({"a": word, "b": word})
+    pd.testing.assert_frame_equal(analyze(marked, base=BASE, baseline="ref").effects, expected)
+
+
+def test_a_baseline_may_be_the_other_level_of_the_only_factor():
+    frame = make(factors=("a",))
+    found = analyze(frame[frame["cell"] != "ref"], base="a=off", baseline="a")
+    assert row(found, "main", "a").estimate == row(found, "gap", "gap").estimate
+
+
+@pytest.mark.parametrize("base", ["a=0,b=0", "a=0.0,b=0.0", "a=off,b=off", {"a": 0, "b": False}])
+def test_levels_may_be_numbers(base):
+    frame = make()
+    expected = analyze(frame, base=BASE, baseline="ref").effects
+    for name in ("a", "b"):
+        frame[name] = frame[name].map({"off": 0, "on": 1})
+    found = analyze(frame, base=base, baseline="ref").effects
+    assert list(found["estimate"]) == list(expected["estimate"])
+
+
+def test_an_empty_status_is_done():
+    frame = make()
+    expected = analyze(frame, base=BASE, baseline="ref").effects
+    found = analyze(frame.assign(status=""), base=BASE, baseline="ref").effects
+    pd.testing.assert_frame_equal(found, expected)
+
+
 def test_a_base_with_other_levels_turns_the_sign():
     frame = make()
     forward = analyze(frame, base=BASE, baseline="ref")
@@ -446,6 +477,17 @@ def test_claims_of_a_factor_with_three_levels_name_the_level():
         analyze(frame, base="core=off", baseline="ref", claims={"core": (0, 1)})
     found = analyze(frame, base="core=off", baseline="ref", claims={"core=onon": (0.3, 0.4)})
     assert row(found, "shapley", "core=onon").claim_low == 0.3
+    assert np.isnan(row(found, "main", "core=onon").claim_low)
+
+
+def test_a_claim_for_a_middle_level_is_judged_on_its_main_effect():
+    frame = make()
+    frame["core"] = frame["a"] + frame["b"].where(frame["a"] == "on", "")
+    frame = frame[frame["cell"].isin(["base", "a", "a+b", "ref"])].drop(columns=["a", "b"])
+    found = analyze(frame, base="core=off", baseline="ref", claims={"core=onoff": (1.3, 1.4)})
+    assert row(found, "main", "core=onoff").verdict == "contradicted"
+    assert row(found, "main", "core=onon").verdict == ""
+    assert row(found, "shapley", "core=onon").verdict == "no claim"
 
 
 def test_the_utterances_share_is_never_negative():

@@ -123,6 +123,25 @@ def test_bad_files_are_named(tmp_path, changes, base, baseline, message):
         scores_from_file(tmp_path / "s.csv", base, baseline)
 
 
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_levels_of_a_file_may_be_numbers_and_keep_their_order(tmp_path, suffix):
+    frame = pd.DataFrame(
+        {
+            "cell": ["x", "y", "z", "b"],
+            "f": [0, 1, 1, None],
+            "core": ["mamba", "mamba", "gru", None],
+            "seed": 1,
+            "utterance": "u",
+            "pesq_wb": 2.0,
+        }
+    )
+    path = tmp_path / f"s.{suffix}"
+    frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
+    scores, info = scores_from_file(path, "f=0,core=mamba", "b")
+    assert info.base == {"f": "0.0", "core": "mamba"}
+    assert list(scores["core"].cat.categories) == ["mamba", "gru"]
+
+
 def test_levels_are_parsed():
     assert parse_levels("a=off, core=lstm") == {"a": "off", "core": "lstm"}
 

@@ -8,6 +8,7 @@ from studies import plan as plans
 from studies.lease import StudyHeldError, hold
 from studies.plan import PlanChangedError, compare, merge
 from studies.request import Request, Tuning
+from studies.session import Session
 from studies.tune import FIRST_SEED, candidates
 
 
@@ -54,6 +55,26 @@ def test_signatures_follow_the_run_spec(root, corpus):
         for seed in plan.seeds:
             assert plan.spec(cell, seed).training_signature == cell.signatures[seed]
     assert len({s for cell in plan.cells for s in cell.signatures.values()}) == 6
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"storage_url": "sqlite:///x.db"}, "cannot serve as a queue"), ({"rerun": ("nosuch",)}, "no cell")],
+)
+def test_a_wrong_option_leaves_no_study_behind(corpus, tmp_path, options, words):
+    session = Session(
+        root=tmp_path,
+        launcher=lambda folder: pytest.fail("nothing is to be launched"),
+        audit=None,
+        report=lambda plan: None,
+        width=lambda plan: None,
+        say=lambda line: None,
+        **options,
+    )
+    request = Request(factors=parse_factors("bidirectional"), data=str(corpus), seeds=(1,))
+    with pytest.raises(ValueError, match=words):
+        session.run(request)
+    assert plans.names(tmp_path) == []
 
 
 def test_more_seeds_extend_a_plan_and_keep_what_it_has(root, corpus):
