@@ -32,7 +32,10 @@ def score(
     format: Annotated[str, typer.Option(help="table, json or csv.")] = "table",
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores]")] = None,
 ) -> None:
-    """Measure enhanced speech against clean: PESQ, STOI, CSIG, CBAK, COVL, SSNR and SI-SDR."""
+    """Measure enhanced speech against clean: PESQ, STOI, CSIG, CBAK, COVL, SSNR and SI-SDR.
+
+    Of folders, a pair that cannot be measured is a row without values and with its reason.
+    """
     from training.metrics.scores import METRICS, check_metrics
 
     if format not in ("table", "json", "csv"):
@@ -104,14 +107,22 @@ def _score_files(clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: in
 
     from training.metrics import MetricPool
     from training.metrics.files import pair_paths, read_pair
+    from training.metrics.scores import failed
 
     pairs = pair_paths(clean, enhanced)
     notes: list[str] = []
+    sent: list[str] = []
+    refused: dict[str, str] = {}
 
     def signals() -> Any:
         for pair in pairs:
-            reference, judged, said = read_pair(pair)
+            try:
+                reference, judged, said = read_pair(pair)
+            except ValueError as error:
+                refused[pair.name] = str(error)
+                continue
             notes.extend(said)
+            sent.append(pair.name)
             yield reference, judged
 
     console = Console(stderr=True)
@@ -120,10 +131,13 @@ def _score_files(clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: in
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         results = progress.track(pool.map(signals(), metrics), total=len(pairs), description="scoring")
-        scored = dict(zip([pair.name for pair in pairs], results, strict=True))
+        measured = list(results)
+    if not measured:
+        raise ValueError(next(iter(refused.values())))
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
-    return scored
+    scored = dict(zip(sent, measured, strict=True))
+    return {pair.name: scored.get(pair.name) or failed(refused[pair.name], metrics) for pair in pairs}
 
 
 def _means(scored: dict[str, Scored], metrics: tuple[str, ...]) -> dict[str, float]:

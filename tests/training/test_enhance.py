@@ -284,3 +284,25 @@ def test_score_from_the_command_line(tmp_path):
     soundfile.write(enhanced / "c.flac", speech[:-2_000], RATE)
     done = ablate("score", clean / "b.wav", enhanced / "c.flac")
     assert "1.000 s and 0.875 s" in str(done.exception)
+
+
+def test_score_goes_on_past_pairs_that_cannot_be_measured(tmp_path):
+    clean, enhanced = tmp_path / "clean", tmp_path / "enhanced"
+    clean.mkdir()
+    enhanced.mkdir()
+    speech = noise(RATE, level=0.1)
+    for name in ("cut", "damaged", "stereo", "whole"):
+        soundfile.write(clean / f"{name}.wav", speech, RATE)
+        soundfile.write(enhanced / f"{name}.wav", speech[:-2_000] if name == "cut" else speech, RATE)
+    (enhanced / "damaged.wav").write_bytes(b"RIFF")
+    soundfile.write(enhanced / "stereo.wav", np.hstack([1.5 * speech, 0.5 * speech]), RATE, subtype="FLOAT")
+
+    done = ablate("score", clean, enhanced, "--metrics", "ssnr", "--format", "json")
+    rows = {row["utterance"]: row for row in json.loads(done.stdout)["utterances"]}
+    assert list(rows) == ["cut", "damaged", "stereo", "whole"]
+    assert rows["cut"]["ssnr"] is None
+    assert "1.000 s and 0.875 s" in rows["cut"]["error"]
+    assert "cannot be read" in rows["damaged"]["error"]
+    assert rows["stereo"]["ssnr"] == pytest.approx(35)
+    assert rows["whole"]["ssnr"] == 35
+    assert "2 channels, averaged to one" in done.stderr

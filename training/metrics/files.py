@@ -52,10 +52,10 @@ def pair_paths(clean: Path, enhanced: Path) -> list[FilePair]:
 
 
 def read_pair(pair: FilePair) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
-    """Both files at 16 kHz, (sample,) of equal length, and what is to be known about them.
+    """Both files at 16 kHz, channels averaged, (sample,) of equal length, and what is to be known of them.
 
     Raises:
-        ValueError: a file cannot be read, has several channels, or lengths differ by more than 50 ms.
+        ValueError: a file cannot be read, or lengths differ by more than 50 ms.
     """
     notes = []
     signals = []
@@ -64,13 +64,13 @@ def read_pair(pair: FilePair) -> tuple[NDArray[np.float64], NDArray[np.float64],
             audio, rate = soundfile.read(path, dtype="float64", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise ValueError(f"{path} cannot be read: {error.error_string}") from None
-        if audio.shape[1] != 1:
-            raise ValueError(f"{path} has {audio.shape[1]} channels; measures are of one")
+        if audio.shape[1] > 1:
+            notes.append(f"{path} has {audio.shape[1]} channels, averaged to one")
         if rate < SAMPLE_RATE:
             notes.append(
                 f"{path} is at {rate} Hz: its upper band is empty, its scores do not compare with others"
             )
-        signals.append(resample(audio[:, 0], rate))
+        signals.append(resample(audio.mean(axis=1), rate))
     lengths = [len(signal) for signal in signals]
     if max(lengths) - min(lengths) > SLACK_SECONDS * SAMPLE_RATE:
         seconds = " and ".join(f"{length / SAMPLE_RATE:.3f} s" for length in lengths)
