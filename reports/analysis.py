@@ -265,6 +265,7 @@ def analyze(
         raise ValueError(f"confidence {confidence} is not between 0 and 1")
     if margin < 0:
         raise ValueError(f"margin {margin} is negative")
+    baseline = None if baseline is None else str(baseline)
     data = _read(scores, base, baseline, metric, factors, levels)
     scored = data.scored()
     names = [data.cells[i] for i in scored]

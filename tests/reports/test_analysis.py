@@ -242,6 +242,14 @@ def test_levels_may_be_numbers(base):
     assert list(found["estimate"]) == list(expected["estimate"])
 
 
+def test_cells_may_be_numbers():
+    frame = make()
+    expected = analyze(frame, base=BASE, baseline="ref").effects
+    frame["cell"] = frame["cell"].factorize()[0]
+    found = analyze(frame, base=BASE, baseline=frame["cell"].max()).effects
+    pd.testing.assert_frame_equal(found, expected)
+
+
 def test_an_empty_status_is_done():
     frame = make()
     expected = analyze(frame, base=BASE, baseline="ref").effects

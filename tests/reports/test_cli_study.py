@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
+from ablations.grid import parse_factors
 from reports.cli import main
+from studies import plan as plans
+from studies.request import Request
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +89,7 @@ def test_dry_run_shows_cells_sizes_and_signatures(ablate, corpus):
         (("--grid", "bidirectional", "--waive", "A999"), "unknown audit code 'A999'"),
         (("--grid", "bidirectional", "--plugin", "nowhere.py"), "nowhere.py"),
         (("missing.yaml",), "missing.yaml"),
+        (("--grid", "bidirectional", "--format", "xml"), "unknown format 'xml'"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(ablate, words, said, tmp_path):
@@ -94,6 +98,16 @@ def test_bad_input_is_one_line_and_exit_code_2(ablate, words, said, tmp_path):
     assert err.startswith("error: ")
     assert said in err
     assert not (tmp_path / "root" / "studies").exists()
+
+
+def test_a_dry_run_of_another_plan_is_refused_as_the_run_would_be(ablate, corpus, tmp_path):
+    request = Request(factors=parse_factors("bidirectional"), data=str(corpus), seeds=(1,), study="known")
+    plans.save(plans.make(request, tmp_path / "root")[0], tmp_path / "root")
+    same = ("run", "--grid", "bidirectional", "--data", corpus, "--study", "known", "--dry-run")
+    assert ablate(*same, "--format", "json")[0] == 0
+    code, out, err = ablate(*same, "--set", "recipe.steps=7")
+    assert (code, out) == (5, "")
+    assert "recipe.steps: 60 -> 7" in err
 
 
 def test_a_study_name_cannot_leave_its_folder(ablate, corpus):
