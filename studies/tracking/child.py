@@ -58,6 +58,7 @@ class Child:
         slot: the cell x seed as the plan has it now.
         record: the run of the store; none before the training starts.
         trouble: why the run cannot be mirrored; empty if it can.
+        noisy: validation PESQ of the noisy input, as far as it is known.
     """
 
     def __init__(self, slot: Slot, place: Place, record: Record | None) -> None:
@@ -70,7 +71,7 @@ class Child:
         self._introduced = False
         self._sent: History | None = None
         self._curve: Curve | None = None
-        self._noisy: float | None = None
+        self.noisy: float | None = None
 
     def mirror(self, mode: Mode) -> None:
         """Bring the child run up to date with the run directory."""
@@ -189,9 +190,12 @@ class Child:
 
     def _finish(self, record: Record, snapshot: _Snapshot, status: str) -> None:
         """Final metrics, tags, artifacts and status."""
+        import pandas
+
         state, summary = snapshot.state, snapshot.summary
         ended = state.finished or state.updated or time.time()
-        scores = _read_scores(self.slot.run.scores_path(self.slot.evaluation)) if snapshot.scored else None
+        path = self.slot.run.scores_path(self.slot.evaluation)
+        scores = pandas.read_parquet(path) if snapshot.scored else None
         values = _costs(summary, self.slot.cell) | ({} if scores is None else _means(scores))
         record.log_last(values, ended)
         label = "done, not scored" if state.state == "done" and not snapshot.scored else state.state
@@ -224,7 +228,7 @@ class Child:
             for clip in clips:
                 shutil.copyfile(clip, folder / "audio" / clip.name)
         if self._curve:
-            curves.draw(folder / "pesq_curve.png", {slot.label: [self._curve]}, self._noisy, slot.label)
+            curves.draw(folder / "pesq_curve.png", {slot.label: [self._curve]}, self.noisy, slot.label)
 
     @property
     def curve(self) -> Curve:
@@ -233,16 +237,11 @@ class Child:
             self._keep_curve(self.slot.run.metrics(), self.slot.run.summary)
         return self._curve or []
 
-    @property
-    def noisy(self) -> float | None:
-        """Validation PESQ of the noisy input, as far as it is known."""
-        return self._noisy
-
     def _keep_curve(self, lines: list[dict[str, Any]], summary: dict[str, Any]) -> None:
         values = {int(line["step"]): line.get("val/pesq_wb") for line in lines}
         self._curve = sorted((step, float(value)) for step, value in values.items() if finite(value))
         if finite(noisy := summary.get("noisy_val_pesq_wb")):
-            self._noisy = float(noisy)
+            self.noisy = float(noisy)
 
     def _sample(self, record: Record) -> None:
         """Log processor, memory and GPU of the worker that writes the run on this machine."""
@@ -295,13 +294,7 @@ def _costs(summary: dict[str, Any], cell: dict[str, Any]) -> dict[str, float]:
     return {key: float(values[name]) for name, key in names.items() if finite(values.get(name))}
 
 
-def _read_scores(path: Path) -> Any:
-    import pandas
-
-    return pandas.read_parquet(path)
-
-
-def _means(scores: Any) -> dict[str, float]:
+def _means(scores: pandas.DataFrame) -> dict[str, float]:
     """Means over the test utterances that could be scored, and how many could not."""
     means = scores.drop(columns=["seconds", "snr"], errors="ignore").mean(numeric_only=True).to_dict()
     found = {f"test/{name}": float(value) for name, value in means.items() if finite(value)}

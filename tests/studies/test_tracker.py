@@ -55,6 +55,12 @@ def study(toy: Any, schema: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return toy
 
 
+@pytest.fixture
+def small(study: Any, study_on_disk: Any) -> Any:
+    """The same with one seed."""
+    return study_on_disk(study.root, "toy", seeds=(1,))
+
+
 class Store:
     """What MLflow holds of a study."""
 
@@ -155,14 +161,14 @@ def test_a_finished_study(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert files == {"plan.json", "pesq_curves.png", "report"}
 
 
-def test_again_changes_nothing(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for cell, seed in study.slots():
-        study.complete(cell, seed)
-    assert mirror(study.root, "toy")
-    before = {run.info.run_id: run.info.end_time for run in Store(study).runs}
+def test_again_changes_nothing(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cell, seed in small.slots():
+        small.complete(cell, seed)
+    assert mirror(small.root, "toy")
+    before = {run.info.run_id: run.info.end_time for run in Store(small).runs}
     monkeypatch.setattr(Child, "_send_metrics", lambda *_, **__: pytest.fail("read a run that is complete"))
-    assert mirror(study.root, "toy")
-    assert {run.info.run_id: run.info.end_time for run in Store(study).runs} == before
+    assert mirror(small.root, "toy")
+    assert {run.info.run_id: run.info.end_time for run in Store(small).runs} == before
 
 
 def test_passes_while_a_study_runs(study: Any) -> None:
@@ -187,10 +193,10 @@ def test_passes_while_a_study_runs(study: Any) -> None:
     assert store.parent.data.tags["ablate.progress"] == "1 of 4 done"
 
 
-def test_a_pass_without_news_asks_nobody(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    for cell, seed in study.slots():
-        study.complete(cell, seed)
-    watching = Mirror(study.root, "toy")
+def test_a_pass_without_news_asks_nobody(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    for cell, seed in small.slots():
+        small.complete(cell, seed)
+    watching = Mirror(small.root, "toy")
     watching.mirror("live")
     monkeypatch.setattr(RunDir, "metrics", lambda _: pytest.fail("read a run again"))
     monkeypatch.setattr(RunDir, "state", property(lambda _: pytest.fail("read a state again")))
@@ -345,22 +351,22 @@ def test_a_run_trained_anew_replaces_what_mlflow_held(study: Any) -> None:
     assert sorted(value for _, value in store.history(child)["val/pesq_wb"]) == [3.0, 3.02, 3.04, 3.06]
 
 
-def test_a_lost_store_is_rebuilt(study: Any, schema: Path) -> None:
-    for cell, seed in study.slots():
-        study.complete(cell, seed)
-    elsewhere = f"sqlite:///{study.root / 'elsewhere.db'}"
-    shutil.copyfile(schema, study.root / "elsewhere.db")
-    assert mirror(study.root, "toy", elsewhere)
-    assert mirror(study.root, "toy")
+def test_a_lost_store_is_rebuilt(small: Any, schema: Path) -> None:
+    for cell, seed in small.slots():
+        small.complete(cell, seed)
+    elsewhere = f"sqlite:///{small.root / 'elsewhere.db'}"
+    shutil.copyfile(schema, small.root / "elsewhere.db")
+    assert mirror(small.root, "toy", elsewhere)
+    assert mirror(small.root, "toy")
     for uri in (None, elsewhere):
-        Store(study, uri).check_equal_to_disk(study)
-    store = Store(study)
+        Store(small, uri).check_equal_to_disk(small)
+    store = Store(small)
     store.client.delete_run(store.children["baseline", 1].info.run_id)
-    assert mirror(study.root, "toy")
-    Store(study).check_equal_to_disk(study)
-    Store(study).client.delete_experiment(store.experiment.experiment_id)
-    assert mirror(study.root, "toy")
-    Store(study).check_equal_to_disk(study)
+    assert mirror(small.root, "toy")
+    Store(small).check_equal_to_disk(small)
+    Store(small).client.delete_experiment(store.experiment.experiment_id)
+    assert mirror(small.root, "toy")
+    Store(small).check_equal_to_disk(small)
 
 
 def test_one_unreadable_run_does_not_hold_up_the_others(study: Any) -> None:
