@@ -301,7 +301,7 @@ def _dry_run(request: Request, root: Path, format: str) -> None:
     table = Table(title=f"{plan.name} on {plan.corpus.name}", box=None)
     for heading in ("cell", "parameters", "steps", "a run", "memory", "done", "training signatures"):
         table.add_column(heading, no_wrap=heading == "cell")
-    for cell, row in zip(plan.cells, document["cells"], strict=True):  # type: ignore[arg-type]
+    for cell, row in zip(plan.cells, document["cells"], strict=True):
         table.add_row(
             cell.name,
             f"{cell.parameters:,}",
