@@ -54,18 +54,15 @@ def slow_llr(clean, enhanced):
 
 
 def slow_wss(clean, enhanced):
+    gains = []
+    for centre, width in zip(fast.CENTRES, fast.BANDWIDTHS, strict=True):
+        shape = [(k - math.floor(centre / 15.625)) / (width / 15.625) for k in range(512)]
+        row = [math.exp(-11 * z * z + math.log(70 / width)) for z in shape]
+        gains.append([gain if gain > math.exp(-30 / 4.606) else 0 for gain in row])
+
     def levels(frame):
         power = np.abs(np.fft.fft(frame, 1024)) ** 2
-        bands = []
-        for centre, width in zip(fast.CENTRES, fast.BANDWIDTHS, strict=True):
-            total = 0.0
-            for k in range(512):
-                z = (k - math.floor(centre / 15.625)) / (width / 15.625)
-                gain = math.exp(-11 * z * z + math.log(70 / width))
-                if gain > math.exp(-30 / 4.606):
-                    total += gain * power[k]
-            bands.append(10 * math.log10(max(total, 1e-10)))
-        return bands
+        return [10 * math.log10(max(np.dot(row, power[:512]), 1e-10)) for row in gains]
 
     def weights(bands, slopes):
         result = []
