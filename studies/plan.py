@@ -222,6 +222,15 @@ def compare(old: Plan, new: Plan) -> list[str]:
         for field in ("name", "digest", "test_digest")
         if getattr(old.corpus, field) != getattr(new.corpus, field)
     ]
+    lines += [f"plugins: {old.plugins} -> {new.plugins}"] if old.plugins != new.plugins else []
+    factors = {factor.name: factor for factor in old.factors}
+    lines += [
+        f"factor {factor.name}: its {field} changed"
+        for factor in new.factors
+        if factor.name in factors
+        for field in ("levels", "claim", "declares")
+        if getattr(factor, field) != getattr(factors[factor.name], field)
+    ]
     before = {cell.name: cell for cell in old.cells}
     after = {cell.name: cell for cell in new.cells}
     lines += [f"cell {name}: gone" for name in before if name not in after]

@@ -109,6 +109,7 @@ class Session:
         launcher = self.launcher(folder)
         driver = Driver(self.root, launcher, self.policy, self.progress, lease.renew)
         tracker.start()
+        worked = True
         try:
             if not plan.tuned:
                 self.say(f"tuning: {plan.tune.trials} trials for each of {len(plan.cells)} cells")  # type: ignore[union-attr]
@@ -119,12 +120,14 @@ class Session:
                 save(plan, self.root)
             while True:
                 outcome = driver.run(plan_jobs(plan, self.root, plan_book(storage, plan), seeds))
+                worked = bool(outcome.trained or outcome.failed or outcome.left)
                 plan, seeds = self._look(plan, seeds, outcome)
                 if not seeds:
                     return plan, outcome
         finally:
             launcher.close()
-            self.report(plan)
+            if worked or not (folder / "report").exists():
+                self.report(plan)
             mirrored = tracker.stop()
             if not mirrored.complete:
                 self.say(mirrored.message)

@@ -97,7 +97,7 @@ class Recipe(Frozen):
 RECIPES: dict[str, Recipe] = {
     "quick": Recipe(
         name="quick",
-        steps=60,
+        steps=40,
         crop_seconds=1.0,
         validate_every=20,
         validation_utterances=8,

@@ -91,7 +91,7 @@ def selective_scan(
     D: Tensor | None = None,
     z: Tensor | None = None,
     delta_softplus: bool = False,
-    clamps: Clamps | None = None,
+    clamps: Clamps | bool | None = None,
     backend: str = "auto",
 ) -> Tensor:
     """`h[t] = exp(delta A) h[t-1] + delta B u`, `y = sum_n h C + D u`, then `y * SiLU(z)`.
@@ -107,7 +107,7 @@ def selective_scan(
         D: skip `(dim,)`; none: no skip.
         z: gate `(batch, dim, time)`; none: no gate.
         delta_softplus: whether `delta` is still to go through softplus.
-        clamps: bounds inside the scan; none: no bounds.
+        clamps: bounds inside the scan; true: those of MBS-Net's code; none or false: no bounds.
         backend: `auto` or a key of `BACKENDS`.
 
     Returns:
@@ -116,6 +116,12 @@ def selective_scan(
     Raises:
         ValueError: shapes that do not fit, or a backend that is unknown or cannot take these inputs.
     """
+    if u.ndim != 3:
+        raise ValueError(f"u is {tuple(u.shape)}; it has the axes (batch, dim, time)")
+    if isinstance(clamps, bool):
+        clamps = Clamps() if clamps else None
+    if clamps is not None and not isinstance(clamps, Clamps):
+        raise ValueError(f"clamps is {clamps!r}; give Clamps(...), true or none")
     batch, dim, time = u.shape
     states = A.shape[-1]
     expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [

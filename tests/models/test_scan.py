@@ -405,3 +405,14 @@ def test_agrees_with_the_reference_of_mamba_ssm(tmp_path: Path) -> None:
         found = [y.detach(), *torch.autograd.grad(y.square().sum(), live)]
         for ours, theirs in zip(found, expected, strict=True):
             assert float((ours - theirs).abs().max() / theirs.abs().max()) < 1e-5, backend
+
+
+def test_clamps_may_be_said_in_a_word() -> None:
+    tensors = [torch.randn(1, 2, 3), torch.rand(1, 2, 3), -torch.rand(2, 2), *torch.randn(2, 1, 2, 3)]
+    on = selective_scan(*tensors, clamps=True)
+    torch.testing.assert_close(on, selective_scan(*tensors, clamps=Clamps()))
+    torch.testing.assert_close(selective_scan(*tensors, clamps=False), selective_scan(*tensors))
+    with pytest.raises(ValueError, match="give Clamps"):
+        selective_scan(*tensors, clamps="on")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="axes"):
+        selective_scan(tensors[0][0], *tensors[1:])

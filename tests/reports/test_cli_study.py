@@ -107,7 +107,7 @@ def test_a_dry_run_of_another_plan_is_refused_as_the_run_would_be(ablate, corpus
     assert ablate(*same, "--format", "json")[0] == 0
     code, out, err = ablate(*same, "--set", "recipe.steps=7")
     assert (code, out) == (5, "")
-    assert "recipe.steps: 60 -> 7" in err
+    assert "recipe.steps: 40 -> 7" in err
 
 
 def test_a_study_name_cannot_leave_its_folder(ablate, corpus):
@@ -127,7 +127,7 @@ def test_another_plan_of_the_same_name_is_refused(ablate, corpus, tmp_path):
     words = ("run", "--grid", "bidirectional", "--data", corpus, "--study", "mine")
     code, _, err = ablate(*words, "--set", "recipe.steps=7")
     assert code == 5
-    assert "recipe.steps: 60 -> 7" in err
+    assert "recipe.steps: 40 -> 7" in err
     code, out, _ = ablate("status", "mine", "--format", "json")
     assert code == 0
     assert json.loads(out)["counts"] == {"pending": 9}

@@ -88,7 +88,7 @@ def test_more_seeds_extend_a_plan_and_keep_what_it_has(root, corpus):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"set": {"recipe.steps": 7}}, "recipe.steps: 60 -> 7 (3 cells)"),
+        ({"set": {"recipe.steps": 7}}, "recipe.steps: 40 -> 7 (3 cells)"),
         ({"baseline": None}, "baseline: bsrnn -> None"),
         ({"factors": parse_factors("decoder4x")}, "cell decoder4x: new"),
         ({"test_data": True}, "corpus test_digest"),
@@ -183,3 +183,17 @@ def test_every_cell_is_tuned_at_the_same_candidates():
     below = sum(point["recipe.learning_rate"] < 1e-3 for point in points)
     assert 2 <= below <= 4
     assert FIRST_SEED > 10**6
+
+
+def test_another_claim_is_another_plan(root, corpus):
+    from ablations.factors import Claim
+
+    old = planned(root, corpus, study="claims")
+    (factor,) = parse_factors("bidirectional")
+    new = planned(
+        root,
+        corpus,
+        study="claims",
+        factors=(factor.model_copy(update={"claim": Claim(low=0.0, high=0.1)}),),
+    )
+    assert compare(old, new) == ["factor bidirectional: its claim changed"]
