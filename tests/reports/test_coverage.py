@@ -1,4 +1,4 @@
-"""A small version of benchmarks/interval_coverage.py: two Monte-Carlo standard errors are allowed on each bound."""
+"""A small version of benchmarks/interval_coverage.py; bounds allow two Monte-Carlo standard errors."""
 
 import importlib.util
 import sys
