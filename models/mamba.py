@@ -61,9 +61,7 @@ class SelectiveSSM(nn.Module, Declared):
         x = causal_convolution(x, self.conv.weight, self.conv.bias)
         step, b, c = self.x_proj(x).split([self.rank, self.states, self.states], dim=-1)
         delta = self.dt_proj(step)
-        # MBS-Net's code takes A in single precision, in a network of doubles too.
-        double = self.A_log.dtype == torch.float64 and self.clamps is None
-        a = -torch.exp(self.A_log if double else self.A_log.float())
+        a = -torch.exp(self.A_log.float() if self.A_log.dtype != torch.float64 else self.A_log)
         skip = torch.full_like(self.D, self.inner, requires_grad=False) if self.shadowed else self.D
         if recording(self):
             self._note(x, delta, a, b, c, skip)

@@ -113,7 +113,7 @@ def mamba_block(x: Tensor, w: Weights, name: str) -> Tensor:
     u = conv * torch.sigmoid(conv)
     dt = F.softplus(linear(linear(u, w, f"{name}.ssm.x_proj_dt"), w, f"{name}.ssm.dt_proj"))
     b, c = linear(u, w, f"{name}.ssm.B_proj"), linear(u, w, f"{name}.ssm.C_proj")
-    a = -torch.exp(w[f"{name}.ssm.A_log"].float())
+    a = -torch.exp(w[f"{name}.ssm.A_log"])
     h = u.new_zeros(u.shape[0], inner, a.shape[1])
     ys = []
     for t in range(u.shape[1]):
