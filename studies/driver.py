@@ -181,12 +181,14 @@ class Driver:
         return False
 
     def _loop(self, queue: list[Job], outcome: Outcome) -> None:
+        before = len(outcome.failed)
         while queue or self._active:
             self._renew()
             limit = self._policy.max_failures
-            if limit is not None and len(outcome.failed) >= limit and not self._active:
+            enough = limit is not None and len(outcome.failed) - before >= limit
+            if enough and not self._active:
                 return
-            while self._launcher.free and (limit is None or len(outcome.failed) < limit):
+            while self._launcher.free and not enough:
                 ready = next((job for job in queue if job.due <= time.time()), None)
                 if ready is None:
                     break
@@ -227,7 +229,8 @@ class Driver:
             self._complete(job)
             outcome.done.append(job)
             outcome.trained += 1
-            self._progress.ended(job, f"done, validation PESQ {state.val_pesq_wb:.2f}")
+            score = "not measured" if state.val_pesq_wb is None else f"{state.val_pesq_wb:.2f}"
+            self._progress.ended(job, f"done, validation PESQ {score}")
             return False
         cause = state.cause or state.state
         if (cause in RETRIED or state.state in ("pending", "running")) and job.retries < self._policy.retries:
@@ -256,11 +259,14 @@ class Driver:
             if line.get("val/pesq_wb") is not None
         }
         value = job.run.state.val_pesq_wb
+        if value is None:
+            self._fail(job, "validation PESQ could not be measured")
+            return
         for index, (book, entry) in enumerate(job.members):
             if entry.state == TrialState.FAIL:
                 entry = book.retry(entry)
                 job.members[index] = (book, entry)
-            book.complete(entry, float("nan") if value is None else value, curve)
+            book.complete(entry, value, curve)
 
     def _fail(self, job: Job, cause: str) -> None:
         for book, entry in job.members:

@@ -259,3 +259,37 @@ def test_status_counts_every_run(tmp_path):
     lost = RunDir(tmp_path / "runs" / signature(plan, "base", 2))
     lost.update_state(state="running")
     assert status(plan, tmp_path)["counts"] == {"done": 8, "diverged": 1, "pending": 1}
+
+
+def test_failures_of_an_earlier_driver_do_not_stop_this_one(tmp_path):
+    plan = make_plan(seeds=(1,))
+    script = {signature(plan, "base", 1): ["data"]}
+    assert (
+        len(drive(plan, tmp_path, ScriptedLauncher(slots=1, script=script), Policy(max_failures=1)).left) == 4
+    )
+    assert len(drive(plan, tmp_path, ScriptedLauncher(slots=1), Policy(max_failures=1)).done) == 4
+
+
+def test_a_run_without_a_measured_validation_is_done_but_no_complete_trial(tmp_path):
+    plan = make_plan(seeds=(1,))
+    drive(plan, tmp_path, ScriptedLauncher())
+    unmeasured = RunDir(tmp_path / "runs" / signature(plan, "base", 1))
+    unmeasured.update_state(val_pesq_wb=None)
+    more = make_plan(seeds=(1, 2))
+    RunDir(tmp_path / "runs" / signature(more, "base", 2)).update_state(state="pending")
+    launcher = ScriptedLauncher()
+    launcher.carry_out = without_validation(launcher.carry_out, signature(more, "base", 2))
+    outcome = drive(more, tmp_path, launcher)
+    assert (len(outcome.done), len(outcome.failed)) == (10, 0)
+    base = [t for t in trials(tmp_path) if t.user_attrs["cell"] == "base"]
+    assert [t.state.name for t in base] == ["COMPLETE", "FAIL"]
+
+
+def without_validation(carry_out, signature):
+    def act(task):
+        ended = carry_out(task)
+        if task.run.name == signature:
+            RunDir(task.run).update_state(val_pesq_wb=None)
+        return ended
+
+    return act
