@@ -287,6 +287,7 @@ class Execution:
             if self.should_stop():
                 self.finish_validation(trainer)
                 self.save(trainer)
+                self.update(step=step, **self.speed())
                 raise Interrupted(f"asked to stop after step {step} of {trainer.steps}")
             began = time.perf_counter()
             try:

@@ -83,9 +83,9 @@ class Signals:
     @cached_property
     def si_sdr(self) -> float:
         """Scale-invariant SDR in dB (Le Roux et al. 2019, without removal of the mean), at most 156."""
-        energy = self.clean @ self.clean
-        target = (self.enhanced @ self.clean) / energy * self.clean
-        signal, noise = target @ target, np.square(self.enhanced - target).sum()
+        projection = (self.enhanced * self.clean).sum() / np.square(self.clean).sum()
+        target = projection * self.clean
+        signal, noise = np.square(target).sum(), np.square(self.enhanced - target).sum()
         if not signal:
             raise ValueError("the enhanced signal is silent or orthogonal to the reference")
         return float(10 * np.log10(signal / (noise + np.finfo(np.float64).eps * signal)))
