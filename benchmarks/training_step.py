@@ -1,7 +1,9 @@
 """One training step of whole networks: fused scan against the plain loop, and bfloat16 against float32.
 
 A step is forward, a loss of the spectrogram, backward, clipping and Adam. Every case runs in a process of
-its own, so that its peak memory is its own. The ratios hold for one run on an otherwise idle machine.
+its own, so that its peak memory is its own, with the settings of the allocator that the launchers give their
+workers (`studies.launchers.base.ALLOCATOR`) or, in one case of each network, without them. The ratios hold
+for one run on an otherwise idle machine.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import resource
 import sys
 import time
@@ -18,11 +21,15 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-CASES = {
+from studies.launchers.base import ALLOCATOR
+
+CASES: dict[str, dict[str, str]] = {
     "mbsnet, fused scan": {"preset": "mbsnet", "scan": "auto", "precision": "fp32"},
     "mbsnet, fused scan, bf16": {"preset": "mbsnet", "scan": "auto", "precision": "bf16"},
+    "mbsnet, fused scan, default allocator": {"preset": "mbsnet", "scan": "auto", "precision": "fp32"},
     "mbsnet, plain loop": {"preset": "mbsnet", "scan": "reference", "precision": "fp32"},
     "bsrnn, bf16": {"preset": "bsrnn", "scan": "auto", "precision": "bf16"},
+    "bsrnn, default allocator": {"preset": "bsrnn", "scan": "auto", "precision": "fp32"},
     "bsrnn": {"preset": "bsrnn", "scan": "auto", "precision": "fp32"},
 }
 """Each network's last case is the one that its ratios are to."""
@@ -87,6 +94,9 @@ def main() -> None:
         print(f"{name} ...", file=sys.stderr)
         steps = 1 if case["scan"] == "reference" else options.steps
         sizes = {"batch": options.batch, "frames": options.frames, "threads": options.threads}
+        for variable in ALLOCATOR:
+            os.environ.pop(variable, None)
+        os.environ.update({} if "default allocator" in name else ALLOCATOR)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             row = pool.apply(measure, kwds={**case, **sizes, "steps": steps, "profile": options.profile})
         found[name] = {**case, **row}

@@ -9,7 +9,7 @@ from .config import ModelConfig
 from .declarations import Declared
 from .mamba import BiMamba
 from .norms import GlobalNorm, linear
-from .recurrent import recurrent
+from .recurrent import recurrent, through
 
 
 class NoCrossBand(nn.Module, Declared):
@@ -60,10 +60,7 @@ class BandBiLSTM(nn.Module, Declared):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape."""
-        batch, band, time, _ = x.shape
-        rows = self.norm(x).transpose(0, 1).reshape(band, batch * time, -1)
-        rows = self.linear(self.rnn(rows)[0])
-        return x + rows.view(band, batch, time, -1).transpose(0, 1)
+        return x + through(self.rnn, self.linear, self.norm(x).transpose(0, 1)).transpose(0, 1)
 
 
 class BandBiMamba(nn.Module, Declared):

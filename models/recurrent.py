@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from .config import ModelConfig
 from .declarations import Declared
@@ -24,6 +26,22 @@ def recurrent(kind: type[nn.LSTM] | type[nn.GRU], channels: int, bidirectional: 
     return layer
 
 
+ROW_BLOCK = 32
+"""Rows that oneDNN's bfloat16 LSTM computes together; a block that is not full costs up to twice the time."""
+
+
+def through(layer: nn.LSTM | nn.GRU, project: nn.Linear, rows: Tensor) -> Tensor:
+    """A recurrent layer and the linear layer after it: `(time, group, row, channel)`, same shape.
+
+    Under bfloat16 autocast on the CPU each group is filled up with rows of zeros to whole blocks.
+    """
+    time, groups, count, channels = rows.shape
+    if rows.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        rows = F.pad(rows.to(torch.get_autocast_dtype("cpu")), (0, 0, 0, -count % ROW_BLOCK))
+    outputs = project(layer(rows.reshape(time, -1, channels))[0])
+    return outputs.view(time, groups, -1, outputs.shape[-1])[:, :, :count]
+
+
 class RecurrentLayer(nn.Module, Declared):
     """`x + Linear(RNN(norm(x)))` along the time of each band."""
 
@@ -41,10 +59,7 @@ class RecurrentLayer(nn.Module, Declared):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape."""
-        batch, band, time, _ = x.shape
-        rows = self.norm(x).permute(2, 0, 1, 3).reshape(time, batch * band, -1)
-        rows = self.linear(self.rnn(rows)[0])
-        return x + rows.view(time, batch, band, -1).permute(1, 2, 0, 3)
+        return x + through(self.rnn, self.linear, self.norm(x).permute(2, 0, 1, 3)).permute(1, 2, 0, 3)
 
 
 class LSTMLayer(RecurrentLayer):

@@ -64,7 +64,9 @@ class Recipe(Frozen):
     decay_every: PositiveFloat = Field(1 / 12, description="of the steps, between two decays")
     clip: PositiveFloat = Field(5.0, description="bound on the norm of the gradient")
     precision: Literal["fp32", "bf16"] = "fp32"
-    validate_every: PositiveInt = Field(100, description="steps between two validations")
+    validate_every: PositiveInt | None = Field(
+        None, description="steps between two validations; none: a tenth of the steps, at least 20"
+    )
     validation_utterances: PositiveInt | None = Field(
         None, description="of the validation split, a fixed draw; none: all"
     )
@@ -80,6 +82,10 @@ class Recipe(Frozen):
     depth: Annotated[PositiveFloat, Bookkeeping] = Field(
         1.0, description="layers of every network are scaled by this, rounded down, at least 1"
     )
+
+    def validation_interval(self, steps: int) -> int:
+        """Steps between two validations of a training of so many steps."""
+        return self.validate_every or max(20, -(-steps // 10))
 
     def shrink(self, model: ModelConfig) -> ModelConfig:
         """The network this recipe trains in place of `model`: one rule for every network."""
@@ -99,7 +105,6 @@ RECIPES: dict[str, Recipe] = {
         name="quick",
         steps=40,
         crop_seconds=1.0,
-        validate_every=20,
         validation_utterances=8,
         checkpoint_every=20,
         width=0.25,
@@ -109,7 +114,6 @@ RECIPES: dict[str, Recipe] = {
         name="small",
         steps=1500,
         crop_seconds=2.0,
-        validate_every=150,
         validation_utterances=32,
         checkpoint_every=50,
         width=0.25,

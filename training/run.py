@@ -318,7 +318,8 @@ class Execution:
         known = {line["step"] for line in self.history} | (
             {self.pending.line["step"]} if self.pending else set()
         )
-        return step > 0 and step not in known and (step % self.recipe.validate_every == 0 or step == steps)
+        regular = step % self.recipe.validation_interval(steps) == 0
+        return step > 0 and step not in known and (regular or step == steps)
 
     def start_pesq(self, pairs: list[tuple[Any, Any]]) -> Callable[[], list[float | None]]:
         """Measure PESQ-WB beside the training step; see `trainer.Scorer`."""

@@ -9,6 +9,15 @@ from pathlib import Path
 from models.config import Frozen
 from training.config import EvaluationJob
 
+ALLOCATOR = {
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
+"""What workers start with, unless it is set: glibc keeps what a training step frees instead of giving it back
+to the system and faulting it in again at the next step, and torch asks for huge pages. A step on the CPU
+takes up to a third less; `benchmarks/training_step.py` measures it."""
+
 
 class Task(Frozen):
     """What a worker needs to carry out one run.

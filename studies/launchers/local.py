@@ -11,7 +11,7 @@ import threading
 from collections.abc import Iterable
 from pathlib import Path
 
-from .base import Ended, Launcher, Task
+from .base import ALLOCATOR, Ended, Launcher, Task
 
 
 class Slot:
@@ -91,7 +91,7 @@ class _Worker:
                 stderr=handle,
                 text=True,
                 bufsize=1,
-                env=os.environ | slot.environment,
+                env=ALLOCATOR | os.environ | slot.environment,
                 start_new_session=True,
             )
         self._ended = ended

@@ -24,7 +24,7 @@ from ablations.factors import parse_value
 from studies.worker import carry_out
 from training.rundir import write_json
 
-from .base import Ended, Launcher, Task
+from .base import ALLOCATOR, Ended, Launcher, Task
 
 POLL = 2.0
 """Seconds between two calls of `squeue`."""
@@ -89,6 +89,7 @@ class SlurmLauncher(Launcher):
         python = f"{shlex.quote(sys.executable)} -P"
         self._executor = submitit.SlurmExecutor(folder=folder / "slurm", max_num_timeout=100, python=python)
         parameters: dict[str, Any] = {"job_name": "ablate", "time": 24 * 60, "cpus_per_task": 1}
+        parameters["setup"] = [f"export {name}=${{{name}:-{value}}}" for name, value in ALLOCATOR.items()]
         parameters |= {"partition": partition} if partition else {}
         for setting in settings:
             name, separator, value = setting.partition("=")

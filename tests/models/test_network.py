@@ -189,9 +189,13 @@ def test_bfloat16_autocast_stays_near_single_precision(name: str) -> None:
     model = build_model(PRESETS[name].model_copy(update={"channels": 16, "layers": 1, "crossband_layers": 1}))
     noisy = spectrogram()
     expected = model(noisy)
+    expected.abs().sum().backward()
+    gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    model.zero_grad()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = model(noisy)
     assert out.dtype == torch.complex64
     assert float((out - expected).detach().abs().max() / expected.detach().abs().max()) < 0.05
     out.abs().sum().backward()
-    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+    rounded = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+    assert torch.cosine_similarity(rounded, gradients, dim=0) > 0.999

@@ -86,6 +86,12 @@ def test_reference_decays_every_tenth_epoch_of_120():
     assert factors == pytest.approx([0.98 ** (epoch // 10) for epoch in range(120)])
 
 
+@pytest.mark.parametrize(("steps", "interval"), [(40, 20), (400, 40), (1501, 151), (5, 20)])
+def test_a_training_is_validated_ten_times_at_most(steps, interval):
+    assert Recipe().validation_interval(steps) == interval
+    assert Recipe(validate_every=7).validation_interval(steps) == 7
+
+
 def test_one_batch_can_be_overfitted():
     trainer = make(
         {"steps": 40, "crop_seconds": 0.1, "schedule": "constant", "learning_rate": 1e-2}, data=pairs(3)
