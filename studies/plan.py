@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
-import subprocess
 import time
 from hashlib import sha256
 from importlib.metadata import version
@@ -19,6 +16,7 @@ from ablations.grid import Cell, Design, safe_name
 from ablations.runspec import Data, RunSpec, run_path
 from models.config import Frozen
 from training.config import EvaluationJob, RunConfig
+from training.provenance import git_commit, machine
 from training.rundir import RunDir, read_json, write_json
 
 from .request import Endpoint, Request, Tuning
@@ -305,8 +303,8 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         tune=request.tune,
         start_from=request.start_from,
         plugins=tuple(str(Path(p).resolve()) for p in request.plugins),
-        git_commit=git_commit(),
-        machine=f"{platform.node()}, {platform.machine()}, {os.cpu_count()} cores",
+        git_commit=git_commit(Path.cwd()),
+        machine=machine(),
         versions={name: version(name) for name in ("ablate", "torch", "numpy", "optuna", "mlflow")},
         created=time.time(),
     )
@@ -374,20 +372,6 @@ def default_name(request: Request, corpus: str) -> str:
 def cache_path(root: Path) -> Path:
     """Where resampled corpora and the demo corpus are kept."""
     return root / "cache"
-
-
-def git_commit() -> str | None:
-    """The commit of the working folder, `-dirty` where it has changes; none outside a repository."""
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return described.stdout.strip() or None
 
 
 def run_dirs(plan: Plan, root: Path) -> dict[tuple[str, int], RunDir]:

@@ -13,7 +13,6 @@ import resource
 import shutil
 import socket
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -25,6 +24,7 @@ from models.config import ModelConfig
 
 from .batches import Batches, DataError
 from .config import EvaluationJob, Recipe
+from .provenance import git_commit, machine
 from .rundir import Cause, RunDir, RunState, file_digest, write_json, write_text
 
 if TYPE_CHECKING:
@@ -491,10 +491,10 @@ class Execution:
             "real_time_factor": evaluate.real_time_factor(model, corpus.validation, device=self.device),
             "threads": self.threads,
             "device": str(self.device),
-            "scan_backend": _scan_backend(self.config, self.device),
+            "scan_backend": _scan_backend(model, self.device),
             "versions": _versions(),
-            "git_commit": _git_commit(),
-            "machine": f"{platform.node()}, {platform.machine()}, {os.cpu_count()} cores",
+            "git_commit": git_commit(Path(__file__).parent),
+            "machine": machine(),
             "selected_step": best.get("step", self.recipe.steps),
             "val_pesq_wb": best.get("val_pesq_wb"),
             "val_stoi": best.get("val_stoi"),
@@ -657,13 +657,13 @@ def _sizes(model: nn.Module, config: ModelConfig) -> dict[str, Any]:
     }
 
 
-def _scan_backend(config: ModelConfig, device: torch.device) -> str | None:
-    """What computes the selective scan; None where there is none."""
-    if config.core != "mamba" and config.crossband != "bimamba":
-        return None
+def _scan_backend(model: nn.Module, device: torch.device) -> str | None:
+    """What computes the selective scans; None where there is none."""
+    from models.mamba import SelectiveSSM
     from models.scan import choose_backend
 
-    return choose_backend(device)[0]
+    scans = (module for module in model.modules() if isinstance(module, SelectiveSSM))
+    return next((choose_backend(device, clamps=scan.clamps)[0] for scan in scans), None)
 
 
 def _versions() -> dict[str, str]:
@@ -675,19 +675,3 @@ def _versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             continue
     return found
-
-
-def _git_commit() -> str | None:
-    """The commit of this code, with `+` where files differ from it; None outside a repository."""
-    here = Path(__file__).parent
-    try:
-        git = ["git", "-C", str(here)]
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10)
-        if commit.returncode:
-            return None
-        changed = subprocess.run(
-            [*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, timeout=10
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")

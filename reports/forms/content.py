@@ -213,9 +213,11 @@ class AnalysisReport:
             facts.append(("machine", "; ".join(machines)))
         elif plan.get("machine"):
             facts.append(("machine", str(plan["machine"])))
-        commits = {str(run.summary["git_commit"])[:12] for run in info.runs if run.summary.get("git_commit")}
-        if commits or plan.get("git_commit"):
-            facts.append(("commit", ", ".join(sorted(commits or {str(plan["git_commit"])[:12]}))))
+        commits = {_short(run.summary["git_commit"]) for run in info.runs if run.summary.get("git_commit")}
+        if commits:
+            facts.append(("commit of ablate", ", ".join(sorted(commits))))
+        if plan.get("git_commit"):
+            facts.append(("commit of the folder", _short(plan["git_commit"])))
         facts.append(("scores from", info.source))
         return facts
 
@@ -436,6 +438,12 @@ class AnalysisReport:
 
 def records(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [{str(key): value for key, value in row.items()} for row in frame.to_dict("records")]
+
+
+def _short(commit: Any) -> str:
+    """A commit in 12 digits, with what follows its digits."""
+    name, dash, rest = str(commit).partition("-")
+    return name[:12] + dash + rest
 
 
 def known(value: Any) -> TypeGuard[float]:

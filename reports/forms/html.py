@@ -137,7 +137,7 @@ def _provenance(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts = [
         ("study", plan.get("name")),
         ("planned", _date(plan.get("created"))),
-        ("commit", plan.get("git_commit")),
+        ("commit of the folder it was planned in", plan.get("git_commit")),
         ("machine", plan.get("machine")),
         ("versions", ", ".join(f"{k} {v}" for k, v in (plan.get("versions") or {}).items())),
         ("corpus digest", corpus.get("digest")),
