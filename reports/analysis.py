@@ -570,6 +570,7 @@ def _read(
     first_row = np.unique(cell_codes, return_index=True)[1]
     notes: list[str] = []
     table = _factor_table(scores, cell_codes, first_row, names, baseline, metric, factors, base, notes)
+    _drop_fixed_levels(table, names, baseline, base, notes)
     _clear_own_levels(table, names, baseline)
     base_levels = _base_levels(base, table, names, levels)
     order: dict[str, tuple[str, ...]] = {}
@@ -762,6 +763,30 @@ def _factor_table(
     if varied:
         notes.append(f"Columns not taken as factors: {_listed(varied)}.")
     return {name: column for name, column in table.items() if name not in ignored}
+
+
+def _drop_fixed_levels(
+    table: dict[str, list[str]],
+    names: Sequence[str],
+    baseline: str | None,
+    base: str | Mapping[str, Any] | None,
+    notes: list[str],
+) -> None:
+    """Drop the columns in which the baseline alone differs: no cell of the grid shows what they cost."""
+    if baseline is None or len(names) < 3:
+        return
+    at = names.index(baseline)
+    given = {} if isinstance(base, str) and base in names else _parse_base(base)
+    for factor, column in list(table.items()):
+        others = {*column[:at], *column[at + 1 :]}
+        level = min(others)
+        if len(others) == 1 and level and column[at] not in others and given.get(factor, level) == level:
+            del table[factor]
+            if column[at]:
+                notes.append(
+                    f"{factor} is {level} in every cell but the baseline ({column[at]}): "
+                    "it is part of what was not toggled."
+                )
 
 
 def _clear_own_levels(table: dict[str, list[str]], names: Sequence[str], baseline: str | None) -> None:

@@ -507,3 +507,16 @@ def test_the_utterances_share_is_never_negative():
     seed_part = sum(cell.mean(1).var(ddof=1) / 3 for cell in scores)
     assert found.utterance_part[0] == 0
     assert found.variance[0] == pytest.approx(seed_part)
+
+
+@pytest.mark.parametrize("base", [BASE, f"{BASE},core=mamba"])
+@pytest.mark.parametrize("at", [None, "off"])
+def test_what_only_the_baseline_has_is_no_factor(base, at):
+    plain = make(noise=0.001)
+    frame = plain.assign(core=np.where(plain["cell"] == "ref", "lstm", "mamba"))
+    frame.loc[frame["cell"] == "ref", ["a", "b"]] = at
+    found = analyze(frame, base=base, baseline="ref")
+    wanted = analyze(plain, base=BASE, baseline="ref")
+    pd.testing.assert_frame_equal(found.effects, wanted.effects)
+    if "core" in base:
+        assert any("core is mamba in every cell but the baseline (lstm)" in note for note in found.notes)
