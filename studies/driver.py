@@ -174,9 +174,9 @@ class Driver:
             return True
         if final:
             job.run.update_state(state="pending", cause=None, message=None)
+        again = {TrialState.FAIL} if state.state == "done" else {TrialState.FAIL, TrialState.COMPLETE}
         job.members = [
-            (book, book.retry(entry) if entry.state == TrialState.FAIL else entry)
-            for book, entry in job.members
+            (book, book.retry(entry) if entry.state in again else entry) for book, entry in job.members
         ]
         return False
 

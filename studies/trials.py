@@ -1,7 +1,8 @@
 """Optuna's view of a study: a trial per cell x seed, for `optuna-dashboard` and Optuna's own API.
 
-The driver decides what runs; Optuna keeps the record. A failed trial is never reused: a retry is a new
-trial that names the one it retries, and at most one trial of a cell x seed is COMPLETE.
+The driver decides what runs; Optuna keeps the record. A finished trial is never reused: a retry is a new
+trial that names the one it retries. A cell x seed has one COMPLETE trial, and one more for each `--rerun`, of
+which the latest counts.
 """
 
 from __future__ import annotations
@@ -73,7 +74,7 @@ class TrialBook:
     def _remember(self, trial: FrozenTrial, trial_id: int) -> Entry:
         key = (trial.user_attrs["cell"], trial.user_attrs["seed"])
         known = self.entries.get(key)
-        if known is None or known.state != TrialState.COMPLETE:
+        if known is None or known.state != TrialState.COMPLETE or "retry_of" in trial.user_attrs:
             self.entries[key] = Entry(key, trial_id, trial.number, trial.state, dict(trial.user_attrs))
         return self.entries[key]
 
@@ -121,7 +122,7 @@ class TrialBook:
         entry.state = TrialState.FAIL
 
     def retry(self, entry: Entry) -> Entry:
-        """A new waiting trial in place of a failed one, which it names as `retry_of`."""
+        """A new waiting trial in place of a finished one, which it names as `retry_of`."""
         old = self._storage.get_trial(entry.trial_id)
         kept = {k: v for k, v in old.user_attrs.items() if k not in ("cell", "seed", "cause")}
         return self.add(entry.key, old.params, old.distributions, kept | {"retry_of": entry.number})

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import shutil
+
 import optuna
 import pytest
 from optuna.trial import TrialState
@@ -224,6 +226,20 @@ def test_a_dead_driver_leaves_nothing_running(tmp_path):
     assert len(finished) == 5
     assert all(t.state.is_finished() for t in trials(tmp_path))
     assert {t.user_attrs.get("cause") for t in trials(tmp_path)} == {None, "lost-driver"}
+
+
+def test_a_run_that_was_set_aside_is_a_new_trial(tmp_path):
+    plan = make_plan(seeds=(1,))
+    drive(plan, tmp_path, ScriptedLauncher())
+    shutil.rmtree(tmp_path / "runs" / signature(plan, "base", 1))
+    assert drive(plan, tmp_path, ScriptedLauncher()).trained == 1
+    base = [t for t in trials(tmp_path) if t.user_attrs["cell"] == "base"]
+    assert [(t.state.name, t.user_attrs.get("retry_of")) for t in base] == [
+        ("COMPLETE", None),
+        ("COMPLETE", 0),
+    ]
+    assert drive(plan, tmp_path, ScriptedLauncher()).trained == 0
+    assert len(trials(tmp_path)) == 6
 
 
 def test_too_many_failures_stop_the_rest(tmp_path):
