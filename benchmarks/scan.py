@@ -1,6 +1,7 @@
 """The selective scan at the training shape: time and memory of each backend, and how time grows with length.
 
-Every backend runs forward and backward in a process of its own, so that its peak memory is its own. The
+`reference` is the plain loop, `indexed` the same as the public code writes it (`indexed_loop.py`). Every
+backend runs forward and backward in a process of its own, so that its peak memory is its own. The
 ratios hold for one run on an otherwise idle machine.
 """
 
@@ -28,6 +29,10 @@ def measure(
     import torch
 
     from models import selective_scan
+    from models.scan import BACKENDS
+
+    sys.path.append(str(Path(__file__).parent))
+    BACKENDS["indexed"] = "indexed_loop"
 
     torch.set_num_threads(threads)
     torch.manual_seed(0)
@@ -66,7 +71,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5, help="of the fused scan; the loops run once")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
-        "--backends", default="numba,chunked,reference", help="the last is what ratios are to"
+        "--backends", default="numba,chunked,reference,indexed", help="the last is what ratios are to"
     )
     parser.add_argument("--seconds", default="1,5,15,60", help="lengths of audio for the growth, 31 rows")
     parser.add_argument("--json", type=Path, help="write the figures here")

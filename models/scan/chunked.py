@@ -25,8 +25,8 @@ def _chunk(
     inputs = gain * u[..., None]
     if clamps is not None:
         states = []
-        for t in range(u.shape[-1]):
-            state = (decay[:, :, t] * state + inputs[:, :, t]).clamp(-clamps.state, clamps.state)
+        for decay_now, input_now in zip(decay.unbind(2), inputs.unbind(2), strict=True):
+            state = (decay_now * state + input_now).clamp(-clamps.state, clamps.state)
             states.append(state)
         history = torch.stack(states, dim=2)
     else:

@@ -46,9 +46,9 @@ def scan(
     inputs = gain * u[..., None]
     state = torch.zeros_like(inputs[:, :, 0])
     outputs = []
-    for t in range(u.shape[-1]):
-        state = decay[:, :, t] * state + inputs[:, :, t]
+    for decay_now, input_now, c in zip(decay.unbind(2), inputs.unbind(2), C.unbind(2), strict=True):
+        state = decay_now * state + input_now
         if clamps is not None:
             state = state.clamp(-clamps.state, clamps.state)
-        outputs.append(torch.einsum("bdn,bn->bd", state, C[..., t]))
+        outputs.append(torch.einsum("bdn,bn->bd", state, c))
     return finish(torch.stack(outputs, dim=-1), u, D, z, clamps)
