@@ -193,7 +193,7 @@ def save(plan: Plan, root: Path) -> None:
 
 
 def merge(old: Plan, new: Plan, root: Path) -> Plan:
-    """The plan on disk joined with the one asked for: more seeds extend it.
+    """The plan on disk joined with the one asked for: more seeds extend it, what the audit said stays.
 
     Raises:
         PlanChangedError: they differ in anything but seeds.
@@ -205,7 +205,7 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
             + "\n  ".join(differences)
             + "\nGive the new one a name of its own with --study NAME."
         )
-    return old.model_copy(update={"audit": new.audit}).with_seeds(new.seeds, root)
+    return old.with_seeds(new.seeds, root)
 
 
 def compare(old: Plan, new: Plan) -> list[str]:

@@ -6,7 +6,7 @@ from ablations.factors import find
 from ablations.grid import parse_factors
 from studies import plan as plans
 from studies.lease import StudyHeldError, hold
-from studies.plan import PlanChangedError, compare, merge
+from studies.plan import AuditRecord, PlanChangedError, compare, merge
 from studies.request import Request, Tuning
 from studies.session import Session
 from studies.tune import FIRST_SEED, candidates
@@ -77,10 +77,34 @@ def test_a_wrong_option_leaves_no_study_behind(corpus, tmp_path, options, words)
     assert plans.names(tmp_path) == []
 
 
+@pytest.mark.parametrize(("audit", "kept"), [(None, True), (lambda *_: AuditRecord(), False)])
+def test_going_on_without_an_audit_keeps_what_the_last_one_said(corpus, tmp_path, audit, kept):
+    request = Request(factors=parse_factors("bidirectional"), data=str(corpus), seeds=(1,))
+    plan = plans.make(request, tmp_path)[0].model_copy(update={"audit": AuditRecord(waived=("A101",))})
+    plans.save(plan, tmp_path)
+
+    def stop(folder):
+        raise InterruptedError
+
+    session = Session(
+        root=tmp_path,
+        launcher=stop,
+        audit=audit,
+        report=lambda plan: None,
+        width=lambda plan: None,
+        say=lambda line: None,
+    )
+    with pytest.raises(InterruptedError):
+        session.run(request)
+    assert (plans.load(tmp_path, plan.name).audit == plan.audit) is kept
+
+
 def test_more_seeds_extend_a_plan_and_keep_what_it_has(root, corpus):
     old, new = planned(root, corpus), planned(root, corpus, seeds=(3,))
+    old = old.model_copy(update={"audit": AuditRecord(waived=("A101",))})
     joined = merge(old, new, root)
     assert joined.seeds == (1, 2, 3)
+    assert joined.audit == old.audit
     for cell in old.cells:
         assert joined.cell(cell.name).signatures.items() >= cell.signatures.items()
 
