@@ -1,4 +1,4 @@
-"""The selective scan as the public MBS-Net code and mamba-ssm's own reference write it, for comparison.
+"""The selective scan as a loop in the way of mamba-ssm's own reference, for comparison.
 
 The loop indexes tensors `(batch, dim, time, state)` at every step. In backward each index adds a tensor of
 that whole size, so the work grows with the square of the length; `models.scan.reference` unbinds time once.

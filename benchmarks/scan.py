@@ -1,6 +1,6 @@
 """The selective scan at the training shape: time and memory of each backend, and how time grows with length.
 
-`reference` is the plain loop, `indexed` the same as the public code writes it (`indexed_loop.py`). Every
+`reference` is the plain loop, `indexed` one in the way of mamba-ssm's reference (`indexed_loop.py`). Every
 backend runs forward and backward in a process of its own, so that its peak memory is its own. The
 ratios hold for one run on an otherwise idle machine.
 """

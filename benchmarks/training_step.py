@@ -3,7 +3,7 @@
 A step is forward, a loss of the spectrogram, backward, clipping and Adam. Every case runs in a process of
 its own, so that its peak memory is its own, with the settings of the allocator that the launchers give their
 workers (`studies.launchers.base.ALLOCATOR`) or, in one case of each network, without them. The indexed loop
-is the plain one as the public code writes it (`indexed_loop.py`). The ratios hold for one run on an
+is one in the way of mamba-ssm's reference (`indexed_loop.py`). The ratios hold for one run on an
 otherwise idle machine.
 """
 
