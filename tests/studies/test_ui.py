@@ -58,6 +58,7 @@ def window(
     shutil.copyfile(schema, root / "mlflow.db")
     assert mirror(root, study.name)
     code = "import typer, reports.cli.tracking as t; app = typer.Typer(); t.register(app); app()"
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", code, "ui", study.name, "--root", str(root), "--port", "0"],
         stdout=subprocess.PIPE,
