@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from .clamps import Clamps
-from .reference import finish, step_terms
+from .reference import finish, over_time, step_terms
 
 CHUNK = 32
 
@@ -25,7 +25,7 @@ def _chunk(
     inputs = gain * u[..., None]
     if clamps is not None:
         states = []
-        for decay_now, input_now in zip(decay.unbind(2), inputs.unbind(2), strict=True):
+        for decay_now, input_now in zip(over_time(decay), over_time(inputs), strict=True):
             state = (decay_now * state + input_now).clamp(-clamps.state, clamps.state)
             states.append(state)
         history = torch.stack(states, dim=2)

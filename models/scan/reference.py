@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -17,6 +19,15 @@ def step_terms(delta: Tensor, A: Tensor, B: Tensor, clamps: Clamps | None) -> tu
     decay = exponent.clamp(*clamps.exponent).exp().clamp(max=clamps.decay)
     gain = torch.einsum("bdl,bnl->bdln", delta.clamp(*clamps.step), B)
     return decay, gain.clamp(-clamps.gain, clamps.gain)
+
+
+def over_time(x: Tensor) -> Sequence[Tensor]:
+    """The steps of the third axis, time.
+
+    Unbound once: the gradient of an index is a tensor of the whole size, so indexing at each step makes the
+    backward grow with the square of the length.
+    """
+    return x.unbind(2)
 
 
 def finish(y: Tensor, u: Tensor, D: Tensor | None, z: Tensor | None, clamps: Clamps | None) -> Tensor:
@@ -46,7 +57,7 @@ def scan(
     inputs = gain * u[..., None]
     state = torch.zeros_like(inputs[:, :, 0])
     outputs = []
-    for decay_now, input_now, c in zip(decay.unbind(2), inputs.unbind(2), C.unbind(2), strict=True):
+    for decay_now, input_now, c in zip(over_time(decay), over_time(inputs), over_time(C), strict=True):
         state = decay_now * state + input_now
         if clamps is not None:
             state = state.clamp(-clamps.state, clamps.state)

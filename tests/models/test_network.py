@@ -197,5 +197,6 @@ def test_bfloat16_autocast_stays_near_single_precision(name: str) -> None:
     assert out.dtype == torch.complex64
     assert float((out - expected).detach().abs().max() / expected.detach().abs().max()) < 0.05
     out.abs().sum().backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
     rounded = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
     assert torch.cosine_similarity(rounded, gradients, dim=0) > 0.999
