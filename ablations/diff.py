@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
-from models.config import Frozen
-from training.config import RunConfig, is_bookkeeping
+from ablate.models.config import Frozen
+from ablate.training.config import RunConfig, is_bookkeeping
 
 from .factors import FACTORS, LEVEL, Factor, field_path
 

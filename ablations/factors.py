@@ -12,9 +12,9 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from models.config import Frozen
-from models.registry import suggestion
-from training.config import check_path, config_paths
+from ablate.models.config import Frozen
+from ablate.models.registry import suggestion
+from ablate.training.config import check_path, config_paths
 
 LEVEL = re.compile(r"[A-Za-z0-9_.\-]+")
 

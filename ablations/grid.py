@@ -9,8 +9,8 @@ from typing import Any, Literal, get_args
 
 from pydantic import Field
 
-from models.config import Frozen
-from training.config import Recipe, RunConfig, check_path, resolve_recipe
+from ablate.models.config import Frozen
+from ablate.training.config import Recipe, RunConfig, check_path, resolve_recipe
 
 from .factors import Factor, find, is_factor
 

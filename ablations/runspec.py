@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from models.config import Frozen
-from training.config import RESULTS_VERSION, Evaluation, RunConfig, digest
+from ablate.models.config import Frozen
+from ablate.training.config import RESULTS_VERSION, Evaluation, RunConfig, digest
 
 from .grid import Cell
 

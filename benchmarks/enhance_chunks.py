@@ -25,12 +25,12 @@ import soundfile
 import torch
 from torch import nn
 
-from training.checkpoint import load_model
-from training.enhance import CHUNK_SECONDS, OVERLAP_SECONDS, enhance_blocks
-from training.evaluate import device_of, enhance_batch
-from training.metrics import score_with_errors
-from training.metrics.files import pair_paths, read_pair
-from training.spectral import SAMPLE_RATE
+from ablate.training.checkpoint import load_model
+from ablate.training.enhance import CHUNK_SECONDS, OVERLAP_SECONDS, enhance_blocks
+from ablate.training.evaluate import device_of, enhance_batch
+from ablate.training.metrics import score_with_errors
+from ablate.training.metrics.files import pair_paths, read_pair
+from ablate.training.spectral import SAMPLE_RATE
 
 MOST_BYTES = 2e9
 CUTS = (
@@ -131,9 +131,18 @@ def long_file(checkpoint: Path, minutes: float) -> dict:
         with soundfile.SoundFile(source, "w", rate, 2, subtype="PCM_16") as file:
             for _ in range(round(minutes * 60)):
                 file.write(0.1 * random.standard_normal((rate, 2)))
-        command = [sys.executable, "-P", "-c", "from reports.cli import main; main()", "enhance", source]
+        command = [
+            sys.executable,
+            "-P",
+            "-c",
+            "from ablate.reports.cli import main; main()",
+            "enhance",
+            source,
+        ]
         started = time.perf_counter()
-        subprocess.run([*map(str, command), "-o", f"{folder}/out", "--checkpoint", checkpoint], check=True)
+        subprocess.run(
+            [*map(str, command), source, "-o", f"{folder}/out", "--checkpoint", checkpoint], check=True
+        )
         seconds = time.perf_counter() - started
         written, expected = (soundfile.info(p).frames for p in (f"{folder}/out/long.wav", source))
         if written != expected:

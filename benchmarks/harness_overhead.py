@@ -20,15 +20,15 @@ from typing import Any
 
 import torch
 
-from models import build_model
-from models.config import ModelConfig
-from training import run as running
-from training import seeds
-from training.batches import Batches
-from training.config import RunConfig
-from training.corpus import Corpus
-from training.rundir import RunDir
-from training.trainer import Trainer
+from ablate.models import build_model
+from ablate.models.config import ModelConfig
+from ablate.training import run as running
+from ablate.training import seeds
+from ablate.training.config import RunConfig
+from ablate.training.data.batches import Batches
+from ablate.training.data.corpus import Corpus
+from ablate.training.rundir import RunDir
+from ablate.training.trainer import Trainer
 
 
 class Kept(Batches):

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 from torch import Tensor
 
-from models.scan import reference
+from ablate.models.scan import reference
 
 
 def indexed(x: Tensor) -> list[Tensor]:

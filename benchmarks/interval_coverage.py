@@ -23,8 +23,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ablations.contrasts import ContrastSet, build
-from reports.engine import Estimates, estimate, holm
+from ablate.ablations.inference.contrasts import ContrastSet, build
+from ablate.ablations.inference.engine import Estimates, estimate, holm
 
 FACTORS = ("a", "b", "c")
 LEVELS = dict.fromkeys(FACTORS, ("off", "on"))

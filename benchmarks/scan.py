@@ -28,8 +28,8 @@ def measure(
     """Fastest forward and backward in seconds, and the peak memory above that of the inputs, in bytes."""
     import torch
 
-    from models import selective_scan
-    from models.scan import BACKENDS
+    from ablate.models import selective_scan
+    from ablate.models.scan import BACKENDS
 
     sys.path.append(str(Path(__file__).parent))
     BACKENDS["indexed"] = "indexed_loop"

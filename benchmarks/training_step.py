@@ -22,7 +22,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from studies.launchers.base import ALLOCATOR
+from ablate.studies.launchers.base import ALLOCATOR
 
 CASES: dict[str, dict[str, str]] = {
     "mbsnet, fused scan": {"preset": "mbsnet", "scan": "auto", "precision": "fp32"},
@@ -43,8 +43,8 @@ def measure(
     """Fastest step in seconds and the peak memory of the process in bytes."""
     import torch
 
-    from models import build_model
-    from models.scan import BACKENDS, using
+    from ablate.models import build_model
+    from ablate.models.scan import BACKENDS, using
 
     sys.path.append(str(Path(__file__).parent))
     BACKENDS["indexed"] = "indexed_loop"

@@ -27,12 +27,12 @@ __all__ = [
     "selective_scan",
 ]
 
-_LATE = {"build_model": "models.network", "selective_scan": "models.scan"}
+_LATE = {"build_model": "ablate.models.network", "selective_scan": "ablate.models.scan"}
 
 
 def __getattr__(name: str) -> Any:
     if name in _LATE:
         return getattr(import_module(_LATE[name]), name)
     if name == "reference":
-        return import_module("models.reference")
-    raise AttributeError(f"module 'models' has no attribute {name!r}")
+        return import_module("ablate.models.reference")
+    raise AttributeError(f"module 'ablate.models' has no attribute {name!r}")

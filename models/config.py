@@ -22,42 +22,42 @@ BAND_WIDTHS: tuple[int, ...] = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)
 ARCHITECTURES = Registry(
     "architecture",
     {
-        "band-split": "models.network:BandSplitNetwork",
-        "dual-branch": "models.dual_branch:DualBranchNetwork",
+        "band-split": "ablate.models.network:BandSplitNetwork",
+        "dual-branch": "ablate.models.dual_branch:DualBranchNetwork",
     },
 )
 CORES = Registry(
     "core",
     {
-        "lstm": "models.recurrent:LSTMLayer",
-        "gru": "models.recurrent:GRULayer",
-        "mamba": "models.mamba:MambaLayer",
-        "attention": "models.attention:AttentionLayer",
+        "lstm": "ablate.models.recurrent:LSTMLayer",
+        "gru": "ablate.models.recurrent:GRULayer",
+        "mamba": "ablate.models.mamba:MambaLayer",
+        "attention": "ablate.models.attention:AttentionLayer",
     },
 )
 CROSSBANDS = Registry(
     "cross-band module",
     {
-        "none": "models.crossband:NoCrossBand",
-        "pointwise": "models.crossband:Pointwise",
-        "bilstm": "models.crossband:BandBiLSTM",
-        "bimamba": "models.crossband:BandBiMamba",
+        "none": "ablate.models.crossband:NoCrossBand",
+        "pointwise": "ablate.models.crossband:Pointwise",
+        "bilstm": "ablate.models.crossband:BandBiLSTM",
+        "bimamba": "ablate.models.crossband:BandBiMamba",
     },
 )
 DECODERS = Registry(
     "decoder",
     {
-        "per-band": "models.decoders:PerBandDecoder",
-        "shared": "models.decoders:SharedDecoder",
+        "per-band": "ablate.models.decoders:PerBandDecoder",
+        "shared": "ablate.models.decoders:SharedDecoder",
     },
 )
 HEADS = Registry(
     "head",
     {
-        "filter": "models.heads:FilterHead",
-        "mask": "models.heads:MaskHead",
-        "magnitude-phase": "models.heads:MagnitudePhaseHead",
-        "magnitude-only": "models.heads:MagnitudeOnlyHead",
+        "filter": "ablate.models.heads:FilterHead",
+        "mask": "ablate.models.heads:MaskHead",
+        "magnitude-phase": "ablate.models.heads:MagnitudePhaseHead",
+        "magnitude-only": "ablate.models.heads:MagnitudeOnlyHead",
     },
 )
 

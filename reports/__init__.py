@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from reports.analysis import Analysis, analyze
+    from ablate.ablations.inference.analysis import Analysis, analyze
 
 __all__ = ["Analysis", "analyze"]
 
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        from reports import analysis
+        from ablate.ablations.inference import analysis
 
         return getattr(analysis, name)
-    raise AttributeError(f"module 'reports' has no attribute {name!r}")
+    raise AttributeError(f"module 'ablate.reports' has no attribute {name!r}")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from .analysis import analyze
+from ablate.ablations.inference.analysis import analyze
+
 from .collect import (
     StudyInfo,
     find_study,

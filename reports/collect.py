@@ -17,10 +17,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from models.registry import suggestion
-from training.rundir import RunDir, read_json
-
-from .analysis import same_level
+from ablate.ablations.inference.analysis import same_level
+from ablate.models.registry import suggestion
+from ablate.training.rundir import RunDir, read_json
 
 KEYS = ("cell", "seed", "utterance")
 DETAILS = ("speaker", "snr", "noise", "training", "status")
@@ -174,7 +173,7 @@ def scores_from_mlflow(
     """
     from mlflow.exceptions import MlflowException
 
-    from studies.tracking import connect, redact
+    from ablate.studies.tracking import connect, redact
 
     client = connect(tracking_uri)
     shown = redact(tracking_uri)

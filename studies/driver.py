@@ -13,9 +13,9 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from ablations.runspec import run_path
-from training.config import EvaluationJob
-from training.rundir import RETRIED, RunDir, read_json
+from ablate.ablations.runspec import run_path
+from ablate.training.config import EvaluationJob
+from ablate.training.rundir import RETRIED, RunDir, read_json
 
 from .launchers import Launcher, Task
 from .plan import Plan, cache_path

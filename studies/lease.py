@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from training.rundir import read_json, write_json
+from ablate.training.rundir import read_json, write_json
 
 EXPIRES = 60.0
 """Seconds after which a driver on another host that has not renewed its lease counts as dead."""

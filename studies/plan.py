@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from ablations.factors import Factor
-from ablations.grid import Cell, Design, safe_name
-from ablations.runspec import Data, RunSpec, run_path
-from models.config import Frozen
-from training.config import EvaluationJob, RunConfig
-from training.provenance import git_commit, machine
-from training.rundir import RunDir, read_json, write_json
+from ablate.ablations.factors import Factor
+from ablate.ablations.grid import Cell, Design, safe_name
+from ablate.ablations.runspec import Data, RunSpec, run_path
+from ablate.models.config import Frozen
+from ablate.training.config import EvaluationJob, RunConfig
+from ablate.training.provenance import git_commit, machine
+from ablate.training.rundir import RunDir, read_json, write_json
 
 from .request import Endpoint, Request, Tuning
 
 if TYPE_CHECKING:
-    from training.corpus import Corpus
+    from ablate.training.data.corpus import Corpus
 
 FORMAT = 1
 
@@ -261,7 +261,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
     """
     grid = request.grid
     cells = grid.cells()
-    from training.corpus import Corpus
+    from ablate.training.data.corpus import Corpus
 
     corpus = Corpus.open(request.data, cache=cache_path(root), test_data=request.test_data)
     note = CorpusNote(
@@ -313,7 +313,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
 
 def parameters(cell: Cell) -> int:
     """How many parameters the network of a cell has, by building it."""
-    from models import build_model
+    from ablate.models import build_model
 
     return sum(parameter.numel() for parameter in build_model(cell.config.model).parameters())
 

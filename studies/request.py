@@ -9,10 +9,10 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError, field_validator
 
-from ablations.factors import LEVEL, Claim, Factor, find, parse_value
-from ablations.grid import Design, Grid, parse_factors
-from models.config import Frozen
-from training.config import check_path, explain, resolve_recipe
+from ablate.ablations.factors import LEVEL, Claim, Factor, find, parse_value
+from ablate.ablations.grid import Design, Grid, parse_factors
+from ablate.models.config import Frozen
+from ablate.training.config import check_path, explain, resolve_recipe
 
 
 class Endpoint(Frozen):

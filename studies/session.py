@@ -9,8 +9,8 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage
 
-from ablations.runspec import run_path
-from training.corpus import Corpus
+from ablate.ablations.runspec import run_path
+from ablate.training.data.corpus import Corpus
 
 from . import tune
 from .driver import Driver, Outcome, Policy, Progress, plan_jobs

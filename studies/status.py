@@ -7,8 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ablations.runspec import run_path
-from training.rundir import RunDir
+from ablate.ablations.runspec import run_path
+from ablate.training.rundir import RunDir
 
 from .plan import Plan
 

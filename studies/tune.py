@@ -16,8 +16,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from scipy.stats import qmc
 
-from ablations.runspec import RunSpec, run_path
-from training.rundir import RunDir
+from ablate.ablations.runspec import RunSpec, run_path
+from ablate.training.rundir import RunDir
 
 from .driver import Job
 from .plan import Plan, PlannedCell

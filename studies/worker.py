@@ -16,13 +16,14 @@ import sys
 import threading
 from collections.abc import Callable
 
-from studies.launchers.base import Ended, Task
-from training.rundir import RunDir, RunLockedError
+from ablate.training.rundir import RunDir, RunLockedError
+
+from .launchers.base import Ended, Task
 
 
 def carry_out(task: Task, *, threads: int, should_stop: Callable[[], bool]) -> Ended:
     """Train and score one task in this process."""
-    from training.run import execute
+    from ablate.training.run import execute
 
     try:
         execute(
@@ -59,8 +60,8 @@ def main() -> None:
         os._exit(1)
 
     threading.Thread(target=listen, daemon=True).start()
-    import training.evaluate
-    import training.trainer  # noqa: F401  (imports are the slow part of a short run; done while none waits)
+    import ablate.training.evaluate
+    import ablate.training.trainer  # noqa: F401  (imports are the slow part of a short run; done while none waits)
 
     while True:
         ended = carry_out(tasks.get(), threads=threads, should_stop=stop.is_set)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.config import ModelConfig
+from ablate.models.config import ModelConfig
 
 FORMAT = "ablate checkpoint"
 VERSION = 1
@@ -131,7 +131,7 @@ def load_model(path: Path | str) -> nn.Module:
         FileNotFoundError: there is no such file.
         CheckpointError: the file is damaged or foreign, or its weights are not those of its network.
     """
-    from models import build_model
+    from ablate.models import build_model
 
     path = Path(path)
     content = read(path)

@@ -17,8 +17,8 @@ from pydantic import (
     ValidationError,
 )
 
-from models.config import Frozen, ModelConfig, resolve_model
-from models.registry import suggestion
+from ablate.models.config import Frozen, ModelConfig, resolve_model
+from ablate.models.registry import suggestion
 
 RESULTS_VERSION = 1
 """Raised when a change of code changes results; a golden test notices. Part of every signature."""

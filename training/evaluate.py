@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .config import Evaluation
-from .corpus import Pair
+from .data.corpus import Pair
 from .metrics import METRICS, MetricPool, Scored
 from .pcs import pcs
 from .spectral import SAMPLE_RATE, analyse, synthesise, utterance_frames

@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from models.config import ModelConfig
+from ablate.models.config import ModelConfig
 
-from .batches import Batches, DataError
 from .config import EvaluationJob, Recipe
+from .data.batches import Batches, DataError
 from .provenance import git_commit, machine
 from .rundir import Cause, RunDir, RunState, file_digest, write_json, write_text
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from .corpus import Corpus, Pair
+    from .data.corpus import Corpus, Pair
     from .evaluate import Validation
     from .metrics import MetricPool
     from .trainer import Step, Trainer
@@ -187,8 +187,8 @@ class Execution:
     def train_and_score(self) -> None:
         import torch
 
-        from models import build_model
-        from models.plugins import load
+        from ablate.models import build_model
+        from ablate.models.plugins import load
 
         from .metrics import MetricPool
 
@@ -221,7 +221,7 @@ class Execution:
             self.score(model, corpus)
 
     def open_corpus(self) -> Corpus:
-        from .corpus import Corpus
+        from .data.corpus import Corpus
 
         wanted = self.spec["corpus"]
         corpus = Corpus.open(wanted["path"], cache=self.cache)
@@ -461,7 +461,7 @@ class Execution:
         evaluate.write_parquet(self.run.scores_path(job.signature), scores)
 
     def test_pairs(self, job: EvaluationJob, corpus: Corpus) -> Sequence[Pair]:
-        from .corpus import Corpus
+        from .data.corpus import Corpus
 
         other = job.test_path is not None
         tested = (
@@ -648,7 +648,7 @@ def _peak_memory(device: torch.device) -> int:
 
 def _sizes(model: nn.Module, config: ModelConfig) -> dict[str, Any]:
     """Parameters of a network, in all and by part, and its multiply-adds per second of audio."""
-    from models.summary import macs_per_second, parameters_by_part
+    from ablate.models.summary import macs_per_second, parameters_by_part
 
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
@@ -659,8 +659,8 @@ def _sizes(model: nn.Module, config: ModelConfig) -> dict[str, Any]:
 
 def _scan_backend(model: nn.Module, device: torch.device) -> str | None:
     """What computes the selective scans; None where there is none."""
-    from models.mamba import SelectiveSSM
-    from models.scan import choose_backend
+    from ablate.models.mamba import SelectiveSSM
+    from ablate.models.scan import choose_backend
 
     scans = (module for module in model.modules() if isinstance(module, SelectiveSSM))
     return next((choose_backend(device, clamps=scan.clamps)[0] for scan in scans), None)

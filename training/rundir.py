@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-from models.config import Frozen
+from ablate.models.config import Frozen
+
+from .files import replacing
 
 State = Literal["pending", "running", "done", "failed", "diverged"]
 Cause = Literal["out-of-memory", "lost-worker", "preempted", "configuration", "data", "interrupted", "error"]
@@ -151,16 +153,8 @@ class RunDir:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file as a whole: written beside it, synced, renamed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("w") as handle:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(path) as temporary:
+        temporary.write_text(text)
 
 
 def write_json(path: Path, value: Any) -> None:

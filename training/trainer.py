@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from . import seeds
-from .batches import Batches, Waves
 from .config import Recipe
+from .data.batches import Batches, Waves
 from .discriminator import Discriminator, discriminator_loss
 from .losses import SpectralLoss, adversarial_distance, compressed_magnitude
 from .spectral import istft, stft

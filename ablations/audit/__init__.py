@@ -8,15 +8,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
-from training.config import RunConfig
+from ablate.training.config import RunConfig
 
 from ..factors import Factor
 from ..grid import Cell
 from .finding import CODES, Finding, errors, parse_waivers
 
 if TYPE_CHECKING:
-    from ablations.runspec import RunSpec
-    from training.corpus import Corpus
+    from ablate.training.data.corpus import Corpus
+
+    from ..runspec import RunSpec
 
 __all__ = ["CODES", "Finding", "audit_cells", "audit_config", "errors", "parse_waivers"]
 

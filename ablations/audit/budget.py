@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ablations.grid import Cell
-from training.losses import SpectralLoss
-from training.spectral import stft
+from ablate.training.losses import SpectralLoss
+from ablate.training.spectral import stft
 
+from ..grid import Cell
 from .finding import Finding
 from .subject import Subject, isolated, speech_like, subject
 

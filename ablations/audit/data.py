@@ -5,22 +5,22 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from ablations.factors import Factor
-from ablations.grid import Cell
-from ablations.runspec import RunSpec
-from training.config import is_bookkeeping
+from ablate.training.config import is_bookkeeping
 
+from ..factors import Factor
+from ..grid import Cell
+from ..runspec import RunSpec
 from .finding import Finding
 
 if TYPE_CHECKING:
-    from training.corpus import Corpus
+    from ablate.training.data.corpus import Corpus
 
 SHOWN = 5
 
 
 def leaked(corpus: Corpus) -> Iterator[Finding]:
     """A501: test audio or a test speaker in train or validation."""
-    from training.data_check import leaks
+    from ablate.training.data.check import leaks
 
     found: dict[str, list[str]] = {}
     for leak in leaks(corpus):
@@ -37,7 +37,7 @@ def leaked(corpus: Corpus) -> Iterator[Finding]:
 
 def noisy_score(corpus: Corpus) -> Iterator[Finding]:
     """A503: files of a known corpus that do not score as published."""
-    from training.data_check import noisy_score_finding
+    from ablate.training.data.check import noisy_score_finding
 
     text = noisy_score_finding(corpus)
     if text:

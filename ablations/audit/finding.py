@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from models.config import Frozen
+from ablate.models.config import Frozen
 
 Severity = Literal["error", "note"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models import declarations
+from ablate.models import declarations
 
 from .finding import Finding
 from .observe import InitWrite

@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from models import build_model, declarations
-from models.config import ModelConfig
-from training.batches import Batches
-from training.config import Recipe
-from training.spectral import HOP, SAMPLE_RATE, stft
-from training.trainer import DivergedError, Trainer
+from ablate.models import build_model, declarations
+from ablate.models.config import ModelConfig
+from ablate.training.config import Recipe
+from ablate.training.data.batches import Batches
+from ablate.training.spectral import HOP, SAMPLE_RATE, stft
+from ablate.training.trainer import DivergedError, Trainer
 
 from .observe import Activity, InitWrite, activities, watch_init
 

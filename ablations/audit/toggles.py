@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ablations.factors import Factor
-from ablations.grid import Cell
-from models.network import BandSplitNetwork
+from ablate.models.network import BandSplitNetwork
 
+from ..factors import Factor
+from ..grid import Cell
 from . import probes
 from .finding import Finding
 from .probes import Probe
@@ -266,7 +266,7 @@ def _same(a: Cell, b: Cell) -> str | None:
 
 def _idle(path: str, config: dict[str, Any]) -> bool:
     """Whether a field of the recipe changes nothing in a configuration."""
-    from training.config import is_bookkeeping
+    from ablate.training.config import is_bookkeeping
 
     if is_bookkeeping(path):
         return True
@@ -282,7 +282,7 @@ def _idle(path: str, config: dict[str, Any]) -> bool:
 
 def _same_evaluation(a: Cell, b: Cell) -> bool:
     """Whether the post-processing of two cells does the same to a wave."""
-    from training.evaluate import POST_PROCESSING
+    from ablate.training.evaluate import POST_PROCESSING
 
     from .subject import speech_like
 
@@ -531,7 +531,7 @@ def capacity(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Findi
 
 def untoggled(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:
     """A301: in what base and baseline differ that no factor covers."""
-    from ablations.diff import differences, propose
+    from ..diff import differences, propose
 
     base = next((c for c in cells if c.levels and all(c.levels[f.name] == f.off for f in factors)), None)
     baseline = next((c for c in cells if not c.levels), None)

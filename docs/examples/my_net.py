@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablations.factors import Factor, register
-from models import ARCHITECTURES, CORES, CROSSBANDS, PRESETS, ModelConfig
-from models.declarations import Declared
+from ablate.ablations.factors import Factor, register
+from ablate.models import ARCHITECTURES, CORES, CROSSBANDS, PRESETS, ModelConfig
+from ablate.models.declarations import Declared
 
 
 class GatedConv(nn.Module, Declared):

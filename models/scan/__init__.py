@@ -12,17 +12,16 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from models.registry import suggestion
-
+from ..registry import suggestion
 from .clamps import Clamps
 
 __all__ = ["BACKENDS", "Clamps", "choose_backend", "selective_scan", "unavailable", "using"]
 
 BACKENDS: dict[str, str] = {
-    "reference": "models.scan.reference",
-    "numba": "models.scan.numba_backend",
-    "mamba_ssm": "models.scan.mamba_ssm",
-    "chunked": "models.scan.chunked",
+    "reference": "ablate.models.scan.reference",
+    "numba": "ablate.models.scan.numba_backend",
+    "mamba_ssm": "ablate.models.scan.mamba_ssm",
+    "chunked": "ablate.models.scan.chunked",
 }
 """Backend -> the module whose `scan` it is."""
 

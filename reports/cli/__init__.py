@@ -29,7 +29,7 @@ def _front() -> None:
 
 
 for _module in MODULES:
-    import_module(f"reports.cli.{_module}").register(app)
+    import_module(f"ablate.reports.cli.{_module}").register(app)
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
 
 def _words(error: Exception) -> str:
     if hasattr(error, "errors"):
-        from training.config import explain
+        from ablate.training.config import explain
 
         return explain(error)  # type: ignore[arg-type]
     return str(error)

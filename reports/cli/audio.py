@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from training.metrics import Scored
+    from ablate.training.metrics import Scored
 
 ROWS = 30
 """The table shows single files up to this many, beyond only their mean."""
@@ -36,7 +36,7 @@ def score(
 
     Of folders, a pair that cannot be measured is a row without values and with its reason.
     """
-    from training.metrics.scores import METRICS, check_metrics
+    from ablate.training.metrics.scores import METRICS, check_metrics
 
     if format not in ("table", "json", "csv"):
         raise ValueError(f"unknown format {format!r}; known: table, json, csv")
@@ -72,7 +72,7 @@ def enhance(
     plugin: Annotated[list[Path], typer.Option(help="Python file that registers parts; repeat.")] = [],  # noqa: B006
 ) -> None:
     """Remove the noise from recordings with a trained network; any sample rate, length and channels."""
-    from training.enhance import checkpoint_of_run, plan_outputs
+    from ablate.training.enhance import checkpoint_of_run, plan_outputs
 
     if (run is None) == (checkpoint is None):
         raise ValueError("give either --run or --checkpoint")
@@ -83,10 +83,10 @@ def enhance(
 
     import torch
 
-    from models.plugins import load
-    from training.checkpoint import load_model
-    from training.enhance import enhance_file
-    from training.rundir import read_json
+    from ablate.models.plugins import load
+    from ablate.training.checkpoint import load_model
+    from ablate.training.enhance import enhance_file
+    from ablate.training.rundir import read_json
 
     spec = read_json(checkpoint.parent.parent / "spec.json") or {}
     load([*map(Path, spec.get("plugins", [])), *plugin])
@@ -105,9 +105,9 @@ def _score_files(clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: in
     from rich.console import Console
     from rich.progress import Progress
 
-    from training.metrics import MetricPool
-    from training.metrics.files import pair_paths, read_pair
-    from training.metrics.scores import failed
+    from ablate.training.metrics import MetricPool
+    from ablate.training.metrics.files import pair_paths, read_pair
+    from ablate.training.metrics.scores import failed
 
     pairs = pair_paths(clean, enhanced)
     notes: list[str] = []

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from ablations.factors import Factor
-    from ablations.grid import Cell
-    from training.config import RunConfig
+    from ablate.ablations.factors import Factor
+    from ablate.ablations.grid import Cell
+    from ablate.training.config import RunConfig
 
 Root = Annotated[Path, typer.Option("--root", envvar="ABLATE_ROOT", help="Folder for all that is written.")]
 Plugins = Annotated[list[Path], typer.Option("--plugin", help="Python file that registers parts; repeat.")]
@@ -50,7 +50,7 @@ def audit(
     format: Format = "table",
 ) -> None:
     """Find before training what would make the answer wrong. Exits with 5 where an error is not waived."""
-    from ablations.audit import audit_cells, errors, parse_waivers
+    from ablate.ablations.audit import audit_cells, errors, parse_waivers
 
     _check_format(format)
     waived = parse_waivers(waive)
@@ -97,7 +97,7 @@ def _jobs(
     brought: _Brought,
 ) -> tuple[Jobs, str | None, int]:
     """What to audit: cells with their factors; and of a study its data and how many seeds it has."""
-    from models.config import PRESETS
+    from ablate.models.config import PRESETS
 
     if grid is not None:
         parsed = _grid(grid, base, baseline, recipe, settings)
@@ -119,7 +119,7 @@ def _jobs(
         return jobs, None, 0
     if target in PRESETS or target in brought.names:
         return _named(target, recipe, settings, brought), None, 0
-    from studies.plan import load, names
+    from ablate.studies.plan import load, names
 
     if target not in names(root):
         raise ValueError(
@@ -132,9 +132,9 @@ def _jobs(
 
 def _named(name: str, recipe: str | None, settings: list[str], brought: _Brought) -> Jobs:
     """A preset, at its own size or under a recipe; a plug-in's part in place of mbsnet's; its factor."""
-    from ablations.factors import find
-    from ablations.grid import Cell, Grid
-    from models.config import PRESETS
+    from ablate.ablations.factors import find
+    from ablate.ablations.grid import Cell, Grid
+    from ablate.models.config import PRESETS
 
     changes = _settings(settings)
     if name in PRESETS:
@@ -158,7 +158,7 @@ def _named(name: str, recipe: str | None, settings: list[str], brought: _Brought
 
 def _claims_both(config: RunConfig) -> bool:
     """Whether a core says that it looks ahead where the configuration asks for it."""
-    from models.config import CORES
+    from ablate.models.config import CORES
 
     try:
         core = CORES[config.model.core](config.model.model_copy(update={"direction": "bi"}))
@@ -181,9 +181,9 @@ class _Brought:
 
 
 def _load(plugins: list[Path]) -> _Brought:
-    from ablations.factors import FACTORS
-    from models import config
-    from models.plugins import load
+    from ablate.ablations.factors import FACTORS
+    from ablate.models import config
+    from ablate.models.plugins import load
 
     registries = {
         "model.architecture": config.ARCHITECTURES,
@@ -213,26 +213,26 @@ def _load(plugins: list[Path]) -> _Brought:
 
 
 def _recipe(name: str) -> Any:
-    from training.config import resolve_recipe
+    from ablate.training.config import resolve_recipe
 
     return resolve_recipe(name)
 
 
 def _preset(name: str, recipe: str | None) -> RunConfig:
     """A preset under a recipe; without one at its own size."""
-    from training.config import RunConfig
+    from ablate.training.config import RunConfig
 
     return RunConfig.of(name, recipe or _recipe("quick").model_copy(update={"width": 1.0, "depth": 1.0}))
 
 
 def _settings(items: list[str]) -> dict[str, Any]:
-    from studies.request import parse_settings
+    from ablate.studies.request import parse_settings
 
     return parse_settings(items)
 
 
 def _grid(grid: str, base: str, baseline: str, recipe: str | None, settings: list[str]) -> Any:
-    from ablations.grid import Grid
+    from ablate.ablations.grid import Grid
 
     return Grid.parse(
         grid,
@@ -246,8 +246,8 @@ def _grid(grid: str, base: str, baseline: str, recipe: str | None, settings: lis
 def _corpus(data: str | None, test_data: str | None, root: Path) -> Any:
     if data is None:
         return None
-    from studies.plan import cache_path
-    from training.corpus import Corpus
+    from ablate.studies.plan import cache_path
+    from ablate.training.data.corpus import Corpus
 
     return Corpus.open(data, cache=cache_path(root.resolve()), test_data=test_data)
 
@@ -273,8 +273,8 @@ def diff(
     format: Format = "table",
 ) -> None:
     """Every field in which two networks differ: toggled, a consequence of that, or not toggled."""
-    from ablations.diff import differences, propose
-    from models.config import PRESETS
+    from ablate.ablations.diff import differences, propose
+    from ablate.models.config import PRESETS
 
     _check_format(format)
     _load(plugin)
@@ -330,8 +330,8 @@ def _find(name: str, cells: list[Cell], recipe: str | None, root: Path) -> RunCo
     Raises:
         ValueError: it is nothing known, or a signature that several runs begin with.
     """
-    from models.config import PRESETS, ModelConfig
-    from training.config import Recipe, RunConfig
+    from ablate.models.config import PRESETS, ModelConfig
+    from ablate.training.config import Recipe, RunConfig
 
     for cell in cells:
         if cell.name == name:
@@ -339,7 +339,7 @@ def _find(name: str, cells: list[Cell], recipe: str | None, root: Path) -> RunCo
     if name in PRESETS:
         return _preset(name, recipe)
     if Path(name).is_file():
-        from training.checkpoint import read
+        from ablate.training.checkpoint import read
 
         model = ModelConfig.model_validate(_model_of(read(Path(name)), name))
         return RunConfig(model=model, recipe=_preset("mbsnet", None).recipe)
@@ -365,7 +365,7 @@ def _model_of(content: dict[str, Any], name: str) -> dict[str, Any]:
 
 
 def _parts(config: RunConfig) -> dict[str, int]:
-    from models import build_model
-    from models.summary import parameters_by_part
+    from ablate.models import build_model
+    from ablate.models.summary import parameters_by_part
 
     return parameters_by_part(build_model(config.model))

@@ -31,9 +31,9 @@ def check(
     root: Root = Path("ablate-runs"),
 ) -> None:
     """Count, measure and doubt a data folder: pairs, hours, SNRs, speakers, clipping, noisy score, leaks."""
-    from training.cache import CorpusError
-    from training.corpus import Corpus
-    from training.data_check import check as inspect
+    from ablate.training.data.cache import CorpusError
+    from ablate.training.data.check import check as inspect
+    from ablate.training.data.corpus import Corpus
 
     if format not in ("table", "json"):
         raise ValueError(f"unknown format {format!r}; take table or json")
@@ -55,7 +55,7 @@ def voicebank(
     base_url: Annotated[str | None, typer.Option(help="Mirror to fetch from; checksums stay.")] = None,
 ) -> None:
     """Say what of VoiceBank+DEMAND a folder holds, and fetch the rest; call again to go on."""
-    from training import voicebank as source
+    from ablate.training.data import voicebank as source
 
     if download:
         with _progress() as report:
@@ -73,7 +73,7 @@ def demo(
     root: Root = Path("ablate-runs"),
 ) -> None:
     """Make the demo corpus (synthetic speech and noise, for trying the harness) and print its folder."""
-    from training.demo import make_demo
+    from ablate.training.data.demo import make_demo
 
     print(make_demo(root / "cache", directory))
 

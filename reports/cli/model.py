@@ -23,9 +23,9 @@ def models(
     form: Form = FORMAT,
 ) -> None:
     """List the networks with their sizes, or show one with its modules and configuration."""
-    from models import PRESETS
-    from models.config import resolve_model
-    from models.summary import summarise
+    from ablate.models import PRESETS
+    from ablate.models.config import resolve_model
+    from ablate.models.summary import summarise
 
     chosen = {name: resolve_model(name)} if name else PRESETS
     found = {
@@ -41,7 +41,7 @@ def models(
 
 def doctor(form: Form = FORMAT) -> None:
     """Show versions, the processor, the GPUs, and which selective scan runs here and why."""
-    from models.machine import machine
+    from ablate.models.machine import machine
 
     found = machine()
     if form == Form.json:
@@ -72,8 +72,8 @@ def import_checkpoint(
 
     import torch
 
-    from models.reference import load
-    from models.summary import summarise
+    from ablate.models.reference import load
+    from ablate.models.summary import summarise
 
     if not file.is_file():
         raise FileNotFoundError(f"no such checkpoint: {file}")
@@ -134,7 +134,7 @@ def _state_dict(file: Path) -> dict[str, Any]:
 
 
 def _preset(config: Any) -> str | None:
-    from models import PRESETS
+    from ablate.models import PRESETS
 
     return next((name for name, preset in PRESETS.items() if preset == config), None)
 
@@ -143,7 +143,7 @@ def _modules(name: str) -> list[dict[str, Any]]:
     """Every module of a network that holds parameters of its own, with their shapes."""
     import torch
 
-    from models import build_model
+    from ablate.models import build_model
 
     with torch.device("meta"):
         model = build_model(name)

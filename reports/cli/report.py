@@ -62,9 +62,9 @@ def report(
     if tracking_uri is not None and (not name or scores is not None):
         raise ValueError("--tracking-uri needs the name of a study (its experiment), and no --scores")
 
-    from reports import build
-    from reports.collect import scores_from_mlflow, scores_from_study
-    from reports.forms import FORMATS, write
+    from .. import build
+    from ..collect import scores_from_mlflow, scores_from_study
+    from ..forms import FORMATS, write
 
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
@@ -82,7 +82,7 @@ def report(
     if output is not None:
         write(result, format, output)
         if format == "html":
-            from reports.figures import save_all
+            from ..figures import save_all
 
             save_all(result, output.with_name(f"{output.stem}-figures"))
         typer.echo(f"wrote {output}", err=True)
@@ -94,7 +94,7 @@ def report(
 
 
 def _report_logs(paths: list[Path], format: str, output: Path | None) -> None:
-    from reports.logs import read_log, write_logs
+    from ..logs import read_log, write_logs
 
     found = [log for path in paths for log in read_log(path)]
     if output is None:
@@ -126,9 +126,9 @@ def plan(
     ),
 ) -> None:
     """What a number of seeds can resolve: smallest detectable effects, runs and hours."""
-    from ablations.grid import parse_factors
-    from reports.planning import outlook, write_outlook
-    from studies.request import parse_seeds
+    from ablate.ablations.grid import parse_factors
+    from ablate.ablations.inference.planning import outlook, write_outlook
+    from ablate.studies.request import parse_seeds
 
     found = outlook(
         parse_factors(grid),

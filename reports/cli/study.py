@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from studies.plan import AuditRecord, Plan
-    from studies.request import Request
-    from training.corpus import Corpus
+    from ablate.studies.plan import AuditRecord, Plan
+    from ablate.studies.request import Request
+    from ablate.training.data.corpus import Corpus
 
 Root = Annotated[Path, typer.Option("--root", envvar="ABLATE_ROOT", help="Folder for all that is written.")]
 ROOT = Path("ablate-runs")
@@ -69,9 +69,9 @@ def run(
     """Train every cell of a grid, and the baseline, at every seed; what is done already is not done again."""
     from rich.console import Console
 
-    from ablations.grid import parse_factors
-    from models.plugins import load as load_plugins
-    from studies.request import Request, parse_seeds, parse_settings, parse_tuning, read_file
+    from ablate.ablations.grid import parse_factors
+    from ablate.models.plugins import load as load_plugins
+    from ablate.studies.request import Request, parse_seeds, parse_settings, parse_tuning, read_file
 
     _check_format(format)
     load_plugins(plugin)
@@ -115,7 +115,7 @@ def run(
     if dry_run:
         _dry_run(request, root, format)
         return
-    from ablations.audit import parse_waivers
+    from ablate.ablations.audit import parse_waivers
 
     waived = tuple(sorted(parse_waivers(waive)))
     options = {"partition": partition, "settings": slurm}
@@ -156,19 +156,19 @@ def _carry_out(
     policy: dict[str, Any],
     session: dict[str, Any],
 ) -> None:
-    from studies.driver import Policy
-    from studies.launchers import LAUNCHERS, Launcher
-    from studies.lease import StudyHeldError
-    from studies.plan import PlanChangedError
-    from studies.progress import ConsoleProgress
-    from studies.session import RefusedError, Session
+    from ablate.studies.driver import Policy
+    from ablate.studies.launchers import LAUNCHERS, Launcher
+    from ablate.studies.lease import StudyHeldError
+    from ablate.studies.plan import PlanChangedError
+    from ablate.studies.progress import ConsoleProgress
+    from ablate.studies.session import RefusedError, Session
 
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def make_launcher(folder: Path) -> Launcher:
         if request.launcher == "local":
-            from studies.launchers.local import LocalLauncher, find_slots
+            from ablate.studies.launchers.local import LocalLauncher, find_slots
 
             return LocalLauncher(find_slots(**slots), folder / "workers.log")
         return LAUNCHERS[request.launcher](folder=folder, **slurm)
@@ -176,7 +176,7 @@ def _carry_out(
     def audited(plan: Plan, corpus: Corpus) -> AuditRecord:
         import torch
 
-        from studies.launchers.local import find_slots
+        from ablate.studies.launchers.local import find_slots
 
         found = find_slots(**slots) if request.launcher == "local" else find_slots(jobs=1)
         torch.set_num_threads(found[0].threads)
@@ -219,8 +219,8 @@ def _carry_out(
 def _audit(
     plan: Plan, corpus: Corpus, say: Any, slots: int, waived: tuple[str, ...], budget: str | None
 ) -> AuditRecord:
-    from ablations.audit import audit_cells
-    from studies.plan import AuditRecord
+    from ablate.ablations.audit import audit_cells
+    from ablate.studies.plan import AuditRecord
 
     say(f"auditing {len(plan.cells)} cells (--no-audit skips this, and the report says so)")
     found = audit_cells(
@@ -241,7 +241,7 @@ def _audit(
 
 def _report(plan: Plan, root: Path, say: Any) -> None:
     """Write the study's report beside it, for MLflow's note; a study without scores has none yet."""
-    from reports.build import NoScoresError, report_of_study, study_folder, write_folder
+    from ..build import NoScoresError, report_of_study, study_folder, write_folder
 
     try:
         write_folder(report_of_study(root, plan.name), study_folder(root, plan.name))
@@ -253,15 +253,16 @@ def _width(plan: Plan, root: Path) -> float | None:
     """The widest half-width among the main effects; none where one has no interval yet."""
     import math
 
-    from reports.build import report_of_study
-    from reports.power import widths
+    from ablate.ablations.inference.power import widths
+
+    from ..build import report_of_study
 
     found = widths(report_of_study(root, plan.name).analysis).values()
     return None if not found or any(math.isnan(width) for width in found) else max(found)
 
 
 def _dry_run(request: Request, root: Path, format: str) -> None:
-    from studies.plan import PlanChangedError, is_done, load, make, merge, study_path
+    from ablate.studies.plan import PlanChangedError, is_done, load, make, merge, study_path
 
     plan, _ = make(request, root)
     if (study_path(root, plan.name) / "plan.json").exists():
@@ -296,7 +297,7 @@ def _dry_run(request: Request, root: Path, format: str) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from studies.progress import duration
+    from ablate.studies.progress import duration
 
     table = Table(title=f"{plan.name} on {plan.corpus.name}", box=None)
     for heading in ("cell", "parameters", "steps", "a run", "memory", "done", "training signatures"):
@@ -324,8 +325,8 @@ def _estimates(plan: Plan) -> dict[str, dict[str, float]]:
     """Seconds and bytes of a run of each cell, from steps measured at the threads of one slot."""
     import torch
 
-    from ablations.audit.budget import step_bytes, step_seconds
-    from studies.launchers.local import find_slots
+    from ablate.ablations.audit.budget import step_bytes, step_seconds
+    from ablate.studies.launchers.local import find_slots
 
     torch.set_num_threads(find_slots()[0].threads)
     found = {}
@@ -346,8 +347,8 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Renew every two seconds.")] = False,
 ) -> None:
     """Where a study stands: every cell x seed with its state, step, validation PESQ and failures' causes."""
-    from studies import plan as plans
-    from studies.status import status as read
+    from ablate.studies import plan as plans
+    from ablate.studies.status import status as read
 
     _check_format(format)
     root = root.resolve()
@@ -374,7 +375,7 @@ def _status_view(read: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
-    from studies.progress import duration
+    from ablate.studies.progress import duration
 
     counts = ", ".join(f"{count} {state}" for state, count in sorted(read["counts"].items()))
     left = read["seconds_left"]
@@ -406,7 +407,7 @@ def logs(
     root: Root = ROOT,
 ) -> None:
     """What the runs of a cell wrote while they trained."""
-    from studies import plan as plans
+    from ablate.studies import plan as plans
 
     root = root.resolve()
     plan = plans.load(root, study or plans.latest(root))

@@ -24,8 +24,8 @@ def sync(
     tracking_uri: str | None = TRACKING_URI,
 ) -> None:
     """Bring MLflow up to date with the run directories; may be repeated at any time."""
-    from studies.plan import names
-    from studies.tracking import TrackingError, mirror
+    from ablate.studies.plan import names
+    from ablate.studies.tracking import TrackingError, mirror
 
     chosen = [study] if study else names(root)[::-1]
     if not chosen:
@@ -54,8 +54,8 @@ def ui(
     ),
 ) -> None:
     """Show the runs in MLflow's own pages until Ctrl-C."""
-    from studies.tracking import TrackingError
-    from studies.ui import serve
+    from ablate.studies.tracking import TrackingError
+    from ablate.studies.ui import serve
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)

@@ -16,7 +16,8 @@ from ..convergence import Convergence, Curve, convergence, curves
 from ..cost import Cost, ParetoPoint, costs, parameter_changes, pareto
 
 if TYPE_CHECKING:
-    from ..analysis import Analysis
+    from ablate.ablations.inference.analysis import Analysis
+
     from ..figures import Figure
 
 METRIC_LABELS = dict(

@@ -21,7 +21,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("reports.forms", "."),
+        loader=PackageLoader("ablate.reports.forms", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -1,15 +1,15 @@
 """Ways to get a run onto a slot. A launcher is one file here and one line in `LAUNCHERS`."""
 
-from models.registry import Registry
+from ablate.models.registry import Registry
 
 from .base import Ended, Launcher, Task
 
 LAUNCHERS = Registry(
     "launcher",
     {
-        "inline": "studies.launchers.inline:InlineLauncher",
-        "local": "studies.launchers.local:LocalLauncher",
-        "slurm": "studies.launchers.slurm:SlurmLauncher",
+        "inline": "ablate.studies.launchers.inline:InlineLauncher",
+        "local": "ablate.studies.launchers.local:LocalLauncher",
+        "slurm": "ablate.studies.launchers.slurm:SlurmLauncher",
     },
 )
 

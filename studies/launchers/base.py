@@ -6,8 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
-from models.config import Frozen
-from training.config import EvaluationJob
+from ablate.models.config import Frozen
+from ablate.training.config import EvaluationJob
 
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from studies.worker import carry_out
-
+from ..worker import carry_out
 from .base import Ended, Launcher, Task
 
 

@@ -85,7 +85,7 @@ class _Worker:
         self.task: Task | None = None
         with log.open("a") as handle:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "studies.worker", "--threads", str(slot.threads)],
+                [sys.executable, "-P", "-m", "ablate.studies.worker", "--threads", str(slot.threads)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=handle,

@@ -20,10 +20,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from ablations.factors import parse_value
-from studies.worker import carry_out
-from training.rundir import write_json
+from ablate.ablations.factors import parse_value
+from ablate.training.rundir import write_json
 
+from ..worker import carry_out
 from .base import ALLOCATOR, Ended, Launcher, Task
 
 POLL = 2.0

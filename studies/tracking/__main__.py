@@ -1,4 +1,4 @@
-"""`python -P -m studies.tracking`: the mirroring process."""
+"""`python -m ablate.studies.tracking`: the mirroring process."""
 
 import sys
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from training.rundir import RunState, read_json, write_json
+from ablate.training.rundir import RunState, read_json, write_json
 
 from . import curves
 from .curves import Curve

@@ -41,7 +41,7 @@ class TrackerProcess:
         """Start the process; the URI goes through the environment, for it may hold a password."""
         arguments = ["--root", str(self.root), "--study", self.study]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "studies.tracking", *arguments],
+            [sys.executable, "-P", "-m", "ablate.studies.tracking", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The mirroring process: ends with a final pass when its standard input closes."""
     import argparse
 
-    parser = argparse.ArgumentParser(prog="studies.tracking", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="ablate.studies.tracking", description=main.__doc__)
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--study", required=True)
     options = parser.parse_args(arguments)

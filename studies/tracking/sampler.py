@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from training.rundir import RunDir
+from ablate.training.rundir import RunDir
 
 SAMPLE_EVERY = 10.0
 """Seconds between two samples of a worker's processor and memory."""

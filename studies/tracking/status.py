@@ -6,7 +6,7 @@ import socket
 import time
 from typing import Literal
 
-from training.rundir import RunState
+from ablate.training.rundir import RunState
 
 Mode = Literal["live", "final", "sync"]
 """When a pass is made. `live`: the driver runs; `final`: it ends; `sync`: whoever is alive may run."""

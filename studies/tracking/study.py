@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from training.rundir import RunDir
+from ablate.training.rundir import RunDir
 
 from ..plan import names, study_path
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from models.config import ARCHITECTURES, CORES, CROSSBANDS, DECODERS, PRESETS, ModelConfig
-from models.declarations import Declared
-from models.network import BandSplitNetwork
+from ablate.models.config import ARCHITECTURES, CORES, CROSSBANDS, DECODERS, PRESETS, ModelConfig
+from ablate.models.declarations import Declared
+from ablate.models.network import BandSplitNetwork
 
 
 class Residual(nn.Module):

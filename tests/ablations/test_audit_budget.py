@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from ablations.audit import audit_cells, errors, parse_waivers
-from ablations.audit.budget import Budget, fits, hours, memory, parameters
-from ablations.audit.subject import subject
-from ablations.grid import Cell
-from models.config import ModelConfig
-from training.config import RECIPES, RunConfig
+from ablate.ablations.audit import audit_cells, errors, parse_waivers
+from ablate.ablations.audit.budget import Budget, fits, hours, memory, parameters
+from ablate.ablations.audit.subject import subject
+from ablate.ablations.grid import Cell
+from ablate.models.config import ModelConfig
+from ablate.training.config import RECIPES, RunConfig
 
 SMALL = ModelConfig(
     channels=16, layers=1, crossband_layers=1, crossband="pointwise", decoder_expansion=1, d_state=4

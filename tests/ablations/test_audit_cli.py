@@ -10,7 +10,7 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner, Result
 
-from reports.cli import app
+from ablate.reports.cli import app
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_net.py"
 
@@ -64,9 +64,9 @@ def test_bad_input_says_what_to_do(arguments: list[str], message: str, tmp_path:
 
 
 def test_diff_of_presets_cells_runs_and_checkpoints(tmp_path: Path) -> None:
-    from ablations.grid import Grid
-    from models import build_model
-    from training.checkpoint import write
+    from ablate.ablations.grid import Grid
+    from ablate.models import build_model
+    from ablate.training.checkpoint import write
 
     cell = Grid.parse("bidirectional").cells()[0]
     config = cell.config

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import soundfile as sf
 
-from ablations.audit.data import leaked, noisy_score, unequal
-from ablations.factors import find
-from ablations.grid import Cell, Grid
-from ablations.runspec import Data, RunSpec
-from training.config import RunConfig
-from training.corpus import Corpus
+from ablate.ablations.audit.data import leaked, noisy_score, unequal
+from ablate.ablations.factors import find
+from ablate.ablations.grid import Cell, Grid
+from ablate.ablations.runspec import Data, RunSpec
+from ablate.training.config import RunConfig
+from ablate.training.data.corpus import Corpus
 
 DATA = Data(path="x", name="x", digest="d", test_digest="t")
 

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from ablations.audit import audit_config, network, probes, toggles
-from ablations.audit.subject import Subject, subject
-from models.config import PRESETS, ModelConfig
-from training.config import RECIPES, RunConfig
+from ablate.ablations.audit import audit_config, network, probes, toggles
+from ablate.ablations.audit.subject import Subject, subject
+from ablate.models.config import PRESETS, ModelConfig
+from ablate.training.config import RECIPES, RunConfig
 
 SMALL = ModelConfig(
     channels=16, layers=1, crossband_layers=1, crossband="pointwise", decoder_expansion=1, d_state=4
@@ -176,7 +176,7 @@ class Broken(torch.nn.Module):
 
 @pytest.fixture(autouse=True)
 def _broken(faults: ModuleType) -> None:
-    from models.config import CORES
+    from ablate.models.config import CORES
 
     if "Broken" not in list(CORES):
         CORES.register("Broken", Broken)

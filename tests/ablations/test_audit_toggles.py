@@ -4,11 +4,11 @@ from types import ModuleType
 
 import pytest
 
-from ablations.audit import Finding, audit_cells, toggles
-from ablations.factors import Factor, find
-from ablations.grid import Cell, Grid
-from models.config import ModelConfig
-from training.config import RECIPES, RunConfig
+from ablate.ablations.audit import Finding, audit_cells, toggles
+from ablate.ablations.factors import Factor, find
+from ablate.ablations.grid import Cell, Grid
+from ablate.models.config import ModelConfig
+from ablate.training.config import RECIPES, RunConfig
 
 SMALL = ModelConfig(
     channels=16, layers=1, crossband_layers=1, crossband="pointwise", decoder_expansion=1, d_state=4

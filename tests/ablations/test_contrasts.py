@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.contrasts import build
-from ablations.grid import fraction
+from ablate.ablations.grid import fraction
+from ablate.ablations.inference.contrasts import build
 
 SIZE = st.floats(-5, 5, allow_nan=False)
 

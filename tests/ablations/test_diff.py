@@ -7,10 +7,10 @@ import sys
 
 import pytest
 
-from ablations.diff import differences, propose
-from ablations.grid import BASELINE, Grid
-from models.config import PRESETS
-from training.config import RunConfig
+from ablate.ablations.diff import differences, propose
+from ablate.ablations.grid import BASELINE, Grid
+from ablate.models.config import PRESETS
+from ablate.training.config import RunConfig
 
 CLAIM = Grid.parse("bidirectional,decoder4x,crossband")
 CELLS = {cell.name: cell.config for cell in CLAIM.cells()}
@@ -90,5 +90,5 @@ def test_a_command_is_proposed_for_any_two_presets(a: str, b: str) -> None:
 
 
 def test_importing_it_needs_no_torch() -> None:
-    code = "import ablations.diff, ablations.audit, sys; assert 'torch' not in sys.modules"
+    code = "import ablate.ablations.diff, ablate.ablations.audit, sys; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.factors import Claim, Factor, find, parse_value
-from ablations.grid import Grid, fraction, parse_factors, safe_name
-from training.config import Recipe, RunConfig
+from ablate.ablations.factors import Claim, Factor, find, parse_value
+from ablate.ablations.grid import Grid, fraction, parse_factors, safe_name
+from ablate.training.config import Recipe, RunConfig
 
 THREE = "bidirectional,decoder4x,crossband"
 

@@ -3,9 +3,9 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablations.grid import Grid
-from ablations.runspec import Data, RunSpec
-from training.config import is_bookkeeping
+from ablate.ablations.grid import Grid
+from ablate.ablations.runspec import Data, RunSpec
+from ablate.training.config import is_bookkeeping
 
 DATA = Data(path="demo", name="demo", digest="d", test_digest="t")
 

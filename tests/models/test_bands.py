@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from models.bands import BandSplit, StackedLinear, band_groups
-from models.config import BAND_WIDTHS
+from ablate.models.bands import BandSplit, StackedLinear, band_groups
+from ablate.models.config import BAND_WIDTHS
 
 
 def test_groups_cover_every_band_and_bin_once() -> None:

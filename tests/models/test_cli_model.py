@@ -7,8 +7,8 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from models import PRESETS, ModelConfig, build_model
-from reports.cli.model import register
+from ablate.models import PRESETS, ModelConfig, build_model
+from ablate.reports.cli.model import register
 
 
 @pytest.fixture

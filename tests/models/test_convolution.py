@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from models.scan import unavailable
-from models.scan.convolution import causal_convolution, plain
+from ablate.models.scan import unavailable
+from ablate.models.scan.convolution import causal_convolution, plain
 
 
 @pytest.mark.skipif(bool(unavailable("numba")), reason="numba is not installed")

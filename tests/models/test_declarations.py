@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from models import PRESETS, ModelConfig, build_model
-from models.declarations import hidden_width, initial_ranges, looks_ahead, mixes_bands, note, record
+from ablate.models import PRESETS, ModelConfig, build_model
+from ablate.models.declarations import hidden_width, initial_ranges, looks_ahead, mixes_bands, note, record
 
 
 def config(**changes: object) -> ModelConfig:

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from models import PRESETS, ModelConfig, build_model
-from models.config import BAND_WIDTHS
+from ablate.models import PRESETS, ModelConfig, build_model
+from ablate.models.config import BAND_WIDTHS
 
 COUNTS = {
     "bsrnn": 2_963_024,
@@ -168,7 +168,7 @@ def test_dual_branch_names_what_it_cannot_take() -> None:
 
 
 def test_plugin_core_needs_only_the_interface() -> None:
-    from models.config import CORES
+    from ablate.models.config import CORES
 
     class Plain(torch.nn.Module):
         def __init__(self, config: ModelConfig) -> None:

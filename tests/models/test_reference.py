@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import PRESETS, ModelConfig, build_model, reference
-from models.declarations import record
+from ablate.models import PRESETS, ModelConfig, build_model, reference
+from ablate.models.declarations import record
 
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 

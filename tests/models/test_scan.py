@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from models import selective_scan
-from models.scan import BACKENDS, Clamps, choose_backend, unavailable, using
+from ablate.models import selective_scan
+from ablate.models.scan import BACKENDS, Clamps, choose_backend, unavailable, using
 
 TIGHT = Clamps(exponent=(-1.0, 0.0), decay=0.9, step=(0.0, 0.5), gain=0.3, state=0.8, output=1.5)
 """Bounds that ordinary values reach, each of them."""
@@ -258,7 +258,7 @@ def test_numba_works_after_a_fork() -> None:
 def test_numba_works_when_spawned_and_compiles_once(tmp_path: Path) -> None:
     program = (
         "import multiprocessing, time, torch\n"
-        "from models import selective_scan\n"
+        "from ablate.models import selective_scan\n"
         "def work(_):\n"
         "    torch.set_num_threads(1)\n"
         "    x = torch.ones(2, 3, 4)\n"

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from models import PRESETS, ModelConfig, build_model
-from models.config import CORES
-from models.summary import macs_per_second, parameters_by_part, receptive_field, summarise
+from ablate.models import PRESETS, ModelConfig, build_model
+from ablate.models.config import CORES
+from ablate.models.summary import macs_per_second, parameters_by_part, receptive_field, summarise
 
 
 @pytest.mark.parametrize("name", PRESETS)

@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 import soundfile
 
-from reports.build import report_of_study
-from reports.forms.content import AnalysisReport
-from training.rundir import RunDir, write_json
+from ablate.reports.build import report_of_study
+from ablate.reports.forms.content import AnalysisReport
+from ablate.training.rundir import RunDir, write_json
 
 PLANTED = {"bidirectional": 0.12, "decoder4x": 0.01, "crossband": 0.20}
 CLAIMS = {

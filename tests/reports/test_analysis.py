@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from reports.analysis import EFFECT_COLUMNS, analyze, decide
-from reports.engine import estimate, holm
+from ablate.ablations.inference.analysis import EFFECT_COLUMNS, analyze, decide
+from ablate.ablations.inference.engine import estimate, holm
 
 BASE = "a=off,b=off"
 ON_BOTH = {"a": 0.25, "b": 0.1}

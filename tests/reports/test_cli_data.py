@@ -10,7 +10,7 @@ import pytest
 import soundfile
 from typer.testing import CliRunner
 
-from reports.cli import app
+from ablate.reports.cli import app
 
 
 @pytest.fixture

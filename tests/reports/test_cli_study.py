@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from ablations.grid import parse_factors
-from reports.cli import main
-from studies import plan as plans
-from studies.request import Request
+from ablate.ablations.grid import parse_factors
+from ablate.reports.cli import main
+from ablate.studies import plan as plans
+from ablate.studies.request import Request
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def ablate(monkeypatch, capsys, tmp_path):
 
 def test_the_front_door_imports_nothing_heavy():
     heavy = ("torch", "mlflow", "optuna", "pandas", "numpy", "scipy", "matplotlib", "pydantic", "statsmodels")
-    script = f"import sys, reports.cli; print([m for m in {heavy!r} if m in sys.modules])"
+    script = f"import sys, ablate.reports.cli; print([m for m in {heavy!r} if m in sys.modules])"
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == "[]"
 
@@ -117,9 +117,9 @@ def test_a_study_name_cannot_leave_its_folder(ablate, corpus):
 
 
 def test_another_plan_of_the_same_name_is_refused(ablate, corpus, tmp_path):
-    from ablations.grid import parse_factors
-    from studies import plan as plans
-    from studies.request import Request
+    from ablate.ablations.grid import parse_factors
+    from ablate.studies import plan as plans
+    from ablate.studies.request import Request
 
     request = Request(factors=parse_factors("bidirectional"), data=str(corpus), study="mine")
     root = tmp_path / "root"

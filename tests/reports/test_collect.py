@@ -6,14 +6,14 @@ import time
 import pandas as pd
 import pytest
 
-from reports.collect import (
+from ablate.reports.collect import (
     find_study,
     parse_levels,
     scores_from_file,
     scores_from_mlflow,
     scores_from_study,
 )
-from studies.tracking import mirror
+from ablate.studies.tracking import mirror
 
 
 def test_study_gives_long_scores_and_what_is_known(planted_root):
@@ -148,7 +148,7 @@ def test_levels_are_parsed():
 
 @pytest.mark.slow
 def test_thousand_runs_take_less_than_ten_seconds_of_processor(tmp_path, make_study):
-    from reports.analysis import analyze
+    from ablate.ablations.inference.analysis import analyze
 
     make_study(tmp_path, seeds=111, utterances=824)
     start = time.process_time()

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from reports.collect import RunInfo, StudyInfo, scores_from_study
-from reports.convergence import area, convergence, curves, default_threshold, points, steps_to
+from ablate.reports.collect import RunInfo, StudyInfo, scores_from_study
+from ablate.reports.convergence import area, convergence, curves, default_threshold, points, steps_to
 
 
 def test_points_are_finite_and_the_last_line_of_a_step_wins():

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import re
 
-from reports.build import report_of_study
-from reports.figures import FIGURES, draw_one, inline_svg
+from ablate.reports.build import report_of_study
+from ablate.reports.figures import FIGURES, draw_one, inline_svg
 
 
 def test_every_figure_is_drawn_and_said_in_words(report):

@@ -8,8 +8,8 @@ import re
 import pandas as pd
 import pytest
 
-from reports.build import NoScoresError, report_of_file, report_of_study, write_folder
-from reports.forms import FORMATS, write
+from ablate.reports.build import NoScoresError, report_of_file, report_of_study, write_folder
+from ablate.reports.forms import FORMATS, write
 
 QUICK = [format for format in FORMATS if format != "html"]
 
@@ -204,7 +204,7 @@ def test_levels_and_cells_beyond_a_factorial_of_two(tmp_path):
 def test_tuning_and_looks_are_told(tmp_path):
     from types import SimpleNamespace
 
-    from reports.forms.content import AnalysisReport
+    from ablate.reports.forms.content import AnalysisReport
 
     plan = {
         "tune": {"trials": 8},

@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 
 import pytest
 
-from reports.forms import write
-from reports.forms.audio import listening, spectrogram
+from ablate.reports.forms import write
+from ablate.reports.forms.audio import listening, spectrogram
 
 LOADING = {"src", "href", "action", "data", "poster", "srcset", "formaction"}
 

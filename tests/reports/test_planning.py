@@ -7,10 +7,10 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from ablations.grid import parse_factors
-from reports.cli import report as commands
-from reports.collect import scores_from_study
-from reports.planning import hours_per_run, outlook, write_outlook
+from ablate.ablations.grid import parse_factors
+from ablate.ablations.inference.planning import hours_per_run, outlook, write_outlook
+from ablate.reports.cli import report as commands
+from ablate.reports.collect import scores_from_study
 
 FACTORS = "bidirectional,decoder4x"
 

@@ -5,8 +5,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ablations.contrasts import Contrast
-from reports.pooled import crossed_model, pooled_effects
+from ablate.ablations.inference.contrasts import Contrast
+from ablate.ablations.inference.pooled import crossed_model, pooled_effects
 
 
 def balanced(cells=4, seeds=5, utterances=8, seed=3):

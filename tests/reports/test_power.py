@@ -6,9 +6,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ablations.contrasts import build
-from reports.analysis import analyze
-from reports.power import (
+from ablate.ablations.inference.analysis import analyze
+from ablate.ablations.inference.contrasts import build
+from ablate.ablations.inference.power import (
     Variances,
     compare_designs,
     make_plan,

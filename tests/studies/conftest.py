@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.config import RunConfig
-from training.rundir import RunDir, write_json
+from ablate.training.config import RunConfig
+from ablate.training.rundir import RunDir, write_json
 
 
 class StudyOnDisk:
@@ -188,7 +188,7 @@ def study_on_disk() -> type[StudyOnDisk]:
 @pytest.fixture(scope="session")
 def schema(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An empty MLflow store to copy. Making one takes many seconds, so pytest's cache keeps it."""
-    from studies.tracking import prepare
+    from ablate.studies.tracking import prepare
 
     kept = Path(request.config.cache.mkdir("mlflow-schema")) / f"{version('mlflow')}.db"
     if not kept.exists():

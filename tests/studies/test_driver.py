@@ -6,16 +6,16 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ablations.factors import find
-from ablations.grid import Grid
-from studies import driver as drivers
-from studies.driver import Driver, Policy, plan_jobs
-from studies.launchers import Ended, Launcher
-from studies.plan import CorpusNote, Plan, PlannedCell
-from studies.request import Endpoint
-from studies.status import status
-from studies.trials import open_storage, plan_book
-from training.rundir import RunDir
+from ablate.ablations.factors import find
+from ablate.ablations.grid import Grid
+from ablate.studies import driver as drivers
+from ablate.studies.driver import Driver, Policy, plan_jobs
+from ablate.studies.launchers import Ended, Launcher
+from ablate.studies.plan import CorpusNote, Plan, PlannedCell
+from ablate.studies.request import Endpoint
+from ablate.studies.status import status
+from ablate.studies.trials import open_storage, plan_book
+from ablate.training.rundir import RunDir
 
 
 class ScriptedLauncher(Launcher):

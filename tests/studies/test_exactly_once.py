@@ -12,7 +12,7 @@ from pathlib import Path
 import optuna
 import pytest
 
-from studies.trials import open_storage
+from ablate.studies.trials import open_storage
 
 SETTINGS = {
     "steps": 12,

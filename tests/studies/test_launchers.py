@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from ablations.runspec import run_path
-from studies.driver import Driver, plan_jobs
-from studies.launchers import LAUNCHERS
-from studies.launchers.local import LocalLauncher, Slot, find_slots
-from studies.plan import make
-from studies.request import Request
-from studies.trials import open_storage, plan_book
-from training.rundir import RunDir
+from ablate.ablations.runspec import run_path
+from ablate.studies.driver import Driver, plan_jobs
+from ablate.studies.launchers import LAUNCHERS
+from ablate.studies.launchers.local import LocalLauncher, Slot, find_slots
+from ablate.studies.plan import make
+from ablate.studies.request import Request
+from ablate.studies.trials import open_storage, plan_book
+from ablate.training.rundir import RunDir
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def request_():
-    from ablations.grid import parse_factors
+    from ablate.ablations.grid import parse_factors
 
     return Request(
         factors=parse_factors("bidirectional"),
@@ -95,10 +95,10 @@ def test_workers_end_with_their_driver(root, request_):
     script = f"""
 import sys, time
 from pathlib import Path
-from studies.driver import Driver, plan_jobs
-from studies.launchers.local import LocalLauncher, Slot
-from studies.plan import Plan
-from studies.trials import open_storage, plan_book
+from ablate.studies.driver import Driver, plan_jobs
+from ablate.studies.launchers.local import LocalLauncher, Slot
+from ablate.studies.plan import Plan
+from ablate.studies.trials import open_storage, plan_book
 plan = Plan.model_validate_json(sys.stdin.read())
 root = Path({str(root)!r})
 launcher = LocalLauncher([Slot(1)], root / "orphans.log")

@@ -2,14 +2,14 @@ from __future__ import annotations
 
 import pytest
 
-from ablations.factors import find
-from ablations.grid import parse_factors
-from studies import plan as plans
-from studies.lease import StudyHeldError, hold
-from studies.plan import AuditRecord, PlanChangedError, compare, merge
-from studies.request import Request, Tuning
-from studies.session import Session
-from studies.tune import FIRST_SEED, candidates
+from ablate.ablations.factors import find
+from ablate.ablations.grid import parse_factors
+from ablate.studies import plan as plans
+from ablate.studies.lease import StudyHeldError, hold
+from ablate.studies.plan import AuditRecord, PlanChangedError, compare, merge
+from ablate.studies.request import Request, Tuning
+from ablate.studies.session import Session
+from ablate.studies.tune import FIRST_SEED, candidates
 
 
 def planned(root, corpus, **fields):
@@ -187,7 +187,7 @@ def test_one_driver_holds_a_study(tmp_path):
 
 
 def test_a_driver_on_another_host_is_respected_until_its_lease_expires(tmp_path):
-    from training.rundir import write_json
+    from ablate.training.rundir import write_json
 
     note = {"host": "elsewhere", "pid": 1, "renewed": __import__("time").time()}
     write_json(tmp_path / "driver.json", note)
@@ -210,7 +210,7 @@ def test_every_cell_is_tuned_at_the_same_candidates():
 
 
 def test_another_claim_is_another_plan(root, corpus):
-    from ablations.factors import Claim
+    from ablate.ablations.factors import Claim
 
     old = planned(root, corpus, study="claims")
     (factor,) = parse_factors("bidirectional")

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from studies.request import Request, parse_seeds, parse_settings, parse_tuning, read_file
+from ablate.studies.request import Request, parse_seeds, parse_settings, parse_tuning, read_file
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("3", (1, 2, 3)), ("4:6", (4, 5, 6)), ("7:7", (7,))])

@@ -12,13 +12,13 @@ import time
 
 import pytest
 
-from ablations.grid import parse_factors
-from studies.driver import Driver, plan_jobs
-from studies.launchers.slurm import ALIVE, SlurmLauncher, job_states
-from studies.plan import make
-from studies.request import Request
-from studies.trials import open_storage, plan_book
-from training.rundir import RunDir, read_json
+from ablate.ablations.grid import parse_factors
+from ablate.studies.driver import Driver, plan_jobs
+from ablate.studies.launchers.slurm import ALIVE, SlurmLauncher, job_states
+from ablate.studies.plan import make
+from ablate.studies.request import Request
+from ablate.studies.trials import open_storage, plan_book
+from ablate.training.rundir import RunDir, read_json
 
 CLUSTER = """
 ClusterName=ablate

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 import pytest
 import typer
 
-from studies.tracking import (
+from ablate.studies.tracking import (
     Mirror,
     TrackerProcess,
     TrackingError,
@@ -34,9 +34,9 @@ from studies.tracking import (
     scrub,
     store,
 )
-from studies.tracking.child import Child
-from studies.tracking.record import Record
-from training.rundir import RunDir
+from ablate.studies.tracking.child import Child
+from ablate.studies.tracking.record import Record
+from ablate.training.rundir import RunDir
 
 DRAW = curves.draw
 CURVES = {"train/loss", "val/pesq_wb", "val/stoi", "train/seconds_per_step"}
@@ -543,7 +543,7 @@ def test_process_follows_and_ends_with_a_final_pass(study: Any) -> None:
 def test_process_ends_its_work_when_the_driver_is_killed(study: Any) -> None:
     study.start("baseline", 1)
     code = (
-        "import sys, time; from studies.tracking import TrackerProcess;"
+        "import sys, time; from ablate.studies.tracking import TrackerProcess;"
         f"t = TrackerProcess({str(study.root)!r}, 'toy'); t.start(); print(t._process.pid, flush=True);"
         "time.sleep(600)"
     )
@@ -572,7 +572,7 @@ def forked() -> Any:
     connect("sqlite://")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(
-        ["mlflow.store.tracking.sqlalchemy_store", "pandas", "matplotlib.figure", "studies.tracking"]
+        ["mlflow.store.tracking.sqlalchemy_store", "pandas", "matplotlib.figure", "ablate.studies.tracking"]
     )
     return context
 
@@ -708,7 +708,7 @@ def test_sync_to_postgresql(toy: Any, postgresql: str, capfd: pytest.CaptureFixt
     """A study is mirrored once however often it is sent, and the password shows nowhere."""
     import psycopg
 
-    from reports.cli.tracking import sync
+    from ablate.reports.cli.tracking import sync
 
     secret = "hun%25ter2"
     address = postgresql.removeprefix("postgresql://postgres").removesuffix("postgres")

@@ -10,7 +10,7 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
-from studies.trials import TrialBook, open_storage
+from ablate.studies.trials import TrialBook, open_storage
 
 
 @pytest.fixture(params=["journal", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -82,7 +82,7 @@ def test_a_retry_is_a_new_trial_that_names_the_old_one(opened, name):
 
 def test_processes_that_open_a_book_at_once_agree(opened, name, url, tmp_path):
     script = (
-        "import sys; from pathlib import Path; from studies.trials import TrialBook, open_storage; "
+        "import sys; from pathlib import Path; from ablate.studies.trials import TrialBook, open_storage; "
         f"TrialBook(open_storage(Path({str(tmp_path)!r}), {url!r}), {name!r})"
     )
     opened()

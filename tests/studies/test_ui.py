@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from studies.tracking import connect, default_uri, mirror
-from studies.ui import Window, _free_port, serve
+from ablate.studies.tracking import connect, default_uri, mirror
+from ablate.studies.ui import Window, _free_port, serve
 
 SHOTS = Path(__file__).parents[2] / "test-output"
 TABLE = """| effect | PESQ | 95 % interval | verdict |
@@ -57,7 +57,7 @@ def window(
     (study.folder / "report" / "table.md").write_text(TABLE)
     shutil.copyfile(schema, root / "mlflow.db")
     assert mirror(root, study.name)
-    code = "import typer, reports.cli.tracking as t; app = typer.Typer(); t.register(app); app()"
+    code = "import typer, ablate.reports.cli.tracking as t; app = typer.Typer(); t.register(app); app()"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", code, "ui", study.name, "--root", str(root), "--port", "0"],

@@ -52,9 +52,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def make_spec(tiny_corpus: Path, cache: Path) -> Callable[..., dict[str, Any]]:
     """`spec.json` of a tiny network for a few steps; `recipe` and `model` replace fields."""
-    from models.config import ModelConfig
-    from training.config import Recipe
-    from training.corpus import Corpus
+    from ablate.models.config import ModelConfig
+    from ablate.training.config import Recipe
+    from ablate.training.data.corpus import Corpus
 
     corpus = Corpus.open(tiny_corpus, cache=cache)
 

@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
-from training.batches import Batches, DataError, cut
+from ablate.training.data.batches import Batches, DataError, cut
 
 
 @dataclass

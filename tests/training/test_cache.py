@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from training import cache as module
-from training.cache import CorpusError, audio_files, mapped, open_split
+from ablate.training.data import cache as module
+from ablate.training.data.cache import CorpusError, audio_files, mapped, open_split
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def test_several_processes_build_one_entry(folders: tuple[Path, Path], tmp_path: Path) -> None:
     root = tmp_path / "cache"
     script = (
-        "import sys; from pathlib import Path; from training.cache import open_split; "
+        "import sys; from pathlib import Path; from ablate.training.data.cache import open_split; "
         "print(open_split(*map(Path, sys.argv[1:])).folder.name)"
     )
     command = [sys.executable, "-P", "-c", script, *map(str, folders), str(root)]

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from models import build_model
-from models.config import ModelConfig
-from training import checkpoint
-from training.checkpoint import BEST, LATEST, PREVIOUS, CheckpointError
-from training.rundir import file_digest
+from ablate.models import build_model
+from ablate.models.config import ModelConfig
+from ablate.training import checkpoint
+from ablate.training.checkpoint import BEST, LATEST, PREVIOUS, CheckpointError
+from ablate.training.rundir import file_digest
 
 TINY = ModelConfig(channels=16, layers=1, crossband_layers=1, decoder_expansion=1)
 
@@ -195,7 +195,7 @@ def test_killed_while_writing_one_of_the_two_is_whole(tmp_path):
         f"""
         import torch
         from pathlib import Path
-        from training import checkpoint
+        from ablate.training import checkpoint
         for step in range(100000):
             content = {{"kind": "training", "step": step, "weights": torch.full((300_000,), float(step))}}
             checkpoint.write_latest(Path({str(tmp_path)!r}), content)

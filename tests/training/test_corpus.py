@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from training.corpus import Corpus, open_test, spread
+from ablate.training.data.corpus import Corpus, open_test, spread
 
 RATE = 16_000
 

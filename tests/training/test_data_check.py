@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from training import data_check
-from training.corpus import Corpus
-from training.data_check import check, leaks, noisy_pesq, noisy_score_finding
-from training.levels import snr
+from ablate.training.data import check as data_check
+from ablate.training.data.check import check, leaks, noisy_pesq, noisy_score_finding
+from ablate.training.data.corpus import Corpus
+from ablate.training.data.levels import snr
 
 RATE = 16_000
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training.corpus import Corpus
-from training.demo import TEST_SNRS, TRAIN_SNRS, make_demo
-from training.demo_text import TEST, TRAIN
-from training.levels import active_power, snr
-from training.noises import TEST_NOISES, TRAIN_NOISES, in_a_room
-from training.voices import Utterance, speak
+from ablate.training.data.corpus import Corpus
+from ablate.training.data.demo import TEST_SNRS, TRAIN_SNRS, make_demo
+from ablate.training.data.demo.noises import TEST_NOISES, TRAIN_NOISES, in_a_room
+from ablate.training.data.demo.text import TEST, TRAIN
+from ablate.training.data.demo.voices import Utterance, speak
+from ablate.training.data.levels import active_power, snr
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_speech_is_the_same_in_another_process() -> None:
 @pytest.mark.slow
 def test_another_process_makes_the_same_corpus(demo: Corpus, tmp_path: Path) -> None:
     code = (
-        "import sys; from training.corpus import Corpus; "
+        "import sys; from ablate.training.data.corpus import Corpus; "
         "corpus = Corpus.open('demo', cache=sys.argv[1]); print(corpus.digest, corpus.test_digest)"
     )
     command = [sys.executable, "-P", "-c", code, str(tmp_path)]

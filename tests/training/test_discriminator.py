@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from training.discriminator import Discriminator, discriminator_loss, target
+from ablate.training.discriminator import Discriminator, discriminator_loss, target
 
 
 def test_exact_size():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
-from training.enhance import (
+from ablate.training.enhance import (
     checkpoint_of_run,
     enhance_blocks,
     enhance_file,
@@ -15,8 +15,8 @@ from training.enhance import (
     plan_outputs,
     resampled,
 )
-from training.pcs import pcs
-from training.spectral import enhance_waveform
+from ablate.training.pcs import pcs
+from ablate.training.spectral import enhance_waveform
 
 RATE = 16_000
 
@@ -219,15 +219,15 @@ def test_runs_are_found_by_the_beginning_of_their_signature(tmp_path):
 
 
 def ablate(*arguments):
-    from reports.cli import app
+    from ablate.reports.cli import app
 
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def test_enhance_from_the_command_line(tmp_path):
-    from models import build_model
-    from models.config import ModelConfig
-    from training.checkpoint import load_model, write
+    from ablate.models import build_model
+    from ablate.models.config import ModelConfig
+    from ablate.training.checkpoint import load_model, write
 
     config = ModelConfig(channels=4, layers=1, crossband_layers=1)
     model = build_model(config)

@@ -10,8 +10,8 @@ import soundfile
 import torch
 from torch import nn
 
-from training.config import Evaluation
-from training.evaluate import (
+from ablate.training.config import Evaluation
+from ablate.training.evaluate import (
     enhance_utterances,
     equal_frames,
     evaluating,
@@ -24,9 +24,9 @@ from training.evaluate import (
     write_audio,
     write_parquet,
 )
-from training.metrics import METRICS, MetricPool, score_with_errors
-from training.pcs import pcs
-from training.spectral import enhance_waveform
+from ablate.training.metrics import METRICS, MetricPool, score_with_errors
+from ablate.training.pcs import pcs
+from ablate.training.spectral import enhance_waveform
 
 RATE = 16_000
 

@@ -3,8 +3,8 @@ import math
 import pytest
 import torch
 
-from training.config import Recipe
-from training.losses import SpectralLoss, adversarial_distance, compressed_magnitude
+from ablate.training.config import Recipe
+from ablate.training.losses import SpectralLoss, adversarial_distance, compressed_magnitude
 
 
 def test_values_by_hand():

@@ -11,8 +11,8 @@ import pytest
 import scipy.linalg
 import soxr
 
-from training.metrics import METRICS, MetricPool, score, score_with_errors
-from training.metrics import composite as fast
+from ablate.training.metrics import METRICS, MetricPool, score, score_with_errors
+from ablate.training.metrics import composite as fast
 
 RATE = 16_000
 
@@ -264,7 +264,7 @@ def test_the_pool_reports_a_refused_pair_and_goes_on(pool):
 
 
 def workers_of(pid: int) -> list[psutil.Process]:
-    return [p for p in psutil.Process(pid).children() if "training.metrics.worker" in p.cmdline()]
+    return [p for p in psutil.Process(pid).children() if "ablate.training.metrics.worker" in p.cmdline()]
 
 
 def test_a_killed_worker_is_a_failed_metric_and_is_replaced():
@@ -285,7 +285,7 @@ def test_workers_have_no_torch_and_end_with_their_parent(tmp_path):
     program = tmp_path / "parent.py"  # no __main__ guard: workers must not run it again
     program.write_text(
         "import numpy as np, time\n"
-        "from training.metrics import MetricPool\n"
+        "from ablate.training.metrics import MetricPool\n"
         "pool = MetricPool(1)\n"
         "print(pool.submit(np.ones(8000), np.ones(8000), ['ssnr']).result().values, flush=True)\n"
         "time.sleep(60)\n"
@@ -315,6 +315,6 @@ def test_a_closed_pool_takes_nothing():
 
 
 def test_importing_the_metrics_imports_no_torch():
-    code = "import sys, training.metrics; print('torch' in sys.modules, 'scipy' in sys.modules)"
+    code = "import sys, ablate.training.metrics; print('torch' in sys.modules, 'scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from training.pcs import gains, pcs, stretch
+from ablate.training.pcs import gains, pcs, stretch
 
 
 def noise(samples: int, batch: int = 1) -> torch.Tensor:

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-from training.provenance import git_commit, machine
+from ablate.training.provenance import git_commit, machine
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-from training import checkpoint
-from training.batches import Batches, DataError
-from training.config import Evaluation, EvaluationJob
-from training.corpus import Corpus
-from training.run import classify, execute
-from training.rundir import RunDir, RunLockedError, file_digest
+from ablate.training import checkpoint
+from ablate.training.config import Evaluation, EvaluationJob
+from ablate.training.data.batches import Batches, DataError
+from ablate.training.data.corpus import Corpus
+from ablate.training.run import classify, execute
+from ablate.training.rundir import RunDir, RunLockedError, file_digest
 
 SCORES = ["pesq_wb", "pesq_nb", "stoi", "estoi", "csig", "cbak", "covl", "ssnr", "si_sdr"]
 TIMES = {"time", "seconds_per_step"}
@@ -193,7 +193,7 @@ def test_nan_at_a_step_diverges_there(new_run, go, monkeypatch):
 
 
 def test_ties_go_to_the_earlier_checkpoint(new_run, go, monkeypatch):
-    from training import evaluate
+    from ablate.training import evaluate
 
     monkeypatch.setattr(evaluate.Validation, "collect", lambda _: {"val/pesq_wb": 2.0, "val/stoi": 0.5})
     run = new_run()
@@ -202,7 +202,7 @@ def test_ties_go_to_the_earlier_checkpoint(new_run, go, monkeypatch):
 
 
 def test_no_measurable_validation_selects_nothing(new_run, go, monkeypatch, job):
-    from training import evaluate
+    from ablate.training import evaluate
 
     missing = {"val/pesq_wb": float("nan"), "val/stoi": 0.5}
     monkeypatch.setattr(evaluate.Validation, "collect", lambda _: dict(missing))
@@ -249,7 +249,7 @@ def test_failures_have_causes(new_run, go, tmp_path, monkeypatch):
     assert state.cause == "configuration"
     assert "part.py" in state.message
 
-    from training.trainer import Trainer
+    from ablate.training.trainer import Trainer
 
     def exhausted(_):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
@@ -282,7 +282,7 @@ def test_plugin_networks_are_trained(new_run, go, tmp_path):
     plugin = tmp_path / "my_part.py"
     plugin.write_text(
         "from torch import nn\n"
-        "from models.config import CORES\n"
+        "from ablate.models.config import CORES\n"
         "class Damped(nn.Module):\n"
         "    def __init__(self, config):\n"
         "        super().__init__()\n"
@@ -327,8 +327,8 @@ def test_other_test_data(new_run, go, tmp_path, job, cache, tiny_corpus):
 SCRIPT = """
 import sys
 from pathlib import Path
-from training.run import execute
-from training.rundir import RunDir
+from ablate.training.run import execute
+from ablate.training.rundir import RunDir
 state = execute(RunDir(sys.argv[1]), [], cache=Path(sys.argv[2]), threads=1)
 sys.exit(state.state != "done")
 """
@@ -393,5 +393,5 @@ def test_a_full_disk_fails_the_run_and_it_goes_on_afterwards(new_run, go, tmp_pa
 
 
 def test_importing_needs_no_torch():
-    code = "import sys, training.run, training.rundir; sys.exit('torch' in sys.modules)"
+    code = "import sys, ablate.training.run, ablate.training.rundir; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=Path(__file__).parents[2])

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from training import seeds
+from ablate.training import seeds
 
 
 def test_streams_are_those_of_spawn():

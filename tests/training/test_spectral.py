@@ -4,7 +4,7 @@ import scipy.signal
 import torch
 from torch import nn
 
-from training.spectral import (
+from ablate.training.spectral import (
     BINS,
     HOP,
     N_FFT,

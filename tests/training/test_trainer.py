@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 
-from models import build_model
-from models.config import ModelConfig
-from training import seeds
-from training.batches import Batches
-from training.config import RESULTS_VERSION, Recipe
-from training.trainer import DivergedError, Trainer, learning_rate_factor
+from ablate.models import build_model
+from ablate.models.config import ModelConfig
+from ablate.training import seeds
+from ablate.training.config import RESULTS_VERSION, Recipe
+from ablate.training.data.batches import Batches
+from ablate.training.trainer import DivergedError, Trainer, learning_rate_factor
 
 TINY = {"channels": 16, "layers": 1, "crossband_layers": 1, "decoder_expansion": 1}
 CPU = torch.device("cpu")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from training.voicebank import ARCHIVES, CHUNK, Archive, download, missing
+from ablate.training.data.voicebank import ARCHIVES, CHUNK, Archive, download, missing
 
 
 class Server(ThreadingHTTPServer):

@@ -143,7 +143,7 @@ class _Worker:
         paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "training.metrics.worker"],
+            [sys.executable, "-P", "-m", "ablate.training.metrics.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths)},

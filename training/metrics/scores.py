@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .registry import METRICS, find_metric
 
 SAMPLE_RATE = 16_000
 """Every measure is taken at this rate; other rates are resampled with soxr."""
@@ -91,20 +93,6 @@ class Signals:
         return float(10 * np.log10(signal / (noise + np.finfo(np.float64).eps * signal)))
 
 
-METRICS: dict[str, Callable[[Signals], float]] = {
-    "pesq_wb": lambda signals: signals.pesq_wb,
-    "pesq_nb": lambda signals: signals.pesq("nb"),
-    "stoi": lambda signals: signals.stoi(extended=False),
-    "estoi": lambda signals: signals.stoi(extended=True),
-    "csig": lambda signals: signals.composite.csig,
-    "cbak": lambda signals: signals.composite.cbak,
-    "covl": lambda signals: signals.composite.covl,
-    "ssnr": lambda signals: signals.ssnr,
-    "si_sdr": lambda signals: signals.si_sdr,
-}
-"""Measures by name, each of a pair at 16 kHz. Higher is better for all of them."""
-
-
 def score(clean: Any, enhanced: Any, sample_rate: int) -> dict[str, float]:
     """All measures of one pair; NaN where one cannot be taken (`score_with_errors` tells why).
 
@@ -144,7 +132,7 @@ def score_with_errors(
     values, errors = {}, {}
     for name in names:
         try:
-            values[name] = METRICS[name](signals)
+            values[name] = METRICS[name].measure(signals)
         except Exception as error:  # one failed measure must not cost the others
             values[name], errors[name] = float("nan"), f"{error}" or type(error).__name__
     return Scored(values, errors)
@@ -160,8 +148,7 @@ def check_metrics(metrics: Iterable[str] | None) -> tuple[str, ...]:
     """The names as a tuple, all for None; ValueError on an unknown one."""
     names = tuple(METRICS) if metrics is None else tuple(metrics)
     for name in names:
-        if name not in METRICS:
-            raise ValueError(f"unknown metric {name!r}. Known: {', '.join(METRICS)}")
+        find_metric(name)
     return names
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .cache import resample
+from ..cache import resample
 
 _RETRIEVAL = 1
 _DO_NOT_EXIT = 0x8000

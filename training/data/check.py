@@ -12,10 +12,10 @@ from hashlib import sha256
 from statistics import mean
 from typing import Any
 
+from ..rundir import read_json, write_json
 from .cache import SAMPLE_RATE, Report
 from .corpus import TEST_COUNT, Corpus, Pair, is_voicebank_test, spread
 from .levels import snr
-from .rundir import read_json, write_json
 
 PUBLISHED_NOISY_PESQ = 1.97
 PESQ_TOLERANCE = 0.02

@@ -17,8 +17,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ablations.contrasts import Contrast, NotEstimable, build
-
+from .contrasts import Contrast, NotEstimable, build
 from .engine import Array, Estimates, estimate, holm, quantile
 
 SCHEMA = "ablate.analysis"
@@ -514,7 +513,7 @@ def _claims(
     if claims is None:
         if metric != "pesq_wb":
             return {}
-        from ablations.factors import FACTORS
+        from ..factors import FACTORS
 
         return {
             name: FactorClaim(known.claim.low, known.claim.high, known.claim.source)

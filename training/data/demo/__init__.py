@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from .cache import SAMPLE_RATE
-from .corpus import DEMO_MARK
-from .demo_text import TEST, TRAIN
-from .levels import active_power
+from ..cache import SAMPLE_RATE
+from ..corpus import DEMO_MARK
+from ..levels import active_power
 from .noises import TEST_NOISES, TRAIN_NOISES, Noise, in_a_room
+from .text import TEST, TRAIN
 from .voices import Utterance, engine, speak
 
 DEMO_VERSION = 1

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from . import seeds
+from .. import seeds
 
 Waves = npt.NDArray[np.float32]
 

@@ -16,8 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from ablations.contrasts import ContrastSet, build, label
-
+from .contrasts import ContrastSet, build, label
 from .engine import Array, Estimates, quantile
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def design_cells(factors: Mapping[str, Sequence[str]], design: str = "full") -> 
     elif design == "one-out":
         found = [off, *({**on, name: off[name]} for name in names), on]
     elif design == "fractional":
-        from ablations.grid import fraction
+        from ..grid import fraction
 
         rows = fraction(len(names), [len(levels) for levels in factors.values()])
         found = [{name: factors[name][i] for name, i in zip(names, row, strict=True)} for row in rows]

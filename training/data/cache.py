@@ -25,7 +25,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from .rundir import read_json, write_json, write_text
+from ..rundir import read_json, write_json, write_text
 
 SAMPLE_RATE = 16_000
 CACHE_VERSION = 1

@@ -15,9 +15,9 @@ import pandas as pd
 from .power import Variances, compare_designs, plan, plan_table
 
 if TYPE_CHECKING:
-    from ablations.factors import Factor
+    from ablate.reports.collect import StudyInfo
 
-    from .collect import StudyInfo
+    from ..factors import Factor
 
 FORMATS = ("table", "csv", "json")
 
@@ -70,7 +70,7 @@ def outlook(
         raise ValueError(f"power {power} is not between 0 and 1")
     hours, source, variances = None, "typical values, no pilot", Variances()
     if pilot is not None:
-        from .build import report_of_study
+        from ablate.reports.build import report_of_study
 
         report = report_of_study(*pilot, metric=metric)
         variances = Variances.of(report.analysis)

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ablations.contrasts import Contrast
-
+from .contrasts import Contrast
 from .engine import Array, p_values, quantile
 
 COLUMNS = ("name", "kind", "at", "estimate", "se", "df", "low", "high", "p")
