@@ -28,12 +28,12 @@ def audit_config(config: RunConfig) -> list[Finding]:
     Raises:
         ValueError: the network cannot be built or does not run.
     """
-    from . import network, toggles
+    from . import declarations, network
     from .subject import subject
 
     audited = subject(config.model, config.recipe)
     try:
-        return [*network.check(audited), *toggles.declarations(audited)]
+        return [*network.check(audited), *declarations.check(audited)]
     except Exception as error:
         raise ValueError(f"the network does not run: {type(error).__name__}: {error}") from error
 
@@ -67,7 +67,7 @@ def audit_cells(
         ValueError: a network cannot be built or does not run, or the budget is none.
     """
     from . import budget as budgets
-    from . import data, toggles
+    from . import data, declarations, differences, toggles
 
     limit = budgets.Budget.parse(budget) if budget is not None else None
     grouped: dict[str, tuple[RunConfig, list[str]]] = {}
@@ -85,10 +85,10 @@ def audit_cells(
     results = [_in_cells(finding, names, len(cells)) for finding, names in found.values()]
 
     results += toggles.without_effect(cells, factors)
-    results += toggles.factor_declarations(cells, factors)
+    results += declarations.of_factors(cells, factors)
     results += toggles.hidden_changes(cells, factors)
-    results += toggles.untoggled(cells, factors)
-    results += toggles.capacity(cells, factors)
+    results += differences.untoggled(cells, factors)
+    results += differences.capacity(cells, factors)
     if limit is not None:
         results += budgets.parameters(cells, limit)
     results += budgets.fits(cells, slots=slots, available=memory)

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from ablate.models import declarations
 
 from .finding import Finding
-from .observe import InitWrite
 from .subject import STEPS, Subject, isolated
+from .writes import InitWrite
 
 SWAMPED = 100.0
 """Largest ratio of two terms of a sum at the start; see docs/audit.md for what the presets give."""

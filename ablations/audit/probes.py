@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ablate.models.config import BAND_WIDTHS, ModelConfig
 
-from .observe import FrozenStatistics
+from .statistics import FrozenStatistics
 from .subject import PROBE_FRAMES, Subject, isolated
 
 BANDS = len(BAND_WIDTHS)

@@ -21,7 +21,8 @@ from ablate.training.data.batches import Batches
 from ablate.training.spectral import HOP, SAMPLE_RATE, stft
 from ablate.training.trainer import DivergedError, Trainer
 
-from .observe import Activity, InitWrite, activities, watch_init
+from .operations import Activity, activities
+from .writes import InitWrite, watch_init
 
 SEED = 20
 LARGE = 500_000

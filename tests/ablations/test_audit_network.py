@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablate.ablations.audit import audit_config, network, probes, toggles
+from ablate.ablations.audit import audit_config, declarations, network, probes
 from ablate.ablations.audit.subject import Subject, subject
 from ablate.models.config import PRESETS, ModelConfig
 from ablate.training.config import RECIPES, RunConfig
@@ -22,7 +22,7 @@ CHECK = {
     "A103": network.swamped_paths,
     "A104": network.saturated,
     "A105": network.non_finite,
-    "A202": toggles.declarations,
+    "A202": declarations.check,
 }
 
 
@@ -67,7 +67,7 @@ def test_a_planted_fault_of_a_core_is_found(faults: ModuleType, core: str, code:
 
 @pytest.mark.parametrize("crossband", ["PointwiseClaimsMixing", "WrongAxis", "Residual"])
 def test_a_cross_band_module_that_mixes_no_bands_is_found(faults: ModuleType, crossband: str) -> None:
-    found = toggles.declarations(small(crossband=crossband))
+    found = declarations.check(small(crossband=crossband))
     assert any(f.code == "A202" and f.where == "band_layers.0" and "band" in f.evidence for f in found)
 
 
@@ -77,21 +77,21 @@ def test_a_right_part_gives_nothing(faults: ModuleType, core: str) -> None:
 
 
 def test_a_core_that_says_bi_and_is_uni_is_found(faults: ModuleType) -> None:
-    (found,) = toggles.declarations(small(core="AlwaysCausal", direction="bi"))
+    (found,) = declarations.check(small(core="AlwaysCausal", direction="bi"))
     assert found.code == "A202"
     assert "no output changes when later frames do" in found.evidence
-    assert not toggles.declarations(small(core="HonestConv", direction="bi"))
+    assert not declarations.check(small(core="HonestConv", direction="bi"))
 
 
 def test_a_decoder_of_another_width_than_declared_is_found(faults: ModuleType) -> None:
-    found = toggles.declarations(small(decoder="WrongWidth", decoder_expansion=2))
+    found = declarations.check(small(decoder="WrongWidth", decoder_expansion=2))
     assert [f.where for f in found] == ["head.decoder"]
     assert "hidden_width=32" in found[0].evidence
 
 
 def test_a_whole_network_that_says_causal_and_is_not_is_found(faults: ModuleType) -> None:
     assert codes(SMALL.model_copy(update={"architecture": "Foreign"})) == set()
-    (found,) = toggles.declarations(small(architecture="ForeignClaimsCausal"))
+    (found,) = declarations.check(small(architecture="ForeignClaimsCausal"))
     assert (found.code, found.where) == ("A202", "network")
 
 
@@ -129,15 +129,15 @@ def test_the_network_as_trained_has_its_faults_at_full_size() -> None:
 
 @pytest.mark.parametrize(("mixes", "crossband"), [(False, "pointwise"), (True, "bilstm"), (True, "bimamba")])
 def test_band_mixing_is_measured(mixes: bool, crossband: str) -> None:
-    assert toggles.measured(small(crossband=crossband)).mixes_bands is mixes
+    assert declarations.measured(small(crossband=crossband)).mixes_bands is mixes
 
 
 @pytest.mark.parametrize("core", ["lstm", "gru", "mamba", "attention"])
 @pytest.mark.parametrize("direction", ["uni", "bi"])
 def test_direction_is_measured_beside_norm_statistics(core: str, direction: str) -> None:
     audited = small(core=core, direction=direction, norm="group")
-    assert toggles.measured(audited).looks_ahead is (direction == "bi")
-    assert not toggles.declarations(audited)
+    assert declarations.measured(audited).looks_ahead is (direction == "bi")
+    assert not declarations.check(audited)
 
 
 def test_the_norm_alone_does_let_later_frames_through() -> None:
@@ -153,7 +153,7 @@ def test_random_states_and_the_network_are_left_alone() -> None:
     weights = {k: v.clone() for k, v in audited.model.state_dict().items()}
     states = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[union-attr]
     network.check(audited)
-    toggles.declarations(audited)
+    declarations.check(audited)
     assert torch.equal(torch.get_rng_state(), states[0])
     assert np.array_equal(np.random.get_state()[1], states[1])  # type: ignore[arg-type]
     assert random.getstate() == states[2]

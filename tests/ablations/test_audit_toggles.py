@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from ablate.ablations.audit import Finding, audit_cells, toggles
+from ablate.ablations.audit import Finding, audit_cells, declarations, differences, toggles
 from ablate.ablations.factors import Factor, find
 from ablate.ablations.grid import Cell, Grid
 from ablate.models.config import ModelConfig
@@ -100,7 +100,7 @@ def test_a_level_without_effect_in_some_cells_only_is_a_note() -> None:
     ],
 )
 def test_a_level_that_does_not_do_what_it_declares_is_found(faults: ModuleType, factor, fields) -> None:
-    found = list(toggles.factor_declarations(cells_of(factor, **fields), (factor,)))
+    found = list(declarations.of_factors(cells_of(factor, **fields), (factor,)))
     assert f"{factor.name}=on" in [f.where for f in found]
     assert {f.code for f in found} == {"A202"}
 
@@ -109,7 +109,7 @@ def test_a_level_that_does_not_do_what_it_declares_is_found(faults: ModuleType, 
 def test_the_built_in_factors_do_what_they_declare(name: str) -> None:
     factor = find(name)
     cells = cells_of(factor)
-    assert not list(toggles.factor_declarations(cells, (factor,)))
+    assert not list(declarations.of_factors(cells, (factor,)))
     assert not list(toggles.hidden_changes(cells, (factor,)))
 
 
@@ -145,7 +145,7 @@ def test_parts_that_change_along_are_found(faults: ModuleType) -> None:
 
 def test_what_no_factor_covers_is_noted_with_a_command() -> None:
     grid = Grid.parse("bidirectional,decoder4x,crossband")
-    (found,) = toggles.untoggled(grid.cells(), grid.factors)
+    (found,) = differences.untoggled(grid.cells(), grid.factors)
     assert (found.code, found.severity) == ("A301", "note")
     assert "model.core mamba -> lstm" in found.evidence
     assert "core=mamba,lstm" in found.remedy
@@ -153,10 +153,10 @@ def test_what_no_factor_covers_is_noted_with_a_command() -> None:
 
 def test_a_change_of_size_is_noted() -> None:
     factor = find("decoder4x")
-    (found,) = toggles.capacity(cells_of(factor), (factor,))
+    (found,) = differences.capacity(cells_of(factor), (factor,))
     assert (found.code, found.severity) == ("A302", "note")
     small = find("clamps", ["off", "on"])
-    assert not list(toggles.capacity(cells_of(small), (small,)))
+    assert not list(differences.capacity(cells_of(small), (small,)))
 
 
 @pytest.mark.slow

@@ -1,0 +1,52 @@
+"""A3xx: what no factor covers, and what a factor changes besides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from ..diff import differences, propose
+from ..factors import Factor
+from ..grid import Cell
+from .cells import neighbours
+from .finding import Finding
+from .subject import subject
+
+CONFOUND = 0.02
+"""Smallest relative change of the parameter count that is worth a note."""
+
+
+def capacity(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:
+    """A302: a level that changes the parameter count by more than 2 %."""
+    for factor in factors:
+        changes: dict[tuple[str, str], list[float]] = {}
+        for a, b in neighbours(cells, factor):
+            counts = [subject(c.config.model, c.config.recipe).parameters for c in (a, b)]
+            changes.setdefault((a.levels[factor.name], b.levels[factor.name]), []).append(
+                counts[1] / counts[0] - 1
+            )
+        for (low, high), shares in changes.items():
+            if max(map(abs, shares)) > CONFOUND:
+                ends = dict.fromkeys(f"{share:+.1%}" for share in (min(shares), max(shares)))
+                yield Finding.of(
+                    "A302",
+                    factor.name,
+                    f"{high} has {' to '.join(ends)} parameters against {low}",
+                    "its effect is also that of size; match the counts by width, or say so beside the result",
+                )
+
+
+def untoggled(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:
+    """A301: in what base and baseline differ that no factor covers."""
+    base = next((c for c in cells if c.levels and all(c.levels[f.name] == f.off for f in factors)), None)
+    baseline = next((c for c in cells if not c.levels), None)
+    if base is None or baseline is None or base is baseline:
+        return
+    found = [d for d in differences(base.config, baseline.config, factors) if d.group == "not toggled"]
+    if found:
+        yield Finding.of(
+            "A301",
+            f"{base.name} and {baseline.name}",
+            "no factor covers " + ", ".join(f"{d.path} {d.a} -> {d.b}" for d in found),
+            "the gap is not the sum of the factors; close it with: "
+            + propose(base.config, baseline.config, factors),
+        )
