@@ -5,14 +5,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ablate.ablations.inference.analysis import Analysis, analyze
+    from ablate.ablations.inference.analysis import Analysis
+
+    from .ingest import analyze
 
 __all__ = ["Analysis", "analyze"]
 
 
 def __getattr__(name: str) -> Any:
-    if name in __all__:
-        from ablate.ablations.inference import analysis
+    if name == "analyze":
+        from .ingest import analyze
 
-        return getattr(analysis, name)
+        return analyze
+    if name == "Analysis":
+        from ablate.ablations.inference.analysis import Analysis
+
+        return Analysis
     raise AttributeError(f"module 'ablate.reports' has no attribute {name!r}")

@@ -7,8 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablate.ablations.inference.analysis import analyze
-
 from .collect import (
     StudyInfo,
     find_study,
@@ -19,6 +17,7 @@ from .collect import (
 )
 from .forms import write
 from .forms.content import AnalysisReport
+from .ingest import analyze
 
 
 class NoScoresError(Exception):

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
-from ablate.ablations.inference.analysis import same_level
 from ablate.models.registry import suggestion
+from ablate.training.metrics.registry import METRICS
 from ablate.training.rundir import RunDir, read_json
+
+from .ingest import parse_levels, same_level
 
 KEYS = ("cell", "seed", "utterance")
 DETAILS = ("speaker", "snr", "noise", "training", "status")
-METRICS = ("pesq_wb", "pesq_nb", "stoi", "estoi", "csig", "cbak", "covl", "ssnr", "si_sdr")
-"""Columns that are scores where a file has them; any other numeric column may be named as a metric."""
 
 
 @dataclass(frozen=True)
@@ -360,21 +360,6 @@ def _frame(
 
 
 # ------------------------------------------------------------------------------------------ files
-
-
-def parse_levels(text: str) -> dict[str, str]:
-    """`"bidirectional=off,core=lstm"` as a mapping.
-
-    Raises:
-        ValueError: an item is not `factor=level`.
-    """
-    levels: dict[str, str] = {}
-    for item in filter(None, (part.strip() for part in text.split(","))):
-        name, equals, level = (part.strip() for part in item.partition("="))
-        if not (equals and name and level):
-            raise ValueError(f"{item!r} in {text!r} is not factor=level, e.g. bidirectional=off")
-        levels[name] = level
-    return levels
 
 
 def scores_from_file(

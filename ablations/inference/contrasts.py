@@ -54,14 +54,19 @@ class ContrastSet:
 
     def matrix(self, cells: Sequence[str]) -> np.ndarray:
         """The weights as an array (contrast, cell), the cells in the given order."""
-        import numpy as np
+        return weight_matrix(self.rows, cells)
 
-        column = {cell: index for index, cell in enumerate(cells)}
-        weights = np.zeros((len(self.rows), len(cells)))
-        for row, contrast in enumerate(self.rows):
-            for cell, weight in contrast.weights.items():
-                weights[row, column[cell]] = weight
-        return weights
+
+def weight_matrix(contrasts: Sequence[Contrast], cells: Sequence[str]) -> np.ndarray:
+    """Weights as an array (contrast, cell), the cells in the given order."""
+    import numpy as np
+
+    column = {cell: index for index, cell in enumerate(cells)}
+    weights = np.zeros((len(contrasts), len(cells)))
+    for row, contrast in enumerate(contrasts):
+        for cell, weight in contrast.weights.items():
+            weights[row, column[cell]] = weight
+    return weights
 
 
 def label(levels: Mapping[str, str]) -> str:

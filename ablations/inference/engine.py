@@ -15,7 +15,7 @@ Degrees of freedom: Satterthwaite (1946), Welch (1947).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -59,6 +59,18 @@ class Estimates:
         """Welch-Satterthwaite degrees of freedom; infinite where the variance is exactly zero."""
         return _satterthwaite(
             self.variance, self.seed_parts, self.seeds - 1, self.utterance_part, self.utterance_df
+        )
+
+    def rows(self, chosen: slice) -> Estimates:
+        """Some of the contrasts."""
+        return replace(
+            self,
+            value=self.value[..., chosen],
+            seed_parts=self.seed_parts[..., chosen, :],
+            seeds=self.seeds[chosen],
+            utterance_part=self.utterance_part[..., chosen],
+            utterance_df=self.utterance_df[..., chosen],
+            estimable=self.estimable[chosen],
         )
 
     def interval(self, confidence: float) -> tuple[Array, Array]:

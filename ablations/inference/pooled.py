@@ -3,7 +3,7 @@
 y = cell + seed + utterance + seed x cell + utterance x cell + residual, every term but the cell random. On
 balanced data the analysis of variance gives the components in closed form; the standard error of a contrast
 has Satterthwaite (1946) degrees of freedom. Where cells differ in how much their trainings vary, this
-interval is wrong (it covered the gap in three cases of four): the headline is that of `reports.engine`.
+interval is wrong (it covered the gap in three cases of four): the headline is that of `engine`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Planning: what a number of seeds can resolve, and which design gets there with the fewest trainings.
 
-The standard errors are those of `reports.engine`, with planned variances in place of measured ones.
+The standard errors are those of `engine`, with planned variances in place of measured ones.
 """
 
 from __future__ import annotations

@@ -127,8 +127,9 @@ def plan(
 ) -> None:
     """What a number of seeds can resolve: smallest detectable effects, runs and hours."""
     from ablate.ablations.grid import parse_factors
-    from ablate.ablations.inference.planning import outlook, write_outlook
     from ablate.studies.request import parse_seeds
+
+    from ..planning import outlook, write_outlook
 
     found = outlook(
         parse_factors(grid),

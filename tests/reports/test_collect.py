@@ -148,7 +148,7 @@ def test_levels_are_parsed():
 
 @pytest.mark.slow
 def test_thousand_runs_take_less_than_ten_seconds_of_processor(tmp_path, make_study):
-    from ablate.ablations.inference.analysis import analyze
+    from ablate.reports import analyze
 
     make_study(tmp_path, seeds=111, utterances=824)
     start = time.process_time()

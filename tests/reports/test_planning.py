@@ -8,9 +8,9 @@ import typer
 from typer.testing import CliRunner
 
 from ablate.ablations.grid import parse_factors
-from ablate.ablations.inference.planning import hours_per_run, outlook, write_outlook
 from ablate.reports.cli import report as commands
 from ablate.reports.collect import scores_from_study
+from ablate.reports.planning import hours_per_run, outlook, write_outlook
 
 FACTORS = "bidirectional,decoder4x"
 

@@ -6,7 +6,6 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from ablate.ablations.inference.analysis import analyze
 from ablate.ablations.inference.contrasts import build
 from ablate.ablations.inference.power import (
     Variances,
@@ -18,6 +17,7 @@ from ablate.ablations.inference.power import (
     smallest_effect,
     widths,
 )
+from ablate.reports import analyze
 
 ONLY_SEEDS = Variances(seed=0.03, residual=0.0, utterance_cell=0.0)
 BINARY = ("off", "on")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 REPETITIONS = 400
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "interval_coverage.py"
+SCRIPT = Path(__file__).parents[3] / "benchmarks" / "interval_coverage.py"
 
 
 @pytest.fixture(scope="module")

@@ -2,46 +2,16 @@ import json
 import subprocess
 import sys
 import time
-from itertools import product
 
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from ablate.ablations.inference.analysis import EFFECT_COLUMNS, analyze, decide
 from ablate.ablations.inference.engine import estimate, holm
+from ablate.reports import analyze
 
 BASE = "a=off,b=off"
-ON_BOTH = {"a": 0.25, "b": 0.1}
-
-
-def make(seeds=3, utterances=12, noise=0.03, seed=0, factors=("a", "b"), metric="pesq_wb"):
-    """Scores of a two-level grid and its baseline `ref`."""
-    rng = np.random.default_rng(seed)
-    by_utterance = rng.normal(0, 0.2, utterances)
-    parts = []
-    for at in [*product(("off", "on"), repeat=len(factors)), None]:
-        levels = dict(zip(factors, at, strict=True)) if at else dict.fromkeys(factors)
-        name = "+".join(f for f, v in levels.items() if v == "on") or ("base" if at else "ref")
-        mean = 3.0 if at is None else 2.6 + sum(ON_BOTH.get(f, 0) for f, v in levels.items() if v == "on")
-        for s in range(1, seeds + 1):
-            scores = mean + by_utterance + rng.normal(0, noise) + rng.normal(0, noise, utterances)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        "cell": name,
-                        **levels,
-                        "seed": s,
-                        "utterance": [f"u{i}" for i in range(utterances)],
-                        metric: scores,
-                        "speaker": [f"p{i % 2}" for i in range(utterances)],
-                        "snr": [(i % 4) * 5.0 for i in range(utterances)],
-                        "noise": "cafe",
-                    }
-                )
-            )
-    return pd.concat(parts, ignore_index=True)
 
 
 def row(analysis, kind, name, at=""):
@@ -55,10 +25,10 @@ def cell_means(frame, cell):
     return frame[frame["cell"] == cell].groupby("seed")["pesq_wb"].mean().to_numpy()
 
 
-def test_signs_columns_and_exact_sum():
+def test_signs_columns_and_exact_sum(make):
     frame = make(noise=0.001)
     found = analyze(frame, base=BASE, baseline="ref")
-    assert tuple(found.effects.columns[:10]) == EFFECT_COLUMNS
+    assert " ".join(found.effects.columns[:10]) == "name kind estimate se df low high p p_holm verdict"
     assert row(found, "gap", "gap").estimate == pytest.approx(0.4, abs=0.01)
     assert row(found, "main", "a").estimate == pytest.approx(0.25, abs=0.01)
     assert row(found, "not-toggled", "not toggled").estimate == pytest.approx(0.05, abs=0.01)
@@ -69,7 +39,7 @@ def test_signs_columns_and_exact_sum():
     }  # fmt: skip
 
 
-def test_one_utterance_gap_is_welchs_t_test():
+def test_one_utterance_gap_is_welchs_t_test(make):
     frame = make(seeds=5, utterances=1)
     frame = frame[~((frame["cell"] == "ref") & (frame["seed"] == 2))]
     expected = stats.ttest_ind(cell_means(frame, "ref"), cell_means(frame, "base"), equal_var=False)
@@ -80,7 +50,7 @@ def test_one_utterance_gap_is_welchs_t_test():
     assert (gap.low, gap.high) == pytest.approx((interval.low, interval.high))
 
 
-def test_evaluation_only_factor_is_a_paired_difference_on_the_same_checkpoints():
+def test_evaluation_only_factor_is_a_paired_difference_on_the_same_checkpoints(make):
     frame = make(seeds=4, utterances=1)
     frame["training"] = frame["a"].fillna("ref").astype(str) + "-" + frame["seed"].astype(str)
     found = analyze(frame, base=BASE, baseline="ref")
@@ -97,7 +67,7 @@ def test_evaluation_only_factor_is_a_paired_difference_on_the_same_checkpoints()
     assert a.se != pytest.approx(row(apart, "main", "a").se)
 
 
-def test_two_cells_of_one_training_and_equal_scores_differ_by_exactly_nothing():
+def test_two_cells_of_one_training_and_equal_scores_differ_by_exactly_nothing(make):
     frame = make(factors=("a",))
     off = frame[frame["a"] == "off"].sort_values(["seed", "utterance"])["pesq_wb"].to_numpy()
     order = frame[frame["a"] == "on"].sort_values(["seed", "utterance"]).index
@@ -127,7 +97,7 @@ def test_standard_error_is_the_stated_sum_of_variances():
     assert found.df[0] == pytest.approx(df)
 
 
-def test_shared_trainings_with_a_missing_evaluation_keep_every_cell_mean():
+def test_shared_trainings_with_a_missing_evaluation_keep_every_cell_mean(make):
     frame = make(seeds=5, utterances=6)
     frame["training"] = frame["a"].fillna("ref").astype(str)
     gone = (frame["cell"] == "a+b") & (frame["seed"] == 5)
@@ -139,7 +109,7 @@ def test_shared_trainings_with_a_missing_evaluation_keep_every_cell_mean():
     assert total == pytest.approx(row(found, "gap", "gap").estimate, abs=1e-9)
 
 
-def test_one_seed_gives_no_interval_and_says_why():
+def test_one_seed_gives_no_interval_and_says_why(make):
     frame = make()
     found = analyze(frame[(frame["cell"] != "base") | (frame["seed"] == 1)], base=BASE, baseline="ref")
     gap = row(found, "gap", "gap")
@@ -151,7 +121,7 @@ def test_one_seed_gives_no_interval_and_says_why():
     assert any(note.startswith("One seed in base") for note in found.notes)
 
 
-def test_missing_cell_is_named_and_not_imputed():
+def test_missing_cell_is_named_and_not_imputed(make):
     frame = make()
     found = analyze(frame[frame["cell"] != "a"], base=BASE, baseline="ref")
     assert not {"shapley", "main", "interaction"} & set(found.effects["kind"])
@@ -162,7 +132,7 @@ def test_missing_cell_is_named_and_not_imputed():
     assert row(found, "gap", "gap").estimate == pytest.approx(0.4, abs=0.1)
 
 
-def test_diverged_runs_are_counted_and_left_out():
+def test_diverged_runs_are_counted_and_left_out(make):
     frame = make(seeds=4)
     frame["status"] = "done"
     gone = (frame["cell"] == "a") & (frame["seed"] <= 1)
@@ -179,7 +149,7 @@ def test_diverged_runs_are_counted_and_left_out():
     pd.testing.assert_frame_equal(analyze(one_row_each, base=BASE, baseline="ref").effects, found.effects)
 
 
-def test_a_cell_whose_runs_all_diverged_is_missing():
+def test_a_cell_whose_runs_all_diverged_is_missing(make):
     frame = make()
     frame["status"] = np.where(frame["cell"] == "b", "diverged", "done")
     found = analyze(frame, base=BASE, baseline="ref")
@@ -187,7 +157,7 @@ def test_a_cell_whose_runs_all_diverged_is_missing():
     assert found.divergence.set_index("cell").loc["b", "rate"] == 1
 
 
-def test_utterances_that_a_run_lacks_are_left_out_and_named():
+def test_utterances_that_a_run_lacks_are_left_out_and_named(make):
     frame = make()
     frame.loc[(frame["cell"] == "b") & (frame["seed"] == 2) & (frame["utterance"] == "u3"), "pesq_wb"] = (
         np.nan
@@ -202,172 +172,21 @@ def test_utterances_that_a_run_lacks_are_left_out_and_named():
     assert "u3" in note
 
 
-def test_order_of_rows_kinds_of_columns_and_ways_to_name_the_base_do_not_matter(tmp_path):
-    frame = make()
-    expected = analyze(frame, base=BASE, baseline="ref").effects
-    shuffled = frame.sample(frac=1, random_state=3)
-    pd.testing.assert_frame_equal(analyze(shuffled, base=BASE, baseline="ref").effects, expected)
-    for base in ({"a": "off", "b": "off"}, "base", None):
-        pd.testing.assert_frame_equal(analyze(frame, base=base, baseline="ref").effects, expected)
-    typed = frame.astype({"cell": "category", "a": "category", "b": "category", "utterance": "category"})
-    pd.testing.assert_frame_equal(analyze(typed, base=BASE, baseline="ref").effects, expected)
-    path = tmp_path / "scores.csv"
-    frame.to_csv(path, index=False)
-    pd.testing.assert_frame_equal(analyze(pd.read_csv(path), base=BASE, baseline="ref").effects, expected)
-    empty = frame.fillna({"a": "", "b": ""})
-    pd.testing.assert_frame_equal(analyze(empty, base=BASE, baseline="ref").effects, expected)
-
-
-@pytest.mark.parametrize("word", ["-", "baseline", "None"])
-def test_a_baseline_whose_levels_are_no_other_cells_stands_outside(word):
-    frame = make()
-    expected = analyze(frame, base=BASE, baseline="ref").effects
-    marked = frame.fillna({"a": word, "b": word})
-    pd.testing.assert_frame_equal(analyze(marked, base=BASE, baseline="ref").effects, expected)
-
-
-def test_a_baseline_may_be_the_other_level_of_the_only_factor():
-    frame = make(factors=("a",))
-    found = analyze(frame[frame["cell"] != "ref"], base="a=off", baseline="a")
-    assert row(found, "main", "a").estimate == row(found, "gap", "gap").estimate
-
-
-@pytest.mark.parametrize("base", ["a=0,b=0", "a=0.0,b=0.0", "a=off,b=off", {"a": 0, "b": False}])
-def test_levels_may_be_numbers(base):
-    frame = make()
-    expected = analyze(frame, base=BASE, baseline="ref").effects
-    for name in ("a", "b"):
-        frame[name] = frame[name].map({"off": 0, "on": 1})
-    found = analyze(frame, base=base, baseline="ref").effects
-    assert list(found["estimate"]) == list(expected["estimate"])
-
-
-def test_cells_may_be_numbers():
-    frame = make()
-    expected = analyze(frame, base=BASE, baseline="ref").effects
-    frame["cell"] = frame["cell"].factorize()[0]
-    found = analyze(frame, base=BASE, baseline=frame["cell"].max()).effects
-    pd.testing.assert_frame_equal(found, expected)
-
-
-def test_an_empty_status_is_done():
-    frame = make()
-    expected = analyze(frame, base=BASE, baseline="ref").effects
-    found = analyze(frame.assign(status=""), base=BASE, baseline="ref").effects
-    pd.testing.assert_frame_equal(found, expected)
-
-
-def test_a_base_with_other_levels_turns_the_sign():
-    frame = make()
-    forward = analyze(frame, base=BASE, baseline="ref")
-    turned = analyze(frame, base="a=on,b=off", baseline="ref")
-    assert row(turned, "main", "a").estimate == pytest.approx(-row(forward, "main", "a").estimate)
-    assert turned.base_cell == "a"
-
-
-def test_columns_that_describe_runs_are_not_factors():
-    frame = make()
-    frame["parameters"] = frame["cell"].map({c: i for i, c in enumerate(frame["cell"].unique())}) * 1000
-    frame["started"] = np.arange(len(frame))
-    frame["dnsmos"] = 1.5
-    for base in (BASE, "base", None):
-        found = analyze(frame, base=base, baseline="ref")
-        assert found.factors == ("a", "b")
-    assert any("parameters" in note for note in found.notes)
-
-
-def test_without_a_baseline_there_is_no_gap():
+def test_without_a_baseline_there_is_no_gap(make):
     frame = make()
     found = analyze(frame[frame["cell"] != "ref"], base=BASE)
     assert not {"gap", "not-toggled"} & set(found.effects["kind"])
     assert len(found.kind("shapley")) == 2
 
 
-def test_other_metrics():
+def test_other_metrics(make):
     frame = make(metric="stoi")
     assert len(analyze(frame, base=BASE, baseline="ref", metric="stoi").kind("shapley")) == 2
     with pytest.raises(ValueError, match="lack pesq_wb"):
         analyze(frame, base=BASE, baseline="ref")
 
 
-@pytest.mark.parametrize(
-    ("change", "arguments", "message"),
-    [
-        (
-            lambda f: pd.concat([f, f.tail(1)]),
-            {},
-            "'ref', seed 3, utterance 'u11' has more than one row",
-        ),
-        (lambda f: f, {"baseline": "nobody"}, "no cell 'nobody'"),
-        (lambda f: f, {"base": "a=off,z=off"}, "names 'z'"),
-        (lambda f: f, {"base": "a=low,b=off"}, "a=low"),
-        (lambda f: f, {"base": "nowhere"}, "neither a cell nor levels"),
-        (lambda f: f.drop(columns="seed"), {}, "lack seed"),
-        (lambda f: f.assign(status="broken"), {}, "'broken'"),
-        (lambda f: f.assign(pesq_wb=np.nan), {}, "no run has a value"),
-        (lambda f: f.iloc[:0], {}, "empty"),
-        (lambda f: f.assign(utterance=f["utterance"] + f["cell"]), {}, "no utterance is scored in every run"),
-        (lambda f: f.replace({"a": {"off": "x", "on": "y"}}), {"base": None}, "which level of 'a' is off"),
-        (lambda f: f, {"claims": {"z": (0, 1)}}, "claim for 'z'"),
-        (lambda f: f, {"claims": {"a": (1, 0)}}, "above high"),
-        (lambda f: f, {"confidence": 95}, "not between 0 and 1"),
-    ],
-)
-def test_wrong_input_is_refused_by_name(change, arguments, message):
-    with pytest.raises(ValueError, match=message):
-        analyze(change(make()), **{"base": BASE, "baseline": "ref", **arguments})
-
-
-@pytest.mark.parametrize(
-    ("estimate", "half", "equivalence", "claim", "expected"),
-    [
-        (0.0, 0.04, 0.03, (0.1, 0.2), ("contradicted", "negligible")),
-        (0.05, 0.04, 0.03, (0.1, 0.2), ("contradicted",)),
-        (0.5, 0.1, 0.08, (0.1, 0.2), ("contradicted",)),
-        (0.15, 0.06, 0.05, (0.1, 0.2), ("supported",)),
-        (0.15, 0.11, 0.09, (0.1, 0.2), ()),
-        (0.01, 0.045, 0.039, (0.05, 0.1), ("negligible",)),
-        (0.01, 0.045, 0.039, None, ("negligible",)),
-        (0.2, 0.01, 0.01, None, ()),
-    ],
-)
-def test_verdicts(estimate, half, equivalence, claim, expected):
-    flags = decide(np.array(estimate), np.array(half), np.array(equivalence), claim, 0.05)
-    words = ("contradicted", "negligible", "supported")
-    assert tuple(word for word, flag in zip(words, flags, strict=True) if flag) == expected
-
-
-def test_claims_are_judged_on_the_shapley_value():
-    frame = make(seeds=5, noise=0.005)
-    claims = {"a": (0.2, 0.3, "the report"), "b": (0.2, 0.3)}
-    found = analyze(frame, base=BASE, baseline="ref", claims=claims)
-    assert row(found, "shapley", "a").verdict == "supported"
-    assert row(found, "shapley", "a").claim_source == "the report"
-    assert row(found, "shapley", "b").verdict == "contradicted"
-    assert row(found, "main", "a").verdict == ""
-    assert list(found.credit["kind"].unique()) == ["shapley"]
-
-
-def test_undecided_says_how_many_seeds_it_takes():
-    frame = make(seeds=3, noise=0.12)
-    claims = {"a": (0.2, 0.3), "b": (0.05, 0.15)}
-    found = analyze(frame, base=BASE, baseline="ref", claims=claims)
-    open_ones = found.kind("shapley").query("verdict == 'undecided'")
-    assert len(open_ones)
-    assert (open_ones["seeds_needed"].isna() | (open_ones["seeds_needed"] > 3)).all()
-    assert found.kind("shapley")["seeds_needed"].notna().any()
-
-
-def test_registered_claims_are_the_default_for_pesq():
-    frame = make().rename(columns={"a": "bidirectional", "b": "mine"})
-    found = analyze(frame, base="bidirectional=off,mine=off", baseline="ref")
-    assert (found.claims["bidirectional"].low, found.claims["bidirectional"].high) == (0.2, 0.3)
-    assert set(found.claims) == {"bidirectional"}
-    assert row(found, "shapley", "mine").verdict in ("no claim", "negligible")
-    assert not analyze(frame, base="bidirectional=off,mine=off", baseline="ref", claims={}).claims
-
-
-def test_holm_over_the_main_effects():
+def test_holm_over_the_main_effects(make):
     from statsmodels.stats.multitest import multipletests
 
     p = np.random.default_rng(0).uniform(0, 0.1, (20, 5))
@@ -380,7 +199,7 @@ def test_holm_over_the_main_effects():
     assert found.effects.loc[found.effects["kind"] != "main", "p_holm"].isna().all()
 
 
-def test_subsets():
+def test_subsets(make):
     frame = make()
     found = analyze(frame, base=BASE, baseline="ref")
     by_snr = found.by("snr")
@@ -399,7 +218,7 @@ def test_subsets():
         found.by("sex")
 
 
-def test_json_has_a_version_and_every_effect():
+def test_json_has_a_version_and_every_effect(make):
     frame = make()
     found = analyze(frame[(frame["cell"] != "base") | (frame["seed"] == 1)], base=BASE, baseline="ref")
     data = json.loads(found.to_json())
@@ -411,7 +230,7 @@ def test_json_has_a_version_and_every_effect():
     assert data["pooled"]["label"].startswith("secondary")
 
 
-def test_fraction_of_a_grid():
+def test_fraction_of_a_grid(make):
     frame = make(factors=("a", "b", "c"))
     half = frame[frame["cell"].isin(["a", "b", "c", "a+b+c", "ref"])]
     found = analyze(half, base="a=off,b=off,c=off", baseline="ref", claims={"a": (0.2, 0.3)})
@@ -429,7 +248,7 @@ def test_the_package_answers_without_loading_pandas():
 
 
 @pytest.mark.slow
-def test_a_thousand_runs_take_seconds():
+def test_a_thousand_runs_take_seconds(make):
     frame = make(seeds=15, utterances=824, factors=tuple("abcdef"))
     assert frame.groupby(["cell", "seed"]).ngroups == 975
     start = time.perf_counter()
@@ -437,7 +256,7 @@ def test_a_thousand_runs_take_seconds():
     assert time.perf_counter() - start < 10
 
 
-def test_cells_of_the_plan_without_any_row_are_named():
+def test_cells_of_the_plan_without_any_row_are_named(make):
     frame = make()
     planned = {"base": {"a": "off", "b": "off"}, "later": {"a": "on", "b": "off"}, "ref": {}}
     some = frame[frame["cell"] != "a"]
@@ -445,7 +264,7 @@ def test_cells_of_the_plan_without_any_row_are_named():
     assert ("main", "a", ("later",), "") in found.not_estimable
 
 
-def test_one_in_design_that_is_not_finished():
+def test_one_in_design_that_is_not_finished(make):
     frame = make(factors=("a", "b", "c"))
     at = {
         "base": ("off",) * 3,
@@ -462,42 +281,6 @@ def test_one_in_design_that_is_not_finished():
     assert ("main", "c", ("c",), "") in found.not_estimable
 
 
-def test_without_factors_there_is_the_gap_alone():
-    frame = make()
-    pair = frame[frame["cell"].isin(["a", "ref"])]
-    for base in ("a", "a=on,b=off"):
-        found = analyze(pair, base=base, baseline="ref")
-        assert found.effects["kind"].tolist() == ["gap"]
-        expected = frame.groupby("cell")["pesq_wb"].mean()
-        assert found.effects["estimate"][0] == pytest.approx(expected["ref"] - expected["a"])
-        assert found.base_cell == "a"
-    bare = pair.drop(columns=["a", "b"])
-    assert analyze(bare, base="a", baseline="ref").effects["estimate"][0] == pytest.approx(
-        expected["ref"] - expected["a"]
-    )
-
-
-def test_claims_of_a_factor_with_three_levels_name_the_level():
-    frame = make()
-    frame["core"] = frame["a"] + frame["b"].where(frame["a"] == "on", "")
-    frame = frame[frame["cell"].isin(["base", "a", "a+b", "ref"])].drop(columns=["a", "b"])
-    with pytest.raises(ValueError, match="core=onoff"):
-        analyze(frame, base="core=off", baseline="ref", claims={"core": (0, 1)})
-    found = analyze(frame, base="core=off", baseline="ref", claims={"core=onon": (0.3, 0.4)})
-    assert row(found, "shapley", "core=onon").claim_low == 0.3
-    assert np.isnan(row(found, "main", "core=onon").claim_low)
-
-
-def test_a_claim_for_a_middle_level_is_judged_on_its_main_effect():
-    frame = make()
-    frame["core"] = frame["a"] + frame["b"].where(frame["a"] == "on", "")
-    frame = frame[frame["cell"].isin(["base", "a", "a+b", "ref"])].drop(columns=["a", "b"])
-    found = analyze(frame, base="core=off", baseline="ref", claims={"core=onoff": (1.3, 1.4)})
-    assert row(found, "main", "core=onoff").verdict == "contradicted"
-    assert row(found, "main", "core=onon").verdict == ""
-    assert row(found, "shapley", "core=onon").verdict == "no claim"
-
-
 def test_the_utterances_share_is_never_negative():
     rng = np.random.default_rng(4)
     scores = rng.normal(size=(2, 3, 4))
@@ -507,16 +290,3 @@ def test_the_utterances_share_is_never_negative():
     seed_part = sum(cell.mean(1).var(ddof=1) / 3 for cell in scores)
     assert found.utterance_part[0] == 0
     assert found.variance[0] == pytest.approx(seed_part)
-
-
-@pytest.mark.parametrize("base", [BASE, f"{BASE},core=mamba"])
-@pytest.mark.parametrize("at", [None, "off"])
-def test_what_only_the_baseline_has_is_no_factor(base, at):
-    plain = make(noise=0.001)
-    frame = plain.assign(core=np.where(plain["cell"] == "ref", "lstm", "mamba"))
-    frame.loc[frame["cell"] == "ref", ["a", "b"]] = at
-    found = analyze(frame, base=base, baseline="ref")
-    wanted = analyze(plain, base=BASE, baseline="ref")
-    pd.testing.assert_frame_equal(found.effects, wanted.effects)
-    if "core" in base:
-        assert any("core is mamba in every cell but the baseline (lstm)" in note for note in found.notes)

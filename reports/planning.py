@@ -1,4 +1,4 @@
-"""What a study could resolve before it is trained: `reports.power` with a grid and a pilot study."""
+"""What a study could resolve before it is trained: `inference.power` with a grid and a pilot study."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import pandas as pd
 
-from .power import Variances, compare_designs, plan, plan_table
+from ablate.ablations.inference.power import Variances, compare_designs, plan, plan_table
 
 if TYPE_CHECKING:
-    from ablate.reports.collect import StudyInfo
+    from ablate.ablations.factors import Factor
 
-    from ..factors import Factor
+    from .collect import StudyInfo
 
 FORMATS = ("table", "csv", "json")
 
@@ -27,8 +27,8 @@ class Outlook:
     """Smallest detectable effects.
 
     Attributes:
-        table: a row per number of seeds and effect, as `reports.power.plan` gives it.
-        designs: a row per design, as `reports.power.compare_designs` gives it; none without an effect.
+        table: a row per number of seeds and effect, as `inference.power.plan` gives it.
+        designs: a row per design, as `inference.power.compare_designs` gives it; none without an effect.
         variances: what was planned with, and `source` where it is from.
         hours: per training; none: unknown.
     """
@@ -70,7 +70,7 @@ def outlook(
         raise ValueError(f"power {power} is not between 0 and 1")
     hours, source, variances = None, "typical values, no pilot", Variances()
     if pilot is not None:
-        from ablate.reports.build import report_of_study
+        from .build import report_of_study
 
         report = report_of_study(*pilot, metric=metric)
         variances = Variances.of(report.analysis)

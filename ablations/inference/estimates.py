@@ -1,0 +1,176 @@
+"""From scores to estimates: contrasts of cell means with the closed-form variances of `engine`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from ablate.models.errors import InputError
+
+from ..factors import Claim
+from .analysis import Analysis
+from .contrasts import build
+from .engine import Estimates, estimate
+from .pooled import pooled_effects
+from .scores import Scores, listed
+from .verdicts import effects_table, stated_claims
+
+
+def infer(
+    data: Scores,
+    *,
+    claims: Mapping[str, Sequence[Any] | Claim] | None = None,
+    margin: float = 0.05,
+    confidence: float = 0.95,
+    constraints: Iterable[Mapping[str, str]] = (),
+    design: str | None = None,
+    planned: Mapping[str, Mapping[str, str]] | None = None,
+) -> Analysis:
+    """Every contrast that the scores give, with its interval and its verdict.
+
+    Arguments are those of `reports.analyze`.
+
+    Raises:
+        InputError: confidence or margin is no such number, a claim names no factor, or there is nothing
+            to compare.
+    """
+    if not 0 < confidence < 1:
+        raise InputError(f"confidence {confidence} is not between 0 and 1")
+    if margin < 0:
+        raise InputError(f"margin {margin} is negative")
+    baseline, metric = data.layout.baseline, data.metric
+    scored = data.scored()
+    names = [data.cells[i] for i in scored]
+    if not data.levels and baseline is not None and data.layout.base in (None, baseline):
+        raise InputError("the scores have no factor with two levels, and base names no cell of its own")
+    found = build(
+        {**(planned or {}), **data.cell_levels},
+        data.levels,
+        base=data.layout.base,
+        baseline=baseline,
+        available=set(names),
+        constraints=constraints,
+        design=design,
+    )
+    groups = data.groups_of(scored)
+    weights = found.matrix(names)
+    everything = np.vstack([weights, np.eye(len(names))])
+    both = estimate(data.values[scored], everything, groups, data.present[scored])
+    count = len(weights)
+    estimates, of_cells = both.rows(slice(0, count)), both.rows(slice(count, None))
+    stated = stated_claims(claims, metric, data.levels)
+    effects = effects_table(found.rows, estimates, names, data, stated, margin, confidence)
+    pooled, pooled_note = pooled_effects(
+        data.values[scored], weights, data.present[scored], found.rows, confidence
+    )
+    base_levels = {factor: order[0] for factor, order in data.levels.items()}
+    divergence = _divergence(data, confidence)
+    notes = _notes(data, effects, divergence, metric, found.notes, bool(base_levels))
+    if pooled_note:
+        notes.append(pooled_note)
+    return Analysis(
+        effects=effects,
+        cells=_cells(data, scored, of_cells, confidence),
+        divergence=divergence,
+        pooled=pooled,
+        contrasts=found.rows,
+        not_estimable=found.not_estimable,
+        aliases=found.aliases,
+        design=found.design,
+        metric=metric,
+        margin=margin,
+        confidence=confidence,
+        levels=data.levels,
+        base=base_levels,
+        base_cell=data.layout.base if data.layout.base in names else None,
+        baseline=baseline,
+        claims=stated,
+        seeds=tuple(data.seeds),
+        utterances=len(data.utterances),
+        notes=tuple(notes),
+        scores=data,
+        estimates=estimates,
+    )
+
+
+def _cells(data: Scores, scored: Sequence[int], estimates: Estimates, confidence: float) -> pd.DataFrame:
+    low, high = estimates.interval(confidence)
+    rows = []
+    for position, index in enumerate(scored):
+        cell = data.cells[index]
+        means = data.values[index][data.present[index]].mean(-1)
+        rows.append(
+            {
+                "cell": cell,
+                **{factor: data.cell_levels[cell].get(factor, "") for factor in data.levels},
+                "runs": len(means),
+                "mean": estimates.value[position],
+                "sd": means.std(ddof=1) if len(means) > 1 else math.nan,
+                "se": estimates.se[position],
+                "df": estimates.df[position],
+                "low": low[position],
+                "high": high[position],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _divergence(data: Scores, confidence: float) -> pd.DataFrame:
+    """Share of diverged runs per cell with Clopper and Pearson's (1934) exact binomial interval."""
+    diverged = data.diverged.sum(1)
+    runs = diverged + data.present.sum(1)
+    tail = (1 - confidence) / 2
+    with np.errstate(invalid="ignore"):
+        low = np.where(diverged > 0, stats.beta.ppf(tail, diverged, runs - diverged + 1), 0.0)
+        high = np.where(diverged < runs, stats.beta.isf(tail, diverged + 1, runs - diverged), 1.0)
+        rate = diverged / runs
+    return pd.DataFrame(
+        {"cell": data.cells, "runs": runs, "diverged": diverged, "rate": rate, "low": low, "high": high}
+    )
+
+
+def _notes(
+    data: Scores,
+    effects: pd.DataFrame,
+    divergence: pd.DataFrame,
+    metric: str,
+    design: Sequence[str],
+    has_factors: bool,
+) -> list[str]:
+    notes = []
+    if effects["se"].notna().any():
+        known = [
+            f"{count} {column}{'' if count == 1 else 's'}"
+            for column in ("speaker", "noise")
+            if column in data.utterance_info and (count := data.utterance_info[column].nunique())
+        ]
+        among = f" ({' and '.join(known)})" if known else ""
+        what = "other trainings" if len(data.utterances) == 1 else "other trainings and other utterances"
+        notes.append(
+            f"Intervals speak of {what} of these test speakers and noises{among}, "
+            "not of other speakers, noises or corpora."
+        )
+    if len(data.utterances) == 1:
+        notes.append("One utterance: its choice is not part of the intervals.")
+    if effects["se"].isna().any():
+        runs = data.present.sum(1)
+        few = [cell for cell, count in zip(data.cells, runs, strict=True) if count == 1]
+        if few:
+            notes.append(
+                f"One seed in {listed(few)}: contrasts that use it have no interval, because nothing tells "
+                "how much two trainings of one configuration differ."
+            )
+    diverged = divergence[divergence["diverged"] > 0]
+    if len(diverged):
+        which = [f"{row.cell} ({row.diverged} of {row.runs})" for row in diverged.itertuples()]
+        notes.append(f"Diverged runs: {listed(which)}. Effects are given convergence.")
+    if any(len(group) > 1 for group in data.groups):
+        notes.append("Cells that share trainings are compared seed by seed on the same checkpoints.")
+    if has_factors and any(len(order) > 2 for order in data.levels.values()):
+        notes.append("Shapley values, one-in and one-out compare each factor's first level with its last.")
+    return [*notes, *design, *data.notes]

@@ -1,0 +1,245 @@
+"""A long table of scores as arrays over cells, seeds and utterances."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablate.models.errors import InputError
+
+from .engine import Array
+
+DESCRIPTIONS = ("speaker", "snr", "noise")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the cells of a table stand: what a plan says, or what `reports.ingest` reads off the table.
+
+    Attributes:
+        cell_levels: cell -> factor -> level, in the order of report; empty for a cell outside the factorial.
+        levels: factor -> its levels, off first.
+        base: the cell at the off levels, if there is one.
+        baseline: the reference cell.
+        notes: what was made of the table.
+    """
+
+    cell_levels: Mapping[str, Mapping[str, str]]
+    levels: Mapping[str, tuple[str, ...]]
+    base: str | None = None
+    baseline: str | None = None
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one metric as arrays.
+
+    Attributes:
+        values: (cell, seed, utterance), NaN where a run is absent.
+        present, diverged: (cell, seed).
+        groups: indices of the cells that share their trainings; together every cell once.
+        utterance_info: one row per utterance, with speaker, snr and noise where known.
+        notes: what was left out.
+    """
+
+    metric: str
+    layout: Layout
+    cells: list[str]
+    seeds: list[Any]
+    utterances: list[str]
+    values: Array
+    present: Array
+    diverged: Array
+    groups: list[list[int]]
+    utterance_info: pd.DataFrame
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def cell_levels(self) -> Mapping[str, Mapping[str, str]]:
+        return self.layout.cell_levels
+
+    @property
+    def levels(self) -> Mapping[str, tuple[str, ...]]:
+        return self.layout.levels
+
+    def scored(self) -> list[int]:
+        """Indices of the cells with at least one scored run."""
+        return np.flatnonzero(self.present.any(1)).tolist()
+
+    def groups_of(self, kept: Sequence[int]) -> list[list[int]]:
+        """The groups as positions among the `kept` cells."""
+        position = {index: new for new, index in enumerate(kept)}
+        reduced = [[position[index] for index in group if index in position] for group in self.groups]
+        return [group for group in reduced if group]
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Which cell and seed each row of a table belongs to."""
+
+    cells: list[str]
+    cell_codes: Array
+    seeds: list[Any]
+    seed_codes: Array
+
+
+def keys_of(table: pd.DataFrame, metric: str, also: Sequence[str] = ()) -> Keys:
+    """The cells and seeds of a table's rows.
+
+    Raises:
+        InputError: the table is empty, lacks a column (one of `also`, too), or a row has no cell or seed.
+    """
+    needed = ["cell", "seed", "utterance", metric, *also]
+    lacking = [name for name in needed if name not in table.columns]
+    if lacking:
+        raise InputError(f"the scores lack {listed(lacking)}; they have {listed(list(table.columns))}")
+    if not len(table):
+        raise InputError("the scores are empty")
+    cell_codes, cell_index = pd.factorize(table["cell"])
+    seed_codes, seed_index = pd.factorize(table["seed"], sort=True)
+    if (cell_codes < 0).any() or (seed_codes < 0).any():
+        column = "cell" if (cell_codes < 0).any() else "seed"
+        row = int(np.argmax((cell_codes if column == "cell" else seed_codes) < 0))
+        raise InputError(f"row {row} of the scores has no {column}")
+    return Keys([str(name) for name in cell_index], cell_codes, [plain(s) for s in seed_index], seed_codes)
+
+
+def read_scores(table: pd.DataFrame, metric: str, layout: Layout) -> Scores:
+    """The scores of one metric.
+
+    Args:
+        table: a row per cell, seed and utterance: cell, seed, utterance, the metric; optional speaker, snr,
+            noise, training (cells with a common value share a training), status (done or diverged).
+        layout: of the table's cells, every one of them.
+
+    Raises:
+        InputError: a column is missing, rows are doubled, or no utterance is scored in every run.
+    """
+    keys = keys_of(table, metric)
+    cells = list(layout.cell_levels)
+    position = {name: index for index, name in enumerate(cells)}
+    cell_codes = np.array([position[name] for name in keys.cells])[keys.cell_codes]
+    seed_names, seed_codes = keys.seeds, keys.seed_codes
+    notes = list(layout.notes)
+    diverged = np.zeros((len(cells), len(seed_names)), dtype=bool)
+    keep = np.ones(len(table), dtype=bool)
+    if "status" in table.columns:
+        status_codes, kinds = pd.factorize(table["status"])
+        unknown = sorted({str(kind) for kind in kinds} - {"done", "diverged", ""})
+        if unknown:
+            raise InputError(f"status {unknown[0]!r} is neither 'done' nor 'diverged'")
+        code = {str(kind): index for index, kind in enumerate(kinds)}.get("diverged")
+        if code is not None:
+            gone = status_codes == code
+            diverged[cell_codes[gone], seed_codes[gone]] = True
+            keep = ~diverged[cell_codes, seed_codes]
+    values = pd.to_numeric(table[metric], errors="raise").to_numpy(dtype=float, na_value=np.nan)
+    keep &= np.isfinite(values)
+    if not keep.any():
+        raise InputError(f"no run has a value of {metric}")
+    utterance_codes, utterance_index = pd.factorize(table["utterance"])
+    if (utterance_codes[keep] < 0).any():
+        raise InputError(f"row {int(np.flatnonzero(keep & (utterance_codes < 0))[0])} has no utterance")
+    utterance_names = [str(name) for name in utterance_index]
+    shape = (len(cells), len(seed_names), len(utterance_names))
+    flat = np.ravel_multi_index((cell_codes[keep], seed_codes[keep], utterance_codes[keep]), shape)
+    filled = np.full(int(np.prod(shape)), np.nan)
+    filled[flat] = values[keep]
+    if int(np.isfinite(filled).sum()) < len(flat):
+        ordered = np.sort(flat)
+        doubled = ordered[1:][ordered[1:] == ordered[:-1]][0]
+        c, s, u = (int(i) for i in np.unravel_index(doubled, shape))
+        raise InputError(
+            f"cell {cells[c]!r}, seed {seed_names[s]}, utterance {utterance_names[u]!r} has more than one row"
+        )
+    array = filled.reshape(shape)
+    finite = np.isfinite(array)
+
+    def run_names(runs: Array) -> list[str]:
+        return [f"{cells[c]} seed {seed_names[s]}" for c, s in np.argwhere(runs).tolist()]
+
+    present = finite.any(-1)
+    seen = np.zeros_like(present)
+    seen[cell_codes, seed_codes] = True
+    silent = run_names(seen & ~present & ~diverged)
+    if silent:
+        notes.append(f"Runs without any value of {metric}, left out: {listed(silent)}.")
+    complete = finite[present].all(0)
+    heard = finite[present].any(0)
+    if not complete.any():
+        counts = np.where(present, finite.sum(-1), len(utterance_names) + 1)
+        c, s = (int(i) for i in np.unravel_index(int(counts.argmin()), counts.shape))
+        raise InputError(
+            f"no utterance is scored in every run; {cells[c]!r} seed {seed_names[s]} has {counts[c, s]} of "
+            f"{int(heard.sum())}"
+        )
+    dropped = [utterance_names[u] for u in np.flatnonzero(heard & ~complete)]
+    if dropped:
+        holes = present & ~finite[..., heard].all(-1)
+        notes.append(
+            f"{len(dropped)} of {int(heard.sum())} utterances are left out, as they have no {metric} in "
+            f"{listed(run_names(holes))}: {listed(dropped)}."
+        )
+    rows_of = np.full(len(utterance_names), -1)
+    indices = np.flatnonzero(keep)[::-1]
+    rows_of[utterance_codes[indices]] = indices
+    kept = [utterance_names[u] for u in np.flatnonzero(complete)]
+    info = pd.DataFrame(index=pd.Index(kept, name="utterance"))
+    for column in DESCRIPTIONS:
+        if column in table.columns:
+            found_values = table[column].iloc[rows_of[complete]]
+            if found_values.notna().any():
+                info[column] = found_values.to_numpy()
+    return Scores(
+        metric=metric,
+        layout=layout,
+        cells=cells,
+        seeds=seed_names,
+        utterances=list(info.index),
+        values=np.ascontiguousarray(array[..., complete]),
+        present=present,
+        diverged=diverged,
+        groups=_training_groups(table, cell_codes, len(cells)),
+        utterance_info=info,
+        notes=notes,
+    )
+
+
+def _training_groups(table: pd.DataFrame, cell_codes: Array, count: int) -> list[list[int]]:
+    """Cells connected by a common value of `training`."""
+    if "training" not in table.columns:
+        return [[index] for index in range(count)]
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    codes, kinds = pd.factorize(table["training"])
+    known = codes >= 0
+    if len(kinds):
+        known &= np.array([str(kind) != "" for kind in kinds])[codes]
+    links = coo_array(
+        (np.ones(int(known.sum())), (cell_codes[known], count + codes[known])),
+        shape=(count + len(kinds), count + len(kinds)),
+    )
+    component = connected_components(links, directed=False)[1][:count]
+    return [np.flatnonzero(component == c).tolist() for c in dict.fromkeys(component.tolist())]
+
+
+def listed(items: Sequence[Any], most: int = 6) -> str:
+    """The first items, and how many more there are."""
+    shown = ", ".join(str(item) for item in items[:most])
+    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
+
+
+def plain(value: Any) -> Any:
+    """A value as JSON has it; numbers that do not exist are None."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool) or value is None else str(value)

@@ -1,0 +1,338 @@
+"""Foreign tables: which columns are factors, which levels are off, where each cell stands."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablate.ablations.factors import Claim
+from ablate.ablations.inference.analysis import Analysis
+from ablate.ablations.inference.estimates import infer
+from ablate.ablations.inference.scores import DESCRIPTIONS, Keys, Layout, keys_of, listed, read_scores
+from ablate.models.errors import InputError
+from ablate.training.metrics.registry import METRICS
+
+RESERVED = ("cell", "seed", "utterance", *DESCRIPTIONS, "training", "status", *METRICS, "seconds", "error")
+
+
+def analyze(
+    scores: pd.DataFrame,
+    base: str | Mapping[str, Any] | None = None,
+    baseline: str | None = None,
+    metric: str = "pesq_wb",
+    *,
+    claims: Mapping[str, Sequence[Any] | Claim] | None = None,
+    margin: float = 0.05,
+    confidence: float = 0.95,
+    factors: Sequence[str] | None = None,
+    levels: Mapping[str, Sequence[str]] | None = None,
+    constraints: Iterable[Mapping[str, str]] = (),
+    design: str | None = None,
+    planned: Mapping[str, Mapping[str, str]] | None = None,
+) -> Analysis:
+    """Estimate the gap and what each factor has to do with it.
+
+    Args:
+        scores: a row per cell, seed and utterance: cell, a column per factor (level names; empty for the
+            baseline), seed, utterance, the metric; optional speaker, snr, noise, training (cells with a
+            common value share a training), status (done or diverged).
+        base: the all-off levels, as `"a=off,b=off"`, a mapping or the name of that cell. Default: each
+            factor's first level in `levels`, else its level `off`.
+        baseline: the reference cell; none: no gap and no `not toggled`.
+        metric: column of the scores to compare.
+        claims: factor (or `factor=level`) -> (low, high) or (low, high, source), on - off. Default: those of
+            the registered factors if the metric is pesq_wb; `{}` for none.
+        margin: the smallest difference that matters, in the metric's unit.
+        confidence: of the intervals.
+        factors: the factor columns. Default: columns that are not reserved and constant within each cell.
+        levels: factor -> its levels in order, off first, on last.
+        constraints: combinations of levels that the grid forbids.
+        design: full, fractional, one-in or one-out, where the cells leave it open.
+        planned: cell -> levels of all cells of the plan, so that those without any row are named.
+
+    Raises:
+        InputError: a column is missing, base or baseline name no cell, rows are doubled, or no utterance is
+            scored in every run.
+    """
+    baseline = None if baseline is None else str(baseline)
+    layout = lay_out(scores, base, baseline, metric, factors, levels)
+    return infer(
+        read_scores(scores, metric, layout),
+        claims=claims,
+        margin=margin,
+        confidence=confidence,
+        constraints=constraints,
+        design=design,
+        planned=planned,
+    )
+
+
+def lay_out(
+    scores: pd.DataFrame,
+    base: str | Mapping[str, Any] | None = None,
+    baseline: str | None = None,
+    metric: str = "pesq_wb",
+    factors: Sequence[str] | None = None,
+    levels: Mapping[str, Sequence[str]] | None = None,
+) -> Layout:
+    """Where the cells of a table stand, guessed from its columns; arguments as in `analyze`."""
+    keys = keys_of(scores, metric, also=factors or ())
+    names = keys.cells
+    if baseline is not None and baseline not in names:
+        raise InputError(f"no cell {baseline!r} (the baseline); cells: {listed(names)}")
+    notes: list[str] = []
+    table = _factor_table(scores, keys, baseline, metric, factors, base, notes)
+    _drop_fixed_levels(table, names, baseline, base, notes)
+    _clear_own_levels(table, names, baseline)
+    base_levels = _base_levels(base, table, names, levels)
+    order: dict[str, tuple[str, ...]] = {}
+    for factor, level in base_levels.items():
+        declared = [str(name) for name in (levels or {}).get(factor, ())]
+        extra = [name for name in _level_order(scores[factor], table[factor]) if name not in declared]
+        found = [level, *(name for name in [*declared, *extra] if name != level)]
+        if len(found) > 1:
+            order[factor] = tuple(found)
+        else:
+            notes.append(f"{factor} has one level ({level}) only: it is left out.")
+    cell_levels = {}
+    for position, name in enumerate(names):
+        at = {factor: table[factor][position] for factor in order}
+        cell_levels[name] = at if order and all(at.values()) else {}
+    if baseline is not None and list(cell_levels.values()).count(cell_levels[baseline]) > 1:
+        cell_levels[baseline] = {}
+    at_base = [
+        name
+        for position, name in enumerate(names)
+        if name != baseline and all(table[f][position] == level for f, level in base_levels.items())
+    ]
+    named = isinstance(base, str) and base in names
+    base_cell = str(base) if named else at_base[0] if len(at_base) == 1 else None
+    outside = [name for name in names if order and not cell_levels[name] and name != baseline]
+    if outside:
+        notes.append(f"{listed(outside)} has no level of some factors: it stands outside the factorial.")
+    rank = {
+        factor: {level: index for index, level in enumerate(order_of)} for factor, order_of in order.items()
+    }
+
+    def position_of(name: str) -> tuple[Any, ...]:
+        at = cell_levels[name]
+        return (name == baseline and not at, not at, *(rank[f][at[f]] for f in at))
+
+    return Layout(
+        cell_levels={name: cell_levels[name] for name in sorted(names, key=position_of)},
+        levels=order,
+        base=base_cell,
+        baseline=baseline,
+        notes=notes,
+    )
+
+
+def _factor_table(
+    scores: pd.DataFrame,
+    keys: Keys,
+    baseline: str | None,
+    metric: str,
+    factors: Sequence[str] | None,
+    base: str | Mapping[str, Any] | None,
+    notes: list[str],
+) -> dict[str, list[str]]:
+    """The factor columns: factor -> level of each cell ("" where it has none)."""
+    names, cell_codes = keys.cells, keys.cell_codes
+    first_row = np.unique(cell_codes, return_index=True)[1]
+    stated = list(factors) if factors is not None else None
+    asked = [] if isinstance(base, str) and base in names else list(_parse_base(base))
+    for name in asked:
+        if name not in scores.columns:
+            raise InputError(f"base names {name!r}, no column of {listed(list(scores.columns), 20)}")
+    reserved = {*RESERVED, metric}
+    candidates = stated or [
+        str(c) for c in scores.columns if c not in reserved and not str(c).startswith("noisy_")
+    ]
+    candidates = list(dict.fromkeys([*candidates, *asked]))
+    table: dict[str, list[str]] = {}
+    for name in candidates:
+        codes, kinds = pd.factorize(scores[name])
+        texts = [_level_text(kind) for kind in kinds]
+        texts.append("")
+        canonical = np.array([texts.index(text) for text in texts])
+        codes = np.where(codes < 0, len(texts) - 1, codes)
+        codes = canonical[codes]
+        own = codes[first_row]
+        wrong = codes != own[cell_codes]
+        if wrong.any():
+            if name in asked or stated:
+                cell = names[int(cell_codes[int(wrong.argmax())])]
+                raise InputError(f"cell {cell!r} has rows with different levels of {name!r}")
+            continue
+        table[name] = [texts[code] for code in own]
+    if stated is not None:
+        return table
+
+    def inside(columns: Iterable[str]) -> list[tuple[str, ...]]:
+        keys = zip(*(table[column] for column in columns), strict=True)
+        return [key for key, name in zip(keys, names, strict=True) if name != baseline]
+
+    def enough(columns: list[str]) -> bool:
+        keys = [key for key in inside(columns) if all(key)]
+        return bool(columns) and len(set(keys)) == len(keys)
+
+    ignored: list[str] = []
+    if asked and enough(asked):
+        ignored = [name for name in table if name not in asked]
+    else:
+        if baseline is not None:
+            at = names.index(baseline)
+            empty = [name for name in table if not table[name][at]]
+            if empty:
+                ignored = [name for name in table if name not in empty and name not in asked]
+        for name in [name for name in table if name not in ignored and name not in asked]:
+            found = {key[0] for key in inside([name])} - {""}
+            numeric = pd.api.types.is_numeric_dtype(scores[name]) and not found <= {"0", "1", "True", "False"}
+            rest = [other for other in table if other != name and other not in ignored]
+            if (numeric or len(found) == len(names) - (baseline is not None) > 2) and enough(rest):
+                ignored.append(name)
+    varied = [name for name in ignored if len(set(table[name])) > 1]
+    if varied:
+        notes.append(f"Columns not taken as factors: {listed(varied)}.")
+    return {name: column for name, column in table.items() if name not in ignored}
+
+
+def _drop_fixed_levels(
+    table: dict[str, list[str]],
+    names: Sequence[str],
+    baseline: str | None,
+    base: str | Mapping[str, Any] | None,
+    notes: list[str],
+) -> None:
+    """Drop the columns in which the baseline alone differs: no cell of the grid shows what they cost."""
+    if baseline is None or len(names) < 3:
+        return
+    at = names.index(baseline)
+    given = {} if isinstance(base, str) and base in names else _parse_base(base)
+    for factor, column in list(table.items()):
+        others = {*column[:at], *column[at + 1 :]}
+        level = min(others)
+        if len(others) == 1 and level and column[at] not in others and given.get(factor, level) == level:
+            del table[factor]
+            if column[at]:
+                notes.append(
+                    f"{factor} is {level} in every cell but the baseline ({column[at]}): "
+                    "it is part of what was not toggled."
+                )
+
+
+def _clear_own_levels(table: dict[str, list[str]], names: Sequence[str], baseline: str | None) -> None:
+    """Empty the baseline's levels where every factor varies without it and none of them is another cell's.
+
+    It then stands outside the factorial, whatever its columns say ("-", "baseline").
+    """
+    if baseline is None:
+        return
+    at = names.index(baseline)
+    others = [{*column[:at], *column[at + 1 :]} - {""} for column in table.values()]
+    own = [column[at] for column in table.values()]
+    if all(len(levels) > 1 and level not in levels for levels, level in zip(others, own, strict=True)):
+        for column in table.values():
+            column[at] = ""
+
+
+_OFF = ("off", "false", "0", "no")
+
+
+def _off_level(found: Iterable[str]) -> str | None:
+    off = [level for level in found if level.lower() in _OFF]
+    return off[0] if len(off) == 1 else None
+
+
+def same_level(level: str, known: Sequence[str]) -> str | None:
+    """The level of a table that a name stands for: itself, an equal number, or its only word for off."""
+    if level in known:
+        return level
+    number = _number(level)
+    equal = [other for other in known if number is not None and _number(other) == number]
+    if equal:
+        return equal[0]
+    return _off_level(known) if level.lower() in _OFF else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def parse_levels(text: str) -> dict[str, str]:
+    """`"bidirectional=off,core=lstm"` as a mapping.
+
+    Raises:
+        InputError: an item is not `factor=level`.
+    """
+    levels = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        name, equals, level = (part.strip() for part in item.partition("="))
+        if not (equals and name and level):
+            raise InputError(f"{item!r} in {text!r} is not factor=level, e.g. bidirectional=off")
+        levels[name] = level
+    return levels
+
+
+def _parse_base(base: str | Mapping[str, Any] | None) -> dict[str, str]:
+    if isinstance(base, str):
+        return parse_levels(base)
+    return {str(name): _level_text(level) for name, level in (base or {}).items()}
+
+
+def _base_levels(
+    base: str | Mapping[str, Any] | None,
+    table: Mapping[str, list[str]],
+    names: Sequence[str],
+    levels: Mapping[str, Sequence[str]] | None,
+) -> dict[str, str]:
+    """The off level of every factor."""
+    if isinstance(base, str) and base in names:
+        found = {factor: column[names.index(base)] for factor, column in table.items()}
+        empty = [factor for factor, level in found.items() if not level]
+        if empty and len(empty) < len(found):
+            raise InputError(f"the base cell {base!r} has no level of {listed(empty)}")
+        return {} if empty else found
+    given = _parse_base(base)
+    resolved = {}
+    for factor, column in table.items():
+        known = [level for level in dict.fromkeys(column) if level]
+        declared = [str(level) for level in (levels or {}).get(factor, ())]
+        level = given.get(factor)
+        if level is None:
+            level = declared[0] if declared else _off_level(known)
+            if level is None:
+                raise InputError(
+                    f"which level of {factor!r} is off? base names none; levels: {listed(known)}"
+                )
+        elif level not in declared:
+            same = same_level(level, known)
+            if same is None:
+                raise InputError(f"base has {factor}={level}, but the levels are {listed(known)}")
+            level = same
+        resolved[factor] = level
+    return resolved
+
+
+def _level_order(column: pd.Series, found: Sequence[str]) -> list[str]:
+    """Levels in the order of a categorical column, else as they appear."""
+    there = [level for level in dict.fromkeys(found) if level]
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        ranked = [_level_text(level) for level in column.dtype.categories]
+        return sorted(there, key=ranked.index)
+    return there
+
+
+def _level_text(value: Any) -> str:
+    if isinstance(value, str):
+        return value.strip()
+    if isinstance(value, float | np.floating):
+        return "" if math.isnan(value) else f"{value:g}"
+    return "" if value is None or value is pd.NA else str(value)
