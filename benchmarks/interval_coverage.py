@@ -3,7 +3,7 @@
     python benchmarks/interval_coverage.py --repetitions 4000 --json coverage.json
 
 Each repetition draws scores (cell, seed, utterance) of a 2 x 2 x 2 grid and a baseline, or of a grid whose
-third factor acts at evaluation only, and asks `ablations.inference.engine.estimate` for the gap, the main effects and the
+third factor acts at evaluation only, and asks the engine of the reports for the gap, the main effects and the
 Shapley values. Printed: the share of intervals that hold the truth (the lowest and the highest over the
 factors), the share of null families in which Holm's procedure finds something, and the bounds to keep. Two
 Monte-Carlo standard errors are allowed on every bound. Exit code 1 if one is broken.
