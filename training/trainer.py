@@ -176,7 +176,7 @@ class Trainer:
                 self.device.type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16"
             ):
                 estimate = self.model(spectrum)
-            estimate = estimate.to(torch.complex64)
+            estimate = estimate.to(spectrum.dtype)
             loss = self.loss(estimate, target)
             if mask is not None and judge is not None:
                 magnitudes = (compressed_magnitude(x, exponent) for x in (target, estimate))

@@ -140,6 +140,7 @@ def test_direction_is_measured_beside_norm_statistics(core: str, direction: str)
     assert not declarations.check(audited)
 
 
+@pytest.mark.numerics
 def test_the_norm_alone_does_let_later_frames_through() -> None:
     model, batch = small(norm="group").model, small(norm="group").probe[:1]
     other = batch.clone()
@@ -148,6 +149,7 @@ def test_the_norm_alone_does_let_later_frames_through() -> None:
         assert not torch.allclose(model(batch)[..., :18], model(other)[..., :18])
 
 
+@pytest.mark.numerics
 def test_random_states_and_the_network_are_left_alone() -> None:
     audited = Subject(SMALL, QUICK)
     weights = {k: v.clone() for k, v in audited.model.state_dict().items()}

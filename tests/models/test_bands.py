@@ -4,6 +4,8 @@ import torch
 from ablate.models.bands import BandSplit, StackedLinear, band_groups
 from ablate.models.config import BAND_WIDTHS
 
+pytestmark = pytest.mark.numerics
+
 
 def test_groups_cover_every_band_and_bin_once() -> None:
     bands = [band for group in band_groups() for band in range(*group.bands.indices(31))]

@@ -4,6 +4,8 @@ import torch
 from ablate.models.scan import unavailable
 from ablate.models.scan.convolution import causal_convolution, plain
 
+pytestmark = pytest.mark.numerics
+
 
 @pytest.mark.skipif(bool(unavailable("numba")), reason="numba is not installed")
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import torch
 from ablate.models import PRESETS, ModelConfig, build_model
 from ablate.models.declarations import hidden_width, initial_ranges, looks_ahead, mixes_bands, note, record
 
+pytestmark = pytest.mark.numerics
+
 
 def config(**changes: object) -> ModelConfig:
     base = PRESETS["mbsnet"].model_copy(update={"channels": 16, "layers": 1})

@@ -6,6 +6,8 @@ import torch
 from ablate.models import PRESETS, ModelConfig, build_model
 from ablate.models.config import BAND_WIDTHS
 
+pytestmark = pytest.mark.numerics
+
 COUNTS = {
     "bsrnn": 2_963_024,
     "bsrnn-128x6": 11_417_488,

@@ -7,6 +7,8 @@ from torch import Tensor
 from ablate.models import PRESETS, ModelConfig, build_model, reference
 from ablate.models.declarations import record
 
+pytestmark = pytest.mark.numerics
+
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 
 

@@ -16,6 +16,8 @@ from torch import Tensor
 from ablate.models import selective_scan
 from ablate.models.scan import BACKENDS, Clamps, choose_backend, unavailable, using
 
+pytestmark = pytest.mark.numerics
+
 TIGHT = Clamps(exponent=(-1.0, 0.0), decay=0.9, step=(0.0, 0.5), gain=0.3, state=0.8, output=1.5)
 """Bounds that ordinary values reach, each of them."""
 

@@ -46,6 +46,7 @@ def folder(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.numerics
 def test_pairs_are_the_audio_of_the_files(folder: Path, tmp_path: Path) -> None:
     corpus = Corpus.open(folder, cache=tmp_path / "cache")
     assert sorted(pair.name for pair in (*corpus.train, *corpus.validation)) == sorted(TRAIN)
@@ -60,6 +61,7 @@ def test_pairs_are_the_audio_of_the_files(folder: Path, tmp_path: Path) -> None:
         corpus.test[0].clean[0] = 1
 
 
+@pytest.mark.numerics
 def test_a_pair_is_small_to_pickle(folder: Path, tmp_path: Path) -> None:
     pair = Corpus.open(folder, cache=tmp_path / "cache").train[0]
     packed = pickle.dumps(pair)
@@ -137,6 +139,7 @@ def test_other_test_data_changes_the_test_digest_alone(folder: Path, tmp_path: P
     assert Corpus.open(folder, cache=cache, test_data=folder).test_digest == own.test_digest
 
 
+@pytest.mark.numerics
 def test_rates_channels_and_depths(tmp_path: Path) -> None:
     root = tmp_path / "speech"
     time = np.arange(24_000) / 48_000

@@ -49,6 +49,7 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
+@pytest.mark.numerics
 def test_a_sound_corpus(folder: Path, cache: Path) -> None:
     corpus = Corpus.open(folder, cache=cache)
     found = json.loads(json.dumps(check(corpus, processes=1)))

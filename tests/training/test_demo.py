@@ -79,6 +79,7 @@ def test_it_is_made_once_and_can_be_put_anywhere(demo: Corpus, cache: Path, tmp_
         make_demo(cache, tmp_path)
 
 
+@pytest.mark.numerics
 def test_speech_is_the_same_in_another_process() -> None:
     batch = [Utterance("The old ferry crosses.", voice) for voice in ("en-us+f2", "de+m3", "en-us+f2")]
     first, second = speak(batch), speak(batch)
@@ -100,6 +101,7 @@ def test_another_process_makes_the_same_corpus(demo: Corpus, tmp_path: Path) -> 
     assert printed == [demo.digest, demo.test_digest]
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("kind", [*TRAIN_NOISES, *TEST_NOISES])
 def test_noises_fill_what_is_asked(kind: str) -> None:
     voices = [np.random.default_rng(i).standard_normal(9_000) for i in range(4)]

@@ -3,6 +3,8 @@ import torch
 
 from ablate.training.discriminator import Discriminator, discriminator_loss, target
 
+pytestmark = pytest.mark.numerics
+
 
 def test_exact_size():
     assert sum(p.numel() for p in Discriminator().parameters()) == 181_650

@@ -52,6 +52,7 @@ def in_blocks(model, audio, *, chunk, overlap, block=1_000):
     )
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("samples", [1, 4_000, 4_001, 4_401, 7_600, 7_601, 7_999, 23_456])
 def test_chunks_join_to_the_whole(samples):
     audio = noise(samples, 2)
@@ -60,6 +61,7 @@ def test_chunks_join_to_the_whole(samples):
     assert np.allclose(result, 0.5 * audio, atol=1e-6)
 
 
+@pytest.mark.numerics
 def test_what_fits_a_chunk_is_enhanced_whole_and_the_rest_is_not():
     audio = noise(9_000)
     audio[:4_000] *= 5
@@ -70,6 +72,7 @@ def test_what_fits_a_chunk_is_enhanced_whole_and_the_rest_is_not():
     assert np.abs(cut - whole).max() > 1e-2
 
 
+@pytest.mark.numerics
 def test_the_fade_between_chunks_is_linear():
     class Count(nn.Module):
         def __init__(self):
@@ -100,6 +103,7 @@ def test_resampling_in_pieces_and_exact_length():
     assert list(exactly(iter([audio]), 10_003, 2))[-1].shape == (2, 2)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize(
     ("rate", "channels", "suffix", "subtype"),
     [
@@ -147,6 +151,7 @@ def test_silence_stays_silence_and_clipped_speech_passes(tmp_path):
             assert np.isfinite(result).all()
 
 
+@pytest.mark.numerics
 def test_contrast_stretching_of_a_file_is_that_of_its_waveform(tmp_path):
     audio = noise(9_000)
     soundfile.write(tmp_path / "in.wav", audio, RATE, subtype="FLOAT")
@@ -224,6 +229,7 @@ def ablate(*arguments):
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
+@pytest.mark.numerics
 def test_enhance_from_the_command_line(tmp_path):
     from ablate.models import build_model
     from ablate.models.config import ModelConfig

@@ -105,6 +105,7 @@ def test_only_equal_frame_counts_share_a_batch():
     assert equal_frames([10 * RATE, 10 * RATE], 5) == [[0], [1]]
 
 
+@pytest.mark.numerics
 def test_batches_give_what_single_utterances_give():
     model = TinyNetwork().eval()
     waveforms = [make_pair(f"x_{n}", n / RATE).noisy for n in (9_000, 7_000, 9_030, 1, 100, 9_000)]
@@ -126,6 +127,7 @@ def test_padding_would_change_the_result():
     assert np.abs(whole[inner] - padded[inner]).max() > 1e-3
 
 
+@pytest.mark.numerics
 def test_modes_gradients_and_random_streams_are_as_before():
     model = TinyNetwork().train()
     model.norm.eval()
@@ -155,6 +157,7 @@ def test_modes_are_restored_after_a_failure():
     assert model.dropout.training
 
 
+@pytest.mark.numerics
 def test_post_processing_is_applied_and_checked():
     model = TinyNetwork().eval()
     waveform = make_pair("x", 0.5).noisy
@@ -271,6 +274,7 @@ def test_the_kept_utterances_span_the_noisy_scores():
     assert len(fixed_utterances(pairs[:1], noisy, 6)) == 1
 
 
+@pytest.mark.numerics
 def test_audio_is_written_to_listen_to(pairs, tmp_path):
     write_audio(tmp_path, pairs[0])
     write_audio(tmp_path, pairs[0], 2 * pairs[0].clean, label="-first")

@@ -6,6 +6,8 @@ import torch
 from ablate.training.config import Recipe
 from ablate.training.losses import SpectralLoss, adversarial_distance, compressed_magnitude
 
+pytestmark = pytest.mark.numerics
+
 
 def test_values_by_hand():
     clean = torch.tensor([[[3 + 4j, 0j]]])

@@ -99,6 +99,7 @@ def slow_ssnr(clean, enhanced):
     return np.mean(values)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("level", [0.003, 0.1])
 def test_composite_parts_agree_with_a_slow_restatement(level):
     clean = speech_like(0.5) + 0.003 * np.random.default_rng(5).standard_normal(8_000)
@@ -132,6 +133,7 @@ def test_frames_of_digital_silence_do_not_spoil_the_distances():
     assert math.isfinite(fast.wss(*framed))
 
 
+@pytest.mark.numerics
 def test_identical_signals_score_highest():
     clean = speech_like()
     values = score(clean, clean, RATE)
@@ -152,6 +154,7 @@ def test_more_noise_scores_lower_in_every_measure():
     assert all(little[name] > much[name] for name in METRICS)
 
 
+@pytest.mark.numerics
 def test_si_sdr_is_the_set_ratio_and_ignores_scale():
     clean = speech_like()
     noise = np.random.default_rng(3).standard_normal(len(clean))

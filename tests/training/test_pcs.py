@@ -4,6 +4,8 @@ import torch
 
 from ablate.training.pcs import gains, pcs, stretch
 
+pytestmark = pytest.mark.numerics
+
 
 def noise(samples: int, batch: int = 1) -> torch.Tensor:
     return 0.1 * torch.randn(batch, samples, generator=torch.Generator().manual_seed(0), dtype=torch.float64)

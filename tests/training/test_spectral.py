@@ -17,6 +17,8 @@ from ablate.training.spectral import (
     utterance_frames,
 )
 
+pytestmark = pytest.mark.numerics
+
 
 def noise(samples: int, batch: int = 1, seed: int = 0) -> torch.Tensor:
     return torch.randn(batch, samples, generator=torch.Generator().manual_seed(seed))
