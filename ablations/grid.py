@@ -12,7 +12,7 @@ from pydantic import Field
 from ablate.models.config import Frozen
 from ablate.training.config import Recipe, RunConfig, check_path, resolve_recipe
 
-from .factors import Factor, find, is_factor
+from .factors import Factor, find, is_factor, parse_value
 
 Design = Literal["full", "fractional", "one-out", "one-in"]
 BASE = "base"
@@ -229,3 +229,20 @@ def safe_name(name: str, kind: str) -> str:
             f"{kind} name {name!r}: start with a letter or digit; letters, digits and _ . + = , - follow"
         )
     return name
+
+
+def parse_settings(items: list[str]) -> dict[str, Any]:
+    """Settings from `path=value` texts.
+
+    Raises:
+        ValueError: an item has no `=`, a path is unknown, or one is set twice.
+    """
+    settings: dict[str, Any] = {}
+    for item in items:
+        path, separator, value = item.partition("=")
+        if not separator:
+            raise ValueError(f"setting {item!r}: write path=value, e.g. recipe.steps=400")
+        if path in settings:
+            raise ValueError(f"setting {path!r} is given twice")
+        settings[check_path(path)] = parse_value(value)
+    return settings

@@ -1,16 +1,15 @@
 """Band-split speech-enhancement networks from one parametrised factory.
 
 A model maps a complex spectrogram `(batch, frequency, time)` of 257 bins (16 kHz, 512-point
-Hann window, hop 128) to one of the same shape. Importing this package does not import torch.
+Hann window, hop 128) to one of the same shape. Importing this package imports neither torch nor pydantic.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .config import ARCHITECTURES, CORES, CROSSBANDS, DECODERS, HEADS, PRESETS, ModelConfig
-
 if TYPE_CHECKING:
     from . import reference
+    from .config import ARCHITECTURES, CORES, CROSSBANDS, DECODERS, HEADS, PRESETS, ModelConfig
     from .network import build_model
     from .scan import selective_scan
 
@@ -31,8 +30,8 @@ _LATE = {"build_model": "ablate.models.network", "selective_scan": "ablate.model
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LATE:
-        return getattr(import_module(_LATE[name]), name)
     if name == "reference":
         return import_module("ablate.models.reference")
+    if name in __all__:
+        return getattr(import_module(_LATE.get(name, "ablate.models.config")), name)
     raise AttributeError(f"module 'ablate.models' has no attribute {name!r}")

@@ -12,7 +12,8 @@ from pydantic import Field, ValidationError, field_validator
 from ablate.ablations.factors import LEVEL, Claim, Factor, find, parse_value
 from ablate.ablations.grid import Design, Grid, parse_factors
 from ablate.models.config import Frozen
-from ablate.training.config import check_path, explain, resolve_recipe
+from ablate.models.errors import explain
+from ablate.training.config import check_path, resolve_recipe
 
 
 class Endpoint(Frozen):
@@ -84,23 +85,6 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if low > high:
         raise ValueError(f"seeds {text!r}: give a count (3) or a range (1:5) that holds a seed")
     return tuple(range(low, high + 1))
-
-
-def parse_settings(items: list[str]) -> dict[str, Any]:
-    """Settings from `path=value` texts.
-
-    Raises:
-        ValueError: an item has no `=`, a path is unknown, or one is set twice.
-    """
-    settings: dict[str, Any] = {}
-    for item in items:
-        path, separator, value = item.partition("=")
-        if not separator:
-            raise ValueError(f"setting {item!r}: write path=value, e.g. recipe.steps=400")
-        if path in settings:
-            raise ValueError(f"setting {path!r} is given twice")
-        settings[check_path(path)] = parse_value(value)
-    return settings
 
 
 def parse_tuning(items: list[str], trials: int) -> Tuning | None:

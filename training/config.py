@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from ablate.models.config import Frozen, ModelConfig, resolve_model
+from ablate.models.errors import explain
 from ablate.models.registry import suggestion
 
 RESULTS_VERSION = 1
@@ -227,15 +228,6 @@ def is_bookkeeping(path: str) -> bool:
     """Whether the field at a dotted path leaves the result as it is."""
     part, name = check_path(path).split(".")
     return any(isinstance(m, _Bookkeeping) for m in _PARTS[part].model_fields[name].metadata)
-
-
-def explain(error: ValidationError) -> str:
-    """What a configuration's error says, a clause for each field, with the value refused."""
-    return "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or error.title}: {e['msg'].removeprefix('Value error, ')} "
-        f"(got {e['input']!r})"
-        for e in error.errors()
-    )
 
 
 def resolve_recipe(recipe: str | Recipe) -> Recipe:

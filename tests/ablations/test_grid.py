@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ablate.ablations.factors import Claim, Factor, find, parse_value
-from ablate.ablations.grid import Grid, fraction, parse_factors, safe_name
+from ablate.ablations.grid import Grid, fraction, parse_factors, parse_settings, safe_name
 from ablate.training.config import Recipe, RunConfig
 
 THREE = "bidirectional,decoder4x,crossband"
@@ -146,3 +146,23 @@ def test_names_cannot_leave_their_folder(name):
 
 def test_recipe_without_steps_is_possible_only_with_epochs():
     assert Recipe(epochs=2).steps is None
+
+
+def test_settings_are_values_of_fields():
+    assert parse_settings(["recipe.steps=400", "model.core=gru"]) == {
+        "recipe.steps": 400,
+        "model.core": "gru",
+    }
+
+
+@pytest.mark.parametrize(
+    ("items", "words"),
+    [
+        (["recipe.steps"], "write path=value"),
+        (["recipe.step=4"], r"did you mean 'recipe\.steps'"),
+        (["recipe.steps=4", "recipe.steps=5"], "twice"),
+    ],
+)
+def test_bad_settings(items, words):
+    with pytest.raises(ValueError, match=words):
+        parse_settings(items)

@@ -4,26 +4,12 @@ import io
 import json
 
 import pytest
-import typer
-from typer.testing import CliRunner
 
 from ablate.ablations.grid import parse_factors
-from ablate.reports.cli import report as commands
 from ablate.reports.collect import scores_from_study
 from ablate.reports.planning import hours_per_run, outlook, write_outlook
 
 FACTORS = "bidirectional,decoder4x"
-
-
-@pytest.fixture(scope="module")
-def app():
-    app = typer.Typer()
-    commands.register(app)
-    return app
-
-
-def run(app, *arguments):
-    return CliRunner().invoke(app, list(map(str, arguments)))
 
 
 def test_more_seeds_resolve_less(planted_root):
@@ -62,59 +48,3 @@ def test_forms_of_a_plan():
         write_outlook(found, "word", io.StringIO())
     with pytest.raises(ValueError, match="power 2 is not"):
         outlook(parse_factors(FACTORS), (2,), power=2)
-
-
-def test_report_command_prints_a_study_and_writes_files(app, planted_root, tmp_path):
-    done = run(app, "report", "--root", planted_root, "--format", "json")
-    assert done.exit_code == 0
-    assert json.loads(done.stdout)["study"]["name"] == "planted"
-    target = tmp_path / "deep" / "table.md"
-    done = run(app, "report", "planted", "--root", planted_root, "--format", "md", "-o", target)
-    assert (done.exit_code, done.stdout) == (0, "")
-    assert "Shapley value" in target.read_text()
-
-
-def test_report_command_reads_scores(app, report, tmp_path):
-    path = tmp_path / "s.csv"
-    report.scores.to_csv(path, index=False)
-    base = "bidirectional=off,decoder4x=off,crossband=pointwise"
-    command = ("report", "--scores", path, "--base", base, "--baseline", "baseline", "--format", "csv")
-    done = run(app, *command)
-    assert done.exit_code == 0
-    gap = done.stdout.splitlines()[1].split(",")
-    assert gap[:3] == ["pesq_wb", "gap", "gap"]
-    assert float(gap[3]) == pytest.approx(float(report.gap.data["estimate"]))
-
-
-def test_report_command_takes_several_logs(app, tmp_path):
-    line = "INFO:root:TEST - Generator loss: 0.05, Discriminator loss: 0.01, PESQ: {}\n"
-    for name, values in (("a", ("2.0000", "2.5000")), ("b", ("1.9000", "2.1000"))):
-        (tmp_path / f"{name}.log").write_text("".join(map(line.format, values)))
-    done = run(app, "report", "--logs", tmp_path / "a.log", tmp_path / "b.log", "--format", "json")
-    assert done.exit_code == 0
-    (pair,) = json.loads(done.stdout)["matched_epochs"]
-    assert (pair["low"], pair["high"]) == pytest.approx((0.1, 0.4))
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("--base", "a=off"), "describe --scores"),
-        (("--scores", "x.csv"), "needs --base"),
-        (("one", "two"), "one study at a time"),
-        (("--format", "word"), "unknown format 'word'"),
-        (("--tracking-uri", "sqlite:///x.db"), "needs the name of a study"),
-    ],
-)
-def test_wrong_use_is_explained(app, tmp_path, arguments, message):
-    done = run(app, "report", "--root", tmp_path, *arguments)
-    assert isinstance(done.exception, ValueError)
-    assert message in str(done.exception)
-
-
-def test_a_study_without_scores_is_incomplete(app, tmp_path, make_study):
-    cells = ("crossband=pointwise", "crossband=bilstm", "baseline")
-    root = make_study(tmp_path, factors=("crossband",), seeds=1, missing=[(c, 1) for c in cells])
-    done = run(app, "report", "--root", root)
-    assert done.exit_code == 4
-    assert "3 pending" in done.stderr

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ablate.studies.request import Request, parse_seeds, parse_settings, parse_tuning, read_file
+from ablate.studies.request import Request, parse_seeds, parse_tuning, read_file
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("3", (1, 2, 3)), ("4:6", (4, 5, 6)), ("7:7", (7,))])
@@ -14,26 +14,6 @@ def test_seeds(text, seeds):
 def test_bad_seeds(text):
     with pytest.raises(ValueError, match="seeds"):
         parse_seeds(text)
-
-
-def test_settings_are_values_of_fields():
-    assert parse_settings(["recipe.steps=400", "model.core=gru"]) == {
-        "recipe.steps": 400,
-        "model.core": "gru",
-    }
-
-
-@pytest.mark.parametrize(
-    ("items", "words"),
-    [
-        (["recipe.steps"], "write path=value"),
-        (["recipe.step=4"], r"did you mean 'recipe\.steps'"),
-        (["recipe.steps=4", "recipe.steps=5"], "twice"),
-    ],
-)
-def test_bad_settings(items, words):
-    with pytest.raises(ValueError, match=words):
-        parse_settings(items)
 
 
 def test_tuning_ranges():

@@ -708,7 +708,7 @@ def test_sync_to_postgresql(toy: Any, postgresql: str, capfd: pytest.CaptureFixt
     """A study is mirrored once however often it is sent, and the password shows nowhere."""
     import psycopg
 
-    from ablate.reports.cli.tracking import sync
+    from ablate.studies.commands.tracking import sync
 
     secret = "hun%25ter2"
     address = postgresql.removeprefix("postgresql://postgres").removesuffix("postgres")

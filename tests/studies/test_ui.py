@@ -57,7 +57,7 @@ def window(
     (study.folder / "report" / "table.md").write_text(TABLE)
     shutil.copyfile(schema, root / "mlflow.db")
     assert mirror(root, study.name)
-    code = "import typer, ablate.reports.cli.tracking as t; app = typer.Typer(); t.register(app); app()"
+    code = "from ablate.reports.cli import main; main()"
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", code, "ui", study.name, "--root", str(root), "--port", "0"],

@@ -11,14 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from ablate.models.console import ROOT, Format, Root
+
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check, fetch or make speech corpora.")
-
-Root = Annotated[Path, typer.Option(envvar="ABLATE_ROOT", help="Directory of studies, runs and caches.")]
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
-    app.add_typer(data, name="data")
 
 
 @data.command()
@@ -27,16 +22,14 @@ def check(
     test_data: Annotated[
         str | None, typer.Option(help="Another corpus, whose test split takes the place of DIR's.")
     ] = None,
-    format: Annotated[str, typer.Option(help="table or json.")] = "table",
-    root: Root = Path("ablate-runs"),
+    format: Format = "table",
+    root: Root = ROOT,
 ) -> None:
     """Count, measure and doubt a data folder: pairs, hours, SNRs, speakers, clipping, noisy score, leaks."""
-    from ablate.training.data.cache import CorpusError
-    from ablate.training.data.check import check as inspect
-    from ablate.training.data.corpus import Corpus
+    from .cache import CorpusError
+    from .check import check as inspect
+    from .corpus import Corpus
 
-    if format not in ("table", "json"):
-        raise ValueError(f"unknown format {format!r}; take table or json")
     try:
         with _progress() as report:
             corpus = Corpus.open(directory, cache=root / "cache", test_data=test_data, report=report)
@@ -55,7 +48,7 @@ def voicebank(
     base_url: Annotated[str | None, typer.Option(help="Mirror to fetch from; checksums stay.")] = None,
 ) -> None:
     """Say what of VoiceBank+DEMAND a folder holds, and fetch the rest; call again to go on."""
-    from ablate.training.data import voicebank as source
+    from . import voicebank as source
 
     if download:
         with _progress() as report:
@@ -70,10 +63,10 @@ def voicebank(
 @data.command()
 def demo(
     directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Default: the cache.")] = None,
-    root: Root = Path("ablate-runs"),
+    root: Root = ROOT,
 ) -> None:
     """Make the demo corpus (synthetic speech and noise, for trying the harness) and print its folder."""
-    from ablate.training.data.demo import make_demo
+    from .demo import make_demo
 
     print(make_demo(root / "cache", directory))
 

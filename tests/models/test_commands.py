@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from ablate.models import PRESETS, ModelConfig, build_model
-from ablate.reports.cli.model import register
+from ablate.models.commands import register
 
 
 @pytest.fixture

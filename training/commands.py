@@ -1,4 +1,4 @@
-"""`ablate score` and `ablate enhance`."""
+"""`ablate score`, `ablate enhance` and `ablate data`."""
 
 from __future__ import annotations
 
@@ -13,33 +13,37 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ablate.models.console import ROOT, Plugins, Root, formats
+
 if TYPE_CHECKING:
-    from ablate.training.metrics import Scored
+    from .metrics import Scored
 
 ROWS = 30
 """The table shows single files up to this many, beyond only their mean."""
 
 
 def register(app: typer.Typer) -> None:
+    """Add the commands of this room."""
+    from .data.commands import data
+
     app.command()(score)
     app.command()(enhance)
+    app.add_typer(data, name="data")
 
 
 def score(
     clean: Annotated[Path, typer.Argument(help="Clean reference: a file, or a folder.")],
     enhanced: Annotated[Path, typer.Argument(help="What is judged: a file, or a folder of equal names.")],
     metrics: Annotated[str | None, typer.Option(help="Some, e.g. pesq_wb,stoi. [default: all]")] = None,
-    format: Annotated[str, typer.Option(help="table, json or csv.")] = "table",
+    format: Annotated[str, formats("table", "json", "csv")] = "table",
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores]")] = None,
 ) -> None:
     """Measure enhanced speech against clean: PESQ, STOI, CSIG, CBAK, COVL, SSNR and SI-SDR.
 
     Of folders, a pair that cannot be measured is a row without values and with its reason.
     """
-    from ablate.training.metrics.scores import METRICS, check_metrics
+    from .metrics.scores import METRICS, check_metrics
 
-    if format not in ("table", "json", "csv"):
-        raise ValueError(f"unknown format {format!r}; known: table, json, csv")
     if jobs is not None and jobs < 1:
         raise ValueError(f"--jobs {jobs}: at least one process is needed")
     names = check_metrics(metrics.split(",") if metrics else tuple(METRICS))
@@ -64,15 +68,13 @@ def enhance(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the enhanced files.")],
     run: Annotated[str | None, typer.Option(help="Signature of a run, or its beginning.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint file.")] = None,
-    root: Annotated[Path, typer.Option("--root", envvar="ABLATE_ROOT", help="Folder of the runs.")] = Path(
-        "ablate-runs"
-    ),
+    root: Root = ROOT,
     pcs: Annotated[bool, typer.Option("--pcs", help="Perceptual contrast stretching.")] = False,
     device: Annotated[str, typer.Option(help="auto, or a torch device.")] = "auto",
-    plugin: Annotated[list[Path], typer.Option(help="Python file that registers parts; repeat.")] = [],  # noqa: B006
+    plugin: Plugins = [],  # noqa: B006
 ) -> None:
     """Remove the noise from recordings with a trained network; any sample rate, length and channels."""
-    from ablate.training.enhance import checkpoint_of_run, plan_outputs
+    from .enhance import checkpoint_of_run, plan_outputs
 
     if (run is None) == (checkpoint is None):
         raise ValueError("give either --run or --checkpoint")
@@ -84,9 +86,10 @@ def enhance(
     import torch
 
     from ablate.models.plugins import load
-    from ablate.training.checkpoint import load_model
-    from ablate.training.enhance import enhance_file
-    from ablate.training.rundir import read_json
+
+    from .checkpoint import load_model
+    from .enhance import enhance_file
+    from .rundir import read_json
 
     spec = read_json(checkpoint.parent.parent / "spec.json") or {}
     load([*map(Path, spec.get("plugins", [])), *plugin])
@@ -105,9 +108,9 @@ def _score_files(clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: in
     from rich.console import Console
     from rich.progress import Progress
 
-    from ablate.training.metrics import MetricPool
-    from ablate.training.metrics.files import pair_paths, read_pair
-    from ablate.training.metrics.scores import failed
+    from .metrics import MetricPool
+    from .metrics.files import pair_paths, read_pair
+    from .metrics.scores import failed
 
     pairs = pair_paths(clean, enhanced)
     notes: list[str] = []

@@ -2,30 +2,22 @@
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import typer
 
-
-class Form(StrEnum):
-    table = "table"
-    json = "json"
-
-
-FORMAT = typer.Option(Form.table, "--format", help="Form of the output.")
+from .console import Format, print_json, print_table, table
 
 
 def models(
-    name: str | None = typer.Argument(None, help="Preset; default: all of them, one a line."),
-    form: Form = FORMAT,
+    name: Annotated[str | None, typer.Argument(help="Preset; default: all of them, one a line.")] = None,
+    format: Format = "table",
 ) -> None:
     """List the networks with their sizes, or show one with its modules and configuration."""
-    from ablate.models import PRESETS
-    from ablate.models.config import resolve_model
-    from ablate.models.summary import summarise
+    from . import PRESETS
+    from .config import resolve_model
+    from .summary import summarise
 
     chosen = {name: resolve_model(name)} if name else PRESETS
     found = {
@@ -33,47 +25,51 @@ def models(
         for preset, config in chosen.items()
     }
     if name is None:
-        _print_json(list(found.values())) if form == Form.json else _print_networks(found)
+        print_json(list(found.values())) if format == "json" else _print_networks(found)
         return
     description = {**found[name], "modules": _modules(name)}
-    _print_json(description) if form == Form.json else _print_network(description)
+    print_json(description) if format == "json" else _print_network(description)
 
 
-def doctor(form: Form = FORMAT) -> None:
+def doctor(format: Format = "table") -> None:
     """Show versions, the processor, the GPUs, and which selective scan runs here and why."""
-    from ablate.models.machine import machine
+    from .machine import machine
 
     found = machine()
-    if form == Form.json:
-        _print_json(found)
+    if format == "json":
+        print_json(found)
         return
-    table = _table("", "")
+    rows = table("", "")
     for package, version in found["versions"].items():
-        table.add_row(package, version)
+        rows.add_row(package, version)
     cpu, scan = found["cpu"], found["scan"]
-    table.add_row("cores (torch threads)", f"{cpu['cores']} ({cpu['torch_threads']})")
-    table.add_row("vector unit", cpu["capability"])
-    table.add_row("bfloat16", f"AVX-512 {_yes(cpu['avx512_bf16'])}, AMX {_yes(cpu['amx'])}")
-    table.add_row("GPUs", ", ".join(found["gpus"]) or "none")
-    table.add_row(f"scan on {scan['device']}", f"{scan['auto']} ({scan['reason']})")
-    table.add_row("scan with clamps", f"{scan['auto_with_clamps']} ({scan['reason_with_clamps']})")
+    rows.add_row("cores (torch threads)", f"{cpu['cores']} ({cpu['torch_threads']})")
+    rows.add_row("vector unit", cpu["capability"])
+    rows.add_row("bfloat16", f"AVX-512 {_yes(cpu['avx512_bf16'])}, AMX {_yes(cpu['amx'])}")
+    rows.add_row("GPUs", ", ".join(found["gpus"]) or "none")
+    rows.add_row(f"scan on {scan['device']}", f"{scan['auto']} ({scan['reason']})")
+    rows.add_row("scan with clamps", f"{scan['auto_with_clamps']} ({scan['reason_with_clamps']})")
     for backend, state in scan["backends"].items():
-        table.add_row(f"scan backend {backend}", state)
-    _print(table)
+        rows.add_row(f"scan backend {backend}", state)
+    print_table(rows)
 
 
 def import_checkpoint(
-    file: Path = typer.Argument(help="State dict of the public BSRNN or MBS-Net code (a torch file)."),
-    output: Path | None = typer.Option(None, "-o", "--output", help="Where the converted weights go."),
-    form: Form = FORMAT,
+    file: Annotated[
+        Path, typer.Argument(help="State dict of the public BSRNN or MBS-Net code (a torch file).")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where the converted weights go.")
+    ] = None,
+    format: Format = "table",
 ) -> None:
     """Read a checkpoint of the public BSRNN or MBS-Net code and write it with our configuration."""
     import os
 
     import torch
 
-    from ablate.models.reference import load
-    from ablate.models.summary import summarise
+    from .reference import load
+    from .summary import summarise
 
     if not file.is_file():
         raise FileNotFoundError(f"no such checkpoint: {file}")
@@ -97,15 +93,15 @@ def import_checkpoint(
         **summarise(config),
         "config": config.model_dump(mode="json"),
     }
-    if form == Form.json:
-        _print_json(found)
+    if format == "json":
+        print_json(found)
         return
     typer.echo(f"{output}: {found['preset'] or 'no preset'}, {found['parameters']:,} parameters")
-    _print(_configuration(found["config"]))
+    print_table(_configuration(found["config"]))
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add the commands of this room."""
     app.command("models")(models)
     app.command("doctor")(doctor)
     app.command("import-checkpoint")(import_checkpoint)
@@ -134,7 +130,7 @@ def _state_dict(file: Path) -> dict[str, Any]:
 
 
 def _preset(config: Any) -> str | None:
-    from ablate.models import PRESETS
+    from . import PRESETS
 
     return next((name for name, preset in PRESETS.items() if preset == config), None)
 
@@ -143,7 +139,7 @@ def _modules(name: str) -> list[dict[str, Any]]:
     """Every module of a network that holds parameters of its own, with their shapes."""
     import torch
 
-    from ablate.models import build_model
+    from . import build_model
 
     with torch.device("meta"):
         model = build_model(name)
@@ -160,15 +156,15 @@ def _modules(name: str) -> list[dict[str, Any]]:
 
 
 def _print_networks(found: dict[str, dict[str, Any]]) -> None:
-    table = _table(
+    rows = table(
         "network", "parameters", "split", "encoder", "cross-band", "decoder", "GMAC/s", "reach", "causal"
     )
-    for column in table.columns[1:7]:
+    for column in rows.columns[1:7]:
         column.justify = "right"
     for name, row in found.items():
         parts = row["parameters_by_part"]
         counts = [parts.get(part, 0) for part in ("split", "encoder", "cross-band", "decoder")]
-        table.add_row(
+        rows.add_row(
             name,
             f"{row['parameters']:,}",
             *(f"{count:,}" for count in counts),
@@ -176,7 +172,7 @@ def _print_networks(found: dict[str, dict[str, Any]]) -> None:
             row["receptive_field"],
             _yes(row["causal"]),
         )
-    _print(table)
+    print_table(rows)
     typer.echo(
         "GMAC/s: billions of multiply-adds for a second of audio. Causal: no time layer looks ahead; "
         "the filter's third tap (one frame) and the normalisation (whole utterance) do.",
@@ -185,52 +181,31 @@ def _print_networks(found: dict[str, dict[str, Any]]) -> None:
 
 
 def _print_network(found: dict[str, Any]) -> None:
-    table = _table(found["name"], "")
-    table.add_row("parameters", f"{found['parameters']:,}")
+    rows = table(found["name"], "")
+    rows.add_row("parameters", f"{found['parameters']:,}")
     for part, count in found["parameters_by_part"].items():
-        table.add_row(f"  {part}", f"{count:,}")
-    table.add_row("MACs per second of audio", f"{found['macs_per_second'] / 1e9:.3f} G")
-    table.add_row("receptive field", found["receptive_field"])
-    table.add_row("causal (time layers)", _yes(found["causal"]))
-    table.add_row("frames ahead (head)", str(found["look_ahead_frames"]))
-    table.add_row("normalisation sees the future", _yes(found["normalisation_sees_future"]))
-    _print(table)
-    modules = _table("module", "kind", "parameters", "shapes")
+        rows.add_row(f"  {part}", f"{count:,}")
+    rows.add_row("MACs per second of audio", f"{found['macs_per_second'] / 1e9:.3f} G")
+    rows.add_row("receptive field", found["receptive_field"])
+    rows.add_row("causal (time layers)", _yes(found["causal"]))
+    rows.add_row("frames ahead (head)", str(found["look_ahead_frames"]))
+    rows.add_row("normalisation sees the future", _yes(found["normalisation_sees_future"]))
+    print_table(rows)
+    modules = table("module", "kind", "parameters", "shapes")
     modules.columns[2].justify = "right"
     for module in found["modules"]:
         shapes = ", ".join(f"{key} {tuple(shape)}" for key, shape in module["shapes"].items())
         modules.add_row(module["path"], module["kind"], f"{module['parameters']:,}", shapes)
-    _print(modules)
-    _print(_configuration(found["config"]))
+    print_table(modules)
+    print_table(_configuration(found["config"]))
 
 
 def _configuration(config: dict[str, Any]) -> Any:
-    table = _table("setting", "value")
+    rows = table("setting", "value")
     for key, value in config.items():
-        table.add_row(f"model.{key}", str(value))
-    return table
+        rows.add_row(f"model.{key}", str(value))
+    return rows
 
 
 def _yes(value: bool) -> str:
     return "yes" if value else "no"
-
-
-def _table(*columns: str) -> Any:
-    from rich import box
-    from rich.table import Table
-
-    return Table(*columns, box=box.SIMPLE, show_header=any(columns))
-
-
-def _print(table: Any) -> None:
-    """A table to standard output, as wide as it needs where that is no terminal."""
-    import sys
-
-    from rich.console import Console
-
-    console = Console() if sys.stdout.isatty() else Console(width=200)
-    console.print(table)
-
-
-def _print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2))

@@ -59,4 +59,4 @@ def test_voicebank_tells_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_an_unknown_format_is_refused(folder: Path) -> None:
-    assert "take table or json" in str(run("check", folder, "--format", "xml")[3])
+    assert "known: table, json" in str(run("check", folder, "--format", "xml")[3])

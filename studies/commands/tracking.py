@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
+from typing import Annotated
 
 import typer
 
-ROOT = typer.Option(
-    Path("ablate-runs"), "--root", envvar="ABLATE_ROOT", help="Folder of all that ablate writes."
-)
-TRACKING_URI = typer.Option(
-    None,
-    "--tracking-uri",
-    help="MLflow's store; default: $MLFLOW_TRACKING_URI, else an SQLite file in the root.",
-    show_default=False,
-)
+from ablate.models.console import ROOT, Root
+
+TrackingUri = Annotated[
+    str | None,
+    typer.Option(
+        "--tracking-uri",
+        help="MLflow's store; default: $MLFLOW_TRACKING_URI, else an SQLite file in the root.",
+        show_default=False,
+    ),
+]
 
 
 def sync(
-    study: str | None = typer.Argument(None, help="Study; default: all under the root."),
-    root: Path = ROOT,
-    tracking_uri: str | None = TRACKING_URI,
+    study: Annotated[str | None, typer.Argument(help="Study; default: all under the root.")] = None,
+    root: Root = ROOT,
+    tracking_uri: TrackingUri = None,
 ) -> None:
     """Bring MLflow up to date with the run directories; may be repeated at any time."""
-    from ablate.studies.plan import names
-    from ablate.studies.tracking import TrackingError, mirror
+    from ..plan import names
+    from ..tracking import TrackingError, mirror
 
     chosen = [study] if study else names(root)[::-1]
     if not chosen:
@@ -46,16 +47,17 @@ def sync(
 
 
 def ui(
-    study: str | None = typer.Argument(None, help="Study to open on; default: the newest."),
-    root: Path = ROOT,
-    tracking_uri: str | None = TRACKING_URI,
-    port: int | None = typer.Option(
-        None, help="Port on 127.0.0.1; 0: a free one. Default: 5000, or a free one if taken."
-    ),
+    study: Annotated[str | None, typer.Argument(help="Study to open on; default: the newest.")] = None,
+    root: Root = ROOT,
+    tracking_uri: TrackingUri = None,
+    port: Annotated[
+        int | None,
+        typer.Option(help="Port on 127.0.0.1; 0: a free one. Default: 5000, or a free one if taken."),
+    ] = None,
 ) -> None:
     """Show the runs in MLflow's own pages until Ctrl-C."""
-    from ablate.studies.tracking import TrackingError
-    from ablate.studies.ui import serve
+    from ..tracking import TrackingError
+    from ..ui import serve
 
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
@@ -73,8 +75,3 @@ def ui(
     except TrackingError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(4) from None
-
-
-def register(app: typer.Typer) -> None:
-    app.command()(sync)
-    app.command()(ui)

@@ -8,9 +8,11 @@ from typing import Annotated
 
 import typer
 
+from ablate.models.console import ROOT, Root, formats
+
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this module."""
+    """Add the commands of this room."""
     app.command()(report)
     app.command()(plan)
 
@@ -32,13 +34,11 @@ def report(
     margin: Annotated[
         float | None, typer.Option(help="Smallest difference that matters; default: the study's, or 0.05.")
     ] = None,
-    format: Annotated[str, typer.Option(help="table, md, latex, csv, json or html.")] = "table",
+    format: Annotated[str, formats("table", "md", "latex", "csv", "json", "html")] = "table",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; default: standard output.")
     ] = None,
-    root: Annotated[Path, typer.Option(envvar="ABLATE_ROOT", help="Directory of studies and runs.")] = Path(
-        "ablate-runs"
-    ),
+    root: Root = ROOT,
     tracking_uri: Annotated[
         str | None, typer.Option(help="Read the study from this MLflow server alone, not from --root.")
     ] = None,
@@ -62,12 +62,10 @@ def report(
     if tracking_uri is not None and (not name or scores is not None):
         raise ValueError("--tracking-uri needs the name of a study (its experiment), and no --scores")
 
-    from .. import build
-    from ..collect import scores_from_mlflow, scores_from_study
-    from ..forms import FORMATS, write
+    from . import build
+    from .collect import scores_from_mlflow, scores_from_study
+    from .forms import write
 
-    if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
     try:
         if scores is not None:
             result = build.report_of_file(scores, base or "", baseline, metric, margin)
@@ -82,7 +80,7 @@ def report(
     if output is not None:
         write(result, format, output)
         if format == "html":
-            from ..figures import save_all
+            from .figures import save_all
 
             save_all(result, output.with_name(f"{output.stem}-figures"))
         typer.echo(f"wrote {output}", err=True)
@@ -93,8 +91,18 @@ def report(
         write(result, format, sys.stdout)
 
 
+def write_report(root: Path, study: str) -> None:
+    """Write a study's report beside it; a study without scores has none yet, which standard error says."""
+    from .build import NoScoresError, report_of_study, study_folder, write_folder
+
+    try:
+        write_folder(report_of_study(root, study), study_folder(root, study))
+    except NoScoresError as error:
+        typer.echo(f"no report yet: {error}", err=True)
+
+
 def _report_logs(paths: list[Path], format: str, output: Path | None) -> None:
-    from ..logs import read_log, write_logs
+    from .logs import read_log, write_logs
 
     found = [log for path in paths for log in read_log(path)]
     if output is None:
@@ -120,10 +128,8 @@ def plan(
     baseline: Annotated[bool, typer.Option(help="Whether a baseline is trained too.")] = True,
     power: Annotated[float, typer.Option(help="Probability to find the effect.")] = 0.8,
     metric: Annotated[str | None, typer.Option(help="Score to plan for, with --pilot.")] = None,
-    format: Annotated[str, typer.Option(help="table, csv or json.")] = "table",
-    root: Annotated[Path, typer.Option(envvar="ABLATE_ROOT", help="Directory of studies and runs.")] = Path(
-        "ablate-runs"
-    ),
+    format: Annotated[str, formats("table", "csv", "json")] = "table",
+    root: Root = ROOT,
 ) -> None:
     """What a number of seeds can resolve: smallest detectable effects, runs and hours."""
     from ablate.ablations.grid import parse_factors

@@ -1,0 +1,95 @@
+"""`ablate diff`, and the options that commands about grids share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ablate.models.console import ROOT, Format, Plugins, Root, print_json
+
+if TYPE_CHECKING:
+    from ablate.training.config import RunConfig
+
+    from .factors import Factor
+    from .grid import Cell
+
+GridText = Annotated[str | None, typer.Option("--grid", help="Factors, e.g. bidirectional,core=lstm,mamba.")]
+Base = Annotated[str, typer.Option("--base", help="Preset the deltas apply to.")]
+Baseline = Annotated[str, typer.Option("--baseline", help="Reference system; none for none.")]
+Settings = Annotated[list[str], typer.Option("--set", help="e.g. recipe.steps=400; repeat.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands of this room."""
+    app.command()(diff)
+
+
+def diff(
+    a: Annotated[str, typer.Argument(help="A preset, a cell of --grid, a run or a checkpoint.")],
+    b: Annotated[str, typer.Argument(help="Another.")],
+    grid: GridText = None,
+    base: Base = "mbsnet",
+    baseline: Baseline = "bsrnn",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Its rule shrinks the networks. [default: quick with --grid; else none]"),
+    ] = None,
+    settings: Settings = [],  # noqa: B006
+    plugin: Plugins = [],  # noqa: B006
+    root: Root = ROOT,
+    format: Format = "table",
+) -> None:
+    """Every field in which two networks differ: toggled, a consequence of that, or not toggled."""
+    from ablate.models.config import PRESETS
+
+    from .diff import differences, propose
+    from .targets import find_config, load_plugins, parse_grid, preset_config
+
+    load_plugins(plugin)
+    cells: list[Cell] = []
+    factors: tuple[Factor, ...] = ()
+    if grid is not None:
+        parsed = parse_grid(grid, base, baseline, recipe, settings)
+        cells, factors = parsed.cells(), parsed.factors
+    first, second = (
+        find_config(name, cells, recipe if grid is None else recipe or "quick", root) for name in (a, b)
+    )
+    found = differences(first, second, factors)
+    parts = [_parts(config) for config in (first, second)]
+    groups = {
+        name: [d.model_dump(mode="json", exclude={"group"}) for d in found if d.group == group]
+        for name, group in (
+            ("toggled", "toggled"),
+            ("consequences", "consequence"),
+            ("not_toggled", "not toggled"),
+        )
+    }
+    close = None
+    if groups["not_toggled"] and a in (*PRESETS, "base") and b in (*PRESETS, "baseline"):
+        names = {"base_name": base if a == "base" else a, "baseline_name": baseline if b == "baseline" else b}
+        if grid is None:
+            first, second = preset_config(a, recipe or "quick"), preset_config(b, recipe or "quick")
+        close = propose(first, second, factors, **names)
+    if format == "json":
+        counts = [{"parameters": sum(p.values()), "parts": p} for p in parts]
+        print_json({"a": {"name": a, **counts[0]}, "b": {"name": b, **counts[1]}, **groups, "close": close})
+        return
+    for title, rows in groups.items():
+        if rows or title == "not_toggled":
+            print(f"{title.replace('_', ' ')}:{'' if rows else ' nothing'}")
+        for row in rows:
+            print(f"  {row['path']}: {row['a']} -> {row['b']}" + (f"  ({row['why']})" if row["why"] else ""))
+    print("parameters:")
+    for name in dict.fromkeys([*parts[0], *parts[1]]):
+        print(f"  {name}: {parts[0].get(name, 0):,} -> {parts[1].get(name, 0):,}")
+    print(f"  all: {sum(parts[0].values()):,} -> {sum(parts[1].values()):,}")
+    if close:
+        print(f"a grid that covers all of it:\n  {close}")
+
+
+def _parts(config: RunConfig) -> dict[str, int]:
+    from ablate.models import build_model
+    from ablate.models.summary import parameters_by_part
+
+    return parameters_by_part(build_model(config.model))

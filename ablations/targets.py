@@ -1,0 +1,151 @@
+"""What a name on the command line stands for: a preset, a cell, a part of a plug-in, a run, a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ablate.models import config as parts
+from ablate.models import plugins
+from ablate.models.config import PRESETS, ModelConfig
+from ablate.training.config import Recipe, RunConfig, resolve_recipe
+from ablate.training.rundir import read_json
+
+from .factors import FACTORS, Factor, find
+from .grid import Cell, Grid, parse_settings
+
+Job = tuple[list[Cell], tuple[Factor, ...]]
+"""Cells that are audited together, and the factors they differ in."""
+
+REGISTRIES = {
+    "model.architecture": parts.ARCHITECTURES,
+    "model.core": parts.CORES,
+    "model.crossband": parts.CROSSBANDS,
+    "model.decoder": parts.DECODERS,
+    "model.head": parts.HEADS,
+}
+"""The field that names a part -> the registry of these parts."""
+
+
+@dataclass
+class Brought:
+    """What plug-ins registered: factors, presets, and parts with the fields that name them."""
+
+    factors: dict[str, Factor] = field(default_factory=dict)
+    presets: list[str] = field(default_factory=list)
+    parts: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        return list(dict.fromkeys([*self.presets, *self.parts, *self.factors]))
+
+
+def load_plugins(paths: Sequence[Path]) -> Brought:
+    """Import plug-ins and say what they registered; a part that only a preset of theirs names is not told."""
+    before = {path: set(registry) for path, registry in REGISTRIES.items()}
+    presets, factors = set(PRESETS), set(FACTORS)
+    plugins.load(paths)
+    brought = Brought(
+        factors={name: factor for name, factor in FACTORS.items() if name not in factors},
+        presets=[name for name in PRESETS if name not in presets],
+    )
+    named = {
+        value
+        for name in brought.presets
+        for value in PRESETS[name].model_dump().values()
+        if isinstance(value, str)
+    }
+    for path, registry in REGISTRIES.items():
+        for name in set(registry) - before[path]:
+            if path != "model.architecture" or name not in named:
+                brought.parts.setdefault(name, []).append(path)
+    return brought
+
+
+def preset_config(name: str, recipe: str | None) -> RunConfig:
+    """A preset under a recipe; without one at its own size."""
+    own_size = resolve_recipe("quick").model_copy(update={"width": 1.0, "depth": 1.0})
+    return RunConfig.of(name, recipe or own_size)
+
+
+def parse_grid(text: str, base: str, baseline: str, recipe: str | None, settings: list[str]) -> Grid:
+    """The grid of the options `--grid --base --baseline --recipe --set`."""
+    return Grid.parse(
+        text,
+        base=base,
+        baseline=None if baseline in ("", "none") else baseline,
+        recipe=recipe or "quick",
+        changes=parse_settings(settings),
+    )
+
+
+def jobs_named(name: str, recipe: str | None, settings: list[str], brought: Brought) -> list[Job]:
+    """A preset, at its own size or under a recipe; a plug-in's part in place of mbsnet's; its factor.
+
+    Empty where nothing has that name.
+    """
+    changes = parse_settings(settings)
+    if name in PRESETS:
+        config = preset_config(name, recipe).with_changes(changes)
+        return [([Cell(name=name, levels={}, config=config)], ())]
+    jobs: list[Job] = []
+    if name in brought.factors:
+        factor = find(name, list(brought.factors[name].levels))
+        grid = Grid(
+            baseline=None, factors=(factor,), recipe=resolve_recipe(recipe or "quick"), changes=changes
+        )
+        jobs.append((grid.cells(), (factor,)))
+    start = preset_config("mbsnet", recipe or "quick").with_changes(changes)
+    for path in brought.parts.get(name, []):
+        config = start.with_changes({path: name})
+        jobs.append(([Cell(name=name, levels={}, config=config)], ()))
+        if path == "model.core" and _claims_both(config):
+            both = config.with_changes({"model.direction": "bi"})
+            jobs.append(([Cell(name=f"{name}, direction=bi", levels={}, config=both)], ()))
+    return jobs
+
+
+def _claims_both(config: RunConfig) -> bool:
+    """Whether a core says that it looks ahead where the configuration asks for it."""
+    try:
+        core = parts.CORES[config.model.core](config.model.model_copy(update={"direction": "bi"}))
+    except ValueError:
+        return False
+    return bool(getattr(core, "looks_ahead", False))
+
+
+def find_config(name: str, cells: Sequence[Cell], recipe: str | None, root: Path) -> RunConfig:
+    """The configuration that a name stands for.
+
+    Raises:
+        ValueError: it is nothing known, or a signature that several runs begin with.
+    """
+    for cell in cells:
+        if cell.name == name:
+            return cell.config
+    if name in PRESETS:
+        return preset_config(name, recipe)
+    if Path(name).is_file():
+        return RunConfig(model=_model_of_checkpoint(Path(name)), recipe=preset_config("mbsnet", None).recipe)
+    runs = [path for path in (root / "runs").glob(f"{name}*") if (path / "spec.json").exists()]
+    if len(runs) == 1:
+        spec = read_json(runs[0] / "spec.json") or {}
+        return RunConfig(
+            model=ModelConfig.model_validate(spec["model"]), recipe=Recipe.model_validate(spec["recipe"])
+        )
+    if len(runs) > 1:
+        raise ValueError(f"{len(runs)} runs under {root} begin with {name!r}; give more of the signature")
+    known = ", ".join(c.name for c in cells) or "none (no --grid)"
+    raise ValueError(
+        f"{name!r} is no preset ({', '.join(PRESETS)}), no cell ({known}), no run under {root} and no file"
+    )
+
+
+def _model_of_checkpoint(path: Path) -> ModelConfig:
+    from ablate.training.checkpoint import read
+
+    model = read(path).get("model")
+    if not isinstance(model, dict) or "channels" not in model:
+        raise ValueError(f"checkpoint {path} does not say what network it holds")
+    return ModelConfig.model_validate(model)

@@ -1,0 +1,100 @@
+"""What the commands of all rooms share: common options, how a table is printed, how an error ends one."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from .errors import InputError, explain
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+ROOT = Path("ablate-runs")
+Root = Annotated[
+    Path, typer.Option("--root", envvar="ABLATE_ROOT", help="Folder of studies, runs and caches.")
+]
+Plugins = Annotated[list[Path], typer.Option("--plugin", help="Python file that registers parts; repeat.")]
+
+
+def formats(*known: str) -> Any:
+    """The option `--format` that takes one of these, and refuses another by an `InputError`."""
+
+    def check(value: str) -> str:
+        if value not in known:
+            raise InputError(f"unknown format {value!r}; known: {', '.join(known)}")
+        return value
+
+    words = f"{', '.join(known[:-1])} or {known[-1]}."
+    return typer.Option("--format", help=words, callback=check)
+
+
+Format = Annotated[str, formats("table", "json")]
+
+
+def takes(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command that takes one dataclass an option for each field, which is annotated as Typer asks."""
+    hints = get_type_hints(options, include_extras=True)
+    parameters = [
+        inspect.Parameter(
+            field.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=field.default if field.default_factory is MISSING else field.default_factory(),
+            annotation=hints[field.name],
+        )
+        for field in fields(options)
+    ]
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def call(**values: Any) -> None:
+            command(options(**values))
+
+        call.__name__, call.__doc__ = command.__name__, command.__doc__
+        call.__annotations__ = hints
+        call.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        return call
+
+    return decorate
+
+
+def table(*columns: str) -> Table:
+    """An empty table; the header is left out where no column has a name."""
+    from rich import box
+    from rich.table import Table
+
+    return Table(*columns, box=box.SIMPLE, show_header=any(columns))
+
+
+def print_table(table: Any) -> None:
+    """A table to standard output, as wide as it needs where that is no terminal."""
+    from rich.console import Console
+
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def print_json(value: Any) -> None:
+    typer.echo(json.dumps(value, indent=1))
+
+
+def run(app: Callable[[], Any]) -> None:
+    """Run a command line; an error in the input is one line and exit code 2."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        print(f"error: {_words(error)}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _words(error: Exception) -> str:
+    if hasattr(error, "errors"):
+        return explain(error)  # type: ignore[arg-type]
+    return str(error)

@@ -1,0 +1,24 @@
+"""The commands of this room: `run`, `status`, `logs`, `audit`, `sync` and `ui`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import typer
+
+from . import audit, run, status, tracking
+
+
+def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> None:
+    """Add the commands of this room.
+
+    Args:
+        write_report: writes the report of a study, given the root and its name.
+    """
+    app.command()(run.command(write_report))
+    app.command()(status.status)
+    app.command()(status.logs)
+    app.command()(audit.audit)
+    app.command()(tracking.sync)
+    app.command()(tracking.ui)

@@ -1,0 +1,122 @@
+"""`ablate audit`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ablate.ablations.commands import Base, Baseline, GridText, Settings
+from ablate.models.console import ROOT, Format, Plugins, Root, print_json
+
+if TYPE_CHECKING:
+    from ablate.ablations.grid import Grid
+    from ablate.ablations.targets import Job
+    from ablate.training.data.corpus import Corpus
+
+
+def audit(
+    target: Annotated[
+        str | None, typer.Argument(help="A preset, a cell of --grid, a study, or a plug-in's part.")
+    ] = None,
+    grid: GridText = None,
+    base: Base = "mbsnet",
+    baseline: Baseline = "bsrnn",
+    recipe: Annotated[
+        str | None,
+        typer.Option(help="Its rule shrinks the networks. [default: quick; a preset: its own size]"),
+    ] = None,
+    settings: Settings = [],  # noqa: B006
+    data: Annotated[str | None, typer.Option(help="Corpus folder, or demo, for leaks and scores.")] = None,
+    test_data: Annotated[str | None, typer.Option(help="Take this corpus' test split.")] = None,
+    plugin: Plugins = [],  # noqa: B006
+    waive: Annotated[str, typer.Option(help="Errors to accept, e.g. A101,A102.")] = "",
+    budget: Annotated[str | None, typer.Option(help='Declared parameters, e.g. "2.3M+-5%".')] = None,
+    slots: Annotated[int, typer.Option(help="Runs side by side, for memory and hours.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Seeds of the study, for its hours; 0 leaves them out.")] = 0,
+    root: Root = ROOT,
+    format: Format = "table",
+) -> None:
+    """Find before training what would make the answer wrong. Exits with 5 where an error is not waived."""
+    from ablate.ablations.audit import audit_cells, errors, parse_waivers
+    from ablate.ablations.targets import jobs_named, load_plugins, parse_grid
+
+    waived = parse_waivers(waive)
+    brought = load_plugins(plugin)
+    study_data: str | None = None
+    if grid is not None:
+        jobs = [_job_of_grid(parse_grid(grid, base, baseline, recipe, settings), target)]
+    elif target is None:
+        jobs = [job for name in brought.names for job in jobs_named(name, recipe, settings, brought)]
+        if not jobs:
+            raise ValueError(
+                "nothing to audit: name a preset, a study, --grid, or a --plugin that registers parts"
+            )
+    else:
+        jobs = jobs_named(target, recipe, settings, brought)
+        if not jobs:
+            jobs, study_data, study_seeds = _job_of_study(target, root)
+            seeds = seeds or study_seeds
+    corpus = _corpus(data or study_data, test_data, root)
+    found = []
+    for cells, factors in jobs:
+        runs = len(cells) * seeds if factors else 0
+        print(f"auditing {', '.join(c.name for c in cells)}", file=sys.stderr)
+        for finding in audit_cells(cells, factors, corpus=corpus, budget=budget, slots=slots, runs=runs):
+            if finding not in found:
+                found.append(finding)
+    refusing = errors(found, waived)
+    if format == "json":
+        print_json(
+            [
+                f.model_dump(mode="json") | {"waived": f.severity == "error" and f.code in waived}
+                for f in found
+            ]
+        )
+    else:
+        for finding in found:
+            mark = "waived" if finding.code in waived and finding.severity == "error" else finding.severity
+            print(f"{finding.code} {finding.name} [{mark}] {finding.evidence}\n    at {finding.where}")
+            print(f"    {finding.remedy}")
+        notes = sum(f.severity == "note" for f in found)
+        print(f"{len(refusing)} errors, {len(found) - len(refusing) - notes} waived, {notes} notes")
+    if refusing:
+        raise typer.Exit(5)
+
+
+def _job_of_grid(grid: Grid, target: str | None) -> Job:
+    """All cells of a grid with its factors, or one of them."""
+    cells = grid.cells()
+    if target is None:
+        return cells, grid.factors
+    named = [cell for cell in cells if cell.name == target]
+    if not named:
+        raise ValueError(f"no cell {target!r} in this grid; its cells: {', '.join(c.name for c in cells)}")
+    return named, ()
+
+
+def _job_of_study(name: str, root: Path) -> tuple[list[Job], str, int]:
+    """The cells of a study, its data and how many seeds it has."""
+    from ablate.models.config import PRESETS
+
+    from ..plan import load, names
+
+    if name not in names(root):
+        raise ValueError(
+            f"{name!r} is no preset ({', '.join(PRESETS)}), no part of a plug-in "
+            f"and no study under {root} ({', '.join(names(root)) or 'none there'})"
+        )
+    plan = load(root, name)
+    return [(list(plan.cells), plan.factors)], plan.corpus.path, len(plan.seeds)
+
+
+def _corpus(data: str | None, test_data: str | None, root: Path) -> Corpus | None:
+    if data is None:
+        return None
+    from ablate.training.data.corpus import Corpus
+
+    from ..plan import cache_path
+
+    return Corpus.open(data, cache=cache_path(root.resolve()), test_data=test_data)

@@ -1,0 +1,96 @@
+"""`ablate run --dry-run`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import typer
+
+from ablate.models.console import print_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from ..plan import Plan
+    from ..request import Request
+
+
+def show_plan(request: Request, root: Path, format: str) -> None:
+    """Print the cells of a study with their sizes, signatures and what a run takes; nothing is trained."""
+    from ..plan import PlanChangedError, is_done, load, make, merge, study_path
+
+    plan, _ = make(request, root)
+    if (study_path(root, plan.name) / "plan.json").exists():
+        try:
+            plan = merge(load(root, plan.name), plan, root)
+        except PlanChangedError as error:
+            print(f"refused: {error}", file=sys.stderr)
+            raise typer.Exit(5) from None
+    estimates = _estimates(plan)
+    document = {
+        "study": plan.name,
+        "seeds": list(plan.seeds),
+        "aliases": list(plan.aliases),
+        "corpus": plan.corpus.model_dump(mode="json"),
+        "cells": [
+            {
+                "name": cell.name,
+                "levels": cell.levels,
+                "config": cell.config.model_dump(mode="json"),
+                "parameters": cell.parameters,
+                "signatures": {str(seed): signature for seed, signature in cell.signatures.items()},
+                "estimate": estimates[cell.name],
+                "done": [seed for seed in plan.seeds if is_done(plan, root, cell, seed)],
+            }
+            for cell in plan.cells
+        ],
+    }
+    if format == "json":
+        print_json(document)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from ..progress import duration
+
+    table = Table(title=f"{plan.name} on {plan.corpus.name}", box=None)
+    for heading in ("cell", "parameters", "steps", "a run", "memory", "done", "training signatures"):
+        table.add_column(heading, no_wrap=heading == "cell")
+    for cell, row in zip(plan.cells, document["cells"], strict=True):
+        table.add_row(
+            cell.name,
+            f"{cell.parameters:,}",
+            str(cell.config.recipe.steps),
+            duration(estimates[cell.name]["seconds"]),
+            f"{estimates[cell.name]['memory_bytes'] / 2**30:.2f} GiB",
+            f"{len(row['done'])} of {len(plan.seeds)}",  # type: ignore[index]
+            " ".join(signature[:8] for signature in cell.signatures.values()),
+        )
+    console = Console()
+    console.print(table)
+    distinct = {signature for cell in plan.cells for signature in cell.signatures.values()}
+    console.print(f"{len(distinct)} distinct trainings for {len(plan.cells)} cells x {len(plan.seeds)} seeds")
+    console.print("time and memory of a run: from measured steps, without validation and scoring")
+    for alias in plan.aliases:
+        console.print(f"not told apart by this design: {alias}")
+
+
+def _estimates(plan: Plan) -> dict[str, dict[str, float]]:
+    """Seconds and bytes of a run of each cell, from steps measured at the threads of one slot."""
+    import torch
+
+    from ablate.ablations.audit.budget import step_bytes, step_seconds
+
+    from ..launchers.local import find_slots
+
+    torch.set_num_threads(find_slots()[0].threads)
+    found = {}
+    for cell in plan.cells:
+        step = step_seconds(cell) or float("nan")
+        found[cell.name] = {
+            "seconds_per_step": step,
+            "seconds": step * (cell.config.recipe.steps or 0),
+            "memory_bytes": step_bytes(cell),
+        }
+    return found

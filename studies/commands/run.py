@@ -1,0 +1,272 @@
+"""`ablate run`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ablate.models.console import ROOT, Format, Plugins, Root, takes
+
+if TYPE_CHECKING:
+    from ablate.training.data.corpus import Corpus
+
+    from ..launchers import Launcher
+    from ..launchers.local import Slot
+    from ..plan import AuditRecord, Plan
+    from ..request import Request
+    from ..session import Session
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """The options of `ablate run`: what the study is, how it is carried out, where, and what is shown."""
+
+    file: Annotated[Path | None, typer.Argument(help="A YAML study file; options override it.")] = None
+    grid: Annotated[str | None, typer.Option(help="Factors, e.g. bidirectional,core=lstm,mamba.")] = None
+    base: Annotated[str | None, typer.Option(help="Preset the deltas apply to. [default: mbsnet]")] = None
+    baseline: Annotated[str | None, typer.Option(help="Reference system. [default: bsrnn]")] = None
+    data: Annotated[str | None, typer.Option(help="Corpus folder. [default: the demo corpus]")] = None
+    test_data: Annotated[str | None, typer.Option(help="Score on this corpus' test split.")] = None
+    seeds: Annotated[str | None, typer.Option(help="N for 1..N, or a:b inclusive. [default: 3]")] = None
+    recipe: Annotated[str | None, typer.Option(help="quick, small or reference. [default: quick]")] = None
+    settings: Annotated[list[str], typer.Option("--set", help="e.g. recipe.steps=400; repeat.")] = field(
+        default_factory=list
+    )
+    design: Annotated[str | None, typer.Option(help="full, fractional, one-out or one-in.")] = None
+    metric: Annotated[str | None, typer.Option(help="Endpoint on test. [default: pesq_wb]")] = None
+    study: Annotated[str | None, typer.Option(help="Name of the study.")] = None
+    root: Root = ROOT
+    launcher: Annotated[str | None, typer.Option(help="inline, local or slurm. [default: local]")] = None
+    jobs: Annotated[int | None, typer.Option(help="Runs at once on the cores.")] = None
+    gpus: Annotated[str | None, typer.Option(help="GPUs to use, e.g. 0,2; '' for none.")] = None
+    runs_per_gpu: Annotated[int, typer.Option(help="Runs on one GPU at once.")] = 1
+    partition: Annotated[str | None, typer.Option(help="SLURM partition.")] = None
+    slurm: Annotated[list[str], typer.Option(help="SLURM setting, e.g. time=60; repeat.")] = field(
+        default_factory=list
+    )
+    storage: Annotated[str | None, typer.Option(help="Optuna storage, postgresql://...")] = None
+    tracking_uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow.")] = None
+    tune: Annotated[list[str], typer.Option(help="recipe.learning_rate=1e-4..3e-3; repeat.")] = field(
+        default_factory=list
+    )
+    tune_trials: Annotated[int, typer.Option(help="Tuning trials of each cell.")] = 8
+    until_width: Annotated[float | None, typer.Option(help="Add seeds until intervals are this narrow.")] = (
+        None
+    )
+    max_seeds: Annotated[int, typer.Option(help="The most seeds --until-width may reach.")] = 12
+    start_from: Annotated[str | None, typer.Option("--from", help="Start weights: best, latest or FILE.")] = (
+        None
+    )
+    keep: Annotated[int | None, typer.Option(help="Keep a checkpoint every N steps.")] = None
+    waive: Annotated[str, typer.Option(help="Audit errors to accept, e.g. A101,A102.")] = ""
+    no_audit: Annotated[bool, typer.Option("--no-audit", help="Skip the audit; recorded.")] = False
+    budget: Annotated[str | None, typer.Option(help='Declared parameters, e.g. "2.3M+-5%".')] = None
+    plugin: Plugins = field(default_factory=list)
+    retry_failed: Annotated[bool, typer.Option(help="Train failed and diverged runs again.")] = False
+    rerun: Annotated[list[str], typer.Option(help="Train this cell again; repeat.")] = field(
+        default_factory=list
+    )
+    max_failures: Annotated[int | None, typer.Option(help="Start nothing after N failures.")] = None
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Same as --max-failures 1.")] = False
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; train nothing.")] = False
+    format: Format = "table"
+
+    def request(self) -> Request:
+        """What is asked for: the study file, overridden by the options. Imports the plug-ins of both.
+
+        Raises:
+            ValueError: an option, the file or a plug-in is wrong, or there is no grid.
+        """
+        from ablate.ablations.grid import parse_factors, parse_settings
+        from ablate.models.plugins import load
+
+        from ..request import Request, parse_seeds, parse_tuning, read_file
+
+        load(self.plugin)
+        fields: dict[str, Any] = {}
+        if self.file is not None:
+            if not self.file.is_file():
+                raise FileNotFoundError(
+                    f"{self.file}: no such study file; write --grid {self.file} for a grid"
+                )
+            fields = read_file(self.file)
+        if self.grid is not None:
+            fields["factors"] = parse_factors(self.grid)
+        if not fields.get("factors"):
+            raise ValueError(
+                "no grid: give --grid, e.g. --grid bidirectional,decoder4x,crossband, or a study file"
+            )
+        named = ("base", "data", "test_data", "recipe", "design", "study", "launcher", "start_from")
+        given = {name: getattr(self, name) for name in named} | {
+            "seeds": parse_seeds(self.seeds) if self.seeds is not None else None,
+            "tune": parse_tuning(self.tune, self.tune_trials),
+        }
+        fields |= {key: value for key, value in given.items() if value is not None}
+        if self.baseline is not None:
+            fields["baseline"] = None if self.baseline in ("", "none") else self.baseline
+        fields["set"] = fields.get("set", {}) | parse_settings(self.settings)
+        if self.keep is not None:
+            fields["set"]["recipe.keep_every"] = self.keep
+        if self.metric is not None:
+            fields["endpoint"] = fields.get("endpoint", {}) | {"metric": self.metric}
+        fields["plugins"] = (*fields.get("plugins", ()), *map(str, self.plugin))
+        load(map(Path, fields["plugins"]))
+        return Request.model_validate(fields)
+
+    def slots(self, launcher: str) -> list[Slot]:
+        """Where runs go on this machine; one slot where another machine trains."""
+        from ..launchers.local import find_slots
+
+        if launcher != "local":
+            return find_slots(jobs=1)
+        return find_slots(jobs=self.jobs, gpus=self.gpus, per_gpu=self.runs_per_gpu)
+
+    def make_launcher(self, launcher: str, folder: Path) -> Launcher:
+        """The launcher of a name, for the study in `folder`."""
+        from ..launchers import LAUNCHERS
+
+        if launcher == "local":
+            from ..launchers.local import LocalLauncher
+
+            return LocalLauncher(self.slots(launcher), folder / "workers.log")
+        return LAUNCHERS[launcher](folder=folder, partition=self.partition, settings=self.slurm)
+
+
+def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
+    """`ablate run`, which ends by `write_report(root, study)`."""
+
+    @takes(RunOptions)
+    def run(options: RunOptions) -> None:
+        """Train every cell of a grid, and the baseline, at every seed; what is done is not done again."""
+        request = options.request()
+        root = options.root.resolve()
+        if options.dry_run:
+            from .dry_run import show_plan
+
+            show_plan(request, root, options.format)
+        else:
+            _carry_out(options, request, root, write_report)
+
+    return run
+
+
+def _carry_out(
+    options: RunOptions, request: Request, root: Path, write_report: Callable[[Path, str], None]
+) -> None:
+    """Run the study to its end; the exit code says how it ended."""
+    from rich.console import Console
+
+    from ..lease import StudyHeldError
+    from ..plan import PlanChangedError
+    from ..session import RefusedError
+
+    console = Console(stderr=True)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    session = _session(options, request.launcher, root, write_report, say, console)
+    started = time.time()
+    try:
+        plan, outcome = session.run(request)
+    except (PlanChangedError, StudyHeldError, RefusedError) as error:
+        say(f"refused: {error}")
+        raise typer.Exit(5) from None
+    say(
+        f"{plan.name}: {len(outcome.done)} runs done ({outcome.trained} trained now), "
+        f"{len(outcome.failed)} failed or diverged, {len(outcome.left)} left; {time.time() - started:.0f} s"
+    )
+    if outcome.interrupted:
+        say("interrupted; the same command goes on from the last checkpoints")
+        raise typer.Exit(130)
+    if outcome.failed:
+        say(f"see why: ablate status {plan.name} --root {root}; ablate logs CELL; again: --retry-failed")
+        raise typer.Exit(3)
+    if outcome.left:
+        raise typer.Exit(4)
+    for alias in plan.aliases:
+        say(f"not told apart by this design: {alias}")
+    say(f"the answer: ablate report {plan.name}; the runs: ablate ui {plan.name}")
+
+
+def _session(
+    options: RunOptions,
+    launcher: str,
+    root: Path,
+    write_report: Callable[[Path, str], None],
+    say: Say,
+    console: Any,
+) -> Session:
+    from ablate.ablations.audit import parse_waivers
+
+    from ..driver import Policy
+    from ..progress import ConsoleProgress
+    from ..session import Session
+
+    waived = tuple(sorted(parse_waivers(options.waive)))
+
+    def audit(plan: Plan, corpus: Corpus) -> AuditRecord:
+        return _audit(plan, corpus, options.slots(launcher), waived, options.budget, say)
+
+    return Session(
+        root=root,
+        launcher=lambda folder: options.make_launcher(launcher, folder),
+        audit=None if options.no_audit else audit,
+        report=lambda plan: write_report(root, plan.name),
+        width=lambda plan: _width(plan, root),
+        say=say,
+        progress=ConsoleProgress(console),
+        policy=Policy(
+            max_failures=1 if options.fail_fast else options.max_failures, retry_failed=options.retry_failed
+        ),
+        storage_url=options.storage,
+        tracking_uri=options.tracking_uri,
+        rerun=tuple(options.rerun),
+        until_width=options.until_width,
+        max_seeds=options.max_seeds,
+    )
+
+
+def _audit(
+    plan: Plan, corpus: Corpus, slots: list[Slot], waived: tuple[str, ...], budget: str | None, say: Say
+) -> AuditRecord:
+    import torch
+
+    from ablate.ablations.audit import audit_cells
+
+    from ..plan import AuditRecord
+
+    torch.set_num_threads(slots[0].threads)
+    say(f"auditing {len(plan.cells)} cells (--no-audit skips this, and the report says so)")
+    found = audit_cells(
+        plan.cells,
+        plan.factors,
+        corpus=corpus,
+        budget=budget,
+        slots=len(slots),
+        runs=[plan.spec(cell, seed) for cell in plan.cells for seed in plan.seeds],
+        tuned=plan.tune.space if plan.tune else (),
+    )
+    for finding in found:
+        mark = "waived" if finding.code in waived else finding.severity
+        say(f"  {finding.code} {finding.name} [{mark}] {finding.where}: {finding.evidence}")
+        say(f"    -> {finding.remedy}")
+    return AuditRecord(findings=tuple(f.model_dump(mode="json") for f in found), waived=waived)
+
+
+def _width(plan: Plan, root: Path) -> float | None:
+    """The widest half-width among the main effects; none where one has no interval yet."""
+    import math
+
+    from ablate.ablations.inference.power import widths
+    from ablate.reports.build import report_of_study
+
+    found = widths(report_of_study(root, plan.name).analysis).values()
+    return None if not found or any(math.isnan(width) for width in found) else max(found)

@@ -1,0 +1,92 @@
+"""`ablate status` and `ablate logs`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Annotated, Any
+
+import typer
+
+from ablate.models.console import ROOT, Format, Root, print_json
+
+
+def status(
+    study: Annotated[str | None, typer.Argument(help="The study. [default: the last one]")] = None,
+    root: Root = ROOT,
+    format: Format = "table",
+    watch: Annotated[bool, typer.Option("--watch", help="Renew every two seconds.")] = False,
+) -> None:
+    """Where a study stands: every cell x seed with its state, step, validation PESQ and failures' causes."""
+    from .. import plan as plans
+    from ..status import status as read
+
+    root = root.resolve()
+    plan = plans.load(root, study or plans.latest(root))
+    if format == "json":
+        print_json(read(plan, root))
+        return
+    from rich.console import Console
+    from rich.live import Live
+
+    if not watch:
+        Console().print(_status_view(read(plan, root)))
+        return
+    with Live(_status_view(read(plan, root)), refresh_per_second=1) as live:
+        while True:
+            time.sleep(2)
+            plan = plans.load(root, plan.name)
+            live.update(_status_view(read(plan, root)))
+
+
+def _status_view(read: dict[str, Any]) -> Any:
+    from rich.console import Group
+    from rich.table import Table
+    from rich.text import Text
+
+    from ..progress import duration
+
+    counts = ", ".join(f"{count} {state}" for state, count in sorted(read["counts"].items()))
+    left = read["seconds_left"]
+    table = Table(title=read["study"], caption=counts + (f"; about {duration(left)} left" if left else ""))
+    for heading in ("cell", "seed", "state", "step", "val PESQ", "s/step", "attempts"):
+        table.add_column(heading, no_wrap=True)
+    for run in read["runs"]:
+        table.add_row(
+            run["cell"],
+            str(run["seed"]),
+            run["state"],
+            f"{run['step']}/{run['steps']}",
+            "" if run["val_pesq_wb"] is None else f"{run['val_pesq_wb']:.2f}",
+            "" if run["seconds_per_step"] is None else f"{run['seconds_per_step']:.2f}",
+            str(run["attempts"]),
+        )
+    failures = [
+        Text(f"{run['cell']} seed {run['seed']}: {run['cause']}: {run['message'] or 'see ablate logs'}")
+        for run in read["runs"]
+        if run["cause"]
+    ]
+    return Group(table, *failures)
+
+
+def logs(
+    cell: Annotated[str, typer.Argument(help="Name of the cell.")],
+    study: Annotated[str | None, typer.Option(help="The study. [default: the last one]")] = None,
+    seed: Annotated[int | None, typer.Option(help="One seed. [default: all]")] = None,
+    root: Root = ROOT,
+) -> None:
+    """What the runs of a cell wrote while they trained."""
+    from .. import plan as plans
+
+    root = root.resolve()
+    plan = plans.load(root, study or plans.latest(root))
+    chosen = plan.cell(cell)
+    if seed is not None and seed not in plan.seeds:
+        raise ValueError(
+            f"study {plan.name!r} has no seed {seed}; its seeds: {', '.join(map(str, plan.seeds))}"
+        )
+    for (name, number), run in plans.run_dirs(plan, root).items():
+        if name == chosen.name and seed in (None, number):
+            print(f"== {name} seed {number}: {run.log}", file=sys.stderr)
+            if run.log.exists():
+                sys.stdout.write(run.log.read_text())
