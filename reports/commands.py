@@ -135,7 +135,7 @@ def plan(
     from ablate.ablations.grid import parse_factors
     from ablate.studies.request import parse_seeds
 
-    from ..planning import outlook, write_outlook
+    from .planning import outlook, write_outlook
 
     found = outlook(
         parse_factors(grid),

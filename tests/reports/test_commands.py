@@ -74,3 +74,12 @@ def test_a_study_without_scores_is_incomplete(app, tmp_path, make_study):
     done = run(app, "report", "--root", root)
     assert done.exit_code == 4
     assert "3 pending" in done.stderr
+
+
+def test_plan_command_shows_what_seeds_resolve(app, planted_root):
+    options = ("--grid", "bidirectional,decoder4x", "--seeds", "2:3", "--format", "json")
+    typical = run(app, "plan", *options)
+    assert typical.exit_code == 0
+    assert json.loads(typical.stdout)["source"] == "typical values, no pilot"
+    done = run(app, "plan", *options, "--pilot", "planted", "--root", planted_root)
+    assert json.loads(done.stdout)["source"] == "pilot planted, PESQ-WB"
