@@ -79,17 +79,9 @@ class StudyInfo:
         return (self.plan.get("endpoint") or {}).get("metric", "pesq_wb")
 
     @property
-    def margin(self) -> float:
-        return float(self.plan.get("margin", 0.05))
-
-    @property
-    def claims(self) -> dict[str, tuple[float, float]]:
-        """What was claimed of each factor, on - off."""
-        return {
-            factor["name"]: (float(claim["low"]), float(claim["high"]))
-            for factor in self.factors
-            if (claim := factor.get("claim"))
-        }
+    def margin(self) -> float | None:
+        """Of the endpoint; None: its metric's own."""
+        return (self.plan.get("endpoint") or {}).get("margin")
 
     def of_cell(self, cell: str) -> list[RunInfo]:
         return [run for run in self.runs if run.cell == cell]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from ablate.ablations.claims import Endpoint
 from ablate.ablations.factors import Factor
 from ablate.ablations.grid import Cell, Design, safe_name
 from ablate.ablations.runspec import Data, RunSpec, run_path
@@ -19,7 +21,7 @@ from ablate.training.config import EvaluationJob, RunConfig
 from ablate.training.provenance import git_commit, machine
 from ablate.training.rundir import RunDir, read_json, write_json
 
-from .request import Endpoint, Request, Tuning
+from .request import Request, Tuning
 
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
@@ -72,7 +74,6 @@ class Plan(Frozen):
     recipe: str
     corpus: CorpusNote
     endpoint: Endpoint
-    margin: float
     tune: Tuning | None = None
     start_from: str | None = None
     plugins: tuple[str, ...] = ()
@@ -82,6 +83,14 @@ class Plan(Frozen):
     machine: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
     created: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_0_1(cls, fields: Any) -> Any:
+        """The margin stood beside the endpoint too."""
+        if isinstance(fields, Mapping):
+            return {name: value for name, value in fields.items() if name != "margin"}
+        return fields
 
     def spec(self, cell: PlannedCell, seed: int) -> RunSpec:
         return RunSpec.of(cell, seed, self.data, start_from=cell.starts.get(seed), plugins=self.plugins)
@@ -226,7 +235,7 @@ def compare(old: Plan, new: Plan) -> list[str]:
         f"factor {factor.name}: its {field} changed"
         for factor in new.factors
         if factor.name in factors
-        for field in ("levels", "claim", "declares")
+        for field in ("levels", "claims", "declares")
         if getattr(factor, field) != getattr(factors[factor.name], field)
     ]
     before = {cell.name: cell for cell in old.cells}
@@ -299,7 +308,6 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         recipe=request.recipe,
         corpus=note,
         endpoint=request.endpoint,
-        margin=request.endpoint.margin,
         tune=request.tune,
         start_from=request.start_from,
         plugins=tuple(str(Path(p).resolve()) for p in request.plugins),

@@ -6,13 +6,13 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from ablate.ablations.claims import Endpoint
 from ablate.ablations.factors import find
 from ablate.ablations.grid import Grid
 from ablate.studies import driver as drivers
 from ablate.studies.driver import Driver, Policy, plan_jobs
 from ablate.studies.launchers import Ended, Launcher
 from ablate.studies.plan import CorpusNote, Plan, PlannedCell
-from ablate.studies.request import Endpoint
 from ablate.studies.status import status
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir
@@ -97,7 +97,6 @@ def make_plan(grid="bidirectional,decoder4x", seeds=(1, 2)) -> Plan:
         recipe="quick",
         corpus=note,
         endpoint=Endpoint(),
-        margin=0.05,
         created=0.0,
     )
     return plan.signed()

@@ -210,7 +210,7 @@ def test_every_cell_is_tuned_at_the_same_candidates():
 
 
 def test_another_claim_is_another_plan(root, corpus):
-    from ablate.ablations.factors import Claim
+    from ablate.ablations.claims import Claim
 
     old = planned(root, corpus, study="claims")
     (factor,) = parse_factors("bidirectional")
@@ -218,6 +218,6 @@ def test_another_claim_is_another_plan(root, corpus):
         root,
         corpus,
         study="claims",
-        factors=(factor.model_copy(update={"claim": Claim(low=0.0, high=0.1)}),),
+        factors=(factor.with_claim(Claim(low=0.0, high=0.1)),),
     )
-    assert compare(old, new) == ["factor bidirectional: its claim changed"]
+    assert compare(old, new) == ["factor bidirectional: its claims changed"]
