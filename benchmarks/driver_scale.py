@@ -85,7 +85,6 @@ def make_plan(trials: int) -> Plan:
         recipe="quick",
         corpus=note,
         endpoint=Endpoint(),
-        margin=0.05,
         created=time.time(),
     )
     return plan.signed()

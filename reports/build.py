@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablate.ablations.factors import Factor, claims_on
+from ablate.studies.plan import find, study_path
 
 from .collect import (
     StudyInfo,
-    find_study,
     metrics_of,
     scores_from_file,
     scores_from_mlflow,
@@ -47,18 +46,16 @@ def report_of(
         raise NoScoresError(f"no run of {info.name} has scores yet ({states})")
     if metric not in scores.columns:
         raise ValueError(f"no metric {metric!r} in the scores (there: {', '.join(metrics_of(scores))})")
-    claims = None
+    claims: Mapping[str, tuple[float, float, str]] | None = None
     if info.plan:
-        claims = claims_on([Factor.model_validate(factor) for factor in info.factors], metric)
-    if margin is None and metric == info.metric:
-        margin = info.margin
+        claims = _claims(info) if metric == info.metric else {}
     analysis = analyze(
         scores,
         base=info.base,
         baseline=_scored_baseline(scores, info),
         metric=metric,
         claims=claims,
-        margin=margin,
+        margin=info.margin if margin is None else margin,
         factors=list(info.base),
         levels={f["name"]: list(f["levels"]) for f in info.factors} or None,
         constraints=info.plan.get("constraints", ()),
@@ -66,6 +63,14 @@ def report_of(
         planned={cell["name"]: cell["levels"] for cell in info.plan.get("cells", ())},
     )
     return AnalysisReport(analysis, info, scores)
+
+
+def _claims(info: StudyInfo) -> dict[str, tuple[float, float, str]]:
+    return {
+        factor["name"]: (float(claim["low"]), float(claim["high"]), str(claim.get("source", "")))
+        for factor in info.factors
+        if (claim := factor.get("claim"))
+    }
 
 
 def _scored_baseline(scores: pd.DataFrame, info: StudyInfo) -> str | None:
@@ -118,4 +123,5 @@ def write_folder(report: AnalysisReport, folder: Path) -> Path:
 
 def study_folder(root: Path | str, name: str | None = None) -> Path:
     """Where the report of a study belongs."""
-    return find_study(root, name) / "report"
+    root = Path(root)
+    return study_path(root, find(root, name)) / "report"

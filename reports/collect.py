@@ -6,7 +6,7 @@ import json
 import math
 import re
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -18,32 +18,16 @@ import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
 from ablate.models.registry import suggestion
-from ablate.training.metrics.registry import METRICS
-from ablate.training.rundir import RunDir, read_json
+from ablate.studies.plan import Plan, PlannedCell, load, study_path
+from ablate.studies.plan.store import read as read_plan
+from ablate.studies.scores import RunInfo, join_scores, read_scores
+from ablate.training.metrics.registry import METRICS, find_metric
+from ablate.training.rundir import read_json
 
 from .ingest import parse_levels, same_level
 
 KEYS = ("cell", "seed", "utterance")
 DETAILS = ("speaker", "snr", "noise", "training", "status")
-
-
-@dataclass(frozen=True)
-class RunInfo:
-    """What is known of one cell x seed: where it stands, its curve and its costs."""
-
-    cell: str
-    seed: int
-    training: str = ""
-    evaluation: str = ""
-    state: str = "done"
-    cause: str | None = None
-    message: str | None = None
-    step: int = 0
-    steps: int | None = None
-    summary: Mapping[str, Any] = field(default_factory=dict)
-    metrics: Sequence[Mapping[str, Any]] = ()
-    audio: Path | None = None
-    scored: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,37 +63,25 @@ class StudyInfo:
         return (self.plan.get("endpoint") or {}).get("metric", "pesq_wb")
 
     @property
-    def margin(self) -> float | None:
-        """Of the endpoint; None: its metric's own."""
-        return (self.plan.get("endpoint") or {}).get("margin")
+    def margin(self) -> float:
+        """The smallest difference that matters; 0 where none was declared: then none is negligible."""
+        endpoint = self.plan.get("endpoint")
+        return (endpoint["margin"] if endpoint else find_metric("pesq_wb").margin) or 0.0
+
+    @property
+    def claims(self) -> dict[str, tuple[float, float]]:
+        """What was claimed of each factor, on - off."""
+        return {
+            factor["name"]: (float(claim["low"]), float(claim["high"]))
+            for factor in self.factors
+            if (claim := factor.get("claim"))
+        }
 
     def of_cell(self, cell: str) -> list[RunInfo]:
         return [run for run in self.runs if run.cell == cell]
 
 
 # ---------------------------------------------------------------------------------------- studies
-
-
-def study_names(root: Path | str) -> list[str]:
-    """The studies under a root, the most recently planned first."""
-    plans = sorted(Path(root).glob("studies/*/plan.json"), key=lambda p: p.stat().st_mtime, reverse=True)
-    return [plan.parent.name for plan in plans]
-
-
-def find_study(root: Path | str, name: str | None = None) -> Path:
-    """The directory of a study: of that name, or the most recent one.
-
-    Raises:
-        FileNotFoundError: there is none; the message lists those that exist.
-    """
-    names = study_names(root)
-    if name is None and names:
-        return Path(root) / "studies" / names[0]
-    if name in names:
-        return Path(root) / "studies" / name
-    listing = ", ".join(sorted(names)) if names else "no studies; `ablate run` makes one"
-    asked = f"no study {name!r}{suggestion(name, names)}" if name else "no study"
-    raise FileNotFoundError(f"{asked} under {Path(root) / 'studies'} (there: {listing})")
 
 
 def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.DataFrame, StudyInfo]:
@@ -120,34 +92,11 @@ def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.Dat
         name: of the study; none: the most recent one.
 
     Raises:
-        FileNotFoundError: no such study.
-        ValueError: its plan is damaged or of a later format.
+        InputError: no such study, or its plan is damaged or of a later format.
     """
-    study = find_study(root, name)
-    plan = _read_plan(study / "plan.json")
-
-    def run(cell: str, seed: int, training: str, evaluation: str) -> tuple[RunInfo, Path]:
-        directory = RunDir(Path(root) / "runs" / training)
-        state = directory.state
-        path = directory.scores_path(evaluation)
-        info = RunInfo(
-            cell=cell,
-            seed=seed,
-            training=training,
-            evaluation=evaluation,
-            state=state.state,
-            cause=state.cause,
-            message=state.message,
-            step=state.step,
-            steps=state.steps,
-            summary=directory.summary,
-            metrics=directory.metrics(),
-            audio=directory.audio,
-            scored=path.exists(),
-        )
-        return info, path
-
-    return _assemble(plan, run, source=str(study))
+    plan = load(Path(root), name)
+    scores, runs = read_scores(plan, Path(root))
+    return scores, _info(plan, runs, source=str(study_path(Path(root), plan.name)))
 
 
 def scores_from_mlflow(
@@ -207,7 +156,7 @@ def scores_from_mlflow(
         plan, parent = None, None
         for run in parents:
             if path := download(run.info.run_id, "plan.json"):
-                plan, parent = _read_plan(path), run
+                plan, parent = read_plan(path), run
                 break
         if plan is None or parent is None:
             named = f" named {study!r}" if study else ""
@@ -218,11 +167,12 @@ def scores_from_mlflow(
             if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
         }
 
-        def run_of(cell: str, seed: int, training: str, evaluation: str) -> tuple[RunInfo, Path]:
-            child = children.get((cell, str(seed)))
+        def run_of(cell: PlannedCell, seed: int) -> tuple[RunInfo, Path]:
+            child = children.get((cell.name, str(seed)))
             missing = Path(scratch) / "missing"
+            signatures = cell.signatures[seed], cell.evaluations[seed]
             if child is None:
-                return RunInfo(cell, seed, training, evaluation, state="pending"), missing
+                return RunInfo(cell.name, seed, *signatures, state="pending"), missing
             run_id = child.info.run_id
             scores = download(run_id, "scores.parquet")
             summary = download(run_id, "summary.json")
@@ -230,10 +180,10 @@ def scores_from_mlflow(
             tags = child.data.tags
             state = tags.get("ablate.state") or _state_of(child.info.status, scores is not None)
             info = RunInfo(
-                cell=cell,
+                cell=cell.name,
                 seed=seed,
-                training=tags.get("ablate.signature", training),
-                evaluation=evaluation,
+                training=tags.get("ablate.signature", signatures[0]),
+                evaluation=signatures[1],
                 state=state,
                 cause=tags.get("ablate.cause"),
                 summary=read_json(summary) if summary else {},
@@ -242,7 +192,8 @@ def scores_from_mlflow(
             )
             return info, scores or missing
 
-        return _assemble(plan, run_of, source=f"{shown}, experiment {experiment}")
+        scores, infos = join_scores(plan, run_of)
+        return scores, _info(plan, infos, source=f"{shown}, experiment {experiment}")
 
 
 def _state_of(status: str, scored: bool) -> str:
@@ -255,100 +206,15 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
-def _read_plan(path: Path) -> dict[str, Any]:
-    try:
-        plan = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is not a study's plan: {error}") from None
-    if not isinstance(plan, dict) or plan.get("format") != 1 or "cells" not in plan:
-        found = plan.get("format") if isinstance(plan, dict) else type(plan).__name__
-        raise ValueError(f"{path}: this version reads plans of format 1, found {found!r}")
-    return plan
-
-
-def _assemble(
-    plan: dict[str, Any],
-    read: Callable[[str, int, str, str], tuple[RunInfo, Path]],
-    source: str,
-) -> tuple[pd.DataFrame, StudyInfo]:
-    factors = {factor["name"]: list(factor["levels"]) for factor in plan["factors"]}
-    runs: list[RunInfo] = []
-    tables: list[pa.Table] = []
-    owners: list[tuple[Mapping[str, Any], RunInfo, int]] = []
-    cache: dict[str, pa.Table] = {}
-    for cell in plan["cells"]:
-        for seed in plan["seeds"]:
-            training = cell["signatures"].get(str(seed), "")
-            evaluation = (cell.get("evaluations") or {}).get(str(seed), "")
-            info, path = read(cell["name"], int(seed), training, evaluation)
-            runs.append(info)
-            if info.state == "diverged":
-                owners.append((cell, info, 1))
-                tables.append(pa.table({"utterance": pa.array([None], pa.string())}))
-            elif info.scored:
-                key = str(path)
-                if key not in cache:
-                    cache[key] = _read_scores(path)
-                tables.append(cache[key])
-                owners.append((cell, info, cache[key].num_rows))
-    study = StudyInfo(
-        name=plan["name"],
+def _info(plan: Plan, runs: Sequence[RunInfo], source: str) -> StudyInfo:
+    return StudyInfo(
+        name=plan.name,
         source=source,
-        base={name: levels[0] for name, levels in factors.items()},
-        baseline=next((c["name"] for c in plan["cells"] if not c["levels"] and factors), None),
-        plan=plan,
+        base={factor.name: factor.off for factor in plan.factors},
+        baseline=next((cell.name for cell in plan.cells if not cell.levels), None),
+        plan=plan.model_dump(mode="json"),
         runs=runs,
     )
-    if not any(run.scored for run in runs):
-        return _empty(list(factors)), study
-    return _frame(tables, owners, factors), study
-
-
-def _read_scores(path: Path) -> pa.Table:
-    with pq.ParquetFile(path) as file:
-        keep = [name for name in file.schema_arrow.names if name != "error"]
-        return file.read(columns=keep, use_threads=False).replace_schema_metadata(None)
-
-
-def _empty(factors: list[str]) -> pd.DataFrame:
-    columns = ["cell", *factors, "seed", "utterance", "pesq_wb", "status"]
-    return pd.DataFrame({name: pd.Series(dtype="object") for name in columns})
-
-
-def _frame(
-    tables: list[pa.Table],
-    owners: list[tuple[Mapping[str, Any], RunInfo, int]],
-    factors: Mapping[str, Sequence[str]],
-) -> pd.DataFrame:
-    joined = pa.concat_tables(tables, promote_options="permissive")
-    columns: dict[str, Any] = {}
-
-    def spread(values: list[Any], categories: list[Any] | None = None) -> Any:
-        """One value per run, repeated over its rows, as a categorical."""
-        kinds = categories if categories is not None else list(dict.fromkeys(values))
-        index = {value: code for code, value in enumerate(kinds)}
-        codes = pd.Series([index.get(value, -1) for value in values], dtype="int32").to_numpy()
-        return pd.Categorical.from_codes(codes.repeat(counts), categories=pd.Index(kinds, dtype="object"))
-
-    counts = [rows for _, _, rows in owners]
-    columns["cell"] = spread([cell["name"] for cell, _, _ in owners])
-    for name, levels in factors.items():
-        columns[name] = spread([cell["levels"].get(name) for cell, _, _ in owners], list(levels))
-    columns["seed"] = pd.Series([run.seed for _, run, _ in owners], dtype="int64").repeat(counts).to_numpy()
-    columns["training"] = spread([run.training for _, run, _ in owners])
-    columns["status"] = spread(["diverged" if run.state == "diverged" else "done" for _, run, _ in owners])
-    for name in joined.column_names:
-        column = joined.column(name)
-        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-            encoded = column.cast(pa.string()).dictionary_encode().combine_chunks()
-            if isinstance(encoded, pa.ChunkedArray):
-                encoded = pa.concat_arrays(encoded.unify_dictionaries().chunks)
-            codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
-            kinds = pd.Index(encoded.dictionary.to_pylist(), dtype="object")
-            columns[name] = pd.Categorical.from_codes(codes, categories=kinds)
-        else:
-            columns[name] = column.to_numpy()
-    return pd.DataFrame(columns)
 
 
 # ------------------------------------------------------------------------------------------ files

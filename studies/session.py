@@ -16,7 +16,7 @@ from . import tune
 from .driver import Driver, Outcome, Policy, Progress, plan_jobs
 from .launchers import Launcher
 from .lease import Lease, hold
-from .plan import AuditRecord, Plan, PlannedCell, load, make, merge, save, study_path
+from .plan import AuditRecord, Look, Plan, PlannedCell, extend, is_done, load, make, merge, save, study_path
 from .request import Request
 from .tracking import TrackerProcess
 from .trials import open_storage, plan_book
@@ -77,8 +77,6 @@ class Session:
             return self._carry_out(plan, request.seeds, lease, folder, storage)
 
     def _finished(self, plan: Plan, seeds: Iterable[int]) -> Iterable[bool]:
-        from .plan import is_done
-
         return (is_done(plan, self.root, cell, seed) for cell in plan.cells for seed in seeds)
 
     def _audited(self, plan: Plan, corpus: Corpus) -> Plan:
@@ -139,18 +137,13 @@ class Session:
         if self.until_width is None or outcome.interrupted or outcome.left:
             return plan, ()
         width = self.width(plan)
-        look = {
-            "seeds": len(plan.seeds),
-            "half_width": width,
-            "wanted": self.until_width,
-            "time": time.time(),
-        }
+        look = Look(seeds=len(plan.seeds), half_width=width, wanted=self.until_width, time=time.time())
         plan = plan.model_copy(update={"looks": (*plan.looks, look)})
         more: tuple[int, ...] = ()
         if (width is None or width > self.until_width) and len(plan.seeds) < self.max_seeds:
             more = (max(plan.seeds) + 1,)
-            plan = plan.with_seeds(more, self.root)
+            plan = extend(plan, more, self.root)
         save(plan, self.root)
         shown = "unknown" if width is None else f"{width:.3f}"
-        self.say(f"look: {look['seeds']} seeds, widest half-width {shown}, wanted {self.until_width}")
+        self.say(f"look: {look.seeds} seeds, widest half-width {shown}, wanted {self.until_width}")
         return plan, more

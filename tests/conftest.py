@@ -1,10 +1,18 @@
 """What the tests of several rooms share."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+
+from ablate.ablations.grid import Grid
+from ablate.studies.plan import CorpusNote, Plan, PlannedCell
+from ablate.studies.request import Endpoint
 
 ON = {"a": 0.25, "b": 0.1}
 
@@ -41,3 +49,48 @@ def score_table(seeds=3, utterances=12, noise=0.03, seed=0, factors=("a", "b"), 
 def make():
     """`make(**options)` draws a table of scores; see `score_table`."""
     return score_table
+
+
+def build_plan(
+    grid: str = "bidirectional,decoder4x",
+    seeds: tuple[int, ...] = (1, 2),
+    *,
+    name: str = "study",
+    steps: int = 10,
+    baseline: str | None = "bsrnn",
+    corpus: dict[str, Any] | None = None,
+    **fields: Any,
+) -> Plan:
+    """The plan of a grid; `fields` are further ones of `Plan`."""
+    parsed = Grid.parse(grid, baseline=baseline, changes={"recipe.steps": steps})
+    note = {
+        "path": "demo",
+        "name": "demo",
+        "digest": "d" * 64,
+        "test_digest": "e" * 64,
+        "kind": "demo",
+        "is_demo": True,
+        "train": 9,
+        "validation": 2,
+        "test": 3,
+    }
+    planned = {
+        "name": name,
+        "base": parsed.base,
+        "baseline": baseline,
+        "factors": parsed.factors,
+        "design": parsed.design,
+        "cells": tuple(PlannedCell(**dict(cell), parameters=1000) for cell in parsed.cells()),
+        "seeds": seeds,
+        "recipe": "quick",
+        "corpus": CorpusNote.model_validate(note | (corpus or {})),
+        "endpoint": Endpoint(),
+        "created": 1790000000.0,
+    }
+    return Plan(**planned | fields).signed()
+
+
+@pytest.fixture(scope="session")
+def make_plan() -> Callable[..., Plan]:
+    """`make_plan(grid, seeds, **fields)` gives a plan; see `build_plan`."""
+    return build_plan

@@ -143,7 +143,7 @@ def _provenance(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("corpus digest", corpus.get("digest")),
         ("test digest", corpus.get("test_digest")),
         ("corpus notes", "; ".join(corpus.get("notes") or [])),
-        ("started from", (plan.get("start_from") or {}).get("path")),
+        ("started from", plan.get("start_from")),
         ("plugins", ", ".join(plan.get("plugins") or [])),
     ]
     return [(key, str(value)) for key, value in facts if value]

@@ -22,7 +22,7 @@ def status(
     from ..status import status as read
 
     root = root.resolve()
-    plan = plans.load(root, study or plans.latest(root))
+    plan = plans.load(root, study)
     if format == "json":
         print_json(read(plan, root))
         return
@@ -79,7 +79,7 @@ def logs(
     from .. import plan as plans
 
     root = root.resolve()
-    plan = plans.load(root, study or plans.latest(root))
+    plan = plans.load(root, study)
     chosen = plan.cell(cell)
     if seed is not None and seed not in plan.seeds:
         raise ValueError(

@@ -12,21 +12,16 @@ from typing import Any
 
 from ablate.training.rundir import RunDir
 
-from ..plan import names, study_path
+from ..plan import find, study_path
 
 
 def existing_study(root: Path, name: str) -> Path:
     """The folder of a study that has a plan.
 
     Raises:
-        ValueError: the name is no plain folder name.
-        FileNotFoundError: there is no such study.
+        InputError: there is no such study.
     """
-    path = study_path(root, name)
-    if not (path / "plan.json").exists():
-        known = ", ".join(names(root)) or "none"
-        raise FileNotFoundError(f"no study {name!r} under {root / 'studies'}; there is: {known}")
-    return path
+    return study_path(root, find(root, name))
 
 
 @dataclass(frozen=True)

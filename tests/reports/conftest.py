@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from hashlib import sha256
-from itertools import product
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,11 @@ import pandas as pd
 import pytest
 import soundfile
 
+from ablate.ablations.factors import Claim, Factor, find
 from ablate.reports.build import report_of_study
 from ablate.reports.forms.content import AnalysisReport
-from ablate.training.rundir import RunDir, write_json
+from ablate.studies.plan import AuditRecord, Plan, save
+from ablate.training.rundir import RunDir
 
 PLANTED = {"bidirectional": 0.12, "decoder4x": 0.01, "crossband": 0.20}
 CLAIMS = {
@@ -32,6 +33,7 @@ PARAMETERS = {"bidirectional": 360448, "decoder4x": 1813248, "crossband": 839424
 
 
 def write_study(
+    make_plan: Callable[..., Plan],
     root: Path,
     name: str = "planted",
     factors: Sequence[str] = tuple(PLANTED),
@@ -44,13 +46,28 @@ def write_study(
     is_demo: bool = True,
     findings: Sequence[dict] = (),
 ) -> Path:
-    """Write `plan.json` and one run directory for each cell and seed; returns the root."""
+    """Write a plan and one run directory for each cell and seed; returns the root."""
     rng = np.random.default_rng(5)
     names = [f"p{232 if i % 2 else 257}_{i:03d}" for i in range(utterances)]
     utterance_effect = rng.normal(0, 0.15, utterances)
+    plan = make_plan(
+        ",".join(factors),
+        tuple(range(1, seeds + 1)),
+        name=name,
+        steps=60,
+        factors=tuple(Factor(name=f, levels=LEVELS[f], claim=Claim(**CLAIMS[f])) for f in factors),
+        corpus={"is_demo": is_demo, "notes": ("synthetic speech",)},
+        audit=AuditRecord(findings=tuple(findings), waived=("AB012",) if findings else ()),
+        git_commit="0123456789abcdef",
+        machine="test machine",
+        versions={"torch": "2.13.0"},
+    )
     cells = []
-    combos = [dict(zip(factors, c, strict=True)) for c in product(*(LEVELS[f] for f in factors))]
-    for levels in [*combos, {}]:
+    for planned in plan.cells:
+        # the names and levels of the grid `f=off,f=on`
+        levels = planned.levels and {
+            f: list(LEVELS[f])[list(find(f).levels).index(level)] for f, level in planned.levels.items()
+        }
         is_on = [bool(levels) and levels[f] != next(iter(LEVELS[f])) for f in factors]
         cell = ",".join(f"{f}={levels[f]}" for f in factors) if levels else "baseline"
         toggles = dict(zip(factors, is_on, strict=True))
@@ -58,31 +75,11 @@ def write_study(
         size = 2139920 + sum(PARAMETERS[f] for f in factors if toggles[f])
         if not levels:
             mean, size = 2.0 + sum(PLANTED[f] for f in factors) + NOT_TOGGLED, 2963024
-        cells.append(
-            {
-                "name": cell,
-                "levels": levels,
-                "config": {
-                    "model": {
-                        "channels": 128 if levels else 64,
-                        "core": "mamba" if levels else "lstm",
-                        "norm": "layer" if levels else "group",
-                        "direction": "bi" if toggles.get("bidirectional") else "uni",
-                        "decoder_expansion": 4 if toggles.get("decoder4x") or not levels else 2,
-                        "crossband": "bilstm" if toggles.get("crossband") or not levels else "pointwise",
-                    },
-                    "recipe": {"name": "quick", "steps": 60, "batch_size": 6, "learning_rate": 0.001},
-                    "evaluation": {"post_processing": "none"},
-                },
-                "parameters": size,
-                "signatures": {str(s): hash_of(cell, s) for s in range(1, seeds + 1)},
-                "evaluations": {str(s): hash_of("e" + cell, s) for s in range(1, seeds + 1)},
-            }
-        )
+        cells.append(planned.model_copy(update={"name": cell, "levels": levels, "parameters": size}))
         for seed in range(1, seeds + 1):
             if (cell, seed) in missing:
                 continue
-            run = RunDir(root / "runs" / cells[-1]["signatures"][str(seed)])
+            run = RunDir(root / "runs" / planned.signatures[seed])
             run.write_spec({"training_signature": run.signature, "seed": seed})
             run_mean = mean + rng.normal(0, seed_sd)
             for step in (0, 20, 40, 60):
@@ -96,7 +93,7 @@ def write_study(
                 )
                 continue
             run.update_state(state="done", step=60, steps=60, started=0.0, finished=60.0)
-            evaluation = cells[-1]["evaluations"][str(seed)]
+            evaluation = planned.evaluations[seed]
             scores = run_mean + utterance_effect + rng.normal(0, 0.05, utterances)
             frame = pd.DataFrame(
                 {
@@ -135,41 +132,8 @@ def write_study(
             )
             if audio:
                 write_audio(run, names[:2], rng)
-    plan = {
-        "format": 1,
-        "name": name,
-        "base": "mbsnet",
-        "baseline": "bsrnn",
-        "factors": [{"name": f, "levels": LEVELS[f], "claim": CLAIMS[f]} for f in factors],
-        "design": "full",
-        "cells": cells,
-        "seeds": list(range(1, seeds + 1)),
-        "recipe": "quick",
-        "corpus": {
-            "path": "demo",
-            "name": "demo corpus",
-            "kind": "demo",
-            "digest": "d" * 64,
-            "test_digest": "e" * 64,
-            "is_demo": is_demo,
-            "notes": ["synthetic speech"],
-        },
-        "endpoint": {"metric": "pesq_wb", "margin": 0.05},
-        "audit": {"findings": list(findings), "waived": ["AB012"] if findings else [], "skipped": False},
-        "tune": None,
-        "git_commit": "0123456789abcdef",
-        "machine": "test machine",
-        "versions": {"torch": "2.13.0"},
-        "created": 1790000000.0,
-    }
-    study = root / "studies" / name
-    study.mkdir(parents=True, exist_ok=True)
-    write_json(study / "plan.json", plan)
+    save(plan.model_copy(update={"cells": tuple(cells)}), root)
     return root
-
-
-def hash_of(text: str, seed: int) -> str:
-    return sha256(f"{text} {seed}".encode()).hexdigest()
 
 
 def write_audio(run: RunDir, utterances: Sequence[str], rng: np.random.Generator) -> None:
@@ -183,13 +147,13 @@ def write_audio(run: RunDir, utterances: Sequence[str], rng: np.random.Generator
 
 
 @pytest.fixture(scope="session")
-def make_study() -> Callable[..., Path]:
+def make_study(make_plan: Callable[..., Plan]) -> Callable[..., Path]:
     """`make_study(root, **options)` writes a synthetic study; see `write_study`."""
-    return write_study
+    return partial(write_study, make_plan)
 
 
 @pytest.fixture(scope="session")
-def planted_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def planted_root(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path]) -> Path:
     """The root of a complete study of 9 cells x 3 seeds x 24 utterances, with audio."""
     finding = {
         "code": "AB012",
@@ -198,7 +162,7 @@ def planted_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "evidence": "mixes no bands",
         "remedy": "use bilstm",
     }
-    return write_study(tmp_path_factory.mktemp("planted"), audio=True, findings=[finding])
+    return make_study(tmp_path_factory.mktemp("planted"), audio=True, findings=[finding])
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,14 @@ import time
 import pandas as pd
 import pytest
 
+from ablate.models.errors import InputError
 from ablate.reports.collect import (
-    find_study,
     parse_levels,
     scores_from_file,
     scores_from_mlflow,
     scores_from_study,
 )
+from ablate.studies.plan import find
 from ablate.studies.tracking import mirror
 
 
@@ -24,6 +25,7 @@ def test_study_gives_long_scores_and_what_is_known(planted_root):
     assert scores.loc[scores["cell"] == "baseline", "crossband"].isna().all()
     assert info.base == {"bidirectional": "off", "decoder4x": "off", "crossband": "pointwise"}
     assert info.baseline == "baseline"
+    assert info.claims["crossband"] == (0.05, 0.1)
     assert len(info.runs) == 27
     assert {run.state for run in info.runs} == {"done"}
     assert len(info.runs[0].metrics) == 4
@@ -57,11 +59,11 @@ def test_default_study_is_the_most_recent_and_errors_list_names(tmp_path, make_s
     for age, name in enumerate(["new", "old"]):
         make_study(tmp_path, name=name, factors=("crossband",), seeds=1, utterances=2)
         os.utime(tmp_path / "studies" / name / "plan.json", (1000 - age, 1000 - age))
-    assert find_study(tmp_path).name == "new"
-    with pytest.raises(FileNotFoundError, match=r"no study 'odl'; did you mean 'old'.*new, old"):
-        find_study(tmp_path, "odl")
-    with pytest.raises(FileNotFoundError, match="no studies"):
-        find_study(tmp_path / "nowhere")
+    assert find(tmp_path) == "new"
+    with pytest.raises(InputError, match=r"no study 'odl' under .*; did you mean 'old'.*Known: new, old"):
+        find(tmp_path, "odl")
+    with pytest.raises(InputError, match="ablate run"):
+        find(tmp_path / "nowhere")
 
 
 def test_no_scores_yet_gives_an_empty_frame(tmp_path, make_study):

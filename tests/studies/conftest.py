@@ -10,7 +10,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -19,73 +19,31 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ablate.training.config import RunConfig
-from ablate.training.rundir import RunDir, write_json
+from ablate.studies.plan import Plan, run_dirs, save
+from ablate.training.rundir import RunDir
 
 
 class StudyOnDisk:
-    """Writes `plan.json` and run directories under a root; `advance` plays a training worker."""
+    """Writes a plan and run directories under a root; `advance` plays a training worker."""
 
-    def __init__(
-        self, root: Path, name: str = "toy", *, cells: int = 2, seeds: tuple[int, ...] = (1, 2)
-    ) -> None:
-        self.root, self.name, self.seeds = root, name, seeds
-        self.folder = root / "studies" / name
-        self.folder.mkdir(parents=True, exist_ok=True)
-        config = RunConfig.of("mbsnet").model_dump(mode="json")
-        names = ["baseline", *(f"direction={v},n={i}" for i, v in enumerate(["uni", "bi"] * cells))][:cells]
-        self.cells = [
-            {
-                "name": cell,
-                "levels": {} if cell == "baseline" else {"direction": "uni" if "uni" in cell else "bi"},
-                "config": config,
-                "parameters": 1000 + index,
-                "signatures": {str(seed): _digest(name, cell, seed) for seed in seeds},
-                "evaluations": {str(seed): _digest(name, cell, seed, "evaluation") for seed in seeds},
-            }
-            for index, cell in enumerate(names)
-        ]
-        self.write_plan()
+    def __init__(self, root: Path, plan: Plan) -> None:
+        self.root = root
+        self.folder = root / "studies" / plan.name
+        self.write(plan)
 
-    def write_plan(self, **changes: Any) -> None:
-        plan = {
-            "format": 1,
-            "name": self.name,
-            "base": "mbsnet",
-            "baseline": "bsrnn",
-            "factors": [
-                {
-                    "name": "direction",
-                    "levels": {"uni": {}, "bi": {"model.direction": "bi"}},
-                    "claim": None,
-                }
-            ],
-            "design": "full",
-            "cells": self.cells,
-            "seeds": list(self.seeds),
-            "recipe": "quick",
-            "corpus": {
-                "path": "demo",
-                "name": "demo",
-                "kind": "demo",
-                "digest": _digest("train"),
-                "test_digest": _digest("test"),
-                "is_demo": True,
-            },
-            "endpoint": "pesq_wb",
-            "audit": {"findings": [], "waived": []},
-            "git_commit": "0123456789abcdef0123456789abcdef01234567",
-            "versions": {},
-            "created": 1763632800.0,
-        }
-        write_json(self.folder / "plan.json", plan | changes)
+    def write(self, plan: Plan) -> None:
+        self.plan = plan
+        save(plan, self.root)
+
+    @property
+    def name(self) -> str:
+        return self.plan.name
 
     def slots(self) -> list[tuple[str, int]]:
-        return [(cell["name"], int(seed)) for cell in self.cells for seed in cell["signatures"]]
+        return list(run_dirs(self.plan, self.root))
 
     def run(self, cell: str, seed: int) -> RunDir:
-        found = next(c for c in self.cells if c["name"] == cell)
-        return RunDir(self.root / "runs" / found["signatures"][str(seed)])
+        return run_dirs(self.plan, self.root)[cell, seed]
 
     def start(self, cell: str, seed: int, **state: Any) -> RunDir:
         run = self.run(cell, seed)
@@ -122,7 +80,6 @@ class StudyOnDisk:
         import soundfile
 
         run = self.run(cell, seed)
-        evaluation = next(c for c in self.cells if c["name"] == cell)["evaluations"][str(seed)]
         last = run.metrics()[-1]["step"]
         pesq = self.pesq(cell, seed, last)
         rows = {
@@ -136,7 +93,7 @@ class StudyOnDisk:
             "error": [None, None, "silent"],
             "noisy_pesq_wb": [1.5, 1.7, 1.6],
         }
-        path = run.scores_path(evaluation)
+        path = run.scores_path(self.plan.cell(cell).evaluations[seed])
         path.parent.mkdir(parents=True, exist_ok=True)
         pandas.DataFrame(rows).to_parquet(path)
         if audio:
@@ -173,16 +130,24 @@ def _digest(*parts: Any) -> str:
     return sha256(json.dumps(parts).encode()).hexdigest()
 
 
-@pytest.fixture
-def toy(tmp_path: Path) -> StudyOnDisk:
-    """A study of two cells and two seeds with nothing trained yet."""
-    return StudyOnDisk(tmp_path / "root")
-
-
 @pytest.fixture(scope="session")
-def study_on_disk() -> type[StudyOnDisk]:
-    """For tests that need other studies than `toy`."""
-    return StudyOnDisk
+def study_on_disk(make_plan: Callable[..., Plan]) -> Callable[..., StudyOnDisk]:
+    """A study of some cells, the baseline first, and seeds; nothing is trained."""
+
+    def make(
+        root: Path, name: str = "toy", *, cells: int = 2, seeds: tuple[int, ...] = (1, 2)
+    ) -> StudyOnDisk:
+        plan = make_plan("direction=uni,bi", seeds, name=name, git_commit="0123456789" * 4)
+        *others, baseline = plan.cells
+        return StudyOnDisk(root, plan.model_copy(update={"cells": (baseline, *others)[:cells]}))
+
+    return make
+
+
+@pytest.fixture
+def toy(tmp_path: Path, study_on_disk: Callable[..., StudyOnDisk]) -> StudyOnDisk:
+    """A study of two cells and two seeds with nothing trained yet."""
+    return study_on_disk(tmp_path / "root")
 
 
 @pytest.fixture(scope="session")

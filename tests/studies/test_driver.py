@@ -6,13 +6,9 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from ablate.ablations.claims import Endpoint
-from ablate.ablations.factors import find
-from ablate.ablations.grid import Grid
 from ablate.studies import driver as drivers
 from ablate.studies.driver import Driver, Policy, plan_jobs
 from ablate.studies.launchers import Ended, Launcher
-from ablate.studies.plan import CorpusNote, Plan, PlannedCell
 from ablate.studies.status import status
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir
@@ -73,35 +69,6 @@ class ScriptedLauncher(Launcher):
         pass
 
 
-def make_plan(grid="bidirectional,decoder4x", seeds=(1, 2)) -> Plan:
-    cells = Grid.parse(grid, changes={"recipe.steps": 10}).cells()
-    note = CorpusNote(
-        path="demo",
-        name="demo",
-        digest="d",
-        test_digest="t",
-        kind="demo",
-        is_demo=True,
-        train=9,
-        validation=2,
-        test=3,
-    )
-    plan = Plan(
-        name="study",
-        base="mbsnet",
-        baseline="bsrnn",
-        factors=tuple(find(name) for name in grid.split(",")),
-        design="full",
-        cells=tuple(PlannedCell(**dict(cell), parameters=1) for cell in cells),
-        seeds=tuple(seeds),
-        recipe="quick",
-        corpus=note,
-        endpoint=Endpoint(),
-        created=0.0,
-    )
-    return plan.signed()
-
-
 @pytest.fixture
 def no_pause(monkeypatch):
     clock = [0.0]
@@ -131,7 +98,7 @@ def signature(plan, cell, seed):
     return plan.cell(cell).signatures[seed]
 
 
-def test_every_cell_and_seed_is_done_once_and_on_record(tmp_path):
+def test_every_cell_and_seed_is_done_once_and_on_record(make_plan, tmp_path):
     plan, launcher = make_plan(), ScriptedLauncher()
     outcome = drive(plan, tmp_path, launcher)
     assert (len(outcome.done), outcome.trained, launcher.most) == (10, 10, 2)
@@ -143,7 +110,7 @@ def test_every_cell_and_seed_is_done_once_and_on_record(tmp_path):
     assert {t.params.get("bidirectional") for t in recorded} == {"off", "on", None}
 
 
-def test_the_same_plan_again_trains_nothing(tmp_path):
+def test_the_same_plan_again_trains_nothing(make_plan, tmp_path):
     drive(make_plan(), tmp_path, ScriptedLauncher())
     again = ScriptedLauncher()
     outcome = drive(make_plan(), tmp_path, again)
@@ -151,7 +118,7 @@ def test_the_same_plan_again_trains_nothing(tmp_path):
     assert states(tmp_path) == ["COMPLETE"] * 10
 
 
-def test_more_seeds_train_only_the_new_ones(tmp_path):
+def test_more_seeds_train_only_the_new_ones(make_plan, tmp_path):
     drive(make_plan(), tmp_path, ScriptedLauncher())
     more = ScriptedLauncher()
     drive(make_plan(seeds=(1, 2, 3)), tmp_path, more)
@@ -159,7 +126,7 @@ def test_more_seeds_train_only_the_new_ones(tmp_path):
     assert states(tmp_path) == ["COMPLETE"] * 15
 
 
-def test_evaluation_only_factor_shares_the_training(tmp_path):
+def test_evaluation_only_factor_shares_the_training(make_plan, tmp_path):
     plan, launcher = make_plan("bidirectional,pcs", seeds=(1,)), ScriptedLauncher()
     drive(plan, tmp_path, launcher)
     assert len(launcher.tasks) == 3
@@ -167,7 +134,7 @@ def test_evaluation_only_factor_shares_the_training(tmp_path):
     assert states(tmp_path) == ["COMPLETE"] * 5
 
 
-def test_a_lost_worker_is_replaced_and_the_retry_names_the_trial_it_retries(tmp_path, no_pause):
+def test_a_lost_worker_is_replaced_and_the_retry_names_the_trial_it_retries(make_plan, tmp_path, no_pause):
     plan = make_plan(seeds=(1,))
     launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["lost", "preempted"]})
     outcome = drive(plan, tmp_path, launcher)
@@ -178,7 +145,7 @@ def test_a_lost_worker_is_replaced_and_the_retry_names_the_trial_it_retries(tmp_
     assert base[0].user_attrs["cause"] == "lost-worker"
 
 
-def test_retries_end(tmp_path, no_pause):
+def test_retries_end(make_plan, tmp_path, no_pause):
     plan = make_plan(seeds=(1,))
     launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["lost"] * 99})
     outcome = drive(plan, tmp_path, launcher, Policy(retries=2))
@@ -187,7 +154,7 @@ def test_retries_end(tmp_path, no_pause):
     assert RunDir(outcome.failed[0].run.path).state.cause == "lost-worker"
 
 
-def test_out_of_memory_is_tried_again_in_smaller_micro_batches(tmp_path, no_pause):
+def test_out_of_memory_is_tried_again_in_smaller_micro_batches(make_plan, tmp_path, no_pause):
     plan = make_plan(seeds=(1,))
     launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["out-of-memory"] * 3})
     drive(plan, tmp_path, launcher)
@@ -196,7 +163,7 @@ def test_out_of_memory_is_tried_again_in_smaller_micro_batches(tmp_path, no_paus
 
 
 @pytest.mark.parametrize("cause", ["diverged", "data", "configuration", "error"])
-def test_what_would_fail_again_is_not_retried(tmp_path, cause):
+def test_what_would_fail_again_is_not_retried(make_plan, tmp_path, cause):
     plan = make_plan(seeds=(1,))
     script = {signature(plan, "base", 1): [cause]}
     outcome = drive(plan, tmp_path, ScriptedLauncher(script=script))
@@ -208,7 +175,7 @@ def test_what_would_fail_again_is_not_retried(tmp_path, cause):
     assert [t.state.name for t in trials(tmp_path) if t.user_attrs["cell"] == "base"] == ["FAIL", "COMPLETE"]
 
 
-def test_a_dead_driver_leaves_nothing_running(tmp_path):
+def test_a_dead_driver_leaves_nothing_running(make_plan, tmp_path):
     plan = make_plan(seeds=(1,))
     book = plan_book(open_storage(tmp_path / "studies" / plan.name), plan)
     for entry in book.entries.values():
@@ -227,7 +194,7 @@ def test_a_dead_driver_leaves_nothing_running(tmp_path):
     assert {t.user_attrs.get("cause") for t in trials(tmp_path)} == {None, "lost-driver"}
 
 
-def test_a_run_that_was_set_aside_is_a_new_trial(tmp_path):
+def test_a_run_that_was_set_aside_is_a_new_trial(make_plan, tmp_path):
     plan = make_plan(seeds=(1,))
     drive(plan, tmp_path, ScriptedLauncher())
     shutil.rmtree(tmp_path / "runs" / signature(plan, "base", 1))
@@ -241,21 +208,21 @@ def test_a_run_that_was_set_aside_is_a_new_trial(tmp_path):
     assert len(trials(tmp_path)) == 6
 
 
-def test_too_many_failures_stop_the_rest(tmp_path):
+def test_too_many_failures_stop_the_rest(make_plan, tmp_path):
     plan = make_plan(seeds=(1,))
     script = {cell.signatures[1]: ["data"] for cell in plan.cells}
     outcome = drive(plan, tmp_path, ScriptedLauncher(slots=1, script=script), Policy(max_failures=2))
     assert (len(outcome.failed), len(outcome.left)) == (2, 3)
 
 
-def test_a_run_that_another_process_writes_is_waited_for(tmp_path, no_pause):
+def test_a_run_that_another_process_writes_is_waited_for(make_plan, tmp_path, no_pause):
     plan = make_plan(seeds=(1,))
     launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["busy"]})
     assert len(drive(plan, tmp_path, launcher).done) == 5
     assert states(tmp_path) == ["COMPLETE"] * 5
 
 
-def test_ctrl_c_leaves_a_study_that_goes_on(tmp_path):
+def test_ctrl_c_leaves_a_study_that_goes_on(make_plan, tmp_path):
     plan = make_plan(seeds=(1,))
     launcher = ScriptedLauncher(slots=1, script={signature(plan, "base", 1): ["interrupt"]})
     outcome = drive(plan, tmp_path, launcher)
@@ -264,7 +231,7 @@ def test_ctrl_c_leaves_a_study_that_goes_on(tmp_path):
     assert len(drive(plan, tmp_path, ScriptedLauncher()).done) == 5
 
 
-def test_status_counts_every_run(tmp_path):
+def test_status_counts_every_run(make_plan, tmp_path):
     plan = make_plan(seeds=(1, 2))
     script = {signature(plan, "base", 1): ["diverged"]}
     drive(plan, tmp_path, ScriptedLauncher(script=script))
@@ -276,7 +243,7 @@ def test_status_counts_every_run(tmp_path):
     assert status(plan, tmp_path)["counts"] == {"done": 8, "diverged": 1, "pending": 1}
 
 
-def test_failures_of_an_earlier_driver_do_not_stop_this_one(tmp_path):
+def test_failures_of_an_earlier_driver_do_not_stop_this_one(make_plan, tmp_path):
     plan = make_plan(seeds=(1,))
     script = {signature(plan, "base", 1): ["data"]}
     assert (
@@ -285,7 +252,7 @@ def test_failures_of_an_earlier_driver_do_not_stop_this_one(tmp_path):
     assert len(drive(plan, tmp_path, ScriptedLauncher(slots=1), Policy(max_failures=1)).done) == 4
 
 
-def test_a_run_without_a_measured_validation_is_done_but_no_complete_trial(tmp_path):
+def test_a_run_without_a_measured_validation_is_done_but_no_complete_trial(make_plan, tmp_path):
     plan = make_plan(seeds=(1,))
     drive(plan, tmp_path, ScriptedLauncher())
     unmeasured = RunDir(tmp_path / "runs" / signature(plan, "base", 1))

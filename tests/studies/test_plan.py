@@ -4,10 +4,12 @@ import pytest
 
 from ablate.ablations.factors import find
 from ablate.ablations.grid import parse_factors
+from ablate.models.errors import InputError
 from ablate.studies import plan as plans
 from ablate.studies.lease import StudyHeldError, hold
-from ablate.studies.plan import AuditRecord, PlanChangedError, compare, merge
-from ablate.studies.request import Request, Tuning
+from ablate.studies.plan import AuditRecord, Plan, PlanChangedError, compare, merge
+from ablate.studies.plan.resolve import default_name
+from ablate.studies.request import Endpoint, Request, Tuning
 from ablate.studies.session import Session
 from ablate.studies.tune import FIRST_SEED, candidates
 
@@ -46,7 +48,7 @@ def test_a_plan_survives_the_disk(root, corpus):
     plan = planned(root, corpus)
     plans.save(plan, root)
     assert plans.load(root, plan.name) == plan
-    assert plans.latest(root) == plan.name
+    assert plans.find(root) == plan.name
 
 
 def test_signatures_follow_the_run_spec(root, corpus):
@@ -149,7 +151,7 @@ def test_epochs_become_steps_of_the_corpus(root, corpus):
 def test_starting_from_another_studys_checkpoints(root, corpus):
     source = planned(root, corpus, study="source")
     plans.save(source, root)
-    with pytest.raises(FileNotFoundError, match="no other study"):
+    with pytest.raises(InputError, match="no other study"):
         planned(root, corpus, study="next", start_from="best")
     for run in plans.run_dirs(source, root).values():
         run.checkpoints.mkdir(parents=True)
@@ -159,23 +161,23 @@ def test_starting_from_another_studys_checkpoints(root, corpus):
         follower.cells[0].starts[1]["path"].endswith(f"{source.cells[0].signatures[1]}/checkpoints/best.pt")
     )
     assert follower.cells[0].signatures[1] != source.cells[0].signatures[1]
-    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+    with pytest.raises(InputError, match="no such checkpoint"):
         planned(root, corpus, start_from="missing.pt")
 
 
 def test_a_missing_study_names_those_there_are(root, corpus):
     plans.save(planned(root, corpus, study="there"), root)
-    with pytest.raises(FileNotFoundError, match="there"):
+    with pytest.raises(InputError, match="there"):
         plans.load(root, "elsewhere")
     with pytest.raises(ValueError, match="study name"):
         plans.load(root, "../../etc")
-    with pytest.raises(FileNotFoundError, match="no study"):
-        plans.latest(root / "empty")
+    with pytest.raises(InputError, match="no study"):
+        plans.load(root / "empty")
 
 
 def test_long_grids_get_short_names():
     factors = parse_factors("bidirectional,decoder4x,crossband,channels=16,24,32,48,64,layers=1,2,3,4")
-    name = plans.default_name(Request(factors=factors, base="mbsnet-ultralight-decoder"), "corpus" * 9)
+    name = default_name(Request(factors=factors, base="mbsnet-ultralight-decoder"), "corpus" * 9)
     assert len(name) <= 120
 
 
@@ -210,7 +212,7 @@ def test_every_cell_is_tuned_at_the_same_candidates():
 
 
 def test_another_claim_is_another_plan(root, corpus):
-    from ablate.ablations.claims import Claim
+    from ablate.ablations.factors import Claim
 
     old = planned(root, corpus, study="claims")
     (factor,) = parse_factors("bidirectional")
@@ -218,6 +220,22 @@ def test_another_claim_is_another_plan(root, corpus):
         root,
         corpus,
         study="claims",
-        factors=(factor.with_claim(Claim(low=0.0, high=0.1)),),
+        factors=(factor.model_copy(update={"claim": Claim(low=0.0, high=0.1)}),),
     )
-    assert compare(old, new) == ["factor bidirectional: its claims changed"]
+    assert compare(old, new) == ["factor bidirectional: its claim changed"]
+
+
+def test_a_plan_of_version_0_1_keeps_its_margin(make_plan):
+    document = make_plan().model_dump(mode="json")
+    for metric, written, margin in (("pesq_wb", 0.05, 0.05), ("stoi", 0.05, None), ("stoi", 0.02, 0.02)):
+        endpoint = {"metric": metric, "margin": written}
+        plan = Plan.model_validate(document | {"endpoint": endpoint, "margin": written})
+        assert plan.endpoint == Endpoint(metric=metric, margin=margin)
+
+
+def test_the_margin_is_that_of_the_metric():
+    assert Endpoint().margin == 0.05
+    assert Endpoint(metric="stoi").margin is None
+    assert Endpoint(metric="stoi", margin=0.01).margin == 0.01
+    with pytest.raises(ValueError, match="did you mean 'pesq_wb'"):
+        Endpoint(metric="pesqwb")

@@ -20,6 +20,8 @@ from urllib.parse import unquote
 import pytest
 import typer
 
+from ablate.models.errors import InputError
+from ablate.studies.plan import extend
 from ablate.studies.tracking import (
     Mirror,
     TrackerProcess,
@@ -114,21 +116,21 @@ def test_a_finished_study(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store = Store(study)
     store.check_equal_to_disk(study)
 
-    child = store.children["direction=uni,n=0", 2]
-    assert child.info.run_name == "direction=uni,n=0 seed 2"
-    assert child.data.params["cell"] == "direction=uni,n=0"
+    child = store.children["base", 2]
+    assert child.info.run_name == "base seed 2"
+    assert child.data.params["cell"] == "base"
     assert child.data.params["factor.direction"] == "uni"
     assert child.data.params["model.channels"] == "32"
     assert child.data.params["model.crossband"] == "pointwise"
     assert child.data.params["recipe.epochs"] == "none"
-    assert child.data.params["parameters"] == "1001"
+    assert child.data.params["parameters"] == "1000"
     tags = child.data.tags
     assert tags["mlflow.parentRunId"] == store.parent.info.run_id
     assert tags["mlflow.source.git.commit"] == "f" * 40
     assert tags["ablate.scan_backend"] == "numba"
     assert tags["ablate.state"] == "done"
     assert "ablate.cause" not in tags
-    pesq = study.pesq("direction=uni,n=0", 2, 60)
+    pesq = study.pesq("base", 2, 60)
     assert child.data.metrics["test/pesq_wb"] == pytest.approx(pesq + 0.1)
     assert child.data.metrics["test/noisy_pesq_wb"] == pytest.approx(1.6)
     assert child.data.metrics["test/errors"] == 1
@@ -320,19 +322,18 @@ def test_how_runs_ended(study: Any) -> None:
 
 def test_a_run_shared_by_cells_and_studies(study: Any, study_on_disk: Any) -> None:
     study.complete("baseline", 1)
-    other = study_on_disk(study.root, "other")
-    for cell in other.cells:
-        cell["signatures"] = {"1": study.run("baseline", 1).signature}
-        cell["evaluations"] = study.cells[0]["evaluations"]
-    other.write_plan()
+    other = study_on_disk(study.root, "other", seeds=(1,))
+    baseline, base = other.plan.cells
+    same = {"signatures": baseline.signatures, "evaluations": baseline.evaluations}
+    other.write(other.plan.model_copy(update={"cells": (baseline, base.model_copy(update=same))}))
     assert mirror(study.root, "toy")
     assert mirror(study.root, "other")
-    assert sorted(Store(other).children) == [("baseline", 1), ("direction=uni,n=0", 1)]
+    assert sorted(Store(other).children) == [("base", 1), ("baseline", 1)]
     known = json.loads((study.run("baseline", 1).path / "mlflow.json").read_text())
     (by_study,) = known.values()
     assert {name: sorted(children) for name, children in by_study.items()} == {
         "toy": ["baseline seed 1"],
-        "other": ["baseline seed 1", "direction=uni,n=0 seed 1"],
+        "other": ["base seed 1", "baseline seed 1"],
     }
     assert by_study["toy"]["baseline seed 1"]["cursor"] == 60
 
@@ -389,10 +390,7 @@ def test_only_one_process_mirrors_a_study_at_a_time(study: Any) -> None:
 def test_seeds_added_to_the_plan_are_seen(study: Any) -> None:
     watching = Mirror(study.root, "toy")
     watching.mirror("live")
-    for cell in study.cells:
-        cell["signatures"]["3"] = "3" * 63 + cell["name"][0]
-        cell["evaluations"]["3"] = "e" * 64
-    study.write_plan(seeds=[1, 2, 3])
+    study.write(extend(study.plan, (3,), study.root))
     study.complete("baseline", 3)
     watching.mirror("live")
     store = Store(study)
@@ -455,7 +453,7 @@ def test_a_name_cannot_leave_its_folder(tmp_path: Path, name: str) -> None:
 
 
 def test_an_unknown_study_names_the_known(toy: Any) -> None:
-    with pytest.raises(FileNotFoundError, match=r"no study 'tyo' under .*; there is: toy"):
+    with pytest.raises(InputError, match=r"no study 'tyo' under .*; did you mean 'toy'"):
         mirror(toy.root, "tyo")
 
 
@@ -534,8 +532,8 @@ def test_process_follows_and_ends_with_a_final_pass(study: Any) -> None:
     assert {key: run.info.status for key, run in children.items()} == {
         ("baseline", 1): "FINISHED",
         ("baseline", 2): "KILLED",
-        ("direction=uni,n=0", 1): "KILLED",
-        ("direction=uni,n=0", 2): "KILLED",
+        ("base", 1): "KILLED",
+        ("base", 2): "KILLED",
     }
 
 

@@ -62,5 +62,5 @@ def find_metric(name: str) -> Metric:
     from ablate.models.registry import suggestion
 
     if name not in METRICS:
-        raise InputError(f"unknown metric {name!r}{suggestion(name, METRICS)}. Known: {', '.join(METRICS)}")
+        raise InputError(f"unknown metric {name!r}{suggestion(name, METRICS)}")
     return METRICS[name]

@@ -1,0 +1,30 @@
+"""The plan of a study: cells, seeds, signatures; on disk as `studies/<name>/plan.json`.
+
+`model` is what a plan says, `resolve` makes one from a request, `store` keeps it, `difference` compares two.
+"""
+
+from .difference import PlanChangedError, compare, merge
+from .model import AuditRecord, CorpusNote, Look, Plan, PlannedCell
+from .resolve import cache_path, extend, make
+from .store import find, is_done, load, names, run_dirs, save, study_path
+
+__all__ = [
+    "AuditRecord",
+    "CorpusNote",
+    "Look",
+    "Plan",
+    "PlanChangedError",
+    "PlannedCell",
+    "cache_path",
+    "compare",
+    "extend",
+    "find",
+    "is_done",
+    "load",
+    "make",
+    "merge",
+    "names",
+    "run_dirs",
+    "save",
+    "study_path",
+]

@@ -1,0 +1,77 @@
+"""Where two plans of one study differ: more seeds extend a study, anything else is shown and refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ablate.models.config import Frozen
+from ablate.training.config import RunConfig
+
+from .model import Plan
+from .resolve import extend
+
+
+class PlanChangedError(Exception):
+    """A study of that name has another plan; the message shows the differences."""
+
+
+def merge(old: Plan, new: Plan, root: Path) -> Plan:
+    """The plan on disk joined with the one asked for: more seeds extend it, what the audit said stays.
+
+    Raises:
+        PlanChangedError: they differ in anything but seeds.
+    """
+    differences = compare(old, new)
+    if differences:
+        raise PlanChangedError(
+            f"study {old.name!r} has another plan:\n  "
+            + "\n  ".join(differences)
+            + "\nGive the new one a name of its own with --study NAME."
+        )
+    return extend(old, new.seeds, root)
+
+
+def compare(old: Plan, new: Plan) -> list[str]:
+    """What differs between two plans beyond their seeds, one line each, old -> new."""
+    lines = [
+        f"{field}: {_short(getattr(old, field))} -> {_short(getattr(new, field))}"
+        for field in ("base", "baseline", "design", "constraints", "endpoint", "start_from", "tune")
+        if getattr(old, field) != getattr(new, field)
+    ]
+    lines += [
+        f"corpus {field}: {getattr(old.corpus, field)} -> {getattr(new.corpus, field)}"
+        for field in ("name", "digest", "test_digest")
+        if getattr(old.corpus, field) != getattr(new.corpus, field)
+    ]
+    lines += [f"plugins: {old.plugins} -> {new.plugins}"] if old.plugins != new.plugins else []
+    factors = {factor.name: factor for factor in old.factors}
+    lines += [
+        f"factor {factor.name}: its {field} changed"
+        for factor in new.factors
+        if factor.name in factors
+        for field in ("levels", "claim", "declares")
+        if getattr(factor, field) != getattr(factors[factor.name], field)
+    ]
+    before = {cell.name: cell for cell in old.cells}
+    after = {cell.name: cell for cell in new.cells}
+    lines += [f"cell {name}: gone" for name in before if name not in after]
+    lines += [f"cell {name}: new" for name in after if name not in before]
+    changed: dict[str, list[str]] = {}
+    for name in before.keys() & after.keys():
+        tuned = set(before[name].tuned or ())
+        a, b = before[name].config, after[name].config
+        fields = {**a.result_fields(), **_evaluation(a)}
+        others = {**b.result_fields(), **_evaluation(b)}
+        for path in fields:
+            if fields[path] != others[path] and path not in tuned:
+                changed.setdefault(f"{path}: {fields[path]!r} -> {others[path]!r}", []).append(name)
+    return lines + [f"{change} ({len(cells)} cells)" for change, cells in sorted(changed.items())]
+
+
+def _evaluation(config: RunConfig) -> dict[str, Any]:
+    return {path: value for path, value in config.flat().items() if path.startswith("evaluation.")}
+
+
+def _short(value: Any) -> str:
+    return str(value.model_dump(mode="json") if isinstance(value, Frozen) else value)

@@ -1,0 +1,143 @@
+"""What a plan says: everything a driver, a report or a mirror needs to know of a study."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from ablate.ablations.factors import Factor
+from ablate.ablations.grid import Cell, Design
+from ablate.ablations.runspec import Data, RunSpec
+from ablate.models.config import Frozen
+from ablate.models.errors import InputError
+from ablate.training.config import EvaluationJob
+
+from ..request import Endpoint, Tuning
+
+
+class PlannedCell(Cell):
+    """A cell with its size and the signatures of its runs by seed (JSON keys are text)."""
+
+    parameters: int
+    signatures: dict[int, str] = Field(default_factory=dict)
+    evaluations: dict[int, str] = Field(default_factory=dict)
+    starts: dict[int, dict[str, str]] = Field(default_factory=dict)
+    tuned: dict[str, Any] | None = None
+
+
+class CorpusNote(Data):
+    """The corpus as the plan records it."""
+
+    kind: str
+    is_demo: bool
+    notes: tuple[str, ...] = ()
+    train: int
+    validation: int
+    test: int
+
+
+class AuditRecord(Frozen):
+    """What the audit found before training, which codes were waived, or that it was skipped."""
+
+    findings: tuple[dict[str, Any], ...] = ()
+    waived: tuple[str, ...] = ()
+    skipped: bool = False
+
+
+class Look(Frozen):
+    """A look at the intervals on the way to `--until-width`.
+
+    Attributes:
+        half_width: of the widest main effect; none: it had no interval yet.
+        time: in seconds since the epoch.
+    """
+
+    seeds: int
+    half_width: float | None
+    wanted: float
+    time: float
+
+
+class Plan(Frozen):
+    """A study, resolved."""
+
+    format: Literal[1] = 1
+    name: str
+    base: str
+    baseline: str | None
+    factors: tuple[Factor, ...]
+    design: Design
+    aliases: tuple[str, ...] = ()
+    constraints: tuple[dict[str, str], ...] = ()
+    cells: tuple[PlannedCell, ...]
+    seeds: tuple[int, ...]
+    recipe: str
+    corpus: CorpusNote
+    endpoint: Endpoint
+    tune: Tuning | None = None
+    start_from: str | None = None
+    plugins: tuple[str, ...] = ()
+    audit: AuditRecord = AuditRecord(skipped=True)
+    looks: tuple[Look, ...] = ()
+    git_commit: str | None = None
+    machine: str = ""
+    versions: dict[str, str] = Field(default_factory=dict)
+    created: float
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_0_1(cls, data: Any) -> Any:
+        """Version 0.1 wrote the margin twice, .05 whatever the metric unless a study file said otherwise."""
+        if isinstance(data, dict) and "margin" in data:
+            data = dict(data)
+            margin, endpoint = data.pop("margin"), data["endpoint"]
+            given = {} if margin == 0.05 else {"margin": margin}
+            data["endpoint"] = {"metric": endpoint["metric"]} | given
+        return data
+
+    def spec(self, cell: PlannedCell, seed: int) -> RunSpec:
+        return RunSpec.of(cell, seed, self.data, start_from=cell.starts.get(seed), plugins=self.plugins)
+
+    @property
+    def data(self) -> Data:
+        return Data.model_validate(self.corpus.model_dump(include=set(Data.model_fields)))
+
+    @property
+    def tuned(self) -> bool:
+        """Whether the cells are ready to train the study's seeds."""
+        return self.tune is None or all(cell.tuned is not None for cell in self.cells)
+
+    def signed(self) -> Plan:
+        """This plan with the signatures of every cell x seed computed from its fields."""
+        cells = []
+        for cell in self.cells:
+            specs = {seed: self.spec(cell, seed) for seed in self.seeds}
+            cells.append(
+                cell.model_copy(
+                    update={
+                        "signatures": {seed: s.training_signature for seed, s in specs.items()},
+                        "evaluations": {seed: s.evaluation_signature for seed, s in specs.items()},
+                    }
+                )
+            )
+        return self.model_copy(update={"cells": tuple(cells)})
+
+    def cell(self, name: str) -> PlannedCell:
+        """Raises InputError, naming the cells there are, where none has that name."""
+        for cell in self.cells:
+            if cell.name == name:
+                return cell
+        raise InputError(f"study {self.name!r} has no cell {name!r}; its cells: {', '.join(self.cell_names)}")
+
+    @property
+    def cell_names(self) -> list[str]:
+        return [cell.name for cell in self.cells]
+
+    def evaluation_job(self, cell: PlannedCell, seed: int) -> EvaluationJob:
+        return EvaluationJob(
+            signature=cell.evaluations[seed],
+            evaluation=cell.config.evaluation,
+            test_path=self.corpus.test_path,
+            test_digest=self.corpus.test_digest,
+        )

@@ -1,0 +1,196 @@
+"""From a request to a plan: the corpus opened, cells built and counted, every run signed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablate.ablations.grid import Cell, safe_name
+from ablate.ablations.runspec import run_path
+from ablate.models.errors import InputError
+from ablate.training.config import RunConfig
+from ablate.training.provenance import git_commit, machine
+from ablate.training.rundir import RunDir, file_digest
+
+from ..request import Request
+from . import store
+from .model import CorpusNote, Plan, PlannedCell
+
+if TYPE_CHECKING:
+    from ablate.training.data.corpus import Corpus
+
+
+def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
+    """Resolve a request: open its corpus, build its cells, count their parameters, sign every run.
+
+    Raises:
+        InputError: the grid, a setting or the data is wrong; nothing is written.
+    """
+    grid = request.grid
+    cells = grid.cells()
+    from ablate.training.data.corpus import Corpus
+
+    corpus = Corpus.open(request.data, cache=cache_path(root), test_data=request.test_data)
+    note = CorpusNote(
+        path=_absolute(request.data),
+        name=corpus.name,
+        digest=corpus.digest,
+        test_path=request.test_data and _absolute(request.test_data),
+        test_digest=corpus.test_digest,
+        kind=corpus.kind,
+        is_demo=corpus.is_demo,
+        notes=tuple(corpus.notes),
+        train=len(corpus.train),
+        validation=len(corpus.validation),
+        test=len(corpus.test),
+    )
+    planned = tuple(
+        PlannedCell(
+            name=cell.name,
+            levels=cell.levels,
+            config=in_steps(cell.config, len(corpus.train)),
+            parameters=parameters(cell),
+        )
+        for cell in cells
+    )
+    plan = Plan(
+        name=safe_name(request.study or default_name(request, corpus.name), "study"),
+        base=request.base,
+        baseline=request.baseline,
+        factors=request.factors,
+        design=request.design,
+        aliases=tuple(grid.aliases()),
+        constraints=request.constraints,
+        cells=planned,
+        seeds=(),
+        recipe=request.recipe,
+        corpus=note,
+        endpoint=request.endpoint,
+        tune=request.tune,
+        start_from=request.start_from,
+        plugins=tuple(str(Path(p).resolve()) for p in request.plugins),
+        git_commit=git_commit(Path.cwd()),
+        machine=machine(),
+        versions={name: version(name) for name in ("ablate", "torch", "numpy", "optuna", "mlflow")},
+        created=time.time(),
+    )
+    return extend(plan, request.seeds, root), corpus
+
+
+def extend(plan: Plan, seeds: tuple[int, ...], root: Path) -> Plan:
+    """A plan with more seeds; those it has stay.
+
+    Raises:
+        InputError: a checkpoint that the new seeds start from is missing.
+    """
+    more = tuple(seed for seed in seeds if seed not in plan.seeds)
+    cells = plan.cells
+    if plan.start_from is not None:
+        starts = Starts(plan, root)
+        cells = tuple(
+            cell.model_copy(update={"starts": cell.starts | {seed: starts.find(cell, seed) for seed in more}})
+            for cell in cells
+        )
+    return plan.model_copy(update={"seeds": tuple(sorted({*plan.seeds, *more})), "cells": cells}).signed()
+
+
+class Starts:
+    """The checkpoints that `--from` names: one file, or `best` or `latest` of the same cell, network and
+    seed in the other study written last that has it."""
+
+    def __init__(self, plan: Plan, root: Path) -> None:
+        self._plan = plan
+        self._root = root
+        self._known: dict[Path, dict[str, str]] = {}
+        self._others: list[dict[tuple[str, str], PlannedCell]] = []
+        self._unread = iter(store.names(root))
+
+    def find(self, cell: Cell, seed: int) -> dict[str, str]:
+        """The path and the digest of the content.
+
+        Raises:
+            InputError: there is none.
+        """
+        source = str(self._plan.start_from)
+        if source not in ("best", "latest"):
+            if not Path(source).is_file():
+                raise InputError(f"--from {source}: no such checkpoint file")
+            return self._note(Path(source))
+        for other in self._studies():
+            found = other.get(_network(cell))
+            if found is not None and seed in found.signatures:
+                path = RunDir(run_path(self._root, found.signatures[seed])).checkpoints / f"{source}.pt"
+                if path.is_file():
+                    return self._note(path)
+        raise InputError(
+            f"--from {source}: no other study under {self._root} has a checkpoint "
+            f"of cell {cell.name!r}, seed {seed}"
+        )
+
+    def _note(self, path: Path) -> dict[str, str]:
+        path = path.resolve()
+        if path not in self._known:
+            self._known[path] = {"path": str(path), "digest": file_digest(path)}
+        return self._known[path]
+
+    def _studies(self) -> Iterator[dict[tuple[str, str], PlannedCell]]:
+        """The cells of every other study by name and network, each plan read when it is first needed."""
+        yield from self._others
+        for name in self._unread:
+            if name == self._plan.name:
+                continue
+            try:
+                cells = store.load(self._root, name).cells
+            except InputError:  # of a version or a plug-in that is not there
+                continue
+            self._others.append({_network(cell): cell for cell in cells})
+            yield self._others[-1]
+
+
+def _network(cell: Cell) -> tuple[str, str]:
+    return cell.name, cell.config.model.model_dump_json()
+
+
+def parameters(cell: Cell) -> int:
+    """How many parameters the network of a cell has, by building it."""
+    from ablate.models import build_model
+
+    return sum(parameter.numel() for parameter in build_model(cell.config.model).parameters())
+
+
+def in_steps(config: RunConfig, train_files: int) -> RunConfig:
+    """The configuration with the recipe's epochs expressed in steps of this corpus.
+
+    Raises:
+        InputError: the recipe gives neither steps nor epochs.
+    """
+    recipe = config.recipe
+    if recipe.steps is None and recipe.epochs is None:
+        raise InputError(f"recipe {recipe.name!r} gives neither steps nor epochs; set recipe.steps")
+    steps = recipe.steps or math.ceil(recipe.epochs * train_files / recipe.batch_size)  # type: ignore[operator]
+    return config.with_changes({"recipe.steps": steps, "recipe.epochs": None})
+
+
+def default_name(request: Request, corpus: str) -> str:
+    """A study's name from its base, grid, recipe and corpus; long ones are cut and end in a digest."""
+    factors = [
+        f.name if set(f.levels) == {"off", "on"} else f"{f.name}={'.'.join(f.levels)}"
+        for f in request.factors
+    ]
+    name = "-".join([request.base, "+".join(factors), request.recipe, corpus])
+    name = "".join(c if c.isalnum() or c in "_.+=,-" else "_" for c in name)
+    return name if len(name) <= 120 else f"{name[:110]}-{sha256(name.encode()).hexdigest()[:8]}"
+
+
+def cache_path(root: Path) -> Path:
+    """Where resampled corpora and the demo corpus are kept."""
+    return root / "cache"
+
+
+def _absolute(path: str) -> str:
+    return path if path == "demo" else str(Path(path).resolve())

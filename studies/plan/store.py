@@ -1,0 +1,99 @@
+"""Plans on disk: `<root>/studies/<name>/plan.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from ablate.ablations.grid import safe_name
+from ablate.ablations.runspec import run_path
+from ablate.models import plugins
+from ablate.models.errors import InputError, explain
+from ablate.models.registry import suggestion
+from ablate.training.rundir import RunDir, write_json
+
+from .model import Plan, PlannedCell
+
+FORMAT = 1
+
+
+def study_path(root: Path, name: str) -> Path:
+    """`<root>/studies/<name>`; raises ValueError where the name could leave that folder."""
+    return root / "studies" / safe_name(name, "study")
+
+
+def names(root: Path) -> list[str]:
+    """The studies under a root, the one written last first."""
+    plans = (root / "studies").glob("*/plan.json")
+    return [path.parent.name for path in sorted(plans, key=lambda p: p.stat().st_mtime, reverse=True)]
+
+
+def find(root: Path, name: str | None = None) -> str:
+    """The name of a study that is there; none: of the one written last.
+
+    Raises:
+        InputError: there is none; the message lists those there are.
+    """
+    if name is not None and (study_path(root, name) / "plan.json").exists():
+        return name
+    known = names(root)
+    if name is None and known:
+        return known[0]
+    if name is None or not known:
+        raise InputError(f"no study under {root / 'studies'}; start one with ablate run --grid ...")
+    raise InputError(f"no study {name!r} under {root / 'studies'}{suggestion(name, known)}")
+
+
+def load(root: Path, name: str | None = None) -> Plan:
+    """The plan of a study, with its plug-ins imported; none: of the study written last.
+
+    Raises:
+        InputError: there is no such study, a plug-in of it is gone, or the file is no plan of this version.
+    """
+    return read(study_path(root, find(root, name)) / "plan.json")
+
+
+def read(path: Path) -> Plan:
+    """The plan in a file, with its plug-ins imported.
+
+    Raises:
+        InputError: it is no plan of this version, or a plug-in of it is gone.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise InputError(f"{path} is not the plan of a study: {error}") from None
+    found = data.get("format") if isinstance(data, dict) else type(data).__name__
+    if found != FORMAT:
+        raise InputError(f"{path}: this version reads plans of format {FORMAT}, found {found!r}")
+    try:
+        plugins.load(data.get("plugins", ()))
+    except FileNotFoundError as error:
+        raise InputError(f"{path}: {error}; put the file back where it was") from None
+    try:
+        return Plan.model_validate(data)
+    except ValidationError as error:
+        raise InputError(f"{path} is not the plan of a study: {explain(error)}") from None
+
+
+def save(plan: Plan, root: Path) -> None:
+    path = study_path(root, plan.name)
+    path.mkdir(parents=True, exist_ok=True)
+    write_json(path / "plan.json", plan.model_dump(mode="json"))
+
+
+def run_dirs(plan: Plan, root: Path) -> dict[tuple[str, int], RunDir]:
+    """The run directory of every cell x seed."""
+    return {
+        (cell.name, seed): RunDir(run_path(root, cell.signatures[seed]))
+        for cell in plan.cells
+        for seed in plan.seeds
+    }
+
+
+def is_done(plan: Plan, root: Path, cell: PlannedCell, seed: int) -> bool:
+    """Whether a cell x seed is trained and scored."""
+    run = RunDir(run_path(root, cell.signatures[seed]))
+    return run.state.state == "done" and run.scores_path(cell.evaluations[seed]).exists()

@@ -1,0 +1,137 @@
+"""A study's scores as one long table, and what is known of its runs. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ablate.ablations.runspec import run_path
+from ablate.training.rundir import RunDir
+
+from .plan import Plan, PlannedCell
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What is known of one cell x seed: where it stands, its curve and its costs."""
+
+    cell: str
+    seed: int
+    training: str = ""
+    evaluation: str = ""
+    state: str = "done"
+    cause: str | None = None
+    message: str | None = None
+    step: int = 0
+    steps: int | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Sequence[Mapping[str, Any]] = ()
+    audio: Path | None = None
+    scored: bool = False
+
+
+Read = Callable[[PlannedCell, int], tuple[RunInfo, Path]]
+"""From a cell and a seed to what is known of the run, and the file of its scores where it is scored."""
+
+
+def read_scores(plan: Plan, root: Path) -> tuple[pd.DataFrame, list[RunInfo]]:
+    """The scores of every run of a plan that has them, from the run directories; and its runs.
+
+    Returns:
+        A row per cell, seed and utterance, a row without scores for a diverged run: `cell`, a column per
+        factor (empty for the baseline), `seed`, `training`, `status`, then the columns of the score files.
+    """
+
+    def read(cell: PlannedCell, seed: int) -> tuple[RunInfo, Path]:
+        run = RunDir(run_path(root, cell.signatures[seed]))
+        state = run.state
+        path = run.scores_path(cell.evaluations[seed])
+        info = RunInfo(
+            cell=cell.name,
+            seed=seed,
+            training=run.signature,
+            evaluation=cell.evaluations[seed],
+            state=state.state,
+            cause=state.cause,
+            message=state.message,
+            step=state.step,
+            steps=state.steps,
+            summary=run.summary,
+            metrics=run.metrics(),
+            audio=run.audio,
+            scored=path.exists(),
+        )
+        return info, path
+
+    return join_scores(plan, read)
+
+
+def join_scores(plan: Plan, read: Read) -> tuple[pd.DataFrame, list[RunInfo]]:
+    """The table and the runs of a plan, each run as `read` finds it; see `read_scores`."""
+    runs: list[RunInfo] = []
+    tables: list[pa.Table] = []
+    owners: list[tuple[PlannedCell, RunInfo, int]] = []
+    known: dict[Path, pa.Table] = {}
+    for cell in plan.cells:
+        for seed in plan.seeds:
+            info, path = read(cell, seed)
+            runs.append(info)
+            if info.state == "diverged":
+                owners.append((cell, info, 1))
+                tables.append(pa.table({"utterance": pa.array([None], pa.string())}))
+            elif info.scored:
+                if path not in known:
+                    known[path] = _read_file(path)
+                tables.append(known[path])
+                owners.append((cell, info, known[path].num_rows))
+    if any(run.scored for run in runs):
+        return _frame(tables, owners, plan), runs
+    columns = ["cell", *(factor.name for factor in plan.factors), "seed", "utterance", "pesq_wb", "status"]
+    return pd.DataFrame({name: pd.Series(dtype="object") for name in columns}), runs
+
+
+def _read_file(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        keep = [name for name in file.schema_arrow.names if name != "error"]
+        return file.read(columns=keep, use_threads=False).replace_schema_metadata(None)
+
+
+def _frame(
+    tables: list[pa.Table], owners: list[tuple[PlannedCell, RunInfo, int]], plan: Plan
+) -> pd.DataFrame:
+    joined = pa.concat_tables(tables, promote_options="permissive")
+    columns: dict[str, Any] = {}
+
+    def spread(values: list[Any], categories: list[Any] | None = None) -> Any:
+        """One value per run, repeated over its rows, as a categorical."""
+        kinds = categories if categories is not None else list(dict.fromkeys(values))
+        index = {value: code for code, value in enumerate(kinds)}
+        codes = pd.Series([index.get(value, -1) for value in values], dtype="int32").to_numpy()
+        return pd.Categorical.from_codes(codes.repeat(counts), categories=pd.Index(kinds, dtype="object"))
+
+    counts = [rows for _, _, rows in owners]
+    columns["cell"] = spread([cell.name for cell, _, _ in owners])
+    for factor in plan.factors:
+        levels = [cell.levels.get(factor.name) for cell, _, _ in owners]
+        columns[factor.name] = spread(levels, list(factor.levels))
+    columns["seed"] = pd.Series([run.seed for _, run, _ in owners], dtype="int64").repeat(counts).to_numpy()
+    columns["training"] = spread([run.training for _, run, _ in owners])
+    columns["status"] = spread(["diverged" if run.state == "diverged" else "done" for _, run, _ in owners])
+    for name in joined.column_names:
+        column = joined.column(name)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            encoded = column.cast(pa.string()).dictionary_encode().combine_chunks()
+            if isinstance(encoded, pa.ChunkedArray):
+                encoded = pa.concat_arrays(encoded.unify_dictionaries().chunks)
+            codes = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False)
+            kinds = pd.Index(encoded.dictionary.to_pylist(), dtype="object")
+            columns[name] = pd.Categorical.from_codes(codes, categories=kinds)
+        else:
+            columns[name] = column.to_numpy()
+    return pd.DataFrame(columns)
