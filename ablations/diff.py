@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from ablate.models.config import Frozen
-from ablate.training.config import RunConfig, is_bookkeeping
+from ablate.training.config import RunConfig, field_facts, is_bookkeeping
 
 from .factors import FACTORS, LEVEL, Factor, field_path
 
@@ -29,78 +29,36 @@ class Difference(Frozen):
     why: str = ""
 
 
-def _uses(field: str, *values: str) -> Callable[[dict[str, Any]], bool]:
-    return lambda flat: flat[field] in values
-
-
-def _mamba(flat: dict[str, Any]) -> bool:
-    return flat["model.core"] == "mamba" or flat["model.crossband"] == "bimamba"
-
-
-_BUILT_IN = {
-    "model.core": ("lstm", "gru", "mamba", "attention"),
-    "model.crossband": ("none", "pointwise", "bilstm", "bimamba"),
-    "model.decoder": ("per-band", "shared"),
-}
-_READ: dict[str, tuple[str, Callable[[dict[str, Any]], bool]]] = {
-    **{f"model.{n}": ("model.core", _mamba) for n in ("d_state", "expand", "d_conv")},
-    **{f"model.{n}": ("model.core", _mamba) for n in ("ssm_skip", "dt_init", "clamps")},
-    "model.heads": ("model.core", _uses("model.core", "attention")),
-    "model.crossband_layers": ("model.crossband", lambda flat: flat["model.crossband"] != "none"),
-    "model.decoder_expansion": ("model.decoder", _uses("model.decoder", "per-band")),
-    "recipe.adversarial_start": ("recipe.adversarial_weight", lambda f: bool(f["recipe.adversarial_weight"])),
-    "recipe.discriminator_start": (
-        "recipe.adversarial_weight",
-        lambda f: bool(f["recipe.adversarial_weight"]),
-    ),
-    "recipe.discriminator_learning_rate": (
-        "recipe.adversarial_weight",
-        lambda f: bool(f["recipe.adversarial_weight"]),
-    ),
-    "recipe.decay": ("recipe.schedule", _uses("recipe.schedule", "step", "exponential")),
-    "recipe.decay_every": ("recipe.schedule", _uses("recipe.schedule", "step", "exponential")),
-}
-"""A field that is read at some values of another only: path -> (that field, whether it is read)."""
-
-
-def is_read(path: str, flat: dict[str, Any]) -> bool:
-    """Whether a field means anything in a configuration, given by `RunConfig.flat`.
-
-    A part that a plug-in brought may read any field of the network.
-    """
-    if path not in _READ:
-        return True
-    foreign = any(flat[field] not in known for field, known in _BUILT_IN.items())
-    return (path.startswith("model.") and foreign) or _READ[path][1](flat)
-
-
 def differences(a: RunConfig, b: RunConfig, factors: Sequence[Factor] = ()) -> list[Difference]:
     """Every field in which two configurations differ, except bookkeeping, grouped by what accounts for it.
 
     A factor accounts for a field if the value of `a` and that of `b` are among its levels.
     """
-    first, second = a.flat(), b.flat()
+    second = b.flat()
     found = []
-    for path, old in first.items():
+    for path, old in a.flat().items():
         new = second[path]
         if old == new or is_bookkeeping(path):
             continue
-        group, why = _group(path, first, second, factors)
+        group, why = _group(path, a, b, factors)
         found.append(Difference(path=path, a=old, b=new, group=group, why=why))
     order: dict[str, int] = {"toggled": 0, "consequence": 1, "not toggled": 2}
     return sorted(found, key=lambda d: order[d.group])
 
 
-def _group(path: str, a: dict[str, Any], b: dict[str, Any], factors: Sequence[Factor]) -> tuple[Group, str]:
+def _group(path: str, first: RunConfig, second: RunConfig, factors: Sequence[Factor]) -> tuple[Group, str]:
+    a, b = first.flat(), second.flat()
     if _toggles(path, a[path], b[path], factors):
         return "toggled", next(f.name for f in factors if path in f.paths)
-    reads = is_read(path, a), is_read(path, b)
+    reads = first.reads(path), second.reads(path)
     if not all(reads):
-        decides = _READ[path][0]
+        section = path.split(".")[0]
+        deciding = [f"{section}.{condition.field}" for condition in field_facts(path).conditions]
         if not any(reads):
-            return "consequence", f"neither reads it ({decides})"
+            return "consequence", f"neither reads it ({deciding[0]})"
         which = "only the first" if reads[0] else "only the second"
-        if a[decides] != b[decides]:
+        decides = next((field for field in deciding if a[field] != b[field]), None)
+        if decides is not None:
             if _toggles(decides, a[decides], b[decides], factors):
                 return "consequence", f"{which} reads it; {decides} is toggled"
             return "not toggled", f"{which} reads it; it goes with {decides}"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from ablate.models.config import Frozen
 from ablate.training.config import RESULTS_VERSION, Evaluation, RunConfig, digest
 
@@ -26,6 +28,7 @@ class RunSpec(Frozen):
 
     Attributes:
         start_from: weights the training starts from, `{"path", "digest"}`, or none.
+        plugin_digests: path of a plug-in -> digest of its code (`models.plugins.code_digest`).
     """
 
     cell: str
@@ -34,6 +37,7 @@ class RunSpec(Frozen):
     data: Data
     start_from: dict[str, str] | None = None
     plugins: tuple[str, ...] = ()
+    plugin_digests: dict[str, str] = Field(default_factory=dict)
 
     @classmethod
     def of(cls, cell: Cell, seed: int, data: Data, **fields: Any) -> RunSpec:
@@ -41,16 +45,36 @@ class RunSpec(Frozen):
 
     @property
     def training_signature(self) -> str:
-        """sha256 of all that decides the trained weights: fields, seed, data, code version."""
-        return digest(
-            {
-                "results_version": RESULTS_VERSION,
-                "config": self.config.result_fields(),
-                "seed": self.seed,
-                "corpus": self.data.digest,
-                "start_from": self.start_from and self.start_from["digest"],
-            }
-        )
+        """sha256 of all that decides the trained weights: fields, plug-ins, seed, data, code version."""
+        return self._signature(RESULTS_VERSION, self.config.signed_fields())
+
+    def results_version(self, training_signature: str) -> int | None:
+        """The `RESULTS_VERSION` that gave this run that signature; None where it is another run's.
+
+        An older version than today's means: the same run, but this code would train it to other results.
+        """
+        ways = (self.config.signed_fields(), self._fields_of_0_1())
+        for version in range(RESULTS_VERSION, 0, -1):
+            if training_signature in (self._signature(version, fields) for fields in ways):
+                return version
+        return None
+
+    def _signature(self, results_version: int, fields: dict[str, Any]) -> str:
+        content = {
+            "results_version": results_version,
+            "config": fields,
+            "seed": self.seed,
+            "corpus": self.data.digest,
+            "start_from": self.start_from and self.start_from["digest"],
+        }
+        if self.plugins:
+            content["plugins"] = sorted(self.plugin_digests.values())
+        return digest(content)
+
+    def _fields_of_0_1(self) -> dict[str, Any]:
+        """What version 0.1 signed: fields that are not read had the value they were given."""
+        flat = self.config.flat()
+        return {path: flat[path] for path in self.config.signed_fields()}
 
     @property
     def evaluation_signature(self) -> str:
@@ -58,7 +82,7 @@ class RunSpec(Frozen):
         return digest(
             {
                 "training": self.training_signature,
-                "evaluation": self.config.evaluation.model_dump(mode="json"),
+                "evaluation": self.config.evaluation.signed_fields(),
                 "test": self.data.test_digest,
             }
         )
@@ -77,6 +101,7 @@ class RunSpec(Frozen):
             "corpus": {"path": self.data.path, "digest": self.data.digest, "name": self.data.name},
             "start_from": self.start_from,
             "plugins": list(self.plugins),
+            "plugin_digests": self.plugin_digests,
         }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -14,6 +14,8 @@ from pydantic import (
     model_validator,
 )
 
+from .errors import InputError
+from .fields import PARTS, Of, ReadIf, ReadUnless, Unread, facts
 from .registry import Registry, suggestion
 
 BAND_WIDTHS: tuple[int, ...] = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)
@@ -69,48 +71,108 @@ Head = Annotated[str, AfterValidator(HEADS.check)]
 
 
 class Frozen(BaseModel):
-    """Base of every configuration: immutable, and an unknown key is an error."""
+    """Base of every configuration: immutable, and an unknown key is an error.
+
+    Attributes:
+        retired: keys of earlier versions that are dropped when a file of theirs is read.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    retired: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_retired(cls, data: Any) -> Any:
+        if cls.retired and isinstance(data, dict):
+            return {key: value for key, value in data.items() if key not in cls.retired}
+        return data
 
 
-class ModelConfig(Frozen):
+class Section(Frozen):
+    """A network, a recipe or an evaluation: its fields carry the marks of `models.fields`."""
+
+    def reads(self, name: str) -> bool:
+        """Whether a field means anything beside the others' values."""
+        conditions = facts(type(self), name).conditions
+        return not conditions or any(c.holds(getattr(self, c.field)) for c in conditions)
+
+    def result_fields(self) -> dict[str, Any]:
+        """The fields that change the result, as JSON has them; one that is not read has a fixed value."""
+        known = {name: facts(type(self), name) for name in type(self).model_fields}
+        return {
+            name: value if self.reads(name) else known[name].unread
+            for name, value in self.model_dump(mode="json").items()
+            if not known[name].bookkeeping
+        }
+
+    def signed_fields(self) -> dict[str, Any]:
+        """The fields a signature is made of: those that change the result; an added one unless neutral."""
+        return {
+            name: value
+            for name, value in self.result_fields().items()
+            if not (facts(type(self), name).added and value == facts(type(self), name).default)
+        }
+
+
+_Encoder = Of("encoder")
+_CrossBand = Of("cross-band")
+_Decoder = Of("decoder")
+_Everywhere = Of(*PARTS)
+_Ssm = (Of("encoder", "cross-band"), ReadIf("core", "mamba"), ReadIf("crossband", "bimamba"))
+
+
+class ModelConfig(Section):
     """One network of the band-split family, fully resolved.
 
     The trunk is `layers` residual layers of `core` over time in each band, and `crossband_layers`
-    layers of `crossband` over the bands in each frame.
+    layers of `crossband` over the bands in each frame. How to add a field: see `models.fields`.
     """
 
-    architecture: Architecture = "band-split"
-    channels: PositiveInt = Field(64, description="features per (time, band): N")
-    layers: PositiveInt = Field(5, description="time layers")
-    core: Core = "lstm"
-    direction: Literal["uni", "bi"] = Field("uni", description="of the time layers; bi sees later frames")
-    norm: Literal["group", "layer"] = Field(
+    architecture: Annotated[Architecture, _Everywhere] = "band-split"
+    channels: Annotated[PositiveInt, _Everywhere] = Field(64, description="features per (time, band): N")
+    layers: Annotated[PositiveInt, _Encoder] = Field(5, description="time layers")
+    core: Annotated[Core, _Encoder] = "lstm"
+    direction: Annotated[Literal["uni", "bi"], _Encoder] = Field(
+        "uni", description="of the time layers; bi sees later frames"
+    )
+    norm: Annotated[Literal["group", "layer"], _Encoder] = Field(
         "group",
         description="before each time layer: over (channel, time, band) of an item, or over channel alone",
     )
-    crossband: CrossBand = "bilstm"
-    crossband_layers: PositiveInt = 5
-    order: Literal["stacked", "interleaved"] = Field(
+    crossband: Annotated[CrossBand, _CrossBand] = "bilstm"
+    crossband_layers: Annotated[PositiveInt, _CrossBand, ReadUnless("crossband", "none"), Unread(1)] = 5
+    order: Annotated[Literal["stacked", "interleaved"], ReadUnless("crossband", "none")] = Field(
         "stacked", description="all time layers before all band layers (BSRNN), or in turn (ESPnet)"
     )
-    decoder: Decoder = "per-band"
-    decoder_expansion: float | tuple[float, ...] = Field(
-        4, description="hidden width of the decoder over N: one number, or one for each band"
+    decoder: Annotated[Decoder, _Decoder] = "per-band"
+    decoder_expansion: Annotated[
+        float | tuple[float, ...], _Decoder, ReadIf("decoder", "per-band"), Unread(2.0)
+    ] = Field(4.0, description="hidden width of the decoder over N: one number, or one for each band")
+    head: Annotated[Head, _Decoder] = "filter"
+    heads: Annotated[PositiveInt, _Encoder, ReadIf("core", "attention")] = Field(
+        4, description="attention heads"
     )
-    head: Head = "filter"
-    heads: PositiveInt = Field(4, description="attention heads (core attention)")
-    d_state: PositiveInt = Field(12, description="states per channel (core or cross-band Mamba)")
-    expand: PositiveInt = Field(1, description="inner width over N (Mamba)")
-    d_conv: PositiveInt = Field(4, description="taps of the causal convolution (Mamba)")
-    ssm_skip: Literal["right", "shadowed"] = Field(
+    d_state: Annotated[PositiveInt, *_Ssm] = Field(12, description="states per channel (Mamba)")
+    expand: Annotated[PositiveInt, *_Ssm] = Field(1, description="inner width over N (Mamba)")
+    d_conv: Annotated[PositiveInt, *_Ssm] = Field(4, description="taps of the causal convolution (Mamba)")
+    ssm_skip: Annotated[Literal["right", "shadowed"], *_Ssm] = Field(
         "right", description="shadowed: the scan's skip is d_inner * x and the learned D is dead"
     )
-    dt_init: Literal["kept", "wiped"] = Field(
+    dt_init: Annotated[Literal["kept", "wiped"], *_Ssm] = Field(
         "kept", description="wiped: the network's init zeroes dt_proj.bias after Mamba has set it"
     )
-    clamps: Literal["off", "on"] = Field("off", description="the clamps of MBS-Net's scan")
+    clamps: Annotated[Literal["off", "on"], *_Ssm] = Field("off", description="the clamps of MBS-Net's scan")
+
+    def reads(self, name: str) -> bool:
+        """Whether the network reads a field; a part that a plug-in brought may read any."""
+        foreign = not (
+            ARCHITECTURES.built_in(self.architecture)
+            and CORES.built_in(self.core)
+            and CROSSBANDS.built_in(self.crossband)
+            and DECODERS.built_in(self.decoder)
+            and HEADS.built_in(self.head)
+        )
+        return foreign or super().reads(name)
 
     @field_validator("decoder_expansion")
     @classmethod
@@ -147,14 +209,14 @@ PRESETS: dict[str, ModelConfig] = {
     "mbsnet-as-trained": _MBSNET.model_copy(
         update={"ssm_skip": "shadowed", "dt_init": "wiped", "clamps": "on"}
     ),
-    "mbsnet-heavy-decoder": _MBSNET.model_copy(update={"decoder_expansion": 4}),
+    "mbsnet-heavy-decoder": _MBSNET.model_copy(update={"decoder_expansion": 4.0}),
     "mbsnet-ultralight-decoder": _MBSNET.model_copy(update={"decoder": "shared"}),
     "mbsnet-dual-branch": _MBSNET.model_copy(
         update={
             "architecture": "dual-branch",
             "direction": "bi",
             "crossband": "bimamba",
-            "decoder_expansion": 4,
+            "decoder_expansion": 4.0,
             "head": "magnitude-phase",
             "d_state": 16,
             "expand": 2,
@@ -162,7 +224,7 @@ PRESETS: dict[str, ModelConfig] = {
     ),
     "mbsnet-dual-head": _MBSNET.model_copy(update={"head": "magnitude-phase", "decoder_expansion": 1.8125}),
     "mbsnet-recovered": _MBSNET.model_copy(
-        update={"direction": "bi", "crossband": "bilstm", "decoder_expansion": 4}
+        update={"direction": "bi", "crossband": "bilstm", "decoder_expansion": 4.0}
     ),
 }
 """Named networks; `ablate models` lists them with their sizes."""
@@ -172,10 +234,10 @@ def resolve_model(preset_or_config: str | ModelConfig) -> ModelConfig:
     """The configuration of a preset's name, or the configuration itself.
 
     Raises:
-        ValueError: no preset has that name.
+        InputError: no preset has that name.
     """
     if isinstance(preset_or_config, ModelConfig):
         return preset_or_config
     if preset_or_config not in PRESETS:
-        raise ValueError(f"unknown preset {preset_or_config!r}{suggestion(preset_or_config, PRESETS)}")
+        raise InputError(f"unknown preset {preset_or_config!r}{suggestion(preset_or_config, PRESETS)}")
     return PRESETS[preset_or_config]

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from importlib import import_module
 from typing import Any
 
+from .errors import InputError
+
 
 class Registry:
     """Parts by name. A built-in part is given as `"module:attribute"` and imported when first used.
@@ -19,23 +21,28 @@ class Registry:
     def __init__(self, kind: str, parts: dict[str, str | Callable[..., Any]]) -> None:
         self.kind = kind
         self._parts = dict(parts)
+        self._built_in = frozenset(parts)
 
     def register(self, name: str, factory: Callable[..., Any]) -> None:
-        """Add a part, as a plugin does.
+        """Add a part, as a plug-in does.
 
         Raises:
-            ValueError: the name is taken by another part.
+            InputError: the name is taken by another part.
         """
         known = self._parts.get(name)
         if known is not None and known is not factory:
-            raise ValueError(f"{self.kind} {name!r} exists already; choose another name")
+            raise InputError(f"{self.kind} {name!r} exists already; choose another name")
         self._parts[name] = factory
 
     def check(self, name: str) -> str:
-        """Return `name` if it is known; raise ValueError naming the nearest known one otherwise."""
+        """Return `name` if it is known; raise InputError naming the nearest known one otherwise."""
         if name not in self._parts:
-            raise ValueError(f"unknown {self.kind} {name!r}{suggestion(name, self._parts)}")
+            raise InputError(f"unknown {self.kind} {name!r}{suggestion(name, self._parts)}")
         return name
+
+    def built_in(self, name: str) -> bool:
+        """Whether the part is this project's own, not a plug-in's."""
+        return name in self._built_in
 
     def __getitem__(self, name: str) -> Any:
         part = self._parts[self.check(name)]

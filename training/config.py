@@ -17,27 +17,23 @@ from pydantic import (
     ValidationError,
 )
 
-from ablate.models.config import Frozen, ModelConfig, resolve_model
-from ablate.models.errors import explain
+from ablate.models.config import Frozen, ModelConfig, Section, resolve_model
+from ablate.models.errors import InputError, explain
+from ablate.models.fields import Bookkeeping, Facts, ReadIf, ReadUnless, facts
 from ablate.models.registry import suggestion
 
 RESULTS_VERSION = 1
 """Raised when a change of code changes results; a golden test notices. Part of every signature."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+_Adversarial = ReadUnless("adversarial_weight", 0.0)
+_Decaying = ReadIf("schedule", "step", "exponential")
 
 
-class _Bookkeeping:
-    """Marks a field that does not change the result: left out of the training signature."""
-
-
-Bookkeeping = _Bookkeeping()
-
-
-class Recipe(Frozen):
+class Recipe(Section):
     """How a network is trained. Lengths of the training are in optimiser steps.
 
-    A field marked `Bookkeeping` does not change the result and is no part of the signature.
+    How to add a field, and what its marks mean: see `models.fields`.
     """
 
     name: Annotated[str, Bookkeeping] = "quick"
@@ -50,19 +46,27 @@ class Recipe(Frozen):
     crop_seconds: PositiveFloat = 2.0
     complex_weight: NonNegativeFloat = Field(0.5, description="of the mean modulus of the complex difference")
     magnitude_weight: NonNegativeFloat = Field(0.5, description="of the L1 distance of compressed magnitudes")
-    compression: PositiveFloat = Field(0.3, description="exponent of the compressed magnitudes")
+    compression: Annotated[PositiveFloat, ReadUnless("magnitude_weight", 0.0), _Adversarial] = Field(
+        0.3, description="exponent of the compressed magnitudes"
+    )
     adversarial_weight: NonNegativeFloat = Field(
         0.0, description="of the metric discriminator's term in the network's loss; 0: no discriminator"
     )
-    adversarial_start: Fraction = Field(0.5, description="of the steps, when the term enters the loss")
-    discriminator_start: Fraction = Field(0.0, description="of the steps, when the discriminator starts")
-    discriminator_learning_rate: PositiveFloat = 1e-3
+    adversarial_start: Annotated[Fraction, _Adversarial] = Field(
+        0.5, description="of the steps, when the term enters the loss"
+    )
+    discriminator_start: Annotated[Fraction, _Adversarial] = Field(
+        0.0, description="of the steps, when the discriminator starts"
+    )
+    discriminator_learning_rate: Annotated[PositiveFloat, _Adversarial] = 1e-3
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.0
     schedule: Literal["constant", "step", "exponential", "cosine"] = "step"
-    decay: PositiveFloat = Field(0.98, description="factor of step and exponential decay")
-    decay_every: PositiveFloat = Field(1 / 12, description="of the steps, between two decays")
+    decay: Annotated[PositiveFloat, _Decaying] = Field(0.98, description="factor of each decay")
+    decay_every: Annotated[PositiveFloat, _Decaying] = Field(
+        1 / 12, description="of the steps, between two decays"
+    )
     clip: PositiveFloat = Field(5.0, description="bound on the norm of the gradient")
     precision: Literal["fp32", "bf16"] = "fp32"
     validate_every: PositiveInt | None = Field(
@@ -132,7 +136,7 @@ RECIPES: dict[str, Recipe] = {
 """Named recipes. `reference` is the published one (BSRNN's reference implementation)."""
 
 
-class Evaluation(Frozen):
+class Evaluation(Section):
     """What is done with a trained network at test time; trainings are shared between evaluations."""
 
     post_processing: Literal["none", "pcs"] = Field(
@@ -166,7 +170,7 @@ class RunConfig(Frozen):
         """A preset under a recipe, shrunk as the recipe says.
 
         Raises:
-            ValueError: the preset or the recipe is unknown.
+            InputError: the preset or the recipe is unknown.
         """
         resolved = resolve_recipe(recipe)
         return cls(model=resolved.shrink(resolve_model(preset)), recipe=resolved)
@@ -178,7 +182,7 @@ class RunConfig(Frozen):
             changes: e.g. `{"model.direction": "bi", "recipe.steps": 400}`.
 
         Raises:
-            ValueError: a path names no field (the nearest is suggested), or a value is refused.
+            InputError: a path names no field (the nearest is suggested), or a value is refused.
         """
         data = self.model_dump()
         for path, value in changes.items():
@@ -188,7 +192,7 @@ class RunConfig(Frozen):
         try:
             return type(self).model_validate(data)
         except ValidationError as error:
-            raise ValueError(explain(error)) from None
+            raise InputError(explain(error)) from None
 
     def flat(self) -> dict[str, Any]:
         """Every field by dotted path."""
@@ -198,48 +202,72 @@ class RunConfig(Frozen):
             for field, value in fields.items()
         }
 
+    def reads(self, path: str) -> bool:
+        """Whether the field at a dotted path means anything in this configuration."""
+        section, name = check_path(path).split(".")
+        return self._sections[section].reads(name)
+
     def result_fields(self) -> dict[str, Any]:
-        """The fields of model and recipe that change the trained network, by dotted path."""
+        """The fields of model and recipe that change the trained network, by dotted path.
+
+        One that is not read has the same value everywhere.
+        """
         return {
-            path: value
-            for path, value in self.flat().items()
-            if not path.startswith("evaluation.") and not is_bookkeeping(path)
+            f"{section}.{name}": value
+            for section in ("model", "recipe")
+            for name, value in self._sections[section].result_fields().items()
         }
 
+    def signed_fields(self) -> dict[str, Any]:
+        """The fields that the training signature is made of, by dotted path."""
+        return {
+            f"{section}.{name}": value
+            for section in ("model", "recipe")
+            for name, value in self._sections[section].signed_fields().items()
+        }
 
-_PARTS: dict[str, type[Frozen]] = {"model": ModelConfig, "recipe": Recipe, "evaluation": Evaluation}
+    @property
+    def _sections(self) -> dict[str, Section]:
+        return {"model": self.model, "recipe": self.recipe, "evaluation": self.evaluation}
+
+
+_SECTIONS: dict[str, type[Section]] = {"model": ModelConfig, "recipe": Recipe, "evaluation": Evaluation}
 
 
 @cache
 def config_paths() -> tuple[str, ...]:
     """The dotted path of every field of a `RunConfig`."""
-    return tuple(f"{part}.{name}" for part, kind in _PARTS.items() for name in kind.model_fields)
+    return tuple(f"{section}.{name}" for section, kind in _SECTIONS.items() for name in kind.model_fields)
 
 
 def check_path(path: str) -> str:
-    """Return `path` if it names a field; raise ValueError with the nearest one otherwise."""
+    """Return `path` if it names a field; raise InputError with the nearest one otherwise."""
     if path not in config_paths():
-        raise ValueError(f"unknown setting {path!r}{suggestion(path, config_paths())}")
+        raise InputError(f"unknown setting {path!r}{suggestion(path, config_paths())}")
     return path
 
 
-@cache
+def field_facts(path: str) -> Facts:
+    """What the field at a dotted path says of itself."""
+    section, name = check_path(path).split(".")
+    return facts(_SECTIONS[section], name)
+
+
 def is_bookkeeping(path: str) -> bool:
     """Whether the field at a dotted path leaves the result as it is."""
-    part, name = check_path(path).split(".")
-    return any(isinstance(m, _Bookkeeping) for m in _PARTS[part].model_fields[name].metadata)
+    return field_facts(path).bookkeeping
 
 
 def resolve_recipe(recipe: str | Recipe) -> Recipe:
     """The recipe of a name, or the recipe itself.
 
     Raises:
-        ValueError: no recipe has that name.
+        InputError: no recipe has that name.
     """
     if isinstance(recipe, Recipe):
         return recipe
     if recipe not in RECIPES:
-        raise ValueError(f"unknown recipe {recipe!r}{suggestion(recipe, RECIPES)}")
+        raise InputError(f"unknown recipe {recipe!r}{suggestion(recipe, RECIPES)}")
     return RECIPES[recipe]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import nn
+
+from ablate.models.fields import PARTS
+from ablate.training.config import field_facts, is_bookkeeping
 
 from ..factors import Factor
 from ..grid import Cell
@@ -54,29 +56,12 @@ def _same(a: Cell, b: Cell) -> str | None:
             return None
         differs = {path for path in differs if not path.startswith("evaluation.")}
     recipe = {path for path in differs if path.startswith("recipe.")}
-    idle = {path for path in recipe if _idle(path, first) and _idle(path, second)}
-    if recipe - idle:
+    if any(not is_bookkeeping(path) and (a.config.reads(path) or b.config.reads(path)) for path in recipe):
         return None
     if a.config.model == b.config.model:
         what = ", ".join(sorted(differs)) or "the post-processing"
         return f"nothing depends on {what}"
     return _same_network(a, b)
-
-
-def _idle(path: str, config: dict[str, Any]) -> bool:
-    """Whether a field of the recipe changes nothing in a configuration."""
-    from ablate.training.config import is_bookkeeping
-
-    if is_bookkeeping(path):
-        return True
-    name = path.removeprefix("recipe.")
-    if name in ("adversarial_start", "discriminator_start", "discriminator_learning_rate"):
-        return not config["recipe.adversarial_weight"]
-    if name in ("decay", "decay_every"):
-        return config["recipe.schedule"] in ("constant", "cosine")
-    if name == "compression":
-        return not config["recipe.magnitude_weight"] and not config["recipe.adversarial_weight"]
-    return False
 
 
 def _same_evaluation(a: Cell, b: Cell) -> bool:
@@ -105,19 +90,6 @@ def _same_network(a: Cell, b: Cell) -> str | None:
     extra = sorted((ours.keys() | theirs.keys()) - set(shared))
     return f"equal outputs; {listed(extra)} differs and does nothing"
 
-
-EVERYWHERE = ("split", "encoder", "cross-band", "decoder", "other")
-_ENCODER = ("core", "layers", "direction", "norm", "heads")
-_SSM = ("d_state", "expand", "d_conv", "ssm_skip", "dt_init", "clamps")
-PARTS_OF_FIELD: dict[str, tuple[str, ...]] = {
-    **{f"model.{name}": EVERYWHERE for name in ("architecture", "channels")},
-    **{f"model.{name}": ("encoder",) for name in _ENCODER},
-    **{f"model.{name}": ("encoder", "cross-band") for name in _SSM},
-    **{f"model.{name}": ("cross-band",) for name in ("crossband", "crossband_layers")},
-    **{f"model.{name}": ("decoder",) for name in ("decoder", "decoder_expansion", "head")},
-    "model.order": (),
-}
-"""Which parts of a network a field of its configuration is about."""
 
 _SAID_OF = {"looks_ahead": "encoder", "mixes_bands": "cross-band", "decoder_expansion": "decoder"}
 _WORDS = {
@@ -165,11 +137,13 @@ def _hidden_fields(factor: Factor) -> Iterator[str]:
         yield f"it changes {' and '.join(sorted(kinds))} at once: {', '.join(sorted(changed))}"
     elif said:
         for path in sorted(changed):
-            if not said & set(PARTS_OF_FIELD.get(path, ())) or PARTS_OF_FIELD.get(path) == EVERYWHERE:
+            if not said & set(field_facts(path).parts) or field_facts(path).parts == PARTS:
                 yield f"it declares to change the {' and '.join(sorted(said))}, and changes {path}"
     elif "model" in kinds and "model.architecture" not in changed:
         groups = {
-            PARTS_OF_FIELD[path] for path in changed if PARTS_OF_FIELD[path] != ("encoder", "cross-band")
+            field_facts(path).parts
+            for path in changed
+            if field_facts(path).parts != ("encoder", "cross-band")
         }
         if len(groups) > 1:
             yield f"it changes several parts at once: {', '.join(sorted(changed))}"
@@ -180,8 +154,8 @@ def _hidden_in_pair(a: Cell, b: Cell, factor: Factor) -> Iterator[str]:
     changed = {path for path in first if first[path] != second[path]}
     for path in sorted(changed - factor.paths):
         yield f"{path} changes from {first[path]!r} to {second[path]!r} along with it"
-    allowed = {part for path in changed & factor.paths for part in PARTS_OF_FIELD.get(path, ())}
-    if not any(path.startswith("model.") for path in changed) or allowed >= set(EVERYWHERE):
+    allowed = {part for path in changed & factor.paths for part in field_facts(path).parts}
+    if not any(path.startswith("model.") for path in changed) or allowed >= set(PARTS):
         return
     one, two = (subject(c.config.model, c.config.recipe) for c in (a, b))
     key = ("hidden", id(two), *sorted(allowed))
@@ -192,7 +166,7 @@ def _hidden_in_pair(a: Cell, b: Cell, factor: Factor) -> Iterator[str]:
 
 def _kind(name: str) -> str:
     """The part that a name of an unknown network's child stands for; its own name where that is not known."""
-    if name in EVERYWHERE:
+    if name in PARTS:
         return name
     return next((kind for kind, words in _WORDS.items() if any(w in name.lower() for w in words)), name)
 
@@ -204,7 +178,7 @@ def _hidden_parts(one: Subject, two: Subject, allowed: set[str]) -> Iterator[str
     calls = None
     for name in ours.keys() | theirs.keys():
         kind = _kind(name)
-        if kind in allowed or kind not in EVERYWHERE:
+        if kind in allowed or kind not in PARTS:
             continue
         known.add(kind)
         shapes = [_shapes(parts.get(name, [])) for parts in (ours, theirs)]

@@ -1,18 +1,89 @@
 from __future__ import annotations
 
-from hypothesis import given
+import json
+import random
+from pathlib import Path
+from typing import get_args
+
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ablate.ablations import runspec
 from ablate.ablations.grid import Grid
 from ablate.ablations.runspec import Data, RunSpec
-from ablate.training.config import is_bookkeeping
+from ablate.models import PRESETS
+from ablate.models.errors import InputError
+from ablate.training.config import RECIPES, RunConfig, config_paths, field_facts, is_bookkeeping
 
 DATA = Data(path="demo", name="demo", digest="d", test_digest="t")
+OF_0_1 = json.loads((Path(__file__).parent / "signatures_of_0_1.json").read_text())
+PATHS = [path for path in config_paths() if not path.startswith("evaluation.")]
 
 
 def spec(changes=None, seed=1, data=DATA, **fields) -> RunSpec:
     cell = Grid.parse("bidirectional", changes=changes or {}).cells()[0]
     return RunSpec.of(cell, seed, data, **fields)
+
+
+def of(config: RunConfig, **fields) -> RunSpec:
+    return RunSpec(cell="base", config=config, seed=1, data=DATA, **fields)
+
+
+def others(config: RunConfig, path: str) -> list[RunConfig]:
+    """Configurations that differ in one field."""
+    section, name = path.split(".")
+    annotation = type(getattr(config, section)).model_fields[name].annotation
+    known = [getattr(m, name) for m in PRESETS.values()] if section == "model" else []
+    known += [getattr(r, name) for r in RECIPES.values()] if section == "recipe" else []
+    found = []
+    for value in (*known, *get_args(annotation), 1, 2, 3, 0.25, "lstm", "shared", "mask", "another name"):
+        try:
+            changed = config.with_changes({path: value})
+        except InputError:
+            continue
+        if changed != config and changed not in found:
+            found.append(changed)
+    return found
+
+
+configs = st.builds(
+    lambda preset, recipe, core, crossband, decoder, weight, schedule: RunConfig.of(
+        preset, recipe
+    ).with_changes(
+        {
+            "model.core": core,
+            "model.crossband": crossband,
+            "model.decoder": decoder,
+            "recipe.adversarial_weight": weight,
+            "recipe.schedule": schedule,
+        }
+    ),
+    st.sampled_from(sorted(PRESETS)),
+    st.sampled_from(sorted(RECIPES)),
+    st.sampled_from(["lstm", "gru", "mamba", "attention"]),
+    st.sampled_from(["none", "pointwise", "bilstm", "bimamba"]),
+    st.sampled_from(["per-band", "shared"]),
+    st.sampled_from([0.0, 1.0]),
+    st.sampled_from(["step", "cosine"]),
+)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_signatures_are_those_of_0_1(preset):
+    for recipe in RECIPES:
+        made = of(RunConfig.of(preset, recipe).with_changes({}))
+        assert {
+            "training": made.training_signature,
+            "evaluation": made.evaluation_signature,
+        } == OF_0_1[f"{preset} {recipe}"]
+
+
+def test_signature_with_start_weights_is_that_of_0_1():
+    config = RunConfig.of("mbsnet-recovered", "reference").with_changes({})
+    made = of(config, start_from={"path": "x", "digest": "w"}).model_copy(update={"seed": 2})
+    assert made.training_signature == OF_0_1["start"]["training"]
+    assert made.evaluation_signature == OF_0_1["start"]["evaluation"]
 
 
 def test_signature_is_of_the_resolved_configuration():
@@ -27,14 +98,45 @@ def test_what_changes_the_result_changes_the_signature():
         spec(seed=2),
         spec(data=DATA.model_copy(update={"digest": "e"})),
         spec(start_from={"path": "x", "digest": "w"}),
+        spec(plugins=("p.py",), plugin_digests={"p.py": "a"}),
+        spec(plugins=("p.py",), plugin_digests={"p.py": "b"}),
     ]
     assert len({v.training_signature for v in variants}) == len(variants)
 
 
-@given(st.sampled_from(["accumulation", "checkpoint_every", "keep_every"]), st.integers(1, 9))
-def test_bookkeeping_shares_the_training(field, value):
-    assert is_bookkeeping(f"recipe.{field}")
-    assert spec({f"recipe.{field}": value}).training_signature == spec().training_signature
+def test_where_a_plugin_lies_changes_no_signature():
+    here, there = (
+        spec(plugins=(p,), plugin_digests={p: "a"}).training_signature for p in ("p.py", "elsewhere/p.py")
+    )
+    assert here == there
+
+
+@given(configs, st.sampled_from(PATHS))
+@settings(max_examples=100, deadline=None)
+def test_a_field_is_signed_where_it_is_read_and_changes_the_result(config, path):
+    for other in others(config, path):
+        counts = not is_bookkeeping(path) and (config.reads(path) or other.reads(path))
+        assert (of(config).training_signature != of(other).training_signature) is counts
+        assert of(config).evaluation_signature != of(other).evaluation_signature or not counts
+
+
+def test_every_field_has_another_value_to_try():
+    config = RunConfig.of("mbsnet").with_changes({})
+    assert [path for path in PATHS if not others(config, path)] == []
+
+
+@given(configs, st.randoms())
+@settings(max_examples=20, deadline=None)
+def test_the_order_of_keys_does_not_matter(config, order: random.Random):
+    def shuffled(value):
+        if not isinstance(value, dict):
+            return value
+        keys = list(value)
+        order.shuffle(keys)
+        return {key: shuffled(value[key]) for key in keys}
+
+    again = RunConfig.model_validate(shuffled(config.model_dump(mode="json")))
+    assert of(again).training_signature == of(config).training_signature
 
 
 def test_evaluation_and_test_data_change_only_the_evaluation_signature():
@@ -45,3 +147,30 @@ def test_evaluation_and_test_data_change_only_the_evaluation_signature():
     ):
         assert other.training_signature == plain.training_signature
         assert other.evaluation_signature != plain.evaluation_signature
+
+
+def test_an_older_results_version_is_told_from_another_run(monkeypatch):
+    old, other = spec(), spec(seed=2)
+    was = old.training_signature
+    assert old.results_version(was) == runspec.RESULTS_VERSION
+    assert other.results_version(was) is None
+    monkeypatch.setattr(runspec, "RESULTS_VERSION", runspec.RESULTS_VERSION + 1)
+    assert old.training_signature != was
+    assert old.results_version(was) == runspec.RESULTS_VERSION - 1
+    assert other.results_version(was) is None
+
+
+def test_a_run_of_0_1_is_known_whatever_its_unread_fields_were():
+    config = RunConfig.of("mbsnet").with_changes({"model.core": "lstm", "model.d_state": 16})
+    fields = {path: value for path, value in config.flat().items() if path in config.signed_fields()}
+    assert fields["model.d_state"] == 16
+    was = of(config)._signature(1, fields)
+    assert was != of(config).training_signature
+    assert of(config).results_version(was) == 1
+
+
+def test_fields_that_decide_exist():
+    for path in config_paths():
+        section = path.split(".")[0]
+        for condition in field_facts(path).conditions:
+            assert f"{section}.{condition.field}" in config_paths()

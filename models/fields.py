@@ -1,0 +1,112 @@
+"""What a field of a configuration says of itself: the markers that stand in its `Annotated`. Needs no torch.
+
+A new field of `ModelConfig`, `Recipe` or `Evaluation` is written with `Added` and the default that leaves
+everything as it was before there was the field:
+
+    ema: Annotated[Fraction, Added] = Field(0.0, description="...")
+    ema_start: Annotated[Fraction, Added, ReadUnless("ema", 0.0)] = Field(0.5, description="...")
+
+Runs trained before then keep their signatures, and their files are read with that default.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic_core import to_jsonable_python
+
+PARTS = ("split", "encoder", "cross-band", "decoder", "other")
+"""The parts of a network; `other` is what a plug-in's network has beside the four."""
+
+
+class _Marker:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+Bookkeeping = _Marker("Bookkeeping")
+"""The field does not change the result: it is no part of a signature."""
+
+Added = _Marker("Added")
+"""The field came after version 0.1, and its default is neutral: no part of a signature at that value.
+
+That default can never change. Nor can that of a field without this mark which is not always read: where it is
+not, its default stands in the signature, or the value of `Unread`.
+"""
+
+
+@dataclass(frozen=True, init=False)
+class Of:
+    """The parts of a network that the field is about; without it, none in particular."""
+
+    parts: tuple[str, ...]
+
+    def __init__(self, *parts: str) -> None:
+        object.__setattr__(self, "parts", parts)
+
+
+@dataclass(frozen=True, init=False)
+class ReadIf:
+    """The field is read where another of its configuration has one of some values. One such mark suffices."""
+
+    field: str
+    values: tuple[Any, ...]
+
+    def __init__(self, field: str, *values: Any) -> None:
+        object.__setattr__(self, "field", field)
+        object.__setattr__(self, "values", values)
+
+    def holds(self, value: Any) -> bool:
+        return value in self.values
+
+
+class ReadUnless(ReadIf):
+    """The field is read where another of its configuration has none of some values."""
+
+    def holds(self, value: Any) -> bool:
+        return value not in self.values
+
+
+@dataclass(frozen=True)
+class Unread:
+    """What stands for the field in a signature where it is not read, in place of its default."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a field says of itself.
+
+    Attributes:
+        default, unread: its default, and what stands for it where it is not read, as JSON has them.
+        conditions: it is read where one of them holds, or where there are none.
+    """
+
+    default: Any
+    unread: Any
+    bookkeeping: bool
+    added: bool
+    parts: tuple[str, ...]
+    conditions: tuple[ReadIf, ...]
+
+
+@cache
+def facts(kind: type[BaseModel], name: str) -> Facts:
+    """The facts of a field of a configuration's class."""
+    field = kind.model_fields[name]
+    default = to_jsonable_python(field.get_default(call_default_factory=True))
+    return Facts(
+        default=default,
+        unread=next((mark.value for mark in field.metadata if isinstance(mark, Unread)), default),
+        bookkeeping=any(mark is Bookkeeping for mark in field.metadata),
+        added=any(mark is Added for mark in field.metadata),
+        parts=next((mark.parts for mark in field.metadata if isinstance(mark, Of)), ()),
+        conditions=tuple(mark for mark in field.metadata if isinstance(mark, ReadIf)),
+    )

@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from typing import Annotated
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from ablate.models import ModelConfig, build_model
+from ablate.models.config import CORES, Frozen, Section
+from ablate.models.fields import Added, Bookkeeping, Of, ReadIf, ReadUnless, Unread, facts
+
+
+class Before(Section):
+    kind: str = "a"
+    size: Annotated[int, ReadIf("kind", "a"), Of("encoder")] = 3
+
+
+class After(Before):
+    smooth: Annotated[float, Added] = 0.0
+    start: Annotated[float, Added, ReadUnless("smooth", 0.0)] = 0.5
+    note: Annotated[str, Added, Bookkeeping] = ""
+
+
+class Retiring(Frozen):
+    retired = ("gone",)
+    kept: int = 1
+
+
+@given(st.sampled_from("ab"), st.integers(1, 9), st.floats(0, 1), st.text())
+def test_a_neutral_new_field_is_not_signed(kind, size, start, note):
+    old, new = Before(kind=kind, size=size), After(kind=kind, size=size, start=start, note=note)
+    assert new.signed_fields() == old.signed_fields()
+    assert After.model_validate(old.model_dump()).signed_fields() == old.signed_fields()
+    smooth = new.model_copy(update={"smooth": 0.5})
+    assert smooth.signed_fields().keys() - old.signed_fields().keys() >= {"smooth"}
+    assert ("start" in smooth.signed_fields()) is (start != 0.5)
+
+
+def test_a_field_that_is_not_read_is_signed_as_its_default():
+    assert Before(kind="b", size=7).signed_fields() == {"kind": "b", "size": 3}
+    assert Before(kind="a", size=7).signed_fields() == {"kind": "a", "size": 7}
+
+
+def test_another_value_may_stand_for_a_field_that_is_not_read():
+    assert facts(ModelConfig, "decoder_expansion").unread == 2.0
+    assert facts(ModelConfig, "decoder_expansion").default == 4.0
+    assert Unread(1) in ModelConfig.model_fields["crossband_layers"].metadata
+
+
+def test_a_key_of_an_earlier_version_is_dropped_and_an_unknown_one_refused():
+    assert Retiring.model_validate({"kept": 2, "gone": "x"}) == Retiring(kept=2)
+    with pytest.raises(ValidationError):
+        Retiring.model_validate({"kept": 2, "new": "x"})
+
+
+def test_a_part_of_a_plugin_may_read_any_field():
+    CORES.register("reads-all-for-test", object)
+    assert not ModelConfig(core="lstm").reads("d_state")
+    assert ModelConfig(core="reads-all-for-test").reads("d_state")
+
+
+UNREAD = {
+    "heads": 2,
+    "d_state": 5,
+    "expand": 2,
+    "d_conv": 2,
+    "ssm_skip": "shadowed",
+    "dt_init": "wiped",
+    "clamps": "on",
+    "crossband_layers": 3,
+    "order": "interleaved",
+    "decoder_expansion": 3.0,
+}
+
+
+def test_every_conditional_field_is_tried():
+    assert set(UNREAD) == {name for name in ModelConfig.model_fields if facts(ModelConfig, name).conditions}
+
+
+@given(
+    st.sampled_from(["lstm", "gru", "mamba", "attention"]),
+    st.sampled_from(["none", "pointwise", "bilstm", "bimamba"]),
+    st.sampled_from(["per-band", "shared"]),
+    st.sampled_from(sorted(UNREAD)),
+)
+@settings(max_examples=40, deadline=None)
+def test_a_network_reads_what_its_fields_say(core, crossband, decoder, name):
+    config = ModelConfig(
+        channels=16, layers=2, core=core, crossband=crossband, crossband_layers=2, decoder=decoder
+    )
+    other = config.model_copy(update={name: UNREAD[name]})
+    x = torch.randn(1, 257, 12, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
+    outputs = []
+    for c in (config, other):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            outputs.append(build_model(c)(100 * x))
+    assert torch.equal(*outputs) is not config.reads(name)
