@@ -8,28 +8,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ablate.models.config import Frozen
 from ablate.models.registry import suggestion
 from ablate.training.config import check_path, config_paths
 
+from .claims import Claim, claim_target, effect_name
+
 LEVEL = re.compile(r"[A-Za-z0-9_.\-]+")
-
-
-class Claim(Frozen):
-    """An effect somebody stated, on - off, in the endpoint's unit.
-
-    Attributes:
-        low, high: the claimed range.
-        source: who claimed it, where.
-    """
-
-    low: float
-    high: float
-    source: str = "user"
 
 
 class Factor(Frozen):
@@ -37,7 +27,8 @@ class Factor(Frozen):
 
     Attributes:
         levels: level -> {dotted path: value}.
-        claim: what is said to be gained by the second level over the first.
+        claims: what is said to be gained by a level over the first; `claim`, as 0.1 wrote it, is one for the
+            second level.
         declares: level -> what a network at that level is said to do (`looks_ahead`, `mixes_bands`:
             true or false; `decoder_expansion`: the decoder's hidden width over its input). The audit
             probes each by perturbation.
@@ -45,8 +36,20 @@ class Factor(Frozen):
 
     name: str
     levels: dict[str, dict[str, Any]]
-    claim: Claim | None = None
+    claims: tuple[Claim, ...] = ()
     declares: dict[str, dict[str, bool | float]] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_version_0_1(cls, fields: Any) -> Any:
+        if not isinstance(fields, Mapping) or "claim" not in fields:
+            return fields
+        rest = {name: value for name, value in fields.items() if name != "claim"}
+        if fields["claim"] is None:
+            return rest
+        claim = Claim.model_validate(fields["claim"])
+        second = list(fields["levels"])[1]
+        return {**rest, "claims": (claim.model_copy(update={"level": second}),)}
 
     @field_validator("levels")
     @classmethod
@@ -57,6 +60,26 @@ class Factor(Frozen):
             for path in delta:
                 check_path(path)
         return levels
+
+    @field_validator("claims")
+    @classmethod
+    def _say_their_level(cls, claims: tuple[Claim, ...], info: ValidationInfo) -> tuple[Claim, ...]:
+        if "levels" not in info.data:
+            return claims
+        stated = [claim.on(info.data["name"], list(info.data["levels"])) for claim in claims]
+        if len({(claim.level, claim.metric) for claim in stated}) < len(stated):
+            raise ValueError("two claims for one level and metric; give one")
+        return tuple(stated)
+
+    def with_claim(self, claim: Claim) -> Factor:
+        """This factor with a claim, in place of the one on that level and metric.
+
+        Raises:
+            InputError: the claim's level is missing or unknown.
+        """
+        stated = claim.on(self.name, list(self.levels))
+        kept = [c for c in self.claims if (c.level, c.metric) != (stated.level, stated.metric)]
+        return self.model_copy(update={"claims": (*kept, stated)})
 
     @property
     def off(self) -> str:
@@ -89,9 +112,9 @@ class Factor(Frozen):
             raise ValueError(
                 f"factor {self.name!r} needs at least two levels, got {', '.join(levels) or 'none'}"
             )
-        claim = self.claim if levels == list(self.levels)[:2] else None
+        claims = tuple(c for c in self.claims if levels[0] == self.off and c.level in levels)
         return self.model_copy(
-            update={"levels": {level: self.levels[level] for level in levels}, "claim": claim}
+            update={"levels": {level: self.levels[level] for level in levels}, "claims": claims}
         )
 
 
@@ -103,13 +126,13 @@ FACTORS: dict[str, Factor] = {
         Factor(
             name="bidirectional",
             levels={"off": {"model.direction": "uni"}, "on": {"model.direction": "bi"}},
-            claim=Claim(low=0.2, high=0.3, source=_REPORT),
+            claims=(Claim(low=0.2, high=0.3, source=_REPORT),),
             declares={"off": {"looks_ahead": False}, "on": {"looks_ahead": True}},
         ),
         Factor(
             name="decoder4x",
             levels={"off": {"model.decoder_expansion": 2}, "on": {"model.decoder_expansion": 4}},
-            claim=Claim(low=0.1, high=0.2, source=_REPORT),
+            claims=(Claim(low=0.1, high=0.2, source=_REPORT),),
             declares={"off": {"decoder_expansion": 2}, "on": {"decoder_expansion": 4}},
         ),
         Factor(
@@ -118,7 +141,7 @@ FACTORS: dict[str, Factor] = {
                 "off": {"model.crossband": "pointwise", "model.crossband_layers": 1},
                 "on": {"model.crossband": "bilstm", "model.crossband_layers": 1},
             },
-            claim=Claim(low=0.05, high=0.1, source=_REPORT),
+            claims=(Claim(low=0.05, high=0.1, source=_REPORT),),
             declares={"off": {"mixes_bands": False}, "on": {"mixes_bands": True}},
         ),
         Factor(
@@ -149,6 +172,30 @@ def register(factor: Factor) -> None:
     if known is not None and known != factor:
         raise ValueError(f"factor {factor.name!r} exists already; choose another name")
     FACTORS[factor.name] = factor
+
+
+def with_claims(factors: Iterable[Factor], claims: Iterable[tuple[str, Claim]]) -> tuple[Factor, ...]:
+    """Factors with claims by the name of their effect, as `parse_claim` gives them, in place of their own.
+
+    Raises:
+        InputError: a claim names no factor, or a factor of several levels without saying which.
+    """
+    found = {factor.name: factor for factor in factors}
+    levels = {name: list(factor.levels) for name, factor in found.items()}
+    for name, claim in claims:
+        factor, level = claim_target(name, levels)
+        found[factor] = found[factor].with_claim(claim.model_copy(update={"level": level}))
+    return tuple(found.values())
+
+
+def claims_on(factors: Iterable[Factor], metric: str) -> dict[str, Claim]:
+    """What is claimed in one metric, by the name of the effect."""
+    return {
+        effect_name(factor.name, str(claim.level), list(factor.levels)): claim
+        for factor in factors
+        for claim in factor.claims
+        if claim.metric == metric
+    }
 
 
 def field_path(name: str) -> str | None:

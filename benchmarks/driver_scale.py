@@ -15,12 +15,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from ablate.ablations.claims import Endpoint
 from ablate.ablations.factors import find
 from ablate.ablations.grid import Grid
 from ablate.studies.driver import Driver, plan_jobs
 from ablate.studies.launchers import Ended, Launcher, Task
 from ablate.studies.plan import CorpusNote, Plan, PlannedCell
-from ablate.studies.request import Endpoint
 from ablate.studies.status import status
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from ablate.ablations.factors import Factor, claims_on
 from ablate.studies.plan import find, study_path
 
 from .collect import (
@@ -46,16 +47,18 @@ def report_of(
         raise NoScoresError(f"no run of {info.name} has scores yet ({states})")
     if metric not in scores.columns:
         raise ValueError(f"no metric {metric!r} in the scores (there: {', '.join(metrics_of(scores))})")
-    claims: Mapping[str, tuple[float, float, str]] | None = None
+    claims = None
     if info.plan:
-        claims = _claims(info) if metric == info.metric else {}
+        claims = claims_on([Factor.model_validate(factor) for factor in info.factors], metric)
+    if margin is None and metric == info.metric:
+        margin = info.margin
     analysis = analyze(
         scores,
         base=info.base,
         baseline=_scored_baseline(scores, info),
         metric=metric,
         claims=claims,
-        margin=info.margin if margin is None else margin,
+        margin=margin,
         factors=list(info.base),
         levels={f["name"]: list(f["levels"]) for f in info.factors} or None,
         constraints=info.plan.get("constraints", ()),
@@ -63,14 +66,6 @@ def report_of(
         planned={cell["name"]: cell["levels"] for cell in info.plan.get("cells", ())},
     )
     return AnalysisReport(analysis, info, scores)
-
-
-def _claims(info: StudyInfo) -> dict[str, tuple[float, float, str]]:
-    return {
-        factor["name"]: (float(claim["low"]), float(claim["high"]), str(claim.get("source", "")))
-        for factor in info.factors
-        if (claim := factor.get("claim"))
-    }
 
 
 def _scored_baseline(scores: pd.DataFrame, info: StudyInfo) -> str | None:

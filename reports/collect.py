@@ -21,7 +21,7 @@ from ablate.models.registry import suggestion
 from ablate.studies.plan import Plan, PlannedCell, load, study_path
 from ablate.studies.plan.store import read as read_plan
 from ablate.studies.scores import RunInfo, join_scores, read_scores
-from ablate.training.metrics.registry import METRICS, find_metric
+from ablate.training.metrics.registry import METRICS
 from ablate.training.rundir import read_json
 
 from .ingest import parse_levels, same_level
@@ -63,19 +63,9 @@ class StudyInfo:
         return (self.plan.get("endpoint") or {}).get("metric", "pesq_wb")
 
     @property
-    def margin(self) -> float:
-        """The smallest difference that matters; 0 where none was declared: then none is negligible."""
-        endpoint = self.plan.get("endpoint")
-        return (endpoint["margin"] if endpoint else find_metric("pesq_wb").margin) or 0.0
-
-    @property
-    def claims(self) -> dict[str, tuple[float, float]]:
-        """What was claimed of each factor, on - off."""
-        return {
-            factor["name"]: (float(claim["low"]), float(claim["high"]))
-            for factor in self.factors
-            if (claim := factor.get("claim"))
-        }
+    def margin(self) -> float | None:
+        """Of the endpoint; None: its metric's own."""
+        return (self.plan.get("endpoint") or {}).get("margin")
 
     def of_cell(self, cell: str) -> list[RunInfo]:
         return [run for run in self.runs if run.cell == cell]

@@ -201,7 +201,10 @@ def forest(report: AnalysisReport) -> Drawn | None:
         return None
     canvas, axes = _canvas(7.2, 1.5 + 0.55 * len(rows))
     margin = report.analysis.margin
-    axes.axvspan(-margin, margin, color=GREY, alpha=0.18, linewidth=0, label="negligible: within the margin")
+    if margin is not None:
+        axes.axvspan(
+            -margin, margin, color=GREY, alpha=0.18, linewidth=0, label="negligible: within the margin"
+        )
     axes.axvline(0, color=INK, linewidth=0.8)
     named: set[str] = set()
 

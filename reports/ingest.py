@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.ablations.factors import Claim
+from ablate.ablations.claims import Claim
 from ablate.ablations.inference.analysis import Analysis
 from ablate.ablations.inference.estimates import infer
 from ablate.ablations.inference.scores import DESCRIPTIONS, Keys, Layout, keys_of, listed, read_scores
@@ -26,7 +26,7 @@ def analyze(
     metric: str = "pesq_wb",
     *,
     claims: Mapping[str, Sequence[Any] | Claim] | None = None,
-    margin: float = 0.05,
+    margin: float | None = None,
     confidence: float = 0.95,
     factors: Sequence[str] | None = None,
     levels: Mapping[str, Sequence[str]] | None = None,
@@ -44,9 +44,10 @@ def analyze(
             factor's first level in `levels`, else its level `off`.
         baseline: the reference cell; none: no gap and no `not toggled`.
         metric: column of the scores to compare.
-        claims: factor (or `factor=level`) -> (low, high) or (low, high, source), on - off. Default: those of
-            the registered factors if the metric is pesq_wb; `{}` for none.
-        margin: the smallest difference that matters, in the metric's unit.
+        claims: factor (or `factor=level`) -> a `Claim`, (low, high) or (low, high, source), on - off; a
+            `Claim` is judged on its own metric only. Default: those of the registered factors; `{}`: none.
+        margin: the smallest difference that matters, in the metric's unit. Default: the metric's own (PESQ
+            and the composite measures: 0.05); without one there are no verdicts.
         confidence: of the intervals.
         factors: the factor columns. Default: columns that are not reserved and constant within each cell.
         levels: factor -> its levels in order, off first, on last.

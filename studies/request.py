@@ -7,32 +7,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, NonNegativeFloat, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator
 
-from ablate.ablations.factors import LEVEL, Claim, Factor, find, parse_value
+from ablate.ablations.claims import Endpoint, claim_of
+from ablate.ablations.factors import LEVEL, Factor, find, parse_value
 from ablate.ablations.grid import Design, Grid, parse_factors
 from ablate.models.config import Frozen
 from ablate.models.errors import explain
 from ablate.training.config import check_path, resolve_recipe
-from ablate.training.metrics.registry import find_metric
-
-
-class Endpoint(Frozen):
-    """What is compared, declared before training: a metric on test.
-
-    Attributes:
-        margin: the smallest effect of interest, in the metric's unit. Left out it is the metric's own; a
-            metric without one has none, and its effects get no verdict.
-    """
-
-    metric: str = "pesq_wb"
-    margin: NonNegativeFloat | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _own_margin(cls, data: Any) -> Any:
-        metric = find_metric(data.get("metric", "pesq_wb"))
-        return {"margin": metric.margin} | data
 
 
 class Tuning(Frozen):
@@ -135,7 +117,8 @@ def read_file(path: Path) -> dict[str, Any]:
     """The fields of a `Request` that a YAML study file sets.
 
     `factors` maps a factor's name to `{levels, claim}`, both optional: `levels` a list of known levels
-    or `{level: {dotted path: value}}`, `claim` a pair (on - off). `grid` is the command line's text.
+    or `{level: {dotted path: value}}`, `claim` a pair (on - off, in the endpoint's metric) or, for a factor
+    of several levels, `{level: pair}`. `grid` is the command line's text.
 
     Raises:
         ValueError: the file is no mapping, or a factor in it is none.
@@ -149,7 +132,8 @@ def read_file(path: Path) -> dict[str, Any]:
             raise ValueError(f"{path}: give grid or factors, not both")
         data["factors"] = parse_factors(data.pop("grid"))
     elif "factors" in data:
-        data["factors"] = tuple(_factor(name, body or {}) for name, body in data["factors"].items())
+        metric = (data.get("endpoint") or {}).get("metric", Endpoint().metric)
+        data["factors"] = tuple(_factor(name, body or {}, metric) for name, body in data["factors"].items())
     if isinstance(data.get("seeds"), str):
         data["seeds"] = parse_seeds(data["seeds"])
     if "set" in data:
@@ -166,7 +150,7 @@ def _value(value: Any) -> Any:
     return parse_value(value) if isinstance(value, str) else value
 
 
-def _factor(name: str, body: dict[str, Any]) -> Factor:
+def _factor(name: str, body: dict[str, Any], metric: str) -> Factor:
     unknown = set(body) - {"levels", "claim", "source"}
     if unknown:
         raise ValueError(f"factor {name!r}: unknown keys {sorted(unknown)}; known: levels, claim, source")
@@ -183,8 +167,8 @@ def _factor(name: str, body: dict[str, Any]) -> Factor:
         factor = Factor(name=name, levels=deltas)
     else:
         factor = find(name, [str(level) for level in levels] if levels else None)
-    if "claim" in body:
-        low, high = body["claim"]
-        claim = Claim(low=low, high=high, source=body.get("source", "study file"))
-        factor = factor.model_copy(update={"claim": claim})
+    stated = body.get("claim", {})
+    for level, (low, high) in stated.items() if isinstance(stated, dict) else [(None, stated)]:
+        claim = claim_of(name, low, high, body.get("source", "study file"), metric)
+        factor = factor.with_claim(claim.model_copy(update={"level": level}))
     return factor

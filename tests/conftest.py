@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ablate.ablations.claims import Endpoint
 from ablate.ablations.grid import Grid
 from ablate.studies.plan import CorpusNote, Plan, PlannedCell
-from ablate.studies.request import Endpoint
 
 ON = {"a": 0.25, "b": 0.1}
 

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ablate.models.errors import InputError
 
-from ..factors import Claim
+from ..claims import Claim
 from .contrasts import Contrast, NotEstimable, weight_matrix
 from .engine import Estimates, estimate
 from .scores import Scores, plain
@@ -43,7 +43,8 @@ class Analysis:
         base: the all-off levels.
         base_cell: their cell; None where it has no scores.
         baseline: the reference cell.
-        claims: factor (or `factor=level`) -> what was claimed.
+        margin: the smallest difference that matters; None: unknown, so that nothing is judged.
+        claims: factor (or `factor=level`) -> what was claimed in this metric.
         notes: sentences a report prints under its tables.
     """
 
@@ -56,7 +57,7 @@ class Analysis:
     aliases: Mapping[str, tuple[str, ...]]
     design: str
     metric: str
-    margin: float
+    margin: float | None
     confidence: float
     levels: Mapping[str, tuple[str, ...]]
     base: Mapping[str, str]

@@ -12,6 +12,8 @@ from itertools import combinations, product
 from math import factorial
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..claims import effect_name
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -72,11 +74,6 @@ def weight_matrix(contrasts: Sequence[Contrast], cells: Sequence[str]) -> np.nda
 def label(levels: Mapping[str, str]) -> str:
     """`{"a": "on", "b": "off"}` as `a=on,b=off`."""
     return ",".join(f"{factor}={level}" for factor, level in levels.items())
-
-
-def effect_name(factor: str, level: str, levels: Sequence[str]) -> str:
-    """The factor's name if it has two levels, else `factor=level`."""
-    return factor if len(levels) == 2 else f"{factor}={level}"
 
 
 def shapley_weight(size: int, factors: int) -> float:

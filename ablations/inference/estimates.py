@@ -12,7 +12,7 @@ from scipy import stats
 
 from ablate.models.errors import InputError
 
-from ..factors import Claim
+from ..claims import Claim, check_margin, margin_of, unit_of
 from .analysis import Analysis
 from .contrasts import build
 from .engine import Estimates, estimate
@@ -25,7 +25,7 @@ def infer(
     data: Scores,
     *,
     claims: Mapping[str, Sequence[Any] | Claim] | None = None,
-    margin: float = 0.05,
+    margin: float | None = None,
     confidence: float = 0.95,
     constraints: Iterable[Mapping[str, str]] = (),
     design: str | None = None,
@@ -41,9 +41,8 @@ def infer(
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1")
-    if margin < 0:
-        raise InputError(f"margin {margin} is negative")
     baseline, metric = data.layout.baseline, data.metric
+    margin = margin_of(metric) if margin is None else check_margin(margin)
     scored = data.scored()
     names = [data.cells[i] for i in scored]
     if not data.levels and baseline is not None and data.layout.base in (None, baseline):
@@ -71,6 +70,11 @@ def infer(
     base_levels = {factor: order[0] for factor, order in data.levels.items()}
     divergence = _divergence(data, confidence)
     notes = _notes(data, effects, divergence, metric, found.notes, bool(base_levels))
+    if margin is None:
+        notes.append(
+            f"No verdicts: nothing says which difference of {metric} matters. Give it with --margin"
+            f"{', in ' + unit if (unit := unit_of(metric)) else ''}."
+        )
     if pooled_note:
         notes.append(pooled_note)
     return Analysis(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,8 @@ import pandas as pd
 
 from ablate.models.errors import InputError
 
-from ..factors import FACTORS, Claim
+from ..claims import Claim, claim_of, named_claims
+from ..factors import FACTORS, claims_on
 from .contrasts import Contrast
 from .engine import Array, Estimates, holm, quantile
 from .scores import Scores, listed
@@ -60,7 +61,7 @@ def effects_table(
     names: Sequence[str],
     data: Scores,
     claims: Mapping[str, Claim],
-    margin: float,
+    margin: float | None,
     confidence: float,
 ) -> pd.DataFrame:
     """A row per contrast: estimate, interval, p-values, verdict; see `Analysis.effects`."""
@@ -72,33 +73,27 @@ def effects_table(
     family = [i for i, kind in enumerate(kinds) if kind == "main"]
     if family:
         p_holm[family] = holm(estimates.p[family])
-    shared_out = {contrast.name for contrast in contrasts if contrast.kind == "shapley"}
-    runs = {name: int(data.present[data.cells.index(name)].sum()) for name in names}
+    shapley = {contrast.name for contrast in contrasts if contrast.kind == "shapley"}
+    runs = dict(zip(names, data.present[data.scored()].sum(1).tolist(), strict=True))
+    bound = math.nan if margin is None else margin
+    negligible = decide(estimates.value, half, equivalence, None, bound)[1]
     verdicts, notes, needed, stated = [], [], [], []
     for i, contrast in enumerate(contrasts):
-        credited = contrast.kind == ("shapley" if contrast.name in shared_out else "main")
+        credited = contrast.kind == ("shapley" if contrast.name in shapley else "main")
         claim = claims.get(contrast.name) if credited else None
-        note, seeds = "", math.nan
+        verdict, note, seeds = "negligible" if negligible[i] else "", "", math.nan
         if not estimates.estimable[i]:
-            verdict = "undecided"
-            few = [cell for cell in contrast.weights if runs[cell] < 2 and contrast.weights[cell]]
-            note = (
-                f"no interval: one seed in {listed(few)}; how much trainings differ is unknown"
-                if few
-                else "no interval: cells that share their trainings have fewer than two seeds in common"
-            )
-        else:
-            bounds = (claim.low, claim.high) if claim else None
-            flags = decide(estimates.value[i], half[i], equivalence[i], bounds, margin)
-            words = ("contradicted", "negligible", "supported")
-            verdict = ", ".join(word for word, flag in zip(words, flags, strict=True) if flag)
-            if not verdict and claim:
-                verdict = "undecided"
+            verdict, note = "undecided", _why_no_interval(contrast, runs)
+        elif margin is None:
+            verdict = "no margin" if claim or (credited and _is_credit(contrast, shapley)) else ""
+        elif claim:
+            verdict = _judge(claim, estimates.value[i], half[i], equivalence[i], margin)
+            if verdict == "undecided":
                 seeds = seeds_to_decide(estimates, i, (claim.low, claim.high), margin, confidence)
                 if math.isnan(seeds):
                     note = f"more seeds (up to {MOST_SEEDS}) would not decide it at this estimate"
-            elif not verdict and credited and (contrast.kind == "shapley" or not shared_out):
-                verdict = "no claim"
+        elif not verdict and credited and _is_credit(contrast, shapley):
+            verdict = "no claim"
         verdicts.append(verdict)
         notes.append(note)
         needed.append(seeds)
@@ -125,39 +120,44 @@ def effects_table(
     )
 
 
+def _is_credit(contrast: Contrast, shapley: Collection[str]) -> bool:
+    """Whether a report shows a contrast as its factor's credit."""
+    return contrast.kind == "shapley" or not shapley
+
+
+def _judge(claim: Claim, estimate: Array, half: Array, equivalence: Array, margin: float) -> str:
+    flags = decide(estimate, half, equivalence, (claim.low, claim.high), margin)
+    words = ("contradicted", "negligible", "supported")
+    return ", ".join(word for word, flag in zip(words, flags, strict=True) if flag) or "undecided"
+
+
+def _why_no_interval(contrast: Contrast, runs: Mapping[str, int]) -> str:
+    few = [cell for cell, weight in contrast.weights.items() if weight and runs[cell] < 2]
+    if few:
+        return f"no interval: one seed in {listed(few)}; how much trainings differ is unknown"
+    return "no interval: cells that share their trainings have fewer than two seeds in common"
+
+
 def stated_claims(
     claims: Mapping[str, Sequence[Any] | Claim] | None,
     metric: str,
     levels: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Claim]:
-    """The claims to judge: those given, else those of the registered factors.
+    """The claims in this metric by the name of their effect: those given, else the registered factors'.
 
     Raises:
         InputError: a claim names no factor, lacks the level, or is no range.
     """
     if claims is None:
-        if metric != "pesq_wb":
-            return {}
-        return {
-            name: known.claim
-            for name, order in levels.items()
-            if (known := FACTORS.get(name)) and known.claim and tuple(known.levels)[:2] == order
-        }
-    names = {*levels, *(f"{factor}={level}" for factor, order in levels.items() for level in order[1:])}
-    stated = {}
+        known = ((FACTORS[name], order) for name, order in levels.items() if name in FACTORS)
+        factors = [factor.at(list(order)) for factor, order in known if {*order} <= {*factor.levels}]
+        return claims_on(factors, metric)
+    given = []
     for name, claim in claims.items():
-        if len(levels.get(name, ())) > 2:
-            raise InputError(f"claim for {name!r}: say which level, e.g. {name}={levels[name][1]}")
-        if name not in names:
-            raise InputError(
-                f"claim for {name!r}: no such factor; there are {listed(list(levels)) or 'none'}"
-            )
         if not isinstance(claim, Claim):
             if len(claim) not in (2, 3):
                 raise InputError(f"claim for {name!r} is {claim!r}; give (low, high) or (low, high, source)")
             source = str(claim[2]) if len(claim) == 3 else ""
-            claim = Claim(low=float(claim[0]), high=float(claim[1]), source=source)
-        if not claim.low <= claim.high:
-            raise InputError(f"claim for {name!r}: low {claim.low} is above high {claim.high}")
-        stated[name] = claim
-    return stated
+            claim = claim_of(name, float(claim[0]), float(claim[1]), source, metric)
+        given.append((name, claim))
+    return {name: claim for name, claim in named_claims(given, levels).items() if claim.metric == metric}

@@ -208,7 +208,8 @@ class AnalysisReport:
         )
         seeds = ", ".join(str(seed) for seed in self.analysis.seeds)
         facts.append(("seeds", f"{seeds} ({self.run_counts})"))
-        facts.append(("margin", f"{self.analysis.margin:g} {self.metric}: smaller effects are negligible"))
+        if (margin := self.analysis.margin) is not None:
+            facts.append(("margin", f"{margin:g} {self.metric}: smaller effects are negligible"))
         machines = Counter(str(run.summary["machine"]) for run in info.runs if run.summary.get("machine"))
         if machines:
             facts.append(("machine", "; ".join(machines)))

@@ -115,7 +115,8 @@ class RunOptions:
         if self.keep is not None:
             fields["set"]["recipe.keep_every"] = self.keep
         if self.metric is not None:
-            fields["endpoint"] = fields.get("endpoint", {}) | {"metric": self.metric}
+            stated = fields.get("endpoint", {})
+            fields["endpoint"] = stated if stated.get("metric") == self.metric else {"metric": self.metric}
         fields["plugins"] = (*fields.get("plugins", ()), *map(str, self.plugin))
         load(map(Path, fields["plugins"]))
         return Request.model_validate(fields)

@@ -50,7 +50,7 @@ def compare(old: Plan, new: Plan) -> list[str]:
         f"factor {factor.name}: its {field} changed"
         for factor in new.factors
         if factor.name in factors
-        for field in ("levels", "claim", "declares")
+        for field in ("levels", "claims", "declares")
         if getattr(factor, field) != getattr(factors[factor.name], field)
     ]
     before = {cell.name: cell for cell in old.cells}

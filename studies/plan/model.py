@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ablate.ablations.claims import Endpoint
 from ablate.ablations.factors import Factor
 from ablate.ablations.grid import Cell, Design
 from ablate.ablations.runspec import Data, RunSpec
@@ -13,7 +14,7 @@ from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.training.config import EvaluationJob
 
-from ..request import Endpoint, Tuning
+from ..request import Tuning
 
 
 class PlannedCell(Cell):

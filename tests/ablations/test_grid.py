@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablate.ablations.factors import Claim, Factor, find, parse_value
+from ablate.ablations.factors import Factor, find, parse_value
 from ablate.ablations.grid import Grid, fraction, parse_factors, parse_settings, safe_name
 from ablate.training.config import Recipe, RunConfig
 
@@ -119,10 +119,9 @@ def test_order_of_factors_changes_no_configuration(names):
 
 
 def test_a_claim_belongs_to_the_first_two_levels_in_their_order():
-    claim = find("bidirectional").claim
-    assert isinstance(claim, Claim)
-    assert (claim.low, claim.high) == (0.2, 0.3)
-    assert find("bidirectional", ["on", "off"]).claim is None
+    (claim,) = find("bidirectional").claims
+    assert (claim.low, claim.high, claim.level) == (0.2, 0.3, "on")
+    assert find("bidirectional", ["on", "off"]).claims == ()
 
 
 def test_a_factor_of_an_unknown_field_is_refused():

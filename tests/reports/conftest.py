@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 import soundfile
 
-from ablate.ablations.factors import Claim, Factor, find
+from ablate.ablations.claims import Claim
+from ablate.ablations.factors import Factor, find
 from ablate.reports.build import report_of_study
 from ablate.reports.forms.content import AnalysisReport
 from ablate.studies.plan import AuditRecord, Plan, save
@@ -55,7 +56,7 @@ def write_study(
         tuple(range(1, seeds + 1)),
         name=name,
         steps=60,
-        factors=tuple(Factor(name=f, levels=LEVELS[f], claim=Claim(**CLAIMS[f])) for f in factors),
+        factors=tuple(Factor(name=f, levels=LEVELS[f], claims=(Claim(**CLAIMS[f]),)) for f in factors),
         corpus={"is_demo": is_demo, "notes": ("synthetic speech",)},
         audit=AuditRecord(findings=tuple(findings), waived=("AB012",) if findings else ()),
         git_commit="0123456789abcdef",

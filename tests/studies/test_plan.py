@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from ablate.ablations.claims import Endpoint
 from ablate.ablations.factors import find
 from ablate.ablations.grid import parse_factors
 from ablate.models.errors import InputError
@@ -9,7 +10,7 @@ from ablate.studies import plan as plans
 from ablate.studies.lease import StudyHeldError, hold
 from ablate.studies.plan import AuditRecord, Plan, PlanChangedError, compare, merge
 from ablate.studies.plan.resolve import default_name
-from ablate.studies.request import Endpoint, Request, Tuning
+from ablate.studies.request import Request, Tuning
 from ablate.studies.session import Session
 from ablate.studies.tune import FIRST_SEED, candidates
 
@@ -212,7 +213,7 @@ def test_every_cell_is_tuned_at_the_same_candidates():
 
 
 def test_another_claim_is_another_plan(root, corpus):
-    from ablate.ablations.factors import Claim
+    from ablate.ablations.claims import Claim
 
     old = planned(root, corpus, study="claims")
     (factor,) = parse_factors("bidirectional")
@@ -220,9 +221,9 @@ def test_another_claim_is_another_plan(root, corpus):
         root,
         corpus,
         study="claims",
-        factors=(factor.model_copy(update={"claim": Claim(low=0.0, high=0.1)}),),
+        factors=(factor.with_claim(Claim(low=0.0, high=0.1)),),
     )
-    assert compare(old, new) == ["factor bidirectional: its claim changed"]
+    assert compare(old, new) == ["factor bidirectional: its claims changed"]
 
 
 def test_a_plan_of_version_0_1_keeps_its_margin(make_plan):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from ablate.ablations.factors import claims_on
 from ablate.studies.request import Request, parse_seeds, parse_tuning, read_file
 
 
@@ -60,7 +61,9 @@ def test_study_file(tmp_path):
     assert [f.name for f in request.factors] == ["bidirectional", "crossband", "decoder4x", "wide"]
     assert list(request.factors[0].levels) == ["off", "on"]
     assert list(request.factors[1].levels) == ["none", "bimamba"]
-    assert (request.factors[2].claim.high, request.factors[2].claim.source) == (0.4, "me")
+    claim = claims_on(request.factors, "stoi")["decoder4x"]
+    assert (claim.high, claim.source) == (0.4, "me")
+    assert claims_on(request.factors, "pesq_wb")["decoder4x"].high == 0.2
     assert (request.seeds, request.endpoint.metric) == ((2, 3), "stoi")
     assert request.set == {"recipe.learning_rate": 1e-4}
     assert request.data == str(tmp_path / "speech")

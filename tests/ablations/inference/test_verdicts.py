@@ -1,7 +1,9 @@
 import numpy as np
 import pytest
 
+from ablate.ablations.claims import Claim
 from ablate.ablations.inference.verdicts import decide
+from ablate.models.errors import InputError
 from ablate.reports import analyze
 
 BASE = "a=off,b=off"
@@ -67,7 +69,7 @@ def test_claims_of_a_factor_with_three_levels_name_the_level(make):
     frame = make()
     frame["core"] = frame["a"] + frame["b"].where(frame["a"] == "on", "")
     frame = frame[frame["cell"].isin(["base", "a", "a+b", "ref"])].drop(columns=["a", "b"])
-    with pytest.raises(ValueError, match="core=onoff"):
+    with pytest.raises(InputError, match="core=onoff"):
         analyze(frame, base="core=off", baseline="ref", claims={"core": (0, 1)})
     found = analyze(frame, base="core=off", baseline="ref", claims={"core=onon": (0.3, 0.4)})
     assert row(found, "shapley", "core=onon").claim_low == 0.3
@@ -82,3 +84,25 @@ def test_a_claim_for_a_middle_level_is_judged_on_its_main_effect(make):
     assert row(found, "main", "core=onoff").verdict == "contradicted"
     assert row(found, "main", "core=onon").verdict == ""
     assert row(found, "shapley", "core=onon").verdict == "no claim"
+
+
+def test_a_claim_is_judged_on_its_metric_alone(make):
+    frame = make(seeds=5, noise=0.005).rename(columns={"a": "bidirectional"})
+    frame["stoi"] = frame["pesq_wb"] / 5
+    base = "bidirectional=off,b=off"
+    found = analyze(frame, base=base, baseline="ref", metric="stoi")
+    assert found.margin is None
+    assert not found.claims
+    assert set(found.kind("shapley")["verdict"]) == {"no margin"}
+    assert not found.effects["verdict"].str.contains("negligible").any()
+    assert any("No verdicts" in note for note in found.notes)
+    given = {"bidirectional": Claim(low=0.2, high=0.3), "b": Claim(low=0, high=0.1, metric="stoi")}
+    found = analyze(frame, base=base, baseline="ref", metric="stoi", margin=0.01, claims=given)
+    assert set(found.claims) == {"b"}
+    assert row(found, "shapley", "b").verdict == "supported"
+    assert analyze(frame, base=base, baseline="ref", claims=given).claims.keys() == {"bidirectional"}
+
+
+def test_a_claim_may_name_the_level_of_two(make):
+    found = analyze(make(), base=BASE, baseline="ref", claims={"a=on": (0.2, 0.3)})
+    assert row(found, "shapley", "a").claim_low == 0.2

@@ -1,0 +1,168 @@
+"""What is measured and what was claimed: endpoints, and effects that somebody stated in a metric's unit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError, field_validator, model_validator
+
+from ablate.models.config import Frozen
+from ablate.models.errors import InputError
+from ablate.models.registry import suggestion
+from ablate.training.metrics.registry import METRICS, find_metric
+
+
+class Endpoint(Frozen):
+    """What is compared, declared before training.
+
+    Attributes:
+        metric: on test; a name of `METRICS`.
+        margin: the smallest difference that matters, in the metric's unit. Default: the metric's own; where
+            it has none there are no verdicts.
+    """
+
+    metric: str = "pesq_wb"
+    margin: float | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_margin(cls, fields: Any) -> Any:
+        if isinstance(fields, Mapping) and fields.get("margin") is None:
+            return {**fields, "margin": margin_of(fields.get("metric", "pesq_wb"))}
+        return fields
+
+    @field_validator("metric")
+    @classmethod
+    def _known(cls, metric: str) -> str:
+        return find_metric(metric).name
+
+    @field_validator("margin")
+    @classmethod
+    def _positive(cls, margin: float | None) -> float | None:
+        return None if margin is None else check_margin(margin)
+
+
+class Claim(Frozen):
+    """An effect somebody stated: a level over its factor's first level, in the metric's unit.
+
+    Attributes:
+        low, high: the claimed range.
+        source: who claimed it, where.
+        metric: it is judged on this one only.
+        level: which level; none: the other one of two.
+    """
+
+    low: float
+    high: float
+    source: str = "user"
+    metric: str = "pesq_wb"
+    level: str | None = None
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Claim:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError(f"{self.low:g} to {self.high:g} is no range")
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        return self
+
+    def on(self, factor: str, levels: Sequence[str]) -> Claim:
+        """This claim with its level said; raises InputError as `claim_target`."""
+        name = factor if self.level is None else f"{factor}={self.level}"
+        return self.model_copy(update={"level": claim_target(name, {factor: levels})[1]})
+
+
+def margin_of(metric: str) -> float | None:
+    """The smallest difference of a metric that matters where nobody says otherwise; none: unknown."""
+    return METRICS[metric].margin if metric in METRICS else None
+
+
+def unit_of(metric: str) -> str:
+    """The unit of a metric; empty for a scale of its own or an unknown metric."""
+    return METRICS[metric].unit if metric in METRICS else ""
+
+
+def check_margin(margin: float) -> float:
+    """Raises InputError where a margin is negative or no number."""
+    if not (math.isfinite(margin) and margin >= 0):
+        raise InputError(f"margin {margin}: give the smallest difference that matters, zero or more")
+    return margin
+
+
+def parse_claim(text: str, metric: str = "pesq_wb", source: str = "user") -> tuple[str, Claim]:
+    """`FACTOR=LOW..HIGH`, or `FACTOR=LEVEL=LOW..HIGH`, as the name of the effect and what is claimed of it.
+
+    Raises:
+        InputError: the text is no such thing, or low is above high.
+    """
+    name, _, bounds = text.strip().rpartition("=")
+    low, dots, high = bounds.partition("..")
+    try:
+        if not (name and dots):
+            raise ValueError
+        found = float(low), float(high)
+    except ValueError:
+        raise InputError(
+            f"claim {text!r}: write FACTOR=LOW..HIGH, e.g. bidirectional=0.2..0.3, or FACTOR=LEVEL=LOW..HIGH"
+        ) from None
+    return name, claim_of(name, *found, source=source, metric=metric)
+
+
+def claim_of(name: str, low: float, high: float, source: str = "", metric: str = "pesq_wb") -> Claim:
+    """What is claimed of the effect of that name; raises InputError where it is no range."""
+    try:
+        return Claim(low=low, high=high, source=source, metric=metric)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise InputError(f"claim for {name!r}: {message}") from None
+
+
+def claim_target(name: str, levels: Mapping[str, Sequence[str]]) -> tuple[str, str]:
+    """The factor and level that a claim's name, `factor` or `factor=level`, speaks of.
+
+    `levels` gives each factor's levels, off first.
+
+    Raises:
+        InputError: there is no such factor or level, the level is the first one, or it is not said although
+            the factor has several.
+    """
+    factor, _, level = (name, "", "") if name in levels else name.rpartition("=")
+    if factor not in levels:
+        raise InputError(f"claim for {name!r}: no such factor{suggestion(factor or name, levels)}")
+    off, *others = levels[factor]
+    if not level:
+        if len(others) > 1:
+            raise InputError(
+                f"claim for {name!r}, which has {len(others) + 1} levels: "
+                f"say which one, e.g. {factor}={others[0]}"
+            )
+        return factor, others[0]
+    if level not in others:
+        why = "the level that the others are compared with" if level == off else "no level of it"
+        raise InputError(f"claim for {name!r}: {level!r} is {why}; there are {', '.join(others)}")
+    return factor, level
+
+
+def effect_name(factor: str, level: str, levels: Sequence[str]) -> str:
+    """What an effect is called: the factor's name if it has two levels, else `factor=level`."""
+    return factor if len(levels) == 2 else f"{factor}={level}"
+
+
+def named_claims(
+    claims: Iterable[tuple[str, Claim]], levels: Mapping[str, Sequence[str]]
+) -> dict[str, Claim]:
+    """Claims by the name of the effect they speak of.
+
+    Raises:
+        InputError: as `claim_target`, or two claims speak of one effect.
+    """
+    found: dict[str, Claim] = {}
+    for name, claim in claims:
+        factor, level = claim_target(name, levels)
+        effect = effect_name(factor, level, levels[factor])
+        if effect in found:
+            raise InputError(f"two claims for {effect!r}; give one")
+        found[effect] = claim
+    return found
