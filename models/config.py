@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -71,21 +71,9 @@ Head = Annotated[str, AfterValidator(HEADS.check)]
 
 
 class Frozen(BaseModel):
-    """Base of every configuration: immutable, and an unknown key is an error.
-
-    Attributes:
-        retired: keys of earlier versions that are dropped when a file of theirs is read.
-    """
+    """Base of every configuration: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-    retired: ClassVar[tuple[str, ...]] = ()
-
-    @model_validator(mode="before")
-    @classmethod
-    def _drop_retired(cls, data: Any) -> Any:
-        if cls.retired and isinstance(data, dict):
-            return {key: value for key, value in data.items() if key not in cls.retired}
-        return data
 
 
 class Section(Frozen):

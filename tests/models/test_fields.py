@@ -2,14 +2,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from ablate.models import ModelConfig, build_model
-from ablate.models.config import CORES, Frozen, Section
+from ablate.models.config import CORES, Section
 from ablate.models.fields import Added, Bookkeeping, Of, ReadIf, ReadUnless, Unread, facts
 
 
@@ -22,11 +20,6 @@ class After(Before):
     smooth: Annotated[float, Added] = 0.0
     start: Annotated[float, Added, ReadUnless("smooth", 0.0)] = 0.5
     note: Annotated[str, Added, Bookkeeping] = ""
-
-
-class Retiring(Frozen):
-    retired = ("gone",)
-    kept: int = 1
 
 
 @given(st.sampled_from("ab"), st.integers(1, 9), st.floats(0, 1), st.text())
@@ -48,12 +41,6 @@ def test_another_value_may_stand_for_a_field_that_is_not_read():
     assert facts(ModelConfig, "decoder_expansion").unread == 2.0
     assert facts(ModelConfig, "decoder_expansion").default == 4.0
     assert Unread(1) in ModelConfig.model_fields["crossband_layers"].metadata
-
-
-def test_a_key_of_an_earlier_version_is_dropped_and_an_unknown_one_refused():
-    assert Retiring.model_validate({"kept": 2, "gone": "x"}) == Retiring(kept=2)
-    with pytest.raises(ValidationError):
-        Retiring.model_validate({"kept": 2, "new": "x"})
 
 
 def test_a_part_of_a_plugin_may_read_any_field():
