@@ -54,6 +54,10 @@ class ContrastSet:
     aliases: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
+    def declared(self, kind: str) -> int:
+        """How many contrasts of a kind the design means to give, lost ones too."""
+        return [*(c.kind for c in self.rows), *(c.kind for c in self.not_estimable)].count(kind)
+
     def matrix(self, cells: Sequence[str]) -> np.ndarray:
         """The weights as an array (contrast, cell), the cells in the given order."""
         return weight_matrix(self.rows, cells)

@@ -32,6 +32,7 @@ class Estimates:
     Attributes:
         value: the contrasts.
         seed_parts: each training group's share of the variance, at its number of seeds.
+        one_seed: the same if every cell had the same single seed.
         seeds: (contrast, group) seeds behind each share; 0 where the contrast leaves the group out.
         utterance_part: the utterances' share of the variance, net of residual, never negative.
         utterance_df: its degrees of freedom (infinite where it is zero).
@@ -40,6 +41,7 @@ class Estimates:
 
     value: Array
     seed_parts: Array
+    one_seed: Array
     seeds: Array
     utterance_part: Array
     utterance_df: Array
@@ -67,6 +69,7 @@ class Estimates:
             self,
             value=self.value[..., chosen],
             seed_parts=self.seed_parts[..., chosen, :],
+            one_seed=self.one_seed[..., chosen, :],
             seeds=self.seeds[chosen],
             utterance_part=self.utterance_part[..., chosen],
             utterance_df=self.utterance_df[..., chosen],
@@ -86,9 +89,12 @@ class Estimates:
         return p_values(self.value, self.se, self.df)
 
     def at_seeds(self, seeds: int | Array) -> tuple[Array, Array]:
-        """Standard error and degrees of freedom if every cell had `seeds` seeds (this or an array of it)."""
+        """Standard error and degrees of freedom if every cell had the same `seeds` seeds (this or an array).
+
+        Cells that share trainings then have all their seeds in common, whatever they have now.
+        """
         count = np.asarray(seeds)[..., None]
-        parts = self.seed_parts * np.where(self.seeds > 0, self.seeds, 0) / count
+        parts = self.one_seed / count
         variance = np.where(self.estimable, parts.sum(-1) + self.utterance_part, np.nan)
         df = _satterthwaite(variance, parts, count - 1, self.utterance_part, self.utterance_df)
         return np.sqrt(variance), df
@@ -119,13 +125,17 @@ def p_values(value: Array, se: Array, df: Array) -> Array:
     return np.where(np.isnan(se), np.nan, np.where(se == 0, exact, p))
 
 
-def holm(p: Array) -> Array:
-    """Holm-adjusted p-values (Holm 1979) along the last axis; NaN stays NaN and is not counted."""
+def holm(p: Array, family: int | None = None) -> Array:
+    """Holm-adjusted p-values (Holm 1979) along the last axis.
+
+    `family` counts the hypotheses that were declared (default: all of `p`). Those without a p-value (NaN
+    or not among `p`) stay without one and count as the largest: a family does not shrink as results are lost.
+    """
     p = np.asarray(p, dtype=float)
     order = np.argsort(p, axis=-1)
     ordered = np.take_along_axis(p, order, -1)
-    count = np.isfinite(p).sum(-1, keepdims=True)
-    factor = np.maximum(count - np.arange(p.shape[-1]), 1)
+    count = max(family or 0, p.shape[-1])
+    factor = count - np.arange(p.shape[-1])
     adjusted = np.minimum(np.maximum.accumulate(ordered * factor, axis=-1), 1.0)
     out = np.empty_like(p)
     np.put_along_axis(out, order, adjusted, -1)
@@ -156,7 +166,7 @@ def estimate(
     by_utterance = scores.sum(-2) / count[:, None]
     means = by_utterance.mean(-1)
     shape = (*means.shape[:-1], len(weights), len(groups))
-    seed_parts, residual_parts = np.zeros(shape), np.zeros(shape)
+    seed_parts, one_seed, residual_parts = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     seeds = np.zeros((len(weights), len(groups)), dtype=int)
     for g, group in enumerate(groups):
         patterns: dict[tuple[int, ...], list[int]] = {}
@@ -174,14 +184,15 @@ def estimate(
             overlap = present[cells].astype(float) @ present[cells].T / np.outer(count[cells], count[cells])
             w = weights[np.ix_(rows, cells)]
             series = run_means[..., cells, :][..., common]
-            covariance = _covariance(series) * overlap
-            seed_parts[..., rows, g] = np.einsum("kc,...cd,kd->...k", w, covariance, w)
+            covariance = _covariance(series)
+            one_seed[..., rows, g] = np.einsum("kc,...cd,kd->...k", w, covariance, w)
+            seed_parts[..., rows, g] = np.einsum("kc,...cd,kd->...k", w, covariance * overlap, w)
             if utterances > 1:
                 block = scores[..., cells, :, :][..., common, :]
                 residual = _residual_covariance(block, series) * overlap
                 residual_parts[..., rows, g] = np.einsum("kc,...cd,kd->...k", w, residual, w)
     estimable = ((seeds > 1) | (np.abs(weights) @ _membership(groups, weights.shape[1]) == 0)).all(-1)
-    seed_parts = np.maximum(seed_parts, 0.0)
+    seed_parts, one_seed = np.maximum(seed_parts, 0.0), np.maximum(one_seed, 0.0)
     value = means @ weights.T
     if utterances > 1:
         across = (weights @ by_utterance).var(-1, ddof=1) / utterances
@@ -193,7 +204,7 @@ def estimate(
         net = np.maximum(net, 0.0)
     else:
         net, net_df = np.zeros(value.shape), np.full(value.shape, np.inf)
-    return Estimates(value, seed_parts, seeds, net, net_df, estimable)
+    return Estimates(value, seed_parts, one_seed, seeds, net, net_df, estimable)
 
 
 def _membership(groups: Sequence[Sequence[int]], cells: int) -> Array:

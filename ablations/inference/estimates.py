@@ -63,7 +63,8 @@ def infer(
     count = len(weights)
     estimates, of_cells = both.rows(slice(0, count)), both.rows(slice(count, None))
     stated = stated_claims(claims, metric, data.levels)
-    effects = effects_table(found.rows, estimates, names, data, stated, margin, confidence)
+    family = found.declared("main")
+    effects = effects_table(found.rows, estimates, names, data, stated, margin, confidence, family)
     pooled, pooled_note = pooled_effects(
         data.values[scored], weights, data.present[scored], found.rows, confidence
     )

@@ -35,7 +35,8 @@ class Variances:
         residual: of one utterance in one training.
         utterance_cell: of what an utterance adds to one cell and not to the others.
         utterances: how many are tested.
-        by_cell: cells (as `a=on,b=off`, or `baseline`) whose trainings vary more or less than `seed`.
+        by_cell: cells (as `a=on,b=off` in any order, or `baseline`) whose trainings vary more or less than
+            `seed`.
     """
 
     seed: float = 0.03
@@ -62,7 +63,7 @@ class Variances:
                 residual = float((rest**2).sum()) / ((len(block) - 1) * (count - 1))
             variance = max(float(run_means.var(ddof=1)) - residual / count, 0.0)
             at = scores.cell_levels[scores.cells[index]]
-            by_cell[label(at) if at else BASELINE] = math.sqrt(variance)
+            by_cell[cell_key(label(at)) if at else BASELINE] = math.sqrt(variance)
             seed_variances.append(variance)
             residuals.append(residual)
         if not by_cell:
@@ -78,6 +79,11 @@ class Variances:
             utterances=count,
             by_cell=by_cell,
         )
+
+
+def cell_key(name: str) -> str:
+    """The name of a cell whatever the order of its factors."""
+    return ",".join(sorted(name.split(",")))
 
 
 def scored_cells(pilot: Analysis) -> list[int]:
@@ -205,7 +211,8 @@ def make_plan(
         training = tuple(level for factor, level in at.items() if factor not in evaluation_only)
         shared.setdefault((name,) if not at else training, []).append(index)
     groups = list(shared.values())
-    seed = np.array([variances.by_cell.get(name, variances.seed) for name in names])
+    by_cell = {cell_key(name): spread for name, spread in variances.by_cell.items()}
+    seed = np.array([by_cell.get(cell_key(name), variances.seed) for name in names])
     noise = variances.residual**2 / variances.utterances
     parts: Array = np.zeros((len(weights), len(groups)))
     for g, group in enumerate(groups):
@@ -215,6 +222,7 @@ def make_plan(
     unit = Estimates(
         value=np.zeros(len(weights)),
         seed_parts=parts,
+        one_seed=parts,
         seeds=(parts > 0).astype(int),
         utterance_part=extra,
         utterance_df=np.where(extra > 0, max(variances.utterances - 1, 1), np.inf),

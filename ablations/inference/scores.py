@@ -170,10 +170,20 @@ def read_scores(table: pd.DataFrame, metric: str, layout: Layout) -> Scores:
     silent = run_names(seen & ~present & ~diverged)
     if silent:
         notes.append(f"Runs without any value of {metric}, left out: {listed(silent)}.")
-    complete = finite[present].all(0)
     heard = finite[present].any(0)
+    counts = finite.sum(-1)
+    poor = present & (counts < np.median(counts[present]) / 2)
+    if poor.any():
+        few = [f"{name} ({n})" for name, n in zip(run_names(poor), counts[poor].tolist(), strict=True)]
+        notes.append(
+            f"Runs with {metric} on fewer than half of the {int(heard.sum())} utterances, left out so that "
+            f"the others keep theirs: {listed(few)}. Score them again."
+        )
+        present &= ~poor
+        heard = finite[present].any(0)
+    complete = finite[present].all(0)
     if not complete.any():
-        counts = np.where(present, finite.sum(-1), len(utterance_names) + 1)
+        counts = np.where(present, counts, len(utterance_names) + 1)
         c, s = (int(i) for i in np.unravel_index(int(counts.argmin()), counts.shape))
         raise InputError(
             f"no utterance is scored in every run; {cells[c]!r} seed {seed_names[s]} has {counts[c, s]} of "
@@ -186,6 +196,9 @@ def read_scores(table: pd.DataFrame, metric: str, layout: Layout) -> Scores:
             f"{len(dropped)} of {int(heard.sum())} utterances are left out, as they have no {metric} in "
             f"{listed(run_names(holes))}: {listed(dropped)}."
         )
+    compared = np.ascontiguousarray(array[..., complete])
+    compared[~present] = np.nan
+    _refuse_copies(compared, present, cells, seed_names)
     rows_of = np.full(len(utterance_names), -1)
     indices = np.flatnonzero(keep)[::-1]
     rows_of[utterance_codes[indices]] = indices
@@ -202,13 +215,32 @@ def read_scores(table: pd.DataFrame, metric: str, layout: Layout) -> Scores:
         cells=cells,
         seeds=seed_names,
         utterances=list(info.index),
-        values=np.ascontiguousarray(array[..., complete]),
+        values=compared,
         present=present,
         diverged=diverged,
         groups=_training_groups(table, cell_codes, len(cells)),
         utterance_info=info,
         notes=notes,
     )
+
+
+def _refuse_copies(values: Array, present: Array, cells: Sequence[str], seeds: Sequence[Any]) -> None:
+    """Raise InputError where two seeds of a cell have the same scores to the last bit.
+
+    Scores that are the same for every utterance (an output at the metric's floor) tell nothing.
+    """
+    for cell, block, there in zip(cells, values, present, strict=True):
+        known: dict[bytes, int] = {}
+        for seed in np.flatnonzero(there).tolist():
+            if (block[seed] == block[seed][0]).all():
+                continue
+            other = known.setdefault(block[seed].tobytes(), seed)
+            if other != seed:
+                raise InputError(
+                    f"cell {cell!r}: seeds {seeds[other]} and {seeds[seed]} have the same scores to the last "
+                    f"bit on all {block.shape[-1]} utterances. Two trainings never do: the seed does not "
+                    "reach the training, or one run's scores stand there twice"
+                )
 
 
 def _training_groups(table: pd.DataFrame, cell_codes: Array, count: int) -> list[list[int]]:

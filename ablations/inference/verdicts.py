@@ -63,16 +63,20 @@ def effects_table(
     claims: Mapping[str, Claim],
     margin: float | None,
     confidence: float,
+    family: int,
 ) -> pd.DataFrame:
-    """A row per contrast: estimate, interval, p-values, verdict; see `Analysis.effects`."""
+    """A row per contrast: estimate, interval, p-values, verdict; see `Analysis.effects`.
+
+    `family` counts the main effects that the design declares, lost ones too.
+    """
     low, high = estimates.interval(confidence)
     half = estimates.half_width(confidence)
     equivalence = estimates.half_width(max(2 * confidence - 1, 0.0))
     kinds = [contrast.kind for contrast in contrasts]
     p_holm = np.full(len(contrasts), np.nan)
-    family = [i for i, kind in enumerate(kinds) if kind == "main"]
-    if family:
-        p_holm[family] = holm(estimates.p[family])
+    main = [i for i, kind in enumerate(kinds) if kind == "main"]
+    if main:
+        p_holm[main] = holm(estimates.p[main], family)
     shapley = {contrast.name for contrast in contrasts if contrast.kind == "shapley"}
     runs = dict(zip(names, data.present[data.scored()].sum(1).tolist(), strict=True))
     bound = math.nan if margin is None else margin

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from ablate.ablations.inference.engine import estimate, holm
+from ablate.models.errors import InputError
 from ablate.reports import analyze
 
 BASE = "a=off,b=off"
@@ -192,7 +193,10 @@ def test_holm_over_the_main_effects(make):
     p = np.random.default_rng(0).uniform(0, 0.1, (20, 5))
     for line, adjusted in zip(p, holm(p), strict=True):
         assert adjusted == pytest.approx(multipletests(line, method="holm")[1])
-    assert holm(np.array([0.02, np.nan, 0.03])) == pytest.approx([0.04, np.nan, 0.04], nan_ok=True)
+    assert holm(np.array([0.02, np.nan, 0.03])) == pytest.approx([0.06, np.nan, 0.06], nan_ok=True)
+    assert holm(np.array([0.02, 0.03]), family=3) == pytest.approx(
+        multipletests([0.02, 0.03, 1.0], method="holm")[1][:2]
+    )
     found = analyze(make(factors=("a", "b", "c")), base="base", baseline="ref")
     main = found.kind("main")
     assert main["p_holm"].to_numpy() == pytest.approx(multipletests(main["p"], method="holm")[1])
@@ -290,3 +294,53 @@ def test_the_utterances_share_is_never_negative():
     seed_part = sum(cell.mean(1).var(ddof=1) / 3 for cell in scores)
     assert found.utterance_part[0] == 0
     assert found.variance[0] == pytest.approx(seed_part)
+
+
+def test_an_effect_that_is_lost_stays_in_the_family(make):
+    frame = make(noise=0.12)
+    frame = pd.concat([frame, frame[frame["cell"] == "base"].assign(a="far", cell="far")])
+    found = analyze(frame, base=BASE, baseline="ref", levels={"a": ["off", "on", "far"]})
+    assert ("main", "a=far") in {(lost.kind, lost.name) for lost in found.not_estimable}
+    main = found.kind("main")
+    assert main["p_holm"].min() == pytest.approx(min(1, 3 * main["p"].min()))
+
+
+def test_two_seeds_with_the_same_scores_to_the_last_bit_are_refused(make):
+    frame = make()
+    there = frame["cell"] == "a"
+    copied = frame.loc[there & (frame["seed"] == 1), "pesq_wb"].to_numpy()
+    frame.loc[there & (frame["seed"] == 3), "pesq_wb"] = copied
+    with pytest.raises(InputError, match="cell 'a': seeds 1 and 3 have the same scores to the last bit"):
+        analyze(frame, base=BASE, baseline="ref")
+    frame.loc[there & (frame["seed"] != 2), "pesq_wb"] = 1.0
+    assert analyze(frame, base=BASE, baseline="ref").cells["runs"].min() == 3
+
+
+def test_a_run_that_was_badly_scored_costs_the_others_nothing(make):
+    frame = make()
+    bad = (frame["cell"] == "b") & (frame["seed"] == 2)
+    frame.loc[bad & ~frame["utterance"].isin(["u1", "u2"]), "pesq_wb"] = np.nan
+    found = analyze(frame, base=BASE, baseline="ref")
+    assert found.utterances == 12
+    assert found.cells.set_index("cell").loc["b", "runs"] == 2
+    assert any("b seed 2 (2)" in note and "Score them again" in note for note in found.notes)
+    pd.testing.assert_frame_equal(found.effects, analyze(frame[~bad], base=BASE, baseline="ref").effects)
+
+
+def test_seeds_to_come_where_shared_trainings_overlap_in_part():
+    """The expected variance at n common seeds is that of n common seeds, whatever overlaps now."""
+    rng = np.random.default_rng(5)
+    repetitions, seeds = 4000, 12
+    weights = np.array([[0.5, 0.5, -1.0], [-1.0, 1.0, 0.0]])
+    shared, own = 0.1, 0.03
+    training = rng.normal(0, shared, (repetitions, 1, seeds, 1))
+    scores = np.concatenate([training, training, rng.normal(0, shared, training.shape)], axis=1)
+    scores = scores + rng.normal(0, own, scores.shape)
+    present = np.zeros((3, seeds), dtype=bool)
+    present[0, :10] = present[1, 8:] = present[2, :5] = True
+    found = estimate(scores, weights, [[0, 1], [2]], present)
+    truth = np.array([shared**2 * 2 + own**2 * 1.5, 2 * own**2])
+    for count in (2, 6):
+        expected = found.at_seeds(count)[0] ** 2
+        assert expected.mean(0) == pytest.approx(truth / count, rel=0.08)
+    assert found.variance.mean(0) == pytest.approx(found.value.var(0), rel=0.1)

@@ -155,3 +155,14 @@ def test_planned_contrasts_are_those_of_the_report():
     assert [(c.kind, c.name, c.at) for c in made.contrasts.rows] == [
         (c.kind, c.name, c.at) for c in report.rows
     ]
+
+
+def test_a_pilots_variances_hold_in_any_order_of_factors():
+    frame = grid_frame(seeds=6, utterances=20, spread=0.01)
+    wild = (frame["a"] == "on") & (frame["b"] == "off")
+    frame.loc[wild, "pesq_wb"] += frame.loc[wild, "seed"] * 0.2
+    pilot = analyze(frame, base="a=off,b=off", baseline="ref")
+    forward = plan({"a": BINARY, "b": BINARY}, [6], pilot=pilot).set_index("name")
+    turned = plan({"b": BINARY, "a": BINARY}, [6], pilot=pilot).set_index("name")
+    for name in ("gap", "a", "b"):
+        assert turned.loc[name, "se"] == pytest.approx(forward.loc[name, "se"])
