@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from ablate.ablations.factors import Factor, claims_on
+from ablate.ablations.factors import claims_on
+from ablate.models.errors import InputError
 from ablate.studies.plan import find, study_path
+from ablate.training.metrics.registry import METRICS
 
-from .collect import (
-    StudyInfo,
-    metrics_of,
-    scores_from_file,
-    scores_from_mlflow,
-    scores_from_study,
-)
+from .collect import StudyInfo, scores_from_file, scores_from_mlflow, scores_from_study
 from .forms import write
-from .forms.content import AnalysisReport
 from .ingest import analyze
+from .model import AnalysisReport
 
 
 class NoScoresError(Exception):
@@ -37,33 +35,36 @@ def report_of(
 
     Raises:
         NoScoresError: there is nothing to analyse yet.
-        ValueError: the metric is not among the scores.
+        InputError: the metric is not among the scores.
     """
-    metric = metric or info.metric
+    plan = info.plan
+    metric = metric or (plan.endpoint.metric if plan else "pesq_wb")
     if not any(run.scored for run in info.runs):
-        states = ", ".join(
-            f"{n} {s}" for s, n in pd.Series([r.state for r in info.runs]).value_counts().items()
-        )
-        raise NoScoresError(f"no run of {info.name} has scores yet ({states})")
+        states = Counter(run.state for run in info.runs)
+        said = ", ".join(f"{count} {state}" for state, count in states.most_common())
+        raise NoScoresError(f"no run of {info.name} has scores yet ({said})")
     if metric not in scores.columns:
-        raise ValueError(f"no metric {metric!r} in the scores (there: {', '.join(metrics_of(scores))})")
-    claims = None
-    if info.plan:
-        claims = claims_on([Factor.model_validate(factor) for factor in info.factors], metric)
-    if margin is None and metric == info.metric:
-        margin = info.margin
+        there = [name for name in METRICS if name in scores.columns and scores[name].notna().any()]
+        raise InputError(f"no metric {metric!r} in the scores (there: {', '.join(there)})")
+    known: dict[str, Any] = {}
+    if plan is not None:
+        known = {
+            "claims": claims_on(plan.factors, metric),
+            "levels": {factor.name: list(factor.levels) for factor in plan.factors},
+            "constraints": plan.constraints,
+            "design": plan.design,
+            "planned": {cell.name: cell.levels for cell in plan.cells},
+        }
+        if margin is None and metric == plan.endpoint.metric:
+            margin = plan.endpoint.margin
     analysis = analyze(
         scores,
         base=info.base,
         baseline=_scored_baseline(scores, info),
         metric=metric,
-        claims=claims,
         margin=margin,
         factors=list(info.base),
-        levels={f["name"]: list(f["levels"]) for f in info.factors} or None,
-        constraints=info.plan.get("constraints", ()),
-        design=info.plan.get("design"),
-        planned={cell["name"]: cell["levels"] for cell in info.plan.get("cells", ())},
+        **known,
     )
     return AnalysisReport(analysis, info, scores)
 

@@ -102,7 +102,8 @@ def write_report(root: Path, study: str) -> None:
 
 
 def _report_logs(paths: list[Path], format: str, output: Path | None) -> None:
-    from .logs import read_log, write_logs
+    from .collect.logs import read_log
+    from .forms.logs import write_logs
 
     found = [log for path in paths for log in read_log(path)]
     if output is None:

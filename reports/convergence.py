@@ -9,7 +9,9 @@ from itertools import pairwise
 from statistics import fmean, stdev
 from typing import Any
 
-from .collect import RunInfo, StudyInfo
+from ablate.studies.scores import RunInfo
+
+from .collect import StudyInfo
 
 CURVE = "val/pesq_wb"
 
@@ -82,8 +84,8 @@ def area(curve: Sequence[tuple[int, float]]) -> float:
 def curves(info: StudyInfo, key: str = CURVE) -> list[Curve]:
     """The validation curve of every cell; a step counts where every seed that got so far has it."""
     result = []
-    for cell in _cell_names(info):
-        runs = [dict(points(run.metrics, key)) for run in info.of_cell(cell)]
+    for cell, trained in info.by_cell.items():
+        runs = [dict(points(run.metrics, key)) for run in trained]
         runs = [run for run in runs if run]
         if not runs:
             continue
@@ -116,7 +118,7 @@ def default_threshold(info: StudyInfo) -> float | None:
 def base_cell(info: StudyInfo) -> str | None:
     """The name of the cell at every factor's first level."""
     for name, cell in info.cells.items():
-        if cell["levels"] and dict(cell["levels"]) == dict(info.base):
+        if cell.levels and cell.levels == dict(info.base):
             return name
     return None
 
@@ -127,9 +129,9 @@ def convergence(info: StudyInfo, threshold: float | None = None) -> list[Converg
     if threshold is None:
         return []
     result = []
-    for cell in _cell_names(info):
+    for cell, trained in info.by_cell.items():
         runs: list[tuple[RunInfo, list[tuple[int, float]]]] = [
-            (run, curve) for run in info.of_cell(cell) if (curve := points(run.metrics))
+            (run, curve) for run in trained if (curve := points(run.metrics))
         ]
         if not runs:
             continue
@@ -154,7 +156,3 @@ def convergence(info: StudyInfo, threshold: float | None = None) -> list[Converg
             )
         )
     return result
-
-
-def _cell_names(info: StudyInfo) -> list[str]:
-    return list(dict.fromkeys(run.cell for run in info.runs))

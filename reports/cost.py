@@ -46,9 +46,9 @@ class ParetoPoint:
 def costs(info: StudyInfo) -> list[Cost]:
     """The cost of every cell, from the runs' summaries and the plan's parameter counts."""
     result = []
-    for cell in dict.fromkeys(run.cell for run in info.runs):
-        summaries = [run.summary for run in info.of_cell(cell) if run.summary]
-        planned = info.cells.get(cell, {}).get("parameters")
+    for cell, runs in info.by_cell.items():
+        summaries = [run.summary for run in runs if run.summary]
+        planned = info.cells[cell].parameters if cell in info.cells else None
 
         def middle(key: str, summaries: Sequence[Mapping[str, Any]] = summaries) -> float | None:
             values = [s[key] for s in summaries if s.get(key) is not None]
@@ -71,10 +71,6 @@ def costs(info: StudyInfo) -> list[Cost]:
         if any(getattr(cost, key) is not None for key in COSTS):
             result.append(cost)
     return result
-
-
-def _device(summary: Mapping[str, Any]) -> str:
-    return f"{summary['device']}, {summary.get('threads')} threads"
 
 
 def pareto(
@@ -110,12 +106,10 @@ def parameter_changes(info: StudyInfo) -> dict[str, tuple[int, int] | None]:
     over the cells that differ in it alone. None: the plan has no such pair."""
     result: dict[str, tuple[int, int] | None] = {}
     sizes = {
-        tuple(sorted(cell["levels"].items())): int(cell["parameters"])
-        for cell in info.cells.values()
-        if cell["levels"] and cell.get("parameters") is not None
+        tuple(sorted(cell.levels.items())): cell.parameters for cell in info.cells.values() if cell.levels
     }
     for factor in info.factors:
-        name, levels = factor["name"], list(factor["levels"])
+        name, levels = factor.name, list(factor.levels)
         changes = []
         for key, size in sizes.items():
             at = dict(key)

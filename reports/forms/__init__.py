@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from .content import AnalysisReport
+    from ..model import AnalysisReport
 
 FORMATS = {
     "table": "terminal",

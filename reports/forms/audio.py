@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .content import AnalysisReport
+from ..model import AnalysisReport
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ..collect import RunInfo
+    from ablate.studies.scores import RunInfo
 
 BUDGET = 12_000_000
 """Bytes of audio and pictures in a page, at most."""
@@ -94,7 +94,7 @@ def _runs(report: AnalysisReport) -> list[RunInfo]:
     def rank(run: RunInfo) -> tuple[int, int]:
         if run.cell == report.analysis.baseline:
             return 0, 0
-        levels = dict((report.info.cells.get(run.cell) or {}).get("levels") or {})
+        levels = report.info.cells[run.cell].levels if run.cell in report.info.cells else {}
         on = sum(level != report.analysis.base.get(factor) for factor, level in levels.items())
         return 1, on if on != len(levels) else 1
 

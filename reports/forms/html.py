@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
+from ablate.ablations.inference.analysis import records
+
+from .. import conditions
 from ..cost import COSTS
+from ..figures import draw_all
+from ..model import AnalysisReport, table_head, table_rows
 from ..published import CAPTION, PUBLISHED
+from ..text import human, interval, p_value, signed
 from .audio import listening
-from .content import AnalysisReport, human, interval, records, signed, table_head, table_rows
-from .markdown import p_value
+
+if TYPE_CHECKING:
+    from ablate.studies.plan import Plan
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'"
 """What the page may load: nothing from outside itself."""
@@ -38,11 +45,19 @@ def content(report: AnalysisReport) -> dict[str, Any]:
     closing = table_rows([row for row in (report.not_toggled, report.gap) if row is not None])
     return {
         "report": report,
+        "bounds": {
+            "warnings": conditions.warnings(report),
+            "untoggled": conditions.untoggled_line(report),
+            "measured_at": conditions.measured_at(report),
+            "claim_sources": conditions.claim_sources(report),
+            "problems": conditions.run_problems(report),
+            "notes": conditions.notes(report),
+        },
         "policy": POLICY,
         "head": table_head(report),
         "rows": rows,
         "closing": closing,
-        "figures": {figure.name: (figure, figure.svg()) for figure in report.figures},
+        "figures": {figure.name: (figure, figure.svg()) for figure in draw_all(report)},
         "mains": [[r.name, r.estimate, r.interval, p_value(r.data.get("p_holm"))] for r in report.mains],
         "interactions": [[r.name, r.estimate, r.interval] for r in report.interactions],
         "cells": [
@@ -86,6 +101,7 @@ def content(report: AnalysisReport) -> dict[str, Any]:
             ]
             for run in report.info.runs
         ],
+        "audit": report.info.plan.audit if report.info.plan else None,
         "provenance": _provenance(report.info.plan),
         "pooled": [
             [str(r["name"]), str(r["kind"]), signed(r["estimate"]), interval(r["low"], r["high"])]
@@ -130,26 +146,19 @@ def _effect(row: Mapping[str, Any] | None) -> str:
     return f"{signed(row['estimate'])} {interval(row['low'], row['high'])}".strip()
 
 
-def _provenance(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
-    if not plan:
+def _provenance(plan: Plan | None) -> list[tuple[str, str]]:
+    if plan is None:
         return []
-    corpus = plan.get("corpus") or {}
     facts = [
-        ("study", plan.get("name")),
-        ("planned", _date(plan.get("created"))),
-        ("commit of the folder it was planned in", plan.get("git_commit")),
-        ("machine", plan.get("machine")),
-        ("versions", ", ".join(f"{k} {v}" for k, v in (plan.get("versions") or {}).items())),
-        ("corpus digest", corpus.get("digest")),
-        ("test digest", corpus.get("test_digest")),
-        ("corpus notes", "; ".join(corpus.get("notes") or [])),
-        ("started from", plan.get("start_from")),
-        ("plugins", ", ".join(plan.get("plugins") or [])),
+        ("study", plan.name),
+        ("planned", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(plan.created))),
+        ("commit of the folder it was planned in", plan.git_commit),
+        ("machine", plan.machine),
+        ("versions", ", ".join(f"{package} {version}" for package, version in plan.versions.items())),
+        ("corpus digest", plan.corpus.digest),
+        ("test digest", plan.corpus.test_digest),
+        ("corpus notes", "; ".join(plan.corpus.notes)),
+        ("started from", plan.start_from),
+        ("plugins", ", ".join(plan.plugins)),
     ]
-    return [(key, str(value)) for key, value in facts if value]
-
-
-def _date(created: Any) -> str:
-    if not isinstance(created, int | float):
-        return str(created or "")
-    return time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(created))
+    return [(name, value) for name, value in facts if value]

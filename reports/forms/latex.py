@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from .content import AnalysisReport, EffectRow
+from .. import conditions
+from ..model import AnalysisReport, EffectRow
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -60,8 +61,13 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         if extra is not None:
             lines += ["\\midrule", _line(extra)]
     lines += ["\\bottomrule", "\\end{tabular}", ""]
-    facts = [f"{key}: {value}" for key, value in report.measured_at if key != "scores from"]
-    notes = [*report.warnings, "; ".join(facts) + ".", report.untoggled_line, *report.notes]
+    facts = [f"{key}: {value}" for key, value in conditions.measured_at(report) if key != "scores from"]
+    notes = [
+        *conditions.warnings(report),
+        "; ".join(facts) + ".",
+        conditions.untoggled_line(report),
+        *conditions.notes(report),
+    ]
     lines += ["\\par\\smallskip\\footnotesize\\raggedright", *(escape(n) + r" \par" for n in notes if n)]
     lines += ["\\end{table}", ""]
     out.write("\n".join(lines))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TextIO
 
-from .content import AnalysisReport, interval, signed, table_head, table_rows
+from .. import conditions
+from ..model import AnalysisReport, table_head, table_rows
+from ..text import interval, p_value, signed
 
 
 def _cell(text: str) -> str:
@@ -22,15 +24,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def render(report: AnalysisReport, out: TextIO) -> None:
     """Write the report as Markdown sections."""
     out.write(f"# {_cell(report.title)}\n\n")
-    for line in report.warnings:
-        out.write(f"> **{_cell(line)}**\n>\n")
-    if report.warnings:
-        out.write("\n")
+    warnings = conditions.warnings(report)
+    out.write("".join(f"> **{_cell(line)}**\n>\n" for line in warnings) + ("\n" if warnings else ""))
     out.write(f"**{_cell(report.headline)}**\n\n")
     rows = table_rows([*report.factors, *filter(None, (report.not_toggled, report.gap))])
     if rows:
         out.write(table(table_head(report), rows))
-    for line in filter(None, (report.sum_line, report.untoggled_line)):
+    for line in filter(None, (report.sum_line, conditions.untoggled_line(report))):
         out.write(f"{_cell(line)}\n\n")
     percent = f"{report.percent} interval"
     if report.mains and report.credit_kind != "main effect":
@@ -52,26 +52,6 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         for c in report.analysis.cells.to_dict("records")
     ]
     out.write(table(["cell", "runs", report.metric, percent], body))
-    out.write("## Measured at\n\n")
-    out.write("".join(f"- {_cell(key)}: {_cell(value)}\n" for key, value in report.measured_at) + "\n")
-    findings = [
-        f"{f['code']} {f['severity']}{' (waived)' if f['code'] in report.waived else ''}: "
-        f"{f['where']}: {f['evidence']}"
-        for f in report.findings
-    ]
-    sections = (
-        ("Claimed by", report.claim_sources),
-        ("Runs without a result", report.run_problems),
-        ("Notes", report.notes),
-        ("Audit", findings),
-    )
-    for title, lines in sections:
-        if lines:
-            out.write(f"## {title}\n\n" + "".join(f"- {_cell(line)}\n" for line in lines) + "\n")
-
-
-def p_value(value: object) -> str:
-    """A p-value as a table prints it; empty where there is none."""
-    if not isinstance(value, float) or value != value:
-        return ""
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    sections = [("Measured at", [f"{key}: {value}" for key, value in conditions.measured_at(report)])]
+    for title, lines in sections + conditions.sections(report):
+        out.write(f"## {title}\n\n" + "".join(f"- {_cell(line)}\n" for line in lines) + "\n")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from .content import AnalysisReport
+from ..model import AnalysisReport
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:

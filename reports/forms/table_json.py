@@ -7,11 +7,15 @@ import math
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from .content import AnalysisReport
+from .. import conditions
+from ..model import AnalysisReport
+from ..text import text
 
 SCHEMA = "ablate.report"
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or goes; new fields may come without."""
+PLANNED = ("base", "baseline", "recipe", "corpus", "endpoint", "git_commit", "machine", "audit", "tune")
+"""Fields of the plan that the report repeats."""
 
 
 def document(report: AnalysisReport) -> dict[str, Any]:
@@ -35,35 +39,29 @@ def document(report: AnalysisReport) -> dict[str, Any]:
     study = {
         "name": info.name,
         "source": info.source,
-        "base": plan.get("base"),
-        "baseline": plan.get("baseline"),
-        "recipe": plan.get("recipe"),
-        "corpus": dict(info.corpus) or None,
+        **(plan.model_dump(mode="json", include=set(PLANNED)) if plan else dict.fromkeys(PLANNED)),
         "demo_corpus": info.is_demo,
-        "endpoint": plan.get("endpoint"),
-        "git_commit": plan.get("git_commit"),
-        "machine": plan.get("machine"),
-        "parameters": {name: cell.get("parameters") for name, cell in info.cells.items()},
-        "audit": plan.get("audit"),
-        "tune": plan.get("tune"),
+        "parameters": {name: cell.parameters for name, cell in info.cells.items()},
         "runs": runs,
     }
     extra = {
         "schema": SCHEMA,
         "version": SCHEMA_VERSION,
         "headline": report.headline,
-        "warnings": report.warnings,
+        "warnings": conditions.warnings(report),
         "study": study,
-        "measured_at": dict(report.measured_at),
-        "untoggled": [{"path": p, "all_on": a, "baseline": b} for p, a, b in report.untoggled],
-        "run_problems": report.run_problems,
+        "measured_at": dict(conditions.measured_at(report)),
+        "untoggled": [
+            {"path": d.path, "all_on": text(d.a), "baseline": text(d.b)} for d in conditions.untoggled(report)
+        ],
+        "run_problems": conditions.run_problems(report),
         "parameter_changes": report.parameter_text,
         "costs": [asdict(cost) for cost in report.costs],
         "pareto": [asdict(point) for point in report.pareto()],
         "convergence": [asdict(item) for item in report.convergence],
     }
     analysis = report.analysis.to_dict()
-    return _plain({**analysis, **extra, "notes": report.notes})
+    return _plain({**analysis, **extra, "notes": conditions.notes(report)})
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import TextIO
 
-from .content import AnalysisReport, interval, signed, table_head, table_rows
+from .. import conditions
+from ..model import AnalysisReport, table_head, table_rows
+from ..text import interval, signed
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:
@@ -15,7 +17,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     from rich.text import Text
 
     console = Console(file=out, highlight=False, width=None if out.isatty() else 132)
-    for line in report.warnings:
+    for line in conditions.warnings(report):
         console.print(Text(line, style="bold yellow"))
     console.print(Text(report.headline, style="bold"))
     if report.factors:
@@ -31,7 +33,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
                 table.add_section()
                 table.add_row(*(Text(cell) for cell in table_rows([extra])[0]))
         console.print(table)
-    for line in filter(None, (report.sum_line, report.untoggled_line)):
+    for line in filter(None, (report.sum_line, conditions.untoggled_line(report))):
         console.print(Text(line))
     if report.interactions:
         table = Table(title="Two-way interactions", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -51,22 +53,10 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         cells.add_row(Text(label), str(cell["runs"]), signed(cell["mean"]).lstrip("+"), spread)
     console.print(cells)
     facts = Table(title="Measured at", title_justify="left", box=None, show_header=False, pad_edge=False)
-    for key, value in report.measured_at:
+    for key, value in conditions.measured_at(report):
         facts.add_row(Text(key, style="dim"), Text(value))
     console.print(facts)
-    sections = (
-        ("Claimed by", report.claim_sources),
-        ("Runs without a result", report.run_problems),
-        ("Notes", report.notes),
-    )
-    for title, lines in sections:
-        if lines:
-            console.print(Text(f"\n{title}", style="bold"))
-            for line in lines:
-                console.print(Text(f"- {line}"))
-    if report.findings:
-        console.print(Text("\nAudit", style="bold"))
-        for finding in report.findings:
-            waived = " (waived)" if finding["code"] in report.waived else ""
-            line = f"- {finding['code']} {finding['severity']}{waived}: {finding['where']}: "
-            console.print(Text(line + str(finding["evidence"])))
+    for title, lines in conditions.sections(report):
+        console.print(Text(f"\n{title}", style="bold"))
+        for line in lines:
+            console.print(Text(f"- {line}"))

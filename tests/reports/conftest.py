@@ -14,7 +14,7 @@ import soundfile
 from ablate.ablations.claims import Claim
 from ablate.ablations.factors import Factor, find
 from ablate.reports.build import report_of_study
-from ablate.reports.forms.content import AnalysisReport
+from ablate.reports.model import AnalysisReport
 from ablate.studies.plan import AuditRecord, Plan, save
 from ablate.training.rundir import RunDir
 

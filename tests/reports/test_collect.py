@@ -7,12 +7,8 @@ import pandas as pd
 import pytest
 
 from ablate.models.errors import InputError
-from ablate.reports.collect import (
-    parse_levels,
-    scores_from_file,
-    scores_from_mlflow,
-    scores_from_study,
-)
+from ablate.reports.collect import scores_from_file, scores_from_mlflow, scores_from_study
+from ablate.reports.ingest import parse_levels
 from ablate.studies.plan import find
 from ablate.studies.tracking import mirror
 
@@ -46,7 +42,7 @@ def test_diverged_and_missing_runs(tmp_path, make_study):
     factors = ("bidirectional", "decoder4x")
     make_study(tmp_path, factors=factors, diverged=[(cell, 1)], missing=[(cell, 2)], utterances=4)
     scores, info = scores_from_study(tmp_path)
-    states = {run.seed: run.state for run in info.of_cell(cell)}
+    states = {run.seed: run.state for run in info.by_cell[cell]}
     assert states == {1: "diverged", 2: "pending", 3: "done"}
     gone = scores[scores["status"] == "diverged"]
     assert len(gone) == 1

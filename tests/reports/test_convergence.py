@@ -4,8 +4,9 @@ import math
 
 import pytest
 
-from ablate.reports.collect import RunInfo, StudyInfo, scores_from_study
+from ablate.reports.collect import StudyInfo, scores_from_study
 from ablate.reports.convergence import area, convergence, curves, default_threshold, points, steps_to
+from ablate.studies.scores import RunInfo
 
 
 def test_points_are_finite_and_the_last_line_of_a_step_wins():

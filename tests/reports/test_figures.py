@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 from ablate.reports.build import report_of_study
-from ablate.reports.figures import FIGURES, draw_one, inline_svg
+from ablate.reports.figures import FIGURES, draw_all, draw_one, inline_svg
 
 
 def test_every_figure_is_drawn_and_said_in_words(report):
-    assert [figure.name for figure in report.figures] == list(FIGURES)
-    words = {figure.name: figure.alternative for figure in report.figures}
+    assert [figure.name for figure in draw_all(report)] == list(FIGURES)
+    words = {figure.name: figure.alternative for figure in draw_all(report)}
     assert "crossband +0." in words["waterfall"]
     assert "claimed +0.05 to +0.10: contradicted" in words["forest"]
     assert "bsrnn 2." in words["cells"]
@@ -16,7 +17,7 @@ def test_every_figure_is_drawn_and_said_in_words(report):
 
 def test_svg_is_self_contained_and_its_ids_are_its_own(report):
     seen = set()
-    for figure in report.figures[:3]:
+    for figure in draw_all(report)[:3]:
         svg = figure.svg()
         assert "http" not in svg
         assert 'role="img"' in svg
@@ -43,7 +44,26 @@ def test_alternative_text_cannot_end_the_attribute():
 
 def test_figures_without_data_are_left_out(tmp_path, make_study):
     root = make_study(tmp_path, factors=("crossband",), seeds=1, utterances=4, missing=[("baseline", 1)])
-    names = [figure.name for figure in report_of_study(root).figures]
+    names = [figure.name for figure in draw_all(report_of_study(root))]
     assert "waterfall" not in names
     assert "interactions" not in names
     assert {"forest", "cells"} <= set(names)
+
+
+def test_names_are_no_mathematics(report):
+    info = report.info
+    plan = info.plan.model_copy(update={"baseline": "cost $a$ and $b_1"})
+    drawn = draw_one(replace(report, info=replace(info, plan=plan)), "waterfall")
+    assert "cost $a$ and $b_1" in drawn.svg()
+
+
+def test_many_cells_are_drawn_by_rank(report, monkeypatch):
+    monkeypatch.setattr("ablate.reports.figures.per_cell.MOST_NAMED", 5)
+    monkeypatch.setattr("ablate.reports.figures.per_cell.MOST_CURVES", 5)
+    drawn = draw_one(report, "cells")
+    assert "9 cells by rank: base " in drawn.alternative
+    assert "bsrnn 2." in drawn.alternative
+    assert drawn.canvas.get_size_inches()[1] < 5
+    said = draw_one(report, "curves").alternative
+    assert "of 5 cells" in said
+    assert said.count(" + ") == 2  # all on has two

@@ -4,12 +4,17 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 
 import pandas as pd
 import pytest
 
+from ablate.ablations.diff import differences
+from ablate.reports import conditions
 from ablate.reports.build import NoScoresError, report_of_file, report_of_study, write_folder
 from ablate.reports.forms import FORMATS, write
+from ablate.studies.plan import Look
+from ablate.studies.request import Tuning
 
 QUICK = [format for format in FORMATS if format != "html"]
 
@@ -201,26 +206,41 @@ def test_levels_and_cells_beyond_a_factorial_of_two(tmp_path):
     assert "no gap to explain" in text(holed, "table")
 
 
-def test_tuning_and_looks_are_told(tmp_path):
-    from types import SimpleNamespace
+def planned(report, **fields):
+    """A report whose plan says something else."""
+    plan = report.info.plan.model_copy(update=fields)
+    return replace(report, info=replace(report.info, plan=plan))
 
-    from ablate.reports.forms.content import AnalysisReport
 
-    plan = {
-        "tune": {"trials": 8},
-        "cells": [
-            {"name": "base", "tuned": {"recipe.learning_rate": 0.00123}},
-            {"name": "new", "tuned": None},
-        ],
-        "looks": [{"seeds": 3, "half_width": 0.041, "wanted": 0.03}],
-    }
-    report = SimpleNamespace(info=SimpleNamespace(plan=plan))
-    assert AnalysisReport._tuning(report) == [
-        "Every cell was tuned with 8 trials on validation, at seeds of their own: "
-        "base recipe.learning_rate 0.00123."
-    ]
-    assert "3 seeds: 0.041" in AnalysisReport._looks(report)[0]
-    assert (
-        "none was tuned"
-        in AnalysisReport._tuning(SimpleNamespace(info=SimpleNamespace(plan={"tune": None})))[0]
+def test_tuning_and_looks_are_told(report):
+    assert "none was tuned" in " ".join(conditions.notes(report))
+    first, *others = report.info.plan.cells
+    tuned = first.model_copy(update={"tuned": {"recipe.learning_rate": 0.00123}})
+    changed = planned(
+        report,
+        tune=Tuning(space={"recipe.learning_rate": (1e-4, 1e-2)}, trials=8),
+        cells=(tuned, *others),
+        looks=(Look(seeds=3, half_width=0.041, wanted=0.03, time=0.0),),
     )
+    told = " ".join(conditions.notes(changed))
+    assert "with 8 trials on validation" in told
+    assert f"{first.name} recipe.learning_rate 0.00123." in told
+    assert "3 seeds: 0.041" in told
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_study_that_started_from_weights_is_reported(report, format):
+    written = text(planned(report, start_from="best"), format)
+    assert format != "html" or '<dt>started from</dt><dd class="hash">best</dd>' in written
+
+
+def test_untoggled_differences_are_those_of_diff(report):
+    *others, baseline = report.info.plan.cells
+    unread = baseline.config.with_changes({"model.heads": 8})
+    found = planned(report, cells=(*others, baseline.model_copy(update={"config": unread})))
+    on = next(cell for cell in others if cell.name.endswith("bilstm") and cell.name.count("=on") == 2)
+    groups = {d.path: d.group for d in differences(on.config, unread, found.info.plan.factors)}
+    assert groups["model.heads"] == "consequence"
+    assert {d.path for d in conditions.untoggled(found)} == {
+        p for p, g in groups.items() if g != "consequence"
+    }

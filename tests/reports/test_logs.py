@@ -6,7 +6,8 @@ import json
 
 import pytest
 
-from ablate.reports.logs import compare_logs, objections, parse_log, read_log, write_logs
+from ablate.reports.collect.logs import compare_logs, objections, parse_log, read_log
+from ablate.reports.forms.logs import write_logs
 
 GOOD = """\
 epochs=120, batch_size=6, init_lr=0.001, data_dir=/data/vb, save_model_dir=./saved

@@ -1,0 +1,124 @@
+"""The scores of a study from an MLflow server alone."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ablate.studies.plan import PlannedCell
+from ablate.studies.plan.store import read as read_plan
+from ablate.studies.scores import RunInfo, join_scores
+from ablate.training.rundir import read_json
+
+from .study import StudyInfo
+
+
+def scores_from_mlflow(
+    tracking_uri: str, experiment: str, study: str | None = None
+) -> tuple[pd.DataFrame, StudyInfo]:
+    """The scores of a study that was mirrored to an MLflow server; no run directory is needed.
+
+    Args:
+        tracking_uri: of the server or database.
+        experiment: its name.
+        study: name of the parent run; none: the most recent parent run that has a plan.
+
+    Raises:
+        ValueError: no such experiment, or no parent run with a plan in it.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from ablate.studies.tracking import connect, redact
+
+    client = connect(tracking_uri)
+    shown = redact(tracking_uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        known = ", ".join(sorted(e.name for e in client.search_experiments())) or "none"
+        raise ValueError(f"no experiment {experiment!r} at {shown} (there: {known})")
+
+    def search(filter_string: str) -> list[Any]:
+        runs: list[Any] = []
+        token = None
+        while True:
+            page = client.search_runs(
+                [found.experiment_id],
+                filter_string,
+                max_results=1000,
+                order_by=["attributes.start_time DESC"],
+                page_token=token,
+            )
+            runs += page
+            token = page.token
+            if not token:
+                return runs
+
+    everything = search("")
+    parents = [run for run in everything if "mlflow.parentRunId" not in run.data.tags]
+    if study is not None:
+        parents = [run for run in parents if run.info.run_name == study]
+    with tempfile.TemporaryDirectory() as scratch:
+
+        def download(run_id: str, path: str) -> Path | None:
+            target = Path(scratch) / run_id
+            target.mkdir(exist_ok=True)
+            try:
+                return Path(client.download_artifacts(run_id, path, str(target)))
+            except (MlflowException, OSError):
+                return None
+
+        plan, parent = None, None
+        for run in parents:
+            if path := download(run.info.run_id, "plan.json"):
+                plan, parent = read_plan(path), run
+                break
+        if plan is None or parent is None:
+            named = f" named {study!r}" if study else ""
+            raise ValueError(f"no run{named} with a plan.json in experiment {experiment!r} at {shown}")
+        children = {
+            (run.data.tags.get("ablate.cell", ""), run.data.tags.get("ablate.seed", "")): run
+            for run in reversed(everything)
+            if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
+        }
+
+        def run_of(cell: PlannedCell, seed: int) -> tuple[RunInfo, Path]:
+            child = children.get((cell.name, str(seed)))
+            missing = Path(scratch) / "missing"
+            signatures = cell.signatures[seed], cell.evaluations[seed]
+            if child is None:
+                return RunInfo(cell.name, seed, *signatures, state="pending"), missing
+            run_id = child.info.run_id
+            scores = download(run_id, "scores.parquet")
+            summary = download(run_id, "summary.json")
+            metrics = download(run_id, "metrics.jsonl")
+            tags = child.data.tags
+            state = tags.get("ablate.state") or _state_of(child.info.status, scores is not None)
+            info = RunInfo(
+                cell=cell.name,
+                seed=seed,
+                training=tags.get("ablate.signature", signatures[0]),
+                evaluation=signatures[1],
+                state=state,
+                cause=tags.get("ablate.cause"),
+                summary=read_json(summary) if summary else {},
+                metrics=_lines(metrics) if metrics else [],
+                scored=scores is not None,
+            )
+            return info, scores or missing
+
+        scores, infos = join_scores(plan, run_of)
+        return scores, StudyInfo.of(plan, infos, source=f"{shown}, experiment {experiment}")
+
+
+def _state_of(status: str, scored: bool) -> str:
+    if scored:
+        return "done"
+    return {"FAILED": "failed", "RUNNING": "running", "KILLED": "failed"}.get(status, "pending")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]

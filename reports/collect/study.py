@@ -1,0 +1,80 @@
+"""What is known of a study beside its scores, and both read from its run directories."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from ablate.ablations.factors import Factor
+from ablate.studies.plan import Plan, PlannedCell, load, study_path
+from ablate.studies.scores import RunInfo, read_scores
+
+
+@dataclass(frozen=True)
+class StudyInfo:
+    """What a report says beside the numbers.
+
+    Attributes:
+        base: the level of every factor in the all-off cell.
+        baseline: the reference cell.
+        plan: none: the scores were trained elsewhere.
+    """
+
+    name: str
+    source: str
+    base: Mapping[str, str] = field(default_factory=dict)
+    baseline: str | None = None
+    plan: Plan | None = None
+    runs: Sequence[RunInfo] = ()
+
+    @classmethod
+    def of(cls, plan: Plan, runs: Sequence[RunInfo], source: str) -> StudyInfo:
+        """What is known of a study that was planned here."""
+        return cls(
+            name=plan.name,
+            source=source,
+            base={factor.name: factor.off for factor in plan.factors},
+            baseline=next((cell.name for cell in plan.cells if not cell.levels), None),
+            plan=plan,
+            runs=runs,
+        )
+
+    @cached_property
+    def cells(self) -> dict[str, PlannedCell]:
+        """The plan's cells by name."""
+        return {cell.name: cell for cell in self.plan.cells} if self.plan else {}
+
+    @property
+    def factors(self) -> tuple[Factor, ...]:
+        return self.plan.factors if self.plan else ()
+
+    @property
+    def is_demo(self) -> bool:
+        return self.plan is not None and self.plan.corpus.is_demo
+
+    @cached_property
+    def by_cell(self) -> dict[str, list[RunInfo]]:
+        """The runs of each cell."""
+        found: dict[str, list[RunInfo]] = {}
+        for run in self.runs:
+            found.setdefault(run.cell, []).append(run)
+        return found
+
+
+def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.DataFrame, StudyInfo]:
+    """The scores of every planned run that has them, and what is known of the study.
+
+    Args:
+        root: directory of `studies/` and `runs/`.
+        name: of the study; none: the most recent one.
+
+    Raises:
+        InputError: no such study, or its plan is damaged or of a later format.
+    """
+    plan = load(Path(root), name)
+    scores, runs = read_scores(plan, Path(root))
+    return scores, StudyInfo.of(plan, runs, source=str(study_path(Path(root), plan.name)))

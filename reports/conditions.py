@@ -1,0 +1,222 @@
+"""What bounds a report's numbers: how they were measured, what is missing, what cannot be said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ablate.ablations.diff import Difference, differences
+
+from .model import AnalysisReport
+from .text import plural, text
+
+DEMO = (
+    "DEMO CORPUS: synthetic speech for trying the harness. These numbers say nothing about real recordings."
+)
+SPEAKS_OF = (
+    "An interval speaks of other trainings and other utterances of these test speakers and noises, "
+    "not of other speakers, noises or recipes."
+)
+ENDPOINT = "the checkpoint selected on validation files, scored once on the test files"
+
+
+def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
+    """Facts that bound what the numbers mean: sizes, steps, seeds, corpus, endpoint."""
+    info, analysis, plan = report.info, report.analysis, report.info.plan
+    facts: list[tuple[str, str]] = []
+    if plan is not None:
+        for role, name, cell in (
+            ("base", report.base_name, analysis.base_cell),
+            ("baseline", report.baseline_name, analysis.baseline),
+        ):
+            if name:
+                size = info.cells[cell].parameters if cell in info.cells else 0
+                facts.append((role, name + (f", {size:,} parameters as trained" if size else "")))
+        facts.append(("recipe", _recipe(report)))
+        facts.append(("corpus", _corpus(report)))
+        facts.append(("endpoint", f"{report.metric}; {ENDPOINT}"))
+    facts.append(("design", f"{analysis.design}, {plural(len(analysis.cells), 'cell')} with scores"))
+    scored = sum(run.scored for run in info.runs)
+    seeds = ", ".join(str(seed) for seed in analysis.seeds)
+    facts.append(("seeds", f"{seeds} ({scored} of {plural(len(info.runs), 'run')} scored)"))
+    if analysis.margin is None:
+        facts.append(("margin", f"none for {report.metric}: no verdicts; --margin gives one"))
+    else:
+        facts.append(("margin", f"{analysis.margin:g} {report.metric}: smaller effects are negligible"))
+    machines = dict.fromkeys(str(run.summary["machine"]) for run in info.runs if run.summary.get("machine"))
+    if machines:
+        facts.append(("machine", "; ".join(machines)))
+    elif plan is not None and plan.machine:
+        facts.append(("machine", plan.machine))
+    commits = {_short(run.summary["git_commit"]) for run in info.runs if run.summary.get("git_commit")}
+    if commits:
+        facts.append(("commit of ablate", ", ".join(sorted(commits))))
+    if plan is not None and plan.git_commit:
+        facts.append(("commit of the folder", _short(plan.git_commit)))
+    facts.append(("scores from", info.source))
+    return facts
+
+
+def _recipe(report: AnalysisReport) -> str:
+    assert report.info.plan is not None
+    recipes = [cell.config.recipe for cell in report.info.cells.values()]
+    parts = [report.info.plan.recipe]
+    for key, unit in (("steps", "steps"), ("batch_size", "per batch"), ("crop_seconds", "s crops")):
+        values = sorted({value for recipe in recipes if (value := getattr(recipe, key)) is not None})
+        if values:
+            parts.append(f"{' or '.join(f'{v:,}' for v in values)} {unit}")
+    widths = sorted({recipe.width for recipe in recipes} - {1.0})
+    if widths:
+        parts.append(f"networks shrunk to {widths[0]:g} of their width")
+    return ", ".join(filter(None, parts))
+
+
+def _corpus(report: AnalysisReport) -> str:
+    assert report.info.plan is not None
+    corpus = report.info.plan.corpus
+    files = f"{corpus.train:,} train / {corpus.validation:,} validation / {corpus.test:,} test files"
+    return ", ".join([corpus.name, files, *(["DEMO CORPUS"] if corpus.is_demo else [])])
+
+
+def _short(commit: Any) -> str:
+    """A commit in 12 digits, with what follows its digits."""
+    name, dash, rest = str(commit).partition("-")
+    return name[:12] + dash + rest
+
+
+def warnings(report: AnalysisReport) -> list[str]:
+    """What must stand in plain sight before the numbers."""
+    plan = report.info.plan
+    lines = [DEMO] if report.info.is_demo else []
+    if plan is not None and plan.audit.skipped:
+        lines.append("The audit was skipped: nothing checked that the factors do what they declare.")
+    if plan is not None and plan.audit.waived:
+        lines.append(f"Audit findings were waived: {', '.join(plan.audit.waived)}.")
+    if len(report.analysis.seeds) < 2:
+        lines.append(
+            "One seed: no interval can be given, for nothing tells an effect from the luck of a training."
+        )
+    return lines
+
+
+def run_problems(report: AnalysisReport) -> list[str]:
+    """Runs without scores, and the divergence rate of each cell that diverged."""
+    lines = []
+    for run in report.info.runs:
+        if not run.scored:
+            cause = f" ({run.cause})" if run.cause else ""
+            at = f" at step {run.step:,}" if run.step else ""
+            state = "done but not scored" if run.state == "done" else run.state
+            lines.append(f"{run.cell}, seed {run.seed}: {state}{at}{cause}")
+    for row in report.analysis.divergence.to_dict("records"):
+        if row["diverged"]:
+            lines.append(
+                f"{row['cell']}: {row['diverged']} of {row['runs']} diverged, rate {row['rate']:.2f} "
+                f"(exact {report.percent} interval {row['low']:.2f} to {row['high']:.2f})"
+            )
+    return lines
+
+
+def untoggled(report: AnalysisReport) -> list[Difference]:
+    """In what the baseline differs from the all-on cell, beyond consequences: `a` is all-on's value."""
+    plan, cells = report.info.plan, report.info.cells
+    tops = {factor: levels[-1] for factor, levels in report.analysis.levels.items()}
+    on = next((cell for cell in cells.values() if cell.levels and cell.levels == tops), None)
+    if plan is None or on is None or report.analysis.baseline not in cells:
+        return []
+    found = differences(on.config, cells[report.analysis.baseline].config, plan.factors)
+    return [difference for difference in found if difference.group != "consequence"]
+
+
+def untoggled_line(report: AnalysisReport) -> str:
+    """`untoggled` as a sentence; empty where there is nothing."""
+    parts = [f"{d.path.removeprefix('model.')} {text(d.a)} against {text(d.b)}" for d in untoggled(report)]
+    if not parts:
+        return ""
+    return (
+        "Untoggled differences between all-on and the baseline (all of 'not toggled'): "
+        + "; ".join(parts)
+        + ". Add them to the grid to split it."
+    )
+
+
+def notes(report: AnalysisReport) -> list[str]:
+    """Sentences under the tables: what the intervals mean and what cannot be said."""
+    analysis = report.analysis
+    notes = list(analysis.notes)
+    if not any("other trainings" in note for note in notes) and len(analysis.seeds) > 1:
+        notes.insert(0, SPEAKS_OF)
+    lost = [item for item in analysis.not_estimable if item.missing]
+    if lost and not any("not estimable" in note.lower() for note in notes):
+        names = dict.fromkeys(f"{item.kind} {item.name}" for item in lost if item.kind != "simple")
+        missing = dict.fromkeys(cell for item in lost for cell in item.missing)
+        notes.append(
+            f"Not estimable: {', '.join(names) or 'some simple effects'}; "
+            f"without scores: {', '.join(missing)}."
+        )
+    for name, others in analysis.aliases.items():
+        if others:
+            notes.append(f"{name} is mixed up with {', '.join(others)}.")
+    changed = [name for name, change in report.parameter_text.items() if change]
+    if changed:
+        notes.append(
+            f"These factors also change the parameter count: {', '.join(changed)}. "
+            "Their effect is of the change as a whole, size included."
+        )
+    return [*notes, *_tuning(report), *_looks(report)]
+
+
+def _tuning(report: AnalysisReport) -> list[str]:
+    plan = report.info.plan
+    if plan is None:
+        return []
+    if plan.tune is None:
+        return [
+            "Every cell was trained with the same settings; none was tuned, so a variant may have "
+            "suffered from a learning rate that suits another."
+        ]
+    found = [
+        f"{cell.name} {', '.join(f'{path} {value:.3g}' for path, value in cell.tuned.items())}"
+        for cell in plan.cells
+        if cell.tuned
+    ]
+    return [
+        f"Every cell was tuned with {plan.tune.trials} trials on validation, at seeds of their own: "
+        f"{'; '.join(found)}."
+    ]
+
+
+def _looks(report: AnalysisReport) -> list[str]:
+    looks = report.info.plan.looks if report.info.plan is not None else ()
+    if not looks:
+        return []
+    seen = ", ".join(
+        f"{look.seeds} seeds: {look.half_width:.3f}" for look in looks if look.half_width is not None
+    )
+    return [f"Seeds were added until half-widths of {looks[-1].wanted}; widest at each look: {seen}."]
+
+
+def audit_lines(report: AnalysisReport) -> list[str]:
+    """What the audit found, a line for each finding; waived ones say so."""
+    if report.info.plan is None:
+        return []
+    audit = report.info.plan.audit
+    return [
+        f"{found['code']} {found['severity']}{' (waived)' if found['code'] in audit.waived else ''}: "
+        f"{found['where']}: {found['evidence']}"
+        for found in audit.findings
+    ]
+
+
+def sections(report: AnalysisReport) -> list[tuple[str, list[str]]]:
+    """What stands under the tables, by title; sections without a line are left out."""
+    found = [
+        ("Claimed by", claim_sources(report)),
+        ("Runs without a result", run_problems(report)),
+        ("Notes", notes(report)),
+        ("Audit", audit_lines(report)),
+    ]
+    return [(title, lines) for title, lines in found if lines]
+
+
+def claim_sources(report: AnalysisReport) -> list[str]:
+    return list(dict.fromkeys(c.source for c in report.analysis.claims.values() if c.source))

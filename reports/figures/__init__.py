@@ -1,0 +1,99 @@
+"""The figures of a report: drawn once, kept as SVG, PNG and PDF, each with a text alternative."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..model import AnalysisReport
+from .effects import forest, interactions, subsets, waterfall
+from .per_cell import cells, curves, pareto
+from .style import INK, Drawn, style
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+FIGURES: dict[str, Callable[[AnalysisReport], Drawn | None]] = {
+    "waterfall": waterfall,
+    "forest": forest,
+    "cells": cells,
+    "interactions": interactions,
+    "curves": curves,
+    "pareto": pareto,
+    "conditions": subsets,
+}
+"""Name (of the file too) -> what draws it; None where the report has no data for it."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A drawn figure. `alternative` says in words what it shows."""
+
+    name: str
+    title: str
+    alternative: str
+    canvas: Canvas
+
+    def svg(self) -> str:
+        """Inline SVG: no addresses, ids that are this figure's own, ink in the page's text colour."""
+        buffer = io.StringIO()
+        with style(self.name):
+            self.canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        return inline_svg(buffer.getvalue(), self.name, self.alternative)
+
+    def save(self, folder: Path) -> list[Path]:
+        """Write PNG and PDF; the same report gives the same bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = [folder / f"{self.name}.{suffix}" for suffix in ("png", "pdf")]
+        with style(self.name):
+            self.canvas.savefig(paths[0], dpi=150, facecolor="white", metadata={"Software": None})
+            self.canvas.savefig(paths[1], facecolor="white", metadata={"CreationDate": None})
+        return paths
+
+
+def inline_svg(svg: str, name: str, alternative: str) -> str:
+    """A matplotlib SVG made fit to stand in a page."""
+    from html import escape
+
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', svg)
+    svg = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", svg)
+    svg = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', svg)
+    svg = re.sub(INK, "currentColor", svg, flags=re.IGNORECASE)
+    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)[0]
+    opening = (
+        f'<svg class="plot" viewBox="0 0 {width} {height}" style="max-width:{float(width) * 1.34:.0f}px" '
+        f'role="img" aria-label="{escape(alternative, quote=True)}">'
+    )
+    return re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
+
+
+@lru_cache(maxsize=1)
+def draw_all(report: AnalysisReport) -> tuple[Figure, ...]:
+    """Every figure the report has data for, in the order of the page; those of the last report are kept."""
+    return tuple(figure for name in FIGURES if (figure := draw_one(report, name)) is not None)
+
+
+def draw_one(report: AnalysisReport, name: str) -> Figure | None:
+    """One figure of `FIGURES`, laid out; None where the report has no data for it."""
+    with style(name):
+        drawn = FIGURES[name](report)
+        if drawn is None:
+            return None
+        title, alternative, canvas = drawn
+        canvas.draw_without_rendering()
+    canvas.set_layout_engine("none")
+    return Figure(name, title, alternative, canvas)
+
+
+def save_all(report: AnalysisReport, folder: Path) -> list[Path]:
+    """Write every figure as PNG and PDF into a folder."""
+    return [path for figure in draw_all(report) for path in figure.save(folder)]

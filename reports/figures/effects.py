@@ -1,0 +1,189 @@
+"""The effects drawn: waterfall, forest, interactions, and the gap by condition."""
+
+from __future__ import annotations
+
+from itertools import combinations
+from math import ceil
+
+import numpy as np
+
+from ..model import AnalysisReport
+from ..text import interval, known, signed
+from .style import BAND, BLUE, CYCLE, GREY, INK, LINES, ORANGE, Drawn, in_words, make_canvas, reach_of
+
+
+def waterfall(report: AnalysisReport) -> Drawn | None:
+    """From the base's score to the baseline's, one step for each Shapley value and `not toggled`."""
+    if report.credit_kind != "Shapley value" or report.gap is None or report.not_toggled is None:
+        return None
+    steps = [row for row in report.factors if row.kind == "shapley"]
+    steps.append(report.not_toggled)
+    start = report.cell_scores[str(report.analysis.base_cell)]
+    end = report.cell_scores[str(report.analysis.baseline)]
+    labels = [report.base_name, *(row.name for row in steps), str(report.baseline_name)]
+    canvas, axes = make_canvas(7.2, 0.9 + 0.5 * len(labels))
+    level = start
+    edges = [start, end]
+    axes.barh(0, start, color=GREY, height=0.6)
+    for index, row in enumerate(steps, start=1):
+        size = float(row.data["estimate"])
+        colour = GREY if row is report.not_toggled else (BLUE if size >= 0 else ORANGE)
+        axes.barh(index, size, left=level, color=colour, height=0.6)
+        axes.plot([level, level], [index - 1.3, index + 0.3], color=INK, linewidth=0.7)
+        level += size
+        spread = reach_of(row)
+        reach = level
+        if spread:
+            axes.errorbar(level, index, xerr=np.array([spread]).T, color=INK, capsize=3, linewidth=1.2)
+            edges += [level - spread[0], level + spread[1]]
+            reach = level + spread[1]
+        reach = max(reach, level - size)
+        axes.annotate(row.estimate, (reach, index), (6, 0), textcoords="offset points", va="center")
+        edges.append(level)
+    last = len(labels) - 1
+    axes.plot([level, level], [last - 1.3, last + 0.3], color=INK, linewidth=0.7)
+    axes.barh(last, end, color=GREY, height=0.6)
+    for index, value in ((0, start), (last, end)):
+        axes.annotate(f"{value:.3f}", (value, index), (6, 0), textcoords="offset points", va="center")
+    room = (max(edges) - min(edges)) or 0.1
+    axes.set_xlim(min(edges) - 0.3 * room, max(edges) + 0.25 * room)
+    axes.set_yticks(range(len(labels)), labels)
+    axes.invert_yaxis()
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(f"{report.metric} (axis does not start at zero)")
+    spoken = ", ".join(in_words(row) for row in steps)
+    alternative = (
+        f"Waterfall from {report.base_name} at {start:.3f} to {report.baseline_name} at {end:.3f} "
+        f"{report.metric}. Steps with {report.percent} intervals: {spoken}."
+    )
+    return f"From {report.base_name} to {report.baseline_name}", alternative, canvas
+
+
+def forest(report: AnalysisReport) -> Drawn | None:
+    """Each factor's estimate and interval, beside what was claimed and the margin."""
+    rows = report.factors
+    if not rows:
+        return None
+    canvas, axes = make_canvas(7.2, 1.5 + 0.55 * len(rows))
+    if (margin := report.analysis.margin) is not None:
+        label = "negligible: within the margin"
+        axes.axvspan(-margin, margin, color=GREY, alpha=0.18, linewidth=0, label=label)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    named: set[str] = set()
+
+    def once(label: str) -> str:
+        fresh = label not in named
+        named.add(label)
+        return label if fresh else "_"
+
+    for index, row in enumerate(rows):
+        low, high = row.data.get("claim_low"), row.data.get("claim_high")
+        if known(low) and known(high):
+            width = float(high) - float(low)
+            axes.barh(
+                index, width, left=float(low), height=0.62, color=BAND, alpha=0.45, label=once("claimed")
+            )
+        spread = reach_of(row)
+        error = np.array([spread]).T if spread else None
+        label = once(f"{report.credit_kind}, {report.percent} interval" if spread else report.credit_kind)
+        value = float(row.data["estimate"])
+        axes.errorbar(value, index, xerr=error, fmt="o", color=BLUE, capsize=4, linewidth=1.8, label=label)
+        for text, marker, name in ((row.one_in, ">", "one-in"), (row.one_out, "<", "one-out")):
+            if text:
+                axes.plot(
+                    float(text), index + 0.2, marker, color=INK, fillstyle="none", ms=5, label=once(name)
+                )
+    axes.set_yticks(range(len(rows)), [row.name for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)
+    axes.grid(axis="y", visible=False)
+    axes.set_xlabel(f"effect on {report.metric}, on - off")
+    canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    spoken = "; ".join(
+        in_words(row) + (f", claimed {row.claimed}" if row.claimed else "") + f": {row.verdict or 'no claim'}"
+        for row in rows
+    )
+    return "Effects beside the claims", f"Forest plot of effects, on minus off. {spoken}.", canvas
+
+
+def interactions(report: AnalysisReport) -> Drawn | None:
+    """For each pair of factors, the mean at the levels of one within the levels of the other."""
+    levels = report.analysis.levels
+    frame = report.analysis.cells
+    pairs = list(combinations(levels, 2))[:6]
+    estimates = {row.name: row for row in report.interactions}
+    if not pairs or not estimates:
+        return None
+    columns = min(3, len(pairs))
+    rows = ceil(len(pairs) / columns)
+    canvas, grid = make_canvas(
+        2.6 * columns + 0.6, 2.7 * rows, nrows=rows, ncols=columns, squeeze=False, sharey=True
+    )
+    spoken = []
+    for axes, (first, second) in zip(grid.flat, pairs, strict=False):
+        for index, inner in enumerate(levels[second]):
+            means = [
+                frame.loc[(frame[first] == outer) & (frame[second] == inner), "mean"].mean()
+                for outer in levels[first]
+            ]
+            axes.plot(
+                range(len(means)),
+                means,
+                marker="o",
+                color=CYCLE[index % len(CYCLE)],
+                linestyle=LINES[index % len(LINES)],
+                label=f"{second}={inner}",
+            )
+        axes.set_xticks(range(len(levels[first])), levels[first])
+        axes.set_xlim(-0.3, len(levels[first]) - 0.7)
+        axes.set_xlabel(first)
+        axes.legend(fontsize=7, loc="best")
+        row = estimates.get(f"{first} x {second}")
+        if row is not None:
+            axes.set_title(f"interaction {row.estimate}\n{row.interval}", fontsize=8)
+            spoken.append(in_words(row))
+    for axes in list(grid.flat)[len(pairs) :]:
+        axes.set_visible(False)
+    for axes in grid[:, 0]:
+        axes.set_ylabel(report.metric)
+    said = "; ".join(spoken) or "see the table of interactions"
+    alternative = f"Cell means by pairs of factors; parallel lines mean no interaction. {said}."
+    return "Interactions", alternative, canvas
+
+
+def subsets(report: AnalysisReport) -> Drawn | None:
+    """The gap within each signal-to-noise ratio, noise and speaker."""
+    panels = []
+    for column in ("snr", "noise", "speaker"):
+        found = report.by(column)
+        if found is not None and (found["kind"] == "gap").any() and found[column].nunique() > 1:
+            panels.append((column, found[found["kind"] == "gap"]))
+    if not panels:
+        return None
+    heights = [len(frame) for _, frame in panels]
+    canvas, grid = make_canvas(
+        7.2,
+        1.0 + 0.3 * sum(heights) + 0.3 * len(panels),
+        nrows=len(panels),
+        squeeze=False,
+        sharex=True,
+        gridspec_kw={"height_ratios": heights},
+    )
+    spoken = []
+    for axes, (column, frame) in zip(grid[:, 0], panels, strict=True):
+        for index, row in enumerate(frame.to_dict("records")):
+            error = None
+            if known(row["low"]) and known(row["high"]):
+                error = np.array([[row["estimate"] - row["low"]], [row["high"] - row["estimate"]]])
+            axes.errorbar(row["estimate"], index, xerr=error, fmt="o", color=BLUE, capsize=3)
+            said = interval(row["low"], row["high"])
+            spoken.append(f"{column} {row[column]} {signed(row['estimate'])} {said}".strip())
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set_yticks(range(len(frame)), [str(v) for v in frame[column]])
+        axes.set_ylim(len(frame) - 0.5, -0.5)
+        axes.set_ylabel(column)
+    grid[-1, 0].set_xlabel(f"gap in {report.metric}")
+    return (
+        "The gap by condition",
+        "The gap within subsets of the test set: " + "; ".join(spoken) + ".",
+        canvas,
+    )

@@ -1,0 +1,75 @@
+"""How all figures look, and the pieces they share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from ..model import EffectRow
+from ..text import known
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure as Canvas
+
+INK = "#1a2b3d"
+"""Colour of text and axes; becomes the page's own text colour in SVG."""
+BLUE, ORANGE, GREEN, GREY, BAND = "#3b82c4", "#e07b39", "#3a9d6a", "#8a94a0", "#e0a92e"
+CYCLE = (BLUE, ORANGE, GREEN, "#b0559e", "#c24d4d", "#7a6fd0", "#5aa6a6", "#9a7b4f", GREY, "#d98cb3")
+LINES = ("-", "--", ":", "-.")
+SETTINGS = {
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "text.parse_math": False,
+    "svg.fonttype": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.alpha": 0.35,
+    "grid.color": GREY,
+    "grid.linewidth": 0.6,
+    "axes.axisbelow": True,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": INK,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 10,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "legend.frameon": False,
+    "pdf.fonttype": 42,
+}
+
+Drawn = tuple[str, str, "Canvas"]
+"""Title, text alternative and the drawing."""
+
+
+@contextmanager
+def style(salt: str) -> Iterator[None]:
+    """Draw in the style of the reports; ids in SVG come of `salt` alone."""
+    import matplotlib
+
+    settings: Any = {**SETTINGS, "svg.hashsalt": salt}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def make_canvas(width: float, height: float, **grid: Any) -> tuple[Canvas, Any]:
+    """A canvas in inches and its axes, laid out as `subplots` does."""
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(width, height), layout="constrained")
+    return canvas, canvas.subplots(**grid)
+
+
+def reach_of(row: EffectRow) -> tuple[float, float] | None:
+    """How far the interval reaches below and above the estimate; None without one."""
+    if not (known(row.data["low"]) and known(row.data["high"])):
+        return None
+    value = float(row.data["estimate"])
+    return value - float(row.data["low"]), float(row.data["high"]) - value
+
+
+def in_words(row: EffectRow) -> str:
+    """An effect in words, for the text alternative."""
+    return f"{row.name} {row.estimate} {row.interval or 'without interval'}"

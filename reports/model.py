@@ -1,0 +1,249 @@
+"""A report: an analysis, what is known of its study, and the rows that every form of it prints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from ablate.ablations.inference.analysis import records
+from ablate.training.metrics.registry import METRICS
+
+from .collect import StudyInfo
+from .convergence import Convergence, Curve, convergence, curves
+from .cost import Cost, ParetoPoint, costs, parameter_changes, pareto
+from .text import interval, known, plural, signed
+
+if TYPE_CHECKING:
+    from ablate.ablations.inference.analysis import Analysis
+
+CREDIT = {
+    "shapley": "Shapley value",
+    "main": "main effect",
+    "one-in": "one-in effect",
+    "one-out": "one-out effect",
+}
+
+
+@dataclass(frozen=True)
+class EffectRow:
+    """One line of the main table; every field is ready to print, `data` is the row of the effects."""
+
+    name: str
+    kind: str
+    estimate: str
+    interval: str
+    claimed: str
+    verdict: str
+    one_in: str
+    one_out: str
+    parameters: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class AnalysisReport:
+    """An analysis with what is known of its study: all that a form needs."""
+
+    analysis: Analysis
+    info: StudyInfo
+    scores: pd.DataFrame
+
+    @property
+    def metric(self) -> str:
+        """The endpoint as it is printed, with its unit if it has one."""
+        metric = METRICS.get(self.analysis.metric)
+        if metric is None:
+            return self.analysis.metric
+        return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+
+    @property
+    def title(self) -> str:
+        return f"{self.info.name}: where the {self.metric} goes"
+
+    @property
+    def percent(self) -> str:
+        return f"{100 * self.analysis.confidence:g} %"
+
+    @cached_property
+    def base_name(self) -> str:
+        return self.info.plan.base if self.info.plan else self.analysis.base_cell or "base"
+
+    @cached_property
+    def baseline_name(self) -> str | None:
+        return (self.info.plan.baseline if self.info.plan else None) or self.analysis.baseline
+
+    # ------------------------------------------------------------------------------- the main table
+
+    @property
+    def credit_kind(self) -> str:
+        kinds = list(self._credit["kind"])
+        return CREDIT[str(kinds[0])] if kinds else "main effect"
+
+    @cached_property
+    def _credit(self) -> pd.DataFrame:
+        """Shapley values, else main effects, else what the cells at hand still give."""
+        choices = (self.analysis.credit, self.analysis.kind("one-in"), self.analysis.kind("one-out"))
+        return next((rows for rows in choices if len(rows)), choices[0])
+
+    @cached_property
+    def gap(self) -> EffectRow | None:
+        return self._single("gap")
+
+    @cached_property
+    def not_toggled(self) -> EffectRow | None:
+        return self._single("not-toggled")
+
+    def _single(self, kind: str) -> EffectRow | None:
+        rows = self.analysis.kind(kind)
+        return self._row(records(rows)[0]) if len(rows) else None
+
+    @cached_property
+    def factors(self) -> list[EffectRow]:
+        """A row per factor (per level for factors of several levels), in the order of the grid."""
+        credit = [self._row(r) for r in records(self._credit)]
+        have = {row.name for row in credit}
+        others = [row for row in self.mains if row.name not in have]
+        return credit + [replace(row, name=f"{row.name} (main effect)") for row in others]
+
+    @cached_property
+    def mains(self) -> list[EffectRow]:
+        return [self._row(r) for r in records(self.analysis.kind("main"))]
+
+    @cached_property
+    def interactions(self) -> list[EffectRow]:
+        return [self._row(r) for r in records(self.analysis.kind("interaction"))]
+
+    def _row(self, data: Mapping[str, Any]) -> EffectRow:
+        name, kind = str(data["name"]), str(data["kind"])
+        low, high = data.get("claim_low"), data.get("claim_high")
+        return EffectRow(
+            name=name,
+            kind=kind,
+            estimate=signed(data["estimate"]),
+            interval=interval(data["low"], data["high"]),
+            claimed=f"{signed(low, 2)} to {signed(high, 2)}" if known(low) and known(high) else "",
+            verdict=_verdict(data),
+            one_in=self._beside("one-in", name),
+            one_out=self._beside("one-out", name),
+            parameters=self.parameter_text.get(name.split("=")[0], "")
+            if kind in ("shapley", "main", "one-in", "one-out")
+            else "",
+            data=data,
+        )
+
+    def _beside(self, kind: str, name: str) -> str:
+        rows = self.analysis.kind(kind)
+        rows = rows[rows["name"] == name]
+        return signed(rows["estimate"].iloc[0]) if len(rows) else ""
+
+    @cached_property
+    def parameter_text(self) -> dict[str, str]:
+        """By factor, how switching it on changes the parameter count; empty where it does not."""
+        texts = {}
+        for name, change in parameter_changes(self.info).items():
+            if change is None or change == (0, 0):
+                texts[name] = ""
+            elif change[0] == change[1]:
+                texts[name] = f"{change[0]:+,}"
+            else:
+                texts[name] = f"{change[0]:+,} to {change[1]:+,}"
+        return texts
+
+    @property
+    def headline(self) -> str:
+        gap = self.gap
+        if gap is None:
+            return f"{self.metric}: no baseline is named or it has no scores, so there is no gap to explain."
+        if gap.interval == "":
+            spread = "no interval"
+        else:
+            spread = f"{self.percent} interval {gap.interval}"
+        count = plural(self.analysis.utterances, "test utterance")
+        return (
+            f"Gap {self.baseline_name} - {self.base_name}: {gap.estimate} {self.metric} ({spread}), "
+            f"{plural(len(self.analysis.seeds), 'seed')}, {count}"
+        )
+
+    @cached_property
+    def sum_line(self) -> str:
+        if self.credit_kind != "Shapley value" or self.gap is None or self.not_toggled is None:
+            return ""
+        return "The Shapley values and 'not toggled' add up to the gap."
+
+    # --------------------------------------------------------------------------------- other tables
+
+    @cached_property
+    def cell_scores(self) -> dict[str, float]:
+        cells = self.analysis.cells
+        return dict(zip(cells["cell"].astype(str), cells["mean"].astype(float), strict=True))
+
+    @cached_property
+    def costs(self) -> list[Cost]:
+        return costs(self.info)
+
+    @cached_property
+    def convergence(self) -> list[Convergence]:
+        return convergence(self.info)
+
+    @cached_property
+    def curves(self) -> list[Curve]:
+        return curves(self.info)
+
+    def pareto(self, against: str = "parameters") -> list[ParetoPoint]:
+        return pareto(self.cell_scores, self.costs, against)
+
+    def by(self, column: str) -> pd.DataFrame | None:
+        """The analysis within each speaker, snr or noise; None where the scores do not say."""
+        if column not in self.analysis.scores.utterance_info.columns:
+            return None
+        values = self.analysis.scores.utterance_info[column]
+        return self.analysis.by(column) if values.notna().any() else None
+
+    def short(self, cell: str) -> str:
+        """A cell's name for a figure: the factors that are on, or base, or the baseline's name."""
+        if cell == self.analysis.baseline:
+            return self.baseline_name or cell
+        planned = self.info.cells.get(cell)
+        levels = self.analysis.scores.cell_levels.get(cell) or (planned.levels if planned else {})
+        if not levels:
+            return cell
+        on = []
+        for factor, level in levels.items():
+            order = self.analysis.levels.get(factor, ())
+            if order and level != order[0]:
+                on.append(factor if len(order) == 2 else f"{factor}={level}")
+        return " + ".join(on) if on else "base"
+
+
+def _verdict(data: Mapping[str, Any]) -> str:
+    verdict = data.get("verdict")
+    words = "" if verdict is None or verdict is pd.NA or verdict != verdict else str(verdict)
+    seeds = data.get("seeds_needed")
+    if "undecided" in words and known(seeds):
+        words += f" (about {int(float(seeds))} seeds would decide)"
+    return words
+
+
+def table_rows(rows: Sequence[EffectRow]) -> list[list[str]]:
+    """The main table's cells in the order of `table_head`."""
+    return [
+        [r.name, r.estimate, r.interval, r.claimed, r.verdict, r.one_in, r.one_out, r.parameters]
+        for r in rows
+    ]
+
+
+def table_head(report: AnalysisReport) -> list[str]:
+    return [
+        "factor",
+        report.credit_kind,
+        f"{report.percent} interval",
+        "claimed",
+        "verdict",
+        "one-in",
+        "one-out",
+        "parameters",
+    ]

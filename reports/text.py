@@ -1,0 +1,48 @@
+"""Numbers as a report prints them; empty where there is none."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, TypeGuard
+
+import pandas as pd
+
+
+def known(value: Any) -> TypeGuard[float]:
+    return value is not None and not pd.isna(value) and math.isfinite(float(value))
+
+
+def signed(value: Any, digits: int = 3) -> str:
+    return f"{float(value):+.{digits}f}" if known(value) else ""
+
+
+def interval(low: Any, high: Any, digits: int = 3) -> str:
+    return f"[{signed(low, digits)}, {signed(high, digits)}]" if known(low) and known(high) else ""
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def human(value: float | None, kind: str) -> str:
+    """A cost as a table prints it; `kind` is a key of `reports.cost.COSTS`."""
+    if value is None:
+        return ""
+    if kind == "parameters":
+        return f"{value:,.0f}"
+    if kind == "peak_memory_bytes":
+        return f"{value / 1e9:.2f} GB"
+    if kind == "macs_per_second":
+        return f"{value / 1e9:.2f} G"
+    return f"{value:.3g}" + (" s" if kind == "seconds_per_step" else "")
+
+
+def p_value(value: object) -> str:
+    """A p-value as a table prints it; empty where there is none."""
+    if not isinstance(value, float) or value != value:
+        return ""
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
