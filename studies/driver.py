@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,14 +16,17 @@ from optuna.trial import TrialState
 
 from ablate.ablations.runspec import run_path
 from ablate.training.config import EvaluationJob
-from ablate.training.rundir import RETRIED, RunDir, read_json
+from ablate.training.rundir import RunDir, RunLockedError, read_json
 
-from .launchers import Launcher, Task
+from .launchers import Ended, Launcher, Task
+from .outcomes import Action, at_start, decide
 from .plan import Plan, cache_path
 from .trials import Entry, TrialBook
 
-BUSY_PAUSE = 5.0
+LOCKED_PAUSE = 5.0
 """Seconds before a run that another process was writing is looked at again."""
+STOP_SECONDS = 60.0
+"""What the runs on slots have to write their checkpoints after Ctrl-C."""
 
 
 @dataclass
@@ -33,6 +37,7 @@ class Job:
         members: (record, trial) of each cell x seed.
         retries: attempts lost so far in this driver's time.
         due: time before which it is not started.
+        accumulation: micro-batches of a step in place of the recipe's, after memory ran out.
     """
 
     run: RunDir
@@ -42,6 +47,15 @@ class Job:
     retries: int = 0
     due: float = 0.0
     accumulation: int | None = None
+
+    @property
+    def micro_batches(self) -> int:
+        return self.accumulation or self.document["recipe"]["accumulation"]
+
+    @property
+    def divisible(self) -> bool:
+        """Whether a step can be cut into more micro-batches."""
+        return self.micro_batches < self.document["recipe"]["batch_size"]
 
     @property
     def name(self) -> str:
@@ -91,8 +105,8 @@ class Progress:
     def update(self, active: Iterable[Job]) -> None:
         """Called about twice a second with the jobs on slots."""
 
-    def ended(self, job: Job, note: str) -> None:
-        """A job ended, or is tried again; `note` says how."""
+    def ended(self, job: Job, note: str, *, final: bool) -> None:
+        """A job left its slot; `note` says how, `final` whether it is not tried again."""
 
     def close(self) -> None:
         """The driver ends."""
@@ -118,7 +132,7 @@ class Driver:
     """Runs jobs on a launcher until none is left.
 
     Args:
-        renew: called regularly, to keep the lease of the study.
+        check: called regularly; raises where the study is another driver's by now.
     """
 
     def __init__(
@@ -127,80 +141,77 @@ class Driver:
         launcher: Launcher,
         policy: Policy | None = None,
         progress: Progress | None = None,
-        renew: Callable[[], None] = lambda: None,
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._root = root
         self._launcher = launcher
         self._policy = policy or Policy()
         self._progress = progress or Progress()
-        self._renew = renew
+        self._check = check
+        self._queue: list[Job] = []
         self._active: dict[Path, Job] = {}
+        self._undecided: list[tuple[float, Job, Ended]] = []
+        self._outcome = Outcome()
 
     def run(self, jobs: list[Job]) -> Outcome:
-        """Carry out `jobs`; returns when all ended, the failures are too many, or on Ctrl-C."""
-        outcome = Outcome()
-        queue = [job for job in jobs if not self._settle(job, outcome)]
+        """Work through `jobs`; returns when all ended, the failures are too many, or on Ctrl-C."""
+        outcome = self._outcome = Outcome()
+        self._queue = [job for job in jobs if self._remains(job)]
         self._progress.start(len(jobs), len(outcome.done) + len(outcome.failed))
         try:
-            self._loop(queue, outcome)
+            self._loop()
         except KeyboardInterrupt:
             outcome.interrupted = True
-            self._wind_down(queue, outcome)
+            self._wind_down()
         finally:
             self._progress.close()
-        outcome.left = queue + list(self._active.values())
+        outcome.left = self._queue + list(self._active.values()) + [job for _, job, _ in self._undecided]
         return outcome
 
-    def _settle(self, job: Job, outcome: Outcome) -> bool:
-        """Bring Optuna's record in line with a run directory; true where nothing is left to do."""
+    def _remains(self, job: Job) -> bool:
+        """Bring Optuna's record in line with a run directory; true where the job is to be put on a slot."""
         state = job.run.state
-        if job.done:
+        found = at_start(state, scored=job.scored, retry_failed=self._policy.retry_failed)
+        if found == "done":
             self._complete(job)
-            outcome.done.append(job)
-            return True
-        left_behind = read_json(job.run.path / "job.json")
+            self._outcome.done.append(job)
+            return False
+        left_behind = read_json(job.run.path / "job.json") if found == "run" else None
         if left_behind and self._launcher.adopt(left_behind, self._task(job)):
             self._active[job.run.path] = job
-            for book, entry in job.members:
-                book.start(entry)
-            return True
-        final = state.state == "diverged" or (state.state == "failed" and state.cause not in RETRIED)
+            self._start(job)
+            return False
+        cause = state.cause or state.state
         for book, entry in job.members:
             if entry.state == TrialState.RUNNING:
-                book.fail(entry, (final and state.cause) or "lost-driver")
-        if final and not self._policy.retry_failed:
-            self._fail(job, state.cause or state.state)
-            outcome.failed.append(job)
-            return True
-        if final:
+                book.fail(entry, "lost-driver" if found == "run" else cause)
+        if found == "fail":
+            self._fail(job, cause)
+            self._outcome.failed.append(job)
+            return False
+        if state.state == "failed" or found == "retry-failed":
             job.run.update_state(state="pending", cause=None, message=None)
         again = {TrialState.FAIL} if state.state == "done" else {TrialState.FAIL, TrialState.COMPLETE}
         job.members = [
             (book, book.retry(entry) if entry.state in again else entry) for book, entry in job.members
         ]
-        return False
+        return True
 
-    def _loop(self, queue: list[Job], outcome: Outcome) -> None:
-        before = len(outcome.failed)
-        while queue or self._active:
-            self._renew()
+    def _loop(self) -> None:
+        before = len(self._outcome.failed)
+        while self._queue or self._active or self._undecided:
+            self._check()
             limit = self._policy.max_failures
-            enough = limit is not None and len(outcome.failed) - before >= limit
+            enough = limit is not None and len(self._outcome.failed) - before >= limit
             if enough and not self._active:
                 return
             while self._launcher.free and not enough:
-                ready = next((job for job in queue if job.due <= time.time()), None)
+                ready = next((job for job in self._queue if job.due <= time.time()), None)
                 if ready is None:
                     break
-                queue.remove(ready)
+                self._queue.remove(ready)
                 self._submit(ready)
-            for ended in self._launcher.wait(0.5):
-                job = self._active.pop(ended.run)
-                if ended.busy:
-                    job.due = time.time() + BUSY_PAUSE
-                    queue.append(job)
-                elif self._ended(job, ended.lost, ended.preempted, ended.message, outcome):
-                    queue.append(job)
+            self._take_notes()
             self._progress.update(self._active.values())
 
     def _task(self, job: Job) -> Task:
@@ -214,43 +225,80 @@ class Driver:
     def _submit(self, job: Job) -> None:
         if read_json(job.run.path / "spec.json") != job.document:
             job.run.write_spec(job.document)
-        for book, entry in job.members:
-            book.start(entry)
+        self._start(job)
         self._active[job.run.path] = job
         self._launcher.submit(self._task(job))
 
-    def _ended(self, job: Job, lost: bool, preempted: bool, message: str | None, outcome: Outcome) -> bool:
-        """Take note of a job's end; true where it is to be tried again."""
-        if (lost or preempted) and not job.done and not job.run.locked:
-            cause = "preempted" if preempted else "lost-worker"
-            job.run.update_state(state="failed", cause=cause, message=message)
-        state = job.run.state
-        if job.done:
-            self._complete(job)
-            outcome.done.append(job)
-            outcome.trained += 1
-            score = "not measured" if state.val_pesq_wb is None else f"{state.val_pesq_wb:.2f}"
-            self._progress.ended(job, f"done, validation PESQ {score}")
-            return False
-        cause = state.cause or state.state
-        if (cause in RETRIED or state.state in ("pending", "running")) and job.retries < self._policy.retries:
-            self._retry(job, cause)
-            return True
-        self._fail(job, cause)
-        outcome.failed.append(job)
-        self._progress.ended(job, f"{state.state}: {cause}: {state.message or 'see its log.txt'}")
-        return False
+    def _take_notes(self, stopping: bool = False) -> None:
+        """Act on the tasks that left their slots."""
+        for ended in self._launcher.wait(0.5):
+            self._undecided.append((0.0, self._active.pop(ended.run), ended))
+        now = time.time()
+        due = [item for item in self._undecided if item[0] <= now]
+        self._undecided = [item for item in self._undecided if item[0] > now]
+        for _, job, ended in due:
+            if stopping:
+                ended = ended.model_copy(update={"exit": "stopped"})
+            self._act(job, ended, self._decide(job, ended))
 
-    def _retry(self, job: Job, cause: str) -> None:
+    def _decide(self, job: Job, ended: Ended) -> Action:
+        facts: dict[str, Any] = {
+            "retries_left": job.retries < self._policy.retries,
+            "divisible": job.divisible,
+        }
+        try:
+            with job.run.lock():
+                state = job.run.state
+                action = decide(state, ended.exit, scored=job.scored, **facts)
+                if action.becomes is not None:
+                    message = state.message if state.state == "failed" else ended.message or state.message
+                    job.run.update_state(state=action.becomes, cause=action.cause, message=message)
+                return action
+        except RunLockedError:
+            return decide(job.run.state, ended.exit, scored=job.scored, locked=True, **facts)
+
+    def _act(self, job: Job, ended: Ended, action: Action) -> None:
+        state = job.run.state
+        match action.then:
+            case "done":
+                self._complete(job)
+                self._outcome.done.append(job)
+                self._outcome.trained += 1
+                score = "not measured" if state.val_pesq_wb is None else f"{state.val_pesq_wb:.2f}"
+                self._progress.ended(job, f"done, validation PESQ {score}", final=True)
+            case "fail":
+                cause = str(action.cause)
+                self._fail(job, cause)
+                self._outcome.failed.append(job)
+                why = state.message or ended.message or "see its log.txt"
+                self._progress.ended(job, ": ".join(dict.fromkeys((state.state, cause, why))), final=True)
+            case "retry":
+                self._retry(job, str(action.cause), action.smaller)
+            case "requeue":
+                self._queue.append(job)
+            case "wait":
+                self._undecided.append((time.time() + LOCKED_PAUSE, job, ended))
+            case "leave":
+                self._fail(job, str(action.cause))
+                self._queue.append(job)
+
+    def _retry(self, job: Job, cause: str, smaller: bool) -> None:
+        pause = 2.0**job.retries
         job.retries += 1
-        job.due = time.time() + 2.0 ** (job.retries - 1)
-        if cause == "out-of-memory":
-            now = job.accumulation or job.document["recipe"]["accumulation"]
-            job.accumulation = min(2 * now, job.document["recipe"]["batch_size"])
+        job.due = time.time() + pause
+        note = f"{cause}; attempt {job.retries + 1} in {pause:.0f} s"
+        if smaller:
+            job.accumulation = min(2 * job.micro_batches, job.document["recipe"]["batch_size"])
+            note += f", {job.accumulation} micro-batches a step"
         for index, (book, entry) in enumerate(job.members):
             book.fail(entry, cause)
             job.members[index] = (book, book.retry(entry))
-        self._progress.ended(job, f"{cause}; attempt {job.retries + 1} in {2.0 ** (job.retries - 1):.0f} s")
+        self._queue.append(job)
+        self._progress.ended(job, note, final=False)
+
+    def _start(self, job: Job) -> None:
+        for book, entry in job.members:
+            book.start(entry)
 
     def _complete(self, job: Job) -> None:
         curve = {
@@ -272,17 +320,10 @@ class Driver:
         for book, entry in job.members:
             book.fail(entry, cause)
 
-    def _wind_down(self, queue: list[Job], outcome: Outcome) -> None:
+    def _wind_down(self) -> None:
         """After Ctrl-C: let the runs on slots write their checkpoints."""
-        self._launcher.stop()
-        deadline = time.time() + 60
-        while self._active and time.time() < deadline:
-            for ended in self._launcher.wait(0.5):
-                job = self._active.pop(ended.run)
-                if job.done:
-                    self._complete(job)
-                    outcome.done.append(job)
-                    outcome.trained += 1
-                else:
-                    self._fail(job, "interrupted")
-                    queue.append(job)
+        with suppress(KeyboardInterrupt):
+            self._launcher.stop()
+            deadline = time.time() + STOP_SECONDS
+            while self._active and time.time() < deadline:
+                self._take_notes(stopping=True)

@@ -62,8 +62,8 @@ class ConsoleProgress(DriverProgress):
             self._bar.update(self._task, completed=self._done + self._ended, left=left)
         self._live.update(Group(table, self._bar))
 
-    def ended(self, job: Job, note: str) -> None:
-        self._ended += job.done or job.run.state.state in ("failed", "diverged")
+    def ended(self, job: Job, note: str, *, final: bool) -> None:
+        self._ended += final
         console = self._live.console if self._live.is_started else self._console
         finished = f"[{self._done + self._ended}/{self._jobs}]"
         console.print(f"{finished} {job.name}: {note}", markup=False, highlight=False)

@@ -1,4 +1,4 @@
-"""A long-lived worker: reads tasks from its standard input, one JSON line each, and carries them out.
+"""A long-lived worker: reads tasks from its standard input, one JSON line each, and runs them.
 
 Lines in: `{"task": {...}}`, `{"stop": true}`. Lines out: an `Ended` for each task. The end of the input
 means that the driver is gone: the worker then ends at once; the run goes on from its last checkpoint.
@@ -21,7 +21,7 @@ from ablate.training.rundir import RunDir, RunLockedError
 from .launchers.base import Ended, Task
 
 
-def carry_out(task: Task, *, threads: int, should_stop: Callable[[], bool]) -> Ended:
+def run_task(task: Task, *, threads: int, should_stop: Callable[[], bool]) -> Ended:
     """Train and score one task in this process."""
     from ablate.training.run import execute
 
@@ -35,7 +35,7 @@ def carry_out(task: Task, *, threads: int, should_stop: Callable[[], bool]) -> E
             should_stop=should_stop,
         )
     except RunLockedError as error:
-        return Ended(run=task.run, busy=True, message=str(error))
+        return Ended(run=task.run, exit="busy", message=str(error))
     return Ended(run=task.run)
 
 
@@ -64,7 +64,7 @@ def main() -> None:
     import ablate.training.trainer  # noqa: F401  (imports are the slow part of a short run; done while none waits)
 
     while True:
-        ended = carry_out(tasks.get(), threads=threads, should_stop=stop.is_set)
+        ended = run_task(tasks.get(), threads=threads, should_stop=stop.is_set)
         answers.write(ended.model_dump_json() + "\n")
 
 

@@ -19,9 +19,6 @@ from .files import replacing
 State = Literal["pending", "running", "done", "failed", "diverged"]
 Cause = Literal["out-of-memory", "lost-worker", "preempted", "configuration", "data", "interrupted", "error"]
 
-RETRIED: frozenset[str] = frozenset({"out-of-memory", "lost-worker", "preempted", "interrupted"})
-"""Causes of failure after which a run is tried again by itself."""
-
 
 class RunLockedError(RuntimeError):
     """Another process is writing this run directory."""

@@ -9,6 +9,8 @@ from pathlib import Path
 from ablate.models.config import Frozen
 from ablate.training.config import EvaluationJob
 
+from ..outcomes import Exit
+
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
@@ -34,18 +36,10 @@ class Task(Frozen):
 
 
 class Ended(Frozen):
-    """A task that is no longer on its slot. What came of it is in the run directory, unless `lost` or `busy`.
-
-    Attributes:
-        lost: the worker died before it could say what happened.
-        preempted: the scheduler took the slot away.
-        busy: another process was writing the run; nothing was done.
-    """
+    """A task that is no longer on its slot: a fact, which `studies.outcomes` judges."""
 
     run: Path
-    lost: bool = False
-    preempted: bool = False
-    busy: bool = False
+    exit: Exit = "finished"
     message: str | None = None
 
 
@@ -77,7 +71,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Ask running tasks to write a checkpoint and end; `wait` then tells of them."""
+        """Give up waiting tasks and ask running ones to write a checkpoint and end; `wait` tells of all."""
 
     @abstractmethod
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from ..worker import carry_out
+from ..worker import run_task
 from .base import Ended, Launcher, Task
 
 
@@ -24,7 +24,7 @@ class InlineLauncher(Launcher):
     def submit(self, task: Task) -> None:
         if not self.free:
             raise RuntimeError("the inline launcher has one slot and it is taken")
-        self._ended.append(carry_out(task, threads=os.cpu_count() or 1, should_stop=lambda: False))
+        self._ended.append(run_task(task, threads=os.cpu_count() or 1, should_stop=lambda: False))
 
     def wait(self, timeout: float) -> Iterable[Ended]:
         ended, self._ended = self._ended, []

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from .base import ALLOCATOR, Ended, Launcher, Task
@@ -99,8 +100,10 @@ class _Worker:
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._ended.put((self, Ended.model_validate_json(line)))
+        with suppress(ValueError):  # a worker that cannot be understood is as good as dead
+            for line in self.process.stdout:
+                self._ended.put((self, Ended.model_validate_json(line)))
+        self.process.kill()
         self.process.wait()
         self._ended.put((self, None))
 
@@ -166,7 +169,7 @@ class LocalLauncher(Launcher):
         if task is None:
             return None
         return Ended(
-            run=task.run, lost=True, message=f"worker process ended with {worker.process.returncode}"
+            run=task.run, exit="killed", message=f"worker process ended with {worker.process.returncode}"
         )
 
     def stop(self) -> None:

@@ -1,9 +1,10 @@
 """Runs as SLURM jobs, submitted in arrays by submitit (the optional extra `slurm`).
 
 A job that is preempted or runs out of its time is requeued by submitit and goes on from the run's last
-checkpoint; one that SLURM gives up is told to the driver, which tries it again. Jobs outlive their driver:
-the next one adopts them by the id in the run directory's `job.json`. Their state is asked of `squeue`,
-which needs no accounting database.
+checkpoint; how a job ended for good is told to the driver. Jobs outlive their driver: the next one adopts
+them by the id in the run directory's `job.json`, or, where the driver died before it could write the id, by
+the name of the array, which is written before `sbatch` is called. Job states are asked of `squeue`, which
+needs no accounting database.
 """
 
 from __future__ import annotations
@@ -19,32 +20,37 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from ablate.ablations.factors import parse_value
-from ablate.training.rundir import write_json
+from ablate.models.errors import InputError
+from ablate.training.rundir import read_json, write_json
 
-from ..worker import carry_out
+from ..outcomes import Exit
+from ..worker import run_task
 from .base import ALLOCATOR, Ended, Launcher, Task
 
 POLL = 2.0
 """Seconds between two calls of `squeue`."""
-ALIVE = frozenset(
-    {
-        *("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "STOPPED", "RESIZING"),
-        *(
-            "SIGNALING",
-            "STAGE_OUT",
-            "REQUEUED",
-            "REQUEUE_FED",
-            "REQUEUE_HOLD",
-            "SPECIAL_EXIT",
-            "RESV_DEL_HOLD",
-        ),
-    }
-)
-"""Job states from which SLURM itself goes on."""
-PREEMPTED = frozenset({"PREEMPTED", "CANCELLED", "NODE_FAIL", "TIMEOUT", "BOOT_FAIL", "DEADLINE", "REVOKED"})
-"""Job states in which the slot was taken away, not the run at fault."""
+ANSWER = 30.0
+"""Seconds that a command of SLURM has to answer."""
+GATHER = 30.0
+"""Seconds that tasks wait for others to be submitted with, while jobs run and slots are free."""
+SUBMISSIONS = 5
+"""Calls of `sbatch` before its refusal is final; the pauses between them double from `PAUSE` seconds on."""
+PAUSE = 5.0
+
+EXITS: dict[str, Exit] = {
+    "COMPLETED": "finished",
+    "CANCELLED": "cancelled",
+    "OUT_OF_MEMORY": "out-of-memory",
+    **dict.fromkeys(("PREEMPTED", "NODE_FAIL", "TIMEOUT", "BOOT_FAIL", "DEADLINE", "REVOKED"), "preempted"),
+    **dict.fromkeys(("FAILED", "LAUNCH_FAILED", "RECONFIG_FAIL", "GONE"), "killed"),
+}
+"""What the state of an ended job says; from any other state SLURM itself goes on."""
+
+INTEGERS = frozenset({"time", "nodes", "ntasks_per_node", "array_parallelism", "signal_delay_s"})
+LINES = frozenset({"setup", "teardown", "srun_args"})
+FLAGS = frozenset({"exclusive", "use_srun", "stderr_to_stdout"})
 
 
 class SlurmRun:
@@ -54,9 +60,9 @@ class SlurmRun:
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         threads = int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
-        ended = carry_out(Task.model_validate(task), threads=threads, should_stop=stop.is_set)
-        if ended.busy:
-            raise RuntimeError(ended.message)
+        ended = run_task(Task.model_validate(task), threads=threads, should_stop=stop.is_set)
+        if ended.message:
+            print(ended.message, file=sys.stderr)
 
     def checkpoint(self, task: dict[str, Any]) -> Any:
         from submitit.helpers import DelayedSubmission
@@ -65,17 +71,17 @@ class SlurmRun:
 
 
 class SlurmLauncher(Launcher):
-    """Submits what the driver hands over between two waits as one array.
+    """Submits tasks in waves, each an array: all at once where no job runs, else when slots or time are up.
 
     Args:
         folder: the study's; scripts and logs of the jobs go to `slurm/` in it.
         partition: of the cluster.
-        settings: `name=value` texts of submitit's SLURM parameters: time (minutes), mem, gres, qos, ...
+        settings: `name=value` texts of submitit's SLURM parameters: time (minutes), mem, gres, qos, ...;
+            `setup=` and `teardown=` are lines of the jobs' shell script, one each time they are given.
         slots: jobs queued or running at once.
 
     Raises:
-        RuntimeError: submitit or SLURM's commands are missing.
-        ValueError: a setting is none of SLURM's.
+        InputError: submitit or SLURM's commands are missing, or a setting is none of SLURM's.
     """
 
     def __init__(
@@ -83,22 +89,27 @@ class SlurmLauncher(Launcher):
     ) -> None:
         try:
             import submitit
-        except ImportError as error:
-            raise RuntimeError("the slurm launcher needs submitit: pip install 'ablate[slurm]'") from error
+        except ImportError:
+            raise InputError("the slurm launcher needs submitit: pip install 'ablate[slurm]'") from None
         logging.getLogger("submitit").setLevel(logging.ERROR)
         python = f"{shlex.quote(sys.executable)} -P"
-        self._executor = submitit.SlurmExecutor(folder=folder / "slurm", max_num_timeout=100, python=python)
-        parameters: dict[str, Any] = {"job_name": "ablate", "time": 24 * 60, "cpus_per_task": 1}
-        parameters["setup"] = [f"export {name}=${{{name}:-{value}}}" for name, value in ALLOCATOR.items()]
-        parameters |= {"partition": partition} if partition else {}
-        for setting in settings:
-            name, separator, value = setting.partition("=")
-            if not separator:
-                raise ValueError(f"SLURM setting {setting!r}: write name=value, e.g. time=60")
-            parameters[name] = parse_value(value)
+        try:
+            self._executor = submitit.SlurmExecutor(
+                folder=folder / "slurm", max_num_timeout=100, python=python
+            )
+        except RuntimeError as error:
+            raise InputError(f"the slurm launcher needs SLURM's commands: {error}") from None
+        parameters = parse_settings(settings, known=self._executor._valid_parameters())
+        if partition:
+            parameters["partition"] = partition
+        self._name = parameters["job_name"]
         self._executor.update_parameters(**parameters)
         self.slots = slots
         self._waiting: list[Task] = []
+        self._since = 0.0
+        self._failures = 0
+        self._again = 0.0
+        self._stopped: list[Ended] = []
         self._jobs: dict[str, Path] = {}
         self._polled = 0.0
 
@@ -109,65 +120,176 @@ class SlurmLauncher(Launcher):
     def submit(self, task: Task) -> None:
         if not self.free:
             raise RuntimeError(f"all {self.slots} slots are taken")
+        if not self._waiting:
+            self._since = time.monotonic()
         self._waiting.append(task)
 
     def wait(self, timeout: float) -> Iterable[Ended]:
-        if self._waiting:
-            tasks, self._waiting = self._waiting, []
-            jobs = self._executor.map_array(SlurmRun(), [task.model_dump(mode="json") for task in tasks])
-            for task, job in zip(tasks, jobs, strict=True):
-                write_json(task.run / "job.json", {"launcher": "slurm", "id": job.job_id})
-                self._jobs[job.job_id] = task.run
+        ended, self._stopped = self._stopped, []
+        if self._waiting and self._due():
+            ended += self._submit_wave()
+        if ended:
+            return ended
         time.sleep(timeout)
-        if time.time() - self._polled < POLL or not self._jobs:
+        if time.monotonic() - self._polled < POLL or not self._jobs:
             return []
-        self._polled = time.time()
         states = job_states(list(self._jobs))
-        ended = [
-            Ended(
-                run=self._jobs.pop(job),
-                lost=states[job] not in PREEMPTED,
-                preempted=states[job] in PREEMPTED,
-                message=f"SLURM job {job} ended as {states[job]}",
-            )
-            for job in list(self._jobs)
-            if states[job] not in ALIVE
-        ]
-        return ended
+        self._polled = time.monotonic()
+        return [self._note(job, states[job]) for job in list(self._jobs) if states[job] in EXITS]
 
-    def adopt(self, job: dict[str, str], task: Task) -> bool:
-        if job["launcher"] != "slurm" or job_states([job["id"]])[job["id"]] not in ALIVE:
+    def _due(self) -> bool:
+        now = time.monotonic()
+        gathered = not self._jobs or not self.free or now - self._since >= GATHER
+        return gathered and now >= self._again
+
+    def _submit_wave(self) -> list[Ended]:
+        """Submit waiting tasks as one array; half of them after a refusal, since clusters limit arrays."""
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        tasks = self._waiting[: max(1, len(self._waiting) >> self._failures)]
+        name = f"{self._name}-{uuid4().hex[:8]}"
+        for index, task in enumerate(tasks):
+            write_json(task.run / "job.json", {"launcher": "slurm", "name": name, "index": index})
+        try:
+            self._executor.update_parameters(job_name=name)
+            jobs = self._executor.map_array(SlurmRun(), [task.model_dump(mode="json") for task in tasks])
+        except BaseException as error:
+            ask("scancel", f"--name={name}")  # what a command that failed may have submitted all the same
+            if isinstance(error, FailedJobError | FailedSubmissionError | OSError):
+                return self._refused(error)
+            raise
+        self._failures = 0
+        self._waiting = self._waiting[len(tasks) :]
+        for index, (task, job) in enumerate(zip(tasks, jobs, strict=True)):
+            note = {"launcher": "slurm", "name": name, "index": index, "id": job.job_id}
+            write_json(task.run / "job.json", note)
+            self._jobs[job.job_id] = task.run
+        return []
+
+    def _refused(self, error: Exception) -> list[Ended]:
+        self._failures += 1
+        if self._failures < SUBMISSIONS:
+            self._again = time.monotonic() + PAUSE * 2 ** (self._failures - 1)
+            return []
+        reason = " ".join(str(error).split())
+        message = f"sbatch failed {self._failures} times: {reason}"
+        tasks, self._waiting, self._failures = self._waiting, [], 0
+        return [Ended(run=task.run, exit="refused", message=message) for task in tasks]
+
+    def _note(self, job: str, state: str) -> Ended:
+        """Take note of a job's end, so that no later driver adopts it."""
+        run = self._jobs.pop(job)
+        note = read_json(run / "job.json") or {}
+        if note.get("id") == job:
+            write_json(run / "job.json", note | {"ended": state})
+        exit = EXITS[state]
+        if exit == "cancelled" and note.get("stopped"):
+            exit = "preempted"
+        hint = "; --retry-failed starts the run again" if exit == "cancelled" else ""
+        return Ended(run=run, exit=exit, message=f"SLURM job {job} ended as {state}{hint}")
+
+    def adopt(self, job: dict[str, Any], task: Task) -> bool:
+        """Take over a job that lives, or one whose cancellation or lack of memory nobody has told yet.
+
+        Raises:
+            InputError: SLURM does not answer, so that nothing is known of a job without an id.
+        """
+        if job["launcher"] != "slurm" or "ended" in job:
             return False
-        self._jobs[job["id"]] = task.run
+        known = job.get("id") or find_job(job["name"], job["index"])
+        if known is None:
+            return False
+        state = job_states([known])[known]
+        if EXITS.get(state) not in (None, "cancelled", "out-of-memory"):
+            return False
+        write_json(task.run / "job.json", job | {"id": known})
+        self._jobs[known] = task.run
         return True
 
     def stop(self) -> None:
+        self._stopped += [Ended(run=task.run, exit="stopped") for task in self._waiting]
         self._waiting.clear()
+        for job, run in self._jobs.items():
+            note = read_json(run / "job.json") or {}
+            write_json(run / "job.json", note | {"id": job, "launcher": "slurm", "stopped": True})
         if self._jobs:
-            subprocess.run(["scancel", *self._jobs], check=False, capture_output=True)
+            ask("scancel", *self._jobs)
 
     def close(self) -> None:
         """Leave the jobs to SLURM; the next driver adopts them."""
         self._jobs.clear()
 
 
+def parse_settings(settings: Iterable[str], known: Iterable[str]) -> dict[str, Any]:
+    """submitit's parameters from `name=value` texts. Values stay text where they are no counts of ours.
+
+    Raises:
+        InputError: a setting is not one of `known`, or its value is of another kind.
+    """
+    exports = [f"export {name}=${{{name}:-{value}}}" for name, value in ALLOCATOR.items()]
+    parameters: dict[str, Any] = {
+        "job_name": "ablate",
+        "time": 24 * 60,
+        "cpus_per_task": 1,
+        "setup": exports,
+    }
+    for setting in settings:
+        name, separator, value = setting.partition("=")
+        if not separator:
+            raise InputError(f"SLURM setting {setting!r}: write name=value, e.g. time=60")
+        if name not in known:
+            raise InputError(f"no SLURM setting {name!r}; known: {', '.join(sorted(known))}")
+        if name in LINES:
+            parameters[name] = [*parameters.get(name, ()), value]
+        elif name in FLAGS and value.lower() in ("on", "true", "off", "false"):
+            parameters[name] = value.lower() in ("on", "true")
+        elif name in INTEGERS:
+            if not value.isdecimal():
+                raise InputError(f"SLURM setting {name}={value}: a whole number (time is in minutes)")
+            parameters[name] = int(value)
+        else:
+            parameters[name] = value
+    return parameters
+
+
+def ask(*command: str) -> subprocess.CompletedProcess[str] | None:
+    """The answer of one of SLURM's commands; none where it does not come in time."""
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def list_jobs(*which: str) -> dict[str, str] | None:
+    """Ids and states of jobs as `squeue` tells them; none where the controller does not answer."""
+    listed = ask("squeue", "--noheader", "--array", "--states=all", "--format=%i %T", *which)
+    if listed is None or (listed.returncode != 0 and "Invalid job id" not in listed.stderr):
+        return None
+    return dict(line.split() for line in listed.stdout.splitlines())
+
+
 def job_states(jobs: list[str]) -> dict[str, str]:
-    """The state of each job as `squeue` tells it; `GONE` for one that it no longer knows.
+    """The state of each job; `GONE` for one that SLURM no longer knows.
 
     A controller that does not answer counts as `PENDING`: nothing is concluded from its silence.
     """
-    states = dict.fromkeys(jobs, "GONE")
     parents = sorted({job.split("_")[0] for job in jobs})
-    listed = subprocess.run(
-        ["squeue", "--noheader", "--array", "--states=all", "--format=%i %T", f"--jobs={','.join(parents)}"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if listed.returncode != 0 and "Invalid job id" not in listed.stderr:
+    listed = list_jobs(f"--jobs={','.join(parents)}")
+    if listed is None:
         return dict.fromkeys(jobs, "PENDING")
-    for line in listed.stdout.splitlines():
-        job, state = line.split()
-        if job in states:
-            states[job] = state
-    return states
+    return {job: listed.get(job, "GONE") for job in jobs}
+
+
+def find_job(name: str, index: int) -> str | None:
+    """The id of task `index` of the array called `name`; none where it was never submitted.
+
+    Raises:
+        InputError: the controller does not answer.
+    """
+    listed = list_jobs(f"--name={name}")
+    if listed is None:
+        raise InputError(
+            f"SLURM does not answer, so whether job {name} was submitted is unknown; run again when it does"
+        )
+    ids = [job for job in listed if job.partition("_")[2] in ("", str(index))]
+    return ids[0] if ids else None

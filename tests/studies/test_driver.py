@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 
 import optuna
 import pytest
@@ -11,7 +12,7 @@ from ablate.studies.driver import Driver, Policy, plan_jobs
 from ablate.studies.launchers import Ended, Launcher
 from ablate.studies.status import status
 from ablate.studies.trials import open_storage, plan_book
-from ablate.training.rundir import RunDir
+from ablate.training.rundir import RunDir, write_json
 
 
 class ScriptedLauncher(Launcher):
@@ -23,6 +24,7 @@ class ScriptedLauncher(Launcher):
         self.tasks = []
         self.active = []
         self.most = 0
+        self.stopped = False
 
     @property
     def free(self):
@@ -35,21 +37,25 @@ class ScriptedLauncher(Launcher):
         self.most = max(self.most, len(self.active))
 
     def wait(self, timeout):
+        for task in self.active:
+            if self.script.get(task.run.name, [])[:1] == ["interrupt"]:
+                self.script.clear()
+                raise KeyboardInterrupt
         active, self.active = self.active, []
-        return [self.carry_out(task) for task in active]
+        if self.stopped:
+            return [Ended(run=task.run, exit="stopped") for task in active]
+        return [self.end(task) for task in active]
 
-    def carry_out(self, task):
+    def end(self, task):
         run = RunDir(task.run)
         words = self.script.get(run.signature, [])
         word = words.pop(0) if words else "done"
         attempts = run.state.attempts + 1
         if word == "lost":
             run.update_state(state="running", attempts=attempts)
-            return Ended(run=task.run, lost=True, message="worker process ended with -9")
-        if word == "busy":
-            return Ended(run=task.run, busy=True)
-        if word == "interrupt":
-            raise KeyboardInterrupt
+            return Ended(run=task.run, exit="killed", message="worker process ended with -9")
+        if word in ("busy", "cancelled", "refused", "preempted"):
+            return Ended(run=task.run, exit=word)
         if word == "done":
             for job in task.evaluations:
                 path = run.scores_path(job.signature)
@@ -63,7 +69,7 @@ class ScriptedLauncher(Launcher):
         return Ended(run=task.run)
 
     def stop(self):
-        pass
+        self.stopped = True
 
     def close(self):
         pass
@@ -208,6 +214,106 @@ def test_a_run_that_was_set_aside_is_a_new_trial(make_plan, tmp_path):
     assert len(trials(tmp_path)) == 6
 
 
+@pytest.mark.parametrize("word", ["lost", "preempted", "cancelled", "refused", "busy"])
+def test_the_word_of_the_run_counts_whatever_the_launcher_reports(make_plan, tmp_path, no_pause, word):
+    plan = make_plan(seeds=(1,))
+
+    class Contradicting(ScriptedLauncher):
+        def end(self, task):
+            ended = super().end(task)
+            exit = "killed" if word == "lost" else word
+            return ended.model_copy(update={"exit": exit}) if task.run.name == base else ended
+
+    base = signature(plan, "base", 1)
+    for cause in ("diverged", "data"):
+        launcher = Contradicting(script={base: [cause]})
+        outcome = drive(plan, tmp_path / cause, launcher)
+        assert [job.run.state.cause for job in outcome.failed] == [cause]
+        assert sum(task.run.name == base for task in launcher.tasks) == 1
+
+
+def test_a_training_that_is_done_stays_done_when_its_job_scored_another_test(make_plan, tmp_path, no_pause):
+    plan = make_plan(seeds=(1,))
+    run = RunDir(tmp_path / "runs" / signature(plan, "base", 1))
+    run.write_spec({})
+    write_json(run.path / "job.json", {"launcher": "scripted"})
+
+    class Adopting(ScriptedLauncher):
+        def adopt(self, job, task):
+            run.update_state(state="done", attempts=1, val_pesq_wb=2.1)
+            self.adopted = Ended(run=task.run, message="the job of another study")
+            return True
+
+        def wait(self, timeout):
+            adopted, self.adopted = self.adopted, None
+            if adopted is not None:
+                return [adopted]
+            if self.tasks:
+                states.append(run.state.state)
+            return super().wait(timeout)
+
+    states = []
+    launcher = Adopting()
+    assert len(drive(plan, tmp_path, launcher).done) == 5
+    assert set(states) == {"done"}
+    assert sum(task.run == run.path for task in launcher.tasks) == 1
+
+
+def test_a_cancelled_run_does_not_come_back_by_itself(make_plan, tmp_path):
+    plan = make_plan(seeds=(1,))
+    launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["cancelled"]})
+    assert [job.run.state.cause for job in drive(plan, tmp_path, launcher).failed] == ["cancelled"]
+    assert len(drive(plan, tmp_path, ScriptedLauncher()).failed) == 1
+    assert len(drive(plan, tmp_path, ScriptedLauncher(), Policy(retry_failed=True)).done) == 5
+
+
+def test_what_the_scheduler_refused_is_tried_by_the_next_driver(make_plan, tmp_path):
+    plan = make_plan(seeds=(1,))
+    launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["refused"]})
+    assert [job.run.state.cause for job in drive(plan, tmp_path, launcher).failed] == ["refused"]
+    assert len(drive(plan, tmp_path, ScriptedLauncher()).done) == 5
+
+
+def test_out_of_memory_with_a_clip_a_micro_batch_is_final(make_plan, tmp_path, no_pause):
+    plan = make_plan(seeds=(1,))
+    launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["out-of-memory"] * 99})
+    outcome = drive(plan, tmp_path, launcher, Policy(retries=99))
+    assert [job.run.state.cause for job in outcome.failed] == ["out-of-memory"]
+    tasks = [task for task in launcher.tasks if task.run.name == signature(plan, "base", 1)]
+    assert [task.accumulation for task in tasks] == [None, 2, 4, 6]
+
+
+def test_a_run_that_is_written_while_its_task_ended_is_judged_when_it_is_free(
+    make_plan, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(drivers, "LOCKED_PAUSE", 0.01)
+    plan = make_plan(seeds=(1,))
+    base = RunDir(tmp_path / "runs" / signature(plan, "base", 1))
+    base.path.mkdir(parents=True)
+
+    class Elsewhere(ScriptedLauncher):
+        looks = 0
+
+        def wait(self, timeout):
+            if not (self.active or self.looks):
+                self.looks = 1
+            elif self.looks:
+                self.looks += 1
+            if self.looks == 5:
+                base.update_state(state="diverged")
+                held.__exit__(None, None, None)
+            time.sleep(0.02)
+            return super().wait(timeout)
+
+    held = base.lock()
+    held.__enter__()
+    launcher = Elsewhere(script={base.signature: ["lost"]})
+    outcome = drive(plan, tmp_path, launcher)
+    assert (len(outcome.done), [job.run.signature for job in outcome.failed]) == (4, [base.signature])
+    assert sum(task.run == base.path for task in launcher.tasks) == 1
+    assert base.state.state == "diverged"
+
+
 def test_too_many_failures_stop_the_rest(make_plan, tmp_path):
     plan = make_plan(seeds=(1,))
     script = {cell.signatures[1]: ["data"] for cell in plan.cells}
@@ -260,16 +366,16 @@ def test_a_run_without_a_measured_validation_is_done_but_no_complete_trial(make_
     more = make_plan(seeds=(1, 2))
     RunDir(tmp_path / "runs" / signature(more, "base", 2)).update_state(state="pending")
     launcher = ScriptedLauncher()
-    launcher.carry_out = without_validation(launcher.carry_out, signature(more, "base", 2))
+    launcher.end = without_validation(launcher.end, signature(more, "base", 2))
     outcome = drive(more, tmp_path, launcher)
     assert (len(outcome.done), len(outcome.failed)) == (10, 0)
     base = [t for t in trials(tmp_path) if t.user_attrs["cell"] == "base"]
     assert [t.state.name for t in base] == ["COMPLETE", "FAIL"]
 
 
-def without_validation(carry_out, signature):
+def without_validation(end, signature):
     def act(task):
-        ended = carry_out(task)
+        ended = end(task)
         if task.run.name == signature:
             RunDir(task.run).update_state(val_pesq_wb=None)
         return ended

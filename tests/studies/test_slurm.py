@@ -14,7 +14,7 @@ import pytest
 
 from ablate.ablations.grid import parse_factors
 from ablate.studies.driver import Driver, plan_jobs
-from ablate.studies.launchers.slurm import ALIVE, SlurmLauncher, job_states
+from ablate.studies.launchers.slurm import EXITS, SlurmLauncher, job_states
 from ablate.studies.plan import make
 from ablate.studies.request import Request
 from ablate.studies.trials import open_storage, plan_book
@@ -221,7 +221,7 @@ def test_jobs_of_a_dead_driver_are_adopted(cluster, root):
     launcher.wait(0)
     ids = [read_json(job.run.path / "job.json")["id"] for job in jobs]
     launcher.close()
-    assert all(state in ALIVE for state in job_states(ids).values())
+    assert all(state not in EXITS for state in job_states(ids).values())
     driver, jobs, _ = make_driver(plan, root, folder)
     outcome = driver.run(jobs)
     assert (len(outcome.done), len(outcome.failed)) == (2, 0)

@@ -1,0 +1,285 @@
+"""The SLURM launcher on stand-ins for SLURM's commands: refusals, silence, deaths at the wrong moment."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ablate.models.errors import InputError
+from ablate.studies.launchers import Task
+from ablate.studies.launchers import slurm as launchers
+from ablate.studies.launchers.slurm import SlurmLauncher, find_job, job_states, parse_settings
+from ablate.training.rundir import RunDir, read_json, write_json
+
+STAND_IN = '''#!{python}
+"""Keeps jobs in jobs.json: id -> [name, state]. `{{command}}.fails` holds how often a command fails first."""
+import json, re, sys, time
+from pathlib import Path
+
+here = Path(__file__).parent
+command, words = Path(__file__).name, sys.argv[1:]
+with (here / "calls").open("a") as calls:
+    calls.write(json.dumps([command, *words]) + "\\n")
+fails = here / f"{{command}}.fails"
+left = int(fails.read_text()) if fails.exists() else 0
+if left:
+    fails.write_text(str(left - 1))
+hangs = here / f"{{command}}.hangs"
+if hangs.exists():
+    time.sleep(30)
+book = here / "jobs.json"
+jobs = json.loads(book.read_text()) if book.exists() else {{}}
+if command == "sbatch":
+    script = Path(words[0]).read_text()
+    name = re.search("--job-name=(.*)", script)[1]
+    array = re.search("--array=0-([0-9]+)", script)
+    first = str(100 + len(jobs))
+    if not left or (here / "accepts").exists():
+        ids = [f"{{first}}_{{i}}" for i in range(int(array[1]) + 1)] if array else [first]
+        jobs |= {{job: [name, "RUNNING"] for job in ids}}
+        book.write_text(json.dumps(jobs))
+    if left:
+        sys.exit("sbatch: error: Batch job submission failed: Socket timed out")
+    print("Submitted batch job", first)
+elif command == "squeue":
+    if left:
+        sys.exit("slurm_load_jobs error: Unable to contact slurm controller")
+    name = next((word[7:] for word in words if word.startswith("--name=")), None)
+    for job, (of, state) in jobs.items():
+        if name in (None, of):
+            print(job, state)
+elif command == "scancel":
+    names = [word[7:] for word in words if word.startswith("--name=")]
+    for job in jobs:
+        if job in words or jobs[job][0] in names:
+            jobs[job][1] = "CANCELLED"
+    book.write_text(json.dumps(jobs))
+'''
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """A folder of stand-ins, first on the path."""
+    pytest.importorskip("submitit")
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("sbatch", "squeue", "scancel", "srun"):
+        (folder / name).write_text(STAND_IN.format(python=sys.executable))
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+    monkeypatch.setattr(launchers, "POLL", 0.0)
+    monkeypatch.setattr(launchers, "PAUSE", 0.01)
+    return folder
+
+
+def tasks(root, count):
+    made = [RunDir(root / "runs" / str(index)) for index in range(count)]
+    for run in made:
+        run.write_spec({})
+    return [Task(run=run.path, evaluations=(), cache=root / "cache") for run in made]
+
+
+def calls(commands, name):
+    lines = [json.loads(line) for line in (commands / "calls").read_text().splitlines()]
+    return [words for command, *words in lines if command == name]
+
+
+def end(commands, state):
+    jobs = read_json(commands / "jobs.json")
+    write_json(commands / "jobs.json", {job: [name, state] for job, (name, _) in jobs.items()})
+
+
+def wait_for(launcher, count):
+    ended, deadline = [], time.time() + 20
+    while len(ended) < count and time.time() < deadline:
+        ended += launcher.wait(0.01)
+    return ended
+
+
+@pytest.mark.parametrize(
+    ("state", "exit"),
+    [
+        ("COMPLETED", "finished"),
+        ("FAILED", "killed"),
+        ("OUT_OF_MEMORY", "out-of-memory"),
+        ("PREEMPTED", "preempted"),
+        ("NODE_FAIL", "preempted"),
+        ("TIMEOUT", "preempted"),
+        ("CANCELLED", "cancelled"),
+    ],
+)
+def test_the_launcher_reports_facts(commands, tmp_path, state, exit):
+    launcher = SlurmLauncher(tmp_path / "study")
+    for task in tasks(tmp_path, 2):
+        launcher.submit(task)
+    launcher.wait(0)
+    end(commands, state)
+    assert [ended.exit for ended in wait_for(launcher, 2)] == [exit, exit]
+    assert launcher.free == launcher.slots
+
+
+def test_a_failed_submission_is_tried_again(commands, tmp_path):
+    (commands / "sbatch.fails").write_text("2")
+    launcher = SlurmLauncher(tmp_path / "study")
+    for task in tasks(tmp_path, 8):
+        launcher.submit(task)
+    while launcher._waiting:
+        assert launcher.wait(0.01) == []
+        launcher._since = 0.0
+    jobs = read_json(commands / "jobs.json")
+    assert len(jobs) == 8
+    assert {launcher._jobs[job] for job in jobs} == {task.run for task in tasks(tmp_path, 8)}
+
+
+def test_what_a_failed_submission_left_in_the_queue_is_cancelled(commands, tmp_path):
+    (commands / "sbatch.fails").write_text("1")
+    (commands / "accepts").touch()
+    launcher = SlurmLauncher(tmp_path / "study")
+    for task in tasks(tmp_path, 2):
+        launcher.submit(task)
+    while launcher._waiting:
+        launcher.wait(0.01)
+        launcher._since = 0.0
+    states = [state for _, state in read_json(commands / "jobs.json").values()]
+    assert sorted(states) == ["CANCELLED", "CANCELLED", "RUNNING", "RUNNING"]
+
+
+def test_a_submission_that_is_always_refused_fails_its_tasks_clearly(commands, tmp_path):
+    (commands / "sbatch.fails").write_text("99")
+    launcher = SlurmLauncher(tmp_path / "study")
+    for task in tasks(tmp_path, 3):
+        launcher.submit(task)
+    ended = wait_for(launcher, 3)
+    assert [(e.exit, launcher.free) for e in ended] == [("refused", launcher.slots)] * 3
+    assert "sbatch failed 5 times" in ended[0].message
+    assert "Socket timed out" in ended[0].message
+
+
+def test_freed_slots_are_filled_in_waves(commands, tmp_path, monkeypatch):
+    launcher = SlurmLauncher(tmp_path / "study")
+    first, *rest = tasks(tmp_path, 5)
+    launcher.submit(first)
+    launcher.wait(0)
+    for task in rest:
+        launcher.submit(task)
+        launcher.wait(0)
+    assert len(calls(commands, "sbatch")) == 1
+    monkeypatch.setattr(launchers, "GATHER", 0.0)
+    launcher.wait(0)
+    assert len(calls(commands, "sbatch")) == 2
+    assert len(read_json(commands / "jobs.json")) == 5
+
+
+def test_a_full_launcher_does_not_wait_for_more(commands, tmp_path):
+    launcher = SlurmLauncher(tmp_path / "study", slots=2)
+    for task in tasks(tmp_path, 2):
+        launcher.submit(task)
+        launcher.wait(0)
+    assert len(calls(commands, "sbatch")) == 2
+
+
+def test_a_death_between_sbatch_and_its_note_leaves_no_orphan(commands, tmp_path, monkeypatch):
+    submitted = tasks(tmp_path, 3)
+    launcher = SlurmLauncher(tmp_path / "study")
+    for task in submitted:
+        launcher.submit(task)
+    written = []
+
+    def die(path, value):
+        if "id" in value:
+            raise SystemExit
+        written.append(path)
+        write_json(path, value)
+
+    monkeypatch.setattr(launchers, "write_json", die)
+    with pytest.raises(SystemExit):
+        launcher.wait(0)
+    monkeypatch.undo()
+    monkeypatch.setenv("PATH", str(commands), prepend=":")
+    assert written == [task.run / "job.json" for task in submitted]
+    following = SlurmLauncher(tmp_path / "study")
+    assert all(following.adopt(read_json(task.run / "job.json"), task) for task in submitted)
+    assert following._jobs == {f"100_{i}": task.run for i, task in enumerate(submitted)}
+
+
+def test_an_intent_that_was_never_submitted_is_no_job(commands, tmp_path):
+    (task,) = tasks(tmp_path, 1)
+    note = {"launcher": "slurm", "name": "ablate-0", "index": 0}
+    assert not SlurmLauncher(tmp_path / "study").adopt(note, task)
+    (commands / "squeue.fails").write_text("1")
+    with pytest.raises(InputError, match="whether job ablate-0 was submitted is unknown"):
+        find_job("ablate-0", 0)
+
+
+def test_stopping_tells_of_every_task_at_once(commands, tmp_path):
+    waiting, running = tasks(tmp_path, 2)
+    launcher = SlurmLauncher(tmp_path / "study")
+    launcher.submit(running)
+    launcher.wait(0)
+    launcher.submit(waiting)
+    launcher.stop()
+    assert {(e.run, e.exit) for e in wait_for(launcher, 2)} == {
+        (waiting.run, "stopped"),
+        (running.run, "preempted"),
+    }
+
+
+def test_a_cancellation_that_nobody_saw_is_told_by_the_next_driver_once(commands, tmp_path):
+    (task,) = tasks(tmp_path, 1)
+    launcher = SlurmLauncher(tmp_path / "study")
+    launcher.submit(task)
+    launcher.wait(0)
+    launcher.close()
+    end(commands, "CANCELLED")
+    following = SlurmLauncher(tmp_path / "study")
+    assert following.adopt(read_json(task.run / "job.json"), task)
+    assert [(e.exit, "--retry-failed" in e.message) for e in wait_for(following, 1)] == [("cancelled", True)]
+    assert not following.adopt(read_json(task.run / "job.json"), task)
+
+
+def test_nothing_is_concluded_from_a_silent_controller(commands, tmp_path, monkeypatch):
+    (commands / "squeue.fails").write_text("1")
+    assert job_states(["7"]) == {"7": "PENDING"}
+    assert job_states(["7"]) == {"7": "GONE"}
+    monkeypatch.setattr(launchers, "ANSWER", 0.5)
+    (commands / "squeue.hangs").touch()
+    began = time.time()
+    assert job_states(["7"]) == {"7": "PENDING"}
+    assert time.time() - began < 20
+
+
+def test_settings_stay_text_and_keep_the_allocator(commands, tmp_path):
+    lines = ["account=00123", "time=90", "setup=module load 'a b'", "setup=ulimit -c 0", "exclusive=true"]
+    launcher = SlurmLauncher(tmp_path / "study", settings=lines)
+    (task,) = tasks(tmp_path, 1)
+    launcher.submit(task)
+    launcher.wait(0)
+    script = next((tmp_path / "study" / "slurm").glob("*.sh")).read_text()
+    for line in ("#SBATCH --account=00123", "#SBATCH --time=90", "#SBATCH --exclusive", "ulimit -c 0"):
+        assert line in script.splitlines()
+    assert "export MALLOC_MMAP_THRESHOLD_=${MALLOC_MMAP_THRESHOLD_:-33554432}" in script
+    assert "module load 'a b'" in script.splitlines()
+    assert subprocess.run(["bash", "-n"], input=script, text=True, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("time", "write name=value"),
+        ("tme=3", "no SLURM setting 'tme'; known: account, time"),
+        ("time=1-00:00", "a whole number"),
+    ],
+)
+def test_wrong_settings_are_refused(setting, message):
+    with pytest.raises(InputError, match=message):
+        parse_settings([setting], known=["time", "account"])
+
+
+def test_a_missing_submitit_is_one_clear_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(InputError, match=r"pip install 'ablate\[slurm\]'"):
+        SlurmLauncher(tmp_path)
