@@ -23,36 +23,48 @@ def rotate(x: Tensor) -> Tensor:
     return torch.cat([first * cosine - second * sine, first * sine + second * cosine], dim=-1)
 
 
-class AttentionLayer(nn.Module, Declared):
-    """`x + MHA(norm(x))`, then `x + Linear(GELU(Linear(LayerNorm(x))))`, in each band; uni attends backwards.
+class Heads:
+    """How the channels of an attention are shared.
 
     Raises:
         ValueError: the width of a head is odd, which rotary positions cannot turn.
     """
 
-    reach = math.inf
-
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
         n = config.channels
         if n % (2 * config.heads):
             raise ValueError(
                 f"{n} channels over {config.heads} heads leave a head {n / config.heads:g} wide; "
                 "rotary positions need an even width"
             )
-        self.heads = config.heads
+        self.count = config.heads
         self.causal = config.direction == "uni"
+
+    def attend(self, projected: Tensor) -> Tensor:
+        """Queries, keys and values `(batch, band, time, 3 channel)` -> `(batch, band, time, channel)`."""
+        rows = projected.flatten(0, 1)
+        query, key, value = rows.unflatten(-1, (3, self.count, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(rotate(query), rotate(key), value, is_causal=self.causal)
+        return mixed.transpose(1, 2).reshape(*projected.shape[:3], -1)
+
+
+class AttentionLayer(nn.Module, Declared):
+    """`x + MHA(norm(x))`, then `x + Linear(GELU(Linear(LayerNorm(x))))`, in each band."""
+
+    reach = math.inf
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        n = config.channels
+        self.heads = Heads(config)
         self.norm = make_norm(config.norm, n)
         self.in_proj = linear(n, 3 * n)
         self.out_proj = linear(n, n)
         self.feed_forward = nn.Sequential(nn.LayerNorm(n), linear(n, 4 * n), nn.GELU(), linear(4 * n, n))
-        self.looks_ahead = not self.causal
+        self.looks_ahead = not self.heads.causal
         self.hidden_width = 4 * n
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape."""
-        rows = self.in_proj(self.norm(x)).flatten(0, 1)
-        query, key, value = rows.unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(rotate(query), rotate(key), value, is_causal=self.causal)
-        x = x + self.out_proj(mixed.transpose(1, 2).reshape(x.shape))
+        x = x + self.out_proj(self.heads.attend(self.in_proj(self.norm(x))))
         return x + self.feed_forward(x)

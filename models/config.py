@@ -15,7 +15,7 @@ from pydantic import (
 )
 
 from .errors import InputError
-from .fields import PARTS, Of, ReadIf, ReadUnless, Unread, facts
+from .fields import PARTS, Added, Of, ReadIf, ReadUnless, Unread, facts
 from .registry import Registry, suggestion
 
 BAND_WIDTHS: tuple[int, ...] = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)
@@ -35,6 +35,9 @@ CORES = Registry(
         "gru": "ablate.models.recurrent:GRULayer",
         "mamba": "ablate.models.mamba:MambaLayer",
         "attention": "ablate.models.attention:AttentionLayer",
+        "mamba2": "ablate.models.mamba2:Mamba2Layer",
+        "tcn": "ablate.models.tcn:TCNLayer",
+        "conformer": "ablate.models.conformer:ConformerLayer",
     },
 )
 CROSSBANDS = Registry(
@@ -107,6 +110,7 @@ _CrossBand = Of("cross-band")
 _Decoder = Of("decoder")
 _Everywhere = Of(*PARTS)
 _Ssm = (Of("encoder", "cross-band"), ReadIf("core", "mamba"), ReadIf("crossband", "bimamba"))
+_AnySsm = (Of("encoder", "cross-band"), ReadIf("core", "mamba", "mamba2"), ReadIf("crossband", "bimamba"))
 
 
 class ModelConfig(Section):
@@ -137,12 +141,18 @@ class ModelConfig(Section):
         float | tuple[float, ...], _Decoder, ReadIf("decoder", "per-band"), Unread(2.0)
     ] = Field(4.0, description="hidden width of the decoder over N: one number, or one for each band")
     head: Annotated[Head, _Decoder] = "filter"
-    heads: Annotated[PositiveInt, _Encoder, ReadIf("core", "attention")] = Field(
-        4, description="attention heads"
+    heads: Annotated[PositiveInt, _Encoder, ReadIf("core", "attention", "conformer", "mamba2")] = Field(
+        4, description="heads (attention, conformer, Mamba-2)"
     )
-    d_state: Annotated[PositiveInt, *_Ssm] = Field(12, description="states per channel (Mamba)")
-    expand: Annotated[PositiveInt, *_Ssm] = Field(1, description="inner width over N (Mamba)")
-    d_conv: Annotated[PositiveInt, *_Ssm] = Field(4, description="taps of the causal convolution (Mamba)")
+    kernel: Annotated[PositiveInt, Added, _Encoder, ReadIf("core", "tcn", "conformer")] = Field(
+        3, description="taps of the convolutions over time (TCN, conformer)"
+    )
+    dilations: Annotated[PositiveInt, Added, _Encoder, ReadIf("core", "tcn")] = Field(
+        4, description="blocks of a layer, of dilation 1, 2, 4, ... (TCN)"
+    )
+    d_state: Annotated[PositiveInt, *_AnySsm] = Field(12, description="states per channel (Mamba)")
+    expand: Annotated[PositiveInt, *_AnySsm] = Field(1, description="inner width over N (Mamba)")
+    d_conv: Annotated[PositiveInt, *_AnySsm] = Field(4, description="taps of the causal convolution (Mamba)")
     ssm_skip: Annotated[Literal["right", "shadowed"], *_Ssm] = Field(
         "right", description="shadowed: the scan's skip is d_inner * x and the learned D is dead"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -17,6 +18,13 @@ from .scan.convolution import causal_convolution
 
 STEP_RANGE = (0.001, 0.1)
 """The step sizes dt that Mamba starts from, log-uniform."""
+
+
+def initial_step_bias(count: int) -> Tensor:
+    """Biases `(count,)` whose softplus is log-uniform in `STEP_RANGE`."""
+    low, high = map(math.log, STEP_RANGE)
+    dt = torch.exp(torch.rand(count) * (high - low) + low).clamp(*STEP_RANGE)
+    return dt + torch.log(-torch.expm1(-dt))
 
 
 class SelectiveSSM(nn.Module, Declared):
@@ -39,10 +47,8 @@ class SelectiveSSM(nn.Module, Declared):
             nn.init.xavier_uniform_(part)
         self.dt_proj = linear(self.rank, inner)
         if config.dt_init == "kept":
-            low, high = map(math.log, STEP_RANGE)
-            dt = torch.exp(torch.rand(inner) * (high - low) + low).clamp(*STEP_RANGE)
             with torch.no_grad():
-                self.dt_proj.bias.copy_(dt + torch.log(-torch.expm1(-dt)))
+                self.dt_proj.bias.copy_(initial_step_bias(inner))
         self.A_log = nn.Parameter(torch.log(torch.arange(1.0, self.states + 1)).repeat(inner, 1))
         self.D = nn.Parameter(torch.ones(inner))
         self.hidden_width = inner
@@ -121,11 +127,16 @@ class MambaBlock(nn.Module, Declared):
 class BiMamba(nn.Module):
     """`x + Linear([forward(h), backward(h)])`, `h = norm(x)`: a block in each direction, each residual."""
 
-    def __init__(self, config: ModelConfig, norm: Literal["group", "layer"]) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        norm: Literal["group", "layer"],
+        block: Callable[[ModelConfig, Literal["group", "layer"]], nn.Module] = MambaBlock,
+    ) -> None:
         super().__init__()
         self.norm = make_norm(norm, config.channels)
-        self.ahead = MambaBlock(config, norm)
-        self.back = MambaBlock(config, norm)
+        self.ahead = block(config, norm)
+        self.back = block(config, norm)
         self.linear = linear(2 * config.channels, config.channels)
 
     def forward(self, x: Tensor) -> Tensor:

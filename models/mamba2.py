@@ -1,0 +1,130 @@
+"""Mamba-2 (Dao and Gu 2024, arXiv:2405.21060): the scan with one decay for a head, as matrix products."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import ModelConfig
+from .declarations import Declared, note, recording
+from .mamba import STEP_RANGE, BiMamba, initial_step_bias
+from .norms import linear, make_norm
+from .scan.convolution import causal_convolution
+
+CHUNK = 64
+"""Frames that one matrix product covers; the states between chunks are carried in a loop."""
+
+
+def state_space_dual(x: Tensor, decay: Tensor, b: Tensor, c: Tensor, chunk: int = CHUNK) -> Tensor:
+    """`y[t] = C[t] h[t]`, `h[t] = exp(decay[t]) h[t-1] + B[t] x[t]`, with `h[-1] = 0`.
+
+    The chunked algorithm of arXiv:2405.21060, section 6. Sums over time are products with a triangle of
+    ones, as CUDA has no deterministic cumulative sum.
+
+    Args:
+        x: `(row, time, head, channel)`, already multiplied by the step size.
+        decay: `(row, time, head)`, the logarithm of what a state keeps: at most 0.
+        b, c: `(row, time, state)`, shared by the heads.
+        chunk: frames of a chunk.
+
+    Returns:
+        `(row, time, head, channel)`.
+    """
+    rows, time, heads, channels = x.shape
+    padding = -time % chunk
+    x = F.pad(x, (0, 0, 0, 0, 0, padding)).unflatten(1, (-1, chunk))
+    decay = F.pad(decay, (0, 0, 0, padding)).unflatten(1, (-1, chunk)).transpose(2, 3)
+    b, c = (F.pad(part, (0, 0, 0, padding)).unflatten(1, (-1, chunk)) for part in (b, c))
+
+    ones = torch.ones(chunk, chunk, dtype=decay.dtype, device=decay.device)
+    lower = ones.tril()
+    total = decay @ lower.T
+    between = (total[..., :, None] - total[..., None, :]).masked_fill(lower == 0, -math.inf).exp()
+    scores = (c @ b.transpose(2, 3))[:, :, None] * between
+    within = scores @ x.transpose(2, 3)
+
+    kept = (total[..., -1:] - total).exp()
+    written = torch.einsum("rkhq,rkqs,rkqhc->rkhsc", kept, b, x)
+    state, states = x.new_zeros(rows, heads, b.shape[-1], channels), []
+    for own, last in zip(written.unbind(1), total[..., -1].exp().unbind(1), strict=True):
+        states.append(state)
+        state = last[..., None, None] * state + own
+    before = torch.einsum("rkqs,rkhsc->rkhqc", c, torch.stack(states, 1)) * total.exp()[..., None]
+    return (within + before).transpose(2, 3).flatten(1, 2)[:, :time]
+
+
+class Mamba2Block(nn.Module, Declared):
+    """`x + out(RMSNorm(SSD(in(norm(x))) * SiLU(z)))`, with the norm before and the residual inside.
+
+    Raises:
+        ValueError: the heads do not divide the inner width.
+    """
+
+    def __init__(self, config: ModelConfig, norm: Literal["group", "layer"] = "layer") -> None:
+        super().__init__()
+        inner, heads, states = config.expand * config.channels, config.heads, config.d_state
+        if inner % heads:
+            raise ValueError(f"{inner} inner channels do not divide into {heads} heads of Mamba-2")
+        self.heads, self.sizes = heads, [inner, inner, states, states, heads]
+        self.norm = make_norm(norm, config.channels)
+        self.in_proj = linear(config.channels, sum(self.sizes), bias=False)
+        self.conv = nn.Conv1d(
+            inner + 2 * states, inner + 2 * states, config.d_conv, groups=inner + 2 * states
+        )
+        self.dt_bias = nn.Parameter(initial_step_bias(heads))
+        self.A_log = nn.Parameter(torch.log(1 + 15 * torch.rand(heads)))
+        self.D = nn.Parameter(torch.ones(heads))
+        self.gated_norm = nn.RMSNorm(inner, eps=1e-5)
+        self.out_proj = linear(inner, config.channels, bias=False)
+
+    def init_ranges(self) -> dict[str, tuple[float, float]]:
+        """The step sizes and decay rates of the reference initialisation."""
+        return {"dt": STEP_RANGE, "A_log": (0.0, math.log(16))}
+
+    def init_values(self) -> dict[str, Tensor]:
+        """`dt`: the step size `(head,)` of an input of zero."""
+        return {"dt": F.softplus(self.dt_bias.detach())}
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape; the third axis is the one scanned."""
+        rows = self.norm(x).flatten(0, 1)
+        z, main, b, c, step = self.in_proj(rows).split(self.sizes, dim=-1)
+        assert self.conv.bias is not None
+        mixed = causal_convolution(torch.cat([main, b, c], dim=-1), self.conv.weight, self.conv.bias)
+        with torch.autocast(x.device.type, enabled=False):
+            y = self._scan(*mixed.split(self.sizes[1:4], dim=-1), step)
+        y = self.gated_norm((y * F.silu(z)).to(z.dtype))
+        return x + self.out_proj(y).view(x.shape)
+
+    def _scan(self, main: Tensor, b: Tensor, c: Tensor, step: Tensor) -> Tensor:
+        if main.dtype != torch.float64:
+            main, b, c, step = main.float(), b.float(), c.float(), step.float()
+        dt = F.softplus(step + self.dt_bias)
+        heads = main.unflatten(-1, (self.heads, -1))
+        state = state_space_dual(heads * dt[..., None], -dt * self.A_log.exp(), b, c)
+        skip = self.D[:, None] * heads
+        if recording(self):
+            note(self, "state", state.detach())
+            note(self, "skip", skip.detach())
+        return (state + skip).flatten(-2)
+
+
+class Mamba2Layer(nn.Module, Declared):
+    """A Mamba-2 block along the time of each band, or one in each direction."""
+
+    reach = math.inf
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        both = config.direction == "bi"
+        self.mamba = BiMamba(config, config.norm, Mamba2Block) if both else Mamba2Block(config, config.norm)
+        self.looks_ahead = both
+        self.hidden_width = config.expand * config.channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape."""
+        return self.mamba(x)
