@@ -19,7 +19,7 @@ from pydantic import (
 
 from ablate.models.config import Frozen, ModelConfig, Section, resolve_model
 from ablate.models.errors import InputError, explain
-from ablate.models.fields import Bookkeeping, Facts, ReadIf, ReadUnless, facts
+from ablate.models.fields import Added, Bookkeeping, Facts, ReadIf, ReadUnless, facts
 from ablate.models.registry import suggestion
 
 RESULTS_VERSION = 1
@@ -46,9 +46,24 @@ class Recipe(Section):
     crop_seconds: PositiveFloat = 2.0
     complex_weight: NonNegativeFloat = Field(0.5, description="of the mean modulus of the complex difference")
     magnitude_weight: NonNegativeFloat = Field(0.5, description="of the L1 distance of compressed magnitudes")
-    compression: Annotated[PositiveFloat, ReadUnless("magnitude_weight", 0.0), _Adversarial] = Field(
-        0.3, description="exponent of the compressed magnitudes"
+    si_sdr_weight: Annotated[NonNegativeFloat, Added] = Field(
+        0.0, description="of minus the scale-invariant SDR in dB"
     )
+    stft_weight: Annotated[NonNegativeFloat, Added] = Field(
+        0.0, description="of the multi-resolution STFT distance"
+    )
+    phase_weight: Annotated[NonNegativeFloat, Added] = Field(
+        0.0, description="of MP-SENet's anti-wrapping phase distances"
+    )
+    consistency_weight: Annotated[NonNegativeFloat, Added] = Field(
+        0.0, description="of the distance between the estimate and the transform of its waveform"
+    )
+    losses: Annotated[dict[str, NonNegativeFloat], Added] = Field(
+        {}, description="weights of losses that plug-ins register"
+    )
+    compression: Annotated[
+        PositiveFloat, ReadUnless("magnitude_weight", 0.0), ReadUnless("losses", {}), _Adversarial
+    ] = Field(0.3, description="exponent of the compressed magnitudes")
     adversarial_weight: NonNegativeFloat = Field(
         0.0, description="of the metric discriminator's term in the network's loss; 0: no discriminator"
     )

@@ -1,16 +1,56 @@
-"""The loss of an enhancement network, on spectrograms and always in float32."""
+"""The losses of an enhancement network by name, on spectrograms and always in float32.
+
+A loss is added by one entry in `LOSSES` and its weight, a field of `Recipe`; a plug-in calls `register`, and
+`recipe.losses.<name>` weights it.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from ablate.models.errors import InputError
+from ablate.models.registry import suggestion
+
 from .config import Recipe
+from .spectral import istft, stft
 
 FLOOR = 1e-10
 """Added to a modulus before compression, as the reference implementation of BSRNN does."""
+
+RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
+"""Points, hop and window of each transform of `stft_distance` (Yamamoto et al. 2020, arXiv:1910.11480)."""
+
+
+class Estimated:
+    """An estimate beside clean speech, and what several losses want of the two.
+
+    Args:
+        estimate, clean: complex `(batch, 257, time)`.
+        compression: exponent of the compressed magnitudes.
+    """
+
+    def __init__(self, estimate: Tensor, clean: Tensor, compression: float = 0.3) -> None:
+        if estimate.shape != clean.shape:
+            raise ValueError(f"estimate of shape {tuple(estimate.shape)}, clean of {tuple(clean.shape)}")
+        self.estimate = estimate
+        self.clean = clean
+        self.compression = compression
+
+    @cached_property
+    def waves(self) -> tuple[Tensor, Tensor]:
+        """Estimate and clean speech as waveforms `(batch, sample)`."""
+        return istft(self.estimate), istft(self.clean)
+
+    @cached_property
+    def phase_error(self) -> Tensor:
+        """Phase of the estimate less that of clean speech, `(batch, 257, time)`, in radians."""
+        return self.estimate.angle() - self.clean.angle()
 
 
 def compressed_magnitude(spectrum: Tensor, exponent: float = 0.3) -> Tensor:
@@ -18,14 +58,67 @@ def compressed_magnitude(spectrum: Tensor, exponent: float = 0.3) -> Tensor:
     return (spectrum.abs() + FLOOR) ** exponent
 
 
-def complex_distance(estimate: Tensor, clean: Tensor) -> Tensor:
-    """Mean modulus of the difference of two complex spectrograms `(batch, band, time)`; a scalar."""
-    return (estimate - clean).abs().mean()
+def complex_distance(pair: Estimated) -> Tensor:
+    """Mean modulus of the difference of the complex spectrograms; a scalar."""
+    return (pair.estimate - pair.clean).abs().mean()
 
 
-def magnitude_distance(estimate: Tensor, clean: Tensor) -> Tensor:
-    """Mean absolute difference of two compressed magnitudes `(batch, band, time)`; a scalar."""
-    return (estimate - clean).abs().mean()
+def magnitude_distance(pair: Estimated) -> Tensor:
+    """Mean absolute difference of the compressed magnitudes; a scalar."""
+    estimate = compressed_magnitude(pair.estimate, pair.compression)
+    return (estimate - compressed_magnitude(pair.clean, pair.compression)).abs().mean()
+
+
+def negative_si_sdr(pair: Estimated) -> Tensor:
+    """Minus the scale-invariant SDR in dB (Le Roux et al. 2019, arXiv:1811.02508), mean over the batch."""
+    estimate, clean = pair.waves
+    tiny = torch.finfo(clean.dtype).eps
+    scale = (estimate * clean).sum(-1, keepdim=True) / (clean.square().sum(-1, keepdim=True) + tiny)
+    target = scale * clean
+    ratio = (target.square().sum(-1) + tiny) / ((estimate - target).square().sum(-1) + tiny)
+    return -10 / math.log(10) * ratio.log().mean()
+
+
+def stft_distance(pair: Estimated) -> Tensor:
+    """Spectral convergence plus L1 of log magnitudes, mean over `RESOLUTIONS`; a scalar."""
+    total = pair.clean.real.new_zeros(())
+    for points, hop, length in RESOLUTIONS:
+        window = torch.hann_window(length, device=total.device, dtype=total.dtype)
+        estimate, clean = (
+            torch.stft(
+                wave, points, hop, length, window, center=True, pad_mode="constant", return_complex=True
+            )
+            .abs()
+            .clamp(min=1e-5)
+            for wave in pair.waves
+        )
+        convergence = torch.linalg.vector_norm(clean - estimate) / torch.linalg.vector_norm(clean)
+        total = total + convergence + (clean.log() - estimate.log()).abs().mean()
+    return total / len(RESOLUTIONS)
+
+
+def unwrapped(angle: Tensor) -> Tensor:
+    """The distance of angles from the nearest multiple of 2 pi, in radians (MP-SENet's anti-wrapping)."""
+    return (angle - 2 * math.pi * torch.round(angle / (2 * math.pi))).abs()
+
+
+def phase_distance(pair: Estimated) -> Tensor:
+    """Anti-wrapped distance of instantaneous phase, group delay and angular frequency, summed; a scalar.
+
+    MP-SENet (Lu et al. 2023, arXiv:2305.13686): the error itself, its difference between neighbouring bins,
+    and its difference between neighbouring frames, each a mean.
+    """
+    error = pair.phase_error
+    parts = [error, error.diff(dim=1), error.diff(dim=2)]
+    return torch.stack([unwrapped(part).mean() for part in parts if part.numel()]).sum()
+
+
+def inconsistency(pair: Estimated) -> Tensor:
+    """Mean modulus of the estimate less the transform of its own waveform; a scalar.
+
+    Zero where the estimate is the spectrogram of some signal (Le Roux et al. 2008; Wisdom et al. 2019).
+    """
+    return (pair.estimate - stft(pair.waves[0])).abs().mean()
 
 
 def adversarial_distance(judgement: Tensor) -> Tensor:
@@ -33,17 +126,56 @@ def adversarial_distance(judgement: Tensor) -> Tensor:
     return ((judgement - 1) ** 2).mean()
 
 
-@dataclass(frozen=True)
-class SpectralLoss:
-    """The terms that need no discriminator, weighted as a recipe says."""
+LossFunction = Callable[[Estimated], Tensor]
 
-    complex_weight: float
-    magnitude_weight: float
-    compression: float
+LOSSES: dict[str, tuple[str, LossFunction]] = {
+    "complex": ("complex_weight", complex_distance),
+    "magnitude": ("magnitude_weight", magnitude_distance),
+    "si_sdr": ("si_sdr_weight", negative_si_sdr),
+    "stft": ("stft_weight", stft_distance),
+    "phase": ("phase_weight", phase_distance),
+    "consistency": ("consistency_weight", inconsistency),
+}
+"""Name -> the field of the recipe that weights it, and the loss. The discriminator's term (`adversarial_weight`)
+is added by the training step, which owns the discriminator."""
+
+_plugins: dict[str, LossFunction] = {}
+
+
+def register(name: str, loss: LossFunction) -> None:
+    """Add a loss, as a plug-in does; `recipe.losses.<name>` weights it.
+
+    Raises:
+        InputError: the name is taken by another loss.
+    """
+    if name in LOSSES or _plugins.get(name, loss) is not loss:
+        raise InputError(f"loss {name!r} exists already; choose another name")
+    _plugins[name] = loss
+
+
+@dataclass(frozen=True)
+class WeightedLoss:
+    """The sum of the losses that a recipe weights above zero; the discriminator's is not among them."""
+
+    terms: tuple[tuple[float, LossFunction], ...]
+    compression: float = 0.3
 
     @classmethod
-    def of(cls, recipe: Recipe) -> SpectralLoss:
-        return cls(recipe.complex_weight, recipe.magnitude_weight, recipe.compression)
+    def of(cls, recipe: Recipe) -> WeightedLoss:
+        """The losses of a recipe.
+
+        Raises:
+            InputError: the recipe weights a loss that no plug-in registered.
+        """
+        terms = [(getattr(recipe, field), loss) for field, loss in LOSSES.values()]
+        for name, weight in recipe.losses.items():
+            if name not in _plugins:
+                raise InputError(
+                    f"the recipe weights the loss {name!r}, which no plug-in registered"
+                    f"{suggestion(name, _plugins)}"
+                )
+            terms.append((weight, _plugins[name]))
+        return cls(tuple((weight, loss) for weight, loss in terms if weight), recipe.compression)
 
     def __call__(self, estimate: Tensor, clean: Tensor) -> Tensor:
         """Loss of an estimate against clean speech, both complex `(batch, 257, time)`; a scalar.
@@ -51,14 +183,8 @@ class SpectralLoss:
         Raises:
             ValueError: the shapes differ.
         """
-        if estimate.shape != clean.shape:
-            raise ValueError(f"estimate of shape {tuple(estimate.shape)}, clean of {tuple(clean.shape)}")
+        pair = Estimated(estimate, clean, self.compression)
         loss = torch.zeros((), device=estimate.device)
-        if self.complex_weight:
-            loss = loss + self.complex_weight * complex_distance(estimate, clean)
-        if self.magnitude_weight:
-            loss = loss + self.magnitude_weight * magnitude_distance(
-                compressed_magnitude(estimate, self.compression),
-                compressed_magnitude(clean, self.compression),
-            )
+        for weight, term in self.terms:
+            loss = loss + weight * term(pair)
         return loss

@@ -16,7 +16,7 @@ from . import seeds
 from .config import Recipe
 from .data.batches import Batches, Waves
 from .discriminator import Discriminator, discriminator_loss
-from .losses import SpectralLoss, adversarial_distance, compressed_magnitude
+from .losses import WeightedLoss, adversarial_distance, compressed_magnitude
 from .spectral import istft, stft
 
 Scorer = Callable[[list[tuple[Waves, Waves]]], Callable[[], list[float | None]]]
@@ -104,7 +104,7 @@ class Trainer:
         self.steps = recipe.steps
         self.micro_batches = min(accumulation or recipe.accumulation, recipe.batch_size)
         self.step = 0
-        self.loss = SpectralLoss.of(recipe)
+        self.loss = WeightedLoss.of(recipe)
         self.optimizer = self._optimizer(model, recipe.learning_rate)
         self.discriminator: Discriminator | None = None
         if recipe.adversarial_weight:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ablate.training.losses import SpectralLoss
+from ablate.training.losses import WeightedLoss
 from ablate.training.spectral import stft
 
 from ..grid import Cell
@@ -97,7 +97,7 @@ def kept_bytes(audited: Subject, batch: int, seconds: float) -> int:
     with isolated(0), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         with autocast:
             out = audited.spare(spectrum)
-        SpectralLoss.of(audited.recipe)(out.to(torch.complex64), spectrum)
+        WeightedLoss.of(audited.recipe)(out.to(torch.complex64), spectrum)
     return sum(size for pointer, size in sizes.items() if pointer not in own)
 
 
