@@ -57,7 +57,7 @@ class AttentionLayer(nn.Module, Declared):
         super().__init__()
         n = config.channels
         self.heads = Heads(config)
-        self.norm = make_norm(config.norm, n)
+        self.norm = make_norm(config.norm, n, config.trunk_statistics)
         self.in_proj = linear(n, 3 * n)
         self.out_proj = linear(n, n)
         self.feed_forward = nn.Sequential(nn.LayerNorm(n), linear(n, 4 * n), nn.GELU(), linear(4 * n, n))

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import BAND_WIDTHS
+from .config import BAND_WIDTHS, Statistics
+from .norms import EPSILON, standardise_so_far
 
 FREQUENCIES = sum(BAND_WIDTHS)
 """Bins of the spectrogram: 257."""
-
-EPSILON = 1e-5
 
 
 @dataclass(frozen=True)
@@ -78,8 +77,9 @@ class StackedLinear(nn.Module):
 class _SplitGroup(nn.Module):
     """Normalisation and linear layer of the bands of one width."""
 
-    def __init__(self, group: BandGroup, channels: int) -> None:
+    def __init__(self, group: BandGroup, channels: int, statistics: Statistics) -> None:
         super().__init__()
+        self.statistics = statistics
         self.group = group
         self.norm_weight = nn.Parameter(torch.ones(group.count, 2 * group.width))
         self.norm_bias = nn.Parameter(torch.zeros(group.count, 2 * group.width))
@@ -89,8 +89,12 @@ class _SplitGroup(nn.Module):
         """`(batch, 257, time, re/im) -> (band, batch, time, channel)`, the bands of this group."""
         count, width = self.group.count, self.group.width
         batch, _, time, _ = x.shape
-        bins = x[:, self.group.bins].reshape(batch, count, -1)
-        bins = F.group_norm(bins, count, eps=EPSILON).view(batch, count, width, time, 2)
+        bins = x[:, self.group.bins]
+        if self.statistics == "cumulative":
+            bins = standardise_so_far(bins.reshape(batch, count, width, time, 2), (2, 4), time=3)
+        else:
+            bins = F.group_norm(bins.reshape(batch, count, -1), count, eps=EPSILON)
+            bins = bins.view(batch, count, width, time, 2)
         rows = bins.permute(1, 0, 3, 2, 4).reshape(count, batch * time, 2 * width)
         rows = torch.addcmul(self.norm_bias[:, None], rows, self.norm_weight[:, None])
         return self.linear(rows).view(count, batch, time, -1)
@@ -99,12 +103,15 @@ class _SplitGroup(nn.Module):
 class BandSplit(nn.Module):
     """A spectrogram as features: per band, GroupNorm(1) over (re/im, bin, time), then linear.
 
+    With cumulative statistics those of a frame run over the frames so far.
+
     The input of a band's linear layer is interleaved: re and im of its first bin, of its second, ...
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, statistics: Statistics = "utterance") -> None:
         super().__init__()
-        self.groups = nn.ModuleList(_SplitGroup(group, channels) for group in band_groups())
+        self.statistics = statistics
+        self.groups = nn.ModuleList(_SplitGroup(group, channels, statistics) for group in band_groups())
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Complex `(batch, 257, time) -> (batch, band, time, channel)`."""

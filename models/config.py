@@ -71,6 +71,8 @@ Core = Annotated[str, AfterValidator(CORES.check)]
 CrossBand = Annotated[str, AfterValidator(CROSSBANDS.check)]
 Decoder = Annotated[str, AfterValidator(DECODERS.check)]
 Head = Annotated[str, AfterValidator(HEADS.check)]
+Statistics = Literal["utterance", "cumulative"]
+"""Of a normalisation over time: of the whole utterance, or at each frame of those so far (causal)."""
 
 
 class Frozen(BaseModel):
@@ -130,6 +132,22 @@ class ModelConfig(Section):
     norm: Annotated[Literal["group", "layer"], _Encoder] = Field(
         "group",
         description="before each time layer: over (channel, time, band) of an item, or over channel alone",
+    )
+    split_statistics: Annotated[Statistics, Added, Of("split")] = Field(
+        "utterance", description="of the normalisation in the band split"
+    )
+    trunk_statistics: Annotated[
+        Statistics,
+        Added,
+        Of("encoder", "cross-band"),
+        ReadIf("norm", "group"),
+        ReadIf("crossband", "bilstm"),
+    ] = Field("utterance", description="of the norms of time and band layers")
+    decoder_statistics: Annotated[Statistics, Added, _Decoder, ReadIf("decoder", "per-band")] = Field(
+        "utterance", description="of the normalisation in the decoder"
+    )
+    filter_taps: Annotated[Literal["centred", "past"], Added, _Decoder, ReadIf("head", "filter")] = Field(
+        "centred", description="one frame back, now and one ahead; or two back and now (filter head)"
     )
     crossband: Annotated[CrossBand, _CrossBand] = "bilstm"
     crossband_layers: Annotated[PositiveInt, _CrossBand, ReadUnless("crossband", "none"), Unread(1)] = 5

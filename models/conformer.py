@@ -49,7 +49,7 @@ class ConformerLayer(nn.Module, Declared):
         n = config.channels
         self.heads = Heads(config)
         self.before = _FeedForward(n)
-        self.norm = make_norm(config.norm, n)
+        self.norm = make_norm(config.norm, n, config.trunk_statistics)
         self.in_proj = linear(n, 3 * n)
         self.out_proj = linear(n, n)
         self.convolution = _Convolution(config)

@@ -53,7 +53,7 @@ class BandBiLSTM(nn.Module, Declared):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.norm = GlobalNorm(config.channels)
+        self.norm = GlobalNorm(config.channels, config.trunk_statistics)
         self.rnn = recurrent(nn.LSTM, config.channels, bidirectional=True)
         self.linear = linear(4 * config.channels, config.channels)
         self.hidden_width = 2 * config.channels

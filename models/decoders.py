@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .bands import EPSILON, FREQUENCIES, BandGroup, StackedLinear, band_groups
+from .bands import FREQUENCIES, BandGroup, StackedLinear, band_groups
 from .config import BAND_WIDTHS, HEADS, ModelConfig
 from .declarations import Declared
-from .norms import linear
+from .norms import EPSILON, linear, standardise_so_far
 
 
 def is_complex_mask(config: ModelConfig) -> bool:
@@ -54,6 +54,7 @@ class PerBandDecoder(nn.Module, Declared):
         super().__init__()
         hidden = hidden_widths(config)
         gated = is_complex_mask(config)
+        self.statistics = config.decoder_statistics
         self.norm_weight = nn.Parameter(torch.ones(len(BAND_WIDTHS), config.channels))
         self.norm_bias = nn.Parameter(torch.zeros(len(BAND_WIDTHS), config.channels))
         groups = band_groups(hidden)
@@ -66,7 +67,10 @@ class PerBandDecoder(nn.Module, Declared):
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel) -> (batch, 257, time, output)`."""
         _, _, time, channels = x.shape
-        x = F.layer_norm(x, (time, channels), eps=EPSILON).transpose(0, 1)
+        if self.statistics == "cumulative":
+            x = standardise_so_far(x, (3,), time=2).transpose(0, 1)
+        else:
+            x = F.layer_norm(x, (time, channels), eps=EPSILON).transpose(0, 1)
         scale, shift = self.norm_weight[:, None, None], self.norm_bias[:, None, None]
         x = torch.addcmul(shift, x, scale)
         pieces = x.split(self.counts)

@@ -83,7 +83,7 @@ class DualBranchNetwork(nn.Module):
         if wrong:
             raise ValueError(f"the dual-branch architecture cannot take {', '.join(wrong)}")
         self.config = config
-        self.split = BandSplit(config.channels)
+        self.split = BandSplit(config.channels, config.split_statistics)
         self.magnitude = Branch(config)
         self.phase = Branch(config)
         self.head = MagnitudePhaseHead(config)

@@ -22,22 +22,25 @@ def as_complex(values: Tensor) -> Tensor:
 class FilterHead(nn.Module, Declared):
     """A complex filter of 3 taps over time in each bin: `m0 x[t-1] + m1 x[t] + m2 x[t+1]` (BSRNN).
 
+    With `filter_taps="past"` its taps are `x[t-2]`, `x[t-1]` and `x[t]`, and it sees no later frame.
+
     Taps beyond the edges are dropped. The decoder's outputs are ordered `(tap, re/im)`.
     """
 
-    looks_ahead = True
     complex_mask = True
     reach = 3
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.looks_ahead = config.filter_taps == "centred"
+        self.padding = (1, 1) if self.looks_ahead else (2, 0)
         self.decoder = DECODERS[config.decoder](config, 6)
 
     def forward(self, features: Tensor, noisy: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, complex `(batch, 257, time)` -> complex `(batch, 257, time)`."""
-        before, now, after = as_complex(self.decoder(features).unflatten(-1, (3, 2))).unbind(-1)
-        padded = F.pad(noisy, (1, 1))
-        return before * padded[..., :-2] + now * noisy + after * padded[..., 2:]
+        first, second, third = as_complex(self.decoder(features).unflatten(-1, (3, 2))).unbind(-1)
+        padded = F.pad(noisy, self.padding)
+        return first * padded[..., :-2] + second * padded[..., 1:-1] + third * padded[..., 2:]
 
 
 class MaskHead(nn.Module, Declared):

@@ -112,7 +112,7 @@ class MambaBlock(nn.Module, Declared):
     def __init__(self, config: ModelConfig, norm: Literal["group", "layer"] = "layer") -> None:
         super().__init__()
         inner = config.expand * config.channels
-        self.norm = make_norm(norm, config.channels)
+        self.norm = make_norm(norm, config.channels, config.trunk_statistics)
         self.in_proj = linear(config.channels, 2 * inner, bias=False)
         self.ssm = SelectiveSSM(config)
         self.out_proj = linear(inner, config.channels, bias=False)
@@ -134,7 +134,7 @@ class BiMamba(nn.Module):
         block: Callable[[ModelConfig, Literal["group", "layer"]], nn.Module] = MambaBlock,
     ) -> None:
         super().__init__()
-        self.norm = make_norm(norm, config.channels)
+        self.norm = make_norm(norm, config.channels, config.trunk_statistics)
         self.ahead = block(config, norm)
         self.back = block(config, norm)
         self.linear = linear(2 * config.channels, config.channels)

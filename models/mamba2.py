@@ -70,7 +70,7 @@ class Mamba2Block(nn.Module, Declared):
         if inner % heads:
             raise ValueError(f"{inner} inner channels do not divide into {heads} heads of Mamba-2")
         self.heads, self.sizes = heads, [inner, inner, states, states, heads]
-        self.norm = make_norm(norm, config.channels)
+        self.norm = make_norm(norm, config.channels, config.trunk_statistics)
         self.in_proj = linear(config.channels, sum(self.sizes), bias=False)
         self.conv = nn.Conv1d(
             inner + 2 * states, inner + 2 * states, config.d_conv, groups=inner + 2 * states

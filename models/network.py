@@ -38,7 +38,7 @@ class BandSplitNetwork(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.split = BandSplit(config.channels)
+        self.split = BandSplit(config.channels, config.split_statistics)
         self.time_layers = nn.ModuleList(CORES[config.core](config) for _ in range(config.layers))
         self.band_layers = nn.ModuleList(
             CROSSBANDS[config.crossband](config) for _ in range(config.crossband_layers)

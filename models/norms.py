@@ -2,34 +2,81 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .bands import EPSILON
+from .config import Statistics
+
+EPSILON = 1e-5
+
+
+def cumulative_sum(x: Tensor, chunk: int = 64) -> Tensor:
+    """Sums over the last axis up to and with each entry, same shape.
+
+    Products with a triangle of ones, in chunks: `torch.cumsum` has no deterministic form on CUDA.
+    """
+    length = x.shape[-1]
+    parts = F.pad(x, (0, -length % chunk)).unflatten(-1, (-1, chunk))
+    upper = torch.ones(chunk, chunk, dtype=x.dtype, device=x.device).triu()
+    sums = parts @ upper
+    if parts.shape[-2] > 1:
+        sums[..., 1:, :] = sums[..., 1:, :] + cumulative_sum(sums[..., :-1, -1], chunk)[..., None]
+    return sums.flatten(-2)[..., :length]
+
+
+def standardise_so_far(x: Tensor, dims: tuple[int, ...], time: int) -> Tensor:
+    """`x` less its mean, over its standard deviation, both of the frames up to and with each frame.
+
+    Args:
+        x: any shape.
+        dims: the axes besides time that the statistics run over.
+        time: the axis of frames.
+    """
+    count = math.prod(x.shape[dim] for dim in dims)
+    counts = count * torch.arange(1, x.shape[time] + 1, device=x.device, dtype=torch.float64)
+
+    def mean_so_far(values: Tensor) -> Tensor:
+        sums = values.sum(dims, keepdim=True, dtype=torch.float64).movedim(time, -1)
+        return (cumulative_sum(sums) / counts).movedim(-1, time)
+
+    mean = mean_so_far(x)
+    variance = (mean_so_far(x.square()) - mean.square()).clamp(min=0)
+    return (x - mean.to(x.dtype)) * torch.rsqrt(variance + EPSILON).to(x.dtype)
 
 
 class GlobalNorm(nn.Module):
-    """GroupNorm(1, channels): statistics of an item over all axes but the batch, a scale for each channel."""
+    """GroupNorm(1, channels): statistics of an item over all axes but the batch, a scale for each channel.
 
-    def __init__(self, channels: int) -> None:
+    Args:
+        channels: features.
+        statistics: over the whole utterance, or of the frames so far (`cumulative`), which is causal.
+    """
+
+    def __init__(self, channels: int, statistics: Statistics = "utterance") -> None:
         super().__init__()
+        self.statistics = statistics
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, ..., channel)`, same shape."""
-        return torch.addcmul(self.bias, F.layer_norm(x, x.shape[1:], eps=EPSILON), self.weight)
+        """`(batch, band, time, channel)`, same shape."""
+        if self.statistics == "cumulative":
+            normed = standardise_so_far(x, (1, 3), time=2)
+        else:
+            normed = F.layer_norm(x, x.shape[1:], eps=EPSILON)
+        return torch.addcmul(self.bias, normed, self.weight)
 
     def extra_repr(self) -> str:
-        return f"channels={len(self.weight)}"
+        return f"channels={len(self.weight)}, statistics={self.statistics}"
 
 
-def make_norm(kind: Literal["group", "layer"], channels: int) -> nn.Module:
-    """The normalisation of a `ModelConfig.norm`."""
-    return GlobalNorm(channels) if kind == "group" else nn.LayerNorm(channels)
+def make_norm(kind: Literal["group", "layer"], channels: int, statistics: Statistics) -> nn.Module:
+    """The normalisation of a `ModelConfig.norm`, with statistics over time where it has such."""
+    return GlobalNorm(channels, statistics) if kind == "group" else nn.LayerNorm(channels)
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:

@@ -51,7 +51,7 @@ class RecurrentLayer(nn.Module, Declared):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         both = config.direction == "bi"
-        self.norm = make_norm(config.norm, config.channels)
+        self.norm = make_norm(config.norm, config.channels, config.trunk_statistics)
         self.rnn = recurrent(self.kind, config.channels, both)
         self.linear = linear(config.channels * (4 if both else 2), config.channels)
         self.looks_ahead = both

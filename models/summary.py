@@ -9,16 +9,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .bands import FREQUENCIES, BandSplit
+from .bands import FREQUENCIES
 from .config import ModelConfig, resolve_model
 from .declarations import looks_ahead, reach
-from .decoders import PerBandDecoder
 from .mamba import SelectiveSSM
 from .network import build_model
-from .norms import GlobalNorm
 
 FRAMES_PER_SECOND = 125
 """16 kHz in hops of 128 samples."""
+
+WINDOW_MS = 32
+HOP_MS = 8
+"""A frame is 512 samples, the next one 128 samples later."""
 
 
 def _parts(model: nn.Module) -> dict[str, list[nn.Module]]:
@@ -100,8 +102,10 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
     Returns:
         `parameters` and `parameters_by_part`; `macs_per_second` (of audio); `receptive_field_frames` and
         `receptive_field_seconds` (None: unbounded or not declared) and `receptive_field` in words;
-        `causal` (no time layer looks ahead); `look_ahead_frames` of the head's filter; and
-        `normalisation_sees_future` (a norm's statistics run over the whole utterance).
+        `causal` (no time layer looks ahead); `look_ahead_frames` of the head's filter;
+        `normalisation_sees_future` (a norm's statistics run over the whole utterance); and `latency_ms`, the
+        algorithmic latency: the window, and 8 ms for each frame ahead; None where the whole utterance is
+        needed.
 
     Raises:
         ValueError: no preset has that name, or the parts do not fit together.
@@ -112,6 +116,9 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
     parts = _parts(model)
     frames = receptive_field(model)
     finite = frames if frames is not None and math.isfinite(frames) else None
+    causal = not any(looks_ahead(module) for module in parts.get("encoder", []))
+    ahead = sum(int(looks_ahead(module)) for module in parts.get("decoder", []))
+    whole = any(getattr(module, "statistics", None) == "utterance" for module in model.modules())
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
         "parameters_by_part": parameters_by_part(model),
@@ -119,11 +126,10 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
         "receptive_field_frames": finite,
         "receptive_field_seconds": None if finite is None else (384 + 128 * finite) / 16000,
         "receptive_field": _words(frames, config.core),
-        "causal": not any(looks_ahead(module) for module in parts.get("encoder", [])),
-        "look_ahead_frames": sum(int(looks_ahead(module)) for module in parts.get("decoder", [])),
-        "normalisation_sees_future": any(
-            isinstance(module, BandSplit | GlobalNorm | PerBandDecoder) for module in model.modules()
-        ),
+        "causal": causal,
+        "look_ahead_frames": ahead,
+        "normalisation_sees_future": whole,
+        "latency_ms": None if whole or not causal else WINDOW_MS + ahead * HOP_MS,
     }
 
 

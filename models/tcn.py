@@ -40,7 +40,7 @@ class _Block(nn.Module):
         super().__init__()
         n, inner = config.channels, 2 * config.channels
         ahead = (config.kernel - 1) * dilation // 2 if config.direction == "bi" else 0
-        self.norm = make_norm(config.norm, n)
+        self.norm = make_norm(config.norm, n, config.trunk_statistics)
         self.wide = linear(n, inner)
         self.first = nn.PReLU()
         self.conv = DepthwiseConvolution(inner, config.kernel, dilation, ahead)

@@ -136,8 +136,8 @@ LOSSES: dict[str, tuple[str, LossFunction]] = {
     "phase": ("phase_weight", phase_distance),
     "consistency": ("consistency_weight", inconsistency),
 }
-"""Name -> the field of the recipe that weights it, and the loss. The discriminator's term (`adversarial_weight`)
-is added by the training step, which owns the discriminator."""
+"""Name -> the field of the recipe that weights it, and the loss. The term of the discriminator
+(`adversarial_weight`) is added by the training step, which owns the discriminator."""
 
 _plugins: dict[str, LossFunction] = {}
 
