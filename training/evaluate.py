@@ -19,7 +19,8 @@ from torch import Tensor, nn
 
 from .config import Evaluation
 from .data.corpus import Pair
-from .metrics import METRICS, MetricPool, Scored
+from .metrics import MetricPool, Scored
+from .metrics.registry import usual
 from .pcs import pcs
 from .spectral import SAMPLE_RATE, analyse, synthesise, utterance_frames
 
@@ -339,7 +340,7 @@ def _mean(values: list[float]) -> float:
 def _error_text(scored: Scored) -> str | None:
     """`metric: reason; ...` in the order of the metrics, equal reasons once."""
     metrics_of: dict[str, list[str]] = defaultdict(list)
-    for metric in METRICS:
+    for metric in usual():
         if metric in scored.errors:
             metrics_of[scored.errors[metric]].append(metric)
     return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in metrics_of.items()) or None

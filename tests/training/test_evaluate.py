@@ -24,7 +24,8 @@ from ablate.training.evaluate import (
     write_audio,
     write_parquet,
 )
-from ablate.training.metrics import METRICS, MetricPool, score_with_errors
+from ablate.training.metrics import MetricPool, score_with_errors
+from ablate.training.metrics.registry import usual
 from ablate.training.pcs import pcs
 from ablate.training.spectral import enhance_waveform
 
@@ -208,19 +209,19 @@ def test_a_row_per_test_utterance(pairs, pool, tmp_path):
         keep=lambda pair, enhanced: kept.update({pair.name: enhanced}),
     )
     assert list(frame) == [
-        *("utterance", "speaker", "snr", "noise", *METRICS),
+        *("utterance", "speaker", "snr", "noise", *usual()),
         *("seconds", "error", "noisy_pesq_wb", "noisy_stoi"),
     ]
     assert list(frame["utterance"]) == ["a_1", "b_1", "b_2", "c_1"]
     for index, pair in enumerate(pairs):
         expected = score_with_errors(pair.clean, kept[pair.name], RATE).values
-        assert frame.loc[index, list(METRICS)].to_dict() == expected
+        assert frame.loc[index, list(usual())].to_dict() == expected
         noisy = score_with_errors(pair.clean, pair.noisy, RATE).values
         assert frame.loc[index, "noisy_pesq_wb"] == noisy["pesq_wb"]
         assert frame.loc[index, "noisy_stoi"] == noisy["stoi"]
     assert frame["error"].isna().tolist() == [True, True, True, False]
-    assert frame.loc[3, "error"] == f"{', '.join(METRICS)}: the reference is silent"
-    assert frame.loc[3, list(METRICS)].isna().all()
+    assert frame.loc[3, "error"] == f"{', '.join(usual())}: the reference is silent"
+    assert frame.loc[3, list(usual())].isna().all()
     assert frame.loc[0, ["speaker", "snr", "noise", "seconds"]].tolist() == ["a", 2.5, "cafe", 1.2]
     assert pd.isna(frame.loc[2, "noise"])
 

@@ -11,8 +11,9 @@ import pytest
 import scipy.linalg
 import soxr
 
-from ablate.training.metrics import METRICS, MetricPool, score, score_with_errors
+from ablate.training.metrics import METRICS, MetricPool, registry, score, score_with_errors, scores
 from ablate.training.metrics import composite as fast
+from ablate.training.metrics.registry import Metric, usual
 
 RATE = 16_000
 
@@ -151,7 +152,7 @@ def test_identical_signals_score_highest():
 def test_more_noise_scores_lower_in_every_measure():
     clean = speech_like()
     little, much = (score(clean, degraded(clean, level), RATE) for level in (0.002, 0.05))
-    assert all(little[name] > much[name] for name in METRICS)
+    assert all(little[name] > much[name] for name in usual())
 
 
 @pytest.mark.numerics
@@ -191,10 +192,10 @@ def test_integer_samples_mean_the_same_as_floats():
 @pytest.mark.parametrize(
     ("clean", "enhanced", "failing", "reason"),
     [
-        (np.zeros(RATE), degraded(np.zeros(RATE)), set(METRICS), "reference is silent"),
-        (speech_like(1.0), np.full(RATE, np.nan), set(METRICS), "16000 non-finite samples"),
-        (speech_like(1.0)[:0], speech_like(1.0)[:0], set(METRICS), "is empty"),
-        (speech_like(1.0)[:1], speech_like(1.0)[:1], set(METRICS) - {"si_sdr"}, "too short|too few|no frame"),
+        (np.zeros(RATE), degraded(np.zeros(RATE)), set(usual()), "reference is silent"),
+        (speech_like(1.0), np.full(RATE, np.nan), set(usual()), "16000 non-finite samples"),
+        (speech_like(1.0)[:0], speech_like(1.0)[:0], set(usual()), "is empty"),
+        (speech_like(1.0)[:1], speech_like(1.0)[:1], set(usual()) - {"si_sdr"}, "too short|too few|no frame"),
         (speech_like(0.2), speech_like(0.2), {"pesq_wb", "pesq_nb", "stoi"}, "too short|too few"),
         (speech_like(1.0), np.zeros(RATE), {"pesq_wb", "pesq_nb", "csig", "si_sdr"}, "silent"),
     ],
@@ -204,9 +205,9 @@ def test_a_metric_that_fails_is_missing_with_its_reason(clean, enhanced, failing
     import re
 
     values, errors = score_with_errors(clean, enhanced, RATE)
-    assert set(values) == set(METRICS)
+    assert set(values) == set(usual())
     assert failing <= set(errors)
-    for name in METRICS:
+    for name in usual():
         assert math.isnan(values[name]) == (name in errors)
     for name in failing:
         assert re.search(reason, errors[name])
@@ -321,3 +322,38 @@ def test_importing_the_metrics_imports_no_torch():
     code = "import sys, ablate.training.metrics; print('torch' in sys.modules, 'scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
+
+
+def test_spectral_distances_in_plain_words():
+    clean, enhanced = speech_like(1.0), degraded(speech_like(1.0))
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
+    frames = range(0, len(clean) - 511, 128)
+    left, right = (
+        np.stack([np.fft.rfft(signal[i : i + 512] * window) for i in frames]) for signal in (clean, enhanced)
+    )
+    floor = 1e-10 * (abs(left) ** 2).max()
+    levels = [10 * np.log10(np.maximum(abs(s) ** 2, floor)) for s in (left, right)]
+    lsd = np.mean([np.sqrt(((a - b) ** 2).mean()) for a, b in zip(*levels, strict=True)])
+    turned = np.degrees(abs(np.angle(left / right)))
+    phase = (abs(left) * turned).sum() / abs(left).sum()
+    values = score_with_errors(clean, enhanced, RATE, ["lsd", "phase_distance"]).values
+    assert values == pytest.approx({"lsd": lsd, "phase_distance": phase}, rel=1e-6)
+    assert score_with_errors(clean, clean, RATE, ["lsd"]).values["lsd"] == 0
+
+
+def test_what_is_taken_unless_asked_for():
+    names = ["pesq_wb", "pesq_nb", "stoi", "estoi", "csig", "cbak", "covl", "ssnr", "si_sdr"]
+    assert list(score(speech_like(1.0), degraded(speech_like(1.0)), RATE)) == names
+
+
+def test_a_plug_in_brings_a_metric(monkeypatch):
+    monkeypatch.setattr(registry, "METRICS", dict(METRICS))
+    monkeypatch.setattr(scores, "METRICS", registry.METRICS)
+    loudest = Metric(
+        "loudest", "loudest sample", lambda pair: abs(pair.enhanced).max(), floor=0.0, usual=False
+    )
+    registry.register(loudest)
+    values = score_with_errors(np.ones(RATE), np.full(RATE, 0.5), RATE, ["loudest"]).values
+    assert values == {"loudest": pytest.approx(0.5)}
+    with pytest.raises(ValueError, match="exists already"):
+        registry.register(Metric("stoi", "mine", lambda pair: 0.0, floor=0.0))

@@ -25,6 +25,8 @@ class Metric:
         margin: the smallest difference that matters, in the metric's unit; none: there is no default, and
             without one given there is no verdict.
         measure: from a pair at 16 kHz to the value.
+        usual: taken unless some are asked for by name.
+        reference_free: needs the enhanced signal alone.
     """
 
     name: str
@@ -34,6 +36,19 @@ class Metric:
     unit: str = ""
     higher_is_better: bool = True
     margin: float | None = None
+    usual: bool = True
+    reference_free: bool = False
+
+
+def _dnsmos(part: str) -> Metric:
+    return Metric(
+        f"dnsmos_{part}",
+        f"DNSMOS {part.upper()}",
+        lambda pair: pair.dnsmos[part],
+        floor=1.0,
+        usual=False,
+        reference_free=True,
+    )
 
 
 METRICS: dict[str, Metric] = {
@@ -48,8 +63,45 @@ METRICS: dict[str, Metric] = {
         Metric("covl", "COVL", lambda pair: pair.composite.covl, floor=1.0, margin=0.05),
         Metric("ssnr", "SSNR", lambda pair: pair.ssnr, floor=-10.0, unit="dB"),
         Metric("si_sdr", "SI-SDR", lambda pair: pair.si_sdr, floor=-30.0, unit="dB"),
+        Metric(
+            "lsd",
+            "LSD",
+            lambda pair: pair.log_spectral_distance,
+            floor=100.0,
+            unit="dB",
+            higher_is_better=False,
+            usual=False,
+        ),
+        Metric(
+            "phase_distance",
+            "phase distance",
+            lambda pair: pair.phase_distance,
+            floor=180.0,
+            unit="deg",
+            higher_is_better=False,
+            usual=False,
+        ),
+        *(_dnsmos(part) for part in ("sig", "bak", "ovrl")),
     )
 }
+
+
+def register(metric: Metric) -> None:
+    """Add a measure, as a plug-in does; it is taken where it is asked for by name.
+
+    Raises:
+        InputError: the name is taken by another measure.
+    """
+    from ablate.models.errors import InputError
+
+    if METRICS.get(metric.name, metric) != metric:
+        raise InputError(f"metric {metric.name!r} exists already; choose another name")
+    METRICS[metric.name] = metric
+
+
+def usual() -> tuple[str, ...]:
+    """The names of the measures that are taken unless some are asked for."""
+    return tuple(name for name, metric in METRICS.items() if metric.usual)
 
 
 def find_metric(name: str) -> Metric:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .registry import METRICS, find_metric
+from .registry import METRICS, find_metric, usual
 
 SAMPLE_RATE = 16_000
 """Every measure is taken at this rate; other rates are resampled with soxr."""
@@ -92,6 +92,47 @@ class Signals:
             raise ValueError("the enhanced signal is silent or orthogonal to the reference")
         return float(10 * np.log10(signal / (noise + np.finfo(np.float64).eps * signal)))
 
+    @cached_property
+    def spectra(self) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
+        """Both as `(frame, bin)`: Hann windows of 512 samples, each 128 after the one before."""
+        window = np.hanning(FRAME + 1)[:-1]
+
+        def spectrum(signal: NDArray[np.float64]) -> NDArray[np.complex128]:
+            padded = np.pad(signal, (0, max(0, FRAME - len(signal))))
+            framed = np.lib.stride_tricks.sliding_window_view(padded, FRAME)[::FRAME_HOP]
+            return np.fft.rfft(framed * window)
+
+        return spectrum(self.clean), spectrum(self.enhanced)
+
+    @cached_property
+    def log_spectral_distance(self) -> float:
+        """Root mean square over bins of the difference of log power spectra in dB, mean over frames.
+
+        Gray and Markel 1976. Powers under 100 dB below the reference's strongest bin count as that.
+        """
+        powers = [np.square(np.abs(spectrum)) for spectrum in self.spectra]
+        floor = 1e-10 * powers[0].max()
+        clean, enhanced = (10 * np.log10(np.maximum(power, floor)) for power in powers)
+        return float(np.sqrt(np.square(clean - enhanced).mean(axis=1)).mean())
+
+    @cached_property
+    def phase_distance(self) -> float:
+        """Angle between the spectra in degrees, weighted with the reference's magnitude; 90 for noise."""
+        clean, enhanced = self.spectra
+        if not np.abs(enhanced).any():
+            raise ValueError("the enhanced signal is silent")
+        angle = np.degrees(np.abs(np.angle(clean * enhanced.conj())))
+        return float((np.abs(clean) * angle).sum() / np.abs(clean).sum())
+
+    @cached_property
+    def dnsmos(self) -> dict[str, float]:
+        from .dnsmos import dnsmos
+
+        return dnsmos(self.enhanced)
+
+
+FRAME, FRAME_HOP = 512, 128
+
 
 def score(clean: Any, enhanced: Any, sample_rate: int) -> dict[str, float]:
     """All measures of one pair; NaN where one cannot be taken (`score_with_errors` tells why).
@@ -145,8 +186,8 @@ def failed(reason: str, metrics: Iterable[str] | None = None) -> Scored:
 
 
 def check_metrics(metrics: Iterable[str] | None) -> tuple[str, ...]:
-    """The names as a tuple, all for None; ValueError on an unknown one."""
-    names = tuple(METRICS) if metrics is None else tuple(metrics)
+    """The names as a tuple, the usual ones for None; ValueError on an unknown one."""
+    names = usual() if metrics is None else tuple(metrics)
     for name in names:
         find_metric(name)
     return names
