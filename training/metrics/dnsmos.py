@@ -1,6 +1,6 @@
 """DNSMOS P.835 (Reddy et al. 2022, arXiv:2110.01763): opinion scores predicted from the signal alone.
 
-The weights are an ONNX file in the `speechmos` package, which `onnxruntime` runs: `pip install 'ablate[dnsmos]'`.
+The weights are an ONNX file in `speechmos`, which `onnxruntime` runs: `pip install 'ablate[dnsmos]'`.
 """
 
 from __future__ import annotations
