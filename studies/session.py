@@ -36,6 +36,7 @@ class Session:
         report: writes the study's report; called when the runs have ended, before the last mirror pass.
         width: half-width of the widest main effect's interval, for `until_width`.
         say: tells the user a line.
+        command: the command line, which the plan keeps.
     """
 
     root: Path
@@ -48,6 +49,7 @@ class Session:
     policy: Policy = field(default_factory=Policy)
     storage_url: str | None = None
     tracking_uri: str | None = None
+    command: str = ""
     rerun: tuple[str, ...] = ()
     until_width: float | None = None
     max_seeds: int = 12
@@ -67,6 +69,8 @@ class Session:
             known = (folder / "plan.json").exists()
             if known:
                 plan = merge(load(self.root, plan.name), plan, self.root)
+            if self.command and self.command not in plan.commands:
+                plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})
             if not all(self._finished(plan, request.seeds)):
                 plan = self._audited(plan, corpus)
             storage = open_storage(folder, self.storage_url)

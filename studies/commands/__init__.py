@@ -1,4 +1,4 @@
-"""The commands of this room: `run`, `status`, `logs`, `audit`, `sync` and `ui`."""
+"""The commands of this room: `run`, `status`, `logs`, `audit`, `sync`, `ui`, `export` and `import`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from . import audit, run, status, tracking
+from . import archive, audit, run, status, tracking
 
 
 def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> None:
@@ -22,3 +22,5 @@ def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> Non
     app.command()(audit.audit)
     app.command()(tracking.sync)
     app.command()(tracking.ui)
+    app.command()(archive.export)
+    app.command("import")(archive.import_)

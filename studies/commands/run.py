@@ -15,6 +15,7 @@ from ablate.models.console import ROOT, Format, Plugins, Root, takes
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
 
+    from ..archive import command_line
     from ..launchers import Launcher
     from ..launchers.local import Slot
     from ..plan import AuditRecord, Plan
@@ -229,6 +230,7 @@ def _session(
         ),
         storage_url=options.storage,
         tracking_uri=options.tracking_uri,
+        command=command_line(),
         rerun=tuple(options.rerun),
         until_width=options.until_width,
         max_seeds=options.max_seeds,

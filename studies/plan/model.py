@@ -81,6 +81,7 @@ class Plan(Frozen):
     plugins: tuple[str, ...] = ()
     audit: AuditRecord = AuditRecord(skipped=True)
     looks: tuple[Look, ...] = ()
+    commands: tuple[str, ...] = ()
     git_commit: str | None = None
     machine: str = ""
     versions: dict[str, str] = Field(default_factory=dict)

@@ -32,6 +32,7 @@ def spectra(seed=0, dtype=torch.float32, samples=2048):
     clean, noise = torch.randn(2, 2, samples, dtype=dtype)
     return stft(clean + 0.3 * noise), stft(clean), clean
 
+
 pytestmark = pytest.mark.numerics
 
 
