@@ -15,7 +15,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ablate.models.config import Frozen
 from ablate.models.registry import suggestion
-from ablate.training.config import check_path, config_paths
+from ablate.training.config import check_path, config_paths, is_path
 
 from .claims import Claim, claim_target, effect_name
 
@@ -87,8 +87,8 @@ class Factor(Frozen):
 
     @property
     def paths(self) -> set[str]:
-        """The dotted paths this factor declares that it changes."""
-        return {path for delta in self.levels.values() for path in delta}
+        """The dotted paths of the fields that this factor declares it changes."""
+        return {".".join(path.split(".")[:2]) for delta in self.levels.values() for path in delta}
 
     @property
     def evaluation_only(self) -> bool:
@@ -200,10 +200,9 @@ def claims_on(factors: Iterable[Factor], metric: str) -> dict[str, Claim]:
 
 def field_path(name: str) -> str | None:
     """The dotted path that a factor's name stands for: itself, or the one field of that name."""
-    paths = config_paths()
-    if name in paths:
+    if is_path(name):
         return name
-    named = [path for path in paths if path.split(".")[1] == name]
+    named = [path for path in config_paths() if path.split(".")[1] == name]
     return named[0] if len(named) == 1 else None
 
 

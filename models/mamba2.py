@@ -96,13 +96,14 @@ class Mamba2Block(nn.Module, Declared):
         assert self.conv.bias is not None
         mixed = causal_convolution(torch.cat([main, b, c], dim=-1), self.conv.weight, self.conv.bias)
         with torch.autocast(x.device.type, enabled=False):
-            y = self._scan(*mixed.split(self.sizes[1:4], dim=-1), step)
+            y = self._scan(mixed, step)
         y = self.gated_norm((y * F.silu(z)).to(z.dtype))
         return x + self.out_proj(y).view(x.shape)
 
-    def _scan(self, main: Tensor, b: Tensor, c: Tensor, step: Tensor) -> Tensor:
-        if main.dtype != torch.float64:
-            main, b, c, step = main.float(), b.float(), c.float(), step.float()
+    def _scan(self, mixed: Tensor, step: Tensor) -> Tensor:
+        if mixed.dtype != torch.float64:
+            mixed, step = mixed.float(), step.float()
+        main, b, c = mixed.split(self.sizes[1:4], dim=-1)
         dt = F.softplus(step + self.dt_bias)
         heads = main.unflatten(-1, (self.heads, -1))
         state = state_space_dual(heads * dt[..., None], -dt * self.A_log.exp(), b, c)

@@ -194,16 +194,15 @@ class RunConfig(Frozen):
         """This configuration with fields replaced by dotted path, validated again.
 
         Args:
-            changes: e.g. `{"model.direction": "bi", "recipe.steps": 400}`.
+            changes: e.g. `{"model.direction": "bi", "recipe.steps": 400, "recipe.losses.mine": 0.1}`.
 
         Raises:
             InputError: a path names no field (the nearest is suggested), or a value is refused.
         """
         data = self.model_dump()
         for path, value in changes.items():
-            check_path(path)
-            part, field = path.split(".")
-            data[part][field] = value
+            part, field, *key = check_path(path).split(".", 2)
+            data[part][field] = data[part][field] | {key[0]: value} if key else value
         try:
             return type(self).model_validate(data)
         except ValidationError as error:
@@ -219,7 +218,7 @@ class RunConfig(Frozen):
 
     def reads(self, path: str) -> bool:
         """Whether the field at a dotted path means anything in this configuration."""
-        section, name = check_path(path).split(".")
+        section, name = check_path(path).split(".")[:2]
         return self._sections[section].reads(name)
 
     def result_fields(self) -> dict[str, Any]:
@@ -255,16 +254,28 @@ def config_paths() -> tuple[str, ...]:
     return tuple(f"{section}.{name}" for section, kind in _SECTIONS.items() for name in kind.model_fields)
 
 
+@cache
+def open_paths() -> tuple[str, ...]:
+    """The dotted path of every field that is a mapping with keys of the user's own."""
+    return tuple(path for path in config_paths() if field_facts(path).default == {})
+
+
+def is_path(path: str) -> bool:
+    """Whether a dotted path names a field, or a key of one that is a mapping (`recipe.losses.mine`)."""
+    head, _, key = path.rpartition(".")
+    return path in config_paths() or (bool(key) and head in open_paths())
+
+
 def check_path(path: str) -> str:
-    """Return `path` if it names a field; raise InputError with the nearest one otherwise."""
-    if path not in config_paths():
+    """Return `path` if it names a field or a key of one; raise InputError with the nearest one otherwise."""
+    if not is_path(path):
         raise InputError(f"unknown setting {path!r}{suggestion(path, config_paths())}")
     return path
 
 
 def field_facts(path: str) -> Facts:
     """What the field at a dotted path says of itself."""
-    section, name = check_path(path).split(".")
+    section, name = check_path(path).split(".")[:2]
     return facts(_SECTIONS[section], name)
 
 

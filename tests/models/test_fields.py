@@ -60,6 +60,11 @@ UNREAD = {
     "crossband_layers": 3,
     "order": "interleaved",
     "decoder_expansion": 3.0,
+    "kernel": 5,
+    "dilations": 2,
+    "trunk_statistics": "cumulative",
+    "decoder_statistics": "cumulative",
+    "filter_taps": "past",
 }
 
 
@@ -68,16 +73,17 @@ def test_every_conditional_field_is_tried():
 
 
 @given(
-    st.sampled_from(["lstm", "gru", "mamba", "attention"]),
+    st.sampled_from(["lstm", "gru", "mamba", "attention", "mamba2", "tcn", "conformer"]),
+    st.sampled_from(["group", "layer"]),
     st.sampled_from(["none", "pointwise", "bilstm", "bimamba"]),
     st.sampled_from(["per-band", "shared"]),
+    st.sampled_from(["filter", "mask"]),
     st.sampled_from(sorted(UNREAD)),
 )
-@settings(max_examples=40, deadline=None)
-def test_a_network_reads_what_its_fields_say(core, crossband, decoder, name):
-    config = ModelConfig(
-        channels=16, layers=2, core=core, crossband=crossband, crossband_layers=2, decoder=decoder
-    )
+@settings(max_examples=60, deadline=None)
+def test_a_network_reads_what_its_fields_say(core, norm, crossband, decoder, head, name):
+    parts = {"core": core, "norm": norm, "crossband": crossband, "decoder": decoder, "head": head}
+    config = ModelConfig(channels=16, layers=2, crossband_layers=2, **parts)
     other = config.model_copy(update={name: UNREAD[name]})
     x = torch.randn(1, 257, 12, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
     outputs = []

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from ablate.ablations.factors import find
 from ablate.training import losses
-from ablate.training.config import Recipe
+from ablate.training.config import Recipe, RunConfig
 from ablate.training.losses import (
     LOSSES,
     Estimated,
@@ -161,3 +162,12 @@ def test_a_plug_in_brings_a_loss(monkeypatch):
         losses.register("complex", lambda pair: pair.estimate.abs().mean())
     with pytest.raises(ValueError, match=r"'loudnes'.*did you mean 'loudness'"):
         of(losses={"loudnes": 0.5})
+
+
+def test_a_loss_of_ones_own_is_a_factor():
+    config = RunConfig.of("bsrnn").with_changes({"recipe.losses.mine": 0.5, "recipe.losses.other": 1})
+    assert config.recipe.losses == {"mine": 0.5, "other": 1}
+    assert find("recipe.losses.mine", ["0", "0.5"]).levels["0.5"] == {"recipe.losses.mine": 0.5}
+    assert find("recipe.losses.mine", ["0", "0.5"]).paths == {"recipe.losses"}
+    with pytest.raises(ValueError, match=r"recipe\.loses"):
+        RunConfig.of("bsrnn").with_changes({"recipe.loses.mine": 0.5})
