@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from ablate.ablations.factors import claims_on
+from ablate.ablations.claims import parse_claim
+from ablate.ablations.factors import claims_on, with_claims
 from ablate.models.errors import InputError
 from ablate.studies.plan import find, study_path
 from ablate.training.metrics.registry import METRICS
@@ -25,17 +26,23 @@ class NoScoresError(Exception):
 
 
 def report_of(
-    scores: pd.DataFrame, info: StudyInfo, metric: str | None = None, margin: float | None = None
+    scores: pd.DataFrame,
+    info: StudyInfo,
+    metric: str | None = None,
+    margin: float | None = None,
+    claims: Sequence[str] = (),
 ) -> AnalysisReport:
     """Analyse scores with the claims, margin and design of their study.
 
     Args:
         metric: column to compare; none: the study's endpoint.
-        margin: smallest difference that matters; none: the study's for its endpoint.
+        margin: smallest difference that matters; none: the study's for its endpoint, else the metric's own.
+        claims: `FACTOR=LOW..HIGH` or `FACTOR=LEVEL=LOW..HIGH`, in place of the factors' own; of scores
+            trained elsewhere the only ones.
 
     Raises:
         NoScoresError: there is nothing to analyse yet.
-        InputError: the metric is not among the scores.
+        InputError: the metric is not among the scores, or a claim names no effect.
     """
     plan = info.plan
     metric = metric or (plan.endpoint.metric if plan else "pesq_wb")
@@ -46,10 +53,11 @@ def report_of(
     if metric not in scores.columns:
         there = [name for name in METRICS if name in scores.columns and scores[name].notna().any()]
         raise InputError(f"no metric {metric!r} in the scores (there: {', '.join(there)})")
-    known: dict[str, Any] = {}
+    stated = [parse_claim(text, metric, source="given with the report") for text in claims]
+    known: dict[str, Any] = {"claims": dict(stated)} if stated else {}
     if plan is not None:
         known = {
-            "claims": claims_on(plan.factors, metric),
+            "claims": claims_on(with_claims(plan.factors, stated), metric),
             "levels": {factor.name: list(factor.levels) for factor in plan.factors},
             "constraints": plan.constraints,
             "design": plan.design,
@@ -85,10 +93,11 @@ def report_of_file(
     baseline: str | None = None,
     metric: str | None = None,
     margin: float | None = None,
+    claims: Sequence[str] = (),
 ) -> AnalysisReport:
     """The report of results trained elsewhere; see `reports.collect.scores_from_file`."""
     scores, info = scores_from_file(path, base, baseline, metric or "pesq_wb")
-    return report_of(scores, info, metric, margin)
+    return report_of(scores, info, metric, margin, claims)
 
 
 def report_of_mlflow(

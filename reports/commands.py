@@ -32,8 +32,12 @@ def report(
         str | None, typer.Option(help="Score to compare, e.g. stoi; default: the study's endpoint.")
     ] = None,
     margin: Annotated[
-        float | None, typer.Option(help="Smallest difference that matters; default: the study's, or 0.05.")
+        float | None,
+        typer.Option(help="Smallest difference that matters; default: the study's, or the metric's own."),
     ] = None,
+    claim: Annotated[
+        list[str], typer.Option(help="FACTOR=LOW..HIGH or FACTOR=LEVEL=LOW..HIGH, on - off; repeat.")
+    ] = [],  # noqa: B006
     format: Annotated[str, formats("table", "md", "latex", "csv", "json", "html")] = "table",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; default: standard output.")
@@ -68,12 +72,12 @@ def report(
 
     try:
         if scores is not None:
-            result = build.report_of_file(scores, base or "", baseline, metric, margin)
+            result = build.report_of_file(scores, base or "", baseline, metric, margin, claim)
         elif tracking_uri is not None:
             found = scores_from_mlflow(tracking_uri, str(name), str(name))
-            result = build.report_of(*found, metric=metric, margin=margin)
+            result = build.report_of(*found, metric, margin, claim)
         else:
-            result = build.report_of(*scores_from_study(root, name), metric=metric, margin=margin)
+            result = build.report_of(*scores_from_study(root, name), metric, margin, claim)
     except build.NoScoresError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(4) from None

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from ablate.ablations.diff import Difference, differences
+from ablate.training.metrics.registry import METRICS
 
+from .mixtures import mixture_lines
 from .model import AnalysisReport
 from .text import plural, text
 
@@ -41,7 +44,11 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     if analysis.margin is None:
         facts.append(("margin", f"none for {report.metric}: no verdicts; --margin gives one"))
     else:
-        facts.append(("margin", f"{analysis.margin:g} {report.metric}: smaller effects are negligible"))
+        told = f"{analysis.margin:g} {report.metric}: smaller effects are negligible"
+        declared = plan.endpoint.margin if plan and plan.endpoint.metric == analysis.metric else None
+        if declared not in (None, analysis.margin):
+            told += f" (given with the report; the study declared {declared:g})"
+        facts.append(("margin", told))
     machines = dict.fromkeys(str(run.summary["machine"]) for run in info.runs if run.summary.get("machine"))
     if machines:
         facts.append(("machine", "; ".join(machines)))
@@ -95,7 +102,28 @@ def warnings(report: AnalysisReport) -> list[str]:
         lines.append(
             "One seed: no interval can be given, for nothing tells an effect from the luck of a training."
         )
-    return lines
+    return [*lines, *mixture_lines(report), *_broken_line(report)]
+
+
+def broken_outputs(report: AnalysisReport) -> dict[str, int]:
+    """By cell, how many test outputs could not be measured (silent, not finite) and count as the floor."""
+    scores, metric = report.scores, report.analysis.metric
+    if "broken" not in scores.columns:
+        return {}
+    broken = [metric in str(kind).split(", ") for kind in scores["broken"]]
+    return dict(Counter(scores.loc[broken, "cell"].astype(str)))
+
+
+def _broken_line(report: AnalysisReport) -> list[str]:
+    found = broken_outputs(report)
+    if not found:
+        return []
+    cells = ", ".join(f"{cell} {count:,}" for cell, count in found.items())
+    floor = METRICS[report.analysis.metric].floor
+    return [
+        f"Broken outputs (silent or not finite), which count as {report.metric} {floor:g}: "
+        f"{sum(found.values()):,} of {len(report.scores):,} ({cells})."
+    ]
 
 
 def run_problems(report: AnalysisReport) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from .. import conditions
+from ..mixtures import mixed
 from ..model import AnalysisReport
 from ..text import text
 
@@ -50,6 +51,15 @@ def document(report: AnalysisReport) -> dict[str, Any]:
         "headline": report.headline,
         "warnings": conditions.warnings(report),
         "study": study,
+        "broken_outputs": conditions.broken_outputs(report),
+        "mixed": [
+            {
+                "fact": fact,
+                "values": values,
+                "contrasts": [{"kind": c.kind, "name": c.name} for c in contrasts],
+            }
+            for fact, values, contrasts in mixed(report)
+        ],
         "measured_at": dict(conditions.measured_at(report)),
         "untoggled": [
             {"path": d.path, "all_on": text(d.a), "baseline": text(d.b)} for d in conditions.untoggled(report)

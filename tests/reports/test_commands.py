@@ -6,6 +6,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from ablate.models.errors import InputError
 from ablate.reports import commands
 
 
@@ -28,6 +29,23 @@ def test_report_command_prints_a_study_and_writes_files(app, planted_root, tmp_p
     done = run(app, "report", "planted", "--root", planted_root, "--format", "md", "-o", target)
     assert (done.exit_code, done.stdout) == (0, "")
     assert "Shapley value" in target.read_text()
+
+
+def test_margin_and_claims_may_be_given_with_the_report(app, planted_root):
+    options = ("report", "planted", "--root", planted_root, "--format", "json")
+    done = run(app, *options, "--margin", "0.3", "--claim", "crossband=0.15..0.25")
+    found = json.loads(done.stdout)
+    assert found["margin"] == 0.3
+    assert "the study declared 0.05" in found["measured_at"]["margin"]
+    assert found["claims"]["crossband"]["low"] == 0.15
+    assert found["claims"]["crossband"]["source"] == "given with the report"
+    assert found["claims"]["bidirectional"]["low"] == 0.2
+    on_stoi = json.loads(run(app, *options, "--metric", "stoi").stdout)
+    assert on_stoi["margin"] is None
+    assert on_stoi["claims"] == {}
+    assert {effect["verdict"] for effect in on_stoi["effects"]} <= {"", "no margin"}
+    refused = run(app, *options, "--claim", "crossband=0.3..0.2").exception
+    assert isinstance(refused, InputError)
 
 
 def test_report_command_reads_scores(app, report, tmp_path):

@@ -244,3 +244,16 @@ def test_untoggled_differences_are_those_of_diff(report):
     assert {d.path for d in conditions.untoggled(found)} == {
         p for p, g in groups.items() if g != "consequence"
     }
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_broken_outputs_are_counted(report, format):
+    scores = report.scores.copy()
+    rows = scores.index[scores["cell"] == "baseline"][:3]
+    scores["broken"] = None
+    scores.loc[rows, "broken"] = ["pesq_wb, stoi", "pesq_wb", "stoi"]
+    broken = replace(report, scores=scores)
+    assert conditions.broken_outputs(broken) == {"baseline": 2}
+    assert conditions.broken_outputs(report) == {}
+    if format != "csv":
+        assert "count as PESQ-WB 1: 2 of 648 (baseline 2)" in " ".join(text(broken, format).split())
