@@ -1,14 +1,16 @@
-"""One driver at a time holds a study; a dead one loses it."""
+"""One driver at a time holds a study; a dead one loses it, and one held up for too long finds out."""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from ablate.training.rundir import read_json, write_json
 
@@ -20,20 +22,61 @@ class StudyHeldError(RuntimeError):
     """Another driver holds the study; the message says which."""
 
 
+class LeaseLostError(StudyHeldError):
+    """Another driver took over the study that this one held; it must not write plan or trials any more."""
+
+
 class Lease:
-    """A held study; `renew` must be called more often than every `EXPIRES` seconds."""
+    """A held study. A thread of its own renews it, whatever else this process is busy with.
 
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._renewed = 0.0
-        self.renew()
+    Attributes:
+        token: counts the drivers of the study in `driver.json`; a higher one there means that this lease is
+            lost.
+    """
 
-    def renew(self) -> None:
-        if time.time() - self._renewed > EXPIRES / 6:
-            self._renewed = time.time()
-            write_json(
-                self._path, {"host": socket.gethostname(), "pid": os.getpid(), "renewed": self._renewed}
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._path = folder / "driver.json"
+        self.token = _read(self._path).get("token", 0) + 1
+        self._me = {"host": socket.gethostname(), "pid": os.getpid(), "token": self.token}
+        self._write()
+        self._left = threading.Event()
+        self._heartbeat = threading.Thread(target=self._keep, name="lease", daemon=True)
+        self._heartbeat.start()
+
+    def check(self) -> None:
+        """To be called before the study's plan or trials are written.
+
+        Raises:
+            LeaseLostError: the study is another driver's by now.
+        """
+        holder = _read(self._path)
+        if any(holder.get(field) != value for field, value in self._me.items()):
+            raise LeaseLostError(
+                f"study {self._folder.name!r} was taken over by {_named(holder)} after this driver had not "
+                "renewed its lease in time; it stops, and its last checkpoints are kept"
             )
+
+    def _write(self) -> None:
+        write_json(self._path, {**self._me, "renewed": time.time()})
+
+    def _keep(self) -> None:
+        while not self._left.wait(EXPIRES / 6):
+            try:
+                self.check()
+                self._write()
+            except LeaseLostError:
+                return
+            except OSError:
+                continue
+
+    def leave(self) -> None:
+        """Give the study back; the count of its drivers stays. Another driver's note is left alone."""
+        self._left.set()
+        self._heartbeat.join()
+        with suppress(LeaseLostError):
+            self.check()
+            write_json(self._path, {"token": self.token})
 
 
 @contextmanager
@@ -47,9 +90,8 @@ def hold(folder: Path) -> Iterator[Lease]:
         StudyHeldError: another driver holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    note = folder / "driver.json"
     with (folder / "driver.lock").open("a") as handle:
-        holder = read_json(note) or {}
+        holder = _read(folder / "driver.json")
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -57,14 +99,20 @@ def hold(folder: Path) -> Iterator[Lease]:
         age = time.time() - holder.get("renewed", 0.0)
         if holder.get("host") not in (None, socket.gethostname()) and age < EXPIRES:
             raise StudyHeldError(_held(folder, holder))
+        lease = Lease(folder)
         try:
-            yield Lease(note)
+            yield lease
         finally:
-            note.unlink(missing_ok=True)
+            lease.leave()
 
 
-def _held(folder: Path, holder: dict) -> str:
-    return (
-        f"study {folder.name!r} is driven by process {holder.get('pid', '?')} on {holder.get('host', '?')}; "
-        "wait for it, or end it and run again"
-    )
+def _read(note: Path) -> dict[str, Any]:
+    return read_json(note) or {}
+
+
+def _held(folder: Path, holder: dict[str, Any]) -> str:
+    return f"study {folder.name!r} is driven by {_named(holder)}; wait for it, or end it and run again"
+
+
+def _named(holder: dict[str, Any]) -> str:
+    return f"process {holder.get('pid', '?')} on {holder.get('host', '?')}"

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage
 
-from ablate.ablations.runspec import run_path
 from ablate.training.data.corpus import Corpus
 
 from . import tune
 from .driver import Driver, Outcome, Policy, Progress, plan_jobs
 from .launchers import Launcher
 from .lease import Lease, hold
-from .plan import AuditRecord, Look, Plan, PlannedCell, extend, is_done, load, make, merge, save, study_path
+from .plan import AuditRecord, Look, Plan, extend, is_done, load, make, merge, save, study_path
 from .request import Request
+from .rerun import set_aside
 from .tracking import TrackerProcess
 from .trials import open_storage, plan_book
 
@@ -59,7 +59,7 @@ class Session:
 
         Raises:
             PlanChangedError: a study of that name has another plan.
-            StudyHeldError: another driver holds the study.
+            StudyHeldError: another driver holds the study, or has taken it over, or writes a run of `rerun`.
             RefusedError: the audit refuses.
             ValueError, FileNotFoundError: the request or its data is wrong.
         """
@@ -75,9 +75,9 @@ class Session:
                 plan = self._audited(plan, corpus)
             storage = open_storage(folder, self.storage_url)
             again = [plan.cell(name) for name in self.rerun]
-            save(plan, self.root)
-            for cell in again:
-                self._set_aside(cell)
+            for line in set_aside(plan, again, self.root):
+                self.say(line)
+            self._save(plan, lease)
             return self._carry_out(plan, request.seeds, lease, folder, storage)
 
     def _finished(self, plan: Plan, seeds: Iterable[int]) -> Iterable[bool]:
@@ -96,36 +96,31 @@ class Session:
             )
         return plan.model_copy(update={"audit": record})
 
-    def _set_aside(self, cell: PlannedCell) -> None:
-        """Move the runs of a cell out of the way, so that they are trained again."""
-        for seed, signature in cell.signatures.items():
-            run = run_path(self.root, signature)
-            if run.exists():
-                aside = self.root / "replaced" / f"{signature}-{time.time_ns()}"
-                aside.parent.mkdir(exist_ok=True)
-                run.rename(aside)
-                self.say(f"{cell.name} seed {seed}: the former run is kept in {aside}")
+    def _save(self, plan: Plan, lease: Lease) -> None:
+        lease.check()
+        save(plan, self.root)
 
     def _carry_out(
         self, plan: Plan, seeds: tuple[int, ...], lease: Lease, folder: Path, storage: BaseStorage
     ) -> tuple[Plan, Outcome]:
         tracker = TrackerProcess(self.root, plan.name, self.tracking_uri)
         launcher = self.launcher(folder)
-        driver = Driver(self.root, launcher, self.policy, self.progress, lease.renew)
+        driver = Driver(self.root, launcher, self.policy, self.progress, lease.check)
         tracker.start()
         worked = True
         try:
             if not plan.tuned:
                 self.say(f"tuning: {plan.tune.trials} trials for each of {len(plan.cells)} cells")  # type: ignore[union-attr]
-                outcome = driver.run(tune.jobs(plan, self.root, storage))
+                outcome = driver.run(tune.jobs(plan, self.root, storage, lease.check))
                 if outcome.interrupted or outcome.left:
                     return plan, outcome
                 plan = tune.settle(plan, outcome.done)
-                save(plan, self.root)
+                self._save(plan, lease)
             while True:
-                outcome = driver.run(plan_jobs(plan, self.root, plan_book(storage, plan), seeds))
+                book = plan_book(storage, plan, lease.check)
+                outcome = driver.run(plan_jobs(plan, self.root, book, seeds))
                 worked = bool(outcome.trained or outcome.failed or outcome.left)
-                plan, seeds = self._look(plan, seeds, outcome)
+                plan, seeds = self._look(plan, seeds, outcome, lease)
                 if not seeds:
                     return plan, outcome
         finally:
@@ -136,7 +131,9 @@ class Session:
             if not mirrored.complete:
                 self.say(mirrored.message)
 
-    def _look(self, plan: Plan, seeds: tuple[int, ...], outcome: Outcome) -> tuple[Plan, tuple[int, ...]]:
+    def _look(
+        self, plan: Plan, seeds: tuple[int, ...], outcome: Outcome, lease: Lease
+    ) -> tuple[Plan, tuple[int, ...]]:
         """The seeds to go on with until the intervals are narrow enough; none to stop."""
         if self.until_width is None or outcome.interrupted or outcome.left:
             return plan, ()
@@ -147,7 +144,7 @@ class Session:
         if (width is None or width > self.until_width) and len(plan.seeds) < self.max_seeds:
             more = (max(plan.seeds) + 1,)
             plan = extend(plan, more, self.root)
-        save(plan, self.root)
+        self._save(plan, lease)
         shown = "unknown" if width is None else f"{width:.3f}"
         self.say(f"look: {look.seeds} seeds, widest half-width {shown}, wanted {self.until_width}")
         return plan, more

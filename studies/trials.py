@@ -7,6 +7,7 @@ which the latest counts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,9 +57,12 @@ class TrialBook:
 
     Args:
         name: the Optuna study's name; made where it does not exist.
+        check: called before every write; raises where the study is another driver's by now.
     """
 
-    def __init__(self, storage: BaseStorage, name: str) -> None:
+    def __init__(self, storage: BaseStorage, name: str, check: Callable[[], None] = lambda: None) -> None:
+        check()
+        self._check = check
         self._storage = storage
         study = optuna.create_study(
             storage=storage, study_name=name, direction="maximize", load_if_exists=True
@@ -86,6 +90,7 @@ class TrialBook:
         attributes: dict[str, Any],
     ) -> Entry:
         """Put a waiting trial of a cell x seed on record."""
+        self._check()
         trial = create_trial(
             state=TrialState.WAITING,
             params=params,
@@ -99,6 +104,7 @@ class TrialBook:
     def start(self, entry: Entry) -> None:
         """Set a waiting trial RUNNING."""
         if entry.state == TrialState.WAITING:
+            self._check()
             self._storage.set_trial_state_values(entry.trial_id, TrialState.RUNNING)
             entry.state = TrialState.RUNNING
 
@@ -106,6 +112,7 @@ class TrialBook:
         """Close a trial with the selected validation PESQ, and its curve over steps."""
         if entry.state == TrialState.COMPLETE:
             return
+        self._check()
         self.start(entry)
         for step, pesq in curve.items():
             self._storage.set_trial_intermediate_value(entry.trial_id, step, pesq)
@@ -116,6 +123,7 @@ class TrialBook:
         """Close a trial as failed, with its cause."""
         if entry.state.is_finished():
             return
+        self._check()
         self.start(entry)
         self._storage.set_trial_user_attr(entry.trial_id, "cause", cause)
         self._storage.set_trial_state_values(entry.trial_id, TrialState.FAIL)
@@ -128,9 +136,9 @@ class TrialBook:
         return self.add(entry.key, old.params, old.distributions, kept | {"retry_of": entry.number})
 
 
-def plan_book(storage: BaseStorage, plan: Plan) -> TrialBook:
+def plan_book(storage: BaseStorage, plan: Plan, check: Callable[[], None] = lambda: None) -> TrialBook:
     """The study's own trials: one for each cell x seed, those missing added as waiting."""
-    book = TrialBook(storage, plan.name)
+    book = TrialBook(storage, plan.name, check)
     for cell in plan.cells:
         for seed in plan.seeds:
             if (cell.name, seed) not in book.entries:

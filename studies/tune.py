@@ -7,7 +7,7 @@ so the budget is equal, the trials can run at once, and an interrupted tuning go
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,12 @@ def candidates(tuning: Tuning) -> list[dict[str, float]]:
     ]
 
 
-def jobs(plan: Plan, root: Path, storage: BaseStorage) -> list[Job]:
+def jobs(plan: Plan, root: Path, storage: BaseStorage, check: Callable[[], None] = lambda: None) -> list[Job]:
     """The tuning trainings of a plan, a trial each in the Optuna study `<name>/tune/<cell>`."""
     assert plan.tune is not None
     made = []
     for cell in plan.cells:
-        book = TrialBook(storage, f"{plan.name}/tune/{cell.name}")
+        book = TrialBook(storage, f"{plan.name}/tune/{cell.name}", check)
         for index, settings in enumerate(candidates(plan.tune)):
             seed = FIRST_SEED + index
             spec = _spec(plan, cell, settings, seed)

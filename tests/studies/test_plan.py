@@ -7,7 +7,6 @@ from ablate.ablations.factors import find
 from ablate.ablations.grid import parse_factors
 from ablate.models.errors import InputError
 from ablate.studies import plan as plans
-from ablate.studies.lease import StudyHeldError, hold
 from ablate.studies.plan import AuditRecord, Plan, PlanChangedError, compare, merge
 from ablate.studies.plan.resolve import default_name
 from ablate.studies.request import Request, Tuning
@@ -180,25 +179,6 @@ def test_long_grids_get_short_names():
     factors = parse_factors("bidirectional,decoder4x,crossband,channels=16,24,32,48,64,layers=1,2,3,4")
     name = default_name(Request(factors=factors, base="mbsnet-ultralight-decoder"), "corpus" * 9)
     assert len(name) <= 120
-
-
-def test_one_driver_holds_a_study(tmp_path):
-    with hold(tmp_path), pytest.raises(StudyHeldError, match="is driven by process"), hold(tmp_path):
-        pass
-    with hold(tmp_path):
-        pass
-
-
-def test_a_driver_on_another_host_is_respected_until_its_lease_expires(tmp_path):
-    from ablate.training.rundir import write_json
-
-    note = {"host": "elsewhere", "pid": 1, "renewed": __import__("time").time()}
-    write_json(tmp_path / "driver.json", note)
-    with pytest.raises(StudyHeldError, match="elsewhere"), hold(tmp_path):
-        pass
-    write_json(tmp_path / "driver.json", note | {"renewed": note["renewed"] - 3600})
-    with hold(tmp_path):
-        pass
 
 
 def test_every_cell_is_tuned_at_the_same_candidates():

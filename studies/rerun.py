@@ -1,0 +1,56 @@
+"""`--rerun`: the runs of a cell are moved out of the way, so that they are trained again."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from contextlib import ExitStack
+from pathlib import Path
+
+from ablate.ablations.runspec import run_path
+from ablate.training.rundir import RunDir, RunLockedError, read_json
+
+from .lease import StudyHeldError
+from .plan import Plan, PlannedCell, names, study_path
+
+
+def set_aside(plan: Plan, cells: Iterable[PlannedCell], root: Path) -> list[str]:
+    """Move the runs of cells to `<root>/replaced/`, all or none; a line on each, with who shares it.
+
+    Raises:
+        StudyHeldError: a process is writing one of the runs.
+    """
+    runs: dict[str, str] = {}
+    for cell in cells:
+        for seed, signature in cell.signatures.items():
+            runs.setdefault(signature, f"{cell.name} seed {seed}")
+    others = _shared(plan.name, runs, root)
+    lines = []
+    with ExitStack() as locks:
+        found = {s: RunDir(run_path(root, s)) for s in runs if run_path(root, s).exists()}
+        for signature, run in found.items():
+            try:
+                locks.enter_context(run.lock())
+            except RunLockedError as error:
+                raise StudyHeldError(
+                    f"{runs[signature]} cannot be set aside: {error}; wait for it, or end it and run again"
+                ) from None
+        for signature, run in found.items():
+            aside = root / "replaced" / f"{signature}-{time.time_ns()}"
+            aside.parent.mkdir(exist_ok=True)
+            run.path.rename(aside)
+            shared = f"; it was also that of {', '.join(others[signature])}" if others[signature] else ""
+            lines.append(f"{runs[signature]}: the former run is kept in {aside}{shared}")
+    return lines
+
+
+def _shared(name: str, signatures: Iterable[str], root: Path) -> dict[str, list[str]]:
+    """By signature, the other studies under a root with that run: `study other (cell seed 1)`."""
+    found: dict[str, list[str]] = {signature: [] for signature in signatures}
+    for other in names(root):
+        # Not `load`, which imports the plug-ins of a study that is not asked for.
+        for cell in read_json(study_path(root, other) / "plan.json")["cells"] if other != name else ():
+            for seed, signature in cell["signatures"].items():
+                if signature in found:
+                    found[signature].append(f"study {other} ({cell['name']} seed {seed})")
+    return found
