@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from ablate.models.config import Frozen
 from ablate.training.config import RESULTS_VERSION, Evaluation, RunConfig, digest
 
 from .grid import Cell
+
+
+def _of_version_0_1(plugins: Any) -> Any:
+    return plugins if isinstance(plugins, dict) else dict.fromkeys(plugins)
+
+
+Plugins = Annotated[dict[str, str | None], BeforeValidator(_of_version_0_1)]
+"""Path of a plug-in -> digest of its code. Version 0.1 wrote a list of paths."""
 
 
 class Data(Frozen):
@@ -28,7 +36,7 @@ class RunSpec(Frozen):
 
     Attributes:
         start_from: weights the training starts from, `{"path", "digest"}`, or none.
-        plugin_digests: path of a plug-in -> digest of its code (`models.plugins.code_digest`).
+        plugins: path -> digest of its code (`models.plugins`); none: not recorded, as in version 0.1.
     """
 
     cell: str
@@ -36,8 +44,7 @@ class RunSpec(Frozen):
     seed: int
     data: Data
     start_from: dict[str, str] | None = None
-    plugins: tuple[str, ...] = ()
-    plugin_digests: dict[str, str] = Field(default_factory=dict)
+    plugins: Plugins = Field(default_factory=dict)
 
     @classmethod
     def of(cls, cell: Cell, seed: int, data: Data, **fields: Any) -> RunSpec:
@@ -67,8 +74,9 @@ class RunSpec(Frozen):
             "corpus": self.data.digest,
             "start_from": self.start_from and self.start_from["digest"],
         }
-        if self.plugins:
-            content["plugins"] = sorted(self.plugin_digests.values())
+        code = [code for code in self.plugins.values() if code is not None]
+        if code:
+            content["plugins"] = sorted(code)
         return digest(content)
 
     def _fields_of_0_1(self) -> dict[str, Any]:
@@ -100,8 +108,7 @@ class RunSpec(Frozen):
             "seed": self.seed,
             "corpus": {"path": self.data.path, "digest": self.data.digest, "name": self.data.name},
             "start_from": self.start_from,
-            "plugins": list(self.plugins),
-            "plugin_digests": self.plugin_digests,
+            "plugins": self.plugins,
         }
 
 

@@ -1,45 +1,210 @@
-"""A user's own parts: Python files that register what they define. Needs no torch by itself."""
+"""A user's own parts: Python files that register what they define. Needs no torch by itself.
+
+A plug-in's own folder is searched after the standard library and before what is installed.
+The plug-in and the files of that folder which it imports are its code; their digest is part of what a run is.
+"""
 
 from __future__ import annotations
 
+import ast
 import sys
-from collections.abc import Iterable
+import sysconfig
+from collections.abc import Iterable, Iterator, Mapping
 from hashlib import sha256
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from .errors import InputError
 
-def load(paths: Iterable[str | Path]) -> list[ModuleType]:
+_ROOMS = ("models", "training", "ablations", "studies", "reports")
+_HERE = Path(__file__).resolve().parents[1]
+_loaded: dict[Path, tuple[ModuleType, str]] = {}
+"""File -> the module it became, and the digest of its code at that time."""
+
+
+def load(plugins: Iterable[str | Path] | Mapping[str, str | None]) -> list[ModuleType]:
     """Import Python files, each under a name of its own; a file imported before is not run again.
 
     Args:
-        paths: of `.py` files, which register parts (`models.CORES.register(...)`) when imported.
+        plugins: paths of `.py` files, which register parts (`ablate.models.CORES.register(...)`) when run;
+            or path -> the digest that its code must have (none: any).
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a path is no Python file, or the file fails when imported.
+        InputError: there is no such file, it is no Python file, it fails when imported, it imports this
+            project or another folder in place of its own, or its code is not that planned.
     """
-    return [_load(Path(path).expanduser().absolute()) for path in paths]
+    planned = plugins if isinstance(plugins, Mapping) else dict.fromkeys(map(str, plugins))
+    modules = []
+    for path, digest in planned.items():
+        module, found = _load(Path(path))
+        if digest is not None and found != digest:
+            raise InputError(
+                f"the code of plug-in {path} has changed since this run was planned: digest {found[:12]}, "
+                f"planned {digest[:12]}; restore it, or plan the run again under another name"
+            )
+        modules.append(module)
+    return modules
 
 
-def _load(path: Path) -> ModuleType:
+def digests(paths: Iterable[str | Path]) -> dict[str, str]:
+    """Absolute path -> digest of the code that was imported from it; imports what was not.
+
+    Raises:
+        InputError: as `load`, or a file is no longer the code that this process imported.
+    """
+    found = {}
+    for path in map(_resolved, paths):
+        _, found[str(path)] = _load(path)
+        if code_digest(path) != found[str(path)]:
+            raise InputError(
+                f"the code of plug-in {path} has changed since this process imported it; start again"
+            )
+    return found
+
+
+def code_digest(path: Path) -> str:
+    """sha256 of a plug-in's files, by their paths relative to its folder, in hexadecimal."""
+    total = sha256()
+    for file in sorted(sources(path)):
+        name = file.relative_to(path.parent).as_posix()
+        total.update(f"{name}\n{sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def sources(path: Path) -> dict[Path, str]:
+    """The plug-in and the files of its folder that it imports, directly or not: file -> module name.
+
+    Import statements count wherever they stand, in functions too; names that are computed do not.
+
+    Raises:
+        SyntaxError: a file is no Python.
+    """
+    found: dict[Path, str] = {}
+    waiting = [(path, path.stem)]
+    while waiting:
+        file, module = waiting.pop()
+        if file not in found:
+            found[file] = module
+            for name in imports(file, module):
+                waiting += _files(name, path.parent)
+    return found
+
+
+def imports(file: Path, module: str) -> Iterator[str]:
+    """The dotted names in the import statements of a file; with `from a import b` both `a` and `a.b`."""
+    package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
+    for node in ast.walk(ast.parse(file.read_bytes(), str(file))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+
+
+def _files(name: str, folder: Path) -> Iterator[tuple[Path, str]]:
+    """The files that importing a name runs, each with its module's name, as far as they lie in a folder."""
+    parts = name.split(".")
+    if parts[0] == "ablate" or parts[0] in sys.stdlib_module_names:
+        return
+    for count in range(1, len(parts) + 1):
+        place = folder.joinpath(*parts[:count])
+        for file in (place / "__init__.py", place.with_name(f"{place.name}.py")):
+            if file.is_file():
+                yield file, ".".join(parts[:count])
+                break
+
+
+def _resolved(path: str | Path) -> Path:
+    path = Path(path).expanduser().absolute()
     if not path.is_file():
-        raise FileNotFoundError(f"no plugin at {path}")
+        raise InputError(f"no plug-in at {path}; put the file there, or name another")
     if path.suffix != ".py":
-        raise ValueError(f"plugin {path} is no Python file; give a file that ends in .py")
-    path = path.resolve()
+        raise InputError(f"plug-in {path} is no Python file; give a file that ends in .py")
+    return path.resolve()
+
+
+def _load(path: str | Path) -> tuple[ModuleType, str]:
+    path = _resolved(path)
+    if path not in _loaded:
+        try:
+            digest = code_digest(path)
+            _make_importable(path.parent)
+            _check_rooms(path)
+            module = _import(path)
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(
+                f"plug-in {path} fails when imported: {type(error).__name__}: {error}{_hint(error)}"
+            ) from error
+        _check_origins(path)
+        _loaded[path] = module, digest
+    return _loaded[path]
+
+
+def _import(path: Path) -> ModuleType:
     name = f"ablate_plugin_{path.stem}_{sha256(str(path).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return sys.modules[name]
     spec = spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
-    module = module_from_spec(spec)
-    sys.modules[name] = module
+    module = sys.modules[name] = module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException:
         del sys.modules[name]
-        raise ValueError(f"plugin {path} fails when imported: {type(error).__name__}: {error}") from error
+        raise
     return module
+
+
+def _make_importable(folder: Path) -> None:
+    """Put a folder on `sys.path`, behind the standard library and before installed packages."""
+    if str(folder) not in sys.path:
+        library = Path(sysconfig.get_paths()["stdlib"])
+        standard = (str(library), str(library / "lib-dynload"))
+        last = max((i for i, entry in enumerate(sys.path) if entry in standard), default=-1)
+        sys.path.insert(last + 1, str(folder))
+
+
+def _check_rooms(path: Path) -> None:
+    """Refuse a plug-in that takes `models` and the like for this project's, as they were in version 0.1."""
+    for file, module in sources(path).items():
+        for room in {name.split(".")[0] for name in imports(file, module)} & set(_ROOMS):
+            if _is_ours_or_missing(room):
+                beside = (path.parent / room).resolve()
+                meant = (
+                    f", or start where {beside} comes first"
+                    if beside.exists() and beside != _HERE / room
+                    else ""
+                )
+                raise InputError(
+                    f"plug-in {file} imports {room!r}; this project's is now `ablate.{room}`: "
+                    f"write `from ablate.{room} import ...`{meant}"
+                )
+
+
+def _is_ours_or_missing(room: str) -> bool:
+    known = sys.modules.get(room)
+    spec = known.__spec__ if known else find_spec(room)
+    if known is None and spec is None:
+        return True
+    places = getattr(known, "__path__", None) or (spec and spec.submodule_search_locations) or ()
+    return any(Path(place).resolve() == _HERE / room for place in places)
+
+
+def _check_origins(path: Path) -> None:
+    """Refuse a plug-in that was given another file than that of its own folder."""
+    for file, module in sources(path).items():
+        origin = getattr(sys.modules.get(module), "__file__", None)
+        if file != path and origin is not None and Path(origin).resolve() != file.resolve():
+            raise InputError(
+                f"plug-in {path} imports {module!r}, which in this process is {origin} and not {file}; "
+                "rename one of them, or start in another folder"
+            )
+
+
+def _hint(error: Exception) -> str:
+    if isinstance(error, ImportError) and error.name and error.name.split(".")[0] in _ROOMS:
+        return f"; if that means a part of this project, it is now `ablate.{error.name}`"
+    return ""

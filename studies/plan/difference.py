@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def compare(old: Plan, new: Plan) -> list[str]:
         for field in ("name", "digest", "test_digest")
         if getattr(old.corpus, field) != getattr(new.corpus, field)
     ]
-    lines += [f"plugins: {old.plugins} -> {new.plugins}"] if old.plugins != new.plugins else []
+    lines += [f"plug-in {path}: {change}" for path, change in _plugins(old, new)]
     factors = {factor.name: factor for factor in old.factors}
     lines += [
         f"factor {factor.name}: its {field} changed"
@@ -67,6 +68,15 @@ def compare(old: Plan, new: Plan) -> list[str]:
             if fields[path] != others[path] and path not in tuned:
                 changed.setdefault(f"{path}: {fields[path]!r} -> {others[path]!r}", []).append(name)
     return lines + [f"{change} ({len(cells)} cells)" for change, cells in sorted(changed.items())]
+
+
+def _plugins(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
+    for path in old.plugins | new.plugins:
+        if path not in new.plugins or path not in old.plugins:
+            yield path, "new" if path in new.plugins else "gone"
+        elif old.plugins[path] != new.plugins[path]:
+            before, after = ((plan.plugins[path] or "not recorded")[:12] for plan in (old, new))
+            yield path, f"its code changed ({before} -> {after})"
 
 
 def _evaluation(config: RunConfig) -> dict[str, Any]:

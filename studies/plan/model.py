@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.factors import Factor
 from ablate.ablations.grid import Cell, Design
-from ablate.ablations.runspec import Data, RunSpec
+from ablate.ablations.runspec import Data, Plugins, RunSpec
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.training.config import EvaluationJob
@@ -78,7 +78,7 @@ class Plan(Frozen):
     endpoint: Endpoint
     tune: Tuning | None = None
     start_from: str | None = None
-    plugins: tuple[str, ...] = ()
+    plugins: Plugins = Field(default_factory=dict)
     audit: AuditRecord = AuditRecord(skipped=True)
     looks: tuple[Look, ...] = ()
     commands: tuple[str, ...] = ()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ablate.ablations.grid import Cell, safe_name
 from ablate.ablations.runspec import run_path
+from ablate.models import plugins
 from ablate.models.errors import InputError
 from ablate.training.config import RunConfig
 from ablate.training.provenance import git_commit, machine
@@ -73,7 +74,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         endpoint=request.endpoint,
         tune=request.tune,
         start_from=request.start_from,
-        plugins=tuple(str(Path(p).resolve()) for p in request.plugins),
+        plugins=plugins.digests(request.plugins),
         git_commit=git_commit(Path.cwd()),
         machine=machine(),
         versions={name: version(name) for name in ("ablate", "torch", "numpy", "optuna", "mlflow")},

@@ -68,10 +68,7 @@ def read(path: Path) -> Plan:
     found = data.get("format") if isinstance(data, dict) else type(data).__name__
     if found != FORMAT:
         raise InputError(f"{path}: this version reads plans of format {FORMAT}, found {found!r}")
-    try:
-        plugins.load(data.get("plugins", ()))
-    except FileNotFoundError as error:
-        raise InputError(f"{path}: {error}; put the file back where it was") from None
+    plugins.load(list(data.get("plugins", ())))
     try:
         return Plan.model_validate(data)
     except ValidationError as error:

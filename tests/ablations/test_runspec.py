@@ -99,16 +99,14 @@ def test_what_changes_the_result_changes_the_signature():
         spec(seed=2),
         spec(data=DATA.model_copy(update={"digest": "e"})),
         spec(start_from={"path": "x", "digest": "w"}),
-        spec(plugins=("p.py",), plugin_digests={"p.py": "a"}),
-        spec(plugins=("p.py",), plugin_digests={"p.py": "b"}),
+        spec(plugins={"p.py": "a"}),
+        spec(plugins={"p.py": "b"}),
     ]
     assert len({v.training_signature for v in variants}) == len(variants)
 
 
 def test_where_a_plugin_lies_changes_no_signature():
-    here, there = (
-        spec(plugins=(p,), plugin_digests={p: "a"}).training_signature for p in ("p.py", "elsewhere/p.py")
-    )
+    here, there = (spec(plugins={path: "a"}).training_signature for path in ("p.py", "elsewhere/p.py"))
     assert here == there
 
 
@@ -138,6 +136,12 @@ def test_the_order_of_keys_does_not_matter(config, order: random.Random):
 
     again = RunConfig.model_validate(shuffled(config.model_dump(mode="json")))
     assert of(again).training_signature == of(config).training_signature
+
+
+def test_plugins_of_0_1_had_no_digest_and_were_not_signed():
+    old = RunSpec.model_validate(spec().model_dump() | {"plugins": ["p.py"]})
+    assert old.plugins == {"p.py": None}
+    assert old.training_signature == spec().training_signature
 
 
 def test_evaluation_and_test_data_change_only_the_evaluation_signature():

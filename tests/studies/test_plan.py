@@ -206,6 +206,21 @@ def test_another_claim_is_another_plan(root, corpus):
     assert compare(old, new) == ["factor bidirectional: its claims changed"]
 
 
+def test_the_code_of_a_plugin_is_part_of_the_plan(root, corpus, tmp_path):
+    path = tmp_path / "net_of_plan.py"
+    path.write_text("x = 1\n")
+    old = planned(root, corpus, plugins=(str(path),))
+    (code,) = old.plugins.values()
+    assert old.cells[0].signatures != planned(root, corpus).cells[0].signatures
+    assert Plan.model_validate(old.model_dump(mode="json")).spec(old.cells[0], 1).plugins == {str(path): code}
+    new = old.model_copy(update={"plugins": {str(path): "0" * 64}}).signed()
+    assert compare(old, new) == [f"plug-in {path}: its code changed ({code[:12]} -> {'0' * 12})"]
+    assert not set(new.cells[0].signatures.values()) & set(old.cells[0].signatures.values())
+    unknown = old.model_copy(update={"plugins": {str(path): None}})
+    assert compare(unknown, old) == [f"plug-in {path}: its code changed (not recorded -> {code[:12]})"]
+    assert compare(planned(root, corpus), old) == [f"plug-in {path}: new"]
+
+
 def test_a_plan_of_version_0_1_keeps_its_margin(make_plan):
     document = make_plan().model_dump(mode="json")
     for metric, written, margin in (("pesq_wb", 0.05, 0.05), ("stoi", 0.05, None), ("stoi", 0.02, 0.02)):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from ablate.models import plugins
 from ablate.training import checkpoint
 from ablate.training.config import Evaluation, EvaluationJob
 from ablate.training.data.batches import Batches, DataError
@@ -296,11 +297,14 @@ def test_plugin_networks_are_trained(new_run, go, tmp_path):
         "        return x + 0.1 * self.fc(x)\n"
         "CORES.register('damped-by-test', Damped)\n"
     )
-    run = new_run(plugins=[str(plugin)])
+    run = new_run(plugins=plugins.digests([plugin]))
     spec = run.spec
     spec["model"]["core"] = "damped-by-test"
     run.write_spec(spec)
     assert go(run).state == "done"
+    state = go(new_run("e" * 64, plugins={str(plugin): "0" * 64}))
+    assert (state.state, state.cause) == ("failed", "configuration")
+    assert "my_part.py has changed since this run was planned" in state.message
 
 
 def test_a_locked_run_is_left_alone(new_run, go):
