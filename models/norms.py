@@ -44,7 +44,7 @@ def standardise_so_far(x: Tensor, dims: tuple[int, ...], time: int) -> Tensor:
         return (cumulative_sum(sums) / counts).movedim(-1, time)
 
     mean = mean_so_far(x)
-    variance = (mean_so_far(x.square()) - mean.square()).clamp(min=0)
+    variance = torch.addcmul(mean_so_far(x.square()), mean, mean, value=-1).clamp(min=0)
     return (x - mean.to(x.dtype)) * torch.rsqrt(variance + EPSILON).to(x.dtype)
 
 
