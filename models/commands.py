@@ -48,7 +48,6 @@ def doctor(format: Format = "table") -> None:
     rows.add_row("bfloat16", f"AVX-512 {_yes(cpu['avx512_bf16'])}, AMX {_yes(cpu['amx'])}")
     rows.add_row("GPUs", ", ".join(found["gpus"]) or "none")
     rows.add_row(f"scan on {scan['device']}", f"{scan['auto']} ({scan['reason']})")
-    rows.add_row("scan with clamps", f"{scan['auto_with_clamps']} ({scan['reason_with_clamps']})")
     for backend, state in scan["backends"].items():
         rows.add_row(f"scan backend {backend}", state)
     print_table(rows)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import torch
 
-from .scan import BACKENDS, Clamps, choose_backend, unavailable
+from .scan import BACKENDS, choose_backend, unavailable
 
 
 def versions() -> dict[str, str]:
@@ -28,7 +28,6 @@ def machine() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
     chosen, reason = choose_backend(device)
-    clamped, clamped_reason = choose_backend(device, clamps=Clamps())
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "versions": versions(),
@@ -44,8 +43,6 @@ def machine() -> dict[str, Any]:
             "device": device,
             "auto": chosen,
             "reason": reason,
-            "auto_with_clamps": clamped,
-            "reason_with_clamps": clamped_reason,
             "backends": {name: unavailable(name) or "available" for name in BACKENDS},
         },
     }

@@ -94,3 +94,21 @@ def build_plan(
 def make_plan() -> Callable[..., Plan]:
     """`make_plan(grid, seeds, **fields)` gives a plan; see `build_plan`."""
     return build_plan
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--device",
+        choices=["cpu", "cuda"],
+        help="where tests that take a device run (default: on the CPU, and on a GPU where there is one)",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that take a `device` run once for each."""
+    if "device" in metafunc.fixturenames:
+        import torch
+
+        asked = metafunc.config.getoption("device")
+        found = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+        metafunc.parametrize("device", [asked] if asked else found)

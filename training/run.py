@@ -662,8 +662,8 @@ def _scan_backend(model: nn.Module, device: torch.device) -> str | None:
     from ablate.models.mamba import SelectiveSSM
     from ablate.models.scan import choose_backend
 
-    scans = (module for module in model.modules() if isinstance(module, SelectiveSSM))
-    return next((choose_backend(device, clamps=scan.clamps)[0] for scan in scans), None)
+    scans = any(isinstance(module, SelectiveSSM) for module in model.modules())
+    return choose_backend(device)[0] if scans else None
 
 
 def _versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from ..errors import InputError
 from ..registry import suggestion
 from .clamps import Clamps
 
@@ -20,10 +22,18 @@ __all__ = ["BACKENDS", "Clamps", "choose_backend", "selective_scan", "unavailabl
 BACKENDS: dict[str, str] = {
     "reference": "ablate.models.scan.reference",
     "numba": "ablate.models.scan.numba_backend",
+    "triton": "ablate.models.scan.triton_backend",
     "mamba_ssm": "ablate.models.scan.mamba_ssm",
     "chunked": "ablate.models.scan.chunked",
 }
 """Backend -> the module whose `scan` it is."""
+FUSED = {"cpu": "numba", "cuda": "triton"}
+"""Type of device -> the backend that `auto` takes there."""
+_INSTALL = {
+    "numba": "numba is not installed",
+    "triton": "triton is not installed",
+    "mamba_ssm": "mamba-ssm is not installed (pip install --no-build-isolation '.[cuda]')",
+}
 
 _preferred: ContextVar[str] = ContextVar("scan_backend", default="auto")
 
@@ -33,7 +43,7 @@ def using(backend: str) -> Iterator[None]:
     """Let `backend="auto"` mean this backend.
 
     Raises:
-        ValueError: no backend has that name.
+        InputError: no backend has that name.
     """
     _check(backend)
     token = _preferred.set(backend)
@@ -46,39 +56,69 @@ def using(backend: str) -> Iterator[None]:
 def _check(backend: str) -> None:
     known = ["auto", *BACKENDS]
     if backend not in known:
-        raise ValueError(f"unknown scan backend {backend!r}{suggestion(backend, known)}")
+        raise InputError(f"unknown scan backend {backend!r}{suggestion(backend, known)}")
 
 
 @cache
-def unavailable(backend: str) -> str | None:
-    """Why a backend cannot run on this machine; None if it can."""
+def unavailable(backend: str, device: str | None = None) -> str | None:
+    """Why a backend cannot run here, on devices of this type (`cpu`, `cuda`) if one is given; None if it can.
+
+    A backend for a GPU has to compute a tiny scan first: an installed package proves nothing.
+    """
     _check(backend)
-    if backend == "numba" and find_spec("numba") is None:
-        return "numba is not installed"
-    if backend == "mamba_ssm":
-        if not torch.cuda.is_available():
-            return "no CUDA device"
-        if find_spec("mamba_ssm") is None:
-            return "mamba-ssm is not installed (pip install --no-build-isolation '.[cuda]')"
+    home = _home(backend)
+    if home is None:
+        return None
+    if device not in (None, home):
+        return f"runs on {home} only"
+    if home == "cuda" and not torch.cuda.is_available():
+        return "no CUDA device"
+    if find_spec(backend) is None:
+        return _INSTALL[backend]
+    return failure(backend, home) if home == "cuda" else None
+
+
+def _home(backend: str) -> str | None:
+    """The only type of device that a backend runs on; None: any."""
+    if backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
+        return "cpu"
+    return {"numba": "cpu", "triton": "cuda", "mamba_ssm": "cuda"}.get(backend)
+
+
+def failure(backend: str, device: str) -> str | None:
+    """What a backend raises on a scan of one step and its gradient, in one line; None where it computes.
+
+    Raises:
+        torch.OutOfMemoryError: the device is full, which says nothing about the backend.
+    """
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            x = torch.ones(1, 1, 1, device=device, requires_grad=True)
+            y = _scan_of(backend)(x, x, -x[0], x, x, None, None, True, None)
+            torch.autograd.grad(y.sum(), x)[0].item()
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        return " ".join(f"{type(error).__name__}: {error}".split())
     return None
 
 
-def choose_backend(
-    device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, clamps: Clamps | None = None
-) -> tuple[str, str]:
+def _scan_of(backend: str) -> Callable[..., Tensor]:
+    return import_module(BACKENDS[backend]).scan
+
+
+def choose_backend(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[str, str]:
     """The backend that `auto` takes for inputs of this kind, and why."""
     device = torch.device(device)
     if _preferred.get() != "auto":
         return _preferred.get(), "asked for"
     if dtype == torch.float64:
         return "reference", "double precision"
-    if device.type == "cpu":
-        reason = unavailable("numba")
-        return ("chunked", reason) if reason else ("numba", "fused for the CPU")
-    reason = unavailable("mamba_ssm") if device.type == "cuda" else f"no fused kernel for {device.type}"
-    if reason is None and clamps is not None:
-        reason = "mamba_ssm has no clamps"
-    return ("chunked", reason) if reason else ("mamba_ssm", "fused for CUDA")
+    if device.type not in FUSED:
+        return "chunked", f"no fused kernel for {device.type}"
+    fused = FUSED[device.type]
+    reason = unavailable(fused, device.type)
+    return ("chunked", f"{fused}: {reason}") if reason else (fused, f"fused for {device.type}")
 
 
 def selective_scan(
@@ -113,7 +153,8 @@ def selective_scan(
         `(batch, dim, time)` in the dtype of `u`.
 
     Raises:
-        ValueError: shapes that do not fit, or a backend that is unknown or cannot take these inputs.
+        ValueError: shapes that do not fit.
+        InputError: a backend that is unknown or cannot take these inputs.
     """
     if u.ndim != 3:
         raise ValueError(f"u is {tuple(u.shape)}; it has the axes (batch, dim, time)")
@@ -142,11 +183,12 @@ def selective_scan(
     dtype = torch.float64 if any(t.dtype == torch.float64 for t in present) else torch.float32
     _check(backend)
     if backend == "auto":
-        backend, _ = choose_backend(u.device, dtype, clamps)
-    reason = unavailable(backend)
+        backend, _ = choose_backend(u.device, dtype)
+    reason = unavailable(backend, u.device.type)
     if reason is not None:
-        raise ValueError(f"scan backend {backend!r} cannot run here: {reason}")
-    run: Callable[..., Tensor] = import_module(BACKENDS[backend]).scan
+        raise InputError(f"scan backend {backend!r} cannot run here: {reason}")
+    given: tuple[Tensor | None, ...] = (u, delta, A, B, C, D, z)
+    if backend != "triton":  # which reads any dtype
+        given = tuple(None if t is None else t.to(dtype) for t in given)
     with torch.autocast(u.device.type, enabled=False):
-        cast = [None if t is None else t.to(dtype) for t in (u, delta, A, B, C, D, z)]
-        return run(*cast, delta_softplus, clamps).to(u.dtype)
+        return _scan_of(backend)(*given, delta_softplus, clamps).to(u.dtype)

@@ -1,4 +1,4 @@
-"""The selective scan in PyTorch, chunk by chunk with checkpointing: for a GPU without mamba-ssm.
+"""The selective scan in PyTorch, chunk by chunk with checkpointing: for devices without Triton.
 
 Within a chunk the recurrence is solved by doubling (Hillis and Steele 1986) in log2(chunk) steps; with
 clamps, which are not associative, by a loop. The backward pass recomputes one chunk at a time.

@@ -1,4 +1,4 @@
-"""The causal depthwise convolution and SiLU before the scan, in one pass on the CPU."""
+"""The causal depthwise convolution and SiLU before the scan, in one pass."""
 
 from __future__ import annotations
 
@@ -58,7 +58,12 @@ def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     Returns:
         `(row, time, channel)`.
     """
-    if x.is_meta or x.dtype == torch.float64 or choose_backend(x.device)[0] != "numba":
+    backend = choose_backend(x.device)[0]
+    if x.is_meta or x.dtype == torch.float64 or backend not in ("numba", "triton"):
         return plain(x, weight, bias)
-    with torch.autocast("cpu", enabled=False):
+    with torch.autocast(x.device.type, enabled=False):
+        if backend == "triton":
+            from .triton_convolution import Convolution
+
+            return Convolution.apply(x, weight, bias)
         return _Fused.apply(x.float(), weight.float(), bias.float())

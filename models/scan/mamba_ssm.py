@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+
 from torch import Tensor
 
+from ..errors import InputError
 from .clamps import Clamps
+
+
+@cache
+def _operation() -> Callable[..., Tensor]:
+    """The package's `selective_scan_fn`, from its module alone: the package itself imports transformers."""
+    name, module = "mamba_ssm", "mamba_ssm.ops.selective_scan_interface"
+    spec = None if name in sys.modules else find_spec(name)
+    if spec is None or spec.submodule_search_locations is None:
+        return import_module(module).selective_scan_fn
+    package = ModuleType(name)
+    package.__path__ = list(spec.submodule_search_locations)
+    sys.modules[name] = package
+    try:
+        return import_module(module).selective_scan_fn
+    finally:
+        del sys.modules[name]
 
 
 def scan(
@@ -21,12 +45,10 @@ def scan(
     """See `models.scan.selective_scan`; float32 on a CUDA device.
 
     Raises:
-        ValueError: clamps are asked for, which the kernel has not.
+        InputError: clamps are asked for, which the kernel has not.
     """
-    from mamba_ssm.ops.selective_scan_interface import selective_scan_fn
-
     if clamps is not None:
-        raise ValueError("the mamba_ssm scan has no clamps; use backend='chunked'")
+        raise InputError("the mamba_ssm scan has no clamps; use backend='triton'")
     rows = [t.contiguous() for t in (u, delta)]
     gate = None if z is None else z.contiguous()
-    return selective_scan_fn(*rows, A, B.contiguous(), C.contiguous(), D, gate, None, delta_softplus)
+    return _operation()(*rows, A, B.contiguous(), C.contiguous(), D, gate, None, delta_softplus)

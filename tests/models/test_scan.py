@@ -1,4 +1,7 @@
-"""One contract for every scan backend that runs on this machine: values and gradients of the plain loop."""
+"""One contract for every scan backend that runs on this machine: values and gradients of the plain loop.
+
+Under `TRITON_INTERPRET=1` the Triton kernels run on the CPU (`test_triton.py` starts such a process).
+"""
 
 import multiprocessing
 import os
@@ -13,26 +16,44 @@ import pytest
 import torch
 from torch import Tensor
 
-from ablate.models import selective_scan
-from ablate.models.scan import BACKENDS, Clamps, choose_backend, unavailable, using
+from ablate.models import ModelConfig, selective_scan
+from ablate.models.mamba import SelectiveSSM
+from ablate.models.scan import BACKENDS, FUSED, Clamps, choose_backend, failure, mamba_ssm, unavailable, using
 
 pytestmark = pytest.mark.numerics
 
 TIGHT = Clamps(exponent=(-1.0, 0.0), decay=0.9, step=(0.0, 0.5), gain=0.3, state=0.8, output=1.5)
 """Bounds that ordinary values reach, each of them."""
 
-present = [
-    pytest.param(name, marks=pytest.mark.skipif(bool(unavailable(name)), reason=str(unavailable(name))))
-    for name in BACKENDS
-    if name != "reference"
-]
-backends = pytest.mark.parametrize("backend", present)
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Triton runs on the CPU, a frame in about 50 ms: all sizes are then tiny."""
+ROWS, TIME = (2, 5) if INTERPRETED else (3, 37)
+CHUNK = 4 if INTERPRETED else 32
+
+
+@pytest.fixture(autouse=True)
+def _short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    if INTERPRETED:
+        monkeypatch.setattr("ablate.models.scan.triton_backend.CHUNK", CHUNK)
+
+
+@pytest.fixture
+def backend(request: pytest.FixtureRequest, device: str) -> str:
+    reason = unavailable(request.param, device)
+    if reason:
+        pytest.skip(reason)
+    return request.param
+
+
+others = [name for name in BACKENDS if name != "reference"]
+backends = pytest.mark.parametrize("backend", others, indirect=True)
 clamped = pytest.mark.parametrize("clamps", [None, Clamps(), TIGHT], ids=["free", "clamped", "tight"])
 
 
 def inputs(
-    rows: int = 3,
-    time: int = 37,
+    device: str = "cpu",
+    rows: int = ROWS,
+    time: int = TIME,
     dim: int = 20,
     states: int = 5,
     seed: int = 0,
@@ -50,7 +71,7 @@ def inputs(
         normal(dim),
         normal(rows, dim, time),
     ]
-    return [t.to(dtype).requires_grad_() for t in tensors]
+    return [t.to(device, dtype).requires_grad_() for t in tensors]
 
 
 def compute(
@@ -61,7 +82,7 @@ def compute(
     wanted = [t for t in tensors if t is not None and t.requires_grad]
     if not wanted:
         return y, []
-    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(y.dtype)
+    weights = torch.randn(y.shape, generator=torch.Generator().manual_seed(9)).to(y)
     return y, list(torch.autograd.grad((y * weights).sum(), wanted, allow_unused=True))
 
 
@@ -72,6 +93,8 @@ def assert_same(
     softplus: bool = True,
     tolerance: float = 1e-5,
 ) -> None:
+    if backend == "mamba_ssm" and clamps is not None:
+        pytest.skip("mamba_ssm has no clamps")
     y, gradients = compute(tensors, backend, clamps, softplus)
     expected, expected_gradients = compute(tensors, "reference", clamps, softplus)
     assert y.dtype == expected.dtype
@@ -85,8 +108,8 @@ def assert_same(
 @backends
 @clamped
 @pytest.mark.parametrize("softplus", [True, False])
-def test_values_and_gradients(backend: str, clamps: Clamps | None, softplus: bool) -> None:
-    tensors = inputs()
+def test_values_and_gradients(backend: str, device: str, clamps: Clamps | None, softplus: bool) -> None:
+    tensors = inputs(device)
     if not softplus:
         tensors[1] = tensors[1].detach().abs().requires_grad_()
     assert_same(tensors, backend, clamps, softplus)
@@ -102,41 +125,41 @@ def test_values_and_gradients(backend: str, clamps: Clamps | None, softplus: boo
         {"rows": 1},
         {"dim": 1},
         {"rows": 1, "time": 1, "dim": 1, "states": 1},
-        {"time": 16},
-        {"time": 32},
-        {"time": 33},
-        {"rows": 7, "dim": 33, "states": 3},
+        {"time": CHUNK // 2},
+        {"time": CHUNK},
+        {"time": 2 * CHUNK + 1},
+        {"rows": 2 * ROWS + 1, "dim": 33, "states": 3},
     ],
     ids=str,
 )
-def test_odd_sizes(backend: str, clamps: Clamps | None, size: dict[str, int]) -> None:
-    assert_same(inputs(**size), backend, clamps)
+def test_odd_sizes(backend: str, device: str, clamps: Clamps | None, size: dict[str, int]) -> None:
+    assert_same(inputs(device, **size), backend, clamps)
 
 
 @backends
 @pytest.mark.parametrize("without", [(5,), (6,), (5, 6)], ids=["no skip", "no gate", "neither"])
-def test_optional_inputs(backend: str, without: tuple[int, ...]) -> None:
-    tensors: list[Tensor | None] = [None if i in without else t for i, t in enumerate(inputs())]
+def test_optional_inputs(backend: str, device: str, without: tuple[int, ...]) -> None:
+    tensors: list[Tensor | None] = [None if i in without else t for i, t in enumerate(inputs(device))]
     assert_same(tensors, backend, None)
 
 
 @backends
 @pytest.mark.parametrize("index", range(7))
-def test_gradient_of_one_input_alone(backend: str, index: int) -> None:
-    assert_same([t.detach().requires_grad_(i == index) for i, t in enumerate(inputs())], backend, None)
+def test_gradient_of_one_input_alone(backend: str, device: str, index: int) -> None:
+    assert_same([t.detach().requires_grad_(i == index) for i, t in enumerate(inputs(device))], backend, None)
 
 
 @backends
-def test_no_gradient_asked_for(backend: str) -> None:
-    assert_same([t.detach() for t in inputs()], backend, None)
+def test_no_gradient_asked_for(backend: str, device: str) -> None:
+    assert_same([t.detach() for t in inputs(device)], backend, None)
 
 
 @backends
-def test_layouts_other_than_contiguous(backend: str) -> None:
+def test_layouts_other_than_contiguous(backend: str, device: str) -> None:
     tensors = []
-    for t in inputs():
+    for t in inputs(device):
         if t.dim() == 3:
-            wide = torch.zeros(t.shape[0], t.shape[2], t.shape[1] + 3)
+            wide = torch.zeros(t.shape[0], t.shape[2], t.shape[1] + 3, device=device)
             wide[..., 2:-1] = t.detach().transpose(1, 2)
             t = wide[..., 2:-1].transpose(1, 2).requires_grad_()
         elif t.dim() == 2:
@@ -144,32 +167,32 @@ def test_layouts_other_than_contiguous(backend: str) -> None:
         tensors.append(t)
     assert not tensors[0].is_contiguous()
     assert_same(tensors, backend, None)
-    expanded = [*inputs()[:6], torch.randn(1, 20, 1).expand(3, 20, 37)]
+    expanded = [*inputs(device)[:6], torch.randn(1, 20, 1, device=device).expand(ROWS, 20, TIME)]
     assert_same(expanded, backend, None)
 
 
 @backends
 @clamped
 @pytest.mark.parametrize("scale", [1e-6, 30.0, 200.0])
-def test_extreme_step_sizes(backend: str, clamps: Clamps | None, scale: float) -> None:
-    u, delta, *rest = inputs()
+def test_extreme_step_sizes(backend: str, device: str, clamps: Clamps | None, scale: float) -> None:
+    u, delta, *rest = inputs(device)
     assert_same([u, (delta.detach() * scale).requires_grad_(), *rest], backend, clamps)
 
 
 @backends
-def test_nan_comes_out_as_nan(backend: str) -> None:
-    tensors = [t.detach() for t in inputs()]
-    tensors[1][1, 2, 5] = float("nan")
-    for clamps in (None, Clamps()):
+def test_nan_comes_out_as_nan(backend: str, device: str) -> None:
+    tensors = [t.detach() for t in inputs(device)]
+    tensors[1][1, 2, 3] = float("nan")
+    for clamps in (None, Clamps())[: 1 if backend == "mamba_ssm" else 2]:
         y = selective_scan(*tensors, delta_softplus=True, clamps=clamps, backend=backend)
         expected = selective_scan(*tensors, delta_softplus=True, clamps=clamps, backend="reference")
-        assert expected[1, 2, 5:].isnan().all()
+        assert expected[1, 2, 3:].isnan().all()
         assert torch.equal(y.isnan(), expected.isnan())
 
 
 @backends
-def test_bfloat16_inputs_are_computed_in_float32(backend: str) -> None:
-    tensors = inputs(dtype=torch.bfloat16)
+def test_bfloat16_inputs_are_computed_in_float32(backend: str, device: str) -> None:
+    tensors = inputs(device, dtype=torch.bfloat16)
     assert_same(tensors, backend, None, tolerance=1 / 128)
     y = selective_scan(*tensors, delta_softplus=True, backend=backend)
     exact = selective_scan(*(t.detach().double() for t in tensors), delta_softplus=True)
@@ -178,21 +201,20 @@ def test_bfloat16_inputs_are_computed_in_float32(backend: str) -> None:
 
 
 @backends
-def test_autocast_leaves_the_scan_in_float32(backend: str) -> None:
-    tensors = [t.detach() for t in inputs()]
+def test_autocast_leaves_the_scan_in_float32(backend: str, device: str) -> None:
+    tensors = [t.detach() for t in inputs(device)]
     expected = selective_scan(*tensors, delta_softplus=True, backend=backend)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(device, dtype=torch.bfloat16):
         assert torch.equal(selective_scan(*tensors, delta_softplus=True, backend=backend), expected)
 
 
 @backends
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_result_is_the_same_with_any_number_of_threads(backend: str, threads: int) -> None:
+def test_result_is_the_same_with_any_number_of_threads(backend: str, device: str, threads: int) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(threads)
-        assert_same(inputs(rows=5), backend, None)
-        assert_same(inputs(rows=2), backend, TIGHT)
+        assert_same(inputs(device, rows=5), backend, None)
     finally:
         torch.set_num_threads(before)
 
@@ -212,11 +234,11 @@ def test_numba_gives_the_same_bits_with_any_number_of_threads() -> None:
         assert all(torch.equal(a, b) for a, b in zip(found[0], other, strict=True))
 
 
-@pytest.mark.parametrize("backend", ["reference", "chunked"])
+@pytest.mark.parametrize("name", ["reference", "chunked"])
 @pytest.mark.parametrize("clamps", [None, TIGHT], ids=["free", "tight"])
-def test_gradcheck_in_double_precision(backend: str, clamps: Clamps | None) -> None:
+def test_gradcheck_in_double_precision(name: str, clamps: Clamps | None) -> None:
     tensors = inputs(rows=2, time=4, dim=3, states=2, dtype=torch.float64)
-    run = partial(selective_scan, delta_softplus=True, clamps=clamps, backend=backend)
+    run = partial(selective_scan, delta_softplus=True, clamps=clamps, backend=name)
     assert torch.autograd.gradcheck(run, tensors)
 
 
@@ -301,19 +323,94 @@ def test_numba_works_when_spawned_and_compiles_once(tmp_path: Path) -> None:
     assert compiled == compiled_again
 
 
+@backends
+def test_same_bits_every_time(backend: str, device: str) -> None:
+    if backend == "mamba_ssm":
+        pytest.skip("mamba_ssm adds gradients in any order")
+    first, again = (compute(inputs(device), backend, None) for _ in range(2))
+    for a, b in zip([first[0], *first[1]], [again[0], *again[1]], strict=True):
+        assert torch.equal(a, b)
+
+
+@backends
+@pytest.mark.parametrize("config", [{}, {"clamps": "on"}, {"ssm_skip": "shadowed"}], ids=str)
+def test_inside_a_network(backend: str, device: str, config: dict[str, Any]) -> None:
+    """The layer gives the scan views of its projections, and takes its convolution from the same backend."""
+    torch.manual_seed(0)
+    layer = SelectiveSSM(ModelConfig(channels=8, d_state=3, **config)).to(device)
+    x, z = torch.randn(2, ROWS, TIME, 2 * layer.inner, device=device)[..., : layer.inner].requires_grad_()
+    found = []
+    for name in (backend, "reference"):
+        if name == "mamba_ssm" and layer.clamps:
+            pytest.skip("mamba_ssm has no clamps")
+        with using(name):
+            y = layer(x, z)
+        wanted = [x, z, *(p for p in layer.parameters() if p is not layer.D or not layer.shadowed)]
+        found.append([y, *torch.autograd.grad(y.square().sum(), wanted)])
+    for ours, theirs in zip(*found, strict=True):
+        assert float((ours - theirs).detach().abs().max()) <= 2e-5 * float(theirs.detach().abs().max())
+
+
 def test_auto_takes_the_reference_for_double_precision() -> None:
     assert choose_backend("cpu", torch.float64)[0] == "reference"
 
 
-def test_auto_on_a_gpu_without_mamba_ssm_is_chunked() -> None:
-    if unavailable("mamba_ssm"):
-        assert choose_backend("cuda")[0] == "chunked"
+def test_auto_takes_the_fused_backend_of_the_device_or_says_why_not() -> None:
+    for device, fused in FUSED.items():
+        reason = unavailable(fused, device)
+        expected = ("chunked", f"{fused}: {reason}") if reason else (fused, f"fused for {device}")
+        assert choose_backend(device) == expected
+    assert choose_backend("mps") == ("chunked", "no fused kernel for mps")
+
+
+def test_a_backend_says_what_it_needs() -> None:
+    assert unavailable("numba", "cuda") == "runs on cpu only"
+    assert unavailable("mamba_ssm", "cpu") == "runs on cuda only"
+    if not torch.cuda.is_available():
+        assert unavailable("triton", "cuda") == ("runs on cpu only" if INTERPRETED else "no CUDA device")
 
 
 def test_using_changes_what_auto_means() -> None:
     with using("chunked"):
         assert choose_backend()[0] == "chunked"
     assert choose_backend()[0] != "chunked"
+
+
+FAKE = """
+def selective_scan_fn(u, delta, A, B, C, D, z, bias, softplus):
+    {body}
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("return u * delta", None),
+        (
+            "raise RuntimeError('built without\\nthe CUDA extension')",
+            "RuntimeError: built without the CUDA extension",
+        ),
+    ],
+)
+def test_mamba_ssm_is_asked_to_compute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, expected: str | None
+) -> None:
+    """Its operation is imported without the package, which here cannot be imported."""
+    folder = tmp_path / "mamba_ssm" / "ops"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("import transformers_that_broke")
+    (folder / "__init__.py").touch()
+    (folder / "selective_scan_interface.py").write_text(FAKE.format(body=body))
+    monkeypatch.syspath_prepend(tmp_path)
+    mamba_ssm._operation.cache_clear()
+    try:
+        with torch.inference_mode():
+            assert failure("mamba_ssm", "cpu") == expected
+        assert "mamba_ssm" not in sys.modules
+    finally:
+        mamba_ssm._operation.cache_clear()
+        for name in [name for name in sys.modules if name.startswith("mamba_ssm.")]:
+            del sys.modules[name]
 
 
 def test_mamba_ssm_is_not_imported_without_a_gpu() -> None:
@@ -400,7 +497,7 @@ def test_agrees_with_the_reference_of_mamba_ssm(tmp_path: Path) -> None:
     )
     expected = torch.load(tmp_path / "out.pt")
     for backend in BACKENDS:
-        if unavailable(backend):
+        if unavailable(backend, "cpu"):
             continue
         live = [t.clone().requires_grad_() for t in tensors]
         y = selective_scan(*live, delta_softplus=True, backend=backend)

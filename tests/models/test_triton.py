@@ -1,0 +1,49 @@
+"""The Triton kernels without a GPU: their arithmetic in Triton's interpreter, and that they compile."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+
+
+def run(*command: str, **environment: str) -> str:
+    """What a Python process of its own prints; a kernel is compiled or interpreted by what stands there."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=550,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("module", ["test_scan", "test_convolution"])
+def test_interpreted_kernels_keep_the_contract_of_every_backend(module: str) -> None:
+    tests = ("-m", "not slow", "-k", "triton", f"tests/models/{module}.py")
+    out = run("-m", "pytest", "-q", "--device", "cpu", *tests, TRITON_INTERPRET="1")
+    assert "skipped" not in out
+    assert int(re.findall(r"(\d+) passed", out)[0]) >= {"test_scan": 60, "test_convolution": 12}[module]
+
+
+def test_kernels_compile_for_gpus_of_today_without_spilling(tmp_path: Path) -> None:
+    run(
+        "benchmarks/scan_registers.py",
+        *("--targets", "80,90,100", "--json", str(tmp_path / "found.json")),
+        TRITON_CACHE_DIR=str(tmp_path / "cache"),
+        TRITON_INTERPRET="0",
+    )
+    rows = json.loads((tmp_path / "found.json").read_text())
+    assert {row["target"] for row in rows} == {80, 90, 100}
+    assert len(rows) == 3 * (2 * 2 * 2 * 2 + 2)
+    assert [row for row in rows if row["spilled"] or row["registers"] > 255] == []
