@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, get_args
+from typing import Any
 
 from pydantic import Field
 
 from ablate.models.config import Frozen
+from ablate.models.errors import InputError
 from ablate.training.config import Recipe, RunConfig, check_path, resolve_recipe
 
+from .design import KINDS, Design, Kind, check_factor_name
 from .factors import Factor, find, is_factor, parse_value
 
-Design = Literal["full", "fractional", "one-out", "one-in"]
 BASE = "base"
 BASELINE = "baseline"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=,\-]{0,199}")
@@ -42,7 +42,7 @@ class Grid(Frozen):
     baseline: str | None = "bsrnn"
     factors: tuple[Factor, ...]
     recipe: Recipe
-    design: Design = "full"
+    design: Kind = "full"
     exclude: tuple[dict[str, str], ...] = ()
     changes: dict[str, Any] = Field(default_factory=dict)
 
@@ -65,8 +65,8 @@ class Grid(Frozen):
         Raises:
             ValueError: a factor or level is unknown, a factor is named twice, or the grid is empty.
         """
-        if design not in get_args(Design):
-            raise ValueError(f"unknown design {design!r}; known: {', '.join(get_args(Design))}")
+        if design not in KINDS:
+            raise InputError(f"unknown design {design!r}; known: {', '.join(KINDS)}")
         grid = cls(
             base=base,
             baseline=baseline,
@@ -89,7 +89,7 @@ class Grid(Frozen):
             check_path(path)
         start = RunConfig.of(self.base, self.recipe).with_changes(self.changes)
         cells = []
-        for levels in self._combinations():
+        for levels in self.crossed().cells():
             delta: dict[str, Any] = {}
             for factor in self.factors:
                 for path, value in factor.levels[levels[factor.name]].items():
@@ -110,78 +110,16 @@ class Grid(Frozen):
             cells.append(Cell(name=BASELINE, levels={}, config=reference))
         return cells
 
-    def _combinations(self) -> list[dict[str, str]]:
-        names = [factor.name for factor in self.factors]
-        off = {factor.name: factor.off for factor in self.factors}
-        on = {factor.name: list(factor.levels)[-1] for factor in self.factors}
-        combinations: list[dict[str, str]]
-        if self.design == "full":
-            product = itertools.product(*(factor.levels for factor in self.factors))
-            combinations = [dict(zip(names, levels, strict=True)) for levels in product]
-        elif self.design == "one-in":
-            combinations = [
-                off,
-                *(off | {f.name: level} for f in self.factors for level in list(f.levels)[1:]),
-            ]
-        elif self.design == "one-out":
-            combinations = [off, *(on | {f.name: f.off} for f in self.factors), on]
-        else:
-            combinations = [
-                {f.name: list(f.levels)[value] for f, value in zip(self.factors, row, strict=True)}
-                for row in fraction(len(self.factors), [len(f.levels) for f in self.factors])
-            ]
-        for excluded in self.exclude:
-            for name, level in excluded.items():
-                if name not in off or level not in self.factors[names.index(name)].levels:
-                    raise ValueError(f"constraint {name}={level} names no factor and level of this grid")
-        kept = [c for c in combinations if not any(e.items() <= c.items() for e in self.exclude)]
-        if off not in kept:
-            raise ValueError("the constraints leave out the base cell (every factor at its first level)")
-        return list({tuple(c.items()): c for c in kept}.values())
+    def crossed(self) -> Design:
+        """The combinations of levels that are compared.
 
-    def aliases(self) -> list[str]:
-        """What a fractional design cannot tell apart, e.g. `a = - b x c`; empty for the others.
-
-        Terms of up to three factors are listed.
+        Raises:
+            InputError: the design does not fit the factors, or the constraints leave too little of it.
         """
-        if self.design != "fractional":
-            return []
-        import numpy as np
-
-        signs = 2 * np.asarray(fraction(len(self.factors), [len(f.levels) for f in self.factors])) - 1
-        groups: dict[bytes, list[tuple[int, str]]] = {}
-        for order in (1, 2, 3):
-            for term in itertools.combinations(range(len(self.factors)), order):
-                column = signs[:, term].prod(axis=1)
-                name = " x ".join(self.factors[i].name for i in term)
-                groups.setdefault((column * column[0]).tobytes(), []).append((column[0], name))
-        return [
-            " = ".join(name if sign == terms[0][0] else f"- {name}" for sign, name in terms)
-            for terms in groups.values()
-            if len(terms) > 1
-        ]
-
-
-def fraction(factors: int, levels: list[int]) -> list[list[int]]:
-    """A regular fraction of a two-level factorial that holds the all-off row.
-
-    Resolution IV where four factors or more allow it, else III.
-
-    Raises:
-        ValueError: fewer than three factors, or one of more than two levels.
-    """
-    if factors < 3 or any(n != 2 for n in levels):
-        raise ValueError(
-            f"a fractional design needs at least three factors of two levels, "
-            f"got {factors} with {levels} levels; use --design full"
-        )
-    from pydoe import fracfact_by_res
-
-    designs = [fracfact_by_res(factors, resolution) for resolution in range(3, factors + 1)]
-    good = designs[1:] or designs
-    smallest = min(len(rows) for rows in good)
-    rows = [rows for rows in good if len(rows) == smallest][-1]
-    return sorted((row > 0).astype(int).tolist() for row in rows * -rows[0])
+        for factor in self.factors:
+            check_factor_name(factor.name)
+        levels = {factor.name: tuple(factor.levels) for factor in self.factors}
+        return Design.of(levels, self.design, self.exclude)
 
 
 def cell_name(factors: tuple[Factor, ...], levels: Mapping[str, str]) -> str:

@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ablate.ablations.design import Design
 from ablate.ablations.inference.contrasts import ContrastSet, build
 from ablate.ablations.inference.engine import Estimates, estimate, holm
 
@@ -81,7 +82,7 @@ def contrasts() -> tuple[list[str], ContrastSet]:
         for at in product(("off", "on"), repeat=len(FACTORS))
     }
     cells["baseline"] = {}
-    return list(cells), build(cells, LEVELS, baseline="baseline")
+    return list(cells), build(Design.of(LEVELS), cells, baseline="baseline")
 
 
 def groups_of(scenario: Scenario) -> list[list[int]]:

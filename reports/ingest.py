@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ablate.ablations.claims import Claim
+from ablate.ablations.design import COLUMNS, KINDS, Design, flip, positions
 from ablate.ablations.inference.analysis import Analysis
 from ablate.ablations.inference.estimates import infer
-from ablate.ablations.inference.scores import DESCRIPTIONS, Keys, Layout, keys_of, listed, read_scores
+from ablate.ablations.inference.scores import Keys, Layout, keys_of, listed, read_scores
 from ablate.models.errors import InputError
 from ablate.training.metrics.registry import METRICS
-
-RESERVED = ("cell", "seed", "utterance", *DESCRIPTIONS, "training", "status", *METRICS, "seconds", "error")
 
 
 def analyze(
@@ -60,16 +60,10 @@ def analyze(
             scored in every run.
     """
     baseline = None if baseline is None else str(baseline)
-    layout = lay_out(scores, base, baseline, metric, factors, levels)
-    return infer(
-        read_scores(scores, metric, layout),
-        claims=claims,
-        margin=margin,
-        confidence=confidence,
-        constraints=constraints,
-        design=design,
-        planned=planned,
-    )
+    cells, order, base_cell, notes = lay_out(scores, base, baseline, metric, factors, levels)
+    cells |= {name: at for name, at in (planned or {}).items() if name not in cells}
+    layout = Layout(guess_design(cells, order, constraints, design), cells, base_cell, baseline, notes)
+    return infer(read_scores(scores, metric, layout), claims=claims, margin=margin, confidence=confidence)
 
 
 def lay_out(
@@ -79,8 +73,13 @@ def lay_out(
     metric: str = "pesq_wb",
     factors: Sequence[str] | None = None,
     levels: Mapping[str, Sequence[str]] | None = None,
-) -> Layout:
-    """Where the cells of a table stand, guessed from its columns; arguments as in `analyze`."""
+) -> tuple[dict[str, Mapping[str, str]], dict[str, tuple[str, ...]], str | None, list[str]]:
+    """Where the cells of a table stand, guessed from its columns; arguments as in `analyze`.
+
+    Returns:
+        The cells in the order of report with their levels (none for one outside the factorial), the factors
+        with their levels, the base cell, and what was made of the table.
+    """
     keys = keys_of(scores, metric, also=factors or ())
     names = keys.cells
     if baseline is not None and baseline not in names:
@@ -123,13 +122,48 @@ def lay_out(
         at = cell_levels[name]
         return (name == baseline and not at, not at, *(rank[f][at[f]] for f in at))
 
-    return Layout(
-        cell_levels={name: cell_levels[name] for name in sorted(names, key=position_of)},
-        levels=order,
-        base=base_cell,
-        baseline=baseline,
-        notes=notes,
-    )
+    return {name: cell_levels[name] for name in sorted(names, key=position_of)}, order, base_cell, notes
+
+
+def guess_design(
+    cells: Mapping[str, Mapping[str, str]],
+    levels: Mapping[str, tuple[str, ...]],
+    constraints: Iterable[Mapping[str, str]] = (),
+    declared: str | None = None,
+) -> Design:
+    """The design that cells make; `declared` settles what they leave open (three cells of two factors: a
+    one-in design, or a full one with a hole).
+
+    Raises:
+        InputError: a level is not declared, two cells have equal levels, or the design is unknown.
+    """
+    if declared is not None and declared not in KINDS:
+        raise InputError(f"design {declared!r} is not one of {', '.join(KINDS)}")
+    keys = list(positions(cells, levels)) if levels else []
+    matrix = np.array(keys, dtype=int).reshape(len(keys), len(levels))
+    found = Design(levels, "incomplete", matrix, tuple(dict(rule) for rule in constraints))
+    return replace(found, kind=_kind_of(found, declared))
+
+
+def _kind_of(found: Design, declared: str | None) -> str:
+    planned = set(found.keys)
+    if declared == "full" or not found.levels:
+        return "full"
+    if sum(map(found.permits, planned)) == found.possible():
+        return "full"
+    sizes = [len(names) for names in found.levels.values()]
+    one_in = {found.off} | {flip(found.off, i, level) for i, n in enumerate(sizes) for level in range(1, n)}
+    one_out = {found.on} | {flip(found.on, i, 0) for i in range(len(sizes))}
+    unambiguous = len(sizes) > 2
+    if planned == one_in and (declared == "one-in" or unambiguous):
+        return "one-in"
+    if planned | {found.off} == one_out | {found.off} and (declared == "one-out" or unambiguous):
+        return "one-out"
+    if found.binary and len(planned) > len(sizes):
+        signs = np.column_stack([np.ones(len(planned)), 2 * found.matrix - 1])
+        if np.allclose(signs.T @ signs, len(planned) * np.eye(signs.shape[1])):
+            return "fractional"
+    return "incomplete"
 
 
 def _factor_table(
@@ -149,7 +183,7 @@ def _factor_table(
     for name in asked:
         if name not in scores.columns:
             raise InputError(f"base names {name!r}, no column of {listed(list(scores.columns), 20)}")
-    reserved = {*RESERVED, metric}
+    reserved = {*COLUMNS, *METRICS, metric}
     candidates = stated or [
         str(c) for c in scores.columns if c not in reserved and not str(c).startswith("noisy_")
     ]

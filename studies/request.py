@@ -10,8 +10,9 @@ import yaml
 from pydantic import Field, ValidationError, field_validator
 
 from ablate.ablations.claims import Endpoint, claim_of
+from ablate.ablations.design import Kind
 from ablate.ablations.factors import LEVEL, Factor, find, parse_value
-from ablate.ablations.grid import Design, Grid, parse_factors
+from ablate.ablations.grid import Grid, parse_factors
 from ablate.models.config import Frozen
 from ablate.models.errors import explain
 from ablate.training.config import check_path, resolve_recipe
@@ -40,7 +41,7 @@ class Request(Frozen):
     base: str = "mbsnet"
     baseline: str | None = "bsrnn"
     factors: tuple[Factor, ...] = Field(min_length=1)
-    design: Design = "full"
+    design: Kind = "full"
     constraints: tuple[dict[str, str], ...] = ()
     recipe: str = "quick"
     set: dict[str, Any] = Field(default_factory=dict)

@@ -12,9 +12,10 @@ import numpy as np
 import pandas as pd
 
 from ablate.models.errors import InputError
+from ablate.models.registry import suggestion
 
 from ..claims import Claim
-from .contrasts import Contrast, NotEstimable, weight_matrix
+from .contrasts import Contrast, NotEstimable, build, weight_matrix
 from .engine import Estimates, estimate
 from .scores import Scores, plain
 
@@ -28,9 +29,9 @@ class Analysis:
     """Estimates of every contrast the scores can give.
 
     Attributes:
-        effects: a row per contrast: name, kind, estimate, se, df, low, high, p, p_holm, verdict; then `at`
-            (the other factors' levels of a simple effect), claim_low, claim_high, claim_source,
-            seeds_needed, note.
+        effects: a row per contrast (simple effects of up to 128 cells; `simple` gives the others): name,
+            kind, estimate, se, df, low, high, p, p_holm, verdict; then `at` (the other factors' levels of a
+            simple effect), claim_low, claim_high, claim_source, seeds_needed, note.
         cells: a row per cell with scores: cell, one column per factor, runs, mean, sd (over seeds), se,
             df, low, high.
         divergence: a row per cell: cell, runs, diverged, rate, low, high (exact binomial interval).
@@ -92,6 +93,41 @@ class Analysis:
             [(c.kind, c.name, c.at) for c in self.contrasts], names=["kind", "name", "at"]
         )
         return pd.DataFrame(weight_matrix(self.contrasts, names), index=index, columns=names)
+
+    def simple(self, factor: str) -> pd.DataFrame:
+        """A factor's effect at each combination of the others, with its interval.
+
+        Worked out when asked for: a large grid has more of them than `effects` lists.
+
+        Raises InputError if the grid has no such factor.
+        """
+        if factor not in self.levels:
+            raise InputError(f"no factor {factor!r}{suggestion(factor, self.levels)}")
+        scored = self.scores.scored()
+        names = [self.scores.cells[i] for i in scored]
+        layout = self.scores.layout
+        found = build(layout.design, layout.cells, available=names, simple=[factor])
+        rows = [contrast for contrast in found.rows if contrast.kind == "simple"]
+        estimates = estimate(
+            self.scores.values[scored],
+            weight_matrix(rows, names),
+            self.scores.groups_of(scored),
+            self.scores.present[scored],
+        )
+        low, high = estimates.interval(self.confidence)
+        return pd.DataFrame(
+            {
+                "name": [contrast.name for contrast in rows],
+                "kind": "simple",
+                "at": [contrast.at for contrast in rows],
+                "estimate": estimates.value,
+                "se": estimates.se,
+                "df": estimates.df,
+                "low": low,
+                "high": high,
+                "p": estimates.p,
+            }
+        )
 
     def by(self, column: str) -> pd.DataFrame:
         """Cell means, the gap and the main effects within each speaker, snr or noise.

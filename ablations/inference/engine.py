@@ -168,18 +168,24 @@ def estimate(
     shape = (*means.shape[:-1], len(weights), len(groups))
     seed_parts, one_seed, residual_parts = np.zeros(shape), np.zeros(shape), np.zeros(shape)
     seeds = np.zeros((len(weights), len(groups)), dtype=int)
+    alone = [g for g, group in enumerate(groups) if len(group) == 1]
+    cells = [groups[g][0] for g in alone]
+    squares = weights[:, cells] ** 2
+    variance, residual = _variances(scores[..., cells, :, :], present[cells])
+    seeds[:, alone] = np.where(squares > 0, count[cells], 0)
+    one_seed[..., alone] = squares * variance[..., None, :]
+    seed_parts[..., alone] = one_seed[..., alone] / count[cells]
+    residual_parts[..., alone] = squares * (residual / count[cells])[..., None, :]
     for g, group in enumerate(groups):
-        patterns: dict[tuple[int, ...], list[int]] = {}
-        for k, row in enumerate(weights):
-            involved = tuple(c for c in group if row[c] != 0)
-            if involved:
-                patterns.setdefault(involved, []).append(k)
-        for involved, rows in patterns.items():
-            cells = list(involved)
+        if len(group) == 1:
+            continue
+        involved = weights[:, group] != 0
+        for pattern in np.unique(involved, axis=0):
+            cells, rows = np.array(group)[pattern], np.flatnonzero((involved == pattern).all(1))
             common = present[cells].all(0)
             shared = int(common.sum())
-            seeds[rows, g] = shared
-            if shared < 2:
+            seeds[rows, g] = shared if len(cells) else 0
+            if not len(cells) or shared < 2:
                 continue
             overlap = present[cells].astype(float) @ present[cells].T / np.outer(count[cells], count[cells])
             w = weights[np.ix_(rows, cells)]
@@ -212,6 +218,21 @@ def _membership(groups: Sequence[Sequence[int]], cells: int) -> Array:
     for g, group in enumerate(groups):
         member[list(group), g] = 1
     return member
+
+
+def _variances(scores: Array, present: Array) -> tuple[Array, Array]:
+    """Of each cell alone (..., cell, seed, utterance): the variance over its seeds of the run's mean, and of
+    the seed x utterance residual; zero with one seed, and no residual with one utterance."""
+    degrees = np.maximum(present.sum(-1) - 1, 1)
+    count = present.sum(-1)[:, None]
+    run_means = scores.mean(-1)
+    centred = np.where(present, run_means - run_means.sum(-1, keepdims=True) / count, 0.0)
+    variance = (centred**2).sum(-1) / degrees
+    if scores.shape[-1] < 2:
+        return variance, np.zeros_like(variance)
+    rest = scores - (scores.sum(-2) / count)[..., None, :] - centred[..., None]
+    rest = np.where(present[..., None], rest, 0.0)
+    return variance, (rest**2).sum((-2, -1)) / (degrees * (scores.shape[-1] - 1))
 
 
 def _covariance(series: Array) -> Array:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,13 +27,10 @@ def infer(
     claims: Mapping[str, Sequence[Any] | Claim] | None = None,
     margin: float | None = None,
     confidence: float = 0.95,
-    constraints: Iterable[Mapping[str, str]] = (),
-    design: str | None = None,
-    planned: Mapping[str, Mapping[str, str]] | None = None,
 ) -> Analysis:
     """Every contrast that the scores give, with its interval and its verdict.
 
-    Arguments are those of `reports.analyze`.
+    Claims, margin and confidence are those of `reports.analyze`.
 
     Raises:
         InputError: confidence or margin is no such number, a claim names no factor, or there is nothing
@@ -41,21 +38,14 @@ def infer(
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1")
-    baseline, metric = data.layout.baseline, data.metric
+    layout, metric = data.layout, data.metric
     margin = margin_of(metric) if margin is None else check_margin(margin)
     scored = data.scored()
     names = [data.cells[i] for i in scored]
-    if not data.levels and baseline is not None and data.layout.base in (None, baseline):
+    if not data.levels and layout.baseline is not None and layout.base in (None, layout.baseline):
         raise InputError("the scores have no factor with two levels, and base names no cell of its own")
-    found = build(
-        {**(planned or {}), **data.cell_levels},
-        data.levels,
-        base=data.layout.base,
-        baseline=baseline,
-        available=set(names),
-        constraints=constraints,
-        design=design,
-    )
+    cells = layout.cells if data.levels else {name: {} for name in filter(None, [layout.base])}
+    found = build(layout.design, cells, baseline=layout.baseline, available=set(names))
     groups = data.groups_of(scored)
     weights = found.matrix(names)
     everything = np.vstack([weights, np.eye(len(names))])
@@ -92,8 +82,8 @@ def infer(
         confidence=confidence,
         levels=data.levels,
         base=base_levels,
-        base_cell=data.layout.base if data.layout.base in names else None,
-        baseline=baseline,
+        base_cell=layout.base if layout.base in names else None,
+        baseline=layout.baseline,
         claims=stated,
         seeds=tuple(data.seeds),
         utterances=len(data.utterances),

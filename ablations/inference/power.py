@@ -9,14 +9,16 @@ import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
-from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from .contrasts import ContrastSet, build, label
+from ablate.models.errors import InputError
+
+from ..design import Design, label
+from .contrasts import ContrastSet, build
 from .engine import Array, Estimates, quantile
 
 if TYPE_CHECKING:
@@ -49,7 +51,7 @@ class Variances:
     def of(cls, pilot: Analysis) -> Variances:
         """The variances of a pilot, cell by cell; cells it lacks get the root mean square of the others.
 
-        Raises ValueError if no cell of the pilot has two seeds.
+        Raises InputError if no cell of the pilot has two seeds.
         """
         scores = pilot.scores
         count = len(scores.utterances)
@@ -67,7 +69,7 @@ class Variances:
             seed_variances.append(variance)
             residuals.append(residual)
         if not by_cell:
-            raise ValueError("the pilot has no cell with two seeds: nothing tells how much trainings vary")
+            raise InputError("the pilot has no cell with two seeds: nothing tells how much trainings vary")
         for share, weights in zip(pilot.estimates.utterance_part, pilot.weights.to_numpy(), strict=True):
             size = float((weights**2).sum())
             if size > 0:
@@ -117,32 +119,8 @@ def smallest_effect(se: float, df: float, power: float = 0.8, alpha: float = 0.0
     return se * noncentrality(round(df, 3), power, alpha)
 
 
-def design_cells(factors: Mapping[str, Sequence[str]], design: str = "full") -> dict[str, dict[str, str]]:
-    """The cells of a design by name, the all-off one first.
-
-    Raises ValueError for an unknown design, or a fraction of factors it does not fit.
-    """
-    names = list(factors)
-    off = {name: levels[0] for name, levels in factors.items()}
-    on = {name: levels[-1] for name, levels in factors.items()}
-    if design == "full":
-        found = [dict(zip(names, at, strict=True)) for at in product(*factors.values())]
-    elif design == "one-in":
-        found = [off, *({**off, name: level} for name in names for level in factors[name][1:])]
-    elif design == "one-out":
-        found = [off, *({**on, name: off[name]} for name in names), on]
-    elif design == "fractional":
-        from ..grid import fraction
-
-        rows = fraction(len(names), [len(levels) for levels in factors.values()])
-        found = [{name: factors[name][i] for name, i in zip(names, row, strict=True)} for row in rows]
-    else:
-        raise ValueError(f"unknown design {design!r}; known: full, fractional, one-in, one-out")
-    return {label(at): at for at in found}
-
-
 @dataclass(frozen=True)
-class Plan:
+class PlannedDesign:
     """A design and the variances its estimates would have."""
 
     design: str
@@ -189,21 +167,17 @@ def make_plan(
     baseline: bool = True,
     evaluation_only: Collection[str] = (),
     exclude: Iterable[Mapping[str, str]] = (),
-) -> Plan:
+) -> PlannedDesign:
     """The variance every contrast of a design would have.
 
     `factors` maps each factor to its levels, off first; those of `evaluation_only` share their trainings;
     `exclude` lists combinations of levels to leave out.
     """
-    rules = [dict(rule) for rule in exclude]
-    cells = {
-        name: at
-        for name, at in design_cells(factors, design).items()
-        if not any(rule.items() <= at.items() for rule in rules)
-    }
+    crossed = Design.of(factors, design, exclude)
+    cells = {label(at): at for at in crossed.cells()}
     if baseline:
         cells[BASELINE] = {}
-    found = build(cells, factors, baseline=BASELINE if baseline else None, constraints=rules, design=design)
+    found = build(crossed, cells, baseline=BASELINE if baseline else None, simple=())
     names = list(cells)
     weights = found.matrix(names)
     shared: dict[tuple[str, ...], list[int]] = {}
@@ -228,7 +202,7 @@ def make_plan(
         utterance_df=np.where(extra > 0, max(variances.utterances - 1, 1), np.inf),
         estimable=np.ones(len(weights), dtype=bool),
     )
-    return Plan(design, found, len(groups), unit)
+    return PlannedDesign(design, found, len(groups), unit)
 
 
 def plan(
@@ -298,10 +272,10 @@ def compare_designs(
     smallest_effect (of the least certain factor), interactions (whether it shows them), cheapest, note.
     Designs that do not get there within 200 seeds have NaN seeds. Other arguments are those of `plan`.
 
-    Raises ValueError if `effect` is not positive.
+    Raises InputError if `effect` is not positive.
     """
     if effect <= 0:
-        raise ValueError(f"the effect to find is {effect}; give a size above zero")
+        raise InputError(f"the effect to find is {effect}; give a size above zero")
     rows = []
     for design in ("full", "fractional", "one-in", "one-out"):
         try:
@@ -312,11 +286,11 @@ def compare_designs(
                 baseline=baseline,
                 evaluation_only=evaluation_only,
             )
-        except ValueError:
+        except InputError:
             continue
         main = [i for i, c in enumerate(made.contrasts.rows) if c.kind == "main"]
 
-        def worst(seeds: int, made: Plan = made, main: Sequence[int] = tuple(main)) -> float:
+        def worst(seeds: int, made: PlannedDesign = made, main: Sequence[int] = tuple(main)) -> float:
             se, df = made.unit.at_seeds(seeds)
             return max(smallest_effect(float(se[i]), float(df[i]), power, alpha) for i in main)
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from ablate.models.errors import InputError
 
+from ..design import Design, positions
 from .engine import Array
 
 DESCRIPTIONS = ("speaker", "snr", "noise")
@@ -19,21 +20,31 @@ DESCRIPTIONS = ("speaker", "snr", "noise")
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the cells of a table stand: what a plan says, or what `reports.ingest` reads off the table.
+    """Where cells stand: what a plan says, or what `reports.ingest` reads off a foreign table.
 
     Attributes:
-        cell_levels: cell -> factor -> level, in the order of report; empty for a cell outside the factorial.
-        levels: factor -> its levels, off first.
+        design: of the cells that have a level of every factor.
+        cells: cell -> factor -> level, those of a table in the order of report; empty for a cell outside
+            the factorial. Cells without rows are named where they are missed.
         base: the cell at the off levels, if there is one.
         baseline: the reference cell.
         notes: what was made of the table.
     """
 
-    cell_levels: Mapping[str, Mapping[str, str]]
-    levels: Mapping[str, tuple[str, ...]]
+    design: Design
+    cells: Mapping[str, Mapping[str, str]]
     base: str | None = None
     baseline: str | None = None
     notes: Sequence[str] = ()
+
+    @classmethod
+    def planned(
+        cls, design: Design, cells: Mapping[str, Mapping[str, str]], baseline: str | None = None
+    ) -> Layout:
+        """The layout of a study: its design, its cells by name, and the baseline where it is compared."""
+        at = positions(cells, design.levels)
+        inside = {at[key]: cells[at[key]] for key in sorted(at)}
+        return cls(design, inside | dict(cells), at.get(design.off), baseline)
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,7 @@ class Scores:
     """Scores of one metric as arrays.
 
     Attributes:
+        cells: those of the layout that the table has.
         values: (cell, seed, utterance), NaN where a run is absent.
         present, diverged: (cell, seed).
         groups: indices of the cells that share their trainings; together every cell once.
@@ -62,11 +74,11 @@ class Scores:
 
     @property
     def cell_levels(self) -> Mapping[str, Mapping[str, str]]:
-        return self.layout.cell_levels
+        return self.layout.cells
 
     @property
     def levels(self) -> Mapping[str, tuple[str, ...]]:
-        return self.layout.levels
+        return self.layout.design.levels
 
     def scored(self) -> list[int]:
         """Indices of the cells with at least one scored run."""
@@ -122,7 +134,8 @@ def read_scores(table: pd.DataFrame, metric: str, layout: Layout) -> Scores:
         InputError: a column is missing, rows are doubled, or no utterance is scored in every run.
     """
     keys = keys_of(table, metric)
-    cells = list(layout.cell_levels)
+    there = set(keys.cells)
+    cells = [cell for cell in layout.cells if cell in there]
     position = {name: index for index, name in enumerate(cells)}
     cell_codes = np.array([position[name] for name in keys.cells])[keys.cell_codes]
     seed_names, seed_codes = keys.seeds, keys.seed_codes

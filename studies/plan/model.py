@@ -7,8 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ablate.ablations.claims import Endpoint
+from ablate.ablations.design import Kind
 from ablate.ablations.factors import Factor
-from ablate.ablations.grid import Cell, Design
+from ablate.ablations.grid import Cell
 from ablate.ablations.runspec import Data, Plugins, RunSpec
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
@@ -68,7 +69,7 @@ class Plan(Frozen):
     base: str
     baseline: str | None
     factors: tuple[Factor, ...]
-    design: Design
+    design: Kind
     aliases: tuple[str, ...] = ()
     constraints: tuple[dict[str, str], ...] = ()
     cells: tuple[PlannedCell, ...]

@@ -65,7 +65,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         baseline=request.baseline,
         factors=request.factors,
         design=request.design,
-        aliases=tuple(grid.aliases()),
+        aliases=tuple(grid.crossed().chains),
         constraints=request.constraints,
         cells=planned,
         seeds=(),

@@ -6,8 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ablate.ablations.design import Design, check_factor_name, fraction
 from ablate.ablations.factors import Factor, find, parse_value
-from ablate.ablations.grid import Grid, fraction, parse_factors, parse_settings, safe_name
+from ablate.ablations.grid import Grid, parse_factors, parse_settings, safe_name
+from ablate.models.errors import InputError
 from ablate.training.config import Recipe, RunConfig
 
 THREE = "bidirectional,decoder4x,crossband"
@@ -86,7 +88,7 @@ def test_designs(design, count):
 
 
 def test_fractional_design_names_its_aliases():
-    assert Grid.parse(THREE, design="fractional").aliases() == [
+    assert Grid.parse(THREE, design="fractional").crossed().chains == [
         "bidirectional = - decoder4x x crossband",
         "decoder4x = - bidirectional x crossband",
         "crossband = - bidirectional x decoder4x",
@@ -95,7 +97,7 @@ def test_fractional_design_names_its_aliases():
 
 @given(st.integers(3, 7))
 def test_fractions_are_balanced_orthogonal_and_hold_the_base(k):
-    rows = fraction(k, [2] * k)
+    rows = fraction([2] * k)
     assert [0] * k in rows
     assert len(rows) < 2**k
     for a, b in itertools.combinations(range(k), 2):
@@ -165,3 +167,38 @@ def test_settings_are_values_of_fields():
 def test_bad_settings(items, words):
     with pytest.raises(ValueError, match=words):
         parse_settings(items)
+
+
+@pytest.mark.parametrize(
+    "name", ["noise", "snr", "speaker", "baseline", "base", "pesq_wb", "seed", "noisy_x"]
+)
+def test_a_factor_with_the_name_of_a_column_is_refused_before_training(name):
+    levels = {"off": {"model.direction": "uni"}, "on": {"model.direction": "bi"}}
+    grid = Grid(factors=(Factor(name=name, levels=levels),), recipe=Recipe())
+    with pytest.raises(InputError, match=f"cannot be called '{name}'"):
+        grid.cells()
+    check_factor_name("noise_level")
+
+
+def test_a_design_that_constraints_leave_without_any_main_effect_is_refused():
+    out = {"bidirectional": "on", "decoder4x": "on", "crossband": "on"}
+    for design, excluded, left in (
+        ("one-out", (out,), "4 of the 5"),
+        ("fractional", ({"bidirectional": "on"}, {"decoder4x": "on"}), "1 of the 4"),
+        ("full", ({"bidirectional": "on"}, {"decoder4x": "on"}, {"crossband": "on"}), "1 of the 8"),
+    ):
+        with pytest.raises(InputError, match=f"leave {left} cells of this {design} design"):
+            Grid.parse(THREE, design=design, exclude=excluded)
+    kept = Grid.parse(THREE, design="one-out", exclude=({"bidirectional": "off", "crossband": "on"},))
+    names = [name for _, name, terms in kept.crossed().main_effects() if terms]
+    assert names == ["decoder4x", "crossband"]
+
+
+def test_a_design_is_a_matrix_of_levels():
+    design = Design.of({"a": ("off", "on"), "core": ("lstm", "gru", "mamba")}, "one-in")
+    assert design.matrix.tolist() == [[0, 0], [1, 0], [0, 1], [0, 2]]
+    assert design.cells()[3] == {"a": "off", "core": "mamba"}
+    assert Design.of(design.levels).possible() == 6
+    assert Design.of(design.levels, constraints=[{"a": "on", "core": "gru"}]).possible() == 5
+    with pytest.raises(InputError, match="unknown design 'half'"):
+        Design.of(design.levels, "half")

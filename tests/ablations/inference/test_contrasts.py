@@ -1,3 +1,4 @@
+import itertools
 from itertools import permutations, product
 
 import numpy as np
@@ -5,10 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablate.ablations.grid import fraction
-from ablate.ablations.inference.contrasts import build
+from ablate.ablations.design import Design, fraction
+from ablate.ablations.inference import contrasts
+from ablate.models.errors import InputError
+from ablate.reports.ingest import guess_design
 
 SIZE = st.floats(-5, 5, allow_nan=False)
+
+
+def build(cells, levels, *, constraints=(), design=None, **options):
+    """The contrasts of cells whose design is guessed, as those of a foreign table."""
+    return contrasts.build(guess_design(cells, levels, constraints, design), cells, **options)
 
 
 def factorial(levels, baseline="ref"):
@@ -148,7 +156,7 @@ def test_a_combination_nobody_planned_is_named_by_its_levels():
 def test_half_fraction_gives_main_effects_with_their_aliases():
     names = ("a", "b", "c")
     levels = dict.fromkeys(names, ("off", "on"))
-    rows = fraction(3, [2, 2, 2])
+    rows = fraction([2, 2, 2])
     cells = {str(r): {n: levels[n][v] for n, v in zip(names, r, strict=True)} for r in rows}
     found = build(cells, levels)
     assert found.design == "fractional"
@@ -219,3 +227,83 @@ def test_equal_levels_unknown_levels_and_unknown_designs_are_refused():
         build({"x": {"a": "on"}}, levels, design="half")
     with pytest.raises(ValueError, match="two or more different levels"):
         build({"x": {"a": "on"}}, {"a": ("on",)})
+
+
+GRIDS = st.lists(st.integers(2, 3), min_size=1, max_size=4)
+
+
+def named_levels(sizes):
+    return {f"f{i}": tuple(f"v{level}" for level in range(size)) for i, size in enumerate(sizes)}
+
+
+@given(GRIDS, st.sampled_from(["full", "one-in", "one-out", "fractional"]), st.data())
+def test_every_main_effect_of_a_design_is_that_of_an_additive_model(sizes, kind, data):
+    if kind == "fractional":
+        sizes = [2] * max(3, len(sizes))
+    design = Design.of(named_levels(sizes), kind)
+    found = contrasts.build(design, {str(key): design.named(key) for key in design.keys})
+    effects = [[0.0, *(data.draw(SIZE) for _ in range(size - 1))] for size in sizes]
+    means = {str(key): sum(e[i] for e, i in zip(effects, key, strict=True)) for key in design.keys}
+    main = [c for c in found.rows if c.kind == "main"]
+    assert main
+    for contrast in main:
+        place = design.factors.index(contrast.factors[0])
+        level = dict(design.steps(contrast.factors[0]))[contrast.name]
+        got = sum(w * means[cell] for cell, w in contrast.weights.items())
+        assert got == pytest.approx(effects[place][level], abs=1e-8)
+
+
+@given(GRIDS, st.sampled_from(["full", "one-in", "one-out"]), st.data())
+def test_constraints_never_leave_an_effect_with_weight_on_a_cell_they_exclude(sizes, kind, data):
+    levels = named_levels(sizes)
+    factor = data.draw(st.sampled_from(list(levels)))
+    rule = {factor: levels[factor][-1]}
+    if len(levels) > 1 and data.draw(st.booleans()):
+        other = data.draw(st.sampled_from([name for name in levels if name != factor]))
+        rule[other] = data.draw(st.sampled_from(levels[other]))
+    try:
+        design = Design.of(levels, kind, [rule])
+    except InputError as error:
+        assert "constraints leave" in str(error)  # noqa: PT017
+        return
+    cells = {str(key): design.named(key) for key in design.keys}
+    assert not any(rule.items() <= at.items() for at in cells.values())
+    found = contrasts.build(design, cells)
+    assert all(sum(c.weights.values()) == pytest.approx(0, abs=1e-9) for c in found.rows)
+    assert [c for c in found.rows if c.kind == "main"]
+    assert all(c.weights for c in found.rows)
+
+
+@given(st.integers(3, 6), st.sampled_from(["one-in", "one-out", "fractional"]))
+def test_what_an_effect_is_said_to_be_mixed_with_is_what_it_picks_up(count, kind):
+    design = Design.of(binary(count), kind)
+    found = contrasts.build(design, {str(key): design.named(key) for key in design.keys})
+    main = next(c for c in found.rows if c.kind == "main")
+    on = {str(key): set(itertools.compress(design.factors, key)) for key in design.keys}
+    planted = 0.0
+    for alias in found.aliases[main.name]:
+        factors = set(alias.split()[-1 - 2 * alias.count(" x ") :]) - {"x"}
+        share = -1.0 if alias.startswith("-") else 1.0
+        head = alias.removeprefix("-").split(" x ")[0].split()
+        planted += share * (float(head[0]) if len(head) > 1 else 1.0)
+        factors = {name.removeprefix("-") for name in factors}
+        value = {cell: (-1.0) ** len(factors - levels) for cell, levels in on.items()}
+        got = sum(w * value[cell] for cell, w in main.weights.items()) / 2
+        size = float(head[0]) if len(head) > 1 else 1.0
+        assert got == pytest.approx(share * size, rel=0.1)
+
+
+def test_a_middle_level_that_one_out_never_trains_has_no_effect_at_all():
+    levels = {"core": ("lstm", "gru", "mamba"), "b": ("off", "on"), "c": ("off", "on")}
+    design = Design.of(levels, "one-out")
+    found = contrasts.build(design, {str(key): design.named(key) for key in design.keys})
+    assert {c.name for c in found.rows if c.kind == "main"} == {"core=mamba", "b", "c"}
+    assert any("Not resolved by this design: core=gru" in note for note in found.notes)
+
+
+def test_simple_effects_of_a_large_grid_are_worked_out_when_asked_for():
+    design = Design.of(binary(8))
+    cells = {str(key): design.named(key) for key in design.keys}
+    assert not [c for c in contrasts.build(design, cells).rows if c.kind == "simple"]
+    asked = [c for c in contrasts.build(design, cells, simple=["f3"]).rows if c.kind == "simple"]
+    assert len(asked) == 128

@@ -344,3 +344,25 @@ def test_seeds_to_come_where_shared_trainings_overlap_in_part():
         expected = found.at_seeds(count)[0] ** 2
         assert expected.mean(0) == pytest.approx(truth / count, rel=0.08)
     assert found.variance.mean(0) == pytest.approx(found.value.var(0), rel=0.1)
+
+
+def test_simple_effects_are_there_when_asked_for(make):
+    found = analyze(make(), base=BASE, baseline="ref")
+    listed = found.kind("simple").query("name == 'a'").reset_index(drop=True)
+    pd.testing.assert_frame_equal(found.simple("a"), listed[found.simple("a").columns])
+    with pytest.raises(InputError, match="did you mean 'b'"):
+        found.simple("bb")
+
+
+def test_cells_alone_and_cells_that_share_trainings_are_the_same_formula():
+    """A group of one cell takes another path than a group of several: both give one cell's variance."""
+    rng = np.random.default_rng(3)
+    scores = rng.normal(size=(3, 5, 7)) + rng.normal(size=(3, 5, 1))
+    present = np.ones((3, 5), dtype=bool)
+    present[1, 3:] = False
+    weights = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, -1.0]])
+    alone = estimate(scores, weights, [[0], [1], [2]], present)
+    grouped = estimate(scores, weights, [[0, 1, 2]], present)
+    for name in ("value", "se", "df", "utterance_part"):
+        assert getattr(alone, name) == pytest.approx(getattr(grouped, name))
+    assert alone.at_seeds(9)[0] == pytest.approx(grouped.at_seeds(9)[0])

@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from ablate.ablations.design import Design
 from ablate.ablations.inference.contrasts import build
 from ablate.ablations.inference.power import (
     Variances,
@@ -151,7 +152,7 @@ def test_planned_contrasts_are_those_of_the_report():
     made = make_plan({"a": BINARY, "b": BINARY}, ONLY_SEEDS)
     cells = {"x": {"a": "off", "b": "off"}, "y": {"a": "on", "b": "off"}}
     cells |= {"z": {"a": "off", "b": "on"}, "w": {"a": "on", "b": "on"}, "ref": {}}
-    report = build(cells, {"a": BINARY, "b": BINARY}, baseline="ref")
+    report = build(Design.of({"a": BINARY, "b": BINARY}), cells, baseline="ref", simple=())
     assert [(c.kind, c.name, c.at) for c in made.contrasts.rows] == [
         (c.kind, c.name, c.at) for c in report.rows
     ]
