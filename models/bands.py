@@ -91,7 +91,7 @@ class _SplitGroup(nn.Module):
         batch, _, time, _ = x.shape
         bins = x[:, self.group.bins]
         if self.statistics == "cumulative":
-            bins = standardise_so_far(bins.reshape(batch, count, width, time, 2), (2, 4), time=3)
+            bins = standardise_so_far(bins.reshape(batch, count, width, time, 2), [2, 4], time=3)
         else:
             bins = F.group_norm(bins.reshape(batch, count, -1), count, eps=EPSILON)
             bins = bins.view(batch, count, width, time, 2)

@@ -68,7 +68,7 @@ class PerBandDecoder(nn.Module, Declared):
         """`(batch, band, time, channel) -> (batch, 257, time, output)`."""
         _, _, time, channels = x.shape
         if self.statistics == "cumulative":
-            x = standardise_so_far(x, (3,), time=2).transpose(0, 1)
+            x = standardise_so_far(x, [3], time=2).transpose(0, 1)
         else:
             x = F.layer_norm(x, (time, channels), eps=EPSILON).transpose(0, 1)
         scale, shift = self.norm_weight[:, None, None], self.norm_bias[:, None, None]

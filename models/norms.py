@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -28,24 +29,62 @@ def cumulative_sum(x: Tensor, chunk: int = 64) -> Tensor:
     return sums.flatten(-2)[..., :length]
 
 
-def standardise_so_far(x: Tensor, dims: tuple[int, ...], time: int) -> Tensor:
-    """`x` less its mean, over its standard deviation, both of the frames up to and with each frame.
-
-    Args:
-        x: any shape.
-        dims: the axes besides time that the statistics run over.
-        time: the axis of frames.
-    """
+def _statistics_so_far(x: Tensor, dims: Sequence[int], time: int) -> tuple[Tensor, Tensor]:
     count = math.prod(x.shape[dim] for dim in dims)
     counts = count * torch.arange(1, x.shape[time] + 1, device=x.device, dtype=torch.float64)
 
     def mean_so_far(values: Tensor) -> Tensor:
-        sums = values.sum(dims, keepdim=True, dtype=torch.float64).movedim(time, -1)
+        sums = values.sum(tuple(dims), keepdim=True, dtype=torch.float64).movedim(time, -1)
         return (cumulative_sum(sums) / counts).movedim(-1, time)
 
     mean = mean_so_far(x)
-    variance = torch.addcmul(mean_so_far(x.square()), mean, mean, value=-1).clamp(min=0)
-    return (x - mean.to(x.dtype)) * torch.rsqrt(variance + EPSILON).to(x.dtype)
+    variance = (mean_so_far(x.square()) - mean.square()).clamp(min=0)
+    return mean.to(x.dtype), torch.rsqrt(variance + EPSILON).to(x.dtype)
+
+
+@torch.library.custom_op("ablate::statistics_so_far", mutates_args=())
+def statistics_so_far(x: Tensor, dims: Sequence[int], time: int) -> tuple[Tensor, Tensor]:
+    """Mean and inverse standard deviation of the frames up to and with each frame.
+
+    One operation, so that whoever watches a forward knows it for the statistics of a normalisation.
+
+    Args:
+        x: any shape.
+        dims: the axes besides time that the statistics run over; of length 1 in what is returned.
+        time: the axis of frames.
+    """
+    return _statistics_so_far(x, dims, time)
+
+
+@statistics_so_far.register_fake
+def _(x: Tensor, dims: Sequence[int], time: int) -> tuple[Tensor, Tensor]:
+    shape = [1 if dim in dims else size for dim, size in enumerate(x.shape)]
+    return x.new_empty(shape), x.new_empty(shape)
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Sequence[int], int], output: Any) -> None:
+    x, ctx.dims, ctx.time = inputs
+    ctx.save_for_backward(x)
+
+
+def _backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+    with torch.enable_grad():
+        x = ctx.saved_tensors[0].detach().requires_grad_()
+        (gradient,) = torch.autograd.grad(_statistics_so_far(x, ctx.dims, ctx.time), x, gradients)
+    return gradient, None, None
+
+
+statistics_so_far.register_autograd(_backward, setup_context=_keep)
+
+
+def standardise_so_far(x: Tensor, dims: Sequence[int], time: int) -> Tensor:
+    """`x` less its mean, over its standard deviation, both of the frames up to and with each frame.
+
+    Single precision at least; see `statistics_so_far` for the arguments.
+    """
+    x = x if x.dtype == torch.float64 else x.float()
+    mean, scale = statistics_so_far(x, dims, time)
+    return (x - mean) * scale
 
 
 class GlobalNorm(nn.Module):
@@ -65,7 +104,7 @@ class GlobalNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape."""
         if self.statistics == "cumulative":
-            normed = standardise_so_far(x, (1, 3), time=2)
+            normed = standardise_so_far(x, [1, 3], time=2)
         else:
             normed = F.layer_norm(x, x.shape[1:], eps=EPSILON)
         return torch.addcmul(self.bias, normed, self.weight)

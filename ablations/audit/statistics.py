@@ -11,6 +11,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from .operations import operation_name
 
+_MEANS = ("mean", "sum")
+_REDUCTIONS = (
+    *_MEANS,
+    *("var", "std", "var_mean", "std_mean", "linalg_vector_norm"),
+    "ablate::statistics_so_far",
+)
+
 
 class FrozenStatistics(TorchDispatchMode):
     """Statistics of normalisations, recorded in a first forward and used again in the next.
@@ -46,7 +53,7 @@ class FrozenStatistics(TorchDispatchMode):
         name = operation_name(func)
         if name in ("native_layer_norm", "native_group_norm", "native_batch_norm", "_fused_rms_norm"):
             return self._norm(name, func, args, kwargs)
-        if name in ("mean", "sum", "var", "std", "var_mean", "std_mean", "linalg_vector_norm"):
+        if name in _REDUCTIONS:
             return self._reduction(name, func, args, kwargs)
         result = func(*args, **kwargs)
         if (
@@ -107,9 +114,9 @@ class FrozenStatistics(TorchDispatchMode):
 
     def _freeze(self) -> None:
         """Mark variances, and means that belong to one: of the same values, or of squares."""
-        spread = {id(x) for name, x in self._reduced.values() if name not in ("mean", "sum")}
+        spread = {id(x) for name, x in self._reduced.values() if name not in _MEANS}
         for index, (name, x) in self._reduced.items():
-            if name not in ("mean", "sum") or id(x) in spread:
+            if name not in _MEANS or id(x) in spread:
                 self._frozen.add(index)
                 continue
             made = self._made.get(id(x))
