@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any, Literal
@@ -14,25 +15,63 @@ from ablate.ablations.design import Kind
 from ablate.ablations.factors import LEVEL, Factor, find, parse_value
 from ablate.ablations.grid import Grid, parse_factors
 from ablate.models.config import Frozen
-from ablate.models.errors import explain
-from ablate.training.config import check_path, resolve_recipe
+from ablate.models.errors import InputError, explain
+from ablate.training.config import Recipe, check_path, resolve_recipe
+from ablate.training.metrics.registry import METRICS
+
+RESERVED = (
+    *("base", "baseline", "cell", "seed", "utterance", "speaker", "noise", "snr", "training", "status"),
+    *("seconds", "error"),
+)
+"""Names that are no factor's, beside the metrics': of cells, and of columns of a table of scores."""
+
+Range = tuple[int, int] | tuple[float, float]
+
+
+class Choices(Frozen):
+    """Values to choose from."""
+
+    choices: tuple[str | int | float | bool, ...] = Field(min_length=2)
 
 
 class Tuning(Frozen):
-    """An equal budget of trials for every cell over `{dotted path: (low, high)}`, in logarithm if > 0."""
+    """An equal budget of trials for every cell.
 
-    space: dict[str, tuple[float, float]]
+    Attributes:
+        space: dotted path -> (low, high), both included, in the logarithm if low > 0; or choices.
+    """
+
+    space: dict[str, Range | Choices]
     trials: int = Field(8, ge=1)
 
     @field_validator("space")
     @classmethod
-    def _ranges(cls, space: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-        for path, (low, high) in space.items():
-            if not check_path(path).startswith("recipe."):
-                raise ValueError(f"{path!r} is no field of the recipe; tune recipe fields only")
-            if not low < high:
-                raise ValueError(f"{path}: the range {low}..{high} is empty")
-        return space
+    def _of_the_recipe(cls, space: dict[str, Range | Choices]) -> dict[str, Range | Choices]:
+        return {path: _as_field(path, values) for path, values in space.items()}
+
+
+def _as_field(path: str, values: Range | Choices) -> Range | Choices:
+    """Values as the recipe's field takes them: whole numbers where it takes no others."""
+    if not check_path(path).startswith("recipe."):
+        raise ValueError(f"{path!r} is no field of the recipe; tune recipe fields only")
+    name = path.removeprefix("recipe.")
+
+    def check(value: Any) -> Any:
+        try:
+            return getattr(Recipe.model_validate({name: value}), name)
+        except ValidationError as error:
+            raise ValueError(explain(error)) from None
+
+    if isinstance(values, Choices):
+        return Choices(choices=tuple(map(check, values.choices)))
+    low, high = values
+    if not low < high:
+        raise ValueError(f"{path}: the range {low}..{high} is empty")
+    top = check(high)
+    if isinstance(top, int) and not isinstance(top, bool):
+        return check(low), top
+    check(math.nextafter(low, high))  # the end itself, such as 0 of what must be positive, is never drawn
+    return float(low), float(high)
 
 
 class Request(Frozen):
@@ -54,6 +93,17 @@ class Request(Frozen):
     start_from: str | None = None
     plugins: tuple[str, ...] = ()
     launcher: Literal["inline", "local", "slurm"] = "local"
+
+    @field_validator("factors")
+    @classmethod
+    def _names(cls, factors: tuple[Factor, ...]) -> tuple[Factor, ...]:
+        for factor in factors:
+            if factor.name in RESERVED or factor.name.removeprefix("noisy_") in METRICS:
+                raise ValueError(
+                    f"a factor cannot be called {factor.name!r}, which stands for something else in a table "
+                    f"of scores; so do {', '.join(RESERVED)} and the metrics"
+                )
+        return factors
 
     @property
     def grid(self) -> Grid:
@@ -83,25 +133,28 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def parse_tuning(items: list[str], trials: int) -> Tuning | None:
-    """A tuning space from `path=low..high` texts; none where there are none.
+    """A tuning space from `path=low..high` and `path=a,b,c` texts; none where there are none.
 
     Raises:
-        ValueError: an item is no range of a recipe's field.
+        InputError: an item is no range and no list of values of a recipe's field.
     """
-    space = {}
+    space: dict[str, Any] = {}
     for item in items:
-        match = re.fullmatch(r"([\w.]+)=([^.=][^=]*?)\.\.([^=]+)", item)
-        try:
-            path, low, high = match[1], float(match[2]), float(match[3])  # type: ignore[index]
-        except (TypeError, ValueError):
-            raise ValueError(
-                f"tuning {item!r}: write path=low..high, e.g. recipe.learning_rate=1e-4..3e-3"
-            ) from None
-        space[path] = (low, high)
+        path, _, values = item.partition("=")
+        low, dots, high = values.partition("..")
+        ends = parse_value(low), parse_value(high)
+        if dots and all(isinstance(end, int | float) for end in ends):
+            space[path] = ends
+        elif "," in values:
+            space[path] = {"choices": [parse_value(value) for value in values.split(",")]}
+        else:
+            raise InputError(
+                f"tuning {item!r}: write path=low..high, e.g. recipe.learning_rate=1e-4..3e-3, or path=a,b"
+            )
     try:
         return Tuning(space=space, trials=trials) if space else None
     except ValidationError as error:
-        raise ValueError(explain(error)) from None
+        raise InputError(explain(error)) from None
 
 
 class _Loader(yaml.SafeLoader):

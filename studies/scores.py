@@ -1,7 +1,8 @@
-"""A study's scores as one long table, and what is known of its runs. Needs no torch."""
+"""A study's scores as one long table, what is known of its runs, and what they say. Needs no torch."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +12,11 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ablate.ablations.factors import claims_on
+from ablate.ablations.inference.analysis import Analysis
+from ablate.ablations.inference.estimates import infer
+from ablate.ablations.inference.power import widths
+from ablate.ablations.inference.scores import Layout, read_scores
 from ablate.ablations.runspec import run_path
 from ablate.training.rundir import RunDir
 
@@ -40,7 +46,7 @@ Read = Callable[[PlannedCell, int], tuple[RunInfo, Path]]
 """From a cell and a seed to what is known of the run, and the file of its scores where it is scored."""
 
 
-def read_scores(plan: Plan, root: Path) -> tuple[pd.DataFrame, list[RunInfo]]:
+def scores_of_runs(plan: Plan, root: Path) -> tuple[pd.DataFrame, list[RunInfo]]:
     """The scores of every run of a plan that has them, from the run directories; and its runs.
 
     Returns:
@@ -73,7 +79,7 @@ def read_scores(plan: Plan, root: Path) -> tuple[pd.DataFrame, list[RunInfo]]:
 
 
 def join_scores(plan: Plan, read: Read) -> tuple[pd.DataFrame, list[RunInfo]]:
-    """The table and the runs of a plan, each run as `read` finds it; see `read_scores`."""
+    """The table and the runs of a plan, each run as `read` finds it; see `scores_of_runs`."""
     runs: list[RunInfo] = []
     tables: list[pa.Table] = []
     owners: list[tuple[PlannedCell, RunInfo, int]] = []
@@ -94,6 +100,37 @@ def join_scores(plan: Plan, read: Read) -> tuple[pd.DataFrame, list[RunInfo]]:
         return _frame(tables, owners, plan), runs
     columns = ["cell", *(factor.name for factor in plan.factors), "seed", "utterance", "pesq_wb", "status"]
     return pd.DataFrame({name: pd.Series(dtype="object") for name in columns}), runs
+
+
+def analysis_of(plan: Plan, root: Path) -> Analysis | None:
+    """Every contrast of a plan that its runs can give, at its endpoint; none before a run is scored."""
+    table, runs = scores_of_runs(plan, root)
+    if not any(run.scored for run in runs):
+        return None
+    there = set(table["cell"].unique())
+    cells = [cell for cell in plan.cells if cell.name in there]
+    off = {factor.name: factor.off for factor in plan.factors}
+    layout = Layout(
+        cell_levels={cell.name: cell.levels for cell in cells},
+        levels={factor.name: tuple(factor.levels) for factor in plan.factors},
+        base=next((cell.name for cell in cells if cell.levels == off), None),
+        baseline=next((cell.name for cell in cells if not cell.levels), None),
+    )
+    return infer(
+        read_scores(table, plan.endpoint.metric, layout),
+        claims=claims_on(plan.factors, plan.endpoint.metric),
+        margin=plan.endpoint.margin,
+        constraints=plan.constraints,
+        design=plan.design,
+        planned={cell.name: cell.levels for cell in plan.cells},
+    )
+
+
+def half_width(plan: Plan, root: Path) -> float | None:
+    """Of the widest main effect's interval; none where one has no interval yet."""
+    analysis = analysis_of(plan, root)
+    found = list(widths(analysis).values()) if analysis is not None else []
+    return None if not found or any(map(math.isnan, found)) else max(found)
 
 
 def _read_file(path: Path) -> pa.Table:

@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from optuna.storages import BaseStorage
 
+from ablate.models.errors import InputError
 from ablate.training.data.corpus import Corpus
 
 from . import tune
 from .driver import Driver, Outcome, Policy, Progress, plan_jobs
 from .launchers import Launcher
 from .lease import Lease, hold
-from .plan import AuditRecord, Look, Plan, extend, is_done, load, make, merge, save, study_path
+from .plan import (
+    AuditRecord,
+    Look,
+    Plan,
+    ResultsChangedError,
+    extend,
+    former,
+    is_done,
+    load,
+    make,
+    merge,
+    run_dirs,
+    save,
+    study_path,
+)
 from .request import Request
 from .rerun import set_aside
+from .scores import half_width
 from .tracking import TrackerProcess
-from .trials import open_storage, plan_book
+from .trials import open_storage, plan_book, study_key
 
 
 class RefusedError(Exception):
@@ -34,7 +51,8 @@ class Session:
         launcher: makes the launcher, given the study's folder.
         audit: finds faults before training; none skips it, which the plan records.
         report: writes the study's report; called when the runs have ended, before the last mirror pass.
-        width: half-width of the widest main effect's interval, for `until_width`.
+        retrain: train a study again that an earlier version of this code trained to other results.
+        until_width: add seeds until the half-width of every main effect's interval is at most this.
         say: tells the user a line.
         command: the command line, which the plan keeps.
     """
@@ -43,7 +61,6 @@ class Session:
     launcher: Callable[[Path], Launcher]
     audit: Callable[[Plan, Corpus], AuditRecord] | None
     report: Callable[[Plan], None]
-    width: Callable[[Plan], float | None]
     say: Callable[[str], None]
     progress: Progress = field(default_factory=Progress)
     policy: Policy = field(default_factory=Policy)
@@ -51,6 +68,7 @@ class Session:
     tracking_uri: str | None = None
     command: str = ""
     rerun: tuple[str, ...] = ()
+    retrain: bool = False
     until_width: float | None = None
     max_seeds: int = 12
 
@@ -61,24 +79,37 @@ class Session:
             PlanChangedError: a study of that name has another plan.
             StudyHeldError: another driver holds the study, or has taken it over, or writes a run of `rerun`.
             RefusedError: the audit refuses.
-            ValueError, FileNotFoundError: the request or its data is wrong.
+            InputError: the request or its data is wrong.
         """
         plan, corpus = make(request, self.root)
         folder = study_path(self.root, plan.name)
         with hold(folder) as lease:
             known = (folder / "plan.json").exists()
             if known:
-                plan = merge(load(self.root, plan.name), plan, self.root)
+                plan = self._joined(load(self.root, plan.name), plan)
             if self.command and self.command not in plan.commands:
                 plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})
-            if not all(self._finished(plan, request.seeds)):
+            seeds = request.seeds if self.until_width is None else plan.seeds
+            if not known or not all(self._finished(plan, seeds)):
                 plan = self._audited(plan, corpus)
             storage = open_storage(folder, self.storage_url)
             again = [plan.cell(name) for name in self.rerun]
             for line in set_aside(plan, again, self.root):
                 self.say(line)
             self._save(plan, lease)
-            return self._carry_out(plan, request.seeds, lease, folder, storage)
+            return self._carry_out(plan, seeds, lease, folder, storage)
+
+    def _joined(self, old: Plan, new: Plan) -> Plan:
+        """The plan to go on with; with `retrain` the one asked for where results have changed since."""
+        try:
+            return merge(old, new, self.root)
+        except ResultsChangedError:
+            if not self.retrain:
+                raise
+        kept = old.model_copy(update={"name": former(old)})
+        save(kept, self.root)
+        self.say(f"the study as it was, with its scores, is {kept.name}")
+        return extend(new, old.seeds, self.root)
 
     def _finished(self, plan: Plan, seeds: Iterable[int]) -> Iterable[bool]:
         return (is_done(plan, self.root, cell, seed) for cell in plan.cells for seed in seeds)
@@ -106,30 +137,34 @@ class Session:
         tracker = TrackerProcess(self.root, plan.name, self.tracking_uri)
         launcher = self.launcher(folder)
         driver = Driver(self.root, launcher, self.policy, self.progress, lease.check)
-        tracker.start()
+        key = study_key(plan, self.root, self.storage_url)
+
+        def report() -> None:
+            if worked or not (folder / "report").exists():
+                self.report(plan)
+
+        def stop_tracker() -> None:
+            mirrored = tracker.stop()
+            if not mirrored.complete:
+                self.say(mirrored.message)
+
         worked = True
-        try:
+        with ending(launcher.close, report, stop_tracker):
+            tracker.start()
             if not plan.tuned:
                 self.say(f"tuning: {plan.tune.trials} trials for each of {len(plan.cells)} cells")  # type: ignore[union-attr]
-                outcome = driver.run(tune.jobs(plan, self.root, storage, lease.check))
+                outcome = driver.run(tune.jobs(plan, self.root, storage, lease.check, key))
                 if outcome.interrupted or outcome.left:
                     return plan, outcome
                 plan = tune.settle(plan, outcome.done)
                 self._save(plan, lease)
             while True:
-                book = plan_book(storage, plan, lease.check)
+                book = plan_book(storage, plan, lease.check, key)
                 outcome = driver.run(plan_jobs(plan, self.root, book, seeds))
                 worked = bool(outcome.trained or outcome.failed or outcome.left)
                 plan, seeds = self._look(plan, seeds, outcome, lease)
                 if not seeds:
                     return plan, outcome
-        finally:
-            launcher.close()
-            if worked or not (folder / "report").exists():
-                self.report(plan)
-            mirrored = tracker.stop()
-            if not mirrored.complete:
-                self.say(mirrored.message)
 
     def _look(
         self, plan: Plan, seeds: tuple[int, ...], outcome: Outcome, lease: Lease
@@ -137,14 +172,54 @@ class Session:
         """The seeds to go on with until the intervals are narrow enough; none to stop."""
         if self.until_width is None or outcome.interrupted or outcome.left:
             return plan, ()
-        width = self.width(plan)
+        try:
+            width = half_width(plan, self.root)
+        except InputError as error:
+            self.say(f"no look at the intervals: {error}")
+            return plan, ()
         look = Look(seeds=len(plan.seeds), half_width=width, wanted=self.until_width, time=time.time())
         plan = plan.model_copy(update={"looks": (*plan.looks, look)})
+        shown = "unknown" if width is None else f"{width:.3f}"
+        self.say(f"look: {look.seeds} seeds, widest half-width {shown}, wanted {self.until_width}")
         more: tuple[int, ...] = ()
-        if (width is None or width > self.until_width) and len(plan.seeds) < self.max_seeds:
+        hopeless = self._hopeless(plan) if width is None else []
+        if hopeless:
+            self.say(
+                f"no width with more seeds either: {', '.join(hopeless)} failed or diverged at every seed; "
+                "see ablate status"
+            )
+        elif (width is None or width > self.until_width) and len(plan.seeds) < self.max_seeds:
             more = (max(plan.seeds) + 1,)
             plan = extend(plan, more, self.root)
         self._save(plan, lease)
-        shown = "unknown" if width is None else f"{width:.3f}"
-        self.say(f"look: {look.seeds} seeds, widest half-width {shown}, wanted {self.until_width}")
         return plan, more
+
+    def _hopeless(self, plan: Plan) -> list[str]:
+        """The cells of which every seed failed or diverged for good."""
+        runs = run_dirs(plan, self.root)
+        return [
+            cell.name
+            for cell in plan.cells
+            if all(runs[cell.name, seed].state.state in ("failed", "diverged") for seed in plan.seeds)
+        ]
+
+
+@contextmanager
+def ending(*steps: Callable[[], None]) -> Iterator[None]:
+    """A block and what is done after it however it ends: a step that fails skips none of the others and hides
+    no earlier error. The first error is raised, with the others as notes."""
+    first: BaseException | None = None
+    try:
+        yield
+    except BaseException as error:
+        first = error
+    for step in steps:
+        try:
+            step()
+        except Exception as error:
+            if first is None:
+                first = error
+            else:
+                first.add_note(f"{type(error).__name__} at the end too: {error}")
+    if first is not None:
+        raise first

@@ -7,9 +7,13 @@ which the latest counts.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from secrets import token_hex
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import optuna
@@ -18,8 +22,12 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from .plan import Plan
+from ablate.models.errors import InputError
 
+from .plan import Plan
+from .tracking.store import brief, keep_secret, redact, scrub
+
+STORAGE_VARIABLE = "ABLATE_STORAGE"
 Key = tuple[str, int]
 
 
@@ -27,18 +35,41 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
     """The storage of a study: a journal in its folder, or a shared database.
 
     Raises:
-        ValueError: the URL is of SQLite, which hands a trial to two processes at once.
+        InputError: the URL is of SQLite, which hands a trial to two processes at once, its password stands
+            on the command line, or the database does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
         folder.mkdir(parents=True, exist_ok=True)
         return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
     if url.startswith("sqlite"):
-        raise ValueError(
+        raise InputError(
             "SQLite cannot serve as a queue: it gives one trial to two processes; "
             "leave --storage out for the file journal, or give postgresql://..."
         )
-    return RDBStorage(url)
+    keep_secret(url, "--storage", STORAGE_VARIABLE)
+    try:
+        return RDBStorage(url)
+    except Exception as error:
+        raise InputError(f"{redact(url)} does not answer: {scrub(brief(error), url)}") from None
+
+
+def study_key(plan: Plan, root: Path, url: str | None = None) -> str:
+    """What a study is called in Optuna: its name, and in a database, which several roots may share, the
+    root's identity too."""
+    return plan.name if url is None else f"{plan.name}@{root_identity(root)}"
+
+
+def root_identity(root: Path) -> str:
+    """A name of its own for a root, which it keeps when it is moved."""
+    path = root / "identity"
+    if not path.exists():
+        root.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=root) as draft, suppress(FileExistsError):
+            draft.write(token_hex(6))
+            draft.flush()
+            os.link(draft.name, path)
+    return path.read_text()
 
 
 @dataclass
@@ -136,9 +167,15 @@ class TrialBook:
         return self.add(entry.key, old.params, old.distributions, kept | {"retry_of": entry.number})
 
 
-def plan_book(storage: BaseStorage, plan: Plan, check: Callable[[], None] = lambda: None) -> TrialBook:
-    """The study's own trials: one for each cell x seed, those missing added as waiting."""
-    book = TrialBook(storage, plan.name, check)
+def plan_book(
+    storage: BaseStorage, plan: Plan, check: Callable[[], None] = lambda: None, key: str | None = None
+) -> TrialBook:
+    """The study's own trials: one for each cell x seed, those missing added as waiting.
+
+    Args:
+        key: what the study is called in Optuna; none: its name.
+    """
+    book = TrialBook(storage, key or plan.name, check)
     for cell in plan.cells:
         for seed in plan.seeds:
             if (cell.name, seed) not in book.entries:

@@ -1,7 +1,9 @@
 """Tuning with an equal budget for every cell, on validation, with seeds of its own.
 
-Every cell, the baseline included, is tried at the same candidate settings: a scrambled Sobol sequence,
-so the budget is equal, the trials can run at once, and an interrupted tuning goes on where it was.
+Every cell, the baseline included, is tried at the same candidate settings: a scrambled Sobol sequence, so
+the budget is equal, the trials can run at once, and an interrupted tuning goes on where it was. Optuna's
+`QMCSampler` draws at random until a first trial is complete, draws categories at random always, and takes its
+next point from what is stored: its sets would differ from cell to cell and with the order of the ends.
 """
 
 from __future__ import annotations
@@ -11,7 +13,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import BaseDistribution, FloatDistribution
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from scipy.stats import qmc
@@ -21,45 +28,73 @@ from ablate.training.rundir import RunDir
 
 from .driver import Job
 from .plan import Plan, PlannedCell
-from .request import Tuning
+from .request import Choices, Range, Tuning
 from .trials import TrialBook
 
 FIRST_SEED = 1_000_001
 """Tuning runs have seeds from here on, which no study's own seeds reach."""
+LEAST: tuple[float, dict[str, Any]] = (-math.inf, {})
 
 
-def candidates(tuning: Tuning) -> list[dict[str, float]]:
+def candidates(tuning: Tuning) -> list[dict[str, Any]]:
     """The settings every cell is tried at; ranges above 0 are covered evenly in their logarithm."""
     points = qmc.Sobol(len(tuning.space), seed=0).random(2 ** math.ceil(math.log2(tuning.trials)))
     return [
-        {
-            path: float(low * (high / low) ** u if low > 0 else low + (high - low) * u)
-            for u, (path, (low, high)) in zip(point, tuning.space.items(), strict=True)
-        }
-        for point in points[: tuning.trials]
+        {path: _at(u, values) for u, (path, values) in zip(point, tuning.space.items(), strict=True)}
+        for point in points[: tuning.trials].tolist()
     ]
 
 
-def jobs(plan: Plan, root: Path, storage: BaseStorage, check: Callable[[], None] = lambda: None) -> list[Job]:
-    """The tuning trainings of a plan, a trial each in the Optuna study `<name>/tune/<cell>`."""
+def _at(u: float, values: Range | Choices) -> Any:
+    """What stands at a point of [0, 1) of some values."""
+    if isinstance(values, Choices):
+        return values.choices[int(u * len(values.choices))]
+    low, high = values
+    if isinstance(low, int) and isinstance(high, int):
+        return min(high, math.floor(_between(u, low, high + 1)))
+    return _between(u, low, high)
+
+
+def _between(u: float, low: float, high: float) -> float:
+    return float(low * (high / low) ** u if low > 0 else low + (high - low) * u)
+
+
+def _distribution(values: Range | Choices) -> BaseDistribution:
+    if isinstance(values, Choices):
+        return CategoricalDistribution(values.choices)
+    low, high = values
+    if isinstance(low, int) and isinstance(high, int):
+        return IntDistribution(low, high, log=low > 0)
+    return FloatDistribution(low, high, log=low > 0)
+
+
+def jobs(
+    plan: Plan,
+    root: Path,
+    storage: BaseStorage,
+    check: Callable[[], None] = lambda: None,
+    key: str | None = None,
+) -> list[Job]:
+    """The distinct tuning trainings of a plan, with a trial each in the Optuna study `<key>/tune/<cell>`.
+
+    Args:
+        key: what the study is called in Optuna; none: its name.
+    """
     assert plan.tune is not None
-    made = []
+    made: dict[str, Job] = {}
+    kinds = {path: _distribution(values) for path, values in plan.tune.space.items()}
     for cell in plan.cells:
-        book = TrialBook(storage, f"{plan.name}/tune/{cell.name}", check)
+        book = TrialBook(storage, f"{key or plan.name}/tune/{cell.name}", check)
         for index, settings in enumerate(candidates(plan.tune)):
             seed = FIRST_SEED + index
             spec = _spec(plan, cell, settings, seed)
+            signature = spec.training_signature
             if (cell.name, seed) not in book.entries:
-                kinds: dict[str, BaseDistribution] = {
-                    path: FloatDistribution(low, high, log=low > 0)
-                    for path, (low, high) in plan.tune.space.items()
-                }
-                book.add(
-                    (cell.name, seed), dict(settings), kinds, {"training_signature": spec.training_signature}
-                )
-            run = RunDir(run_path(root, spec.training_signature))
-            made.append(Job(run, spec.document(), {}, [(book, book.entries[cell.name, seed])]))
-    return made
+                book.add((cell.name, seed), dict(settings), kinds, {"training_signature": signature})
+            if signature not in made:
+                made[signature] = Job(RunDir(run_path(root, signature)), spec.document(), {}, [])
+            made[signature].members.append((book, book.entries[cell.name, seed]))
+    return list(made.values())
 
 
 def _spec(plan: Plan, cell: PlannedCell, settings: dict[str, Any], seed: int) -> RunSpec:
@@ -75,13 +110,13 @@ def settle(plan: Plan, done: Iterable[Job]) -> Plan:
     """
     assert plan.tune is not None
     options = candidates(plan.tune)
-    best: dict[str, tuple[float, dict[str, float]]] = {}
+    best: dict[str, tuple[float, dict[str, Any]]] = {}
     for job in done:
-        ((_, entry),) = job.members
         value = job.run.state.val_pesq_wb
-        name, seed = entry.key
-        if entry.state == TrialState.COMPLETE and value is not None:
-            best[name] = max(best.get(name, (-math.inf, {})), (value, options[seed - FIRST_SEED]), key=_value)
+        for _, entry in job.members:
+            name, seed = entry.key
+            if entry.state == TrialState.COMPLETE and value is not None and value > best.get(name, LEAST)[0]:
+                best[name] = (value, options[seed - FIRST_SEED])
     missing = [cell.name for cell in plan.cells if cell.name not in best]
     if missing:
         raise RuntimeError(
@@ -94,7 +129,3 @@ def settle(plan: Plan, done: Iterable[Job]) -> Plan:
         for cell in plan.cells
     )
     return plan.model_copy(update={"cells": cells}).signed()
-
-
-def _value(pair: tuple[float, dict[str, float]]) -> float:
-    return pair[0]

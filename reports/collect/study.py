@@ -11,7 +11,7 @@ import pandas as pd
 
 from ablate.ablations.factors import Factor
 from ablate.studies.plan import Plan, PlannedCell, load, study_path
-from ablate.studies.scores import RunInfo, read_scores
+from ablate.studies.scores import RunInfo, scores_of_runs
 
 
 @dataclass(frozen=True)
@@ -76,5 +76,5 @@ def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.Dat
         InputError: no such study, or its plan is damaged or of a later format.
     """
     plan = load(Path(root), name)
-    scores, runs = read_scores(plan, Path(root))
+    scores, runs = scores_of_runs(plan, Path(root))
     return scores, StudyInfo.of(plan, runs, source=str(study_path(Path(root), plan.name)))

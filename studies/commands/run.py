@@ -15,7 +15,6 @@ from ablate.models.console import ROOT, Format, Plugins, Root, takes
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
 
-    from ..archive import command_line
     from ..launchers import Launcher
     from ..launchers.local import Slot
     from ..plan import AuditRecord, Plan
@@ -42,6 +41,12 @@ class RunOptions:
     )
     design: Annotated[str | None, typer.Option(help="full, fractional, one-out or one-in.")] = None
     metric: Annotated[str | None, typer.Option(help="Endpoint on test. [default: pesq_wb]")] = None
+    margin: Annotated[
+        float | None, typer.Option(help="Smallest difference that matters. [default: the metric's own]")
+    ] = None
+    claim: Annotated[
+        list[str], typer.Option(help="FACTOR=LOW..HIGH or FACTOR=LEVEL=LOW..HIGH, on - off; repeat.")
+    ] = field(default_factory=list)
     study: Annotated[str | None, typer.Option(help="Name of the study.")] = None
     root: Root = ROOT
     launcher: Annotated[str | None, typer.Option(help="inline, local or slurm. [default: local]")] = None
@@ -52,7 +57,9 @@ class RunOptions:
     slurm: Annotated[list[str], typer.Option(help="SLURM setting, e.g. time=60; repeat.")] = field(
         default_factory=list
     )
-    storage: Annotated[str | None, typer.Option(help="Optuna storage, postgresql://...")] = None
+    storage: Annotated[
+        str | None, typer.Option(envvar="ABLATE_STORAGE", help="Optuna storage, postgresql://...")
+    ] = None
     tracking_uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow.")] = None
     tune: Annotated[list[str], typer.Option(help="recipe.learning_rate=1e-4..3e-3; repeat.")] = field(
         default_factory=list
@@ -74,6 +81,9 @@ class RunOptions:
     rerun: Annotated[list[str], typer.Option(help="Train this cell again; repeat.")] = field(
         default_factory=list
     )
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Train again what a version of other results trained.")
+    ] = False
     max_failures: Annotated[int | None, typer.Option(help="Start nothing after N failures.")] = None
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Same as --max-failures 1.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; train nothing.")] = False
@@ -85,6 +95,8 @@ class RunOptions:
         Raises:
             ValueError: an option, the file or a plug-in is wrong, or there is no grid.
         """
+        from ablate.ablations.claims import Endpoint, parse_claim
+        from ablate.ablations.factors import with_claims
         from ablate.ablations.grid import parse_factors, parse_settings
         from ablate.models.plugins import load
 
@@ -115,9 +127,13 @@ class RunOptions:
         fields["set"] = fields.get("set", {}) | parse_settings(self.settings)
         if self.keep is not None:
             fields["set"]["recipe.keep_every"] = self.keep
-        if self.metric is not None:
-            stated = fields.get("endpoint", {})
-            fields["endpoint"] = stated if stated.get("metric") == self.metric else {"metric": self.metric}
+        endpoint = fields.get("endpoint") or {}
+        if self.metric is not None and endpoint.get("metric") != self.metric:
+            endpoint = {"metric": self.metric}
+        fields["endpoint"] = endpoint | ({} if self.margin is None else {"margin": self.margin})
+        metric = Endpoint.model_validate(fields["endpoint"]).metric
+        claims = [parse_claim(text, metric) for text in self.claim]
+        fields["factors"] = with_claims(fields["factors"], claims)
         fields["plugins"] = (*fields.get("plugins", ()), *map(str, self.plugin))
         load(map(Path, fields["plugins"]))
         return Request.model_validate(fields)
@@ -208,6 +224,7 @@ def _session(
 ) -> Session:
     from ablate.ablations.audit import parse_waivers
 
+    from ..archive import command_line
     from ..driver import Policy
     from ..progress import ConsoleProgress
     from ..session import Session
@@ -222,7 +239,6 @@ def _session(
         launcher=lambda folder: options.make_launcher(launcher, folder),
         audit=None if options.no_audit else audit,
         report=lambda plan: write_report(root, plan.name),
-        width=lambda plan: _width(plan, root),
         say=say,
         progress=ConsoleProgress(console),
         policy=Policy(
@@ -232,6 +248,7 @@ def _session(
         tracking_uri=options.tracking_uri,
         command=command_line(),
         rerun=tuple(options.rerun),
+        retrain=options.retrain,
         until_width=options.until_width,
         max_seeds=options.max_seeds,
     )
@@ -262,14 +279,3 @@ def _audit(
         say(f"  {finding.code} {finding.name} [{mark}] {finding.where}: {finding.evidence}")
         say(f"    -> {finding.remedy}")
     return AuditRecord(findings=tuple(f.model_dump(mode="json") for f in found), waived=waived)
-
-
-def _width(plan: Plan, root: Path) -> float | None:
-    """The widest half-width among the main effects; none where one has no interval yet."""
-    import math
-
-    from ablate.ablations.inference.power import widths
-    from ablate.reports.build import report_of_study
-
-    found = widths(report_of_study(root, plan.name).analysis).values()
-    return None if not found or any(math.isnan(width) for width in found) else max(found)

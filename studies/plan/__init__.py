@@ -3,7 +3,7 @@
 `model` is what a plan says, `resolve` makes one from a request, `store` keeps it, `difference` compares two.
 """
 
-from .difference import PlanChangedError, compare, merge
+from .difference import PlanChangedError, ResultsChangedError, compare, former, merge
 from .model import AuditRecord, CorpusNote, Look, Plan, PlannedCell
 from .resolve import cache_path, extend, make
 from .store import find, is_done, load, names, run_dirs, save, study_path
@@ -15,10 +15,12 @@ __all__ = [
     "Plan",
     "PlanChangedError",
     "PlannedCell",
+    "ResultsChangedError",
     "cache_path",
     "compare",
     "extend",
     "find",
+    "former",
     "is_done",
     "load",
     "make",

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ablate.ablations import runspec
 from ablate.models.config import Frozen
 from ablate.training.config import RunConfig
 
@@ -17,11 +18,17 @@ class PlanChangedError(Exception):
     """A study of that name has another plan; the message shows the differences."""
 
 
+class ResultsChangedError(PlanChangedError):
+    """A study was trained by a version of this code that trains to other results."""
+
+
 def merge(old: Plan, new: Plan, root: Path) -> Plan:
-    """The plan on disk joined with the one asked for: more seeds extend it, what the audit said stays.
+    """The plan on disk joined with the one asked for: more seeds extend it, what the audit said stays, and a
+    corpus of the same content is read from where it is now.
 
     Raises:
-        PlanChangedError: they differ in anything but seeds.
+        PlanChangedError: they differ in anything but seeds and the place of the corpus.
+        ResultsChangedError: this code would train the runs there are to other results.
     """
     differences = compare(old, new)
     if differences:
@@ -30,7 +37,21 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
             + "\n  ".join(differences)
             + "\nGive the new one a name of its own with --study NAME."
         )
-    return extend(old, new.seeds, root)
+    if old.results_version != runspec.RESULTS_VERSION:
+        raise ResultsChangedError(
+            f"study {old.name!r} was trained by results version {old.results_version}, and this version of "
+            f"ablate trains to other results ({runspec.RESULTS_VERSION}): every run would be trained again. "
+            f"Its scores stay as they are: ablate report {old.name}. To train it again give --retrain, which "
+            f"keeps it as study {former(old)!r}, or give the new one a name of its own with --study NAME."
+        )
+    places = {field: getattr(new.corpus, field) for field in ("path", "name", "test_path")}
+    moved = old.model_copy(update={"corpus": old.corpus.model_copy(update=places)})
+    return extend(moved, new.seeds, root)
+
+
+def former(plan: Plan) -> str:
+    """The name under which a study is kept that is trained again at another results version."""
+    return f"{plan.name}.results-{plan.results_version}"
 
 
 def compare(old: Plan, new: Plan) -> list[str]:
@@ -42,7 +63,7 @@ def compare(old: Plan, new: Plan) -> list[str]:
     ]
     lines += [
         f"corpus {field}: {getattr(old.corpus, field)} -> {getattr(new.corpus, field)}"
-        for field in ("name", "digest", "test_digest")
+        for field in ("digest", "test_digest")
         if getattr(old.corpus, field) != getattr(new.corpus, field)
     ]
     lines += [f"plug-in {path}: {change}" for path, change in _plugins(old, new)]

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from ablate.ablations import runspec
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.design import Kind
 from ablate.ablations.factors import Factor
@@ -112,19 +113,30 @@ class Plan(Frozen):
         return self.tune is None or all(cell.tuned is not None for cell in self.cells)
 
     def signed(self) -> Plan:
-        """This plan with the signatures of every cell x seed computed from its fields."""
+        """This plan with the signatures of every cell x seed. Those that name the same training already
+        stay, as an earlier version may have written them."""
         cells = []
         for cell in self.cells:
-            specs = {seed: self.spec(cell, seed) for seed in self.seeds}
-            cells.append(
-                cell.model_copy(
-                    update={
-                        "signatures": {seed: s.training_signature for seed, s in specs.items()},
-                        "evaluations": {seed: s.evaluation_signature for seed, s in specs.items()},
-                    }
-                )
-            )
+            signatures, evaluations = {}, {}
+            for seed in self.seeds:
+                spec = self.spec(cell, seed)
+                training, evaluation = spec.training_signature, spec.evaluation_signature
+                known = cell.signatures.get(seed, training)
+                if known != training and spec.results_version(known) == runspec.RESULTS_VERSION:
+                    training, evaluation = known, cell.evaluations[seed]
+                signatures[seed], evaluations[seed] = training, evaluation
+            cells.append(cell.model_copy(update={"signatures": signatures, "evaluations": evaluations}))
         return self.model_copy(update={"cells": tuple(cells)})
+
+    @property
+    def results_version(self) -> int:
+        """The oldest `RESULTS_VERSION` that its runs are signed with."""
+        found = {
+            self.spec(cell, seed).results_version(cell.signatures[seed])
+            for cell in self.cells
+            for seed in self.seeds[:1]
+        }
+        return min((version for version in found if version is not None), default=runspec.RESULTS_VERSION)
 
     def cell(self, name: str) -> PlannedCell:
         """Raises InputError, naming the cells there are, where none has that name."""

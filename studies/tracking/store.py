@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
+
+from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -42,6 +45,8 @@ def default_uri(root: Path | str) -> str:
 
 def resolve_uri(root: Path | str, tracking_uri: str | None = None) -> str:
     """The tracking URI in force: the one given, else `MLFLOW_TRACKING_URI`, else the root's own file."""
+    if tracking_uri:
+        keep_secret(tracking_uri, "--tracking-uri", URI_VARIABLE)
     return tracking_uri or os.environ.get(URI_VARIABLE) or default_uri(root)
 
 
@@ -72,6 +77,16 @@ def scrub(text: str, uri: str) -> str:
     for secret in sorted((s for s in secrets if len(s) > 2), key=len, reverse=True):
         text = text.replace(secret, "***")
     return _CREDENTIALS.sub(r"\g<scheme>***@", text)
+
+
+def keep_secret(uri: str, option: str, variable: str) -> None:
+    """Raises InputError where a URI with a secret in it stands on this process' command line, which everybody
+    on this machine can read."""
+    if redact(uri) != uri and any(uri in word for word in sys.argv):
+        raise InputError(
+            f"{option} {redact(uri)}: everybody on this machine can read a password on a command line; give "
+            f"the address by the environment instead, in {variable}"
+        )
 
 
 def is_database(uri: str) -> bool:

@@ -144,6 +144,26 @@ def study_on_disk(make_plan: Callable[..., Plan]) -> Callable[..., StudyOnDisk]:
     return make
 
 
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small corpus of noise."""
+    import soundfile
+
+    folder = tmp_path_factory.mktemp("corpus")
+    draw = np.random.default_rng(0)
+    for split, speakers in (("train", ("a", "b", "c")), ("test", ("d",))):
+        for kind in ("clean", "noisy"):
+            (folder / split / kind).mkdir(parents=True)
+        for speaker in speakers:
+            for number in range(3):
+                speech = 0.1 * draw.standard_normal(16000)
+                name = f"{speaker}_{number}.wav"
+                soundfile.write(folder / split / "clean" / name, speech, 16000)
+                noise = 0.05 * draw.standard_normal(16000)
+                soundfile.write(folder / split / "noisy" / name, speech + noise, 16000)
+    return folder
+
+
 @pytest.fixture
 def toy(tmp_path: Path, study_on_disk: Callable[..., StudyOnDisk]) -> StudyOnDisk:
     """A study of two cells and two seeds with nothing trained yet."""

@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+
 import pytest
 
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.factors import find
 from ablate.ablations.grid import parse_factors
 from ablate.models.errors import InputError
+from ablate.models.plugins import load as load_plugins
 from ablate.studies import plan as plans
 from ablate.studies.plan import AuditRecord, Plan, PlanChangedError, compare, merge
 from ablate.studies.plan.resolve import default_name
@@ -17,26 +22,6 @@ from ablate.studies.tune import FIRST_SEED, candidates
 def planned(root, corpus, **fields):
     fields = {"factors": parse_factors("bidirectional"), "data": str(corpus), "seeds": (1, 2)} | fields
     return plans.make(Request(**fields), root)[0]
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    import numpy as np
-    import soundfile
-
-    folder = tmp_path_factory.mktemp("corpus")
-    draw = np.random.default_rng(0)
-    for split, speakers in (("train", ("a", "b", "c")), ("test", ("d",))):
-        for kind in ("clean", "noisy"):
-            (folder / split / kind).mkdir(parents=True)
-        for speaker in speakers:
-            for number in range(3):
-                speech = 0.1 * draw.standard_normal(16000)
-                name = f"{speaker}_{number}.wav"
-                soundfile.write(folder / split / "clean" / name, speech, 16000)
-                noise = 0.05 * draw.standard_normal(16000)
-                soundfile.write(folder / split / "noisy" / name, speech + noise, 16000)
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +54,6 @@ def test_a_wrong_option_leaves_no_study_behind(corpus, tmp_path, options, words)
         launcher=lambda folder: pytest.fail("nothing is to be launched"),
         audit=None,
         report=lambda plan: None,
-        width=lambda plan: None,
         say=lambda line: None,
         **options,
     )
@@ -93,7 +77,6 @@ def test_going_on_without_an_audit_keeps_what_the_last_one_said(corpus, tmp_path
         launcher=stop,
         audit=audit,
         report=lambda plan: None,
-        width=lambda plan: None,
         say=lambda line: None,
     )
     with pytest.raises(InterruptedError):
@@ -144,8 +127,8 @@ def test_bookkeeping_is_no_difference(root, corpus):
 
 def test_epochs_become_steps_of_the_corpus(root, corpus):
     plan = planned(root, corpus, recipe="reference", set={"recipe.epochs": 4, "recipe.batch_size": 4})
-    (recipe,) = {cell.config.recipe for cell in plan.cells}
-    assert (recipe.steps, recipe.epochs) == (-(-4 * plan.corpus.train // 4), None)
+    lengths = {(cell.config.recipe.steps, cell.config.recipe.epochs) for cell in plan.cells}
+    assert lengths == {(plan.corpus.train, None)}
 
 
 def test_starting_from_another_studys_checkpoints(root, corpus):
@@ -235,3 +218,22 @@ def test_the_margin_is_that_of_the_metric():
     assert Endpoint(metric="stoi", margin=0.01).margin == 0.01
     with pytest.raises(ValueError, match="did you mean 'pesq_wb'"):
         Endpoint(metric="pesqwb")
+
+
+def test_a_study_with_a_plugin_opens_in_a_new_process(make_plan, tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from ablate.models.config import CORES\n"
+        "CORES.register('core-of-mine', 'ablate.models.recurrent:GRULayer')\n"
+    )
+    load_plugins([plugin])
+    root = tmp_path / "root"
+    plan = make_plan("core=lstm,core-of-mine", plugins=(str(plugin),))
+    plans.save(plan, root)
+    command = [sys.executable, "-c", "from ablate.reports.cli import main; main()", "status"]
+    command += ["--root", str(root), "--format", "json"]
+    told = subprocess.run(command, capture_output=True, text=True)
+    assert json.loads(told.stdout)["counts"] == {"pending": 6}, told.stderr
+    plugin.unlink()
+    with pytest.raises(InputError, match=r"no plug-in at .*mine\.py"):
+        plans.load(root, plan.name)

@@ -3,7 +3,10 @@ from __future__ import annotations
 import pytest
 
 from ablate.ablations.factors import claims_on
-from ablate.studies.request import Request, parse_seeds, parse_tuning, read_file
+from ablate.models.errors import InputError
+from ablate.studies.commands.run import RunOptions
+from ablate.studies.request import Request, Tuning, parse_seeds, parse_tuning, read_file
+from ablate.studies.tune import candidates
 
 
 @pytest.mark.parametrize(("text", "seeds"), [("3", (1, 2, 3)), ("4:6", (4, 5, 6)), ("7:7", (7,))])
@@ -93,3 +96,70 @@ def test_bad_study_files(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(ValueError, match=words):
         read_file(path)
+
+
+def test_tuning_of_whole_numbers_and_categories():
+    tuning = parse_tuning(["recipe.batch_size=2..8", "recipe.optimizer=adam,adamw", "recipe.clip=1..5"], 16)
+    assert tuning == Tuning.model_validate(tuning.model_dump(mode="json"))
+    found = candidates(tuning)
+    assert {point["recipe.batch_size"] for point in found} == set(range(2, 8 + 1))
+    assert sum(point["recipe.optimizer"] == "adam" for point in found) == 8
+    assert all(isinstance(point["recipe.clip"], float) for point in found)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("recipe.optimizer=adam,sgd", "Input should be 'adam' or 'adamw'"),
+        ("recipe.optimizer=1..2", "Input should be 'adam' or 'adamw'"),
+        ("recipe.batch_size=1.5..3", "integer"),
+        ("recipe.clip=5..1", r"5..1 is empty"),
+        ("recipe.clip=-1..1", "greater than 0"),
+        ("recipe.clip=a..b", r"path=low..high"),
+        ("recipe.steps=3", "path=a,b"),
+        ("model.core=lstm,mamba", "tune recipe fields only"),
+    ],
+)
+def test_a_space_that_no_training_could_use_is_refused(text, words):
+    with pytest.raises(InputError, match=words):
+        parse_tuning([text], 4)
+
+
+def test_claims_and_margin_of_the_command_line():
+    options = RunOptions(
+        grid="bidirectional,core=lstm,gru,mamba",
+        metric="stoi",
+        margin=0.01,
+        claim=["bidirectional=0..0.02", "core=mamba=-0.01..0.01"],
+    )
+    request = options.request()
+    assert (request.endpoint.metric, request.endpoint.margin) == ("stoi", 0.01)
+    claims = claims_on(request.factors, "stoi")
+    assert {name: (claim.low, claim.high) for name, claim in claims.items()} == {
+        "bidirectional": (0, 0.02),
+        "core=mamba": (-0.01, 0.01),
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"claim": ["core=0..1"]}, "say which one"),
+        ({"claim": ["core=gru=2..1"]}, "above"),
+        ({"claim": ["crossband=0..1"]}, "no such factor"),
+        ({"margin": -1.0}, "margin -1"),
+        ({"metric": "pesq"}, "unknown metric 'pesq'"),
+    ],
+)
+def test_claims_that_cannot_be_judged_are_refused_before_training(options, words):
+    with pytest.raises(ValueError, match=words):
+        RunOptions(grid="core=lstm,gru,mamba", **options).request()
+
+
+@pytest.mark.parametrize("name", ["noise", "snr", "speaker", "baseline", "seed", "pesq_wb"])
+def test_a_factor_whose_name_a_table_needs_is_refused_before_training(tmp_path, name):
+    file = tmp_path / "study.yaml"
+    levels = "{off: {model.channels: 32}, on: {model.channels: 64}}"
+    file.write_text(f"factors: {{{name}: {{levels: {levels}}}}}")
+    with pytest.raises(ValueError, match=name):
+        RunOptions(file=file).request()

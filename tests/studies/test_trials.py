@@ -10,7 +10,9 @@ import pytest
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
-from ablate.studies.trials import TrialBook, open_storage
+from ablate.models.errors import InputError
+from ablate.studies.tracking import resolve_uri
+from ablate.studies.trials import TrialBook, open_storage, plan_book, study_key
 
 
 @pytest.fixture(params=["journal", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -96,3 +98,39 @@ def test_processes_that_open_a_book_at_once_agree(opened, name, url, tmp_path):
 def test_sqlite_is_refused_as_a_queue(tmp_path):
     with pytest.raises(ValueError, match="SQLite cannot serve as a queue"):
         open_storage(tmp_path, "sqlite:///x.db")
+
+
+def test_two_roots_with_studies_of_one_name_share_no_trial(opened, url, make_plan, tmp_path):
+    plan, storage = make_plan("bidirectional", (1,)), opened()
+    roots = [tmp_path / name for name in ("one", "two")]
+    one, two = (plan_book(storage, plan, key=study_key(plan, root, url or "postgresql://")) for root in roots)
+    one.complete(one.entries["base", 1], 2.0, {})
+    assert two.entries["base", 1].trial_id != one.entries["base", 1].trial_id
+    (keys,) = {study_key(plan, roots[0], "postgresql://")}
+    again = plan_book(storage, plan, key=keys)
+    assert again.entries["base", 1].state == TrialState.COMPLETE
+    roots[0].rename(tmp_path / "moved")
+    assert study_key(plan, tmp_path / "moved", "postgresql://") == keys
+    assert study_key(plan, tmp_path / "moved") == plan.name
+
+
+SECRET = "postgresql://me:open-sesame@127.0.0.1:9/none"
+
+
+def test_no_password_of_a_database_is_told(tmp_path):
+    pytest.importorskip("psycopg")
+    with pytest.raises(InputError, match="does not answer") as told:
+        open_storage(tmp_path, SECRET)
+    assert "open-sesame" not in str(told.value)
+    assert told.value.__cause__ is None
+
+
+def test_a_password_on_the_command_line_is_refused(tmp_path, monkeypatch):
+    for words in (["--storage", SECRET], [f"--storage={SECRET}"]):
+        monkeypatch.setattr(sys, "argv", ["ablate", "run", *words])
+        with pytest.raises(InputError, match="ABLATE_STORAGE") as told:
+            open_storage(tmp_path, SECRET)
+        assert "open-sesame" not in str(told.value)
+    monkeypatch.setattr(sys, "argv", ["ablate", "run", "--tracking-uri", SECRET])
+    with pytest.raises(InputError, match="MLFLOW_TRACKING_URI"):
+        resolve_uri(tmp_path, SECRET)

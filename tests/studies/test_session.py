@@ -1,0 +1,234 @@
+"""One call of `ablate run` from plan to report, with runs that take no time."""
+
+from __future__ import annotations
+
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablate.ablations import runspec
+from ablate.ablations.grid import parse_factors
+from ablate.studies import plan as plans
+from ablate.studies import session as sessions
+from ablate.studies.driver import Policy
+from ablate.studies.launchers import Ended, Launcher
+from ablate.studies.plan import AuditRecord, ResultsChangedError
+from ablate.studies.request import Request, parse_tuning
+from ablate.studies.scores import analysis_of
+from ablate.studies.session import Session, ending
+from ablate.studies.tracking import Outcome
+from ablate.training.rundir import RunDir
+
+
+class InstantLauncher(Launcher):
+    """Trains at once: scores that vary with the training; `fate(spec)` may say another end."""
+
+    def __init__(self, fate=lambda spec: "done", slots=3):
+        self.fate = fate
+        self.slots = slots
+        self.tasks = []
+        self.trained = []
+
+    @property
+    def free(self):
+        return self.slots - len(self.tasks)
+
+    def submit(self, task):
+        self.tasks.append(task)
+
+    def wait(self, timeout):
+        tasks, self.tasks = self.tasks, []
+        return [self.carry_out(task) for task in tasks]
+
+    def carry_out(self, task):
+        run = RunDir(task.run)
+        word = self.fate(run.spec)
+        if word == "interrupt":
+            raise KeyboardInterrupt
+        self.trained.append(run.spec)
+        if word != "done":
+            run.update_state(state=word, attempts=1, cause=word, message="as told")
+            return Ended(run=task.run)
+        draw = np.random.default_rng(int(run.signature[:8], 16))
+        level = 2 + 0.1 * draw.standard_normal()
+        for job in task.evaluations:
+            path = run.scores_path(job.signature)
+            path.parent.mkdir(exist_ok=True)
+            rows = {"utterance": list("abcd"), "pesq_wb": level + 0.1 * draw.standard_normal(4)}
+            pd.DataFrame(rows).to_parquet(path)
+        run.update_state(state="done", attempts=1, val_pesq_wb=level)
+        return Ended(run=task.run)
+
+    def stop(self):
+        self.tasks.clear()
+
+    def close(self):
+        self.tasks.clear()
+
+
+class Tracker:
+    """In place of the mirroring process."""
+
+    stopped = 0
+
+    def __init__(self, *_):
+        pass
+
+    def start(self):
+        pass
+
+    def stop(self):
+        Tracker.stopped += 1
+        return Outcome(True, "")
+
+
+@pytest.fixture(autouse=True)
+def _no_tracker(monkeypatch):
+    Tracker.stopped = 0
+    monkeypatch.setattr(sessions, "TrackerProcess", Tracker)
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def ask(tmp_path, corpus, said):
+    def call(launcher=None, grid="bidirectional", seeds=(1, 2), data=corpus, study="asked", **options):
+        fields = {name: options.pop(name) for name in ("tune", "start_from") if name in options}
+        request = Request(factors=parse_factors(grid), data=str(data), seeds=seeds, study=study, **fields)
+        launcher = launcher or InstantLauncher()
+        given = {"audit": None, "report": lambda plan: None, "say": said.append} | options
+        plan, outcome = Session(root=tmp_path, launcher=lambda folder: launcher, **given).run(request)
+        return plan, outcome, launcher
+
+    return call
+
+
+def test_a_report_that_fails_skips_nothing(ask):
+    def report(plan):
+        raise AttributeError("no report")
+
+    with pytest.raises(AttributeError, match="no report"):
+        ask(report=report)
+    assert Tracker.stopped == 1
+
+
+def test_what_fails_at_the_end_hides_no_earlier_error():
+    taken = []
+
+    def fails():
+        raise AttributeError("second")
+
+    with pytest.raises(RuntimeError, match="first") as caught, ending(fails, lambda: taken.append(1)):
+        raise RuntimeError("first")
+    assert taken == [1]
+    assert "second" in caught.value.__notes__[0]
+
+
+def test_seeds_are_added_until_the_intervals_are_narrow(ask, said):
+    plan, _, _ = ask(until_width=0.001, max_seeds=4)
+    assert plan.seeds == (1, 2, 3, 4)
+    assert [look.seeds for look in plan.looks] == [2, 3, 4]
+    assert all(look.half_width > 0.001 for look in plan.looks)
+    plan, _, _ = ask(until_width=100.0, study="wide")
+    assert plan.seeds == (1, 2)
+    assert "wanted 100" in said[-1]
+
+
+def test_an_interrupted_seed_is_finished_by_the_same_command(ask):
+    first = InstantLauncher(lambda spec: "interrupt" if spec["seed"] == 3 else "done")
+    plan, outcome, _ = ask(first, until_width=0.001, max_seeds=3)
+    assert outcome.interrupted
+    assert plan.seeds == (1, 2, 3)
+    _, outcome, second = ask(until_width=0.001, max_seeds=3)
+    assert {spec["seed"] for spec in second.trained} == {3}
+    assert len(outcome.done) == 9
+
+
+def test_no_seeds_are_added_for_a_cell_that_always_fails(ask, said, tmp_path):
+    broken = InstantLauncher(lambda spec: "failed" if spec["model"]["direction"] == "bi" else "done")
+    plan, outcome, _ = ask(broken, until_width=0.01, max_seeds=9)
+    assert plan.seeds == (1, 2)
+    assert len(outcome.failed) == 2
+    assert any("bidirectional failed or diverged at every seed" in line for line in said)
+
+
+def test_a_look_without_any_score_is_no_error(ask):
+    plan, outcome, _ = ask(InstantLauncher(lambda spec: "diverged"), until_width=0.01)
+    assert [look.half_width for look in plan.looks] == [None]
+    assert len(outcome.failed) == 6
+
+
+def test_a_new_study_of_finished_runs_is_audited(ask):
+    ask()
+    plan, outcome, _ = ask(study="other", audit=lambda plan, corpus: AuditRecord(waived=("A101",)))
+    assert outcome.trained == 0
+    assert plan.audit == AuditRecord(waived=("A101",))
+    again, _, _ = ask(study="other", audit=lambda plan, corpus: pytest.fail("its audit is on record"))
+    assert again.audit == plan.audit
+
+
+def test_results_of_another_version_are_kept_and_trained_again_only_if_asked(ask, tmp_path, monkeypatch):
+    old, _, _ = ask()
+    before = analysis_of(old, tmp_path).to_json()
+    monkeypatch.setattr(runspec, "RESULTS_VERSION", runspec.RESULTS_VERSION + 1)
+    idle = InstantLauncher()
+    with pytest.raises(ResultsChangedError, match=r"results version 1.*--retrain"):
+        ask(idle)
+    assert idle.trained == []
+    new, outcome, _ = ask(retrain=True, seeds=(1,))
+    assert (new.seeds, outcome.trained) == ((1, 2), 3)
+    kept = plans.load(tmp_path, "asked.results-1")
+    assert analysis_of(kept, tmp_path).to_json() == before
+    assert ask()[1].trained == 3
+
+
+def test_a_corpus_that_moved_is_read_where_it_is_now(ask, corpus, tmp_path):
+    places = [shutil.copytree(corpus, tmp_path / name) for name in ("here", "there")]
+    ask(data=places[0])
+    shutil.rmtree(places[0])
+    plan, outcome, launcher = ask(data=places[1], seeds=(1, 2, 3))
+    assert plan.corpus.path == str(places[1])
+    assert len(outcome.done) == 9
+    assert {spec["corpus"]["path"] for spec in launcher.trained} == {str(places[1])}
+    assert {spec["seed"] for spec in launcher.trained} == {3}
+
+
+def test_cells_that_share_a_training_are_tuned_by_one_run(ask):
+    tune = parse_tuning(["recipe.batch_size=2..4", "recipe.optimizer=adam,adamw"], 2)
+    launcher = InstantLauncher(slots=9)
+    plan, outcome, _ = ask(launcher, grid="pcs", seeds=(1,), tune=tune)
+    assert len(outcome.done) == 2
+    tuning = [spec for spec in launcher.trained if spec["seed"] > 1000]
+    assert len(tuning) == 4
+    base, pcs, _ = plan.cells
+    assert base.tuned == pcs.tuned
+    assert isinstance(base.tuned["recipe.batch_size"], int)
+    assert base.config.recipe.optimizer == base.tuned["recipe.optimizer"]
+
+
+def test_starting_from_another_study_ends_in_a_report(ask, tmp_path):
+    from ablate.reports.build import report_of_study, study_folder, write_folder
+
+    source, _, _ = ask(study="source")
+    for run in plans.run_dirs(source, tmp_path).values():
+        run.checkpoints.mkdir()
+        (run.checkpoints / "best.pt").write_bytes(run.signature.encode())
+
+    def report(plan):
+        write_folder(report_of_study(tmp_path, plan.name), study_folder(tmp_path, plan.name))
+
+    plan, outcome, _ = ask(study="next", start_from="best", report=report)
+    assert outcome.trained == 6
+    page = (plans.study_path(tmp_path, plan.name) / "report" / "report.html").read_text()
+    assert "best" in page
+
+
+def test_too_many_failures_end_a_session(ask):
+    _, outcome, _ = ask(InstantLauncher(lambda spec: "failed", slots=1), policy=Policy(max_failures=1))
+    assert len(outcome.failed) == 1
+    assert Tracker.stopped == 1
