@@ -17,13 +17,6 @@ from ablate.ablations.grid import Grid, parse_factors
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError, explain
 from ablate.training.config import Recipe, check_path, resolve_recipe
-from ablate.training.metrics.registry import METRICS
-
-RESERVED = (
-    *("base", "baseline", "cell", "seed", "utterance", "speaker", "noise", "snr", "training", "status"),
-    *("seconds", "error"),
-)
-"""Names that are no factor's, beside the metrics': of cells, and of columns of a table of scores."""
 
 Range = tuple[int, int] | tuple[float, float]
 
@@ -93,17 +86,6 @@ class Request(Frozen):
     start_from: str | None = None
     plugins: tuple[str, ...] = ()
     launcher: Literal["inline", "local", "slurm"] = "local"
-
-    @field_validator("factors")
-    @classmethod
-    def _names(cls, factors: tuple[Factor, ...]) -> tuple[Factor, ...]:
-        for factor in factors:
-            if factor.name in RESERVED or factor.name.removeprefix("noisy_") in METRICS:
-                raise ValueError(
-                    f"a factor cannot be called {factor.name!r}, which stands for something else in a table "
-                    f"of scores; so do {', '.join(RESERVED)} and the metrics"
-                )
-        return factors
 
     @property
     def grid(self) -> Grid:

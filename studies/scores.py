@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ablate.ablations.design import Design
 from ablate.ablations.factors import claims_on
 from ablate.ablations.inference.analysis import Analysis
 from ablate.ablations.inference.estimates import infer
@@ -107,22 +108,15 @@ def analysis_of(plan: Plan, root: Path) -> Analysis | None:
     table, runs = scores_of_runs(plan, root)
     if not any(run.scored for run in runs):
         return None
-    there = set(table["cell"].unique())
-    cells = [cell for cell in plan.cells if cell.name in there]
-    off = {factor.name: factor.off for factor in plan.factors}
-    layout = Layout(
-        cell_levels={cell.name: cell.levels for cell in cells},
-        levels={factor.name: tuple(factor.levels) for factor in plan.factors},
-        base=next((cell.name for cell in cells if cell.levels == off), None),
-        baseline=next((cell.name for cell in cells if not cell.levels), None),
-    )
+    levels = {factor.name: list(factor.levels) for factor in plan.factors}
+    cells = {cell.name: cell.levels for cell in plan.cells}
+    baseline = next((name for name, at in cells.items() if not at and name in set(table["cell"])), None)
+    layout = Layout.planned(Design.of(levels, plan.design, plan.constraints), cells, baseline)
+    metric = plan.endpoint.metric
     return infer(
-        read_scores(table, plan.endpoint.metric, layout),
-        claims=claims_on(plan.factors, plan.endpoint.metric),
+        read_scores(table, metric, layout),
+        claims=claims_on(plan.factors, metric),
         margin=plan.endpoint.margin,
-        constraints=plan.constraints,
-        design=plan.design,
-        planned={cell.name: cell.levels for cell in plan.cells},
     )
 
 

@@ -162,4 +162,4 @@ def test_a_factor_whose_name_a_table_needs_is_refused_before_training(tmp_path, 
     levels = "{off: {model.channels: 32}, on: {model.channels: 64}}"
     file.write_text(f"factors: {{{name}: {{levels: {levels}}}}}")
     with pytest.raises(ValueError, match=name):
-        RunOptions(file=file).request()
+        RunOptions(file=file).request().grid.cells()
