@@ -39,12 +39,18 @@ class Heads:
             )
         self.count = config.heads
         self.causal = config.direction == "uni"
+        self.looks_ahead = config.lookahead if self.causal else True
 
     def attend(self, projected: Tensor) -> Tensor:
         """Queries, keys and values `(batch, band, time, 3 channel)` -> `(batch, band, time, channel)`."""
         rows = projected.flatten(0, 1)
         query, key, value = rows.unflatten(-1, (3, self.count, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(rotate(query), rotate(key), value, is_causal=self.causal)
+        query, key, seen = rotate(query), rotate(key), None
+        if self.causal and self.looks_ahead:
+            time = query.shape[-2]
+            seen = torch.ones(time, time, dtype=torch.bool, device=query.device).tril(self.looks_ahead)
+        causal = self.causal and seen is None
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=seen, is_causal=causal)
         return mixed.transpose(1, 2).reshape(*projected.shape[:3], -1)
 
 
@@ -61,7 +67,7 @@ class AttentionLayer(nn.Module, Declared):
         self.in_proj = linear(n, 3 * n)
         self.out_proj = linear(n, n)
         self.feed_forward = nn.Sequential(nn.LayerNorm(n), linear(n, 4 * n), nn.GELU(), linear(4 * n, n))
-        self.looks_ahead = not self.heads.causal
+        self.looks_ahead = self.heads.looks_ahead
         self.hidden_width = 4 * n
 
     def forward(self, x: Tensor) -> Tensor:

@@ -187,7 +187,9 @@ def _print_network(found: dict[str, Any]) -> None:
     rows.add_row("MACs per second of audio", f"{found['macs_per_second'] / 1e9:.3f} G")
     rows.add_row("receptive field", found["receptive_field"])
     rows.add_row("causal (time layers)", _yes(found["causal"]))
-    rows.add_row("frames ahead (head)", str(found["look_ahead_frames"]))
+    ahead, latency = found["look_ahead_frames"], found["latency_ms"]
+    rows.add_row("frames ahead", "all" if ahead is None else str(ahead))
+    rows.add_row("algorithmic latency", "the utterance" if latency is None else f"{latency} ms")
     rows.add_row("normalisation sees the future", _yes(found["normalisation_sees_future"]))
     print_table(rows)
     modules = table("module", "kind", "parameters", "shapes")

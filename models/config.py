@@ -9,6 +9,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    NonNegativeInt,
     PositiveInt,
     field_validator,
     model_validator,
@@ -128,6 +129,9 @@ class ModelConfig(Section):
     core: Annotated[Core, _Encoder] = "lstm"
     direction: Annotated[Literal["uni", "bi"], _Encoder] = Field(
         "uni", description="of the time layers; bi sees later frames"
+    )
+    lookahead: Annotated[NonNegativeInt, Added, _Encoder, ReadIf("direction", "uni")] = Field(
+        0, description="frames that the time layers together see ahead (uni)"
     )
     norm: Annotated[Literal["group", "layer"], _Encoder] = Field(
         "group",

@@ -55,7 +55,7 @@ class ConformerLayer(nn.Module, Declared):
         self.convolution = _Convolution(config)
         self.after = _FeedForward(n)
         self.last_norm = nn.LayerNorm(n)
-        self.looks_ahead = not self.heads.causal
+        self.looks_ahead = self.heads.looks_ahead
         self.hidden_width = 4 * n
 
     def forward(self, x: Tensor) -> Tensor:

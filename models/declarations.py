@@ -6,6 +6,7 @@ checks what is said against what the part does.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -22,14 +23,14 @@ class Declared:
     Attributes:
         mixes_bands: the output of a band depends on other bands through the part itself, not only through
             normalisation statistics.
-        looks_ahead: the same, of a frame and later frames.
+        looks_ahead: the same, of a frame and later frames: how many, or True where it is not said.
         hidden_width: the inner width that the part was asked for; None says nothing.
         reach: the frames of its input that a frame of the output depends on through the part itself;
             infinite where the whole past counts, None says nothing.
     """
 
     mixes_bands: bool = False
-    looks_ahead: bool = False
+    looks_ahead: bool | int = False
     hidden_width: int | None = None
     reach: float | None = None
 
@@ -53,6 +54,12 @@ def mixes_bands(part: nn.Module) -> bool:
 def looks_ahead(part: nn.Module) -> bool:
     """Whether the part says that a frame of its output depends on later frames."""
     return bool(getattr(part, "looks_ahead", False))
+
+
+def frames_ahead(part: nn.Module) -> float:
+    """The later frames that the part says a frame of its output depends on; infinite where it says none."""
+    said = getattr(part, "looks_ahead", 0)
+    return math.inf if said is True else float(said)
 
 
 def hidden_width(part: nn.Module) -> int | None:

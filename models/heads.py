@@ -32,8 +32,8 @@ class FilterHead(nn.Module, Declared):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.looks_ahead = config.filter_taps == "centred"
-        self.padding = (1, 1) if self.looks_ahead else (2, 0)
+        self.looks_ahead = 1 if config.filter_taps == "centred" else 0
+        self.padding = (2 - self.looks_ahead, self.looks_ahead)
         self.decoder = DECODERS[config.decoder](config, 6)
 
     def forward(self, features: Tensor, noisy: Tensor) -> Tensor:

@@ -12,9 +12,12 @@ from torch.nn import functional as F
 
 from .config import ModelConfig
 from .declarations import Declared, note, recording, share
+from .lookahead import look_ahead
 from .norms import linear, make_norm
 from .scan import Clamps, selective_scan
 from .scan.convolution import causal_convolution
+
+Norm = Literal["group", "layer"]
 
 STEP_RANGE = (0.001, 0.1)
 """The step sizes dt that Mamba starts from, log-uniform."""
@@ -107,10 +110,17 @@ class SelectiveSSM(nn.Module, Declared):
 
 
 class MambaBlock(nn.Module, Declared):
-    """`x + out(SSM(in(norm(x))))`, with the norm before and the residual inside."""
+    """`x + out(SSM(in(norm(x))))`, with the norm before and the residual inside.
 
-    def __init__(self, config: ModelConfig, norm: Literal["group", "layer"] = "layer") -> None:
+    Args:
+        config: of the network.
+        norm: over which axes.
+        ahead: frames that it sees ahead.
+    """
+
+    def __init__(self, config: ModelConfig, norm: Norm = "layer", ahead: int = 0) -> None:
         super().__init__()
+        self.looks_ahead = ahead
         inner = config.expand * config.channels
         self.norm = make_norm(norm, config.channels, config.trunk_statistics)
         self.in_proj = linear(config.channels, 2 * inner, bias=False)
@@ -119,9 +129,12 @@ class MambaBlock(nn.Module, Declared):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape; the third axis is the one scanned."""
-        rows = self.norm(x).flatten(0, 1)
+        return x + look_ahead(self._along_time, self.norm(x), self.looks_ahead)
+
+    def _along_time(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, 1)
         main, gate = (F.linear(rows, half) for half in self.in_proj.weight.chunk(2))
-        return x + self.out_proj(self.ssm(main, gate)).view(x.shape)
+        return self.out_proj(self.ssm(main, gate)).view(x.shape)
 
 
 class BiMamba(nn.Module):
@@ -130,8 +143,8 @@ class BiMamba(nn.Module):
     def __init__(
         self,
         config: ModelConfig,
-        norm: Literal["group", "layer"],
-        block: Callable[[ModelConfig, Literal["group", "layer"]], nn.Module] = MambaBlock,
+        norm: Norm,
+        block: Callable[[ModelConfig, Norm], nn.Module] = MambaBlock,
     ) -> None:
         super().__init__()
         self.norm = make_norm(norm, config.channels, config.trunk_statistics)
@@ -154,8 +167,10 @@ class MambaLayer(nn.Module, Declared):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         both = config.direction == "bi"
-        self.mamba = BiMamba(config, config.norm) if both else MambaBlock(config, config.norm)
-        self.looks_ahead = both
+        self.mamba = (
+            BiMamba(config, config.norm) if both else MambaBlock(config, config.norm, config.lookahead)
+        )
+        self.looks_ahead = both or config.lookahead
         self.hidden_width = config.expand * config.channels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +10,8 @@ from torch.nn import functional as F
 
 from .config import ModelConfig
 from .declarations import Declared, note, recording
-from .mamba import STEP_RANGE, BiMamba, initial_step_bias
+from .lookahead import look_ahead
+from .mamba import STEP_RANGE, BiMamba, Norm, initial_step_bias
 from .norms import linear, make_norm
 from .scan.convolution import causal_convolution
 
@@ -60,12 +60,18 @@ def state_space_dual(x: Tensor, decay: Tensor, b: Tensor, c: Tensor, chunk: int 
 class Mamba2Block(nn.Module, Declared):
     """`x + out(RMSNorm(SSD(in(norm(x))) * SiLU(z)))`, with the norm before and the residual inside.
 
+    Args:
+        config: of the network.
+        norm: over which axes.
+        ahead: frames that it sees ahead.
+
     Raises:
         ValueError: the heads do not divide the inner width.
     """
 
-    def __init__(self, config: ModelConfig, norm: Literal["group", "layer"] = "layer") -> None:
+    def __init__(self, config: ModelConfig, norm: Norm = "layer", ahead: int = 0) -> None:
         super().__init__()
+        self.looks_ahead = ahead
         inner, heads, states = config.expand * config.channels, config.heads, config.d_state
         if inner % heads:
             raise ValueError(f"{inner} inner channels do not divide into {heads} heads of Mamba-2")
@@ -91,14 +97,17 @@ class Mamba2Block(nn.Module, Declared):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape; the third axis is the one scanned."""
-        rows = self.norm(x).flatten(0, 1)
+        return x + look_ahead(self._along_time, self.norm(x), self.looks_ahead)
+
+    def _along_time(self, x: Tensor) -> Tensor:
+        rows = x.flatten(0, 1)
         z, main, b, c, step = self.in_proj(rows).split(self.sizes, dim=-1)
         assert self.conv.bias is not None
         mixed = causal_convolution(torch.cat([main, b, c], dim=-1), self.conv.weight, self.conv.bias)
         with torch.autocast(x.device.type, enabled=False):
             y = self._scan(mixed, step)
         y = self.gated_norm((y * F.silu(z)).to(z.dtype))
-        return x + self.out_proj(y).view(x.shape)
+        return self.out_proj(y).view(x.shape)
 
     def _scan(self, mixed: Tensor, step: Tensor) -> Tensor:
         if mixed.dtype != torch.float64:
@@ -122,8 +131,12 @@ class Mamba2Layer(nn.Module, Declared):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         both = config.direction == "bi"
-        self.mamba = BiMamba(config, config.norm, Mamba2Block) if both else Mamba2Block(config, config.norm)
-        self.looks_ahead = both
+        self.mamba = (
+            BiMamba(config, config.norm, Mamba2Block)
+            if both
+            else Mamba2Block(config, config.norm, config.lookahead)
+        )
+        self.looks_ahead = both or config.lookahead
         self.hidden_width = config.expand * config.channels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .bands import FREQUENCIES, BandSplit
 from .config import ARCHITECTURES, CORES, CROSSBANDS, HEADS, ModelConfig, resolve_model
+from .lookahead import shares
 
 
 def build_model(preset_or_config: str | ModelConfig) -> nn.Module:
@@ -39,7 +40,10 @@ class BandSplitNetwork(nn.Module):
         super().__init__()
         self.config = config
         self.split = BandSplit(config.channels, config.split_statistics)
-        self.time_layers = nn.ModuleList(CORES[config.core](config) for _ in range(config.layers))
+        self.time_layers = nn.ModuleList(
+            CORES[config.core](config.model_copy(update={"lookahead": frames}))
+            for frames in shares(config.lookahead, config.layers)
+        )
         self.band_layers = nn.ModuleList(
             CROSSBANDS[config.crossband](config) for _ in range(config.crossband_layers)
         )

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from .config import ModelConfig
 from .declarations import Declared
+from .lookahead import look_ahead
 from .norms import linear, make_norm
 
 
@@ -54,12 +55,16 @@ class RecurrentLayer(nn.Module, Declared):
         self.norm = make_norm(config.norm, config.channels, config.trunk_statistics)
         self.rnn = recurrent(self.kind, config.channels, both)
         self.linear = linear(config.channels * (4 if both else 2), config.channels)
-        self.looks_ahead = both
+        self.looks_ahead = both or config.lookahead
         self.hidden_width = 2 * config.channels
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape."""
-        return x + through(self.rnn, self.linear, self.norm(x).permute(2, 0, 1, 3)).permute(1, 2, 0, 3)
+        ahead = 0 if self.rnn.bidirectional else int(self.looks_ahead)
+        return x + look_ahead(self._along_time, self.norm(x), ahead)
+
+    def _along_time(self, x: Tensor) -> Tensor:
+        return through(self.rnn, self.linear, x.permute(2, 0, 1, 3)).permute(1, 2, 0, 3)
 
 
 class LSTMLayer(RecurrentLayer):

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .bands import FREQUENCIES
 from .config import ModelConfig, resolve_model
-from .declarations import looks_ahead, reach
+from .declarations import frames_ahead, looks_ahead, reach
 from .mamba import SelectiveSSM
 from .network import build_model
 
@@ -102,7 +102,8 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
     Returns:
         `parameters` and `parameters_by_part`; `macs_per_second` (of audio); `receptive_field_frames` and
         `receptive_field_seconds` (None: unbounded or not declared) and `receptive_field` in words;
-        `causal` (no time layer looks ahead); `look_ahead_frames` of the head's filter;
+        `causal` (no time layer looks ahead); `look_ahead_frames` of time layers and the head's filter (None:
+        all that follow);
         `normalisation_sees_future` (a norm's statistics run over the whole utterance); and `latency_ms`, the
         algorithmic latency: the window, and 8 ms for each frame ahead; None where the whole utterance is
         needed.
@@ -117,7 +118,8 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
     frames = receptive_field(model)
     finite = frames if frames is not None and math.isfinite(frames) else None
     causal = not any(looks_ahead(module) for module in parts.get("encoder", []))
-    ahead = sum(int(looks_ahead(module)) for module in parts.get("decoder", []))
+    ahead = sum(frames_ahead(module) for part in ("encoder", "decoder") for module in parts.get(part, []))
+    bounded = int(ahead) if math.isfinite(ahead) else None
     whole = any(getattr(module, "statistics", None) == "utterance" for module in model.modules())
     return {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -127,9 +129,9 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
         "receptive_field_seconds": None if finite is None else (384 + 128 * finite) / 16000,
         "receptive_field": _words(frames, config.core),
         "causal": causal,
-        "look_ahead_frames": ahead,
+        "look_ahead_frames": bounded,
         "normalisation_sees_future": whole,
-        "latency_ms": None if whole or not causal else WINDOW_MS + ahead * HOP_MS,
+        "latency_ms": None if whole or bounded is None else WINDOW_MS + bounded * HOP_MS,
     }
 
 

@@ -36,10 +36,9 @@ class DepthwiseConvolution(nn.Module):
 class _Block(nn.Module):
     """`x + Linear(PReLU(conv(PReLU(Linear(norm(x))))))`, the inner width 2N."""
 
-    def __init__(self, config: ModelConfig, dilation: int) -> None:
+    def __init__(self, config: ModelConfig, dilation: int, ahead: int) -> None:
         super().__init__()
         n, inner = config.channels, 2 * config.channels
-        ahead = (config.kernel - 1) * dilation // 2 if config.direction == "bi" else 0
         self.norm = make_norm(config.norm, n, config.trunk_statistics)
         self.wide = linear(n, inner)
         self.first = nn.PReLU()
@@ -53,14 +52,22 @@ class _Block(nn.Module):
 
 
 class TCNLayer(nn.Module, Declared):
-    """Blocks of dilation 1, 2, 4, ... along the time of each band; bi centres every filter."""
+    """Blocks of dilation 1, 2, 4, ... along the time of each band.
+
+    `bi` centres every filter; the frames of `lookahead` are those of the last block.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         dilations = [2**i for i in range(config.dilations)]
-        self.blocks = nn.Sequential(*(_Block(config, dilation) for dilation in dilations))
-        self.reach = 1 + (config.kernel - 1) * sum(dilations)
-        self.looks_ahead = config.direction == "bi"
+        spans = [(config.kernel - 1) * dilation for dilation in dilations]
+        ahead = [span // 2 for span in spans] if config.direction == "bi" else [0] * len(spans)
+        if config.direction == "uni":
+            ahead[-1] = config.lookahead
+        self.blocks = nn.Sequential(*(_Block(config, *block) for block in zip(dilations, ahead, strict=True)))
+        behind = max(sum(spans) - sum(ahead), sum(spans[:-1]) - sum(ahead[:-1]))
+        self.reach = 1 + behind + sum(ahead)
+        self.looks_ahead = sum(ahead)
         self.hidden_width = 2 * config.channels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -75,6 +75,7 @@ def test_the_latency_is_the_window_and_the_frames_ahead() -> None:
     causal = ModelConfig(channels=16, layers=1, crossband_layers=1, **CAUSAL)
     assert summarise(causal)["latency_ms"] == 32
     assert summarise(causal.model_copy(update={"filter_taps": "centred"}))["latency_ms"] == 40
+    assert summarise(causal.model_copy(update={"lookahead": 4}))["latency_ms"] == 64
     assert summarise(causal.model_copy(update={"direction": "bi"}))["latency_ms"] is None
     assert summarise(causal.model_copy(update={"trunk_statistics": "utterance"}))["latency_ms"] is None
 

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from ablate.models import ModelConfig, build_model
 from ablate.models.conformer import ConformerLayer
-from ablate.models.declarations import looks_ahead, reach
+from ablate.models.declarations import frames_ahead, looks_ahead, reach
 from ablate.models.mamba2 import Mamba2Block, state_space_dual
 from ablate.models.tcn import DepthwiseConvolution, TCNLayer
 
@@ -114,6 +114,31 @@ def test_a_tcn_reaches_as_far_as_it_says(direction: str) -> None:
     seen = frames_seen(layer, 20, 41)
     assert reach(layer) == 15 == max(seen) - min(seen) + 1
     assert (max(seen) > 20) is looks_ahead(layer) is (direction == "bi")
+
+
+CORES = ["lstm", "gru", "mamba", "attention", "mamba2", "tcn", "conformer"]
+
+
+@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("frames", [0, 1, 5])
+@pytest.mark.parametrize("norm", ["layer", "group"])
+def test_time_layers_together_see_so_many_frames_ahead(core: str, frames: int, norm: str) -> None:
+    torch.manual_seed(0)
+    small = {"channels": 8, "heads": 2, "layers": 2, "trunk_statistics": "cumulative"}
+    model = build_model(ModelConfig(core=core, norm=norm, lookahead=frames, **small))
+    assert sum(frames_ahead(layer) for layer in model.time_layers) == frames
+    layers = torch.nn.Sequential(*model.time_layers)
+    assert max(frames_seen(layers, 4, 16)) == 4 + frames
+    assert max(frames_seen(layers, 14, 16)) == min(14 + frames, 15)
+
+
+def test_without_look_ahead_nothing_changes() -> None:
+    config = ModelConfig(channels=8, layers=2, crossband_layers=1)
+    torch.manual_seed(0)
+    one = build_model(config)
+    torch.manual_seed(0)
+    other = build_model(config.model_copy(update={"lookahead": 4}))
+    assert all(map(torch.equal, one.parameters(), other.parameters()))
 
 
 @pytest.mark.parametrize("core", ["mamba2", "tcn", "conformer"])

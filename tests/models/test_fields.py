@@ -65,6 +65,7 @@ UNREAD = {
     "trunk_statistics": "cumulative",
     "decoder_statistics": "cumulative",
     "filter_taps": "past",
+    "lookahead": 3,
 }
 
 
@@ -74,6 +75,7 @@ def test_every_conditional_field_is_tried():
 
 @given(
     st.sampled_from(["lstm", "gru", "mamba", "attention", "mamba2", "tcn", "conformer"]),
+    st.sampled_from(["uni", "bi"]),
     st.sampled_from(["group", "layer"]),
     st.sampled_from(["none", "pointwise", "bilstm", "bimamba"]),
     st.sampled_from(["per-band", "shared"]),
@@ -81,8 +83,15 @@ def test_every_conditional_field_is_tried():
     st.sampled_from(sorted(UNREAD)),
 )
 @settings(max_examples=60, deadline=None)
-def test_a_network_reads_what_its_fields_say(core, norm, crossband, decoder, head, name):
-    parts = {"core": core, "norm": norm, "crossband": crossband, "decoder": decoder, "head": head}
+def test_a_network_reads_what_its_fields_say(core, direction, norm, crossband, decoder, head, name):
+    parts = {
+        "core": core,
+        "direction": direction,
+        "norm": norm,
+        "crossband": crossband,
+        "decoder": decoder,
+        "head": head,
+    }
     config = ModelConfig(channels=16, layers=2, crossband_layers=2, **parts)
     other = config.model_copy(update={name: UNREAD[name]})
     x = torch.randn(1, 257, 12, dtype=torch.complex64, generator=torch.Generator().manual_seed(0))
