@@ -63,9 +63,9 @@ class Claim(Frozen):
     @model_validator(mode="after")
     def _is_a_range(self) -> Claim:
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise ValueError(f"{self.low:g} to {self.high:g} is no range")
+            raise InputError(f"{self.low:g} to {self.high:g} is no range")
         if self.low > self.high:
-            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+            raise InputError(f"low {self.low:g} is above high {self.high:g}")
         return self
 
     def on(self, factor: str, levels: Sequence[str]) -> Claim:

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ablate.models.config import Frozen
+from ablate.models.errors import InputError
 from ablate.models.registry import suggestion
 from ablate.training.config import check_path, config_paths, is_path
 
@@ -56,7 +57,7 @@ class Factor(Frozen):
     def _paths_exist(cls, levels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for level, delta in levels.items():
             if not LEVEL.fullmatch(level):
-                raise ValueError(f"level {level!r}: use letters, digits, '.', '_' and '-' only")
+                raise InputError(f"level {level!r}: use letters, digits, '.', '_' and '-' only")
             for path in delta:
                 check_path(path)
         return levels
@@ -68,7 +69,7 @@ class Factor(Frozen):
             return claims
         stated = [claim.on(info.data["name"], list(info.data["levels"])) for claim in claims]
         if len({(claim.level, claim.metric) for claim in stated}) < len(stated):
-            raise ValueError("two claims for one level and metric; give one")
+            raise InputError("two claims for one level and metric; give one")
         return tuple(stated)
 
     def with_claim(self, claim: Claim) -> Factor:
@@ -99,17 +100,17 @@ class Factor(Frozen):
         """This factor with some of its levels, in the order given.
 
         Raises:
-            ValueError: a level is unknown, named twice, or only one is left.
+            InputError: a level is unknown, named twice, or only one is left.
         """
         for level in levels:
             if level not in self.levels:
-                raise ValueError(
+                raise InputError(
                     f"factor {self.name!r} has no level {level!r}{suggestion(level, self.levels)}"
                 )
         if len(set(levels)) != len(levels):
-            raise ValueError(f"factor {self.name!r}: a level is named twice in {', '.join(levels)}")
+            raise InputError(f"factor {self.name!r}: a level is named twice in {', '.join(levels)}")
         if len(levels) < 2:
-            raise ValueError(
+            raise InputError(
                 f"factor {self.name!r} needs at least two levels, got {', '.join(levels) or 'none'}"
             )
         claims = tuple(c for c in self.claims if levels[0] == self.off and c.level in levels)
@@ -166,11 +167,11 @@ def register(factor: Factor) -> None:
     """Add a factor, as a plug-in does.
 
     Raises:
-        ValueError: another factor has that name.
+        InputError: another factor has that name.
     """
     known = FACTORS.get(factor.name)
     if known is not None and known != factor:
-        raise ValueError(f"factor {factor.name!r} exists already; choose another name")
+        raise InputError(f"factor {factor.name!r} exists already; choose another name")
     FACTORS[factor.name] = factor
 
 
@@ -215,7 +216,7 @@ def find(name: str, levels: list[str] | None = None) -> Factor:
     """The factor of a name, at the levels given (its first two where none are).
 
     Raises:
-        ValueError: the name is unknown, a level is, or a field's levels are missing.
+        InputError: the name is unknown, a level is, or a field's levels are missing.
     """
     known = FACTORS.get(name)
     if known is not None and (levels is None or set(levels) <= set(known.levels)):
@@ -224,11 +225,11 @@ def find(name: str, levels: list[str] | None = None) -> Factor:
     if path is None:
         if known is not None and levels is not None:
             known.at(levels)
-        raise ValueError(
+        raise InputError(
             f"unknown factor {name!r}{suggestion(name, [*FACTORS, *map(_field, config_paths())])}"
         )
     if levels is None:
-        raise ValueError(f"factor {name!r} is a field: give its levels, e.g. {name}=a,b")
+        raise InputError(f"factor {name!r} is a field: give its levels, e.g. {name}=a,b")
     field = Factor(
         name=name, levels={level: {path: parse_value(level)} for level in dict.fromkeys(levels)} or {}
     )

@@ -63,7 +63,7 @@ class Grid(Frozen):
         A bare word after `name=a` that is no factor's name is one more level of that factor.
 
         Raises:
-            ValueError: a factor or level is unknown, a factor is named twice, or the grid is empty.
+            InputError: a factor or level is unknown, a factor is named twice, or the grid is empty.
         """
         if design not in KINDS:
             raise InputError(f"unknown design {design!r}; known: {', '.join(KINDS)}")
@@ -83,7 +83,7 @@ class Grid(Frozen):
         """Every cell, the base first and the baseline last.
 
         Raises:
-            ValueError: a combination is no valid configuration, or the design does not fit the factors.
+            InputError: a combination is no valid configuration, or the design does not fit the factors.
         """
         for path in self.changes:
             check_path(path)
@@ -94,7 +94,7 @@ class Grid(Frozen):
             for factor in self.factors:
                 for path, value in factor.levels[levels[factor.name]].items():
                     if path in delta and delta[path] != value:
-                        raise ValueError(
+                        raise InputError(
                             f"factors disagree on {path}: {delta[path]!r} and {value!r} "
                             f"(from {factor.name!r}); toggle it by one factor only"
                         )
@@ -103,7 +103,7 @@ class Grid(Frozen):
             try:
                 cells.append(Cell(name=name, levels=levels, config=start.with_changes(delta)))
             except ValueError as error:
-                raise ValueError(f"cell {name!r} is no valid configuration: {error}") from error
+                raise InputError(f"cell {name!r} is no valid configuration: {error}") from error
         if self.baseline is not None:
             kept = {path: value for path, value in self.changes.items() if not path.startswith("model.")}
             reference = RunConfig.of(self.baseline, self.recipe).with_changes(kept)
@@ -136,12 +136,12 @@ def parse_factors(text: str) -> tuple[Factor, ...]:
     """The factors of a grid's text.
 
     Raises:
-        ValueError: as `Grid.parse`.
+        InputError: as `Grid.parse`.
     """
     entries: list[tuple[str, list[str] | None]] = []
     for word in (word.strip() for word in text.split(",")):
         if not word:
-            raise ValueError(f"an empty entry in the grid {text!r}")
+            raise InputError(f"an empty entry in the grid {text!r}")
         if "=" in word:
             name, level = (part.strip() for part in word.split("=", 1))
             entries.append((name, [level] if level else []))
@@ -152,7 +152,7 @@ def parse_factors(text: str) -> tuple[Factor, ...]:
     names = [name for name, _ in entries]
     for name in names:
         if names.count(name) > 1:
-            raise ValueError(f"factor {name!r} is named twice in the grid {text!r}")
+            raise InputError(f"factor {name!r} is named twice in the grid {text!r}")
     return tuple(find(name, levels) for name, levels in entries)
 
 
@@ -160,10 +160,10 @@ def safe_name(name: str, kind: str) -> str:
     """`name` if it can be a folder's name of its own.
 
     Raises:
-        ValueError: it is empty, too long, starts with a dot, or holds other characters.
+        InputError: it is empty, too long, starts with a dot, or holds other characters.
     """
     if not NAME.fullmatch(name):
-        raise ValueError(
+        raise InputError(
             f"{kind} name {name!r}: start with a letter or digit; letters, digits and _ . + = , - follow"
         )
     return name
@@ -173,14 +173,14 @@ def parse_settings(items: list[str]) -> dict[str, Any]:
     """Settings from `path=value` texts.
 
     Raises:
-        ValueError: an item has no `=`, a path is unknown, or one is set twice.
+        InputError: an item has no `=`, a path is unknown, or one is set twice.
     """
     settings: dict[str, Any] = {}
     for item in items:
         path, separator, value = item.partition("=")
         if not separator:
-            raise ValueError(f"setting {item!r}: write path=value, e.g. recipe.steps=400")
+            raise InputError(f"setting {item!r}: write path=value, e.g. recipe.steps=400")
         if path in settings:
-            raise ValueError(f"setting {path!r} is given twice")
+            raise InputError(f"setting {path!r} is given twice")
         settings[check_path(path)] = parse_value(value)
     return settings

@@ -9,6 +9,7 @@ from pathlib import Path
 from ablate.models import config as parts
 from ablate.models import plugins
 from ablate.models.config import PRESETS, ModelConfig
+from ablate.models.errors import InputError
 from ablate.training.config import Recipe, RunConfig, resolve_recipe
 from ablate.training.rundir import read_json
 
@@ -119,7 +120,7 @@ def find_config(name: str, cells: Sequence[Cell], recipe: str | None, root: Path
     """The configuration that a name stands for.
 
     Raises:
-        ValueError: it is nothing known, or a signature that several runs begin with.
+        InputError: it is nothing known, or a signature that several runs begin with.
     """
     for cell in cells:
         if cell.name == name:
@@ -135,9 +136,9 @@ def find_config(name: str, cells: Sequence[Cell], recipe: str | None, root: Path
             model=ModelConfig.model_validate(spec["model"]), recipe=Recipe.model_validate(spec["recipe"])
         )
     if len(runs) > 1:
-        raise ValueError(f"{len(runs)} runs under {root} begin with {name!r}; give more of the signature")
+        raise InputError(f"{len(runs)} runs under {root} begin with {name!r}; give more of the signature")
     known = ", ".join(c.name for c in cells) or "none (no --grid)"
-    raise ValueError(
+    raise InputError(
         f"{name!r} is no preset ({', '.join(PRESETS)}), no cell ({known}), no run under {root} and no file"
     )
 
@@ -147,5 +148,5 @@ def _model_of_checkpoint(path: Path) -> ModelConfig:
 
     model = read(path).get("model")
     if not isinstance(model, dict) or "channels" not in model:
-        raise ValueError(f"checkpoint {path} does not say what network it holds")
+        raise InputError(f"checkpoint {path} does not say what network it holds")
     return ModelConfig.model_validate(model)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from .config import ModelConfig
 from .declarations import Declared
+from .errors import InputError
 from .norms import linear, make_norm
 
 
@@ -27,13 +28,13 @@ class Heads:
     """How the channels of an attention are shared.
 
     Raises:
-        ValueError: the width of a head is odd, which rotary positions cannot turn.
+        InputError: the width of a head is odd, which rotary positions cannot turn.
     """
 
     def __init__(self, config: ModelConfig) -> None:
         n = config.channels
         if n % (2 * config.heads):
-            raise ValueError(
+            raise InputError(
                 f"{n} channels over {config.heads} heads leave a head {n / config.heads:g} wide; "
                 "rotary positions need an even width"
             )

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from .console import Format, print_json, print_table, table
+from .errors import InputError
 
 
 def models(
@@ -71,11 +72,11 @@ def import_checkpoint(
     from .summary import summarise
 
     if not file.is_file():
-        raise FileNotFoundError(f"no such checkpoint: {file}")
+        raise InputError(f"no such checkpoint: {file}")
     config, weights = load(_state_dict(file))
     output = output or file.with_name(f"{file.stem}.ablate.pt")
     if output.resolve() == file.resolve():
-        raise ValueError(f"{output} is the checkpoint itself; choose another -o")
+        raise InputError(f"{output} is the checkpoint itself; choose another -o")
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
@@ -110,7 +111,7 @@ def _state_dict(file: Path) -> dict[str, Any]:
     """The tensors of a checkpoint, alone or under one of the usual keys; nothing in the file is executed.
 
     Raises:
-        ValueError: the file is no torch file, or holds more than plain tensors.
+        InputError: the file is no torch file, or holds more than plain tensors.
     """
     import torch
 
@@ -118,13 +119,13 @@ def _state_dict(file: Path) -> dict[str, Any]:
         content = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{file} cannot be read as weights: {reason}") from None
+        raise InputError(f"{file} cannot be read as weights: {reason}") from None
     for key in ("state_dict", "model_state_dict", "model", "generator"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
             break
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise ValueError(f"{file} holds no state dict (key -> tensor)")
+        raise InputError(f"{file} holds no state dict (key -> tensor)")
     return content
 
 

@@ -199,15 +199,15 @@ class ModelConfig(Section):
     def _expansion(cls, value: float | tuple[float, ...]) -> float | tuple[float, ...]:
         values = value if isinstance(value, tuple) else (value,)
         if isinstance(value, tuple) and len(value) != len(BAND_WIDTHS):
-            raise ValueError(f"{len(value)} expansions for {len(BAND_WIDTHS)} bands; give one for each band")
+            raise InputError(f"{len(value)} expansions for {len(BAND_WIDTHS)} bands; give one for each band")
         if any(not 0 < v <= 64 for v in values):
-            raise ValueError(f"decoder expansion {value} is not in (0, 64]")
+            raise InputError(f"decoder expansion {value} is not in (0, 64]")
         return value
 
     @model_validator(mode="after")
     def _heads_divide(self) -> ModelConfig:
         if self.core == "attention" and self.channels % self.heads:
-            raise ValueError(f"{self.channels} channels do not divide into {self.heads} attention heads")
+            raise InputError(f"{self.channels} channels do not divide into {self.heads} attention heads")
         return self
 
 

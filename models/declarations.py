@@ -14,6 +14,8 @@ from contextvars import ContextVar
 import torch
 from torch import Tensor, nn
 
+from .errors import InputError
+
 Range = tuple[float, float]
 
 
@@ -76,7 +78,7 @@ def initial_ranges(model: nn.Module) -> dict[str, tuple[Tensor, Range]]:
     """Every declared initial range of a model: full path -> (present values, declared range).
 
     Raises:
-        ValueError: a part declares a range for a name that is neither parameter nor derived quantity.
+        InputError: a part declares a range for a name that is neither parameter nor derived quantity.
     """
     found: dict[str, tuple[Tensor, Range]] = {}
     for path, module in model.named_modules():
@@ -87,7 +89,7 @@ def initial_ranges(model: nn.Module) -> dict[str, tuple[Tensor, Range]]:
         values.update(module.init_values() if hasattr(module, "init_values") else {})
         for name, bounds in ranges().items():
             if name not in values:
-                raise ValueError(
+                raise InputError(
                     f"{type(module).__name__} declares a range for {name!r}, which it does not have; "
                     f"it has {', '.join(sorted(values))}"
                 )

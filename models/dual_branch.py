@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from .bands import BandSplit
 from .config import ModelConfig
 from .declarations import Declared
+from .errors import InputError
 from .heads import MagnitudePhaseHead
 from .mamba import MambaBlock
 from .network import check_spectrogram
@@ -65,7 +66,7 @@ class DualBranchNetwork(nn.Module):
     """Magnitude and phase of the speech from branches of their own (the original MBS-Net).
 
     Raises:
-        ValueError: the configuration asks for parts that this architecture has no place for.
+        InputError: the configuration asks for parts that this architecture has no place for.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -81,7 +82,7 @@ class DualBranchNetwork(nn.Module):
             f"{k}={getattr(config, k)!r} (has {v!r})" for k, v in fixed.items() if getattr(config, k) != v
         ]
         if wrong:
-            raise ValueError(f"the dual-branch architecture cannot take {', '.join(wrong)}")
+            raise InputError(f"the dual-branch architecture cannot take {', '.join(wrong)}")
         self.config = config
         self.split = BandSplit(config.channels, config.split_statistics)
         self.magnitude = Branch(config)
@@ -102,7 +103,7 @@ class DualBranchNetwork(nn.Module):
         """Complex `(batch, 257, time)` -> the enhanced spectrogram, same shape.
 
         Raises:
-            ValueError: the input has another shape or is not complex.
+            InputError: the input has another shape or is not complex.
         """
         check_spectrogram(noisy)
         x = self.split(noisy)

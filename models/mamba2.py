@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from .config import ModelConfig
 from .declarations import Declared, note, recording
+from .errors import InputError
 from .lookahead import look_ahead
 from .mamba import STEP_RANGE, BiMamba, Norm, initial_step_bias
 from .norms import linear, make_norm
@@ -66,7 +67,7 @@ class Mamba2Block(nn.Module, Declared):
         ahead: frames that it sees ahead.
 
     Raises:
-        ValueError: the heads do not divide the inner width.
+        InputError: the heads do not divide the inner width.
     """
 
     def __init__(self, config: ModelConfig, norm: Norm = "layer", ahead: int = 0) -> None:
@@ -74,7 +75,7 @@ class Mamba2Block(nn.Module, Declared):
         self.looks_ahead = ahead
         inner, heads, states = config.expand * config.channels, config.heads, config.d_state
         if inner % heads:
-            raise ValueError(f"{inner} inner channels do not divide into {heads} heads of Mamba-2")
+            raise InputError(f"{inner} inner channels do not divide into {heads} heads of Mamba-2")
         self.heads, self.sizes = heads, [inner, inner, states, states, heads]
         self.norm = make_norm(norm, config.channels, config.trunk_statistics)
         self.in_proj = linear(config.channels, sum(self.sizes), bias=False)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .bands import band_groups
 from .config import BAND_WIDTHS, ModelConfig
+from .errors import InputError
 from .network import build_model
 
 _LSTM = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
@@ -47,10 +48,10 @@ class _Keys:
         """A tensor whose shape says how the network is built.
 
         Raises:
-            ValueError: it is not there.
+            InputError: it is not there.
         """
         if key not in self.left:
-            raise ValueError(f"the state dict has no {key!r}, which says how the network is built")
+            raise InputError(f"the state dict has no {key!r}, which says how the network is built")
         return self.left[key]
 
 
@@ -77,7 +78,7 @@ def _bsrnn(keys: _Keys) -> tuple[ModelConfig, dict[str, Tensor]]:
     channels = keys.need("band_split.fc1.weight").shape[0]
     layers, band_layers = keys.count("lstm_t{}.weight_ih_l0"), keys.count("lstm_k{}.weight_ih_l0")
     if not layers or not band_layers:
-        raise ValueError(
+        raise InputError(
             f"{layers} time layers and {band_layers} band layers; a BSRNN has one of each at least"
         )
     both = "lstm_t1.weight_ih_l0_reverse" in keys.left
@@ -154,7 +155,7 @@ def load(state_dict: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tenso
         The configuration, and weights for `build_model(config).load_state_dict`.
 
     Raises:
-        ValueError: the keys are of neither network, or some are missing, left over or of another shape.
+        InputError: the keys are of neither network, or some are missing, left over or of another shape.
     """
     tensors = dict(state_dict)
     if tensors and all(key.startswith("module.") for key in tensors):
@@ -165,14 +166,14 @@ def load(state_dict: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tenso
     elif any(key.startswith("lstm_t") for key in tensors):
         name, (config, ours) = "BSRNN", _bsrnn(keys)
     else:
-        raise ValueError(
+        raise InputError(
             "neither a BSRNN (lstm_t1...) nor an MBS-Net (encoder.mamba_layers.0...) state dict; "
             f"its keys: {_some(sorted(tensors))}"
         )
     if keys.missing or keys.left:
         missing = f" missing keys: {_some(keys.missing)};" if keys.missing else ""
         unexpected = f" unexpected keys: {_some(sorted(keys.left))};" if keys.left else ""
-        raise ValueError(f"not a complete {name} state dict:{missing}{unexpected}".rstrip(";"))
+        raise InputError(f"not a complete {name} state dict:{missing}{unexpected}".rstrip(";"))
     with torch.device("meta"):
         expected = {key: value.shape for key, value in build_model(config).state_dict().items()}
     wrong = [
@@ -181,7 +182,7 @@ def load(state_dict: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tenso
         if ours[key].shape != shape
     ]
     if wrong:
-        raise ValueError(f"shapes of this {name} state dict do not fit together: {_some(wrong)}")
+        raise InputError(f"shapes of this {name} state dict do not fit together: {_some(wrong)}")
     return config, ours
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from ablate.models.console import ROOT, Root, formats
+from ablate.models.errors import InputError
 
 
 def register(app: typer.Typer) -> None:
@@ -53,18 +54,18 @@ def report(
         _report_logs([*logs, *map(Path, names)], format, output)
         return
     if len(names) > 1:
-        raise ValueError(f"one study at a time, not {', '.join(names)}")
+        raise InputError(f"one study at a time, not {', '.join(names)}")
     name = names[0] if names else None
     if scores is None and (base or baseline):
-        raise ValueError("--base and --baseline describe --scores; a study knows its own")
+        raise InputError("--base and --baseline describe --scores; a study knows its own")
     if scores is not None and name:
-        raise ValueError(f"give a study ({name}) or --scores, not both")
+        raise InputError(f"give a study ({name}) or --scores, not both")
     if scores is not None and not base:
-        raise ValueError(
+        raise InputError(
             '--scores needs --base with every factor\'s off level, e.g. --base "bidirectional=off"'
         )
     if tracking_uri is not None and (not name or scores is not None):
-        raise ValueError("--tracking-uri needs the name of a study (its experiment), and no --scores")
+        raise InputError("--tracking-uri needs the name of a study (its experiment), and no --scores")
 
     from . import build
     from .collect import scores_from_mlflow, scores_from_study

@@ -152,7 +152,7 @@ def untoggled(report: AnalysisReport) -> list[Difference]:
     if plan is None or on is None or report.analysis.baseline not in cells:
         return []
     found = differences(on.config, cells[report.analysis.baseline].config, plan.factors)
-    return [difference for difference in found if difference.group != "consequence"]
+    return sorted((d for d in found if d.group != "consequence"), key=lambda d: d.path)
 
 
 def untoggled_line(report: AnalysisReport) -> str:

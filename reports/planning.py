@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import pandas as pd
 
 from ablate.ablations.inference.power import Variances, compare_designs, plan, plan_table
+from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
     from ablate.ablations.factors import Factor
@@ -63,11 +64,11 @@ def outlook(
         effect: compare the designs that find a main effect of this size.
 
     Raises:
-        ValueError: power is not a probability, or the pilot cannot tell how much trainings vary.
-        FileNotFoundError: no such pilot.
+        InputError: power is not a probability, or there is no such pilot or it cannot tell how much trainings
+            vary.
     """
     if not 0 < power < 1:
-        raise ValueError(f"power {power} is not between 0 and 1")
+        raise InputError(f"power {power} is not between 0 and 1")
     hours, source, variances = None, "typical values, no pilot", Variances()
     if pilot is not None:
         from .build import report_of_study
@@ -108,7 +109,7 @@ def write_outlook(found: Outlook, format: str, out: TextIO) -> None:
     """Print an outlook as a table, CSV (a row per number of seeds and effect) or JSON.
 
     Raises:
-        ValueError: another format.
+        InputError: another format.
     """
     if format == "csv":
         found.table.to_csv(out, index=False, lineterminator="\n")
@@ -137,7 +138,7 @@ def write_outlook(found: Outlook, format: str, out: TextIO) -> None:
     elif format == "table":
         _print(found, out)
     else:
-        raise ValueError(f"a plan is printed as {', '.join(FORMATS)}, not {format!r}")
+        raise InputError(f"a plan is printed as {', '.join(FORMATS)}, not {format!r}")
 
 
 def _records(frame: pd.DataFrame) -> list[dict[str, Any]]:

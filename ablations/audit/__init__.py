@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from ablate.models.errors import InputError
 from ablate.training.config import RunConfig
 
 from ..factors import Factor
@@ -26,7 +27,7 @@ def audit_config(config: RunConfig) -> list[Finding]:
     """A1xx and A202 of one network under its recipe.
 
     Raises:
-        ValueError: the network cannot be built or does not run.
+        InputError: the network cannot be built or does not run.
     """
     from . import declarations, network
     from .subject import subject
@@ -35,7 +36,7 @@ def audit_config(config: RunConfig) -> list[Finding]:
     try:
         return [*network.check(audited), *declarations.check(audited)]
     except Exception as error:
-        raise ValueError(f"the network does not run: {type(error).__name__}: {error}") from error
+        raise InputError(f"the network does not run: {type(error).__name__}: {error}") from error
 
 
 def audit_cells(
@@ -64,7 +65,7 @@ def audit_cells(
         Findings in the order of their codes.
 
     Raises:
-        ValueError: a network cannot be built or does not run, or the budget is none.
+        InputError: a network cannot be built or does not run, or the budget is none.
     """
     from . import budget as budgets
     from . import data, declarations, differences, toggles
@@ -79,7 +80,7 @@ def audit_cells(
         try:
             findings = audit_config(config)
         except ValueError as error:
-            raise ValueError(f"cell {', '.join(names)}: {error}") from error
+            raise InputError(f"cell {', '.join(names)}: {error}") from error
         for finding in findings:
             found.setdefault((finding.code, finding.where, finding.evidence), (finding, []))[1].extend(names)
     results = [_in_cells(finding, names, len(cells)) for finding, names in found.values()]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ablate.models.errors import InputError
 from ablate.training.losses import WeightedLoss
 from ablate.training.spectral import stft
 
@@ -38,11 +39,11 @@ class Budget:
         """`2.3M+-5%`, `340000+-2k`, or `2.3M` alone, which allows 1 %.
 
         Raises:
-            ValueError: it is none of these.
+            InputError: it is none of these.
         """
         match = _BUDGET.fullmatch(text)
         if match is None:
-            raise ValueError(f"budget {text!r}: write parameters and a tolerance, e.g. 2.3M+-5%")
+            raise InputError(f"budget {text!r}: write parameters and a tolerance, e.g. 2.3M+-5%")
         value = float(re.sub("[_,]", "", match["n"])) * _UNITS[match["u"].lower()]
         if match["t"] is None:
             tolerance = 0.01 * value

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from ablate.models.config import Frozen
+from ablate.models.errors import InputError
 
 Severity = Literal["error", "note"]
 
@@ -65,10 +66,10 @@ def parse_waivers(text: str | None) -> frozenset[str]:
     """Codes from `A101,A102`.
 
     Raises:
-        ValueError: a code is unknown.
+        InputError: a code is unknown.
     """
     codes = [code.strip() for code in (text or "").split(",") if code.strip()]
     for code in codes:
         if code not in CODES:
-            raise ValueError(f"unknown audit code {code!r} to waive; known: {', '.join(CODES)}")
+            raise InputError(f"unknown audit code {code!r} to waive; known: {', '.join(CODES)}")
     return frozenset(codes)

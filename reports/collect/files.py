@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 import pyarrow.parquet as pq
 
+from ablate.models.errors import InputError
 from ablate.models.registry import suggestion
 from ablate.studies.scores import RunInfo
 
@@ -35,47 +36,47 @@ def scores_from_file(
         metric: the column that must be there.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: a column is missing, the base names no cell, or the baseline is not in the file.
+        InputError: there is no such file, a column is missing, the base names no cell, or the baseline is not
+            in the file.
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"no scores file {path}")
+        raise InputError(f"no scores file {path}")
     levels = parse_levels(base) if isinstance(base, str) else dict(base)
     if not levels:
-        raise ValueError('the base is empty: name every factor\'s off level, e.g. --base "bidirectional=off"')
+        raise InputError('the base is empty: name every factor\'s off level, e.g. --base "bidirectional=off"')
     frame = _read_table(path, levels)
     missing = [name for name in (*KEYS, *levels, metric) if name not in frame.columns]
     if missing:
         have = ", ".join(map(str, frame.columns))
-        raise ValueError(f"{path} lacks {_columns(missing)}; it has {have}")
+        raise InputError(f"{path} lacks {_columns(missing)}; it has {have}")
     if not pd.api.types.is_numeric_dtype(frame[metric]):
-        raise ValueError(f"{path}: column {metric!r} is not numeric, e.g. {frame[metric].dropna().iloc[0]!r}")
+        raise InputError(f"{path}: column {metric!r} is not numeric, e.g. {frame[metric].dropna().iloc[0]!r}")
     for name, level in levels.items():
         there = [str(known) for known in frame[name].dropna().unique()]
         levels[name] = same_level(level, there) or level
     cells = frame[["cell", *levels]].drop_duplicates()
     doubled = cells.loc[cells["cell"].duplicated(), "cell"]
     if len(doubled):
-        raise ValueError(f"{path}: cell {doubled.iloc[0]!r} has rows with different factor levels")
+        raise InputError(f"{path}: cell {doubled.iloc[0]!r} has rows with different factor levels")
     rows = cells
     for name, level in levels.items():
         rows = rows[rows[name] == level]
     names = [str(name) for name in cells["cell"]]
     if rows.empty:
         known = {name: sorted(map(str, cells[name].dropna().unique())) for name in levels}
-        raise ValueError(
+        raise InputError(
             f"{path}: no base cell with {_levels(levels)}; levels in the file: "
             + "; ".join(f"{name}: {', '.join(values)}" for name, values in known.items())
         )
     if baseline is not None and baseline not in names:
-        raise ValueError(f"{path}: no cell {baseline!r}{suggestion(baseline, names)}")
+        raise InputError(f"{path}: no cell {baseline!r}{suggestion(baseline, names)}")
     pairs = frame[["cell", "seed"]].drop_duplicates()
     diverged: set[tuple[str, int]] = set()
     if "status" in frame.columns:
         bad = sorted(set(map(str, frame["status"].dropna().unique())) - {"done", "diverged"})
         if bad:
-            raise ValueError(f"{path}: status {bad[0]!r} is neither done nor diverged")
+            raise InputError(f"{path}: status {bad[0]!r} is neither done nor diverged")
         gone = frame.loc[frame["status"] == "diverged", ["cell", "seed"]].drop_duplicates()
         diverged = {(str(c), int(s)) for c, s in zip(gone["cell"], gone["seed"], strict=True)}
     runs = [
@@ -104,11 +105,11 @@ def _read_table(path: Path, levels: Mapping[str, str]) -> pd.DataFrame:
         elif suffix == ".parquet":
             table = pq.read_table(path)
         else:
-            raise ValueError(
+            raise InputError(
                 f"{path}: scores are read from .csv or .parquet, not {suffix or 'a bare name'!r}"
             )
     except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
+        raise InputError(f"{path} cannot be read: {error}") from None
     frame = table.to_pandas()
     for name in texts:
         if name in frame.columns:
@@ -121,7 +122,7 @@ def _read_table(path: Path, levels: Mapping[str, str]) -> pd.DataFrame:
         seeds = pd.to_numeric(frame["seed"], errors="coerce")
         if seeds.isna().any():
             wrong = frame.loc[seeds.isna(), "seed"].iloc[0]
-            raise ValueError(f"{path}: seed {wrong!r} is not a whole number")
+            raise InputError(f"{path}: seed {wrong!r} is not a whole number")
         frame["seed"] = seeds.astype("int64")
     return frame
 

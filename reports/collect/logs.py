@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ablate.models.errors import InputError
+
 NUMBER = r"[-+]?(?:nan|inf|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
 _LINE = re.compile(
     rf"Epoch (?P<epoch>\d+), Step (?P<step>\d+), loss: (?P<loss>{NUMBER})"
@@ -77,15 +79,14 @@ def read_log(path: Path | str) -> list[TrainingLog]:
     """The trainings in a log file; more than one where the epochs start again.
 
     Raises:
-        FileNotFoundError: no such file.
-        ValueError: nothing in it looks like a training log.
+        InputError: there is no such file, or nothing in it looks like a training log.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no log file {path}")
+        raise InputError(f"no log file {path}")
     runs = parse_log(path.read_text(errors="replace"), path.stem)
     if not runs:
-        raise ValueError(
+        raise InputError(
             f"{path} has no line like 'Epoch 0, Step 100, loss: ...' or 'TEST - Generator loss: ...'"
         )
     return runs

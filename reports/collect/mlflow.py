@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from ablate.models.errors import InputError
 from ablate.studies.plan import PlannedCell
 from ablate.studies.plan.store import read as read_plan
 from ablate.studies.scores import RunInfo, join_scores
@@ -28,7 +29,7 @@ def scores_from_mlflow(
         study: name of the parent run; none: the most recent parent run that has a plan.
 
     Raises:
-        ValueError: no such experiment, or no parent run with a plan in it.
+        InputError: no such experiment, or no parent run with a plan in it.
     """
     from mlflow.exceptions import MlflowException
 
@@ -39,7 +40,7 @@ def scores_from_mlflow(
     found = client.get_experiment_by_name(experiment)
     if found is None:
         known = ", ".join(sorted(e.name for e in client.search_experiments())) or "none"
-        raise ValueError(f"no experiment {experiment!r} at {shown} (there: {known})")
+        raise InputError(f"no experiment {experiment!r} at {shown} (there: {known})")
 
     def search(filter_string: str) -> list[Any]:
         runs: list[Any] = []
@@ -78,7 +79,7 @@ def scores_from_mlflow(
                 break
         if plan is None or parent is None:
             named = f" named {study!r}" if study else ""
-            raise ValueError(f"no run{named} with a plan.json in experiment {experiment!r} at {shown}")
+            raise InputError(f"no run{named} with a plan.json in experiment {experiment!r} at {shown}")
         children = {
             (run.data.tags.get("ablate.cell", ""), run.data.tags.get("ablate.seed", "")): run
             for run in reversed(everything)

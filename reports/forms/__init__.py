@@ -6,6 +6,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
+from ablate.models.errors import InputError
+
 if TYPE_CHECKING:
     from ..model import AnalysisReport
 
@@ -24,10 +26,10 @@ def write(report: AnalysisReport, format: str, out: TextIO | Path) -> None:
     """Write a report in one form, to a stream or a file.
 
     Raises:
-        ValueError: no such form.
+        InputError: no such form.
     """
     if format not in FORMATS:
-        raise ValueError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
+        raise InputError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
     render = import_module(f".{FORMATS[format]}", __name__).render
     if isinstance(out, Path):
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from ablate.models.errors import InputError
+
 from ..collect.logs import Epoch, TrainingLog, compare_logs, objections
 
 
@@ -90,7 +92,7 @@ def write_logs(logs: Sequence[TrainingLog], format: str, out: TextIO) -> None:
     """Print logs side by side as a table, Markdown, CSV (the curves alone) or JSON.
 
     Raises:
-        ValueError: another format.
+        InputError: another format.
     """
     head, rows = _curve_rows(logs)
     summary = [_row(log) for log in logs]
@@ -120,4 +122,4 @@ def write_logs(logs: Sequence[TrainingLog], format: str, out: TextIO) -> None:
         for reason in objections(logs):
             console.print(f"  - {reason}", markup=False)
     else:
-        raise ValueError(f"logs are printed as {', '.join(FORMATS)}, not {format!r}")
+        raise InputError(f"logs are printed as {', '.join(FORMATS)}, not {format!r}")

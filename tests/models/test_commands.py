@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from ablate.models import PRESETS, ModelConfig, build_model
 from ablate.models.commands import register
+from ablate.models.errors import InputError
 
 
 @pytest.fixture
@@ -80,7 +81,7 @@ def test_import_executes_nothing(cli: typer.Typer, tmp_path: Path) -> None:
 
 
 def test_import_refuses_what_is_no_checkpoint(cli: typer.Typer, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no such checkpoint"):
+    with pytest.raises(InputError, match="no such checkpoint"):
         run(cli, "import-checkpoint", str(tmp_path / "none.pt"))
     torch.save([1, 2], tmp_path / "list.pt")
     with pytest.raises(ValueError, match="no state dict"):

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from ablate.models.errors import InputError
 from ablate.reports.collect.logs import compare_logs, objections, parse_log, read_log
 from ablate.reports.forms.logs import write_logs
 
@@ -124,5 +125,5 @@ def test_a_file_that_is_no_log_is_refused(tmp_path):
     (tmp_path / "a.log").write_text("hello\n")
     with pytest.raises(ValueError, match="has no line like"):
         read_log(tmp_path / "a.log")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(InputError, match="no log file"):
         read_log(tmp_path / "b.log")
