@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -11,6 +13,17 @@ if TYPE_CHECKING:
 class InputError(ValueError):
     """Input that cannot be used. The message says what is wrong and what to do; the command line prints it
     as one line and exits with 2. Any other exception is a fault of this project and keeps its traceback."""
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Turn a configuration that is refused within into an `InputError` that says why in one line."""
+    from pydantic import ValidationError
+
+    try:
+        yield
+    except ValidationError as error:
+        raise InputError(explain(error)) from error
 
 
 def explain(error: ValidationError) -> str:

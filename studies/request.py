@@ -46,20 +46,20 @@ class Tuning(Frozen):
 def _as_field(path: str, values: Range | Choices) -> Range | Choices:
     """Values as the recipe's field takes them: whole numbers where it takes no others."""
     if not check_path(path).startswith("recipe."):
-        raise ValueError(f"{path!r} is no field of the recipe; tune recipe fields only")
+        raise InputError(f"{path!r} is no field of the recipe; tune recipe fields only")
     name = path.removeprefix("recipe.")
 
     def check(value: Any) -> Any:
         try:
             return getattr(Recipe.model_validate({name: value}), name)
         except ValidationError as error:
-            raise ValueError(explain(error)) from None
+            raise InputError(explain(error)) from None
 
     if isinstance(values, Choices):
         return Choices(choices=tuple(map(check, values.choices)))
     low, high = values
     if not low < high:
-        raise ValueError(f"{path}: the range {low}..{high} is empty")
+        raise InputError(f"{path}: the range {low}..{high} is empty")
     top = check(high)
     if isinstance(top, int) and not isinstance(top, bool):
         return check(low), top
@@ -89,7 +89,7 @@ class Request(Frozen):
 
     @property
     def grid(self) -> Grid:
-        """Raises ValueError where the factors make no valid grid."""
+        """Raises InputError where the factors make no valid grid."""
         return Grid(
             base=self.base,
             baseline=self.baseline,
@@ -105,12 +105,12 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Seeds from `N` (1 to N) or `a:b` (inclusive).
 
     Raises:
-        ValueError: the text is neither, or names no seed.
+        InputError: the text is neither, or names no seed.
     """
     match = re.fullmatch(r"(?:(\d+):)?(\d+)", text.strip())
     low, high = (int(match[1] or 1), int(match[2])) if match else (1, 0)
     if low > high:
-        raise ValueError(f"seeds {text!r}: give a count (3) or a range (1:5) that holds a seed")
+        raise InputError(f"seeds {text!r}: give a count (3) or a range (1:5) that holds a seed")
     return tuple(range(low, high + 1))
 
 
@@ -157,15 +157,15 @@ def read_file(path: Path) -> dict[str, Any]:
     of several levels, `{level: pair}`. `grid` is the command line's text.
 
     Raises:
-        ValueError: the file is no mapping, or a factor in it is none.
-        FileNotFoundError: there is no such file.
+        InputError: the file is no mapping, or a factor in it is none.
+        InputError: there is no such file.
     """
     data = yaml.load(path.read_text(), _Loader)
     if not isinstance(data, dict):
-        raise ValueError(f"{path}: a study file is a mapping of fields such as base, factors, seeds")
+        raise InputError(f"{path}: a study file is a mapping of fields such as base, factors, seeds")
     if "grid" in data:
         if "factors" in data:
-            raise ValueError(f"{path}: give grid or factors, not both")
+            raise InputError(f"{path}: give grid or factors, not both")
         data["factors"] = parse_factors(data.pop("grid"))
     elif "factors" in data:
         metric = (data.get("endpoint") or {}).get("metric", Endpoint().metric)
@@ -189,7 +189,7 @@ def _value(value: Any) -> Any:
 def _factor(name: str, body: dict[str, Any], metric: str) -> Factor:
     unknown = set(body) - {"levels", "claim", "source"}
     if unknown:
-        raise ValueError(f"factor {name!r}: unknown keys {sorted(unknown)}; known: levels, claim, source")
+        raise InputError(f"factor {name!r}: unknown keys {sorted(unknown)}; known: levels, claim, source")
     levels = body.get("levels")
     if isinstance(levels, dict):
         deltas = {
@@ -197,9 +197,9 @@ def _factor(name: str, body: dict[str, Any], metric: str) -> Factor:
             for level, delta in levels.items()
         }
         if not LEVEL.fullmatch(name):
-            raise ValueError(f"factor name {name!r}: use letters, digits, '.', '_' and '-' only")
+            raise InputError(f"factor name {name!r}: use letters, digits, '.', '_' and '-' only")
         if len(deltas) < 2:
-            raise ValueError(f"factor {name!r} needs at least two levels, got {len(deltas)}")
+            raise InputError(f"factor {name!r} needs at least two levels, got {len(deltas)}")
         factor = Factor(name=name, levels=deltas)
     else:
         factor = find(name, [str(level) for level in levels] if levels else None)

@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from ablate.models.errors import InputError
+
 from .plan import names as study_names
 from .tracking import (
     TrackingError,
@@ -72,7 +74,7 @@ def serve(
         port: 0 takes a free one; none takes 5000, or a free one if that is taken.
 
     Raises:
-        ValueError, FileNotFoundError: no such study, nothing mirrored yet, or the port is taken.
+        InputError: no such study, nothing mirrored yet, or the port is taken.
         TrackingError: the server does not start.
     """
     root = Path(root).resolve()
@@ -81,7 +83,7 @@ def serve(
         existing_study(root, study)
     names = [study] if study else study_names(root)
     if uri == default_uri(root) and not (root / "mlflow.db").exists():
-        raise FileNotFoundError(
+        raise InputError(
             f"nothing is mirrored under {root} yet; `ablate run` does it while it trains, "
             "`ablate sync` for runs that are there"
         )
@@ -119,7 +121,7 @@ def _free_port(port: int | None) -> int:
     """A port nobody listens on.
 
     Raises:
-        ValueError: the one asked for is taken.
+        InputError: the one asked for is taken.
     """
     for candidate in [port] if port is not None else [PORT, 0]:
         with socket.socket() as probe:
@@ -129,7 +131,7 @@ def _free_port(port: int | None) -> int:
             except OSError:
                 continue
             return probe.getsockname()[1]
-    raise ValueError(f"port {port} of {HOST} is taken; give another --port, or 0 for a free one")
+    raise InputError(f"port {port} of {HOST} is taken; give another --port, or 0 for a free one")
 
 
 def _start(uri: str, root: Path, port: int, log: Path) -> subprocess.Popen[bytes]:

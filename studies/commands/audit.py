@@ -10,6 +10,7 @@ import typer
 
 from ablate.ablations.commands import Base, Baseline, GridText, Settings
 from ablate.models.console import ROOT, Format, Plugins, Root, print_json
+from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
     from ablate.ablations.grid import Grid
@@ -51,7 +52,7 @@ def audit(
     elif target is None:
         jobs = [job for name in brought.names for job in jobs_named(name, recipe, settings, brought)]
         if not jobs:
-            raise ValueError(
+            raise InputError(
                 "nothing to audit: name a preset, a study, --grid, or a --plugin that registers parts"
             )
     else:
@@ -93,7 +94,7 @@ def _job_of_grid(grid: Grid, target: str | None) -> Job:
         return cells, grid.factors
     named = [cell for cell in cells if cell.name == target]
     if not named:
-        raise ValueError(f"no cell {target!r} in this grid; its cells: {', '.join(c.name for c in cells)}")
+        raise InputError(f"no cell {target!r} in this grid; its cells: {', '.join(c.name for c in cells)}")
     return named, ()
 
 
@@ -104,7 +105,7 @@ def _job_of_study(name: str, root: Path) -> tuple[list[Job], str, int]:
     from ..plan import load, names
 
     if name not in names(root):
-        raise ValueError(
+        raise InputError(
             f"{name!r} is no preset ({', '.join(PRESETS)}), no part of a plug-in "
             f"and no study under {root} ({', '.join(names(root)) or 'none there'})"
         )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate.models.console import ROOT, Format, Plugins, Root, takes
+from ablate.models.errors import InputError, readable
 
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
@@ -93,7 +94,7 @@ class RunOptions:
         """What is asked for: the study file, overridden by the options. Imports the plug-ins of both.
 
         Raises:
-            ValueError: an option, the file or a plug-in is wrong, or there is no grid.
+            InputError: an option, the file or a plug-in is wrong, or there is no grid.
         """
         from ablate.ablations.claims import Endpoint, parse_claim
         from ablate.ablations.factors import with_claims
@@ -106,14 +107,12 @@ class RunOptions:
         fields: dict[str, Any] = {}
         if self.file is not None:
             if not self.file.is_file():
-                raise FileNotFoundError(
-                    f"{self.file}: no such study file; write --grid {self.file} for a grid"
-                )
+                raise InputError(f"{self.file}: no such study file; write --grid {self.file} for a grid")
             fields = read_file(self.file)
         if self.grid is not None:
             fields["factors"] = parse_factors(self.grid)
         if not fields.get("factors"):
-            raise ValueError(
+            raise InputError(
                 "no grid: give --grid, e.g. --grid bidirectional,decoder4x,crossband, or a study file"
             )
         named = ("base", "data", "test_data", "recipe", "design", "study", "launcher", "start_from")
@@ -131,12 +130,14 @@ class RunOptions:
         if self.metric is not None and endpoint.get("metric") != self.metric:
             endpoint = {"metric": self.metric}
         fields["endpoint"] = endpoint | ({} if self.margin is None else {"margin": self.margin})
-        metric = Endpoint.model_validate(fields["endpoint"]).metric
+        with readable():
+            metric = Endpoint.model_validate(fields["endpoint"]).metric
         claims = [parse_claim(text, metric) for text in self.claim]
         fields["factors"] = with_claims(fields["factors"], claims)
         fields["plugins"] = (*fields.get("plugins", ()), *map(str, self.plugin))
         load(map(Path, fields["plugins"]))
-        return Request.model_validate(fields)
+        with readable():
+            return Request.model_validate(fields)
 
     def slots(self, launcher: str) -> list[Slot]:
         """Where runs go on this machine; one slot where another machine trains."""

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from ablate.models.console import ROOT, Format, Root, print_json
+from ablate.models.errors import InputError
 
 
 def status(
@@ -82,7 +83,7 @@ def logs(
     plan = plans.load(root, study)
     chosen = plan.cell(cell)
     if seed is not None and seed not in plan.seeds:
-        raise ValueError(
+        raise InputError(
             f"study {plan.name!r} has no seed {seed}; its seeds: {', '.join(map(str, plan.seeds))}"
         )
     for (name, number), run in plans.run_dirs(plan, root).items():

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ablate.models.console import ROOT, Root
+from ablate.models.errors import InputError
 
 TrackingUri = Annotated[
     str | None,
@@ -30,9 +31,7 @@ def sync(
 
     chosen = [study] if study else names(root)[::-1]
     if not chosen:
-        raise FileNotFoundError(
-            f"no studies under {root / 'studies'}; give --root, or run `ablate run` first"
-        )
+        raise InputError(f"no studies under {root / 'studies'}; give --root, or run `ablate run` first")
     incomplete = False
     for name in chosen:
         try:

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ablate.models.errors import InputError
 from ablate.studies.tracking import connect, default_uri, mirror
 from ablate.studies.ui import Window, _free_port, serve
 
@@ -40,7 +41,7 @@ def test_a_taken_port_is_refused_or_replaced() -> None:
 
 
 def test_nothing_mirrored_says_what_to_do(toy: Any) -> None:
-    with pytest.raises(FileNotFoundError, match="ablate sync"), serve(toy.root):
+    with pytest.raises(InputError, match="ablate sync"), serve(toy.root):
         pass
 
 
