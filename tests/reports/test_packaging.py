@@ -1,4 +1,4 @@
-"""Wheel and source distribution follow the links in `ablate/`: every file once, no tests, the template too."""
+"""Wheel and source distribution follow the links in `ablate/`: every file once, no tests, the template."""
 
 from __future__ import annotations
 
