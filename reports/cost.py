@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -94,11 +95,13 @@ def pareto(
         if cost.cell in scores and (value := getattr(cost, against)) is not None
     ]
 
-    def beaten(score: float, price: float) -> bool:
-        return any(s >= score and c <= price and (s > score or c < price) for _, s, c in known)
-
-    points = [ParetoPoint(cell, score, price, not beaten(score, price)) for cell, score, price in known]
-    return sorted(points, key=lambda point: (point.cost, -point.score))
+    points, best, at = [], -math.inf, math.nan
+    for cell, score, price in sorted(known, key=lambda cell: (cell[2], -cell[1])):
+        on_front = score > best or (score, price) == (best, at)
+        points.append(ParetoPoint(cell, score, price, on_front))
+        if on_front:
+            best, at = score, price
+    return points
 
 
 def parameter_changes(info: StudyInfo) -> dict[str, tuple[int, int] | None]:

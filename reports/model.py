@@ -28,6 +28,10 @@ CREDIT = {
 }
 
 
+MANY = 4
+"""A cell with more factors on than this is named by those that are off."""
+
+
 @dataclass(frozen=True)
 class EffectRow:
     """One line of the main table; every field is ready to print, `data` is the row of the effects."""
@@ -196,26 +200,30 @@ class AnalysisReport:
     def pareto(self, against: str = "parameters") -> list[ParetoPoint]:
         return pareto(self.cell_scores, self.costs, against)
 
-    def by(self, column: str) -> pd.DataFrame | None:
-        """The analysis within each speaker, snr or noise; None where the scores do not say."""
-        if column not in self.analysis.scores.utterance_info.columns:
-            return None
-        values = self.analysis.scores.utterance_info[column]
-        return self.analysis.by(column) if values.notna().any() else None
+    @cached_property
+    def by(self) -> dict[str, pd.DataFrame]:
+        """The analysis within each signal-to-noise ratio, noise and speaker, as far as the scores say."""
+        info = self.analysis.scores.utterance_info
+        said = [name for name in ("snr", "noise", "speaker") if name in info and info[name].notna().any()]
+        return {column: self.analysis.by(column) for column in said}
 
     def short(self, cell: str) -> str:
-        """A cell's name for a figure: the factors that are on, or base, or the baseline's name."""
+        """A cell for a figure: the factors that are on (of many those that are off), base or baseline."""
         if cell == self.analysis.baseline:
             return self.baseline_name or cell
         planned = self.info.cells.get(cell)
         levels = self.analysis.scores.cell_levels.get(cell) or (planned.levels if planned else {})
         if not levels:
             return cell
-        on = []
+        on, off = [], []
         for factor, level in levels.items():
             order = self.analysis.levels.get(factor, ())
             if order and level != order[0]:
                 on.append(factor if len(order) == 2 else f"{factor}={level}")
+            if order and level != order[-1]:
+                off.append(factor if level == order[0] else f"{factor}={level}")
+        if len(on) > MANY and len(off) < len(on):
+            return f"all but {', '.join(off)}" if off else "all on"
         return " + ".join(on) if on else "base"
 
 

@@ -153,9 +153,8 @@ def interactions(report: AnalysisReport) -> Drawn | None:
 def subsets(report: AnalysisReport) -> Drawn | None:
     """The gap within each signal-to-noise ratio, noise and speaker."""
     panels = []
-    for column in ("snr", "noise", "speaker"):
-        found = report.by(column)
-        if found is not None and (found["kind"] == "gap").any() and found[column].nunique() > 1:
+    for column, found in report.by.items():
+        if (found["kind"] == "gap").any() and found[column].nunique() > 1:
             panels.append((column, found[found["kind"] == "gap"]))
     if not panels:
         return None

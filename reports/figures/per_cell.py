@@ -131,10 +131,10 @@ def pareto(report: AnalysisReport) -> Drawn | None:
             color=GREEN,
             linewidth=1.2,
         )
-        for point in points:
-            colour = GREEN if point.on_front else GREY
-            axes.plot(point.cost / scale, point.score, "o", color=colour, ms=6)
-        _annotate(axes, [(p.cost / scale, p.score, report.short(p.cell)) for p in front])
+        colours = [GREEN if p.on_front else GREY for p in points]
+        axes.scatter([p.cost / scale for p in points], [p.score for p in points], s=36, c=colours, zorder=2)
+        named = front if len(front) <= MOST_CURVES else [front[0], front[-1]]
+        _annotate(axes, [(p.cost / scale, p.score, report.short(p.cell)) for p in named])
         axes.set_xlabel(label)
         axes.margins(0.15)
         if not spoken:

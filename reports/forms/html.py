@@ -17,6 +17,8 @@ from ..text import human, interval, p_value, signed
 from .audio import listening
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from ablate.studies.plan import Plan
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'"
@@ -69,7 +71,7 @@ def content(report: AnalysisReport) -> dict[str, Any]:
             ]
             for c in records(analysis.cells)
         ],
-        "conditions": [table for column in ("snr", "noise", "speaker") if (table := _by(report, column))],
+        "conditions": [_by(report, column, frame) for column, frame in report.by.items()],
         "costs": [
             [report.short(cost.cell), *(human(getattr(cost, key), key) for key in COSTS)]
             for cost in report.costs
@@ -111,10 +113,7 @@ def content(report: AnalysisReport) -> dict[str, Any]:
     }
 
 
-def _by(report: AnalysisReport, column: str) -> dict[str, Any] | None:
-    frame = report.by(column)
-    if frame is None:
-        return None
+def _by(report: AnalysisReport, column: str, frame: pd.DataFrame) -> dict[str, Any]:
     mains = list(dict.fromkeys(frame.loc[frame["kind"] == "main", "name"]))
     has_gap = bool((frame["kind"] == "gap").any())
     base, baseline = report.analysis.base_cell, report.analysis.baseline
