@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -53,7 +54,7 @@ class Design:
         kind: str = "full",
         constraints: Iterable[Mapping[str, str]] = (),
     ) -> Design:
-        """The design of a kind, the all-off cell first.
+        """The design of a kind, the all-off cell first; one that has every combination is a full one.
 
         Raises:
             InputError: the kind is unknown or does not fit the factors, or the constraints name no level,
@@ -77,9 +78,8 @@ class Design:
         for factor, level in (item for rule in rules for item in rule.items()):
             if level not in named.get(factor, ()):
                 raise InputError(f"constraint {factor}={level} names no factor and level of this grid")
-        whole = cls(
-            named, kind, np.array(list(dict.fromkeys(keys)), dtype=int).reshape(-1, len(sizes)), rules
-        )
+        matrix = np.array(list(dict.fromkeys(keys)), dtype=int).reshape(-1, len(sizes))
+        whole = cls(named, "full" if len(matrix) == math.prod(sizes) else kind, matrix, rules)
         found = replace(whole, matrix=whole.matrix[[whole.permits(key) for key in whole.keys]])
         if off not in found.keys:
             raise InputError("the constraints leave out the base cell (every factor at its first level)")
@@ -141,7 +141,7 @@ class Design:
         """How many combinations the constraints leave of all."""
         sizes = [len(names) for names in self.levels.values()]
         if not self._rules:
-            return int(np.prod(sizes))
+            return math.prod(sizes)
         return sum(self.permits(key) for key in product(*map(range, sizes)))
 
     def others(self, *fixed: int) -> Iterator[list[int]]:

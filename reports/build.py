@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from ablate.ablations.claims import parse_claim
 from ablate.ablations.factors import claims_on, with_claims
 from ablate.models.errors import InputError
+from ablate.studies.analysis import analyze_study
 from ablate.studies.plan import find, study_path
 from ablate.training.metrics.registry import METRICS
 
@@ -54,32 +54,20 @@ def report_of(
         there = [name for name in METRICS if name in scores.columns and scores[name].notna().any()]
         raise InputError(f"no metric {metric!r} in the scores (there: {', '.join(there)})")
     stated = [parse_claim(text, metric, source="given with the report") for text in claims]
-    known: dict[str, Any] = {"claims": dict(stated)} if stated else {}
     if plan is not None:
-        known = {
-            "claims": claims_on(with_claims(plan.factors, stated), metric),
-            "levels": {factor.name: list(factor.levels) for factor in plan.factors},
-            "constraints": plan.constraints,
-            "design": plan.design,
-            "planned": {cell.name: cell.levels for cell in plan.cells},
-        }
-        if margin is None and metric == plan.endpoint.metric:
-            margin = plan.endpoint.margin
-    analysis = analyze(
-        scores,
-        base=info.base,
-        baseline=_scored_baseline(scores, info),
-        metric=metric,
-        margin=margin,
-        factors=list(info.base),
-        **known,
-    )
+        judged = claims_on(with_claims(plan.factors, stated), metric)
+        analysis = analyze_study(plan, scores, metric, margin, judged)
+    else:
+        analysis = analyze(
+            scores,
+            base=info.base,
+            baseline=info.baseline,
+            metric=metric,
+            margin=margin,
+            factors=list(info.base),
+            claims=dict(stated) or None,
+        )
     return AnalysisReport(analysis, info, scores)
-
-
-def _scored_baseline(scores: pd.DataFrame, info: StudyInfo) -> str | None:
-    """The baseline if the scores know it: a study that is still running may not have reached it."""
-    return info.baseline if info.baseline in set(scores["cell"].unique()) else None
 
 
 def report_of_study(root: Path | str, name: str | None = None, metric: str | None = None) -> AnalysisReport:

@@ -1,0 +1,52 @@
+"""What a study's scores say. Its design, claims and margin are the plan's: nothing is guessed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ablate.ablations.claims import Claim
+from ablate.ablations.design import Design
+from ablate.ablations.factors import claims_on
+from ablate.ablations.inference.analysis import Analysis
+from ablate.ablations.inference.estimates import infer
+from ablate.ablations.inference.scores import Layout, read_scores
+
+from .plan import Plan
+
+
+def analyze_study(
+    plan: Plan,
+    scores: pd.DataFrame,
+    metric: str | None = None,
+    margin: float | None = None,
+    claims: Mapping[str, Claim] | None = None,
+) -> Analysis:
+    """Estimates of a study with their verdicts.
+
+    Args:
+        scores: the table of `studies.scores.read_scores`.
+        metric: column to compare; none: the study's endpoint.
+        margin: smallest difference that matters; none: the study's for its endpoint, else the metric's own.
+        claims: by effect; none: those of the plan's factors.
+
+    Raises:
+        InputError: no run has a value of the metric, or a run's scores cannot be used.
+    """
+    metric = metric or plan.endpoint.metric
+    if margin is None and metric == plan.endpoint.metric:
+        margin = plan.endpoint.margin
+    there = set(scores["cell"].unique())
+    return infer(
+        read_scores(scores, metric, layout_of(plan, there)),
+        claims=claims_on(plan.factors, metric) if claims is None else claims,
+        margin=margin,
+    )
+
+
+def layout_of(plan: Plan, there: set[str]) -> Layout:
+    """Where a plan's cells stand. A baseline that is not `there` yet is left out, and the gap with it."""
+    design = Design.of({f.name: tuple(f.levels) for f in plan.factors}, plan.design, plan.constraints)
+    baseline = next((cell.name for cell in plan.cells if not cell.levels and cell.name in there), None)
+    return Layout.planned(design, {cell.name: cell.levels for cell in plan.cells}, baseline)
