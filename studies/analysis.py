@@ -26,7 +26,7 @@ def analyze_study(
     """Estimates of a study with their verdicts.
 
     Args:
-        scores: the table of `studies.scores.read_scores`.
+        scores: the table of `studies.scores.scores_of_runs`.
         metric: column to compare; none: the study's endpoint.
         margin: smallest difference that matters; none: the study's for its endpoint, else the metric's own.
         claims: by effect; none: those of the plan's factors.

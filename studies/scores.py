@@ -12,15 +12,12 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ablate.ablations.design import Design
-from ablate.ablations.factors import claims_on
 from ablate.ablations.inference.analysis import Analysis
-from ablate.ablations.inference.estimates import infer
 from ablate.ablations.inference.power import widths
-from ablate.ablations.inference.scores import Layout, read_scores
 from ablate.ablations.runspec import run_path
 from ablate.training.rundir import RunDir
 
+from .analysis import analyze_study
 from .plan import Plan, PlannedCell
 
 
@@ -108,16 +105,7 @@ def analysis_of(plan: Plan, root: Path) -> Analysis | None:
     table, runs = scores_of_runs(plan, root)
     if not any(run.scored for run in runs):
         return None
-    levels = {factor.name: list(factor.levels) for factor in plan.factors}
-    cells = {cell.name: cell.levels for cell in plan.cells}
-    baseline = next((name for name, at in cells.items() if not at and name in set(table["cell"])), None)
-    layout = Layout.planned(Design.of(levels, plan.design, plan.constraints), cells, baseline)
-    metric = plan.endpoint.metric
-    return infer(
-        read_scores(table, metric, layout),
-        claims=claims_on(plan.factors, metric),
-        margin=plan.endpoint.margin,
-    )
+    return analyze_study(plan, table)
 
 
 def half_width(plan: Plan, root: Path) -> float | None:
