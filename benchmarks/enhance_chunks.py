@@ -25,12 +25,12 @@ import soundfile
 import torch
 from torch import nn
 
+from ablate.training.audio import SAMPLE_RATE
 from ablate.training.checkpoint import load_model
 from ablate.training.enhance import CHUNK_SECONDS, OVERLAP_SECONDS, enhance_blocks
 from ablate.training.evaluate import device_of, enhance_batch
 from ablate.training.metrics import score_with_errors
 from ablate.training.metrics.files import pair_paths, read_pair
-from ablate.training.spectral import SAMPLE_RATE
 
 MOST_BYTES = 2e9
 CUTS = (

@@ -22,12 +22,13 @@ import torch
 
 from ablate.models import build_model
 from ablate.models.config import ModelConfig
-from ablate.training import run as running
-from ablate.training import seeds
+from ablate.training import loop, run, seeds
 from ablate.training.config import RunConfig
 from ablate.training.data.batches import Batches
 from ablate.training.data.corpus import Corpus
+from ablate.training.environment import prepared
 from ablate.training.rundir import RunDir
+from ablate.training.selection import Selection
 from ablate.training.trainer import Trainer
 
 
@@ -47,7 +48,7 @@ def bare_seconds(spec: dict[str, Any], config: RunConfig, corpus: Corpus, thread
     recipe = config.recipe
     crop = round(recipe.crop_seconds * 16_000)
     batches = Kept(corpus.train, batch_size=recipe.batch_size, crop=crop, seed=1).prepare(recipe.steps or 0)
-    with running.reproducible(threads):
+    with prepared(torch.device("cpu"), recipe.precision, threads):
         torch.manual_seed(seeds.torch_seed(spec["seed"], "init"))
         model = build_model(ModelConfig.model_validate(spec["model"]))
         trainer = Trainer(model, recipe, batches, seed=spec["seed"], device=torch.device("cpu"))
@@ -62,38 +63,37 @@ def harness_seconds(
     spec: dict[str, Any], root: Path, name: str, cache: Path, threads: int
 ) -> tuple[float, int]:
     """Seconds of the same steps in `execute`, less the first and validation; and bytes written."""
-    run = RunDir(root / name)
-    run.write_spec({**spec, "training_signature": name})
+    directory = RunDir(root / name)
+    directory.write_spec({**spec, "training_signature": name})
     marks: dict[str, float] = {"validation": 0.0}
-    step, train = Trainer.train_step, running.Execution.train
-    validate = running.Execution.start_validation
+    step, train, validate = Trainer.train_step, loop.train, Selection.start
 
     def first_step(self: Trainer) -> Any:
         result = step(self)
         marks.setdefault("began", time.perf_counter())
         return result
 
-    def whole(self: Any, *arguments: Any) -> None:
-        train(self, *arguments)
+    def whole(*arguments: Any) -> None:
+        train(*arguments)
         marks["ended"] = time.perf_counter()
 
-    def timed(self: Any, trainer: Trainer) -> None:
+    def timed(*arguments: Any) -> None:
         began = time.perf_counter()
-        validate(self, trainer)
+        validate(*arguments)
         marks["validation"] += time.perf_counter() - began
 
     Trainer.train_step = first_step  # type: ignore[method-assign]
-    running.Execution.train = whole  # type: ignore[method-assign]
-    running.Execution.start_validation = timed  # type: ignore[method-assign]
+    loop.train = whole  # type: ignore[assignment]
+    Selection.start = timed  # type: ignore[assignment, method-assign]
     try:
-        state = running.execute(run, [], cache=cache, threads=threads, processes=0)
+        state = run.execute(directory, [], cache=cache, threads=threads, processes=0)
     finally:
         Trainer.train_step = step  # type: ignore[method-assign]
-        running.Execution.train = train  # type: ignore[method-assign]
-        running.Execution.start_validation = validate  # type: ignore[method-assign]
+        loop.train = train
+        Selection.start = validate  # type: ignore[method-assign]
     if state.state != "done":
         raise RuntimeError(f"the run ended as {state.state}: {state.message}")
-    written = sum(path.stat().st_size for path in run.path.rglob("*") if path.is_file())
+    written = sum(path.stat().st_size for path in directory.path.rglob("*") if path.is_file())
     return marks["ended"] - marks["began"] - marks["validation"], written
 
 

@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ablate.training.audio import SAMPLE_RATE
 from ablate.training.metrics import MetricPool
 from ablate.training.metrics.files import pair_paths, read_pair
-from ablate.training.metrics.scores import SAMPLE_RATE
 
 LEAST = 1.8
 Pairs = list[tuple[np.ndarray, np.ndarray]]

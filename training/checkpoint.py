@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
-import random
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import nn
 
 from ablate.models.config import ModelConfig
+from ablate.models.errors import InputError
+
+from .files import replacing
 
 FORMAT = "ablate checkpoint"
 VERSION = 1
@@ -24,9 +24,15 @@ LATEST = "latest.pt"
 PREVIOUS = "previous.pt"
 BEST = "best.pt"
 
+logger = logging.getLogger(__name__)
 
-class CheckpointError(ValueError):
+
+class CheckpointError(InputError):
     """A file that is no whole checkpoint."""
+
+
+class ForeignCheckpointError(CheckpointError):
+    """A whole checkpoint, but of another version of the format or of another training: not to be replaced."""
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -39,17 +45,13 @@ def write(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: the disk is full, or not writable; the file that stood there is untouched.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(path) as temporary:
+    with replacing(path) as temporary:
         try:
             with temporary.open("wb") as handle:
                 torch.save({"format": FORMAT, "version": VERSION, **content}, handle)
-                handle.flush()
-                os.fsync(handle.fileno())
         except RuntimeError as error:
             # torch reports a short write as an error of its own, with or without the system's reason.
             raise OSError(f"could not write {path}: {error}; is the disk full?") from error
-        temporary.replace(path)
     _sync_folder(path.parent)
 
 
@@ -77,7 +79,8 @@ def read(path: Path, kind: Literal["training", "weights"] | None = None) -> dict
 
     Raises:
         FileNotFoundError: there is none.
-        CheckpointError: the file is truncated, damaged, foreign, or of another version.
+        ForeignCheckpointError: it is of another version of the format.
+        CheckpointError: the file is truncated, damaged, or not of this program.
     """
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint at {path}")
@@ -93,7 +96,10 @@ def read(path: Path, kind: Literal["training", "weights"] | None = None) -> dict
         raise CheckpointError(f"{path} is no checkpoint that can be read safely: {error}") from error
     if isinstance(content, dict) and content.get("format") == FORMAT:
         if content.get("version") != VERSION:
-            raise CheckpointError(f"{path} is of version {content.get('version')}; this code reads {VERSION}")
+            raise ForeignCheckpointError(
+                f"{path} is of version {content.get('version')} of the format, this program reads {VERSION}; "
+                "go on with the version of ablate that wrote it, or set the run aside with --rerun"
+            )
         if kind and content["kind"] != kind:
             raise CheckpointError(f"{path} holds {content['kind']}, not {kind}")
         return content
@@ -109,6 +115,9 @@ def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
     Returns:
         The content, None where no file is readable; and what was wrong with the files passed over.
+
+    Raises:
+        ForeignCheckpointError: a file is whole, but of another version: it must not be trained over.
     """
     problems: list[str] = []
     for name in (LATEST, PREVIOUS):
@@ -116,9 +125,76 @@ def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
             return read(folder / name, "training"), problems
         except FileNotFoundError:
             continue
+        except ForeignCheckpointError:
+            raise
         except CheckpointError as error:
             problems.append(str(error))
     return None, problems
+
+
+class Checkpoints:
+    """The checkpoints of one training, in the folder of its run.
+
+    Args:
+        folder: `checkpoints/` of the run.
+        signature: of the training.
+        model: the network's configuration, as JSON has it.
+        spec: of the run.
+    """
+
+    def __init__(self, folder: Path, *, signature: str, model: dict[str, Any], spec: dict[str, Any]) -> None:
+        self.folder = folder
+        self.signature = signature
+        self.model = model
+        self.spec = spec
+
+    def latest(self) -> dict[str, Any] | None:
+        """The state to go on from, None to start anew.
+
+        Raises:
+            ForeignCheckpointError: what is there is of another version or of another training.
+        """
+        content, problems = read_latest(self.folder)
+        for problem in problems:
+            logger.warning("%s; the checkpoint before it is used", problem)
+        if content is not None and content["signature"] != self.signature:
+            raise ForeignCheckpointError(
+                f"the checkpoint in {self.folder} is of run {content['signature'][:12]}, not of "
+                f"{self.signature[:12]}; move it away to train here"
+            )
+        return content
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Write all that the training needs to go on from here, and the selected weights.
+
+        Args:
+            state: of trainer, selection and progress; `best` holds the selected weights, if any.
+        """
+        header = {"kind": "training", "signature": self.signature, "model": self.model, "config": self.spec}
+        write_latest(self.folder, {**header, **state})
+        if best := state["best"]:
+            self._write_weights(BEST, best["weights"], best["step"], best["val_pesq_wb"])
+
+    def keep(self, weights: dict[str, torch.Tensor], step: int) -> None:
+        """Write weights that are kept for good."""
+        self._write_weights(f"step-{step:06d}.pt", weights, step, None)
+
+    def drop_previous(self) -> None:
+        """Remove the checkpoint before the latest: the training is over."""
+        (self.folder / PREVIOUS).unlink(missing_ok=True)
+
+    def _write_weights(
+        self, name: str, weights: dict[str, torch.Tensor], step: int, val_pesq_wb: float | None
+    ) -> None:
+        content = {
+            "kind": "weights",
+            "signature": self.signature,
+            "model": self.model,
+            "weights": weights,
+            "step": step,
+            "val_pesq_wb": val_pesq_wb,
+        }
+        write(self.folder / name, content)
 
 
 def load_model(path: Path | str) -> nn.Module:
@@ -150,39 +226,6 @@ def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: Pat
         model.load_state_dict(weights)
     except RuntimeError as error:
         raise CheckpointError(f"the weights of {source} do not fit the network: {error}") from error
-
-
-def random_states() -> dict[str, Any]:
-    """The states of python's, numpy's and torch's global random numbers, in plain types."""
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    states: dict[str, Any] = {
-        "python": random.getstate(),
-        "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
-        "torch": torch.get_rng_state(),
-    }
-    if torch.cuda.is_available():
-        states["cuda"] = torch.cuda.get_rng_state_all()
-    return states
-
-
-def restore_random_states(states: dict[str, Any]) -> None:
-    """Undo `random_states`; the states of GPUs only where there are as many as there were."""
-    version, internal, gauss = states["python"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = states["numpy"]
-    np.random.set_state((name, np.array(keys, np.uint32), position, has_gauss, cached))
-    torch.set_rng_state(states["torch"])
-    if len(states.get("cuda", ())) == torch.cuda.device_count() > 0:
-        torch.cuda.set_rng_state_all(states["cuda"])
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:

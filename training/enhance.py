@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +11,12 @@ import soxr
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ablate.models.errors import InputError
+
+from .audio import SAMPLE_RATE, below
 from .evaluate import device_of, enhance_batch
+from .files import replacing
 from .pcs import stretch
-from .spectral import SAMPLE_RATE
 
 CHUNK_SECONDS = 20.0
 """Longer recordings are enhanced in chunks of this length; shorter ones whole, as in evaluation."""
@@ -23,9 +24,6 @@ OVERLAP_SECONDS = 2.0
 """Neighbouring chunks overlap by this and are cross-faded over it."""
 BLOCK = 1 << 16
 
-SUFFIXES = frozenset(
-    [".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".aifc", ".au", ".caf", ".w64"]
-)
 _LOSSLESS = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "W64", "RF64"})
 _KEPT_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"})
 
@@ -40,13 +38,13 @@ def plan_outputs(inputs: Sequence[Path], folder: Path) -> list[tuple[Path, Path]
 
     Raises:
         FileNotFoundError: an input does not exist, or a folder holds no audio.
-        ValueError: a file cannot be read as audio, would be overwritten by its own output, or shares its
+        InputError: a file cannot be read as audio, would be overwritten by its own output, or shares its
             output with another.
     """
     sources: dict[Path, Path] = {}
     for given in inputs:
         if given.is_dir():
-            files = sorted(p for p in given.rglob("*") if p.suffix.lower() in SUFFIXES and p.is_file())
+            files = list(below(given))
             if not files:
                 raise FileNotFoundError(f"no audio file below {given}")
             named = [(file, file.relative_to(given)) for file in files]
@@ -57,9 +55,9 @@ def plan_outputs(inputs: Sequence[Path], folder: Path) -> list[tuple[Path, Path]
         for source, name in named:
             target = folder / name.with_suffix(_form(_info(source), source)[2])
             if target in sources:
-                raise ValueError(f"{sources[target]} and {source} would both be written to {target}")
+                raise InputError(f"{sources[target]} and {source} would both be written to {target}")
             if target.exists() and target.samefile(source):
-                raise ValueError(f"{source} would be overwritten; give another output folder than {folder}")
+                raise InputError(f"{source} would be overwritten; give another output folder than {folder}")
             sources[target] = source
     return [(source, target) for target, source in sources.items()]
 
@@ -91,7 +89,7 @@ def enhance_file(
         The length of the file in seconds.
 
     Raises:
-        ValueError: the file is no audio, or has samples that are not finite.
+        InputError: the file is no audio, or has samples that are not finite.
     """
     info = _info(source)
     rate, channels, samples = info.samplerate, info.channels, info.frames
@@ -104,16 +102,17 @@ def enhance_file(
     )
     blocks = exactly(resampled(enhanced, SAMPLE_RATE, rate, channels), samples, channels)
     kind, subtype, _ = _form(info, source)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with _beside(target, "") as partial:
+    with replacing(target) as partial:
         if not pcs:
             _write(partial, blocks, rate, channels, kind, subtype)
         else:
-            with _beside(target, ".level") as unscaled:
+            unscaled = partial.with_name(f"{partial.name}.level")
+            try:
                 peak = _write(unscaled, blocks, rate, channels, "W64", "FLOAT")
                 gain = np.float32(1 / peak if peak > 0 else 1)
                 _write(partial, (gain * block for block in _read(unscaled)), rate, channels, kind, subtype)
-        partial.replace(target)
+            finally:
+                unscaled.unlink(missing_ok=True)
     return samples / rate
 
 
@@ -148,10 +147,10 @@ def enhance_blocks(
     hop = chunk - overlap
     rise = (np.arange(1, overlap + 1, dtype=np.float32) / (overlap + 1))[:, None]
     held: NDArray[np.float32] | None = None
-    before = 0
+    yielded = 0
     tail: NDArray[np.float32] | None = None
 
-    def through(piece: NDArray[np.float32]) -> NDArray[np.float32]:
+    def enhance(piece: NDArray[np.float32]) -> NDArray[np.float32]:
         channels = [
             enhance_batch(model, [np.ascontiguousarray(channel)], finish, device_of(model))[0]
             for channel in piece.T
@@ -160,18 +159,18 @@ def enhance_blocks(
 
     for block in blocks:
         held = block if held is None else np.concatenate([held, block])
-        while len(held) > before + chunk:
-            enhanced = through(held[before : before + chunk])
+        while len(held) > yielded + chunk:
+            enhanced = enhance(held[yielded : yielded + chunk])
             if tail is not None:
                 enhanced[:overlap] = rise * enhanced[:overlap] + (1 - rise) * tail
             tail = enhanced[hop:]
             yield enhanced[:hop]
-            held = held[before:]
-            before = hop
-    if held is None or len(held) == before:
+            held = held[yielded:]
+            yielded = hop
+    if held is None or len(held) == yielded:
         return
-    begin = max(0, min(before, len(held) - chunk))
-    enhanced = through(held[begin:])[before - begin :]
+    begin = max(0, min(yielded, len(held) - chunk))
+    enhanced = enhance(held[begin:])[yielded - begin :]
     if tail is not None:
         enhanced[:overlap] = rise * enhanced[:overlap] + (1 - rise) * tail
     yield enhanced
@@ -207,7 +206,7 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
 
     Raises:
         FileNotFoundError: no such run, or it has no selected checkpoint yet.
-        ValueError: several runs begin so.
+        InputError: several runs begin so.
     """
     folder = root / "runs"
     names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
@@ -216,7 +215,7 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
         known = ", ".join(name[:12] for name in names[:5]) or "none"
         raise FileNotFoundError(f"no run {run!r} in {folder} (there: {known}{', ...' * (len(names) > 5)})")
     if len(found) > 1:
-        raise ValueError(f"{run!r} begins {len(found)} runs: {', '.join(name[:16] for name in found[:5])}")
+        raise InputError(f"{run!r} begins {len(found)} runs: {', '.join(name[:16] for name in found[:5])}")
     path = folder / found[0] / "checkpoints" / "best.pt"
     if not path.exists():
         raise FileNotFoundError(f"run {found[0][:12]} has no selected checkpoint yet ({path})")
@@ -231,7 +230,7 @@ def _info(source: Path) -> soundfile._SoundFileInfo:
     try:
         return soundfile.info(source)
     except soundfile.LibsndfileError as error:
-        raise ValueError(f"{source} cannot be read as audio: {error.error_string}") from None
+        raise InputError(f"{source} cannot be read as audio: {error.error_string}") from None
 
 
 def _form(info: soundfile._SoundFileInfo, source: Path) -> tuple[str, str, str]:
@@ -246,7 +245,7 @@ def _read(source: Path) -> Iterator[NDArray[np.float32]]:
     with soundfile.SoundFile(source) as file:
         for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
             if not np.isfinite(block).all():
-                raise ValueError(
+                raise InputError(
                     f"{source} has {int((~np.isfinite(block)).sum())} samples that are not finite"
                 )
             yield block
@@ -260,12 +259,3 @@ def _write(target: Path, blocks: Blocks, rate: int, channels: int, kind: str, su
             file.write(block)
             peak = max(peak, float(np.abs(block).max(initial=0.0)))
     return peak
-
-
-@contextmanager
-def _beside(target: Path, label: str) -> Iterator[Path]:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}{label}.tmp")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -1,11 +1,21 @@
-"""Files that are there as a whole or not at all."""
+"""Files that are there as a whole or not at all, and locks that go with their holder."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+PROBING = 0.5
+"""Seconds for which a lock that is not waited for is tried: `is_locked` of others holds it for an instant."""
+
+
+class LockHeldError(RuntimeError):
+    """Another process holds the lock."""
 
 
 @contextmanager
@@ -24,3 +34,51 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[int]:
+    """Hold a lock file, which is made where it is missing.
+
+    The lock belongs to the open file: it goes when the block ends or the process dies, however, and lasts as
+    long as a child that was started with the descriptor (`pass_fds`).
+
+    Yields:
+        The descriptor.
+
+    Raises:
+        LockHeldError: another process holds it and `wait` is false.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        if wait:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        elif not _taken_soon(file):
+            raise LockHeldError(f"{path} is held by another process")
+        yield file.fileno()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether some process holds a lock file at this moment. Writes nothing, and makes nobody fail."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return False
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+def _taken_soon(file: IO[str]) -> bool:
+    deadline = time.monotonic() + PROBING
+    while True:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)

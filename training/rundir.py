@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from ablate.models.config import Frozen
 
-from .files import replacing
+from .files import LockHeldError, is_locked, locked, replacing
 
 State = Literal["pending", "running", "done", "failed", "diverged"]
 Cause = Literal["out-of-memory", "lost-worker", "preempted", "configuration", "data", "interrupted", "error"]
@@ -46,8 +45,9 @@ class RunDir:
     """One training on disk, at `<root>/runs/<training signature>/`.
 
     `spec.json` says what to train, `state.json` where it stands, `metrics.jsonl` has a line per
-    validation, `scores/<evaluation signature>.parquet` a row per test utterance, `summary.json` what
-    was measured once at the end (parameters, seconds per step, memory, versions).
+    validation, `attempts.jsonl` one per attempt, `scores/<evaluation signature>.parquet` a row per test
+    utterance, `summary.json` what was measured once at the end (parameters, seconds per step, memory) and
+    what it ran on.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -101,51 +101,68 @@ class RunDir:
         return state
 
     @contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self) -> Iterator[int]:
         """Hold the directory for writing; the lock goes with the process, however it ends.
+
+        Yields:
+            The lock's descriptor; a child that inherits it holds the directory too.
 
         Raises:
             RunLockedError: another process holds it.
         """
-        self.path.mkdir(parents=True, exist_ok=True)
-        with (self.path / "lock").open("a+") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = self.state
-                raise RunLockedError(
-                    f"run {self.signature[:12]} is being written by process {holder.pid} on {holder.host}"
-                ) from None
-            yield
+        try:
+            with locked(self.path / "lock", wait=False) as descriptor:
+                yield descriptor
+        except LockHeldError:
+            holder = self.state
+            raise RunLockedError(
+                f"run {self.signature[:12]} is being written by process {holder.pid} on {holder.host}"
+            ) from None
 
     @property
     def locked(self) -> bool:
-        """Whether some process holds the directory at this moment."""
-        try:
-            with self.lock():
-                return False
-        except RunLockedError:
-            return True
+        """Whether some process holds the directory at this moment. Writes nothing."""
+        return is_locked(self.path / "lock")
 
-    def append_metrics(self, line: dict[str, Any]) -> None:
-        """Add one line to `metrics.jsonl` and have it on disk before returning."""
-        with (self.path / "metrics.jsonl").open("a") as handle:
-            handle.write(json.dumps(line) + "\n")
-            handle.flush()
-            os.fsync(handle.fileno())
-
-    def truncate_metrics(self, step: int) -> None:
-        """Drop the lines beyond `step`: a resumed run writes them again."""
-        kept = [json.dumps(line) + "\n" for line in self.metrics() if line["step"] <= step]
-        write_text(self.path / "metrics.jsonl", "".join(kept))
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`; a last line cut off by a crash is left out."""
-        path = self.path / "metrics.jsonl"
-        if not path.exists():
-            return []
-        lines = path.read_text().split("\n")[:-1]
-        return [json.loads(line) for line in lines]
+        return _read_lines(self.metrics_path)
+
+    def append_metrics(self, line: Mapping[str, Any]) -> None:
+        """Add one line to `metrics.jsonl` and have it on disk before returning."""
+        _append_line(self.metrics_path, line)
+
+    def write_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
+        """Replace `metrics.jsonl`: a training that goes on writes the lines after its checkpoint again."""
+        write_text(self.metrics_path, "".join(json.dumps(line) + "\n" for line in lines))
+
+    def attempts(self) -> list[dict[str, Any]]:
+        """The lines of `attempts.jsonl`: the step each attempt went on from, and what it ran on."""
+        return _read_lines(self.path / "attempts.jsonl")
+
+    def append_attempt(self, line: Mapping[str, Any]) -> None:
+        _append_line(self.path / "attempts.jsonl", line)
+
+    def references(self, test_digest: str) -> Path:
+        """Where the clean and noisy clips of a test set lie, once for all runs of the root."""
+        return self.path.parent.parent / "audio" / test_digest[:16]
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+
+
+def _append_line(path: Path, line: Mapping[str, Any]) -> None:
+    with path.open("a") as handle:
+        handle.write(json.dumps(line) + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
 
 
 def write_text(path: Path, text: str) -> None:

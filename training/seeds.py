@@ -1,4 +1,4 @@
-"""Random numbers of a training: one seed, separate streams. Needs no torch."""
+"""Random numbers of a training: one seed, separate streams. Imports without torch."""
 
 from __future__ import annotations
 
@@ -45,3 +45,18 @@ def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
 def torch_seed(seed: int, stream: Stream, *position: int) -> int:
     """A number below 2**63 for `torch.manual_seed`; arguments as `sequence`."""
     return int(sequence(seed, stream, *position).generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+
+def set_global(seed: int, stream: Stream, *position: int) -> None:
+    """Set Python's, NumPy's and torch's global generators to a place of a stream; arguments as `sequence`.
+
+    What draws from them afterwards, a plug-in's network included, draws the same after a resume.
+    """
+    import random
+
+    import torch
+
+    number = torch_seed(seed, stream, *position)
+    random.seed(number)
+    np.random.seed(number % 2**32)
+    torch.manual_seed(number)

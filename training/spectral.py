@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SAMPLE_RATE = 16_000
 N_FFT = 512
 HOP = 128
 BINS = N_FFT // 2 + 1

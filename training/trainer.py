@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from . import seeds
+from .causes import DivergedError
 from .config import Recipe
 from .data.batches import Batches, Waves
 from .discriminator import Discriminator, discriminator_loss
@@ -22,17 +23,6 @@ from .spectral import istft, stft
 Scorer = Callable[[list[tuple[Waves, Waves]]], Callable[[], list[float | None]]]
 """Starts PESQ-WB of (reference, judged) waves `(sample,)`; calling what it returns waits for the values,
 None where PESQ failed."""
-
-
-class DivergedError(ArithmeticError):
-    """A loss, gradient or weight is no longer finite.
-
-    `evidence` has the step, the loss, the norm of each gradient, and the batch's waves.
-    """
-
-    def __init__(self, message: str, evidence: dict[str, Any]) -> None:
-        super().__init__(message)
-        self.evidence = evidence
 
 
 @dataclass(frozen=True)
@@ -105,20 +95,18 @@ class Trainer:
         self.micro_batches = min(accumulation or recipe.accumulation, recipe.batch_size)
         self.step = 0
         self.loss = WeightedLoss.of(recipe)
-        self.optimizer = self._optimizer(model, recipe.learning_rate)
+        self.optimizer = _optimizer(
+            recipe, parameter_groups(model, recipe.weight_decay), recipe.learning_rate
+        )
         self.discriminator: Discriminator | None = None
         if recipe.adversarial_weight:
             if scorer is None:
                 raise ValueError("a recipe with a discriminator needs a scorer of PESQ")
             torch.manual_seed(seeds.torch_seed(seed, "discriminator"))
             self.discriminator = Discriminator().to(device)
-            self.discriminator_optimizer = self._optimizer(
-                self.discriminator, recipe.discriminator_learning_rate
+            self.discriminator_optimizer = _optimizer(
+                recipe, self.discriminator.parameters(), recipe.discriminator_learning_rate
             )
-
-    def _optimizer(self, module: nn.Module, learning_rate: float) -> torch.optim.Optimizer:
-        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[self.recipe.optimizer]
-        return kind(module.parameters(), lr=learning_rate, weight_decay=self.recipe.weight_decay)
 
     def train_step(self) -> Step:
         """Take the next step.
@@ -132,7 +120,7 @@ class Trainer:
         clean, noisy = (torch.from_numpy(wave).to(self.device) for wave in waves)
         factor = learning_rate_factor(recipe, step, self.steps)
         _set_learning_rate(self.optimizer, recipe.learning_rate * factor)
-        torch.manual_seed(seeds.torch_seed(self.seed, "dropout", step))
+        seeds.set_global(self.seed, "dropout", step)
 
         adversarial = self.discriminator is not None and step >= recipe.adversarial_start * self.steps
         judging = self.discriminator is not None and step >= recipe.discriminator_start * self.steps
@@ -257,6 +245,35 @@ class Trainer:
         if self.discriminator is not None:
             self.discriminator.load_state_dict(state["discriminator"])
             self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters of a network for an optimiser, those that weight decay is for apart.
+
+    It is for matrices and kernels: parameters of two axes or more with `weight` in their name. Biases, the
+    scales of norms, and what a module declares by `_no_weight_decay` or by another name (`A_log` and `D` of a
+    state space) are left alone. Without weight decay there is one group.
+    """
+    named = list(model.named_parameters())
+    if not weight_decay:
+        return [{"params": [parameter for _, parameter in named], "weight_decay": 0.0}]
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in named:
+        groups[_is_decayed(name.rpartition(".")[2], parameter)].append(parameter)
+    return [
+        {"params": groups[True], "weight_decay": weight_decay},
+        {"params": groups[False], "weight_decay": 0.0},
+    ]
+
+
+def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
+    matrix = parameter.dim() >= 2 and "weight" in name and "norm" not in name
+    return matrix and not getattr(parameter, "_no_weight_decay", False)
+
+
+def _optimizer(recipe: Recipe, parameters: Any, learning_rate: float) -> torch.optim.Optimizer:
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+    return kind(parameters, lr=learning_rate, weight_decay=0.0)
 
 
 def _set_learning_rate(optimizer: torch.optim.Optimizer, value: float) -> None:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ablate.models import build_model, declarations
 from ablate.models.config import ModelConfig
+from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import Recipe
 from ablate.training.data.batches import Batches
-from ablate.training.spectral import HOP, SAMPLE_RATE, stft
+from ablate.training.spectral import HOP, stft
 from ablate.training.trainer import DivergedError, Trainer
 
 from .operations import Activity, activities

@@ -15,7 +15,7 @@ from ablate.ablations.runspec import run_path
 from ablate.models import plugins
 from ablate.models.errors import InputError
 from ablate.training.config import RunConfig
-from ablate.training.provenance import git_commit, machine
+from ablate.training.environment import git_commit, machine
 from ablate.training.rundir import RunDir, file_digest
 
 from ..request import Request

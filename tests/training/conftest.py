@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+
+from ablate.training.metrics import MetricPool
 
 RATE = 16_000
 
@@ -82,3 +86,65 @@ def make_spec(tiny_corpus: Path, cache: Path) -> Callable[..., dict[str, Any]]:
         }
 
     return make
+
+
+@dataclass(frozen=True)
+class SpokenPair:
+    """A pair that lives in memory, with what evaluation reads of one."""
+
+    name: str
+    clean: np.ndarray
+    noisy: np.ndarray
+    speaker: str | None = None
+    snr: float | None = None
+    noise: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        return len(self.clean) / RATE
+
+    @property
+    def clean_sha256(self) -> str:
+        return sha256(self.clean.tobytes()).hexdigest()
+
+    @property
+    def noisy_sha256(self) -> str:
+        return sha256(self.noisy.tobytes()).hexdigest()
+
+
+@pytest.fixture(scope="session")
+def make_pair() -> Callable[..., SpokenPair]:
+    """A pair in memory by name and seconds, voice in white noise of some `level`."""
+    return _make_pair
+
+
+def _make_pair(name: str, seconds: float, level: float = 0.02, **details) -> SpokenPair:
+    random = np.random.default_rng(int(sha256(name.encode()).hexdigest()[:8], 16))
+    time_axis = np.arange(round(seconds * RATE)) / RATE
+    pitch = 2 * np.pi * np.cumsum(130 + 20 * np.sin(9 * time_axis)) / RATE
+    voice = sum(np.sin(k * pitch) / k for k in range(1, 15))
+    clean = 0.1 * voice * np.clip(np.sin(2 * np.pi * 2 * time_axis), 0, None) ** 2
+    clean = (clean + 1e-3 * random.standard_normal(len(clean))).astype(np.float32)
+    noisy = (clean + level * random.standard_normal(len(clean))).astype(np.float32)
+    return SpokenPair(name, clean, noisy, **details)
+
+
+@pytest.fixture(scope="session")
+def pairs() -> list[SpokenPair]:
+    return [
+        _make_pair("a_1", 1.2, 0.05, speaker="a", snr=2.5, noise="cafe"),
+        _make_pair("b_1", 0.9, 0.01, speaker="b", snr=12.5, noise="bus"),
+        _make_pair("b_2", 1.2, 0.005, speaker="b", snr=17.5),
+    ]
+
+
+@pytest.fixture(scope="session")
+def silent_reference() -> SpokenPair:
+    """A pair whose clean recording cannot be a reference."""
+    return SpokenPair("c_1", np.zeros(8_000, np.float32), _make_pair("c_1", 0.5).noisy)
+
+
+@pytest.fixture(scope="session")
+def pool() -> Iterator[MetricPool]:
+    with MetricPool(1) as shared:
+        yield shared

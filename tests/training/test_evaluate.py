@@ -1,12 +1,6 @@
-import multiprocessing
-from dataclasses import dataclass
-from hashlib import sha256
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 import pytest
-import soundfile
 import torch
 from torch import nn
 
@@ -15,45 +9,16 @@ from ablate.training.evaluate import (
     enhance_utterances,
     equal_frames,
     evaluating,
-    fixed_utterances,
-    noisy_scores,
-    real_time_factor,
+    measure_speed,
     score_test,
-    start_validation,
-    validate,
-    write_audio,
-    write_parquet,
 )
-from ablate.training.metrics import MetricPool, score_with_errors
+from ablate.training.files import replacing
+from ablate.training.metrics import METRICS, score_with_errors
 from ablate.training.metrics.registry import usual
 from ablate.training.pcs import pcs
 from ablate.training.spectral import enhance_waveform
 
 RATE = 16_000
-
-
-@dataclass(frozen=True)
-class FakePair:
-    """A pair that lives in memory, with what evaluation reads of one."""
-
-    name: str
-    clean: np.ndarray
-    noisy: np.ndarray
-    speaker: str | None = None
-    snr: float | None = None
-    noise: str | None = None
-
-    @property
-    def seconds(self) -> float:
-        return len(self.clean) / RATE
-
-    @property
-    def clean_sha256(self) -> str:
-        return sha256(self.clean.tobytes()).hexdigest()
-
-    @property
-    def noisy_sha256(self) -> str:
-        return sha256(self.noisy.tobytes()).hexdigest()
 
 
 class TinyNetwork(nn.Module):
@@ -72,32 +37,6 @@ class TinyNetwork(nn.Module):
         return spectrogram * (1 + 0.5 * torch.view_as_complex(mask.contiguous()))
 
 
-def make_pair(name: str, seconds: float, level: float = 0.02, **details) -> FakePair:
-    random = np.random.default_rng(int(sha256(name.encode()).hexdigest()[:8], 16))
-    time_axis = np.arange(round(seconds * RATE)) / RATE
-    pitch = 2 * np.pi * np.cumsum(130 + 20 * np.sin(9 * time_axis)) / RATE
-    voice = sum(np.sin(k * pitch) / k for k in range(1, 15))
-    clean = 0.1 * voice * np.clip(np.sin(2 * np.pi * 2 * time_axis), 0, None) ** 2
-    clean = (clean + 1e-3 * random.standard_normal(len(clean))).astype(np.float32)
-    noisy = (clean + level * random.standard_normal(len(clean))).astype(np.float32)
-    return FakePair(name, clean, noisy, **details)
-
-
-@pytest.fixture(scope="module")
-def pairs() -> list[FakePair]:
-    return [
-        make_pair("a_1", 1.2, 0.05, speaker="a", snr=2.5, noise="cafe"),
-        make_pair("b_1", 0.9, 0.01, speaker="b", snr=12.5, noise="bus"),
-        make_pair("b_2", 1.2, 0.005, speaker="b", snr=17.5),
-    ]
-
-
-@pytest.fixture(scope="module")
-def pool():
-    with MetricPool(1) as shared:
-        yield shared
-
-
 def test_only_equal_frame_counts_share_a_batch():
     lengths = [16_000, 8_000, 16_010, 16_000, 8_050, 16_127, 16_128]
     batches = equal_frames(lengths, 30)
@@ -107,7 +46,7 @@ def test_only_equal_frame_counts_share_a_batch():
 
 
 @pytest.mark.numerics
-def test_batches_give_what_single_utterances_give():
+def test_batches_give_what_single_utterances_give(make_pair):
     model = TinyNetwork().eval()
     waveforms = [make_pair(f"x_{n}", n / RATE).noisy for n in (9_000, 7_000, 9_030, 1, 100, 9_000)]
     results = dict(enhance_utterances(model, waveforms))
@@ -119,7 +58,7 @@ def test_batches_give_what_single_utterances_give():
         assert np.allclose(results[index], alone, atol=1e-6)
 
 
-def test_padding_would_change_the_result():
+def test_padding_would_change_the_result(make_pair):
     model = TinyNetwork().eval()
     waveform = make_pair("x", 0.8).noisy
     ((_, whole),) = enhance_utterances(model, [waveform])
@@ -129,7 +68,7 @@ def test_padding_would_change_the_result():
 
 
 @pytest.mark.numerics
-def test_modes_gradients_and_random_streams_are_as_before():
+def test_modes_gradients_and_random_streams_are_as_before(make_pair):
     model = TinyNetwork().train()
     model.norm.eval()
     stream = torch.get_rng_state()
@@ -159,7 +98,7 @@ def test_modes_are_restored_after_a_failure():
 
 
 @pytest.mark.numerics
-def test_post_processing_is_applied_and_checked():
+def test_post_processing_is_applied_and_checked(make_pair):
     model = TinyNetwork().eval()
     waveform = make_pair("x", 0.5).noisy
     ((_, plain),) = enhance_utterances(model, [waveform])
@@ -169,40 +108,11 @@ def test_post_processing_is_applied_and_checked():
         next(enhance_utterances(model, [waveform], post_processing="psc"))
 
 
-def test_validation_is_the_mean_of_the_scores(pairs, pool):
-    model = TinyNetwork()
-    enhanced = dict(enhance_utterances(model, [pair.noisy for pair in pairs]))
-    scored = [score_with_errors(p.clean, enhanced[i], RATE).values for i, p in enumerate(pairs)]
-    result = validate(model, pairs, pool)
-    assert list(result) == ["val/pesq_wb", "val/stoi"]
-    assert result["val/pesq_wb"] == pytest.approx(np.mean([s["pesq_wb"] for s in scored]))
-    assert result["val/stoi"] == pytest.approx(np.mean([s["stoi"] for s in scored]))
-
-
-def test_validation_goes_on_beside_the_training_and_names_what_failed(pairs, pool):
-    model = TinyNetwork()
-    silent = FakePair("silent", np.zeros(8_000, np.float32), np.zeros(8_000, np.float32))
-    running = start_validation(model, [*pairs, silent], pool)
-    with torch.no_grad():
-        model.mix.weight.zero_()  # what is measured is the network of the start
-    result = running.collect()
-    assert running.done()
-    assert result == validate(TinyNetwork(), pairs, pool)
-    assert list(running.errors()) == ["silent"]
-    assert "reference is silent" in running.errors()["silent"]
-
-
-def test_validation_of_nothing_measurable_is_missing(pool):
-    silent = FakePair("silent", np.zeros(8_000, np.float32), np.zeros(8_000, np.float32))
-    assert np.isnan(list(validate(TinyNetwork(), [silent], pool).values())).all()
-
-
-def test_a_row_per_test_utterance(pairs, pool, tmp_path):
-    silent = FakePair("c_1", np.zeros(8_000, np.float32), pairs[1].noisy[:8_000])
+def test_a_row_per_test_utterance(pairs, silent_reference, pool, tmp_path):
     kept = {}
     frame = score_test(
         TinyNetwork(),
-        [*pairs, silent],
+        [*pairs, silent_reference],
         Evaluation(),
         pool,
         cache=tmp_path,
@@ -210,7 +120,7 @@ def test_a_row_per_test_utterance(pairs, pool, tmp_path):
     )
     assert list(frame) == [
         *("utterance", "speaker", "snr", "noise", *usual()),
-        *("seconds", "error", "noisy_pesq_wb", "noisy_stoi"),
+        *("seconds", "error", "broken", "noisy_pesq_wb", "noisy_stoi"),
     ]
     assert list(frame["utterance"]) == ["a_1", "b_1", "b_2", "c_1"]
     for index, pair in enumerate(pairs):
@@ -225,76 +135,52 @@ def test_a_row_per_test_utterance(pairs, pool, tmp_path):
     assert frame.loc[0, ["speaker", "snr", "noise", "seconds"]].tolist() == ["a", 2.5, "cafe", 1.2]
     assert pd.isna(frame.loc[2, "noise"])
 
+    assert frame["broken"].isna().all()
+
     path = tmp_path / "scores" / "x.parquet"
-    write_parquet(path, frame)
+    with replacing(path) as temporary:
+        frame.to_parquet(temporary, index=False)
     pd.testing.assert_frame_equal(pd.read_parquet(path), frame)
-    assert [p.name for p in path.parent.iterdir()] == ["x.parquet"]
 
 
-def test_noisy_scores_are_measured_once_per_content(pairs, pool, tmp_path):
-    first = noisy_scores(pairs, pool, cache=tmp_path)
-    broken_pool = MetricPool(0)
-    broken_pool.close()
-    pd.testing.assert_frame_equal(noisy_scores(pairs, broken_pool, cache=tmp_path), first)
-    with pytest.raises(RuntimeError, match="closed"):
-        noisy_scores([pairs[0], make_pair("b_1", 0.9, 0.3)], broken_pool, cache=tmp_path)
+class Broken(nn.Module):
+    """Puts out silence, or what is not finite, for utterances of some frame count."""
+
+    def __init__(self, frames: int, value: float) -> None:
+        super().__init__()
+        self.frames, self.value = frames, value
+
+    def forward(self, spectrogram: torch.Tensor) -> torch.Tensor:
+        return spectrogram * self.value if spectrogram.shape[-1] == self.frames else spectrogram
 
 
-def _ask_for_noisy_scores(cache: Path, log: Path) -> None:
-    class Counting(MetricPool):
-        def submit(self, *arguments, **options):
-            with log.open("a") as handle:
-                handle.write("x")
-            return super().submit(*arguments, **options)
-
-    with Counting(0) as pool:
-        noisy_scores([make_pair("x", 0.8), make_pair("y", 0.8)], pool, cache=cache)
-
-
-def test_of_processes_that_ask_at_once_one_measures(tmp_path):
-    context = multiprocessing.get_context("fork")
-    askers = [
-        context.Process(target=_ask_for_noisy_scores, args=(tmp_path, tmp_path / "log")) for _ in range(3)
-    ]
-    for asker in askers:
-        asker.start()
-    for asker in askers:
-        asker.join(60)
-        assert asker.exitcode == 0
-    assert (tmp_path / "log").read_text() == "xx"
+@pytest.mark.parametrize("value", [0.0, float("nan")])
+def test_a_broken_output_scores_the_floor_and_is_counted(value, pairs, silent_reference, pool, tmp_path):
+    frames = 1 + (len(pairs[1].noisy) + 256) // 128
+    frame = score_test(
+        Broken(frames, value), [*pairs, silent_reference], Evaluation(), pool, cache=tmp_path
+    ).set_index("utterance")
+    broken = frame.loc["b_1", "broken"].split(", ")
+    assert {"pesq_wb", "pesq_nb", "csig", "si_sdr"} <= set(broken) <= set(usual())
+    assert (len(broken) == len(usual())) == np.isnan(value)
+    assert all(frame.loc["b_1", name] == METRICS[name].floor for name in broken)
+    assert frame.loc["b_1", list(usual())].notna().all()
+    assert frame.loc["b_1", "error"]
+    assert frame["broken"].notna().sum() == 1
+    assert frame.loc["c_1", list(usual())].isna().all()
+    others = score_test(nn.Identity(), pairs, Evaluation(), pool, cache=tmp_path).set_index("utterance")
+    assert frame.loc["a_1", list(usual())].equals(others.loc["a_1", list(usual())])
 
 
-def test_the_kept_utterances_span_the_noisy_scores():
-    pairs = [make_pair(f"p_{i:02}", 0.01) for i in range(11)]
-    pesq = [3.0, 1.0, 2.0, 1.5, np.nan, 2.5, 1.2, 1.9, 2.2, 4.0, 1.7]
-    noisy = pd.DataFrame({"utterance": [p.name for p in pairs], "pesq_wb": pesq})
-    chosen = [pair.name for pair in fixed_utterances(pairs, noisy, 6)]
-    assert chosen == ["p_04", "p_06", "p_10", "p_02", "p_05", "p_09"]
-    assert [p.name for p in fixed_utterances(pairs[::-1], noisy, 6)] == chosen
-    assert len(fixed_utterances(pairs, noisy, 20)) == 11
-    assert len(fixed_utterances(pairs[:1], noisy, 6)) == 1
-
-
-@pytest.mark.numerics
-def test_audio_is_written_to_listen_to(pairs, tmp_path):
-    write_audio(tmp_path, pairs[0])
-    write_audio(tmp_path, pairs[0], 2 * pairs[0].clean, label="-first")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [
-        "a_1-clean.wav",
-        "a_1-enhanced-first.wav",
-        "a_1-noisy.wav",
-    ]
-    audio, rate = soundfile.read(tmp_path / "a_1-noisy.wav")
-    assert rate == RATE
-    assert np.allclose(audio, np.clip(pairs[0].noisy, -1, 1), atol=1 / 32768)
-
-
-def test_real_time_factor_is_the_time_of_the_network(pairs):
-    class Slow(nn.Module):
+def test_speed_is_told_by_the_clock_and_by_the_processor(pairs):
+    class Waiting(nn.Module):
         def forward(self, spectrogram):
             import time
 
             time.sleep(0.12)
             return spectrogram
 
-    assert 0.1 <= real_time_factor(Slow(), pairs) < 0.3
+    found = measure_speed(Waiting(), pairs)
+    assert found["real_time_factor"] >= 0.1
+    assert 0 < found["processor_time_factor"] < found["real_time_factor"]
+    assert found["other_cores_busy"] >= 0

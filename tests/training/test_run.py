@@ -1,6 +1,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,10 +14,11 @@ import torch
 
 from ablate.models import plugins
 from ablate.training import checkpoint
+from ablate.training.causes import classify
 from ablate.training.config import Evaluation, EvaluationJob
 from ablate.training.data.batches import Batches, DataError
 from ablate.training.data.corpus import Corpus
-from ablate.training.run import classify, execute
+from ablate.training.run import execute
 from ablate.training.rundir import RunDir, RunLockedError, file_digest
 
 SCORES = ["pesq_wb", "pesq_nb", "stoi", "estoi", "csig", "cbak", "covl", "ssnr", "si_sdr"]
@@ -75,7 +77,8 @@ def test_a_run_to_its_end(new_run, go, job):
 
     assert [line["step"] for line in run.metrics()] == [2, 4, 6]
     keys = {"step", "time", "train/loss", "train/grad_norm", "train/learning_rate"}
-    assert all(keys | {"val/pesq_wb", "val/stoi", "seconds_per_step"} == set(x) for x in run.metrics())
+    validated = {"val/pesq_wb", "val/stoi", "val/broken", "seconds_per_step"}
+    assert all(keys | validated == set(line) for line in run.metrics())
 
     summary = run.summary
     best = max(run.metrics(), key=lambda line: line["val/pesq_wb"])
@@ -85,6 +88,9 @@ def test_a_run_to_its_end(new_run, go, job):
     for name in ("seconds_per_step", "peak_memory_bytes", "real_time_factor", "noisy_val_pesq_wb"):
         assert summary[name] > 0
     assert (summary["threads"], summary["device"], summary["scan_backend"]) == (1, "cpu", None)
+    assert (summary["precision"], summary["micro_batches"]) == ("fp32", 1)
+    assert summary["changed_between_attempts"] == []
+    assert summary["instruction_set"]["torch"] == torch.backends.cpu.get_cpu_capability()
     assert summary["versions"]["torch"] == torch.__version__
 
     import pandas as pd
@@ -197,20 +203,11 @@ def test_nan_at_a_step_diverges_there(new_run, go, monkeypatch):
     assert go(run) == state
 
 
-def test_ties_go_to_the_earlier_checkpoint(new_run, go, monkeypatch):
-    from ablate.training import evaluate
-
-    monkeypatch.setattr(evaluate.Validation, "collect", lambda _: {"val/pesq_wb": 2.0, "val/stoi": 0.5})
-    run = new_run()
-    go(run)
-    assert checkpoint.read(run.checkpoints / "best.pt")["step"] == 2
-
-
 def test_no_measurable_validation_selects_nothing(new_run, go, monkeypatch, job):
-    from ablate.training import evaluate
+    from ablate.training import selection
 
-    missing = {"val/pesq_wb": float("nan"), "val/stoi": 0.5}
-    monkeypatch.setattr(evaluate.Validation, "collect", lambda _: dict(missing))
+    missing = {"val/pesq_wb": None, "val/stoi": 0.5, "val/broken": 0}
+    monkeypatch.setattr(selection, "mean_scores", lambda _: dict(missing))
     run = new_run()
     assert go(run, [job]).state == "done"
     assert [line["val/pesq_wb"] for line in run.metrics()] == [None] * 3
@@ -251,6 +248,7 @@ def test_failures_have_causes(new_run, go, tmp_path, monkeypatch):
     state = go(new_run("b" * 64, corpus=corpus))
     assert state.cause == "data"
     assert "has changed" in state.message
+    assert "planned ffffffffffff" in state.message
     state = go(new_run("c" * 64, plugins=[str(tmp_path / "part.py")]))
     assert state.cause == "configuration"
     assert "part.py" in state.message
@@ -266,6 +264,9 @@ def test_failures_have_causes(new_run, go, tmp_path, monkeypatch):
         assert go(run).cause == "out-of-memory"
         assert "Traceback" in run.log.read_text()
     assert go(run, accumulation=2).state == "done"
+    assert run.summary["micro_batches"] == 2
+    assert [line["micro_batches"] for line in run.attempts()] == [1, 2]
+    assert run.summary["changed_between_attempts"] == ["micro_batches"]
 
 
 @pytest.mark.parametrize(
@@ -312,6 +313,106 @@ def test_a_locked_run_is_left_alone(new_run, go):
     with run.lock(), pytest.raises(RunLockedError):
         go(run)
     assert run.state.attempts == 0
+
+
+def test_a_checkpoint_of_another_version_is_never_trained_over(new_run, go):
+    run = new_run()
+    go(run, should_stop=stop_after(3))
+    path = run.checkpoints / "latest.pt"
+    content = torch.load(path, weights_only=True)
+    torch.save({**content, "version": 99}, path)
+    before = path.read_bytes(), (run.path / "metrics.jsonl").read_bytes()
+    state = go(run)
+    assert (state.state, state.cause) == ("failed", "configuration")
+    assert "ForeignCheckpointError" in state.message
+    assert "version 99" in state.message
+    assert (path.read_bytes(), (run.path / "metrics.jsonl").read_bytes()) == before
+    torch.save({**content, "signature": "f" * 64}, path)
+    assert "is of run ffffffffffff" in go(run).message
+
+
+def test_a_corpus_that_moved_is_found_by_its_digest(new_run, go, tmp_path, cache, tiny_corpus):
+    old, new = tmp_path / "old", tmp_path / "new"
+    shutil.copytree(tiny_corpus, old)
+    other = shutil.copytree(tiny_corpus / "train", tmp_path / "other")
+    private = tmp_path / "cache"
+    corpus = Corpus.open(old, cache=private, test_data=other)
+    job = EvaluationJob(signature="x", test_path=str(other), test_digest=corpus.test_digest)
+    run = new_run(
+        recipe={"steps": 1, "validate_every": 1},
+        corpus={"path": str(old), "digest": corpus.digest, "name": "old"},
+    )
+    old.rename(new)
+    other.rename(tmp_path / "moved")
+    state = go(run, [job], cache=private)
+    assert (state.state, state.cause) == ("failed", "data")
+    assert f"no data folder {old}" in state.message
+    Corpus.open(new, cache=private, test_data=tmp_path / "moved")
+    assert go(run, [job], cache=private).state == "done"
+
+
+def test_audio_is_whole_after_a_kill_in_the_scoring(new_run, go, job, monkeypatch):
+    from ablate.training import clips
+
+    run, write = new_run(recipe={"steps": 1, "validate_every": 1}), clips.write_wav
+
+    def killed(path, audio):
+        write(path, audio)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(clips, "write_wav", killed)
+        with pytest.raises(KeyboardInterrupt):
+            go(run, [job])
+    assert not run.audio.exists()
+    assert go(run, [job]).state == "done"
+    assert len(list(run.audio.glob("*-enhanced.wav"))) == 2
+
+
+def test_a_dead_metric_process_fails_the_run_and_leaves_no_score(new_run, go, job, monkeypatch):
+    from ablate.training import evaluate
+    from ablate.training.metrics import MetricProcessError
+
+    def died(*_, **__):
+        raise MetricProcessError("3 processes died")
+
+    run = new_run(recipe={"steps": 1, "validate_every": 1})
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluate, "score_test", died)
+        state = go(run, [job])
+    assert (state.state, state.cause) == ("failed", "error")
+    assert not run.scores_path("plain").exists()
+    assert go(run, [job]).state == "done"
+
+
+def test_networks_that_draw_from_any_global_stream_resume_exactly(new_run, go, tmp_path):
+    plugin = tmp_path / "noisy_part.py"
+    plugin.write_text(
+        "import random, numpy as np\n"
+        "from torch import nn\n"
+        "from ablate.models.config import CORES\n"
+        "class Noisy(nn.Module):\n"
+        "    def __init__(self, config):\n"
+        "        super().__init__()\n"
+        "        self.fc = nn.Linear(config.channels, config.channels)\n"
+        "    def forward(self, x):\n"
+        "        return x + (0.1 + 0.01 * random.random() + 0.01 * np.random.rand()) * self.fc(x)\n"
+        "CORES.register('noisy-by-test', Noisy)\n"
+    )
+
+    def make(name):
+        run = new_run(name, plugins=[str(plugin)])
+        spec = run.spec
+        spec["model"]["core"] = "noisy-by-test"
+        run.write_spec(spec)
+        return run
+
+    whole, broken = make("a" * 64), make("b" * 64)
+    go(whole)
+    go(broken, should_stop=stop_after(3))
+    random.seed(5)
+    go(broken)
+    assert equal(weights(broken), weights(whole))
 
 
 def test_other_test_data(new_run, go, tmp_path, job, cache, tiny_corpus):

@@ -12,7 +12,7 @@ from ablate.training import losses as losses_module
 from ablate.training import seeds
 from ablate.training.config import RESULTS_VERSION, Recipe
 from ablate.training.data.batches import Batches
-from ablate.training.trainer import DivergedError, Trainer, learning_rate_factor
+from ablate.training.trainer import DivergedError, Trainer, learning_rate_factor, parameter_groups
 
 TINY = {"channels": 16, "layers": 1, "crossband_layers": 1, "decoder_expansion": 1}
 CPU = torch.device("cpu")
@@ -229,6 +229,39 @@ def test_infinite_weight_stops():
     trainer = make({"learning_rate": 1e37})
     with pytest.raises(DivergedError, match=r"a weight is no longer finite|the loss is"):
         losses(trainer, 3)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_weight_decay_is_for_the_matrices_of_the_network_alone(optimizer):
+    model = {"core": "mamba", "crossband": "bilstm"}
+    recipe = {**JUDGED, "optimizer": optimizer, "weight_decay": 0.1}
+    trainer = make(recipe, model)
+    decayed, rest = trainer.optimizer.param_groups
+    assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
+    names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
+    matrices = {names[id(parameter)] for parameter in decayed["params"]}
+    assert len(matrices) + len(rest["params"]) == len(names)
+    alone = {name.rpartition(".")[2] for name in set(names.values()) - matrices}
+    assert {"A_log", "D", "bias", "norm_weight", "norm_bias", "bias_ih_l0"} <= alone
+    assert {name.rpartition(".")[2] for name in matrices} == {
+        *("weight", "weight_ih_l0", "weight_hh_l0", "weight_ih_l0_reverse", "weight_hh_l0_reverse"),
+    }
+    (judge,) = trainer.discriminator_optimizer.param_groups
+    assert judge["weight_decay"] == 0
+    trainer.train_step()
+
+
+def test_a_parameter_may_decline_weight_decay():
+    model = torch.nn.Linear(2, 2)
+    model.weight._no_weight_decay = True
+    decayed, rest = parameter_groups(model, 0.1)
+    assert (decayed["params"], len(rest["params"])) == ([], 2)
+
+
+def test_without_weight_decay_there_is_one_group_as_ever():
+    (group,) = make().optimizer.param_groups
+    assert group["weight_decay"] == 0
+    assert len(group["params"]) == len(list(make().model.parameters()))
 
 
 def test_unresolved_recipes_are_refused():

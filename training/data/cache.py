@@ -8,13 +8,11 @@ of the source has changed.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import file_digest, sha256
@@ -23,33 +21,19 @@ from typing import TypeVar
 
 import numpy as np
 import soundfile
-import soxr
 
+from ..audio import SAMPLE_RATE, FilePair, FilesError, pair_files, read_mono, resample
+from ..files import locked
 from ..rundir import read_json, write_json, write_text
 
-SAMPLE_RATE = 16_000
 CACHE_VERSION = 1
 MINIMUM_SAMPLES = SAMPLE_RATE // 4
 SILENCE_PEAK = 1e-4
 FULL_SCALE = 32_767 / 32_768
 
-Pair = tuple[str, Path, Path]
 Result = TypeVar("Result")
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how many files are done, and of how many."""
-
-_SUFFIXES = frozenset(
-    {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"} | {".aif", ".opus"}
-)
-
-
-class CorpusError(ValueError):
-    """A data folder that cannot be used; `problems` has a line for each fault."""
-
-    def __init__(self, heading: str, problems: list[str], advice: str) -> None:
-        self.problems = problems
-        shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
-        super().__init__(f"{heading}:\n" + "".join(f"  {line}\n" for line in shown) + advice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +69,7 @@ def open_split(clean: Path, noisy: Path, cache: Path, report: Report | None = No
 
     Raises:
         FileNotFoundError: a folder is missing or holds no audio.
-        CorpusError: names or lengths are unequal, or a file is unreadable, silent, too short or not finite.
+        FilesError: names or lengths are unequal, or a file is unreadable, silent, too short or not finite.
     """
     pairs = pair_files(clean, noisy)
     root = cache.absolute() / "corpora"
@@ -93,7 +77,7 @@ def open_split(clean: Path, noisy: Path, cache: Path, report: Report | None = No
     key = known.read_text() if known.exists() else _content_key(pairs, report)
     folder = root / key
     if not (folder / "index.json").exists():
-        with _locked(root / f"{key}.lock"):
+        with locked(root / f"{key}.lock"):
             if not (folder / "index.json").exists():
                 _build(pairs, folder, report)
     if not known.exists():
@@ -108,66 +92,6 @@ def mapped(path: Path) -> np.memmap:
     return np.memmap(path, dtype=np.float32, mode="r")
 
 
-def audio_files(folder: Path) -> dict[str, Path]:
-    """The audio files of a folder by name without suffix, sorted.
-
-    Raises:
-        FileNotFoundError: the folder is missing or holds no audio.
-        CorpusError: two files differ in their suffix alone.
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}")
-    found: dict[str, Path] = {}
-    twice = []
-    for path in sorted(folder.iterdir()):
-        if path.name.startswith(".") or path.suffix.lower() not in _SUFFIXES:
-            continue
-        if path.stem in found:
-            twice.append(f"{found[path.stem].name} and {path.name}")
-        found[path.stem] = path
-    if twice:
-        raise CorpusError(f"{folder} has two files of one name", twice, "Keep one of each.")
-    if not found:
-        raise FileNotFoundError(f"{folder} holds no audio file (looked for {', '.join(sorted(_SUFFIXES))})")
-    return dict(sorted(found.items()))
-
-
-def pair_files(clean: Path, noisy: Path) -> list[Pair]:
-    """`(name, clean file, noisy file)` for all files of two folders, sorted by name.
-
-    Raises:
-        FileNotFoundError: a folder is missing or holds no audio.
-        CorpusError: a name is in one folder alone.
-    """
-    left, right = audio_files(clean), audio_files(noisy)
-    problems = [f"{left[name].name} has no partner in {noisy}" for name in left.keys() - right.keys()]
-    problems += [f"{right[name].name} has no partner in {clean}" for name in right.keys() - left.keys()]
-    if problems:
-        raise CorpusError(
-            f"{len(left)} clean and {len(right)} noisy files do not pair by name",
-            sorted(problems),
-            "Clean and noisy files need equal names; add or remove the files above.",
-        )
-    return [(name, left[name], right[name]) for name in left]
-
-
-def read_mono(path: Path) -> tuple[np.ndarray, int, int]:
-    """`(samples, sample rate, channels)` of a file; channels are averaged.
-
-    Raises:
-        soundfile.LibsndfileError: the file cannot be read.
-    """
-    audio, rate = soundfile.read(path, dtype="float32", always_2d=True)
-    return audio.mean(axis=1, dtype=np.float32), rate, audio.shape[1]
-
-
-def resample(audio: np.ndarray, rate: int) -> np.ndarray:
-    """`(sample,)` at `rate` Hz to 16 kHz float32."""
-    if rate == SAMPLE_RATE:
-        return np.ascontiguousarray(audio, dtype=np.float32)
-    return soxr.resample(audio, rate, SAMPLE_RATE, quality="HQ").astype(np.float32, copy=False)
-
-
 def _faults(path: Path, audio: np.ndarray, rate: int) -> str | None:
     if len(audio) * SAMPLE_RATE < MINIMUM_SAMPLES * rate:
         return f"{path} lasts {len(audio) / rate:.3f} s; PESQ needs 0.25 s"
@@ -179,7 +103,7 @@ def _faults(path: Path, audio: np.ndarray, rate: int) -> str | None:
     return None
 
 
-def _convert(pair: Pair) -> tuple[Entry, np.ndarray, np.ndarray] | list[str]:
+def _convert(pair: FilePair) -> tuple[Entry, np.ndarray, np.ndarray] | list[str]:
     """Both files of a pair at 16 kHz, or what is wrong with them. `start` is set by the writer."""
     name, *paths = pair
     problems, sources = [], []
@@ -215,7 +139,7 @@ def _convert(pair: Pair) -> tuple[Entry, np.ndarray, np.ndarray] | list[str]:
     return entry, clean, noisy
 
 
-def _build(pairs: list[Pair], folder: Path, report: Report | None) -> None:
+def _build(pairs: list[FilePair], folder: Path, report: Report | None) -> None:
     """Write a split beside its final folder, then rename; called with the lock held."""
     partial = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -241,7 +165,7 @@ def _build(pairs: list[Pair], folder: Path, report: Report | None) -> None:
                 handle.flush()
                 os.fsync(handle.fileno())
         if problems:
-            raise CorpusError(
+            raise FilesError(
                 f"{len(problems)} faults in {len(pairs)} pairs",
                 problems,
                 "Mend or remove these files (clean and noisy alike).",
@@ -253,7 +177,7 @@ def _build(pairs: list[Pair], folder: Path, report: Report | None) -> None:
 
 
 def _in_threads(
-    function: Callable[[Pair], Result], items: list[Pair], what: str, report: Report | None
+    function: Callable[[FilePair], Result], items: list[FilePair], what: str, report: Report | None
 ) -> Iterator[Result]:
     """Results in order; a bounded number of items is in memory at once."""
     workers = min(8, os.cpu_count() or 1)
@@ -265,7 +189,7 @@ def _in_threads(
                 yield result
 
 
-def _quick_key(pairs: list[Pair]) -> str:
+def _quick_key(pairs: list[FilePair]) -> str:
     rows = [CACHE_VERSION, *[_stamp(path) for _, *paths in pairs for path in paths]]
     return sha256(json.dumps(rows).encode()).hexdigest()
 
@@ -275,29 +199,20 @@ def _stamp(path: Path) -> tuple[str, int, int, int]:
     return str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _content_key(pairs: list[Pair], report: Report | None) -> str:
+def _content_key(pairs: list[FilePair], report: Report | None) -> str:
     rows = zip(pairs, _in_threads(_file_digests, pairs, "hashing", report), strict=True)
     content = [CACHE_VERSION, *[(pair[0], *digests) for pair, digests in rows]]
     return sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
-def _file_digests(pair: Pair) -> tuple[str, ...]:
+def _file_digests(pair: FilePair) -> tuple[str, ...]:
     digests = []
     for path in pair[1:]:
         try:
             with path.open("rb") as handle:
                 digests.append(file_digest(handle, "sha256").hexdigest())
         except OSError as error:
-            raise CorpusError(
+            raise FilesError(
                 "a file cannot be read", [f"{path} ({error.strerror})"], "Check its rights."
             ) from error
     return tuple(digests)
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait for the lock of a cache entry; it goes with the process, however it ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield

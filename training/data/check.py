@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
-from hashlib import sha256
 from statistics import mean
 from typing import Any
 
-from ..rundir import read_json, write_json
-from .cache import SAMPLE_RATE, Report
+from ..metrics import MetricPool
+from .cache import Report
 from .corpus import TEST_COUNT, Corpus, Pair, is_voicebank_test, spread
 from .levels import snr
+from .noisy import noisy_scores
 
 PUBLISHED_NOISY_PESQ = 1.97
 PESQ_TOLERANCE = 0.02
@@ -117,32 +115,12 @@ def noisy_score_finding(
 def noisy_pesq(
     pairs: Sequence[Pair], *, processes: int | None = None, report: Report | None = None
 ) -> list[float]:
-    """PESQ-WB of each noisy recording; pairs on which PESQ fails are left out. Remembered in the cache."""
+    """PESQ-WB of each noisy recording; a pair whose clean one cannot be a reference is left out."""
     if not pairs:
         return []
-    key = sha256("".join(pair.clean_sha256 + pair.noisy_sha256 for pair in pairs).encode()).hexdigest()
-    remembered = pairs[0].folder / f"noisy-pesq-{key[:16]}.json"
-    scores = read_json(remembered)
-    if scores is None:
-        processes = min(processes or os.cpu_count() or 1, len(pairs))
-        spawn = multiprocessing.get_context("spawn")
-        scores = []
-        with ProcessPoolExecutor(processes, mp_context=spawn) as pool:
-            for score in pool.map(_pesq, pairs, chunksize=max(1, min(8, len(pairs) // processes))):
-                scores.append(score)
-                if report is not None:
-                    report("scoring", len(scores), len(pairs))
-        write_json(remembered, scores)
-    return [score for score in scores if score is not None]
-
-
-def _pesq(pair: Pair) -> float | None:
-    from pesq import PesqError, pesq
-
-    try:
-        return float(pesq(SAMPLE_RATE, pair.clean, pair.noisy, "wb"))
-    except (PesqError, ValueError):
-        return None
+    with MetricPool(min(processes or os.cpu_count() or 1, len(pairs))) as pool:
+        scores = noisy_scores(pairs, pool, cache=pairs[0].cache, report=report)
+    return scores["pesq_wb"].dropna().to_list()
 
 
 def _split(pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def check(
     root: Root = ROOT,
 ) -> None:
     """Count, measure and doubt a data folder: pairs, hours, SNRs, speakers, clipping, noisy score, leaks."""
-    from .cache import CorpusError
+    from ..audio import FilesError
     from .check import check as inspect
     from .corpus import Corpus
 
@@ -34,7 +34,7 @@ def check(
         with _progress() as report:
             corpus = Corpus.open(directory, cache=root / "cache", test_data=test_data, report=report)
             found = inspect(corpus, report=report)
-    except CorpusError as error:
+    except FilesError as error:
         if len(error.problems) > 5:
             print(*error.problems, sep="\n", file=sys.stderr)
         raise

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
-from .cache import SAMPLE_RATE, Report, mapped, open_split
+from ablate.models.errors import InputError
+
+from ..audio import SAMPLE_RATE, FilesError
+from ..rundir import read_json, write_json
+from .cache import Report, mapped, open_split
+from .demo import DEMO, DEMO_MARK, make_demo
+
+Found = TypeVar("Found")
 
 VALIDATION_SHARE = 0.1
 TEST_COUNT = 824
 """Test pairs of VoiceBank+DEMAND."""
 TRAIN_COUNTS = (11_572, 23_075)
 """Train pairs of VoiceBank+DEMAND with 28 and with 56 speakers."""
-DEMO = "demo"
-DEMO_MARK = "demo.json"
-"""The file that says that a folder is the demo corpus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,11 @@ class Pair:
     @property
     def noisy(self) -> np.ndarray:
         return mapped(self.folder / "noisy.f32")[self.start : self.start + self.samples]
+
+    @property
+    def cache(self) -> Path:
+        """The folder of caches that the pair is kept in."""
+        return self.folder.parents[1]
 
     @property
     def seconds(self) -> float:
@@ -100,7 +110,7 @@ class Corpus:
 
         Raises:
             FileNotFoundError: a folder is missing or empty.
-            ValueError: files do not pair, or are unreadable, silent, too short or not finite.
+            InputError: files do not pair, or are unreadable, silent, too short or not finite.
         """
         root, cache = _root(path, Path(cache)), Path(cache)
         notes: list[str] = []
@@ -112,6 +122,9 @@ class Corpus:
         test_root = root if test_data is None else _root(test_data, cache)
         test = _read_test(test_root, cache, notes, report)
         _note_sources((*pairs, *test), notes)
+        digest, test_digest = digest_of(pairs), digest_of(test)
+        _remember(cache, digest, path)
+        _remember(cache, test_digest, path if test_data is None else test_data)
         is_demo = (root / DEMO_MARK).exists()
         named_demo = str(path) == DEMO
         return cls(
@@ -122,8 +135,8 @@ class Corpus:
             train=train,
             validation=validation,
             test=test,
-            digest=_digest(pairs),
-            test_digest=_digest(test),
+            digest=digest,
+            test_digest=test_digest,
             validation_speakers=speakers,
             notes=notes + split_notes,
             test_path=None if test_data is None else str(test_root),
@@ -139,9 +152,54 @@ def open_test(path: str | Path, *, cache: str | Path, report: Report | None = No
     """The test split of a corpus alone, or the pairs of a folder of `clean` and `noisy`.
 
     Raises:
-        FileNotFoundError, ValueError: as `Corpus.open`.
+        FileNotFoundError, InputError: as `Corpus.open`.
     """
     return _read_test(_root(path, Path(cache)), Path(cache), [], report)
+
+
+def find_corpus(path: str, digest: str, *, cache: Path) -> Corpus:
+    """The corpus of a digest: at `path`, or wherever else this cache has read one with its content.
+
+    Raises:
+        InputError: it is nowhere; each place is named with what is wrong there.
+    """
+    return _find(path, digest, cache, lambda place: Corpus.open(place, cache=cache), lambda c: c.digest)
+
+
+def find_test(path: str, digest: str, *, cache: Path) -> tuple[Pair, ...]:
+    """The test split of a digest, as `find_corpus`."""
+    return _find(path, digest, cache, lambda place: open_test(place, cache=cache), digest_of)
+
+
+def _find(
+    path: str, digest: str, cache: Path, read: Callable[[str], Found], digest_of: Callable[[Found], str]
+) -> Found:
+    problems = []
+    for place in dict.fromkeys([path, *_places(cache, digest)]):
+        try:
+            found = read(place)
+        except (FileNotFoundError, InputError) as error:
+            problems.append(str(error))
+            continue
+        if digest_of(found) == digest:
+            return found
+        problems.append(f"{place} has changed: digest {digest_of(found)[:12]}, planned {digest[:12]}")
+    raise FilesError(
+        f"the data with digest {digest[:12]} is not where it was",
+        problems,
+        "Restore it; or, where it was moved, name its new folder once (`ablate data check DIR`).",
+    )
+
+
+def _remember(cache: Path, digest: str, path: str | Path) -> None:
+    """Keep where a content was read, for those who look for it by its digest."""
+    place = DEMO if str(path) == DEMO else str(Path(path).expanduser().absolute())
+    if place not in (known := _places(cache, digest)):
+        write_json(cache / "corpora" / "places" / f"{digest}.json", [place, *known])
+
+
+def _places(cache: Path, digest: str) -> list[str]:
+    return read_json(cache / "corpora" / "places" / f"{digest}.json") or []
 
 
 def spread(pairs: Sequence[Pair], count: int | None) -> tuple[Pair, ...]:
@@ -149,7 +207,7 @@ def spread(pairs: Sequence[Pair], count: int | None) -> tuple[Pair, ...]:
     if count is None or count >= len(pairs):
         return tuple(pairs)
     if count < 1:
-        raise ValueError(f"{count} utterances asked for; at least one is needed")
+        raise InputError(f"{count} utterances asked for; at least one is needed")
     return tuple(pairs[int((index + 0.5) * len(pairs) / count)] for index in range(count))
 
 
@@ -168,10 +226,10 @@ def split_validation(
     nearer to a tenth.
 
     Raises:
-        ValueError: there are fewer than two pairs.
+        InputError: there are fewer than two pairs.
     """
     if len(pairs) < 2:
-        raise ValueError(f"{len(pairs)} train pair; two are needed, one of them for validation")
+        raise InputError(f"{len(pairs)} train pair; two are needed, one of them for validation")
     sizes = Counter(pair.speaker for pair in pairs if pair.speaker is not None)
     target = VALIDATION_SHARE * len(pairs)
     notes = []
@@ -204,8 +262,6 @@ _LAYOUTS = "a corpus has train/clean, train/noisy, or clean_trainset_28spk_wav, 
 
 def _root(path: str | Path, cache: Path) -> Path:
     if str(path) == DEMO:
-        from .demo import make_demo
-
         return make_demo(cache)
     root = Path(path).expanduser().absolute()
     if not root.is_dir():
@@ -307,7 +363,8 @@ def _kind(is_demo: bool, train: Sequence[Pair]) -> str:
     return "folder"
 
 
-def _digest(pairs: Sequence[Pair]) -> str:
+def digest_of(pairs: Sequence[Pair]) -> str:
+    """sha256 of the names and the 16 kHz contents of pairs, in hexadecimal."""
     rows = sorted(f"{pair.name} {pair.clean_sha256} {pair.noisy_sha256}\n" for pair in pairs)
     return sha256("".join(rows).encode()).hexdigest()
 

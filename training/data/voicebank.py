@@ -6,7 +6,6 @@ MD5 (the sums that DataShare shows beside the files), unpacked beside its final 
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
@@ -14,6 +13,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
+
+from ablate.models.errors import InputError
+
+from ..files import LockHeldError, locked
 
 BASE_URL = "https://datashare.ed.ac.uk/bitstream/handle/10283/2791"
 ATTEMPTS = 5
@@ -67,7 +70,7 @@ def download(
     Called again after an interruption it goes on where it stopped. Archives are removed once unpacked.
 
     Raises:
-        ValueError: an archive does not have its checksum, its files or a sound content.
+        InputError: an archive does not have its checksum, its files or a sound content.
         OSError: the transfer failed, or the disk has no room.
     """
     import pooch
@@ -75,27 +78,26 @@ def download(
     pooch.get_logger().setLevel("WARNING")
     parts = directory / ".download"
     parts.mkdir(parents=True, exist_ok=True)
-    with (parts / "lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ValueError(f"another process is downloading to {directory}") from None
-        for archive in archives:
-            if not missing(directory, [archive]):
-                continue
-            name = f"{archive.name}.zip"
-            try:
-                fetched = pooch.retrieve(
-                    f"{base_url.rstrip('/')}/{name}",
-                    known_hash=archive.md5 and f"md5:{archive.md5}",
-                    fname=name,
-                    path=parts,
-                    downloader=_Resumable(parts / f"{name}.part", progress),
-                )
-            except ValueError as error:
-                raise ValueError(_DAMAGED.format(name, error)) from error
-            _unpack(Path(fetched), archive, directory)
-            Path(fetched).unlink()
+    try:
+        with locked(parts / "lock", wait=False):
+            for archive in archives:
+                if not missing(directory, [archive]):
+                    continue
+                name = f"{archive.name}.zip"
+                try:
+                    fetched = pooch.retrieve(
+                        f"{base_url.rstrip('/')}/{name}",
+                        known_hash=archive.md5 and f"md5:{archive.md5}",
+                        fname=name,
+                        path=parts,
+                        downloader=_Resumable(parts / f"{name}.part", progress),
+                    )
+                except ValueError as error:
+                    raise InputError(_DAMAGED.format(name, error)) from error
+                _unpack(Path(fetched), archive, directory)
+                Path(fetched).unlink()
+    except LockHeldError:
+        raise InputError(f"another process is downloading to {directory}") from None
     shutil.rmtree(parts, ignore_errors=True)
 
 
@@ -198,7 +200,7 @@ def _unpack(path: Path, archive: Archive, directory: Path) -> None:
                     shutil.copyfileobj(source, sink, CHUNK)
     except (zipfile.BadZipFile, ValueError) as error:
         path.unlink()
-        raise ValueError(_DAMAGED.format(path.name, error)) from error
+        raise InputError(_DAMAGED.format(path.name, error)) from error
     if archive.files:
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import pickle
 import queue
 import signal
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from .scores import SAMPLE_RATE, Scored, check_metrics, failed, score_with_errors
+from ablate.models.errors import InputError
 
-_ROOT = str(Path(__file__).resolve().parents[2])
+from .. import child
+from ..audio import SAMPLE_RATE
+from .scores import Scored, check_metrics, failed, score_with_errors
+
+ATTEMPTS = 3
+"""Processes that a pair is given to before it is given up."""
+
+
+class MetricProcessError(RuntimeError):
+    """The processes that measured a pair died, one after another. It is no score, and nothing may keep it."""
 
 
 class _Job(NamedTuple):
@@ -36,7 +42,7 @@ class MetricPool:
     """Worker processes that take pairs and give `Scored` back.
 
     A worker imports neither torch nor the program that started the pool, runs on one thread, ends when
-    its parent does, and is replaced when it dies: the pair it was at then fails with that reason.
+    its parent does, and is replaced when it dies: the pair it was at is given to the next one.
 
     Args:
         processes: workers; 0 measures within `submit`, in this process.
@@ -44,7 +50,7 @@ class MetricPool:
 
     def __init__(self, processes: int = 1) -> None:
         if processes < 0:
-            raise ValueError(f"{processes} processes; give 0 or more")
+            raise InputError(f"{processes} processes; give 0 or more")
         self.processes = processes
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
@@ -64,10 +70,11 @@ class MetricPool:
     ) -> Future[Scored]:
         """Measure one pair: (sample,) each, of equal length.
 
-        The future's result never raises for a bad pair; it is missing values with their reasons.
+        The future's result never raises for a bad pair; it is missing values with their reasons. It raises
+        `MetricProcessError` where one process after another died at it.
 
         Raises:
-            ValueError: a metric is unknown.
+            InputError: a metric is unknown.
             RuntimeError: the pool is closed.
         """
         if self._closed:
@@ -124,14 +131,19 @@ class MetricPool:
         while (job := self._jobs.get()) is not None:
             if not job.future.set_running_or_notify_cancel():
                 continue
-            try:
-                worker = worker or _Worker()
-                scored = worker.measure(job)
-            except Exception as error:  # whatever happens, the one who waits for the future is told
-                ending = f"{type(error).__name__}: {error}" if worker is None else worker.end()
-                scored = failed(f"the process that measured it died ({ending})", job.metrics)
-                worker = None
-            job.future.set_result(scored)
+            endings: list[str] = []
+            while len(endings) < ATTEMPTS:
+                try:
+                    worker = worker or _Worker()
+                    job.future.set_result(worker.measure(job))
+                    break
+                except Exception as error:  # whatever happens, the one who waits for the future is told
+                    endings.append(f"{type(error).__name__}: {error}" if worker is None else worker.end())
+                    worker = None
+            else:
+                job.future.set_exception(
+                    MetricProcessError(f"{ATTEMPTS} processes died at measuring a pair: {', '.join(endings)}")
+                )
         if worker:
             worker.end()
 
@@ -140,13 +152,12 @@ class _Worker:
     """A process that reads pickled pairs from its input and writes pickled scores to its output."""
 
     def __init__(self) -> None:
-        paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ablate.training.metrics.worker"],
+            child.command("ablate.training.metrics.worker"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env={**os.environ, **threads, "PYTHONPATH": os.pathsep.join(paths)},
+            env=child.environment(**threads),
         )
 
     def measure(self, job: _Job) -> Scored:
@@ -170,7 +181,7 @@ def measure(clean: Any, enhanced: Any, sample_rate: int, metrics: tuple[str, ...
     """`score_with_errors` that reports a pair it refuses as failed."""
     try:
         return score_with_errors(clean, enhanced, sample_rate, metrics)
-    except ValueError as error:
+    except InputError as error:
         return failed(str(error), metrics)
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections import defaultdict
 from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -10,17 +12,33 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from .registry import METRICS, find_metric, usual
+from ablate.models.errors import InputError
 
-SAMPLE_RATE = 16_000
-"""Every measure is taken at this rate; other rates are resampled with soxr."""
+from ..audio import SAMPLE_RATE, resample
+from .registry import METRICS, find_metric, usual
 
 
 class Scored(NamedTuple):
-    """Values by metric, NaN where one failed, and the reasons of the failed ones."""
+    """Values by metric, NaN where one failed, and the reasons of the failed ones.
+
+    `broken` names the failed ones that the reference against itself does not fail: there the enhanced signal
+    is at fault, not the reference.
+    """
 
     values: dict[str, float]
     errors: dict[str, str]
+    broken: tuple[str, ...] = ()
+
+    def with_floors(self) -> dict[str, float]:
+        """The values, a broken enhanced signal's at the metric's floor; NaN is the reference's fault."""
+        return self.values | {name: METRICS[name].floor for name in self.broken}
+
+    def reasons(self) -> str | None:
+        """`metric, metric: reason; ...` of what failed, equal reasons once."""
+        metrics_of: dict[str, list[str]] = defaultdict(list)
+        for name, reason in self.errors.items():
+            metrics_of[reason].append(name)
+        return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in metrics_of.items()) or None
 
 
 class Signals:
@@ -147,7 +165,7 @@ def score(clean: Any, enhanced: Any, sample_rate: int) -> dict[str, float]:
         pesq_wb, pesq_nb (MOS-LQO), stoi, estoi, csig, cbak, covl (1 to 5), ssnr, si_sdr (dB).
 
     Raises:
-        ValueError: the lengths differ, a signal is not one-dimensional, or the rate is not positive.
+        InputError: the lengths differ, a signal is not one-dimensional, or the rate is not positive.
     """
     return score_with_errors(clean, enhanced, sample_rate).values
 
@@ -158,22 +176,33 @@ def score_with_errors(
     """Like `score`, for some metrics (None: all), with the reason of each one that failed.
 
     Raises:
-        ValueError: as `score`, or a metric is unknown.
+        InputError: as `score`, or a metric is unknown.
     """
     names = check_metrics(metrics)
     if sample_rate <= 0:
-        raise ValueError(f"sample rate {sample_rate} is not positive")
+        raise InputError(f"sample rate {sample_rate} is not positive")
     clean, enhanced = _waveform(clean, "clean"), _waveform(enhanced, "enhanced")
     if len(clean) != len(enhanced):
-        raise ValueError(f"{len(clean)} clean and {len(enhanced)} enhanced samples; they must be as many")
-    reason = _unusable(clean, enhanced)
-    if reason:
+        raise InputError(f"{len(clean)} clean and {len(enhanced)} enhanced samples; they must be as many")
+    scored = _measure(clean, enhanced, sample_rate, names)
+    if not scored.errors:
+        return scored
+    itself = _measure(clean, clean, sample_rate, tuple(scored.errors))
+    return scored._replace(broken=tuple(name for name in scored.errors if name not in itself.errors))
+
+
+def _measure(
+    clean: NDArray[np.float64], enhanced: NDArray[np.float64], sample_rate: int, names: tuple[str, ...]
+) -> Scored:
+    if reason := _unusable(clean, enhanced):
         return failed(reason, names)
     signals = Signals(resample(clean, sample_rate), resample(enhanced, sample_rate))
     values, errors = {}, {}
     for name in names:
         try:
             values[name] = METRICS[name].measure(signals)
+            if not math.isfinite(values[name]):
+                raise ValueError(f"{METRICS[name].label} is {values[name]}")
         except Exception as error:  # one failed measure must not cost the others
             values[name], errors[name] = float("nan"), f"{error}" or type(error).__name__
     return Scored(values, errors)
@@ -186,26 +215,17 @@ def failed(reason: str, metrics: Iterable[str] | None = None) -> Scored:
 
 
 def check_metrics(metrics: Iterable[str] | None) -> tuple[str, ...]:
-    """The names as a tuple, the usual ones for None; ValueError on an unknown one."""
+    """The names as a tuple, the usual ones for None; InputError on an unknown one."""
     names = usual() if metrics is None else tuple(metrics)
     for name in names:
         find_metric(name)
     return names
 
 
-def resample(signal: NDArray[np.float64], sample_rate: int) -> NDArray[np.float64]:
-    """(sample,) at `sample_rate` -> (sample,) at 16 kHz."""
-    if sample_rate == SAMPLE_RATE:
-        return signal
-    import soxr
-
-    return soxr.resample(signal, sample_rate, SAMPLE_RATE)
-
-
 def _waveform(signal: Any, name: str) -> NDArray[np.float64]:
     array = np.asarray(signal)
     if array.ndim != 1:
-        raise ValueError(f"the {name} signal has shape {array.shape}; one channel (sample,) is needed")
+        raise InputError(f"the {name} signal has shape {array.shape}; one channel (sample,) is needed")
     if array.dtype.kind in "iu":
         return array.astype(np.float64) / (float(np.iinfo(array.dtype).max) + 1)
     return array.astype(np.float64)

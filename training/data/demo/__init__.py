@@ -5,7 +5,6 @@ It is for trying the harness. No number measured on it says anything of real spe
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -16,13 +15,17 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from ..cache import SAMPLE_RATE
-from ..corpus import DEMO_MARK
+from ...audio import SAMPLE_RATE
+from ...files import locked
 from ..levels import active_power
 from .noises import TEST_NOISES, TRAIN_NOISES, Noise, in_a_room
 from .text import TEST, TRAIN
 from .voices import Utterance, engine, speak
 
+DEMO = "demo"
+"""What the demo corpus is called where a folder could be."""
+DEMO_MARK = "demo.json"
+"""The file that says that a folder is the demo corpus."""
 DEMO_VERSION = 1
 TRAIN_SNRS = (0.0, 5.0, 10.0, 15.0)
 TEST_SNRS = (2.5, 7.5, 12.5, 17.5)
@@ -88,10 +91,8 @@ def make_demo(cache: Path, folder: Path | None = None) -> Path:
         raise FileExistsError(f"{folder} is not empty; name a new folder for the demo corpus")
     folder = folder.absolute()
     locks = cache.absolute() / "demo"
-    for needed in (folder.parent, locks):
-        needed.mkdir(parents=True, exist_ok=True)
-    with (locks / f"{sha256(str(folder).encode()).hexdigest()[:12]}.lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with locked(locks / f"{sha256(str(folder).encode()).hexdigest()[:12]}.lock"):
         if not (folder / DEMO_MARK).exists():
             partial = folder.with_name(f".{folder.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)

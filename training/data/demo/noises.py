@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from ..cache import SAMPLE_RATE
+from ...audio import SAMPLE_RATE
 
 Noise = Callable[[np.random.Generator, int, Sequence[np.ndarray]], np.ndarray]
 

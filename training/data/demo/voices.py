@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ctypes
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cache import resample
+from ... import child
+from ...audio import resample
 
 _RETRIEVAL = 1
 _DO_NOT_EXIT = 0x8000
@@ -48,18 +48,17 @@ def speak(utterances: list[Utterance]) -> list[np.ndarray]:
     Raises:
         RuntimeError: the speech engine failed, e.g. on an unknown voice.
     """
-    packages = [str(Path(__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "speech.npz"
-        child = subprocess.run(
-            [sys.executable, "-P", "-m", __name__, str(output)],
+        done = subprocess.run(
+            child.command(__name__, str(output)),
             input=json.dumps([asdict(utterance) for utterance in utterances]),
             capture_output=True,
             text=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(packages)},
+            env=child.environment(),
         )
-        if child.returncode:
-            raise RuntimeError(f"eSpeak NG failed ({child.returncode}): {child.stderr.strip()[-500:]}")
+        if done.returncode:
+            raise RuntimeError(f"eSpeak NG failed ({done.returncode}): {done.stderr.strip()[-500:]}")
         with np.load(output) as speech:
             return [
                 resample(speech[str(index)].astype(np.float32) / 32_768, int(speech["rate"]))

@@ -11,7 +11,15 @@ import pytest
 import scipy.linalg
 import soxr
 
-from ablate.training.metrics import METRICS, MetricPool, registry, score, score_with_errors, scores
+from ablate.training.metrics import (
+    METRICS,
+    MetricPool,
+    MetricProcessError,
+    registry,
+    score,
+    score_with_errors,
+    scores,
+)
 from ablate.training.metrics import composite as fast
 from ablate.training.metrics.registry import Metric, usual
 
@@ -204,7 +212,7 @@ def test_integer_samples_mean_the_same_as_floats():
 def test_a_metric_that_fails_is_missing_with_its_reason(clean, enhanced, failing, reason):
     import re
 
-    values, errors = score_with_errors(clean, enhanced, RATE)
+    values, errors, _ = score_with_errors(clean, enhanced, RATE)
     assert set(values) == set(usual())
     assert failing <= set(errors)
     for name in usual():
@@ -215,7 +223,7 @@ def test_a_metric_that_fails_is_missing_with_its_reason(clean, enhanced, failing
 
 def test_clipped_speech_is_scored():
     clean = speech_like()
-    values, errors = score_with_errors(clean, np.clip(clean, -0.05, 0.05), RATE)
+    values, errors, _ = score_with_errors(clean, np.clip(clean, -0.05, 0.05), RATE)
     assert not errors
     assert 1 < values["pesq_wb"] < 4.6
 
@@ -260,7 +268,7 @@ def test_the_pool_measures_only_what_is_asked_for(pool):
 
 
 def test_the_pool_reports_a_refused_pair_and_goes_on(pool):
-    values, errors = pool.submit(np.ones(5), np.ones(6), ["ssnr"]).result(60)
+    values, errors, _ = pool.submit(np.ones(5), np.ones(6), ["ssnr"]).result(60)
     assert math.isnan(values["ssnr"])
     assert "5 clean and 6 enhanced" in errors["ssnr"]
     clean = speech_like()
@@ -271,18 +279,48 @@ def workers_of(pid: int) -> list[psutil.Process]:
     return [p for p in psutil.Process(pid).children() if "ablate.training.metrics.worker" in p.cmdline()]
 
 
-def test_a_killed_worker_is_a_failed_metric_and_is_replaced():
+def test_the_pair_of_a_killed_worker_is_measured_by_the_next():
     clean = speech_like(20.0)
     before = {p.pid for p in workers_of(os.getpid())}
     with MetricPool(1) as pool:
         assert not pool.submit(clean, clean, ["ssnr"]).result(60).errors
-        doomed = pool.submit(clean, degraded(clean))
+        delayed = pool.submit(clean, degraded(clean), ["pesq_wb"])
         (worker,) = [p for p in workers_of(os.getpid()) if p.pid not in before]
         worker.kill()
-        values, errors = doomed.result(60)
-        assert math.isnan(values["pesq_wb"])
-        assert "SIGKILL" in errors["pesq_wb"]
+        assert delayed.result(60) == score_with_errors(clean, degraded(clean), RATE, ["pesq_wb"])
+
+
+def test_a_pair_that_kills_every_worker_is_an_error_and_no_score(monkeypatch):
+    from ablate.training.metrics import pool as module
+
+    clean = speech_like()
+    with MetricPool(1) as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(module.child, "command", lambda _: [sys.executable, "-c", "raise SystemExit(3)"])
+            with pytest.raises(MetricProcessError, match=r"3 processes died .*exit code 3, exit code 3"):
+                pool.submit(clean, clean, ["ssnr"]).result(60)
         assert not pool.submit(clean, clean, ["ssnr"]).result(60).errors
+
+
+@pytest.mark.parametrize(
+    ("clean", "enhanced", "broken"),
+    [
+        (speech_like(1.0), np.full(RATE, np.nan), set(usual())),
+        (speech_like(1.0), np.zeros(RATE), {"pesq_wb", "pesq_nb", "csig", "cbak", "covl", "si_sdr"}),
+        (np.zeros(RATE), speech_like(1.0), set()),
+        (speech_like(0.2), np.zeros(3_200), {"si_sdr"}),
+    ],
+    ids=["nan", "silent", "silent reference", "too short for PESQ"],
+)
+def test_the_enhanced_signal_is_at_fault_where_the_reference_itself_can_be_measured(clean, enhanced, broken):
+    scored = score_with_errors(clean, enhanced, RATE)
+    assert set(scored.broken) == broken
+    floored = scored.with_floors()
+    for name in usual():
+        if name in broken:
+            assert floored[name] == METRICS[name].floor
+        else:
+            assert math.isnan(floored[name]) == (name in scored.errors)
 
 
 def test_workers_have_no_torch_and_end_with_their_parent(tmp_path):

@@ -15,6 +15,7 @@ from ablate.training.data import check as data_check
 from ablate.training.data.check import check, leaks, noisy_pesq, noisy_score_finding
 from ablate.training.data.corpus import Corpus
 from ablate.training.data.levels import snr
+from ablate.training.metrics import MetricPool
 
 RATE = 16_000
 
@@ -101,7 +102,7 @@ def test_leaks_are_found_by_content_and_by_speaker(folder: Path, cache: Path) ->
 def test_scores_are_remembered_by_content(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = Corpus.open(folder, cache=cache)
     first = noisy_pesq(corpus.test, processes=1)
-    monkeypatch.setattr(data_check, "ProcessPoolExecutor", lambda *_, **__: pytest.fail("scored again"))
+    monkeypatch.setattr(MetricPool, "submit", lambda *_, **__: pytest.fail("scored again"))
     assert noisy_pesq(corpus.test) == first
     assert noisy_pesq([]) == []
 

@@ -1,0 +1,22 @@
+"""Python processes that run a module of this project, wherever the parent was started."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import ablate
+
+_ROOT = str(Path(ablate.__file__).parents[1])
+
+
+def command(module: str, *arguments: str) -> list[str]:
+    """The command line of a module; `-P` keeps what lies in the working directory out of its imports."""
+    return [sys.executable, "-P", "-m", module, *arguments]
+
+
+def environment(**changes: str) -> dict[str, str]:
+    """This process' environment, in which a child finds the same code."""
+    paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, **changes, "PYTHONPATH": os.pathsep.join(paths)}

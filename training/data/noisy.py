@@ -1,0 +1,64 @@
+"""Scores of the noisy recordings: measured once for all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ..files import locked, replacing
+from ..metrics import MetricPool
+from .cache import Report
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = ("pesq_wb", "stoi")
+
+
+class Recorded(Protocol):
+    """A pair of recordings with the digests of its samples."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def clean(self) -> Any: ...
+    @property
+    def noisy(self) -> Any: ...
+    @property
+    def clean_sha256(self) -> str: ...
+    @property
+    def noisy_sha256(self) -> str: ...
+
+
+def noisy_scores(
+    pairs: Sequence[Recorded], pool: MetricPool, *, cache: Path, report: Report | None = None
+) -> pd.DataFrame:
+    """PESQ-WB and STOI of the noisy recordings, missing where the clean one cannot be a reference.
+
+    They are kept in the cache by the content of the pairs; of several processes that ask at once, one
+    measures and the others wait.
+
+    Returns:
+        `utterance, pesq_wb, stoi`, a row per pair, in their order.
+
+    Raises:
+        MetricProcessError: the processes that measured a pair died; nothing is kept then.
+    """
+    import pandas as pd
+
+    content = "".join(f"{pair.name} {pair.clean_sha256} {pair.noisy_sha256}\n" for pair in pairs)
+    path = cache / "noisy-scores" / f"{sha256(content.encode()).hexdigest()[:32]}.parquet"
+    if not path.exists():
+        with locked(path.with_suffix(".lock")):
+            if not path.exists():
+                rows = []
+                measured = pool.map(((pair.clean, pair.noisy) for pair in pairs), METRICS)
+                for pair, scored in zip(pairs, measured, strict=True):
+                    rows.append({"utterance": pair.name, **scored.with_floors()})
+                    if report is not None:
+                        report("scoring", len(rows), len(pairs))
+                with replacing(path) as temporary:
+                    pd.DataFrame(rows).to_parquet(temporary, index=False)
+    return pd.read_parquet(path)

@@ -1,0 +1,328 @@
+"""What a training runs on and how it computes: device, precision, determinism, memory, versions.
+
+The one place where these are set and where they are found out. Imports torch only when something is asked.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ablate.models.config import Frozen
+from ablate.models.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+PACKAGES = ("ablate", "torch", "triton", "mamba-ssm", "numpy", "scipy", "numba", "pesq", "pystoi")
+
+
+class InstructionSet(Frozen):
+    """What the processor's kernels were compiled for or chosen by: results agree bit for bit within one.
+
+    Attributes:
+        torch: capability that torch's own kernels use, e.g. "AVX512".
+        onednn: bound put on oneDNN's (`ONEDNN_MAX_CPU_ISA`), or "DEFAULT" for all that the processor has.
+        numba: processor numba compiles for, e.g. "znver4" or "generic".
+        numba_features: what of it numba uses, e.g. "+avx2,+fma".
+    """
+
+    torch: str
+    onednn: str
+    numba: str
+    numba_features: str
+
+
+class Environment(Frozen):
+    """The facts of a run that its configuration does not tell.
+
+    Attributes:
+        device: as torch names it, "cpu" or "cuda:0".
+        device_name: model of the processor or the GPU.
+        precision: in effect, "fp32", "tf32" or "bf16".
+        scan_backend: what computes the selective scans; none: the network has no scan.
+        threads: of torch.
+    """
+
+    device: str
+    device_name: str
+    precision: str
+    scan_backend: str | None
+    threads: int
+    instruction_set: InstructionSet
+    versions: dict[str, str]
+    git_commit: str | None
+    machine: str
+
+    @classmethod
+    def of(cls, model: nn.Module, device: torch.device, precision: str) -> Environment:
+        """The facts of a network about to be trained here; call it within `prepared`."""
+        import torch
+
+        return cls(
+            device=str(device),
+            device_name=_device_name(device),
+            precision=precision,
+            scan_backend=_scan_backend(model, device),
+            threads=torch.get_num_threads(),
+            instruction_set=instruction_set(),
+            versions=versions(),
+            git_commit=git_commit(Path(__file__).parent),
+            machine=machine(),
+        )
+
+    def differences(self, other: Environment) -> list[str]:
+        """Names of the facts that differ and can change a result; a host's name cannot."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return [name for name in mine if name != "machine" and mine[name] != theirs[name]]
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of a name; "auto" is the GPU where there is one.
+
+    Raises:
+        InputError: torch knows no such device, or it is not there.
+    """
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:0") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device {name} is not there: torch finds {torch.cuda.device_count()} GPUs")
+    return device
+
+
+@contextmanager
+def prepared(device: torch.device, precision: str, threads: int) -> Iterator[None]:
+    """Fixed threads, deterministic algorithms and one precision for every operator; as before afterwards.
+
+    Args:
+        device: that will compute.
+        precision: "fp32": IEEE single precision in every matrix product, convolution and recurrence;
+            "tf32": TF32 in all of them; "bf16": what autocast leaves in single precision is IEEE.
+        threads: of torch.
+
+    Raises:
+        InputError: the device lacks the precision.
+    """
+    import torch
+
+    check_precision(device, precision)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    filling: Any = torch.utils.deterministic
+    threads_before = torch.get_num_threads()
+    deterministic = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = filling.fill_uninitialized_memory
+    operators = _operators()
+    precisions = [operator.fp32_precision for operator in operators]
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    filling.fill_uninitialized_memory = False
+    for operator in operators:
+        operator.fp32_precision = "tf32" if precision == "tf32" else "ieee"
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
+        filling.fill_uninitialized_memory = filled
+        for operator, before in zip(operators, precisions, strict=True):
+            operator.fp32_precision = before
+
+
+def check_precision(device: torch.device, precision: str) -> None:
+    """Raise InputError where a device cannot compute so; bfloat16 on a processor is only slow there."""
+    import torch
+
+    if precision == "fp32" or (precision == "bf16" and device.type == "cpu"):
+        return
+    if device.type != "cuda":
+        raise InputError(f"recipe.precision={precision} needs an NVIDIA GPU; this run's device is {device}")
+    capability = torch.cuda.get_device_capability(device)
+    if capability < (8, 0):
+        raise InputError(
+            f"recipe.precision={precision} needs compute capability 8.0; {_device_name(device)} has "
+            f"{capability[0]}.{capability[1]}; use fp32"
+        )
+
+
+def instruction_set() -> InstructionSet:
+    """What kernels on this processor use, limits from the environment included."""
+    import llvmlite.binding
+    import torch
+    from numba.core import config as numba_config
+
+    config: Any = numba_config
+    features = config.CPU_FEATURES
+    if features is None:
+        whole = "" if config.CPU_NAME == "generic" else llvmlite.binding.get_host_cpu_features().flatten()
+        features = ",".join(feature for feature in whole.split(",") if feature.startswith("+"))
+    return InstructionSet(
+        torch=torch.backends.cpu.get_cpu_capability(),
+        onednn=os.environ.get("ONEDNN_MAX_CPU_ISA", "DEFAULT").upper(),
+        numba=config.CPU_NAME or llvmlite.binding.get_host_cpu_name(),
+        numba_features=features,
+    )
+
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Versions of Python and of those packages that are installed."""
+    found = {"python": platform.python_version()}
+    for name in packages:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def git_commit(folder: Path) -> str | None:
+    """The commit checked out in a folder whose files git keeps, `-dirty` where they differ; else None."""
+    git = ["git", "-C", str(folder)]
+    try:
+        for command in (
+            ["ls-files", "--error-unmatch", "."],
+            ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        ):
+            done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=10)
+            if done.returncode:
+                return None
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip()
+
+
+def machine() -> str:
+    """This host in a line."""
+    return f"{platform.node()}, {platform.machine()}, {os.cpu_count()} cores"
+
+
+class PeakMemory:
+    """The most memory that was held since this was made.
+
+    On a GPU that is what torch's allocator gave out. On the CPU it is the resident set of this process, what
+    was resident before included: the kernel's high-water mark, set back at the start, where that is allowed
+    (Linux), else the largest of ten samples a second; `method` says which.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        import torch
+
+        self.device = device
+        self._sampled = 0
+        self._ended = threading.Event()
+        if device.type == "cuda":
+            self.method = "allocator"
+            torch.cuda.reset_peak_memory_stats(device)
+        elif _reset_high_water_mark():
+            self.method = "high-water mark"
+        else:
+            self.method = "sampled"
+            threading.Thread(target=self._sample, name="memory", daemon=True).start()
+
+    def bytes(self) -> int:
+        """The peak so far."""
+        import torch
+
+        if self.method == "allocator":
+            return torch.cuda.max_memory_allocated(self.device)
+        if self.method == "high-water mark":
+            return _status_bytes("VmHWM")
+        return max(self._sampled, _resident())
+
+    def __enter__(self) -> PeakMemory:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+
+    def _sample(self) -> None:
+        while not self._ended.wait(0.1):
+            self._sampled = max(self._sampled, _resident())
+
+
+class OtherLoad:
+    """How many cores of this machine others kept busy, from when this was made until `cores` is asked."""
+
+    def __init__(self) -> None:
+        self._began = time.perf_counter()
+        self._busy = _busy_seconds()
+        self._own = time.process_time()
+
+    def cores(self) -> float:
+        """The mean; 0 is a machine to ourselves."""
+        seconds = time.perf_counter() - self._began
+        others = _busy_seconds() - self._busy - (time.process_time() - self._own)
+        return round(max(0.0, others / seconds), 2) if seconds else 0.0
+
+
+def _operators() -> list[Any]:
+    """The settings of every operator whose single precision can be another than IEEE's."""
+    import torch
+
+    backends: Any = torch.backends
+    gpu = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    return [*gpu, backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
+
+
+def _device_name(device: torch.device) -> str:
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _scan_backend(model: nn.Module, device: torch.device) -> str | None:
+    from ablate.models.mamba import SelectiveSSM
+    from ablate.models.scan import choose_backend
+
+    scans = any(isinstance(module, SelectiveSSM) for module in model.modules())
+    return choose_backend(device)[0] if scans else None
+
+
+def _reset_high_water_mark() -> bool:
+    """Set the process' high-water mark back to what is resident now; whether that could be done."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+        return _status_bytes("VmHWM") > 0
+    except (OSError, ValueError):
+        return False
+
+
+def _status_bytes(name: str) -> int:
+    """A field of `/proc/self/status` that is in kB there."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    raise ValueError(f"/proc/self/status has no {name}")
+
+
+def _resident() -> int:
+    import psutil
+
+    return psutil.Process().memory_info().rss
+
+
+def _busy_seconds() -> float:
+    """Seconds of all cores since the machine started that were not idle."""
+    import psutil
+
+    times = psutil.cpu_times()
+    return times.user + times.system + getattr(times, "nice", 0.0)

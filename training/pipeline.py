@@ -1,0 +1,238 @@
+"""What a run consists of: its data and network, the training, the scores of its tests, the summary."""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ablate.models import build_model
+from ablate.models.config import ModelConfig
+from ablate.models.errors import InputError
+from ablate.models.plugins import load
+from ablate.models.summary import macs_per_second, parameters_by_part
+
+from . import clips, evaluate, loop, seeds
+from .audio import SAMPLE_RATE
+from .causes import failing_as
+from .checkpoint import Checkpoints, load_weights, read
+from .config import EvaluationJob, Recipe
+from .data.batches import Batches
+from .data.corpus import Corpus, Pair, find_corpus, find_test
+from .data.noisy import noisy_scores
+from .environment import Environment, PeakMemory, check_precision, choose_device, prepared
+from .files import replacing
+from .metrics import MetricPool
+from .progress import Progress
+from .rundir import RunDir, file_digest
+from .selection import Selection
+from .trainer import Scorer, Trainer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every part of a run works with."""
+
+    run: RunDir
+    spec: dict[str, Any]
+    config: ModelConfig
+    recipe: Recipe
+    corpus: Corpus
+    validation: tuple[Pair, ...]
+    device: torch.device
+    pool: MetricPool
+    cache: Path
+    memory: PeakMemory
+
+
+@contextmanager
+def opened(run: RunDir, cache: Path, *, device: str, threads: int, processes: int) -> Iterator[Context]:
+    """Read the spec, prepare the machine, find the corpus."""
+    spec = run.spec
+    with failing_as("configuration"):
+        load(spec.get("plugins", []))
+        config = ModelConfig.model_validate(spec["model"])
+        recipe = Recipe.model_validate(spec["recipe"])
+        place = choose_device(device)
+        check_precision(place, recipe.precision)
+    logger.info("run %s, attempt %d, %s, %d threads", run.signature[:12], run.state.attempts, place, threads)
+    with (
+        prepared(place, recipe.precision, threads),
+        PeakMemory(place) as memory,
+        MetricPool(processes) as pool,
+    ):
+        with failing_as("data"):
+            corpus = find_corpus(spec["corpus"]["path"], spec["corpus"]["digest"], cache=cache)
+        validation = corpus.select_validation(recipe.validation_utterances)
+        yield Context(run, spec, config, recipe, corpus, validation, place, pool, cache, memory)
+
+
+def initial_network(context: Context) -> nn.Module:
+    """The network as it starts: initialised by the seed, or with the weights it is to start from."""
+    with failing_as("configuration"):
+        seeds.set_global(context.spec["seed"], "init")
+        model = build_model(context.config)
+        if start := context.spec.get("start_from"):
+            path = Path(start["path"])
+            content = read(path)
+            if (found := file_digest(path)) != start["digest"]:
+                raise InputError(
+                    f"{path} is not the checkpoint this run was planned to start from: digest {found[:12]}, "
+                    f"planned {start['digest'][:12]}"
+                )
+            load_weights(model, content["weights"], path)
+            logger.info("starts from the weights of %s", path)
+        return model.to(context.device)
+
+
+def train(
+    context: Context,
+    model: nn.Module,
+    progress: Progress,
+    should_stop: Callable[[], bool],
+    accumulation: int | None,
+) -> Mapping[str, Any]:
+    """Train to the last step. The network then has the selected weights; what is known of them is told."""
+    run, recipe, seed = context.run, context.recipe, context.spec["seed"]
+    batches = Batches(
+        context.corpus.train,
+        batch_size=recipe.batch_size,
+        crop=round(recipe.crop_seconds * SAMPLE_RATE),
+        seed=seed,
+    )
+    trainer = Trainer(
+        model,
+        recipe,
+        batches,
+        seed=seed,
+        device=context.device,
+        scorer=_pesq_scorer(context.pool),
+        accumulation=accumulation,
+    )
+    selection = Selection(
+        context.validation,
+        context.pool,
+        device=context.device,
+        interval=recipe.validation_interval(trainer.steps),
+        steps=trainer.steps,
+    )
+    checkpoints = Checkpoints(
+        run.checkpoints,
+        signature=run.signature,
+        model=context.config.model_dump(mode="json"),
+        spec=context.spec,
+    )
+    with failing_as("configuration"):
+        if (content := checkpoints.latest()) is not None:
+            for part in (trainer, selection, progress):
+                part.restore(content)
+            logger.info("goes on after step %d", trainer.step)
+    run.write_metrics(selection.lines)
+    run.append_attempt(
+        {
+            "attempt": run.state.attempts,
+            "time": time.time(),
+            "step": trainer.step,
+            "micro_batches": trainer.micro_batches,
+            "environment": Environment.of(model, context.device, recipe.precision).model_dump(),
+        }
+    )
+    progress.update(step=trainer.step, steps=trainer.steps)
+    loop.train(trainer, selection, checkpoints, progress, should_stop)
+    if selection.best is None:
+        logger.warning("no validation could be scored; the last weights are taken")
+        return {"step": trainer.steps, "val_pesq_wb": None, "val_stoi": None}
+    load_weights(model, selection.best["weights"], "the selected checkpoint")
+    logger.info("selected step %d", selection.best["step"])
+    return selection.best
+
+
+def _pesq_scorer(pool: MetricPool) -> Scorer:
+    """Measures PESQ-WB beside the training step."""
+
+    def start(pairs: list[tuple[Any, Any]]) -> Callable[[], list[float | None]]:
+        futures = [pool.submit(reference, judged, ["pesq_wb"]) for reference, judged in pairs]
+
+        def wait() -> list[float | None]:
+            return [_measured(future.result().values["pesq_wb"]) for future in futures]
+
+        return wait
+
+    return start
+
+
+def score(context: Context, model: nn.Module, job: EvaluationJob) -> None:
+    """Score a test, and keep a few enhanced utterances of the first."""
+    run, pool, cache = context.run, context.pool, context.cache
+    with failing_as("data"):
+        path = job.test_path or context.corpus.path
+        pairs: Sequence[Pair] = (
+            context.corpus.test
+            if job.test_path is None and context.corpus.test_digest == job.test_digest
+            else find_test(path, job.test_digest, cache=cache)
+        )
+    logger.info("scores %d test utterances (%s)", len(pairs), job.signature[:12])
+    with ExitStack() as stack:
+        keep = None
+        if not run.audio.exists():
+            fixed = clips.fixed_utterances(pairs, noisy_scores(pairs, pool, cache=cache))
+            keep = stack.enter_context(clips.kept(run.audio, fixed, run.references(job.test_digest)))
+        scores = evaluate.score_test(
+            model, pairs, job.evaluation, pool, cache=cache, device=context.device, keep=keep
+        )
+    with replacing(run.scores_path(job.signature)) as temporary:
+        scores.to_parquet(temporary, index=False)
+
+
+def summary(
+    context: Context, model: nn.Module, progress: Progress, best: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The content of `summary.json`: what was measured, and what the training ran on."""
+    noisy = noisy_scores(context.validation, context.pool, cache=context.cache)
+    return {
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "parameters_by_part": parameters_by_part(model),
+        "macs_per_second": macs_per_second(context.config),
+        "seconds_per_step": progress.seconds_per_step(),
+        "peak_memory_bytes": context.memory.bytes(),
+        "peak_memory_method": context.memory.method,
+        **evaluate.measure_speed(model, context.corpus.validation, device=context.device),
+        **_what_it_ran_on(context.run),
+        "selected_step": best["step"],
+        "val_pesq_wb": best["val_pesq_wb"],
+        "val_stoi": best["val_stoi"],
+        "noisy_val_pesq_wb": _measured(noisy["pesq_wb"].mean()),
+        "noisy_val_stoi": _measured(noisy["stoi"].mean()),
+        "dropped_pesq_clips": progress.dropped_clips,
+    }
+
+
+def _what_it_ran_on(run: RunDir) -> dict[str, Any]:
+    """Environment and micro-batches of the last attempt that trained, and what differed in those before."""
+    attempts = run.attempts()
+    steps = run.state.steps
+    trained = [line for line in attempts if line["step"] != steps] or attempts
+    environments = [Environment.model_validate(line["environment"]) for line in trained]
+    differing = {name for one in environments for name in one.differences(environments[-1])}
+    if len({line["micro_batches"] for line in trained}) > 1:
+        differing.add("micro_batches")
+    return {
+        **trained[-1]["environment"],
+        "micro_batches": trained[-1]["micro_batches"],
+        "changed_between_attempts": sorted(differing),
+    }
+
+
+def _measured(value: float) -> float | None:
+    """A value as JSON has it: None where nothing could be measured."""
+    return None if math.isnan(value) else float(value)

@@ -1,0 +1,137 @@
+"""Validation beside the training, and the weights that score best."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .data.corpus import Pair
+from .evaluate import enhance_utterances
+from .metrics import MetricPool, Scored
+
+METRICS = ("pesq_wb", "stoi")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Pending:
+    """A validation whose utterances are enhanced and being measured, by name."""
+
+    line: dict[str, Any]
+    scores: dict[str, Future[Scored]]
+    weights: dict[str, Tensor]
+
+
+class Selection:
+    """Validates a network on the way and keeps the weights of the highest mean PESQ-WB.
+
+    The network enhances at once; its scores are measured while training goes on, one validation at a time.
+    A mean is over the same utterances at every check: one whose clean recording cannot be a reference is left
+    out always, one whose enhanced speech cannot be measured (silent, not finite) counts as the floor.
+
+    Args:
+        pairs: to validate on.
+        pool: where they are measured.
+        device: of the network.
+        interval: steps between two validations.
+        steps: of the training; the last one is validated too.
+    """
+
+    def __init__(
+        self, pairs: Sequence[Pair], pool: MetricPool, *, device: torch.device, interval: int, steps: int
+    ) -> None:
+        self.pairs = pairs
+        self.pool = pool
+        self.device = device
+        self.interval = interval
+        self.steps = steps
+        self.lines: list[dict[str, Any]] = []
+        self.best: dict[str, Any] | None = None
+        self._pending: _Pending | None = None
+
+    def is_due(self, step: int) -> bool:
+        """Whether the weights after this step are to be validated and have not been."""
+        known = {line["step"] for line in self.lines}
+        if self._pending is not None:
+            known.add(self._pending.line["step"])
+        return step > 0 and step not in known and (step % self.interval == 0 or step == self.steps)
+
+    def start(self, model: nn.Module, step: int, means: Mapping[str, float]) -> None:
+        """Enhance the validation utterances with the network as it is after a step.
+
+        Args:
+            model: `(batch, 257, frame)` complex -> same.
+            step: that was the last.
+            means: of the training since the last validation, for the same line.
+        """
+        scores: dict[str, Future[Scored]] = {}
+        for index, enhanced in enhance_utterances(
+            model, [pair.noisy for pair in self.pairs], device=self.device
+        ):
+            pair = self.pairs[index]
+            scores[pair.name] = self.pool.submit(pair.clean, enhanced, METRICS)
+        weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
+        line = {"step": step, "time": time.time(), **means}
+        self._pending = _Pending(line, {pair.name: scores[pair.name] for pair in self.pairs}, weights)
+
+    def measured(self) -> bool:
+        """Whether a validation waits that `finish` would end at once."""
+        return self._pending is not None and all(f.done() for f in self._pending.scores.values())
+
+    def finish(self) -> dict[str, Any] | None:
+        """Wait for the scores of the validation under way and select; its line, None where none is.
+
+        Raises:
+            MetricProcessError: the processes that measured an utterance died.
+        """
+        if self._pending is None:
+            return None
+        pending, self._pending = self._pending, None
+        line = pending.line | mean_scores({name: f.result() for name, f in pending.scores.items()})
+        value = line["val/pesq_wb"]
+        if value is not None and (self.best is None or value > self.best["val_pesq_wb"]):
+            self.best = {
+                "step": line["step"],
+                "val_pesq_wb": value,
+                "val_stoi": line["val/stoi"],
+                "weights": pending.weights,
+            }
+        self.lines.append(line)
+        return line
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds; no validation may be under way."""
+        return {"history": self.lines, "best": self.best}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Undo `state`."""
+        self.lines, self.best = state["history"], state["best"]
+
+
+def mean_scores(scores: Mapping[str, Scored]) -> dict[str, Any]:
+    """Means by metric of a validation, None where no utterance can be measured; what failed is logged.
+
+    Args:
+        scores: by utterance.
+
+    Returns:
+        `val/pesq_wb`, `val/stoi`, and `val/broken`: how many utterances count as a floor.
+    """
+    for name, scored in scores.items():
+        if reason := scored.reasons():
+            logger.warning("validation of %s: %s", name, reason)
+    with_floors = [scored.with_floors() for scored in scores.values()]
+    line: dict[str, Any] = {}
+    for metric in METRICS:
+        values = [measured[metric] for measured in with_floors if np.isfinite(measured[metric])]
+        line[f"val/{metric}"] = float(np.mean(values)) if values else None
+    return line | {"val/broken": sum(bool(scored.broken) for scored in scores.values())}
