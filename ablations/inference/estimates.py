@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -116,16 +117,29 @@ def _cells(data: Scores, scored: Sequence[int], estimates: Estimates, confidence
 
 
 def _divergence(data: Scores, confidence: float) -> pd.DataFrame:
-    """Share of diverged runs per cell with Clopper and Pearson's (1934) exact binomial interval."""
+    """Share of diverged runs per cell with the exact binomial interval (Clopper and Pearson 1934)."""
+
+    @cache
+    def interval(diverged: int, runs: int) -> tuple[float, float]:
+        if not runs:
+            return 0.0, 1.0
+        found = stats.binomtest(diverged, runs).proportion_ci(confidence, method="exact")
+        return found.low, found.high
+
     diverged = data.diverged.sum(1)
     runs = diverged + data.present.sum(1)
-    tail = (1 - confidence) / 2
+    bounds = [interval(d, n) for d, n in zip(diverged.tolist(), runs.tolist(), strict=True)]
     with np.errstate(invalid="ignore"):
-        low = np.where(diverged > 0, stats.beta.ppf(tail, diverged, runs - diverged + 1), 0.0)
-        high = np.where(diverged < runs, stats.beta.isf(tail, diverged + 1, runs - diverged), 1.0)
         rate = diverged / runs
     return pd.DataFrame(
-        {"cell": data.cells, "runs": runs, "diverged": diverged, "rate": rate, "low": low, "high": high}
+        {
+            "cell": data.cells,
+            "runs": runs,
+            "diverged": diverged,
+            "rate": rate,
+            "low": [low for low, _ in bounds],
+            "high": [high for _, high in bounds],
+        }
     )
 
 

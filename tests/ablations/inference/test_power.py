@@ -72,6 +72,14 @@ def test_smallest_effect_is_found_with_the_stated_power():
     assert smallest_effect(1.0, math.inf) == pytest.approx(normal, abs=1e-4)
 
 
+@pytest.mark.parametrize("df", [3, 7.5, 40])
+def test_power_is_that_of_statsmodels(df):
+    from statsmodels.stats.power import TTestPower
+
+    effect = smallest_effect(1.0, df) / math.sqrt(df + 1)
+    assert TTestPower().power(effect, df + 1, 0.05, df=df) == pytest.approx(0.8, abs=1e-6)
+
+
 def test_plan_with_the_measured_variances_repeats_the_measured_standard_errors():
     frame = grid_frame(seeds=4, utterances=30, spread=0.1)
     pilot = analyze(frame, base="a=off,b=off", baseline="ref")
