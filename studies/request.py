@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import Field, ValidationError, field_validator
@@ -17,6 +17,8 @@ from ablate.ablations.grid import Grid, parse_factors
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError, explain
 from ablate.training.config import Recipe, check_path, resolve_recipe
+
+from .launchers import LAUNCHERS
 
 Range = tuple[int, int] | tuple[float, float]
 
@@ -85,7 +87,12 @@ class Request(Frozen):
     tune: Tuning | None = None
     start_from: str | None = None
     plugins: tuple[str, ...] = ()
-    launcher: Literal["inline", "local", "slurm"] = "local"
+    launcher: str = "local"
+
+    @field_validator("launcher")
+    @classmethod
+    def _known_launcher(cls, name: str) -> str:
+        return LAUNCHERS.check(name)
 
     @property
     def grid(self) -> Grid:

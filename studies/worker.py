@@ -21,7 +21,7 @@ from ablate.training.rundir import RunDir, RunLockedError
 from .launchers.base import Ended, Task
 
 
-def run_task(task: Task, *, threads: int, should_stop: Callable[[], bool]) -> Ended:
+def run_task(task: Task, *, threads: int, should_stop: Callable[[], bool], device: str) -> Ended:
     """Train and score one task in this process."""
     from ablate.training.run import execute
 
@@ -31,6 +31,7 @@ def run_task(task: Task, *, threads: int, should_stop: Callable[[], bool]) -> En
             list(task.evaluations),
             cache=task.cache,
             threads=threads,
+            device=device,
             accumulation=task.accumulation,
             should_stop=should_stop,
         )
@@ -42,7 +43,8 @@ def run_task(task: Task, *, threads: int, should_stop: Callable[[], bool]) -> En
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--threads", type=int, required=True)
-    threads = parser.parse_args().threads
+    parser.add_argument("--device", required=True)
+    options = parser.parse_args()
     end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
@@ -64,7 +66,10 @@ def main() -> None:
     import ablate.training.trainer  # noqa: F401  (imports are the slow part of a short run; done while none waits)
 
     while True:
-        ended = run_task(tasks.get(), threads=threads, should_stop=stop.is_set)
+        task = tasks.get()
+        ended = run_task(task, threads=options.threads, device=options.device, should_stop=stop.is_set)
+        if RunDir(task.run).state.cause == "device":
+            os._exit(1)  # after a CUDA error nothing in this process works; the launcher starts another
         answers.write(ended.model_dump_json() + "\n")
 
 

@@ -46,6 +46,7 @@ def audit_cells(
     corpus: Corpus | None = None,
     budget: str | None = None,
     slots: int = 1,
+    beside: int | None = None,
     runs: int | Sequence[RunSpec] = 0,
     tuned: Collection[str] = (),
     memory: int | None = None,
@@ -56,7 +57,8 @@ def audit_cells(
         cells: with the baseline (no levels) among them, if there is one.
         corpus: for leaks and the noisy score; none leaves these out.
         budget: declared parameters of every cell, e.g. "2.3M+-5%".
-        slots: runs side by side, for hours and memory.
+        slots: runs side by side, for hours.
+        beside: runs side by side on one device, for memory; none: all of them.
         runs: of the study, or how many; 0 leaves the hours out.
         tuned: dotted paths that tuning sets for each cell.
         memory: bytes of the device; none asks the device.
@@ -92,7 +94,7 @@ def audit_cells(
     results += differences.capacity(cells, factors)
     if limit is not None:
         results += budgets.parameters(cells, limit)
-    results += budgets.fits(cells, slots=slots, available=memory)
+    results += budgets.fits(cells, slots=beside or slots, available=memory)
     count = runs if isinstance(runs, int) else len(runs)
     if count:
         results += budgets.hours(cells, runs=count, slots=slots)

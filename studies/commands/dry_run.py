@@ -82,7 +82,7 @@ def _estimates(plan: Plan) -> dict[str, dict[str, float]]:
 
     from ablate.ablations.audit.budget import step_bytes, step_seconds
 
-    from ..launchers.local import find_slots
+    from ..launchers.slots import find_slots
 
     torch.set_num_threads(find_slots()[0].threads)
     found = {}

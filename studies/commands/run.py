@@ -16,8 +16,8 @@ from ablate.models.errors import InputError, readable
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
 
-    from ..launchers import Launcher
-    from ..launchers.local import Slot
+    from ..launchers import Resources
+    from ..launchers.slots import Slot
     from ..plan import AuditRecord, Plan
     from ..request import Request
     from ..session import Session
@@ -51,7 +51,7 @@ class RunOptions:
     study: Annotated[str | None, typer.Option(help="Name of the study.")] = None
     root: Root = ROOT
     launcher: Annotated[str | None, typer.Option(help="inline, local or slurm. [default: local]")] = None
-    jobs: Annotated[int | None, typer.Option(help="Runs at once on the cores.")] = None
+    jobs: Annotated[int | None, typer.Option(help="Runs at once.")] = None
     gpus: Annotated[str | None, typer.Option(help="GPUs to use, e.g. 0,2; '' for none.")] = None
     runs_per_gpu: Annotated[int, typer.Option(help="Runs on one GPU at once.")] = 1
     partition: Annotated[str | None, typer.Option(help="SLURM partition.")] = None
@@ -139,23 +139,26 @@ class RunOptions:
         with readable():
             return Request.model_validate(fields)
 
+    @property
+    def resources(self) -> Resources:
+        """Where runs may go."""
+        from ..launchers import Resources
+
+        return Resources(
+            jobs=self.jobs,
+            gpus=self.gpus,
+            runs_per_gpu=self.runs_per_gpu,
+            partition=self.partition,
+            settings=tuple(self.slurm),
+        )
+
     def slots(self, launcher: str) -> list[Slot]:
         """Where runs go on this machine; one slot where another machine trains."""
-        from ..launchers.local import find_slots
+        from ..launchers.slots import find_slots
 
         if launcher != "local":
             return find_slots(jobs=1)
-        return find_slots(jobs=self.jobs, gpus=self.gpus, per_gpu=self.runs_per_gpu)
-
-    def make_launcher(self, launcher: str, folder: Path) -> Launcher:
-        """The launcher of a name, for the study in `folder`."""
-        from ..launchers import LAUNCHERS
-
-        if launcher == "local":
-            from ..launchers.local import LocalLauncher
-
-            return LocalLauncher(self.slots(launcher), folder / "workers.log")
-        return LAUNCHERS[launcher](folder=folder, partition=self.partition, settings=self.slurm)
+        return find_slots(self.jobs, self.gpus, self.runs_per_gpu)
 
 
 def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
@@ -227,6 +230,7 @@ def _session(
 
     from ..archive import command_line
     from ..driver import Policy
+    from ..launchers import LAUNCHERS
     from ..progress import ConsoleProgress
     from ..session import Session
 
@@ -237,7 +241,7 @@ def _session(
 
     return Session(
         root=root,
-        launcher=lambda folder: options.make_launcher(launcher, folder),
+        launcher=lambda folder: LAUNCHERS[launcher].open(folder, options.resources),
         audit=None if options.no_audit else audit,
         report=lambda plan: write_report(root, plan.name),
         say=say,
@@ -272,6 +276,8 @@ def _audit(
         corpus=corpus,
         budget=budget,
         slots=len(slots),
+        beside=slots[0].beside,
+        memory=min((slot.gpu.memory for slot in slots if slot.gpu and slot.gpu.memory), default=None),
         runs=[plan.spec(cell, seed) for cell in plan.cells for seed in plan.seeds],
         tuned=plan.tune.space if plan.tune else (),
     )

@@ -2,7 +2,7 @@
 
 from ablate.models.registry import Registry
 
-from .base import Ended, Launcher, Task
+from .base import Ended, Launcher, Resources, Task
 
 LAUNCHERS = Registry(
     "launcher",
@@ -13,4 +13,4 @@ LAUNCHERS = Registry(
     },
 )
 
-__all__ = ["LAUNCHERS", "Ended", "Launcher", "Task"]
+__all__ = ["LAUNCHERS", "Ended", "Launcher", "Resources", "Task"]

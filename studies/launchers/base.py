@@ -43,6 +43,23 @@ class Ended(Frozen):
     message: str | None = None
 
 
+class Resources(Frozen):
+    """Where runs may go, as `ablate run` was told; a launcher takes what concerns it.
+
+    Attributes:
+        jobs: runs at once.
+        gpus: which GPUs of this machine, `0,2`; empty for none.
+        partition: of a cluster.
+        settings: `name=value` texts for a scheduler.
+    """
+
+    jobs: int | None = None
+    gpus: str | None = None
+    runs_per_gpu: int = 1
+    partition: str | None = None
+    settings: tuple[str, ...] = ()
+
+
 class Launcher(ABC):
     """Puts tasks on slots and tells when they end. Used by one driver, from one thread.
 
@@ -51,6 +68,15 @@ class Launcher(ABC):
     """
 
     slots: int
+
+    @classmethod
+    def open(cls, folder: Path, resources: Resources) -> Launcher:
+        """The launcher of a study, which may keep logs and scripts in the study's `folder`.
+
+        Raises:
+            InputError: the resources are not there, or something that it needs is not installed.
+        """
+        return cls()
 
     @property
     @abstractmethod

@@ -14,7 +14,7 @@ class InlineLauncher(Launcher):
 
     slots = 1
 
-    def __init__(self, **_: object) -> None:
+    def __init__(self) -> None:
         self._ended: list[Ended] = []
 
     @property
@@ -24,7 +24,8 @@ class InlineLauncher(Launcher):
     def submit(self, task: Task) -> None:
         if not self.free:
             raise RuntimeError("the inline launcher has one slot and it is taken")
-        self._ended.append(run_task(task, threads=os.cpu_count() or 1, should_stop=lambda: False))
+        cores = os.cpu_count() or 1
+        self._ended.append(run_task(task, threads=cores, device="auto", should_stop=lambda: False))
 
     def wait(self, timeout: float) -> Iterable[Ended]:
         ended, self._ended = self._ended, []

@@ -12,70 +12,11 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from .base import ALLOCATOR, Ended, Launcher, Task
+from .base import ALLOCATOR, Ended, Launcher, Resources, Task
+from .slots import Slot, check_gpus, find_slots
 
-
-class Slot:
-    """What a worker may use.
-
-    Attributes:
-        threads: of the cores, for computing.
-        gpu: index of a GPU, or none.
-    """
-
-    def __init__(self, threads: int, gpu: str | None = None) -> None:
-        self.threads = threads
-        self.gpu = gpu
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Thread counts and the GPU, for the libraries that read them when imported."""
-        count = str(self.threads)
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-        return dict.fromkeys(names, count) | {
-            "CUDA_VISIBLE_DEVICES": self.gpu if self.gpu is not None else ""
-        }
-
-
-def find_slots(jobs: int | None = None, gpus: str | None = None, per_gpu: int = 1) -> list[Slot]:
-    """The slots of this machine: its GPUs, else equal shares of its cores.
-
-    Args:
-        jobs: how many runs at once on the cores; one per core where not given.
-        gpus: which GPUs, `0,2`; all that are found where not given; empty for none.
-        per_gpu: runs on one GPU at once.
-
-    Raises:
-        ValueError: a GPU that is asked for is not there, or a count is not positive.
-    """
-    cores = len(os.sched_getaffinity(0))
-    if per_gpu < 1 or (jobs is not None and jobs < 1):
-        raise ValueError(f"jobs ({jobs}) and runs per GPU ({per_gpu}) are positive numbers")
-    found = find_gpus() if gpus != "" else []
-    wanted = [g.strip() for g in gpus.split(",")] if gpus else found
-    missing = [g for g in wanted if g not in found]
-    if missing:
-        raise ValueError(f"no GPU {', '.join(missing)}; found: {', '.join(found) or 'none'}")
-    if wanted and jobs is None:
-        share = max(1, cores // (len(wanted) * per_gpu))
-        return [Slot(share, gpu) for gpu in wanted for _ in range(per_gpu)]
-    count = jobs or cores
-    return [Slot(max(1, cores // count)) for _ in range(count)]
-
-
-def find_gpus() -> list[str]:
-    """Indices of the NVIDIA GPUs that the driver lists."""
-    try:
-        listed = subprocess.run(
-            ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return []
-    return listed.stdout.split()
+PROGRAM = ("-P", "-m", "ablate.studies.worker")
+"""What Python runs in a worker."""
 
 
 class _Worker:
@@ -86,7 +27,7 @@ class _Worker:
         self.task: Task | None = None
         with log.open("a") as handle:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "ablate.studies.worker", "--threads", str(slot.threads)],
+                [sys.executable, *PROGRAM, "--threads", str(slot.threads), "--device", slot.device],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=handle,
@@ -125,11 +66,23 @@ class LocalLauncher(Launcher):
     """
 
     def __init__(self, slots: list[Slot], log: Path) -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
         self._log = log
         self._idle = list(slots)
         self._workers: list[_Worker] = []
         self._ended: queue.Queue[tuple[_Worker, Ended | None]] = queue.Queue()
         self.slots = len(slots)
+
+    @classmethod
+    def open(cls, folder: Path, resources: Resources) -> LocalLauncher:
+        """A worker for each slot of this machine.
+
+        Raises:
+            InputError: the slots are not there, or torch cannot use a GPU among them.
+        """
+        slots = find_slots(resources.jobs, resources.gpus, resources.runs_per_gpu)
+        check_gpus(slots)
+        return cls(slots, folder / "workers.log")
 
     @property
     def free(self) -> int:
@@ -145,7 +98,7 @@ class LocalLauncher(Launcher):
             raise RuntimeError(f"all {self.slots} slots are taken")
         worker = next((w for w in self._workers if w.task is None), None)
         if worker is None:
-            worker = _Worker(self._idle.pop(), self._log, self._ended)
+            worker = _Worker(self._idle.pop(0), self._log, self._ended)
             self._workers.append(worker)
         worker.task = task
         worker.send({"task": task.model_dump(mode="json")})

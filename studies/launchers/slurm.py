@@ -27,7 +27,7 @@ from ablate.training.rundir import read_json, write_json
 
 from ..outcomes import Exit
 from ..worker import run_task
-from .base import ALLOCATOR, Ended, Launcher, Task
+from .base import ALLOCATOR, Ended, Launcher, Resources, Task
 
 POLL = 2.0
 """Seconds between two calls of `squeue`."""
@@ -60,7 +60,8 @@ class SlurmRun:
         stop = threading.Event()
         signal.signal(signal.SIGTERM, lambda *_: stop.set())
         threads = int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
-        ended = run_task(Task.model_validate(task), threads=threads, should_stop=stop.is_set)
+        device = "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") else "auto"
+        ended = run_task(Task.model_validate(task), threads=threads, device=device, should_stop=stop.is_set)
         if ended.message:
             print(ended.message, file=sys.stderr)
 
@@ -112,6 +113,11 @@ class SlurmLauncher(Launcher):
         self._stopped: list[Ended] = []
         self._jobs: dict[str, Path] = {}
         self._polled = 0.0
+
+    @classmethod
+    def open(cls, folder: Path, resources: Resources) -> SlurmLauncher:
+        jobs = {} if resources.jobs is None else {"slots": resources.jobs}
+        return cls(folder, resources.partition, resources.settings, **jobs)
 
     @property
     def free(self) -> int:

@@ -11,6 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -211,3 +212,117 @@ def postgresql() -> Iterator[str]:
     yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     as_owner(f"{BINARIES[-1]}/pg_ctl", "-D", data, "-m", "immediate", "stop")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+CLUSTER = """
+ClusterName=ablate
+SlurmctldHost={host}(127.0.0.1)
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+CryptoType=crypto/munge
+MpiDefault=none
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+ReturnToService=2
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldPort={ports[0]}
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+SwitchType=switch/none
+SchedulerType=sched/backfill
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+SlurmdTimeout=10
+InactiveLimit=0
+KillWait=5
+MinJobAge=300
+JobRequeue=1
+JobAcctGatherType=jobacct_gather/none
+AccountingStorageType=accounting_storage/none
+SlurmdParameters=config_overrides
+PropagateResourceLimits=NONE
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs=1 RealMemory=4000 State=UNKNOWN
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs=1 RealMemory=4000 State=UNKNOWN
+PartitionName=main Nodes=ALL Default=YES MaxTime=INFINITE State=UP
+"""
+
+
+def free_ports(count):
+    with ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+class Cluster:
+    def __init__(self, folder):
+        self.folder = folder
+        self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
+        (folder / "slurm.conf").write_text(
+            CLUSTER.format(host=socket.gethostname(), folder=folder, ports=free_ports(3))
+        )
+        for name in ("state", "spool/n1", "spool/n2"):
+            (folder / name).mkdir(parents=True)
+        self.daemons: dict[str, subprocess.Popen] = {}
+
+    def start(self):
+        subprocess.run(["install", "-d", "-o", "munge", "-g", "munge", "/run/munge"], check=True)
+        if subprocess.run(["pgrep", "-x", "munged"], capture_output=True, check=False).returncode:
+            subprocess.run(["su", "munge", "-s", "/bin/sh", "-c", shutil.which("munged")], check=True)
+        self.daemons["controller"] = self.daemon("slurmctld", "-D")
+        for node in ("n1", "n2"):
+            self.start_node(node)
+        self.wait_for_nodes()
+
+    def daemon(self, *command):
+        return subprocess.Popen(
+            command, env=self.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+
+    def start_node(self, node):
+        self.daemons[node] = self.daemon("slurmd", "-D", "-N", node)
+
+    def wait_for_nodes(self):
+        deadline = time.time() + 60
+        while time.time() < deadline:
+            listed = subprocess.run(
+                ["sinfo", "-h", "-N", "-o", "%T"],
+                env=self.environment,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            if listed.stdout.split().count("idle") == 2:
+                return
+            time.sleep(0.5)
+        raise RuntimeError(f"no two idle nodes: {listed.stdout} {listed.stderr}")
+
+    def stop(self):
+        subprocess.run(["scancel", "--user=root"], env=self.environment, check=False)
+        time.sleep(2)
+        for daemon in self.daemons.values():
+            daemon.kill()
+            daemon.wait()
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory):
+    """A controller and two nodes on this host."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
+        pytest.skip("needs root and the packages slurm-wlm and munge")
+    pytest.importorskip("submitit")
+    running = Cluster(tmp_path_factory.mktemp("slurm"))
+    before = os.environ.get("SLURM_CONF")
+    os.environ["SLURM_CONF"] = running.environment["SLURM_CONF"]
+    running.start()
+    yield running
+    running.stop()
+    if before is None:
+        del os.environ["SLURM_CONF"]
+    else:
+        os.environ["SLURM_CONF"] = before

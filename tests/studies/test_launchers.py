@@ -10,10 +10,10 @@ import time
 
 import pytest
 
+from ablate.ablations.grid import parse_factors
 from ablate.ablations.runspec import run_path
 from ablate.studies.driver import Driver, plan_jobs
-from ablate.studies.launchers import LAUNCHERS
-from ablate.studies.launchers.local import LocalLauncher, Slot, find_slots
+from ablate.studies.launchers import LAUNCHERS, Resources
 from ablate.studies.plan import make
 from ablate.studies.request import Request
 from ablate.studies.trials import open_storage, plan_book
@@ -27,8 +27,6 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def request_():
-    from ablate.ablations.grid import parse_factors
-
     return Request(
         factors=parse_factors("bidirectional"),
         seeds=(1,),
@@ -45,16 +43,17 @@ def request_():
 
 def make_launcher(name, folder):
     folder.mkdir(parents=True, exist_ok=True)
-    if name == "local":
-        return LocalLauncher([Slot(1), Slot(1)], folder / "workers.log")
-    return LAUNCHERS[name](folder=folder)
+    return LAUNCHERS[name].open(folder, Resources(jobs=2, gpus=""))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["inline", "local"])
-def test_contract(name, root, request_):
-    plan, _ = make(request_.model_copy(update={"seeds": (1 if name == "inline" else 2,)}), root)
+@pytest.mark.parametrize("name", list(LAUNCHERS))
+def test_contract(name, root, request_, request):
+    if name == "slurm":
+        request.getfixturevalue("cluster")
+    plan, _ = make(request_.model_copy(update={"seeds": (10 + list(LAUNCHERS).index(name),)}), root)
     launcher = make_launcher(name, root / name)
+    assert not launcher.adopt({"launcher": "another", "id": "1"}, None)
     assert launcher.free == launcher.slots
     try:
         jobs = plan_jobs(plan, root, plan_book(open_storage(root / name), plan), plan.seeds)
@@ -96,7 +95,8 @@ def test_workers_end_with_their_driver(root, request_):
 import sys, time
 from pathlib import Path
 from ablate.studies.driver import Driver, plan_jobs
-from ablate.studies.launchers.local import LocalLauncher, Slot
+from ablate.studies.launchers.local import LocalLauncher
+from ablate.studies.launchers.slots import Slot
 from ablate.studies.plan import Plan
 from ablate.studies.trials import open_storage, plan_book
 plan = Plan.model_validate_json(sys.stdin.read())
@@ -133,21 +133,54 @@ def alive(pid: int) -> bool:
         return False
 
 
-def test_slots_share_the_cores():
-    cores = len(os.sched_getaffinity(0))
-    slots = find_slots(jobs=1, gpus="")
-    assert [(slot.threads, slot.gpu) for slot in slots] == [(cores, None)]
-    assert len(find_slots(gpus="")) == cores
-    assert find_slots(jobs=2, gpus="")[0].environment["CUDA_VISIBLE_DEVICES"] == ""
-
-
-def test_slots_that_are_not_there_are_refused():
-    with pytest.raises(ValueError, match="no GPU 97"):
-        find_slots(gpus="97")
-    with pytest.raises(ValueError, match="positive"):
-        find_slots(jobs=0)
-
-
 def test_unknown_launcher_is_named():
     with pytest.raises(ValueError, match="unknown launcher 'locl'; did you mean 'local'"):
         LAUNCHERS["locl"]
+
+
+LAUNCHER = '''
+"""A plug-in with a launcher: the runs end where they are put, untrained."""
+from ablate.studies.launchers import LAUNCHERS, Ended, Launcher
+
+class Nowhere(Launcher):
+    slots = 3
+
+    def __init__(self):
+        self.tasks = []
+
+    @property
+    def free(self):
+        return self.slots - len(self.tasks)
+
+    def submit(self, task):
+        self.tasks.append(task)
+
+    def wait(self, timeout):
+        tasks, self.tasks = self.tasks, []
+        return [Ended(run=task.run, exit="cancelled", message="nobody is there") for task in tasks]
+
+    def stop(self):
+        pass
+
+    def close(self):
+        pass
+
+LAUNCHERS.register("nowhere", Nowhere)
+'''
+
+
+def test_a_launcher_of_ones_own_is_one_file(tmp_path, monkeypatch, make_plan):
+    from ablate.models import plugins
+
+    (tmp_path / "nowhere.py").write_text(LAUNCHER)
+    monkeypatch.setattr(LAUNCHERS, "_parts", dict(LAUNCHERS._parts))
+    with pytest.raises(ValueError, match="unknown launcher 'nowhere'"):
+        Request(factors=parse_factors("bidirectional"), launcher="nowhere")
+    plugins.load([tmp_path / "nowhere.py"])
+    request = Request(factors=parse_factors("bidirectional"), launcher="nowhere")
+    launcher = LAUNCHERS[request.launcher].open(tmp_path, Resources())
+    plan = make_plan("bidirectional", (1,))
+    jobs = plan_jobs(plan, tmp_path, plan_book(open_storage(tmp_path), plan), plan.seeds)
+    outcome = Driver(tmp_path, launcher).run(jobs)
+    assert {job.run.state.message for job in outcome.failed} == {"nobody is there"}
+    assert len(outcome.failed) == 3

@@ -1,0 +1,177 @@
+"""What this machine offers to runs: its GPUs, as far as they are this process' to use, else its cores."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ablate.models.errors import InputError
+
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+ORDER = "CUDA_DEVICE_ORDER"
+PROBE = "import torch; print(float(torch.ones(1, device='cuda').add(1)))"
+"""What a GPU that torch can use does."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU, or a MIG instance of one.
+
+    Attributes:
+        name: what `CUDA_VISIBLE_DEVICES` calls it: an index in the order of the PCI bus, a UUID, a MIG UUID.
+        aliases: other names of it that `--gpus` understands.
+        memory: bytes; none where `nvidia-smi` does not tell.
+    """
+
+    name: str
+    aliases: tuple[str, ...] = ()
+    memory: int | None = None
+
+    def called(self, name: str) -> bool:
+        """Whether a name means this GPU; CUDA and we take the beginning of a UUID for it."""
+        known = (self.name, *self.aliases)
+        return name in known or (not name.isdecimal() and any(k.startswith(name) for k in known))
+
+
+@dataclass(frozen=True)
+class Slot:
+    """What one run may use.
+
+    Attributes:
+        threads: of the cores, for computing.
+        beside: runs on the same device at once, this one included.
+    """
+
+    threads: int
+    gpu: Gpu | None = None
+    beside: int = 1
+
+    @property
+    def device(self) -> str:
+        """For torch. A run on a GPU's slot never falls back to the CPU."""
+        return "cpu" if self.gpu is None else "cuda"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Thread counts and the GPU, for the libraries that read them when imported."""
+        count = str(self.threads)
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+        order = os.environ.get(ORDER, "PCI_BUS_ID") if VISIBLE in os.environ else "PCI_BUS_ID"
+        visible = "" if self.gpu is None else self.gpu.name
+        return dict.fromkeys(names, count) | {VISIBLE: visible, ORDER: order}
+
+
+def find_slots(jobs: int | None = None, gpus: str | None = None, per_gpu: int = 1) -> list[Slot]:
+    """The slots of this machine: its GPUs, else equal shares of its cores.
+
+    Args:
+        jobs: how many runs at once; as many as the GPUs take, or one per core, where not given.
+        gpus: which GPUs, `0,2`; all that are there where not given; empty for none.
+        per_gpu: runs on one GPU at once.
+
+    Raises:
+        InputError: a GPU that is asked for is not there, the GPUs take fewer runs than `jobs`, or a count is
+            not positive.
+    """
+    cores = len(os.sched_getaffinity(0))
+    if per_gpu < 1 or (jobs is not None and jobs < 1):
+        raise InputError(f"jobs ({jobs}) and runs per GPU ({per_gpu}) are positive numbers")
+    found = find_gpus() if gpus != "" else []
+    wanted = [_pick(name.strip(), found) for name in gpus.split(",")] if gpus else found
+    if not wanted:
+        count = jobs or cores
+        return [Slot(max(1, cores // count), beside=count) for _ in range(count)]
+    places = [gpu for _ in range(per_gpu) for gpu in wanted]
+    if jobs is not None and jobs > len(places):
+        raise InputError(
+            f"{jobs} jobs, but {len(wanted)} GPUs x {per_gpu} runs take {len(places)}: raise --runs-per-gpu, "
+            "or train on the cores with --gpus ''"
+        )
+    places = places[:jobs]
+    share = max(1, cores // len(places))
+    return [Slot(share, gpu, beside=places.count(gpu)) for gpu in places]
+
+
+def _pick(name: str, found: list[Gpu]) -> Gpu:
+    for gpu in found:
+        if gpu.called(name):
+            return gpu
+    there = ", ".join(gpu.name for gpu in found) or "none"
+    raise InputError(f"no GPU {name}; there are: {there}{_allocation()}")
+
+
+def _allocation() -> str:
+    return f" ({VISIBLE}={os.environ[VISIBLE]})" if VISIBLE in os.environ else ""
+
+
+def find_gpus() -> list[Gpu]:
+    """The GPUs that `CUDA_VISIBLE_DEVICES` leaves to this process, or all that `nvidia-smi` lists.
+
+    Raises:
+        InputError: the variable names a GPU by an index that the machine does not have.
+    """
+    listed = _listed_gpus()
+    allocation = os.environ.get(VISIBLE)
+    if allocation is None:
+        return listed
+    found = []
+    for name in (word.strip() for word in allocation.split(",")):
+        if name in ("", "-1", "NoDevFiles"):  # CUDA, too, stops reading here
+            break
+        same = [gpu for gpu in listed if gpu.called(name)]
+        if listed and not same and name.isdecimal():
+            there = ", ".join(gpu.name for gpu in listed)
+            raise InputError(f"{VISIBLE}={allocation} names GPU {name}; nvidia-smi lists {there}")
+        memory = same[0].memory if same else None
+        aliases = (same[0].name, *same[0].aliases) if same else ()
+        found.append(Gpu(name, aliases, memory))
+    return found
+
+
+def _listed_gpus() -> list[Gpu]:
+    query = "--query-gpu=index,uuid,memory.total"
+    try:
+        listed = subprocess.run(
+            ["nvidia-smi", query, "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return []
+    gpus = []
+    for line in listed.stdout.splitlines():
+        index, uuid, memory = (word.strip() for word in line.split(","))
+        gpus.append(Gpu(index, (uuid,), int(memory) << 20 if memory.isdecimal() else None))
+    return gpus
+
+
+def check_gpus(slots: Iterable[Slot]) -> None:
+    """Have torch compute on each GPU once, in processes of their own.
+
+    Raises:
+        InputError: it cannot; the message ends in torch's reason.
+    """
+    first = {slot.gpu.name: slot for slot in reversed(list(slots)) if slot.gpu is not None}
+    probes = {
+        name: subprocess.Popen(
+            [sys.executable, "-P", "-c", PROBE],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env=os.environ | slot.environment,
+        )
+        for name, slot in first.items()
+    }
+    said = {name: (probe.communicate()[0], probe.returncode) for name, probe in probes.items()}
+    for name, (text, code) in said.items():
+        if code:
+            reason = text.strip().splitlines()[-1] if text.strip() else f"exit code {code}"
+            raise InputError(
+                f"torch cannot use GPU {name}: {reason}; mend that (ablate doctor), choose others with "
+                "--gpus, or train on the cores with --gpus ''"
+            )
