@@ -9,7 +9,7 @@ from .config import ModelConfig
 from .declarations import Declared
 from .mamba import BiMamba
 from .norms import GlobalNorm, linear
-from .recurrent import recurrent, through
+from .recurrent import recurrent, recurrent_linear
 
 
 class NoCrossBand(nn.Module, Declared):
@@ -60,7 +60,7 @@ class BandBiLSTM(nn.Module, Declared):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape."""
-        return x + through(self.rnn, self.linear, self.norm(x).transpose(0, 1)).transpose(0, 1)
+        return x + recurrent_linear(self.rnn, self.linear, self.norm(x).transpose(0, 1)).transpose(0, 1)
 
 
 class BandBiMamba(nn.Module, Declared):

@@ -12,7 +12,7 @@ from .config import ModelConfig
 from .declarations import Declared
 from .errors import InputError
 from .heads import MagnitudePhaseHead
-from .mamba import MambaBlock
+from .mamba import MambaBlock, both_ways
 from .network import check_spectrogram
 from .norms import linear
 
@@ -32,10 +32,9 @@ class BranchLayer(nn.Module, Declared):
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, row, step, channel)`, same shape; the third axis is the one scanned."""
-        y = self.ahead(x)
         if self.back is not None and self.linear is not None:
-            y = self.linear(torch.cat([y, self.back(x.flip(2)).flip(2)], dim=-1))
-        return self.norm(y)
+            return self.norm(self.linear(both_ways(self.ahead, self.back, x)))
+        return self.norm(self.ahead(x))
 
 
 class Branch(nn.Module):
@@ -77,9 +76,12 @@ class DualBranchNetwork(nn.Module):
             "head": "magnitude-phase",
             "norm": "layer",
             "order": "stacked",
+            "lookahead": 0,
         }
         wrong = [
-            f"{k}={getattr(config, k)!r} (has {v!r})" for k, v in fixed.items() if getattr(config, k) != v
+            f"{name}={value!r} (has {has!r})"
+            for name, has in fixed.items()
+            if (value := getattr(config, name)) != has and config.reads(name)
         ]
         if wrong:
             raise InputError(f"the dual-branch architecture cannot take {', '.join(wrong)}")

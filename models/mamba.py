@@ -155,8 +155,12 @@ class BiMamba(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape; the third axis is the one scanned."""
         h = self.norm(x)
-        both = torch.cat([self.ahead(h), self.back(h.flip(2)).flip(2)], dim=-1)
-        return x + self.linear(both)
+        return x + self.linear(both_ways(self.ahead, self.back, h))
+
+
+def both_ways(ahead: nn.Module, back: nn.Module, x: Tensor) -> Tensor:
+    """What two layers make of `(batch, row, step, channel)` along the steps and against them, joined."""
+    return torch.cat([ahead(x), back(x.flip(2)).flip(2)], dim=-1)
 
 
 class MambaLayer(nn.Module, Declared):

@@ -31,7 +31,7 @@ ROW_BLOCK = 32
 """Rows that oneDNN's bfloat16 LSTM computes together; a block that is not full costs up to twice the time."""
 
 
-def through(layer: nn.LSTM | nn.GRU, project: nn.Linear, rows: Tensor) -> Tensor:
+def recurrent_linear(layer: nn.LSTM | nn.GRU, project: nn.Linear, rows: Tensor) -> Tensor:
     """A recurrent layer and the linear layer after it: `(time, group, row, channel)`, same shape.
 
     Under bfloat16 autocast on the CPU each group is filled up with rows of zeros to whole blocks.
@@ -64,7 +64,7 @@ class RecurrentLayer(nn.Module, Declared):
         return x + look_ahead(self._along_time, self.norm(x), ahead)
 
     def _along_time(self, x: Tensor) -> Tensor:
-        return through(self.rnn, self.linear, x.permute(2, 0, 1, 3)).permute(1, 2, 0, 3)
+        return recurrent_linear(self.rnn, self.linear, x.permute(2, 0, 1, 3)).permute(1, 2, 0, 3)
 
 
 class LSTMLayer(RecurrentLayer):

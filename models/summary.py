@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -21,6 +22,25 @@ FRAMES_PER_SECOND = 125
 WINDOW_MS = 32
 HOP_MS = 8
 """A frame is 512 samples, the next one 128 samples later."""
+
+
+@lru_cache(maxsize=4096)
+def parameters(config: ModelConfig) -> int:
+    """How many parameters a network has, without drawing them.
+
+    Raises:
+        InputError: the parts do not fit together.
+    """
+    return sum(p.numel() for p in _without_weights(config).parameters())
+
+
+def _without_weights(config: ModelConfig) -> nn.Module:
+    """The network on the meta device; one of a plug-in that cannot be built there, on the CPU."""
+    try:
+        with torch.device("meta"):
+            return build_model(config)
+    except (NotImplementedError, RuntimeError):
+        return build_model(config)
 
 
 def _parts(model: nn.Module) -> dict[str, list[nn.Module]]:
@@ -112,8 +132,7 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
         ValueError: no preset has that name, or the parts do not fit together.
     """
     config = resolve_model(preset_or_config)
-    with torch.device("meta"):
-        model = build_model(config)
+    model = _without_weights(config)
     parts = _parts(model)
     frames = receptive_field(model)
     finite = frames if frames is not None and math.isfinite(frames) else None
@@ -122,7 +141,7 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
     bounded = int(ahead) if math.isfinite(ahead) else None
     whole = any(getattr(module, "statistics", None) == "utterance" for module in model.modules())
     return {
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": parameters(config),
         "parameters_by_part": parameters_by_part(model),
         "macs_per_second": macs_per_second(config),
         "receptive_field_frames": finite,

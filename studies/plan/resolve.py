@@ -34,6 +34,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
     """
     grid = request.grid
     cells = grid.cells()
+    from ablate.models.summary import parameters
     from ablate.training.data.corpus import Corpus
 
     corpus = Corpus.open(request.data, cache=cache_path(root), test_data=request.test_data)
@@ -55,7 +56,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
             name=cell.name,
             levels=cell.levels,
             config=in_steps(cell.config, len(corpus.train)),
-            parameters=parameters(cell),
+            parameters=parameters(cell.config.model),
         )
         for cell in cells
     )
@@ -155,13 +156,6 @@ class Starts:
 
 def _network(cell: Cell) -> tuple[str, str]:
     return cell.name, cell.config.model.model_dump_json()
-
-
-def parameters(cell: Cell) -> int:
-    """How many parameters the network of a cell has, by building it."""
-    from ablate.models import build_model
-
-    return sum(parameter.numel() for parameter in build_model(cell.config.model).parameters())
 
 
 def in_steps(config: RunConfig, train_files: int) -> RunConfig:

@@ -169,6 +169,15 @@ def test_dual_branch_names_what_it_cannot_take() -> None:
         build_model(config)
 
 
+def test_dual_branch_refuses_a_look_ahead_that_it_would_read() -> None:
+    one_way = PRESETS["mbsnet-dual-branch"].model_copy(
+        update={"channels": 16, "lookahead": 2, "direction": "uni"}
+    )
+    with pytest.raises(ValueError, match=r"lookahead=2 .*has 0"):
+        build_model(one_way)
+    build_model(one_way.model_copy(update={"direction": "bi"}))
+
+
 def test_plugin_core_needs_only_the_interface() -> None:
     from ablate.models.config import CORES
 

@@ -3,7 +3,7 @@ import torch
 
 from ablate.models import PRESETS, ModelConfig, build_model
 from ablate.models.config import CORES
-from ablate.models.summary import macs_per_second, parameters_by_part, receptive_field, summarise
+from ablate.models.summary import macs_per_second, parameters, parameters_by_part, receptive_field, summarise
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -87,3 +87,20 @@ def test_a_finite_reach_is_counted_and_a_silent_part_is_not_guessed() -> None:
     blurred = ModelConfig(channels=8, layers=3, core="blur-for-test", crossband="none")
     assert receptive_field(build_model(blurred)) == 1 + 3 * 4 + 2
     assert receptive_field(build_model(blurred.model_copy(update={"core": "silent-for-test"}))) is None
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_parameters_are_counted_without_weights(name: str) -> None:
+    assert parameters(PRESETS[name]) == sum(p.numel() for p in build_model(name).parameters())
+
+
+def test_a_plugin_that_needs_its_weights_is_counted_too() -> None:
+    class Scaled(torch.nn.Module):
+        def __init__(self, config: ModelConfig) -> None:
+            super().__init__()
+            self.gain = torch.nn.Parameter(torch.ones(3))
+            self.size = self.gain.sum().item()
+
+    CORES.register("scaled-for-test", Scaled)
+    config = ModelConfig(channels=8, layers=2, core="scaled-for-test", crossband="none")
+    assert parameters(config) == sum(p.numel() for p in build_model(config).parameters())
