@@ -11,6 +11,8 @@ import typer
 from ablate.models.console import ROOT, Root, formats
 from ablate.models.errors import InputError
 
+from .forms import FORMS, write
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
@@ -39,7 +41,7 @@ def report(
     claim: Annotated[
         list[str], typer.Option(help="FACTOR=LOW..HIGH or FACTOR=LEVEL=LOW..HIGH, on - off; repeat.")
     ] = [],  # noqa: B006
-    format: Annotated[str, formats("table", "md", "latex", "csv", "json", "html")] = "table",
+    format: Annotated[str, formats(*FORMS)] = "table",
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; default: standard output.")
     ] = None,
@@ -69,7 +71,6 @@ def report(
 
     from . import build
     from .collect import scores_from_mlflow, scores_from_study
-    from .forms import write
 
     try:
         if scores is not None:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from ablate.models.errors import InputError
+from ablate.models.registry import Registry
 
 if TYPE_CHECKING:
     from ..model import AnalysisReport
 
-FORMATS = {
-    "table": "terminal",
-    "md": "markdown",
-    "latex": "latex",
-    "csv": "table_csv",
-    "json": "table_json",
-    "html": "html",
-}
-"""Format -> module of this package with `render(report, out)`."""
+FORMS = Registry(
+    "format",
+    {
+        "table": "ablate.reports.forms.terminal:render",
+        "md": "ablate.reports.forms.markdown:render",
+        "latex": "ablate.reports.forms.latex:render",
+        "csv": "ablate.reports.forms.table_csv:render",
+        "json": "ablate.reports.forms.table_json:render",
+        "html": "ablate.reports.forms.html:render",
+    },
+)
+"""Name -> `render(report, out)`, which writes the report to a stream of text."""
 
 
 def write(report: AnalysisReport, format: str, out: TextIO | Path) -> None:
@@ -28,9 +30,7 @@ def write(report: AnalysisReport, format: str, out: TextIO | Path) -> None:
     Raises:
         InputError: no such form.
     """
-    if format not in FORMATS:
-        raise InputError(f"unknown format {format!r}; choose from {', '.join(FORMATS)}")
-    render = import_module(f".{FORMATS[format]}", __name__).render
+    render = FORMS[format]
     if isinstance(out, Path):
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("w", encoding="utf-8", newline="") as handle:

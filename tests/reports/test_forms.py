@@ -12,11 +12,11 @@ import pytest
 from ablate.ablations.diff import differences
 from ablate.reports import conditions
 from ablate.reports.build import NoScoresError, report_of_file, report_of_study, write_folder
-from ablate.reports.forms import FORMATS, write
+from ablate.reports.forms import FORMS, write
 from ablate.studies.plan import Look
 from ablate.studies.request import Tuning
 
-QUICK = [format for format in FORMATS if format != "html"]
+QUICK = [format for format in FORMS if format != "html"]
 
 
 def text(report, format):
@@ -138,7 +138,7 @@ def test_holes_are_named(tmp_path, make_study):
     assert "11 of 15 runs scored" in table
     assert report.not_toggled is None
     assert "ot estimable" in table
-    for format in FORMATS:
+    for format in FORMS:
         assert text(report, format)
 
 
@@ -228,7 +228,7 @@ def test_tuning_and_looks_are_told(report):
     assert "3 seeds: 0.041" in told
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FORMS)
 def test_a_study_that_started_from_weights_is_reported(report, format):
     written = text(planned(report, start_from="best"), format)
     assert format != "html" or '<dt>started from</dt><dd class="hash">best</dd>' in written
@@ -246,7 +246,7 @@ def test_untoggled_differences_are_those_of_diff(report):
     }
 
 
-@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("format", FORMS)
 def test_broken_outputs_are_counted(report, format):
     scores = report.scores.copy()
     rows = scores.index[scores["cell"] == "baseline"][:3]
