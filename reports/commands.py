@@ -1,4 +1,4 @@
-"""`ablate report` and `ablate plan`."""
+"""`ablate report`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from .forms import FORMS, write
 def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
     app.command()(report)
-    app.command()(plan)
 
 
 def report(
@@ -119,39 +118,3 @@ def _report_logs(paths: list[Path], format: str, output: Path | None) -> None:
         with output.open("w", newline="") as handle:
             write_logs(found, format, handle)
         typer.echo(f"wrote {output}", err=True)
-
-
-def plan(
-    grid: Annotated[str, typer.Option(help="Factors, e.g. bidirectional,core=lstm,mamba.")],
-    seeds: Annotated[str, typer.Option(help="Numbers of seeds to look at: N for 1..N, or a:b.")] = "2:10",
-    pilot: Annotated[
-        str | None, typer.Option(help="Study whose variances and times to plan with; default: typical ones.")
-    ] = None,
-    effect: Annotated[
-        float | None,
-        typer.Option(help="Which design finds an effect of this size with least runs?"),
-    ] = None,
-    design: Annotated[str, typer.Option(help="full, fractional, one-out or one-in.")] = "full",
-    baseline: Annotated[bool, typer.Option(help="Whether a baseline is trained too.")] = True,
-    power: Annotated[float, typer.Option(help="Probability to find the effect.")] = 0.8,
-    metric: Annotated[str | None, typer.Option(help="Score to plan for, with --pilot.")] = None,
-    format: Annotated[str, formats("table", "csv", "json")] = "table",
-    root: Root = ROOT,
-) -> None:
-    """What a number of seeds can resolve: smallest detectable effects, runs and hours."""
-    from ablate.ablations.grid import parse_factors
-    from ablate.studies.request import parse_seeds
-
-    from .planning import outlook, write_outlook
-
-    found = outlook(
-        parse_factors(grid),
-        parse_seeds(seeds),
-        pilot=(root, pilot) if pilot else None,
-        effect=effect,
-        design=design,
-        baseline=baseline,
-        power=power,
-        metric=metric,
-    )
-    write_outlook(found, format, sys.stdout)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ablate.ablations.inference.analysis import records
-from ablate.training.metrics.registry import METRICS
+from ablate.training.metrics.registry import label_of
 
 from .collect import StudyInfo
 from .convergence import Convergence, Curve, convergence, curves
@@ -58,11 +58,8 @@ class AnalysisReport:
 
     @property
     def metric(self) -> str:
-        """The endpoint as it is printed, with its unit if it has one."""
-        metric = METRICS.get(self.analysis.metric)
-        if metric is None:
-            return self.analysis.metric
-        return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+        """The endpoint as it is printed."""
+        return label_of(self.analysis.metric)
 
     @property
     def title(self) -> str:

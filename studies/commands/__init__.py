@@ -1,4 +1,4 @@
-"""The commands of this room: `run`, `status`, `logs`, `audit`, `sync`, `ui`, `export` and `import`."""
+"""The commands of this room: of studies, from planning one to its archive."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from . import archive, audit, run, status, tracking
+from . import archive, audit, plan, run, status, tracking
 
 
 def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> None:
@@ -20,6 +20,7 @@ def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> Non
     app.command()(status.status)
     app.command()(status.logs)
     app.command()(audit.audit)
+    app.command()(plan.plan)
     app.command()(tracking.sync)
     app.command()(tracking.ui)
     app.command()(archive.export)

@@ -3,68 +3,60 @@ from __future__ import annotations
 import json
 
 import pytest
-import typer
 from typer.testing import CliRunner
 
 from ablate.models.errors import InputError
-from ablate.reports import commands
+from ablate.reports.cli import app
 
 
-@pytest.fixture(scope="module")
-def app():
-    app = typer.Typer()
-    commands.register(app)
-    return app
-
-
-def run(app, *arguments):
+def run(*arguments):
     return CliRunner().invoke(app, list(map(str, arguments)))
 
 
-def test_report_command_prints_a_study_and_writes_files(app, planted_root, tmp_path):
-    done = run(app, "report", "--root", planted_root, "--format", "json")
+def test_report_command_prints_a_study_and_writes_files(planted_root, tmp_path):
+    done = run("report", "--root", planted_root, "--format", "json")
     assert done.exit_code == 0
     assert json.loads(done.stdout)["study"]["name"] == "planted"
     target = tmp_path / "deep" / "table.md"
-    done = run(app, "report", "planted", "--root", planted_root, "--format", "md", "-o", target)
+    done = run("report", "planted", "--root", planted_root, "--format", "md", "-o", target)
     assert (done.exit_code, done.stdout) == (0, "")
     assert "Shapley value" in target.read_text()
 
 
-def test_margin_and_claims_may_be_given_with_the_report(app, planted_root):
+def test_margin_and_claims_may_be_given_with_the_report(planted_root):
     options = ("report", "planted", "--root", planted_root, "--format", "json")
-    done = run(app, *options, "--margin", "0.3", "--claim", "crossband=0.15..0.25")
+    done = run(*options, "--margin", "0.3", "--claim", "crossband=0.15..0.25")
     found = json.loads(done.stdout)
     assert found["margin"] == 0.3
     assert "the study declared 0.05" in found["measured_at"]["margin"]
     assert found["claims"]["crossband"]["low"] == 0.15
     assert found["claims"]["crossband"]["source"] == "given with the report"
     assert found["claims"]["bidirectional"]["low"] == 0.2
-    on_stoi = json.loads(run(app, *options, "--metric", "stoi").stdout)
+    on_stoi = json.loads(run(*options, "--metric", "stoi").stdout)
     assert on_stoi["margin"] is None
     assert on_stoi["claims"] == {}
     assert {effect["verdict"] for effect in on_stoi["effects"]} <= {"", "no margin"}
-    refused = run(app, *options, "--claim", "crossband=0.3..0.2").exception
+    refused = run(*options, "--claim", "crossband=0.3..0.2").exception
     assert isinstance(refused, InputError)
 
 
-def test_report_command_reads_scores(app, report, tmp_path):
+def test_report_command_reads_scores(report, tmp_path):
     path = tmp_path / "s.csv"
     report.scores.to_csv(path, index=False)
     base = "bidirectional=off,decoder4x=off,crossband=pointwise"
     command = ("report", "--scores", path, "--base", base, "--baseline", "baseline", "--format", "csv")
-    done = run(app, *command)
+    done = run(*command)
     assert done.exit_code == 0
     gap = done.stdout.splitlines()[1].split(",")
     assert gap[:3] == ["pesq_wb", "gap", "gap"]
     assert float(gap[3]) == pytest.approx(float(report.gap.data["estimate"]))
 
 
-def test_report_command_takes_several_logs(app, tmp_path):
+def test_report_command_takes_several_logs(tmp_path):
     line = "INFO:root:TEST - Generator loss: 0.05, Discriminator loss: 0.01, PESQ: {}\n"
     for name, values in (("a", ("2.0000", "2.5000")), ("b", ("1.9000", "2.1000"))):
         (tmp_path / f"{name}.log").write_text("".join(map(line.format, values)))
-    done = run(app, "report", "--logs", tmp_path / "a.log", tmp_path / "b.log", "--format", "json")
+    done = run("report", "--logs", tmp_path / "a.log", tmp_path / "b.log", "--format", "json")
     assert done.exit_code == 0
     (pair,) = json.loads(done.stdout)["matched_epochs"]
     assert (pair["low"], pair["high"]) == pytest.approx((0.1, 0.4))
@@ -80,24 +72,15 @@ def test_report_command_takes_several_logs(app, tmp_path):
         (("--tracking-uri", "sqlite:///x.db"), "needs the name of a study"),
     ],
 )
-def test_wrong_use_is_explained(app, tmp_path, arguments, message):
-    done = run(app, "report", "--root", tmp_path, *arguments)
+def test_wrong_use_is_explained(tmp_path, arguments, message):
+    done = run("report", "--root", tmp_path, *arguments)
     assert isinstance(done.exception, ValueError)
     assert message in str(done.exception)
 
 
-def test_a_study_without_scores_is_incomplete(app, tmp_path, make_study):
+def test_a_study_without_scores_is_incomplete(tmp_path, make_study):
     cells = ("crossband=pointwise", "crossband=bilstm", "baseline")
     root = make_study(tmp_path, factors=("crossband",), seeds=1, missing=[(c, 1) for c in cells])
-    done = run(app, "report", "--root", root)
+    done = run("report", "--root", root)
     assert done.exit_code == 4
     assert "3 pending" in done.stderr
-
-
-def test_plan_command_shows_what_seeds_resolve(app, planted_root):
-    options = ("--grid", "bidirectional,decoder4x", "--seeds", "2:3", "--format", "json")
-    typical = run(app, "plan", *options)
-    assert typical.exit_code == 0
-    assert json.loads(typical.stdout)["source"] == "typical values, no pilot"
-    done = run(app, "plan", *options, "--pilot", "planted", "--root", planted_root)
-    assert json.loads(done.stdout)["source"] == "pilot planted, PESQ-WB"

@@ -4,10 +4,13 @@ import io
 import json
 
 import pytest
+from typer.testing import CliRunner
 
 from ablate.ablations.grid import parse_factors
+from ablate.reports.cli import app
 from ablate.reports.collect import scores_from_study
-from ablate.reports.planning import hours_per_run, outlook, write_outlook
+from ablate.studies.commands.plan import write_outlook
+from ablate.studies.planning import hours_per_run, outlook
 
 FACTORS = "bidirectional,decoder4x"
 
@@ -24,7 +27,7 @@ def test_more_seeds_resolve_less(planted_root):
 
 def test_hours_are_those_of_the_pilot(planted_root):
     _, info = scores_from_study(planted_root)
-    assert 0 < hours_per_run(info) < 60 * 2 / 3600
+    assert 0 < hours_per_run(info.runs) < 60 * 2 / 3600
 
 
 def test_an_evaluation_only_factor_costs_no_runs():
@@ -44,7 +47,14 @@ def test_forms_of_a_plan():
     assert {row["name"] for row in data["effects"]} >= {"gap", "bidirectional", "bidirectional x decoder4x"}
     assert "typical values" in out["table"]
     assert out["csv"].startswith("design,seeds,runs")
-    with pytest.raises(ValueError, match="not 'word'"):
-        write_outlook(found, "word", io.StringIO())
     with pytest.raises(ValueError, match="power 2 is not"):
         outlook(parse_factors(FACTORS), (2,), power=2)
+
+
+def test_plan_command_shows_what_seeds_resolve(planted_root):
+    options = ("--grid", "bidirectional,decoder4x", "--seeds", "2:3", "--format", "json")
+    typical = CliRunner().invoke(app, ["plan", *options])
+    assert typical.exit_code == 0
+    assert json.loads(typical.stdout)["source"] == "typical values, no pilot"
+    done = CliRunner().invoke(app, ["plan", *options, "--pilot", "planted", "--root", str(planted_root)])
+    assert json.loads(done.stdout)["source"] == "pilot planted, PESQ-WB"

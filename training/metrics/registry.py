@@ -104,6 +104,14 @@ def usual() -> tuple[str, ...]:
     return tuple(name for name, metric in METRICS.items() if metric.usual)
 
 
+def label_of(name: str) -> str:
+    """A metric as tables print it, with its unit if it has one; any other name as it is."""
+    if name not in METRICS:
+        return name
+    metric = METRICS[name]
+    return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
+
+
 def find_metric(name: str) -> Metric:
     """The metric of a name.
 

@@ -1,0 +1,139 @@
+"""`ablate plan`."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
+
+import typer
+
+from ablate.models.console import ROOT, Root, formats
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from ..planning import Outlook
+
+
+def plan(
+    grid: Annotated[str, typer.Option(help="Factors, e.g. bidirectional,core=lstm,mamba.")],
+    seeds: Annotated[str, typer.Option(help="Numbers of seeds to look at: N for 1..N, or a:b.")] = "2:10",
+    pilot: Annotated[
+        str | None, typer.Option(help="Study whose variances and times to plan with; default: typical ones.")
+    ] = None,
+    effect: Annotated[
+        float | None,
+        typer.Option(help="Which design finds an effect of this size with least runs?"),
+    ] = None,
+    design: Annotated[str, typer.Option(help="full, fractional, one-out or one-in.")] = "full",
+    baseline: Annotated[bool, typer.Option(help="Whether a baseline is trained too.")] = True,
+    power: Annotated[float, typer.Option(help="Probability to find the effect.")] = 0.8,
+    metric: Annotated[str | None, typer.Option(help="Score to plan for, with --pilot.")] = None,
+    format: Annotated[str, formats("table", "csv", "json")] = "table",
+    root: Root = ROOT,
+) -> None:
+    """What a number of seeds can resolve: smallest detectable effects, runs and hours."""
+    from ablate.ablations.grid import parse_factors
+
+    from ..planning import outlook
+    from ..request import parse_seeds
+
+    found = outlook(
+        parse_factors(grid),
+        parse_seeds(seeds),
+        pilot=(root, pilot) if pilot else None,
+        effect=effect,
+        design=design,
+        baseline=baseline,
+        power=power,
+        metric=metric,
+    )
+    write_outlook(found, format, sys.stdout)
+
+
+def write_outlook(found: Outlook, format: str, out: TextIO) -> None:
+    """Print an outlook as a table, CSV (a row per number of seeds and effect) or JSON."""
+    from ablate.ablations.inference.analysis import records
+
+    if format == "csv":
+        found.table.to_csv(out, index=False, lineterminator="\n")
+    elif format == "json":
+        v = found.variances
+        document = {
+            "schema": "ablate.plan",
+            "version": 1,
+            "design": found.design,
+            "power": found.power,
+            "source": found.source,
+            "hours_per_run": found.hours,
+            "variances": {
+                "seed": v.seed,
+                "residual": v.residual,
+                "utterance_cell": v.utterance_cell,
+                "utterances": v.utterances,
+                "by_cell": dict(v.by_cell),
+            },
+            "effects": records(found.table),
+            "effect": found.effect,
+            "designs": records(found.designs) if found.designs is not None else None,
+        }
+        json.dump(document, out, indent=1, allow_nan=False)
+        out.write("\n")
+    else:
+        _print(found, out)
+
+
+def _print(found: Outlook, out: TextIO) -> None:
+    from rich.console import Console
+
+    from ablate.ablations.inference.power import plan_table
+
+    console = Console(file=out, highlight=False, width=None if out.isatty() else 132)
+    v = found.variances
+    console.print(
+        f"Smallest effects that a {found.design} design finds with probability {found.power:g} "
+        "(two-sided, 0.05)",
+        markup=False,
+        style="bold",
+    )
+    console.print(
+        f"Planned with: {found.source}: seed SD {v.seed:.3f}, residual {v.residual:.3f}, "
+        f"{v.utterances:,} test utterances",
+        markup=False,
+    )
+    wide = plan_table(found.table)
+    _table(console, wide if found.hours is not None else wide.drop(columns="hours"))
+    if found.designs is not None:
+        console.print(
+            f"Designs that find a main effect of {found.effect:g} in every factor", style="bold", markup=False
+        )
+        frame = found.designs if found.hours is not None else found.designs.drop(columns="hours")
+        _table(console, frame)
+
+
+def _table(console: Console, frame: pd.DataFrame) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for name in frame.columns:
+        words = name in ("design", "note")
+        table.add_column(str(name).replace("_", " "), justify="left" if words else "right")
+    for row in frame.to_dict("records"):
+        table.add_row(*(_text(str(name), value) for name, value in row.items()))
+    console.print(table)
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, str):
+        return value
+    if value is None or math.isnan(value):
+        return "none"
+    if name in ("seeds", "runs"):
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if name == "hours" else f"{value:.3f}"
