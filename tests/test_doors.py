@@ -149,7 +149,6 @@ def test_a_launcher(tmp_path) -> None:
 
     LAUNCHERS.register("outside", Outside)
     options = RunOptions(grid="bidirectional", launcher="outside")
-    assert options.request().launcher == "outside"
     assert isinstance(options.make_launcher("outside", tmp_path), Outside)
 
 
