@@ -83,7 +83,9 @@ class Recipe(Section):
         1 / 12, description="of the steps, between two decays"
     )
     clip: PositiveFloat = Field(5.0, description="bound on the norm of the gradient")
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "tf32", "bf16"] = Field(
+        "fp32", description="of matrix products, convolutions and recurrences; tf32 needs a GPU"
+    )
     validate_every: PositiveInt | None = Field(
         None, description="steps between two validations; none: a tenth of the steps, at least 20"
     )
