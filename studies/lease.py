@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import socket
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ablate.training.files import LockHeldError, locked
 from ablate.training.rundir import read_json, write_json
 
 EXPIRES = 60.0
@@ -89,21 +89,18 @@ def hold(folder: Path) -> Iterator[Lease]:
     Raises:
         StudyHeldError: another driver holds it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "driver.lock").open("a") as handle:
-        holder = _read(folder / "driver.json")
+    holder = _read(folder / "driver.json")
+    with ExitStack() as stack:
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(locked(folder / "driver.lock", wait=False))
+        except LockHeldError:
             raise StudyHeldError(_held(folder, holder)) from None
         age = time.time() - holder.get("renewed", 0.0)
         if holder.get("host") not in (None, socket.gethostname()) and age < EXPIRES:
             raise StudyHeldError(_held(folder, holder))
         lease = Lease(folder)
-        try:
-            yield lease
-        finally:
-            lease.leave()
+        stack.callback(lease.leave)
+        yield lease
 
 
 def _read(note: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ablate.training.files import locked
 from ablate.training.rundir import RunState, read_json, write_json
 
 from . import curves
@@ -17,7 +18,6 @@ from .curves import Curve
 from .record import History, Record, finite, same
 from .sampler import Sampler
 from .status import Mode, state_tags, status_of
-from .store import held
 from .study import Slot, Study
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class Child:
     def _remember(self, record: Record, cursor: int | None) -> None:
         """Keep run id and last step sent in the run directory, where several studies may meet."""
         place, path = self._place, self.slot.run.path / "mlflow.json"
-        with held(place.study.root / "mlflow-runs.lock"):
+        with locked(place.study.root / "mlflow-runs.lock"):
             known = read_json(path) or {}
             children = known.setdefault(place.shown_uri, {}).setdefault(place.study.name, {})
             entry = {"run_id": record.run_id, "cursor": cursor}

@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from ablate.training.files import LockHeldError, locked
+
 from .child import Child, Place
 from .experiment import all_runs, open_experiment
 from .parent import Parent
 from .record import Record
 from .sampler import Sampler
 from .status import Mode
-from .store import TrackingError, brief, connect, held, is_database, prepare, redact, resolve_uri, scrub
+from .store import TrackingError, brief, connect, is_database, prepare, redact, resolve_uri, scrub
 from .study import Slot, Study
 
 if TYPE_CHECKING:
@@ -161,7 +163,8 @@ def mirror(root: Path | str, study: str, tracking_uri: str | None = None) -> Out
         TrackingError: the store does not answer.
     """
     target = Mirror(root, study, tracking_uri)
-    with held(target.lock_path, wait=False) as alone:
-        if not alone:
-            return Outcome(False, f"another process mirrors {study} to {target.shown_uri} at this moment")
-        return target.outcome(target.mirror("sync"))
+    try:
+        with locked(target.lock_path, wait=False):
+            return target.outcome(target.mirror("sync"))
+    except LockHeldError:
+        return Outcome(False, f"another process mirrors {study} to {target.shown_uri} at this moment")

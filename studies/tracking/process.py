@@ -9,11 +9,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from ablate.training.files import LockHeldError, locked
+
 from .passes import LONGEST_PAUSE, Mirror, Outcome
-from .store import CLIENT_SETTINGS, URI_VARIABLE, TrackingError, brief, held, redact, resolve_uri, scrub
+from .store import CLIENT_SETTINGS, URI_VARIABLE, TrackingError, brief, redact, resolve_uri, scrub
 from .study import existing_study
 
 INTERVAL = 2.0
@@ -93,9 +96,8 @@ def follow(
     """
     target = Mirror(root, study, uri)
     while True:
-        with held(target.lock_path, wait=False) as alone:
-            if alone:
-                return _follow(target, stopped, say)
+        with suppress(LockHeldError), locked(target.lock_path, wait=False):
+            return _follow(target, stopped, say)
         if stopped(INTERVAL):
             say(f"another process mirrors {study} to {target.shown_uri}")
             return False

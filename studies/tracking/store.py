@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from ablate.models.errors import InputError
+from ablate.training.files import locked
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -119,23 +117,11 @@ def prepare(uri: str) -> None:
     else:
         digest = sha256(uri.encode()).hexdigest()[:16]
         lock = Path(tempfile.gettempdir()) / f"ablate-{os.getuid()}-{digest}.lock"
-    with held(lock):
+    with locked(lock):
         try:
             connect(uri).search_experiments(max_results=1)
         except Exception as error:
             raise TrackingError(f"{redact(uri)} does not answer: {scrub(brief(error), uri)}") from None
-
-
-@contextmanager
-def held(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold a lock file; yields whether it is held, which only a caller that does not wait has to ask."""
-    with path.open("a") as handle:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
-        yield True
 
 
 def brief(error: BaseException) -> str:

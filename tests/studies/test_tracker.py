@@ -38,6 +38,7 @@ from ablate.studies.tracking import (
 )
 from ablate.studies.tracking.child import Child
 from ablate.studies.tracking.record import Record
+from ablate.training.files import locked
 from ablate.training.rundir import RunDir
 
 DRAW = curves.draw
@@ -382,7 +383,7 @@ def test_one_unreadable_run_does_not_hold_up_the_others(study: Any) -> None:
 
 
 def test_only_one_process_mirrors_a_study_at_a_time(study: Any) -> None:
-    with store.held(Mirror(study.root, "toy").lock_path):
+    with locked(Mirror(study.root, "toy").lock_path):
         outcome = mirror(study.root, "toy")
     assert not outcome
     assert "another process mirrors toy" in outcome.message
