@@ -13,9 +13,10 @@ from ..factors import Factor
 from ..grid import Cell
 from . import probes
 from .cells import listed
-from .finding import Finding
+from .finding import Finding, Severity
+from .parameters import numbered_together
 from .probes import Probe
-from .subject import Subject, subject
+from .subject import PROBE_FRAMES, Subject, subject
 
 
 @dataclass(frozen=True)
@@ -26,13 +27,27 @@ class Measured:
     mixes_bands: bool | None
 
 
-def _name(path: str, module: nn.Module) -> str:
-    return f"{path} ({type(module).__name__})"
+@dataclass(frozen=True)
+class Broken:
+    """A part that does something else than it says."""
+
+    path: str
+    evidence: str
+    severity: Severity = "error"
 
 
 def check(audited: Subject) -> list[Finding]:
     """A202 of one network: what its parts and its configuration say against what probes find."""
-    return list(_examined(audited)[1])
+    broken: dict[tuple[str, Severity], dict[str, str]] = {}
+    for item in _examined(audited)[1]:
+        kind = item.evidence.replace(item.path, "")
+        broken.setdefault((kind, item.severity), {})[item.path] = item.evidence
+    findings = []
+    for (_, severity), found in broken.items():
+        for where, path in numbered_together(found, key=lambda _: 0.0):
+            text = found[path].replace(path, where)
+            findings.append(Finding.of("A202", where, text, _REMEDY, severity=severity))
+    return findings
 
 
 def measured(audited: Subject) -> Measured:
@@ -40,126 +55,151 @@ def measured(audited: Subject) -> Measured:
     return _examined(audited)[0]
 
 
-def _examined(audited: Subject) -> tuple[Measured, list[Finding]]:
-    if "examined" not in audited.results:
-        findings: list[Finding] = []
-        audited.results["examined"] = (_examine(audited, findings), findings)
-    return audited.results["examined"]
-
-
 _REMEDY = "correct the part, or what it declares: the study would be about something else"
 
 
-def _examine(audited: Subject, findings: list[Finding]) -> Measured:
-    model, config = audited.model, audited.config
+def _examined(audited: Subject) -> tuple[Measured, list[Broken]]:
+    if "examined" not in audited.results:
+        parts, broken = _parts(audited)
+        whole, more = _whole(audited)
+        ahead, mixes = parts
+        found = Measured(
+            looks_ahead=any(ahead) if ahead else whole.looks_ahead,
+            mixes_bands=any(mixes) if mixes else whole.mixes_bands,
+        )
+        audited.results["examined"] = (found, [*broken, *_widths(audited), *_items(audited), *more])
+    return audited.results["examined"]
+
+
+def _name(path: str, module: nn.Module) -> str:
+    return f"{path} ({type(module).__name__})"
+
+
+def _roles(audited: Subject, called: dict[str, probes.Call]) -> list[tuple[str, nn.Module, str]]:
+    """The parts to examine, with what each is held to where it says nothing."""
+    model = audited.settled
+    declaring = probes.declaring(model, called)
+    if not isinstance(model, BandSplitNetwork):
+        return [(path, module, "part") for path, module in declaring]
+    layers = ("time_layers", "band_layers")
+    return [
+        *((f"time_layers.{i}", module, "core") for i, module in enumerate(model.time_layers)),
+        *((f"band_layers.{i}", module, "cross-band module") for i, module in enumerate(model.band_layers)),
+        *((path, module, "part") for path, module in declaring if not path.startswith(layers)),
+    ]
+
+
+def _parts(audited: Subject) -> tuple[tuple[list[bool], list[bool]], list[Broken]]:
+    """What each part does: whether any looks ahead, whether any mixes bands, and what they wrongly say."""
+    model, config = audited.settled, audited.config
     calls = probes.inputs_of(audited)
     heads = {m for _, m in probes.decoders_of(model)} | {getattr(model, "head", None)}
-
-    def broken(path: str, evidence: str) -> None:
-        findings.append(Finding.of("A202", path, evidence, _REMEDY))
-
     ahead: list[bool] = []
     mixes: list[bool] = []
-    if isinstance(model, BandSplitNetwork):
-        roles: list[tuple[str, nn.Module, str]] = [
-            (f"time_layers.{i}", m, "core") for i, m in enumerate(model.time_layers)
-        ]
-        roles += [(f"band_layers.{i}", m, "cross-band module") for i, m in enumerate(model.band_layers)]
-        roles += [
-            (p, m, "part")
-            for p, m in probes.declaring(model, calls)
-            if not p.startswith(("time_layers", "band_layers"))
-        ]
-    else:
-        roles = [(p, m, "part") for p, m in probes.declaring(model, calls)]
-    for path, module, role in roles:
+    broken: list[Broken] = []
+    for path, module, role in _roles(audited, calls):
         if path not in calls:
             if not any(inner.startswith(f"{path}.") for inner in calls):
-                broken(path, f"{_name(path, module)} is part of the network and never called")
+                text = f"{_name(path, module)} is part of the network and never called"
+                broken.append(Broken(path, text))
             continue
-        said_here = "declares"
         probe = Probe(probes.opened(module), calls[path])
-        found_ahead, found_mixes = probe.looks_ahead(), probe.mixes_bands()
+        frames, found_mixes = probe.frames_ahead(), probe.mixes_bands()
         said_ahead, said_mixes = getattr(module, "looks_ahead", None), getattr(module, "mixes_bands", None)
+        how = "declares"
         if role == "core":
-            ahead += [] if found_ahead is None else [found_ahead]
             if said_ahead is None or (config.direction == "bi" and not said_ahead):
-                wanted = config.direction == "bi"
-                if found_ahead is not None and found_ahead != wanted:
-                    broken(path, _direction(path, module, f"direction={config.direction}", found_ahead))
+                broken += _ahead(path, _name(path, module), config.direction == "bi", frames, "direction")
                 said_ahead = None
             said_mixes = False if said_mixes is None else said_mixes
         elif role == "cross-band module":
-            mixes += [] if found_mixes is None else [found_mixes]
             if said_mixes is None:
-                said_here, said_mixes = "says nothing, which stands for", config.crossband != "none"
+                how, said_mixes = "says nothing, which stands for", config.crossband != "none"
             said_ahead = False if said_ahead is None else said_ahead
-        elif module not in heads:
-            ahead += [] if found_ahead is None else [found_ahead]
-            mixes += [] if found_mixes is None else [found_mixes]
-        if said_ahead is not None and found_ahead is not None and bool(said_ahead) != found_ahead:
-            broken(path, _direction(path, module, f"looks_ahead={bool(said_ahead)}", found_ahead))
+        if module not in heads:
+            ahead += [frames > 0] if frames is not None and role != "cross-band module" else []
+            mixes += [found_mixes] if found_mixes is not None and role != "core" else []
+        if said_ahead is not None:
+            broken += _ahead(path, _name(path, module), said_ahead, frames)
         if said_mixes is not None and found_mixes is not None and bool(said_mixes) != found_mixes:
-            does = (
-                "other bands change when one band's input does"
-                if found_mixes
-                else ("no other band changes when one band's input does")
-            )
-            broken(path, f"{_name(path, module)} {said_here} mixes_bands={bool(said_mixes)}, but {does}")
-    for path, module in model.named_modules():
-        width, sizes = getattr(module, "hidden_width", None), probes.widths(module)
-        if isinstance(width, int) and sizes and width not in sizes:
-            broken(
-                path,
-                f"{_name(path, module)} declares hidden_width={width}, its parameters have sizes "
-                f"{', '.join(map(str, sorted(sizes)))}",
-            )
-    if probes.mixes_items(model, audited.probe):
-        broken("network", "the output of an item changes with the other items of its batch")
-    whole = _whole(audited, findings)
-    return Measured(
-        looks_ahead=any(ahead) if ahead else whole.looks_ahead,
-        mixes_bands=any(mixes) if mixes else whole.mixes_bands,
-    )
+            does = "other bands change" if found_mixes else "no other band changes"
+            said = f"{_name(path, module)} {how} mixes_bands={bool(said_mixes)}"
+            broken.append(Broken(path, f"{said}, but {does} when one band's input does"))
+    return (ahead, mixes), broken
 
 
-def _direction(path: str, module: nn.Module, said: str, found: bool) -> str:
+def _ahead(path: str, name: str, said: int, frames: int | None, field: str = "looks_ahead") -> list[Broken]:
+    """Whether what is said of later frames is so: yes, no, or at most how many.
+
+    Args:
+        said: False, True or a number of frames; of `direction` whether it is bi.
+        frames: how many later frames matter, or None where that could not be told.
+    """
+    if frames is None:
+        return []
+    limit = PROBE_FRAMES if said is True else int(said)
+    if frames <= limit and bool(frames) == bool(said):
+        return []
+    value = ("bi" if said else "uni") if field == "direction" else said
     does = (
-        "outputs change when later frames do (norm statistics held)"
-        if found
+        f"an output changes with {'all' if frames >= PROBE_FRAMES else frames} later frames (norms held)"
+        if frames
         else "no output changes when later frames do"
     )
-    return f"{_name(path, module)} says {said}, but {does}"
+    return [Broken(path, f"{name} says {field}={value}, but {does}")]
 
 
-def _whole(audited: Subject, findings: list[Finding]) -> Measured:
+def _widths(audited: Subject) -> Iterator[Broken]:
+    """Inner widths that no parameter has."""
+    for path, module in audited.model.named_modules():
+        width, sizes = getattr(module, "hidden_width", None), probes.widths(module)
+        if isinstance(width, int) and sizes and width not in sizes:
+            found = ", ".join(map(str, sorted(sizes)))
+            text = f"{_name(path, module)} declares hidden_width={width}, its parameters have sizes {found}"
+            yield Broken(path, text)
+
+
+def _items(audited: Subject) -> Iterator[Broken]:
+    """An item's output that depends on the other items of its batch."""
+    moved = probes.items_move(audited.settled, audited.probe)
+    if moved > probes.TOLERANCE:
+        text = f"the output of an item changes by {moved:.2g} of its size with the other items of its batch"
+        yield Broken("network", text)
+
+
+def _whole(audited: Subject) -> tuple[Measured, list[Broken]]:
     """The network as one part: frames beyond the filter's last tap, and bins of other bands.
 
-    A network that says nothing, and none of whose parts does, is held to its configuration's direction.
+    What a network does that says nothing, and none of whose parts does, is a note where its configuration's
+    direction is another.
     """
-    model, config = audited.model, audited.config
+    model, config = audited.settled, audited.config
     inside = [m for _, m in probes.declaring(model)]
     head = getattr(model, "head", None)
     taps = any(getattr(m, "looks_ahead", False) and m is head for m in inside)
     said_ahead, said_mixes = getattr(model, "looks_ahead", None), getattr(model, "mixes_bands", None)
-    said = f"looks_ahead={bool(said_ahead)}"
+    name = f"network ({type(model).__name__})"
     if said_ahead is None and isinstance(model, BandSplitNetwork):
         layers = [*model.time_layers, *model.band_layers, *(m for _, m in probes.decoders_of(model))]
         if not any(getattr(m, "looks_ahead", config.direction == "bi") for m in layers):
-            said_ahead, said = False, "of every layer looks_ahead=False"
-    elif said_ahead is None and not inside:
-        said_ahead, said, taps = config.direction == "bi", f"nothing, its direction={config.direction}", True
+            said_ahead, name = False, "network, of every layer,"
     if inside and said_ahead is None and said_mixes is None:
-        return Measured(None, None)
+        return Measured(None, None), []
     probe = Probe(probes.opened(model), ((audited.probe[:1],), {}))
-    found = Measured(probe.looks_ahead(allowed=1 if taps else 0), probe.mixes_bins())
-    if said_ahead is not None and found.looks_ahead is not None and bool(said_ahead) != found.looks_ahead:
-        text = _direction("network", model, said, found.looks_ahead)
-        findings.append(Finding.of("A202", "network", text, _REMEDY))
-    if said_mixes is not None and found.mixes_bands is not None and bool(said_mixes) != found.mixes_bands:
-        text = f"{type(model).__name__} declares mixes_bands={bool(said_mixes)}, found is {found.mixes_bands}"
-        findings.append(Finding.of("A202", "network", text, _REMEDY))
-    return found
+    frames, mixes = probe.frames_ahead(), probe.mixes_bins()
+    broken: list[Broken] = []
+    if said_ahead is not None:
+        allowed = 1 if taps and said_ahead is False else 0
+        broken += _ahead("network", name, said_ahead, frames and max(frames - allowed, 0))
+    elif not inside:
+        broken += [
+            Broken(item.path, item.evidence, "note")
+            for item in _ahead("network", name, config.direction == "bi", frames, "direction")
+        ]
+    if said_mixes is not None and mixes is not None and bool(said_mixes) != mixes:
+        text = f"{name} declares mixes_bands={bool(said_mixes)}, found is {mixes}"
+        broken.append(Broken("network", text))
+    return Measured(None if frames is None else frames > int(taps), mixes), broken
 
 
 def of_factors(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:

@@ -68,11 +68,11 @@ def inputs_of(subject: Subject) -> dict[str, Call]:
 
     handles = [
         module.register_forward_pre_hook(keep(path), with_kwargs=True)
-        for path, module in subject.model.named_modules()
+        for path, module in subject.settled.named_modules()
     ]
     try:
-        with isolated(1), torch.no_grad(), evaluating(subject.model):
-            subject.model(subject.probe[:1])
+        with isolated(1), torch.no_grad():
+            subject.settled(subject.probe[:1])
     finally:
         for handle in handles:
             handle.remove()
@@ -157,16 +157,32 @@ class Probe:
         """The largest change of the watched places over the largest output; None without such an axis."""
         return _moved(self.before, after, size, watched)
 
-    def looks_ahead(self, allowed: int = 0) -> bool | None:
-        """Whether a frame of the output depends on frames more than `allowed` later."""
-        for cut in (PROBE_FRAMES // 4, PROBE_FRAMES // 2, PROBE_FRAMES - 3 - allowed):
-            after = self.changed(PROBE_FRAMES, slice(cut + 1 + allowed, None))
-            moved = None if after is None else self.moved(after, PROBE_FRAMES, slice(0, cut + 1))
-            if moved is None:
+    def frames_ahead(self) -> int | None:
+        """How many later frames a frame of the output depends on; `PROBE_FRAMES` where that has no end."""
+        found = 0
+        for cut in (PROBE_FRAMES // 4, PROBE_FRAMES // 2, PROBE_FRAMES - 4):
+            depends = self._depends_beyond(cut, 0)
+            if depends is None:
                 return None
-            if moved > TOLERANCE:
-                return True
-        return False
+            if depends and not found:
+                found = self._reach(cut)
+        return found
+
+    def _depends_beyond(self, cut: int, ahead: int) -> bool | None:
+        """Whether output up to frame `cut` depends on frames more than `ahead` later."""
+        after = self.changed(PROBE_FRAMES, slice(cut + 1 + ahead, None))
+        moved = None if after is None else self.moved(after, PROBE_FRAMES, slice(0, cut + 1))
+        return None if moved is None else moved > TOLERANCE
+
+    def _reach(self, cut: int) -> int:
+        """The largest distance at which later frames matter, by bisection."""
+        low, high = 0, PROBE_FRAMES - cut - 2
+        if self._depends_beyond(cut, high):
+            return PROBE_FRAMES
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self._depends_beyond(cut, middle) else (low, middle)
+        return high
 
     def mixes_bands(self) -> bool | None:
         """Whether a band of the output depends on other bands."""
@@ -214,15 +230,15 @@ def _moved(before: Any, after: Any, size: int, watched: slice) -> float | None:
     return float((a - b).abs().max()) / max(float(before.abs().max()), 1e-30)
 
 
-def mixes_items(model: nn.Module, batch: Tensor) -> bool:
-    """Whether the output of the first item of a batch depends on the others."""
+def items_move(model: nn.Module, batch: Tensor) -> float:
+    """The largest change of the first item's output when the other items change, over its largest value."""
     other = batch.clone()
     other[1:] = batch[1:].flip(-1) * 0.5
-    with torch.no_grad(), isolated(4), evaluating(model):
-        before = model(batch)
-    with torch.no_grad(), isolated(4), evaluating(model):
-        after = model(other)
-    return float((before[0] - after[0]).abs().max()) > 1e-3 * float(before[0].abs().max())
+    outputs = []
+    for items in (batch, other):
+        with torch.no_grad(), isolated(4), evaluating(model):
+            outputs.append(model(items)[0])
+    return float((outputs[0] - outputs[1]).abs().max()) / max(float(outputs[0].abs().max()), 1e-30)
 
 
 def inner_widths(module: nn.Module, channels: int) -> set[int]:

@@ -19,10 +19,11 @@ from ablate.models.config import ModelConfig
 from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import Recipe
 from ablate.training.data.batches import Batches
+from ablate.training.losses import SpectralLoss
 from ablate.training.spectral import HOP, stft
 from ablate.training.trainer import DivergedError, Trainer
 
-from .operations import Activity, activities
+from .operations import Activity, Watch, watched
 from .writes import InitWrite, watch_init
 
 SEED = 20
@@ -33,6 +34,10 @@ STEPS = 8
 BATCH = 2
 LONGEST = {False: 0.5, True: 0.2}
 """Seconds of the longest crop the audit uses: for a small network, for a large one."""
+SETTLING = 50
+"""Forwards that bring running averages of a network's own kind to their values."""
+LONGER = 2.0
+"""Seconds of the clips on which a suspicion is asked again."""
 PROBE_FRAMES = 37
 """Frames of the probes by perturbation: a number that no width has, so that the axis of time is known."""
 
@@ -56,6 +61,40 @@ def build(config: ModelConfig, seed: int = SEED) -> nn.Module:
     """The network of a configuration, initialised from a seed."""
     with isolated(seed):
         return build_model(config)
+
+
+def settled(config: ModelConfig, batch: Tensor) -> nn.Module:
+    """A network whose running statistics are those of `batch`, in evaluation mode.
+
+    Statistics as built (means 0, variances 1) make a deep network nearly constant, which hides what it does.
+    """
+    model = build(config)
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
+    momenta = [m.momentum for m in norms]
+    buffers = {n: b.clone() for n, b in model.named_buffers()}
+    with isolated(4), torch.no_grad():
+        for norm in norms:
+            norm.momentum = 1.0
+        model.train()
+        model(batch)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        known = {f"{path}." for path, m in model.named_modules() if m in norms}
+        others = [n for n, b in model.named_buffers() if not any(n.startswith(k) for k in known)]
+        if any(not torch.equal(model.get_buffer(n), buffers[n]) for n in others if n in buffers):
+            for _ in range(SETTLING):
+                model(batch)
+    return model.eval()
+
+
+def _gradients(subject: Subject, clip: Tensor) -> dict[str, Tensor]:
+    """Size of each parameter's gradient of the recipe's loss against a clip of half the size."""
+    model = subject.spare
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    with isolated(4):
+        loss = SpectralLoss.of(subject.recipe)(model(clip), 0.5 * clip)
+        grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {n: g.abs() for n, g in zip(parameters, grads, strict=True) if g is not None}
 
 
 @dataclass(frozen=True)
@@ -153,7 +192,8 @@ class Subject:
 
     @cached_property
     def parameters(self) -> int:
-        return sum(p.numel() for p in self.model.parameters())
+        """Values that are trained; constants kept as parameters are not."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     @cached_property
     def batch(self) -> Tensor:
@@ -168,10 +208,55 @@ class Subject:
         return stft(torch.from_numpy(np.stack([p.noisy for p in pairs])))[..., :PROBE_FRAMES]
 
     @cached_property
+    def watch(self) -> Watch:
+        """What was seen of the operations of a forward at the start, on a copy; it can see more."""
+        with isolated(0):
+            return watched(build(self.config), self.batch)
+
+    @property
     def activity(self) -> list[Activity]:
         """What the operations of a forward do at the start."""
+        return list(self.watch.found.values())
+
+    @cached_property
+    def clips(self) -> list[Tensor]:
+        """Noisy spectrograms of other voices, `(1, 257, frame)`, of two seconds: not what the steps saw."""
+        return [
+            stft(torch.from_numpy(pair.noisy)[None]) for pair in speech_like(LONGER, count=4, seed=SEED + 1)
+        ]
+
+    @cached_property
+    def longer(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Size of the gradients at the start on half a second and on two seconds of other clips."""
+        return tuple(_gradients(self, clip) for clip in (self.clips[0][..., :63], self.clips[1]))  # type: ignore
+
+    @cached_property
+    def called(self) -> frozenset[str]:
+        """Paths of the modules that a forward calls."""
+        found: set[str] = set()
+        handles = [
+            module.register_forward_pre_hook(lambda m, a, path=path: found.add(path))
+            for path, module in self.spare.named_modules()
+        ]
+        try:
+            with isolated(0), torch.no_grad():
+                self.spare(self.batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return frozenset(found)
+
+    @cached_property
+    def after_forward(self) -> nn.Module:
+        """The network after a forward with gradients: weights that are worked out anew are no leaves then."""
         with isolated(0):
-            return activities(self.model, self.batch)
+            self.spare(self.batch)
+        return self.spare
+
+    @cached_property
+    def settled(self) -> nn.Module:
+        """The network to evaluate at the start: statistics that a training gathers are gathered once."""
+        return settled(self.config, self.probe)
 
     @cached_property
     def notes(self) -> dict[str, dict[str, Tensor]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from .operations import operation_name
+from .operations import call_site, operation_name
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class InitWrite:
     Attributes:
         operation: `zero`, `fill`, `uniform`, `copy`, ...
         stock: by a torch module's own `reset_parameters`.
+        site: file and line of the code that wrote.
         before: the values it replaced, or None where there were none yet.
         start, count: which elements of the parameter.
         after: the values written.
@@ -33,6 +34,7 @@ class InitWrite:
     start: int
     count: int
     after: Tensor | None
+    site: str = ""
 
 
 _OVERWRITES = frozenset({"zero", "fill", "uniform", "normal", "copy", "exponential", "bernoulli"})
@@ -84,7 +86,8 @@ class _InitWatch(TorchDispatchMode):
         self.kept.append(target)
         if small:
             write = InitWrite(
-                name, _by_torch(), before, int(target.storage_offset()), target.numel(), target.clone()
+                *(name, _by_torch(), before, int(target.storage_offset()), target.numel(), target.clone()),
+                site=call_site(),
             )
             self.writes.setdefault(key, []).append(write)
             self.by_tensor.setdefault(id(target), []).append(write)

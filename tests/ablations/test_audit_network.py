@@ -97,12 +97,9 @@ def test_a_whole_network_that_says_causal_and_is_not_is_found(faults: ModuleType
 
 def test_dead_parameters_and_declared_ranges_are_named_by_path() -> None:
     faulty = small(core="mamba", ssm_skip="shadowed", dt_init="wiped", layers=2)
-    assert [f.where for f in network.dead_parameters(faulty)] == [
-        "time_layers.0.mamba.ssm.D",
-        "time_layers.1.mamba.ssm.D",
-    ]
+    assert [f.where for f in network.dead_parameters(faulty)] == ["time_layers.{0,1}.mamba.ssm.D"]
     wiped = [f for f in network.overwritten_init(faulty) if f.where.endswith(".dt")]
-    assert len(wiped) == 2
+    assert [f.where for f in wiped] == ["time_layers.{0,1}.mamba.ssm.dt"]
     assert "[0.6931, 0.6931]" in wiped[0].evidence
 
 
@@ -123,7 +120,7 @@ def test_every_preset_that_is_not_as_trained_is_clean(name: str, recipe: str) ->
 def test_the_network_as_trained_has_its_faults_at_full_size() -> None:
     found = audit_config(RunConfig.of("mbsnet-as-trained", "reference"))
     dead = [f.where for f in found if f.code == "A101"]
-    assert dead == [f"time_layers.{i}.mamba.ssm.D" for i in range(4)]
+    assert dead == ["time_layers.{0,1,2,3}.mamba.ssm.D"]
     assert {"A102", "A103", "A104"} <= {f.code for f in found}
 
 

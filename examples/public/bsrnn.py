@@ -1,0 +1,12 @@
+"""BSRNN: github.com/sungwon23/BSRNN. Its filter of three taps reads the next frame."""
+
+from clone import attribute, importing, register
+
+
+def build(config):
+    unused = {"matplotlib": {}, "matplotlib.pyplot": {}}
+    with importing(stand_ins=unused):
+        return attribute("module", "BSRNN")(num_channel=64, num_layer=5)
+
+
+register("bsrnn-public", build, direction="uni")

@@ -1,0 +1,11 @@
+"""DeepVQE: github.com/Xiaobin-Rong/deepvqe."""
+
+from clone import Pairs, attribute, importing, register
+
+
+def build(config):
+    with importing():
+        return Pairs(attribute("deepvqe", "DeepVQE")())
+
+
+register("deepvqe", build, direction="uni")

@@ -1,0 +1,29 @@
+"""FullSubNet: github.com/haoxiangsnr/FullSubNet, with the settings of its recipe."""
+
+import tomllib
+
+import torch
+from clone import attribute, importing, register, source
+from torch import nn
+
+RECIPE = "recipes/dns_interspeech_2020"
+
+
+class Adapter(nn.Module):
+    """In batches the network keeps every other bin while training, so items are enhanced one by one."""
+
+    looks_ahead = True
+
+    def __init__(self, config):
+        super().__init__()
+        settings = tomllib.loads((source() / RECIPE / "fullsubnet" / "train.toml").read_text())
+        with importing("", RECIPE, stand_ins={"librosa": {}}):
+            self.net = attribute("fullsubnet.model", "Model")(**settings["model"]["args"])
+
+    def forward(self, noisy):
+        size = noisy.abs()[:, None]
+        real, imag = torch.cat([self.net(item[None]) for item in size]).unbind(1)
+        return torch.complex(real, imag) * noisy
+
+
+register("fullsubnet", Adapter, direction="bi")

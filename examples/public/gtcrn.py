@@ -1,0 +1,11 @@
+"""GTCRN: github.com/Xiaobin-Rong/gtcrn."""
+
+from clone import Pairs, attribute, importing, register
+
+
+def build(config):
+    with importing():
+        return Pairs(attribute("gtcrn", "GTCRN")())
+
+
+register("gtcrn", build, direction="uni")

@@ -1,0 +1,20 @@
+"""Online SpatialNet: github.com/Audio-WestlakeU/NBSS, one channel, attention over 251 frames."""
+
+from clone import Pairs, attribute, importing, register
+
+
+def build(config):
+    unused = {
+        "mamba_ssm": {"Mamba": type("Mamba", (), {})},
+        "mamba_ssm.utils": {},
+        "mamba_ssm.utils.generation": {"InferenceParams": None},
+    }
+    with importing(stand_ins=unused):
+        net = attribute("models.arch.OnlineSpatialNet", "OnlineSpatialNet")(
+            dim_input=2, dim_output=2, num_layers=4, dim_squeeze=8, num_freqs=257, dim_hidden=96,
+            dim_ffn=192, num_heads=4, attention="mhsa(251)",
+        )  # fmt: skip
+    return Pairs(net)
+
+
+register("online-spatialnet", build, direction="uni")

@@ -1,0 +1,14 @@
+"""SCNet: github.com/starrytong/SCNet, one source and one channel."""
+
+from clone import Waveform, attribute, importing, register, source
+
+
+def build(config):
+    with importing(stand_ins={"scnet": {"__path__": [str(source() / "scnet")]}}):
+        net = attribute("scnet.SCNet", "SCNet")(
+            sources=["speech"], audio_channels=1, dims=[2, 32, 64, 128], nfft=512, hop_size=128, win_size=512
+        )
+    return Waveform(net, lambda net, wave: net(wave[:, None]))
+
+
+register("scnet", build, direction="bi")

@@ -1,0 +1,20 @@
+"""SEMamba: github.com/RoyChao19477/SEMamba, at the size of its recipe."""
+
+from clone import MagnitudePhase, attribute, importing, register, source
+from mamba_stand_in import STAND_INS
+
+
+def build(config):
+    import yaml
+
+    recipe = source() / "recipes" / "SEMamba_advanced" / "SEMamba_advanced.yaml"
+    cfg = yaml.safe_load(recipe.read_text())
+    cfg["stft_cfg"]["n_fft"] = 512
+    parent = next(source().glob("mamba-1_2_0*"))
+    package = {"mamba_ssm": {"__path__": [str(parent / "mamba_ssm")]}}
+    with importing("", parent.name, stand_ins=STAND_INS | package):
+        net = attribute("models.generator", "SEMamba")(cfg)
+    return MagnitudePhase(net, cfg["model_cfg"]["compress_factor"])
+
+
+register("semamba", build, direction="bi")
