@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from .finding import Finding
+from .finding import Finding, Severity
 from .operations import Activity, seen_too
 from .parameters import dead_parameters, numbered_together, overwritten_init
 from .subject import Subject, isolated
@@ -82,13 +82,12 @@ def saturated(subject: Subject) -> Iterator[Finding]:
         key = (activity.path, _called(activity))
         if share > worst.get(key, (0.0, "", False))[0]:
             worst[key] = (share, text, certain)
-    shown = {f"{path or 'network'}, {operation}": key for key in worst for path, operation in [key]}
+    shown = {f"{path or 'network'}|{operation}": (path, operation) for path, operation in worst}
     for where, name in numbered_together(shown, key=lambda name: worst[shown[name]][0]):
         part, text, certain = worst[shown[name]]
-        path = where.partition(",")[0] if where.count(", ") == 1 else where.rpartition(", ")[0]
-        yield Finding.of(
-            "A104", path, f"{name}: {part:.1%} {text}", remedy, severity="error" if certain else "note"
-        )
+        evidence = f"{name.replace('|', ', ')}: {part:.1%} {text}"
+        severity: Severity = "error" if certain else "note"
+        yield Finding.of("A104", where.partition("|")[0], evidence, remedy, severity=severity)
 
 
 def _suspect(activity: Activity) -> bool:

@@ -24,15 +24,15 @@ def operation_name(function: Any) -> str:
     return function._schema.name.removeprefix("aten::").rstrip("_")
 
 
-def call_site() -> str:
-    """File and line of the nearest code outside torch and the audit; empty if there is none."""
+def call_site() -> tuple[str, int]:
+    """File with line of the nearest code outside torch and the audit, and which of its instructions runs."""
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code.co_filename
         if not code.startswith((*_OURS, "<")):
-            return f"{code}:{frame.f_lineno}"
+            return f"{code}:{frame.f_lineno}", frame.f_lasti
         frame = frame.f_back  # type: ignore[assignment]
-    return ""
+    return "", 0
 
 
 @dataclass
@@ -44,6 +44,7 @@ class Activity:
             "sum" (two terms of equal shape).
         site: file and line of the call.
         learned: weight matrices that what comes in depends on, counted up to two.
+        shape, other_shape: of what came in first, and that with an input of another length.
         dead: axis -> which of its elements never exceeded the threshold.
         residual: of a sum, whether the smaller term was computed from the larger.
         shut: of a sum, whether the smaller term's last weight starts at almost no gain.
@@ -60,8 +61,16 @@ class Activity:
     squares: list[float] = field(default_factory=lambda: [0.0, 0.0])
     dead: dict[int, Tensor] = field(default_factory=dict)
     shape: tuple[int, ...] = ()
+    other_shape: tuple[int, ...] = ()
     residual: bool = True
     shut: bool = True
+
+    @property
+    def moving_axes(self) -> set[int]:
+        """Axes whose size differed when the input had another length: they hold time, not units."""
+        if len(self.other_shape) != len(self.shape):
+            return set(range(len(self.shape)))
+        return {a for a, (m, n) in enumerate(zip(self.other_shape, self.shape, strict=True)) if m != n}
 
     @property
     def share(self) -> float:
@@ -98,8 +107,8 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self.model = model
         self.stack: list[str] = [""]
-        self.found: dict[tuple[str, str, str, str], Activity] = {}
-        self.shapes: dict[tuple[str, str, str, str], tuple[int, ...]] = {}
+        self.found: dict[tuple[str, str, str, int, str], Activity] = {}
+        self.shapes: dict[tuple[str, str, str, int, str], tuple[int, ...]] = {}
         self.only_shapes = False
         self._weights = {_storage(p): p for p in model.parameters()}
         self._made: dict[int, _Made] = {}
@@ -198,24 +207,18 @@ class Watch(TorchDispatchMode):
 
     def at(self, name: str, kind: str, x: Tensor, detail: str = "") -> Activity | None:
         """The activity of the call that is being made; None while only shapes are gathered."""
-        key = (self.stack[-1], name, call_site(), detail)
+        site, instruction = call_site()
+        key = (self.stack[-1], name, site, instruction, detail)
         if self.only_shapes:
             self.shapes.setdefault(key, tuple(x.shape))
             return None
         activity = self.found.get(key)
         if activity is None:
-            activity = Activity(key[0], name, kind, key[2], detail, shape=tuple(x.shape))
-            self.found[key] = activity
+            activity = Activity(key[0], name, kind, site, detail, shape=tuple(x.shape))
             activity.learned = self.learned(x)
+            activity.other_shape = self.shapes.get(key, activity.shape)
+            self.found[key] = activity
         return activity
-
-    def moving_axes(self, activity: Activity) -> set[int]:
-        """Axes whose size differed when the input had another length: they hold time, not units."""
-        key = (activity.path, activity.operation, activity.site, activity.detail)
-        other = self.shapes.get(key, activity.shape)
-        if len(other) != len(activity.shape):
-            return set(range(len(activity.shape)))
-        return {a for a, (m, n) in enumerate(zip(other, activity.shape, strict=True)) if m != n}
 
 
 _VIEWS = frozenset(
@@ -283,7 +286,7 @@ def _dead(watch: Watch, name: str, x: Any, threshold: float) -> None:
     activity = watch.at(name, "dead", x)
     if activity is None:
         return
-    for axis in {1, x.dim() - 1} - watch.moving_axes(activity):
+    for axis in {1, x.dim() - 1} - activity.moving_axes:
         if x.shape[axis] > 1 and x.numel() // x.shape[axis] >= 16:
             dead = x.amax([a for a in range(x.dim()) if a != axis]) <= threshold
             before = activity.dead.get(axis)

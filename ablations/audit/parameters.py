@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,8 +14,8 @@ from torch.nn import functional as F
 
 from ablate.models import declarations
 
-from .finding import Finding
-from .subject import STEPS, Subject
+from .finding import Finding, Severity
+from .subject import STEPS, Subject, isolated
 from .writes import InitWrite
 
 DEAD_SLICES = 0.25
@@ -53,7 +54,7 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
             for where, inside in _grouped(rest, subject.model).items():
                 shape = tuple(subject.model.get_parameter(inside[0]).shape)
                 what = f"{where} {shape}" if len(inside) == 1 else f"{len(inside)} parameters {where}"
-                severity = "note" if text.endswith(MORE_WITH_LENGTH) else None
+                severity: Severity = "note" if text.endswith(SUSPICIONS) else "error"
                 yield Finding.of("A101", where, f"{what}: {text}", remedy, severity=severity)
     for path, what in _unregistered(subject.after_forward):
         yield Finding.of(
@@ -65,6 +66,10 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
 
 
 MORE_WITH_LENGTH = "fewer of them the longer the clip, as in a table indexed by position"
+PADDING = "as taps that meet nothing but padding"
+SHUT = "though the output depends on them: an activation behind shuts them at the start"
+NOT_ASKED = "as rows of a table that no index asks for"
+SUSPICIONS = (MORE_WITH_LENGTH, PADDING, NOT_ASKED, SHUT)
 
 
 def _dead(subject: Subject, path: str) -> str | None:
@@ -87,7 +92,31 @@ def _dead(subject: Subject, path: str) -> str | None:
     text = f"{share:.0%} of axis {axis} has a gradient of exactly zero in all of {STEPS} steps"
     if short is not None and long is not None and _dead_slices(short)[0] > _dead_slices(long)[0] + 1e-9:
         return f"{text}, {MORE_WITH_LENGTH}"
-    return f"{text}, and on longer clips"
+    if axis > 1:
+        return f"{text}, {PADDING}"
+    if isinstance(subject.model.get_submodule(path.rpartition(".")[0]), nn.Embedding):
+        return f"{text}, {NOT_ASKED}"
+    silent = seen.amax([a for a in range(seen.dim()) if a != axis]) == 0
+    if _in_use(subject, path, silent, axis):
+        return f"{text}, {SHUT}"
+    return f"{text}, and on longer clips; the output does not depend on these"
+
+
+def _in_use(subject: Subject, path: str, silent: Tensor, axis: int) -> bool:
+    """Whether the output changes when the silent slices of a parameter get other values."""
+    model = copy.deepcopy(subject.settled)
+    parameter = model.get_parameter(path)
+    with isolated(5), torch.no_grad():
+        size = 10 * max(float(parameter.abs().mean()), 0.1)
+        before = model(subject.batch)
+        start = parameter.clone()
+        for _ in range(3):
+            parameter.copy_(start)
+            rows = parameter.movedim(axis, 0)
+            rows[silent] = size * torch.randn_like(rows[silent])
+            if not torch.equal(model(subject.batch), before):
+                return True
+    return False
 
 
 def _called_inside(subject: Subject, owner: str) -> bool:
@@ -257,7 +286,8 @@ def _wiped(final: Tensor, writes: list[InitWrite], reach: Mapping[str, int]) -> 
         ):
             now = flat[part.start : part.start + part.count]
             if len(now) == part.count and not torch.allclose(now, part.after.reshape(-1)):
-                wiped = f"then {write.operation}{_at(write)} wiped that"
+                last = next((w for w in writes[index:] if not _holds(w, part)), write)
+                wiped = f"then {last.operation}{_at(last)} wiped that"
                 return f"{_summary(part.after)} was set in a part of it, {wiped}", True
         now = flat[write.start : write.start + write.count]
         if len(now) != len(before) or _alike(now, before):
@@ -270,6 +300,15 @@ def _wiped(final: Tensor, writes: list[InitWrite], reach: Mapping[str, int]) -> 
         if random and _constant(now) and reach[last.site] > reach[earlier[-1].site]:
             suspicion = f"{_summary(before)} was set{_at(earlier[-1])}, {after}", False
     return suspicion
+
+
+def _holds(write: InitWrite, part: InitWrite) -> bool:
+    """Whether a write left the values of an earlier write into a part of the parameter."""
+    if write.after is None or part.after is None:
+        return True
+    start = part.start - write.start
+    values = write.after.reshape(-1)[max(start, 0) : start + part.count]
+    return len(values) != part.count or torch.allclose(values, part.after.reshape(-1))
 
 
 def _difference(writes: list[InitWrite], before: Tensor) -> InitWrite:

@@ -87,7 +87,7 @@ class _InitWatch(TorchDispatchMode):
         if small:
             write = InitWrite(
                 *(name, _by_torch(), before, int(target.storage_offset()), target.numel(), target.clone()),
-                site=call_site(),
+                site=call_site()[0],
             )
             self.writes.setdefault(key, []).append(write)
             self.by_tensor.setdefault(id(target), []).append(write)

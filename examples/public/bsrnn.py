@@ -6,7 +6,9 @@ from clone import attribute, importing, register
 def build(config):
     unused = {"matplotlib": {}, "matplotlib.pyplot": {}}
     with importing(stand_ins=unused):
-        return attribute("module", "BSRNN")(num_channel=64, num_layer=5)
+        net = attribute("module", "BSRNN")(num_channel=64, num_layer=5)
+    net.looks_ahead = 1
+    return net
 
 
 register("bsrnn-public", build, direction="uni")

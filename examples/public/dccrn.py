@@ -19,6 +19,8 @@ class Inverse(nn.Module):
 
 
 class Adapter(nn.Module):
+    looks_ahead = False
+
     def __init__(self, config):
         super().__init__()
         with importing():

@@ -17,6 +17,8 @@ def widths():
 
 
 class Adapter(nn.Module):
+    own_loss = ("net.enc.lsnr_fc",)
+
     def __init__(self, config):
         super().__init__()
         stand_ins = {

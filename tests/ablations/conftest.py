@@ -8,11 +8,16 @@ from types import ModuleType
 import pytest
 
 HERE = Path(__file__).parent
+LISTS = {
+    "core_fault": "CORE_FAULTS",
+    "right_core": "RIGHT_CORES",
+    "network_fault": "NETWORK_FAULTS",
+    "right_network": "RIGHT_NETWORKS",
+}
+"""Argument of a test -> the list of `faults.py` that it runs over."""
 
 
-@pytest.fixture(scope="session")
-def faults() -> ModuleType:
-    """The module of planted faults, with its parts registered."""
+def load_faults() -> ModuleType:
     name = "ablate_test_faults"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, HERE / "faults.py")
@@ -23,3 +28,14 @@ def faults() -> ModuleType:
         spec.loader.exec_module(module)
         module.register()
     return sys.modules[name]
+
+
+@pytest.fixture(scope="session")
+def faults() -> ModuleType:
+    """The module of planted faults, with its parts registered."""
+    return load_faults()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for argument in LISTS.keys() & set(metafunc.fixturenames):
+        metafunc.parametrize(argument, list(getattr(load_faults(), LISTS[argument])))

@@ -330,6 +330,298 @@ class ForeignClaimsCausal(Foreign):
         return super().forward(noisy.roll(-1, dims=-1))
 
 
+class SaturatesOnce(Residual):
+    """Right: a recurrence written out, whose first step alone is far out."""
+
+    gain = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = torch.full_like(x[:, :, 0], 9.0)
+        steps = []
+        for frame in self.norm(x).unbind(2):
+            state = torch.tanh(0.1 * state + self.gain * self.linear(frame))
+            steps.append(state)
+        return x + torch.stack(steps, 2)
+
+
+class SaturatesAlways(SaturatesOnce):
+    gain = 50.0
+
+
+class DeepBatchNorms(HonestConv):
+    """Right: causal. With the statistics that a batch norm is built with, its branch would be constant."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        width = config.channels
+        self.norms = nn.ModuleList(nn.BatchNorm1d(width) for _ in range(4))
+        self.mixers = nn.ModuleList(nn.Conv1d(width, width, 1) for _ in range(4))
+        for mixer in self.mixers:
+            nn.init.normal_(mixer.weight, std=1e-4)
+        self.last = nn.BatchNorm1d(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, k, t, n = x.shape
+        y = F.pad(self.norm(x).reshape(b * k, t, n).transpose(1, 2), self.pad_uni)
+        y = self.conv(y)
+        for norm, mixer in zip(self.norms, self.mixers, strict=True):
+            y = mixer(norm(y))
+        return x + self.linear(self.last(y).transpose(1, 2).reshape(b, k, t, n))
+
+
+class DeepBatchNormsCentred(DeepBatchNorms):
+    pad_uni = (2, 2)
+
+
+class OwnAverage(Residual):
+    """Right: a norm by a running mean square of its own, and a centred convolution nowhere."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("power", torch.full((), 1e4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.power.mul_(0.9).add_(0.1 * x.detach().pow(2).mean())
+        return super().forward(x / (self.power + 1e-5).sqrt())
+
+
+class OwnAverageMixes(OwnAverage):
+    """The same with a mean over the batch behind it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return x + 0.01 * (y - x + (y - x).mean(0, keepdim=True))
+
+
+class WeightNormed(Residual):
+    """Right: the flat weights of a GRU with weight norm are leaves of their own until it runs."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.rnn = nn.utils.weight_norm(
+            nn.GRU(config.channels, config.channels, batch_first=True), "weight_hh_l0"
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        b, k, t, n = x.shape
+        return super().forward(self.rnn(x.reshape(b * k, t, n))[0].reshape(b, k, t, n))
+
+
+class FixedFilters(Residual):
+    """Right: a filterbank that is not trained, kept as a parameter."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        bank = torch.eye(config.channels) + 0.1
+        self.bank = nn.Parameter(bank, requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x @ self.bank)
+
+
+class PositionTable(Residual):
+    """Right: a learned vector for each of 400 frames."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.table = nn.Parameter(0.1 * torch.randn(400, config.channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x + self.table[: x.shape[2]])
+
+
+class DistanceTable(Residual):
+    """Right: attention over time with a learned bias for each distance of up to 500 frames."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.bias = nn.Embedding(501, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        t = x.shape[2]
+        places = torch.arange(t)
+        distance = (places[:, None] - places).clamp(min=0, max=500)
+        weights = (self.bias(distance).sum(-1)).masked_fill(places[:, None] < places, -1e9)
+        return super().forward(torch.einsum("ts,bksn->bktn", weights.softmax(-1), x))
+
+
+class PaddedRelu(Residual):
+    """Right: half of the frames that its activation sees are padding."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.out = nn.Linear(config.channels, config.channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.pad(self.linear(self.norm(x)), (0, 0, x.shape[2], 0))
+        return x + self.out(F.relu(y)[:, :, x.shape[2] :])
+
+
+class FewDead(PaddedRelu):
+    """Right at a pinch: a fifth of the units start dead, and what lies before them can revive them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.before = nn.Linear(config.channels, config.channels)
+        with torch.no_grad():
+            self.linear.bias[: config.channels // 5] = -30.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.before(x))
+
+
+class StartsShut(Residual):
+    """Right: a branch that starts at almost nothing, as diffusion networks have it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        nn.init.normal_(self.linear.weight, std=1e-6)
+        nn.init.zeros_(self.linear.bias)
+
+
+class LayerScaled(Residual):
+    """Right: a branch behind a learned scale that starts at 1e-4."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.scale = nn.Parameter(torch.full((config.channels,), 1e-4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.linear(self.norm(x))
+
+
+class LoudResidual(Residual):
+    """Right: what comes in, unscaled, is 200 times what is computed from it."""
+
+    gain = 200.0
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.lift = nn.Linear(config.channels, config.channels)
+        with torch.no_grad():
+            self.lift.weight.mul_(self.gain)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(self.lift(self.norm(x)).transpose(1, 2).contiguous().transpose(1, 2))
+
+
+class TooLoudResidual(LoudResidual):
+    gain = 5000.0
+
+
+class ScaledSkip(Residual):
+    """A skip of 150 times what came in, as the scan of the public MBS-Net has one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        return 150.0 * y + self.linear(y)
+
+
+class UnevenTerms(Residual):
+    """Two learned terms, one 200 times the other."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.loud = nn.Linear(config.channels, config.channels)
+        with torch.no_grad():
+            self.loud.weight.mul_(200)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        return x + 0.01 * (self.loud(y) + self.linear(y))
+
+
+class WipedLater(WipedForget):
+    """The bias is scaled after it was set, and wiped after that: the last write is to be named."""
+
+    def wipe(self) -> None:
+        with torch.no_grad():
+            self.rnn.bias_hh_l0.copy_(self.rnn.bias_hh_l0.clone())
+        super().wipe()
+
+
+class WipedRandom(Residual):
+    """Sets a random bias on purpose, then a general initialisation zeroes every bias: a suspicion."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        nn.init.normal_(self.linear.bias, std=0.1)
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                nn.init.zeros_(parameter)
+
+
+class ZeroedOnPurpose(Residual):
+    """Right: a general initialisation first, then the last layer is set to zero."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.inner = nn.Linear(config.channels, config.channels)
+        for parameter in self.parameters():
+            nn.init.normal_(parameter, std=0.1)
+        nn.init.zeros_(self.linear.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.linear(self.inner(self.norm(x)))
+
+
+class SideOutput(Foreign):
+    """Right: an output that the recipe's loss does not reach, and says so."""
+
+    own_loss = ("side",)
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.side = nn.Linear(config.channels, 1)
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        self.snr = self.side(self.encoder(torch.log1p(noisy.abs().transpose(1, 2)))[0])
+        return super().forward(noisy)
+
+
+class SideOutputUnsaid(SideOutput):
+    own_loss = ()
+
+
+class SideOutputNeverCalled(SideOutput):
+    def forward(self, noisy: Tensor) -> Tensor:
+        return Foreign.forward(self, noisy)
+
+
+class DeadOnData(Foreign):
+    """A fifth of the units of the first layer are dead on data: nothing before them could revive them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.front = nn.Linear(257, 257)
+        with torch.no_grad():
+            self.front.bias[:52] = -30.0
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        y = F.relu(self.front(torch.log1p(noisy.abs().transpose(1, 2))))
+        return noisy * torch.sigmoid(self.decoder(self.encoder(y)[0])).transpose(1, 2)
+
+
+class TwoAhead(Foreign):
+    """Right: two frames of look-ahead, and says so."""
+
+    looks_ahead = 2
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        return super().forward(F.pad(noisy, (0, 2))[..., 2:])
+
+
+class SaysOneAhead(TwoAhead):
+    looks_ahead = 1
+
+
+class SaysNothingAhead(TwoAhead):
+    """Says nothing and looks ahead where its direction is uni: a note."""
+
+    looks_ahead = None  # type: ignore[assignment]
+
+
 CORE_FAULTS = {
     "Unused": "A101",
     "Detached": "A101",
@@ -351,8 +643,28 @@ CORE_FAULTS = {
     "ShutReversed": "A202",
     "MixesBandsInTime": "A202",
     "MixesItems": "A202",
+    "SaturatesAlways": "A104",
+    "DeepBatchNormsCentred": "A202",
+    "OwnAverageMixes": "A202",
+    "TooLoudResidual": "A103",
+    "ScaledSkip": "A103",
+    "UnevenTerms": "A103",
+    "WipedLater": "A102",
 }
-RIGHT_CORES = ("Residual", "HonestConv", "GlobalNormed", "ManyNorms", "KeptForget")
+RIGHT_CORES = (
+    *("Residual", "HonestConv", "GlobalNormed", "ManyNorms", "KeptForget"),
+    *("SaturatesOnce", "DeepBatchNorms", "OwnAverage", "WeightNormed", "FixedFilters", "PositionTable"),
+    *("DistanceTable", "PaddedRelu", "FewDead", "StartsShut", "LayerScaled", "LoudResidual"),
+    *("WipedRandom", "ZeroedOnPurpose"),
+)
+NETWORK_FAULTS = {
+    "SideOutputUnsaid": "A101",
+    "SideOutputNeverCalled": "A101",
+    "DeadOnData": "A104",
+    "SaysOneAhead": "A202",
+    "ForeignClaimsCausal": "A202",
+}
+RIGHT_NETWORKS = ("Foreign", "SideOutput", "TwoAhead", "SaysNothingAhead")
 CROSSBAND_FAULTS = {"PointwiseClaimsMixing": "A202", "WrongAxis": "A202", "Residual": "A202"}
 
 
@@ -363,8 +675,8 @@ def register() -> None:
     for name in CROSSBAND_FAULTS:
         CROSSBANDS.register(name, globals()[name])
     DECODERS.register("WrongWidth", WrongWidth)
-    for kind in (Meddling, MeddlingQuietly, Foreign, ForeignClaimsCausal):
-        ARCHITECTURES.register(kind.__name__, kind)
+    for name in ("Meddling", "MeddlingQuietly", *NETWORK_FAULTS, *RIGHT_NETWORKS):
+        ARCHITECTURES.register(name, globals()[name])
 
 
 def remove_presets(*names: str) -> None:

@@ -34,33 +34,9 @@ def codes(config: ModelConfig) -> set[str]:
     return {f.code for f in audit_config(RunConfig(model=config, recipe=QUICK)) if f.severity == "error"}
 
 
-@pytest.mark.parametrize(
-    ("core", "code"),
-    [
-        ("Unused", "A101"),
-        ("Detached", "A101"),
-        ("TimesZero", "A101"),
-        ("HiddenInList", "A101"),
-        ("HalfUsed", "A101"),
-        ("WipedForget", "A102"),
-        ("WipedDeclared", "A102"),
-        ("WipedByApply", "A102"),
-        ("Swamped", "A103"),
-        ("Clamped", "A104"),
-        ("HotTanh", "A104"),
-        ("DeadRelu", "A104"),
-        ("NaNAtSilence", "A105"),
-        ("NaNGradient", "A105"),
-        ("Explodes", "A105"),
-        ("AlwaysCentred", "A202"),
-        ("TimeReversed", "A202"),
-        ("ShutReversed", "A202"),
-        ("MixesBandsInTime", "A202"),
-        ("MixesItems", "A202"),
-    ],
-)
-def test_a_planted_fault_of_a_core_is_found(faults: ModuleType, core: str, code: str) -> None:
-    found = list(CHECK[code](small(core=core)))
+def test_a_planted_fault_of_a_core_is_found(faults: ModuleType, core_fault: str) -> None:
+    code = faults.CORE_FAULTS[core_fault]
+    found = list(CHECK[code](small(core=core_fault)))
     assert {f.code for f in found} == {code}
     assert all(f.severity == "error" and f.evidence and f.remedy for f in found)
 
@@ -71,9 +47,54 @@ def test_a_cross_band_module_that_mixes_no_bands_is_found(faults: ModuleType, cr
     assert any(f.code == "A202" and f.where == "band_layers.0" and "band" in f.evidence for f in found)
 
 
-@pytest.mark.parametrize("core", ["Residual", "HonestConv", "GlobalNormed", "ManyNorms", "KeptForget"])
-def test_a_right_part_gives_nothing(faults: ModuleType, core: str) -> None:
-    assert codes(SMALL.model_copy(update={"core": core})) == set()
+def test_a_right_part_gives_no_error(faults: ModuleType, right_core: str) -> None:
+    assert codes(SMALL.model_copy(update={"core": right_core})) == set()
+
+
+def test_a_planted_fault_of_a_whole_network_is_found(faults: ModuleType, network_fault: str) -> None:
+    found = codes(SMALL.model_copy(update={"architecture": network_fault}))
+    assert found == {faults.NETWORK_FAULTS[network_fault]}
+
+
+def test_a_right_network_gives_no_error(faults: ModuleType, right_network: str) -> None:
+    assert codes(SMALL.model_copy(update={"architecture": right_network})) == set()
+
+
+@pytest.mark.parametrize(
+    ("core", "code", "words"),
+    [
+        ("FixedFilters", "A101", "requires_grad is false"),
+        ("PositionTable", "A101", "the longer the clip"),
+        ("DistanceTable", "A101", "the longer the clip"),
+        ("FewDead", "A104", "of its units are zero"),
+        ("WipedRandom", "A102", "was set (faults.py:"),
+    ],
+)
+def test_a_suspicion_is_a_note_with_a_number(faults: ModuleType, core: str, code: str, words: str) -> None:
+    found = list(CHECK[code](small(core=core)))
+    assert {f.severity for f in found} == {"note"}
+    assert any(words in f.evidence and any(c.isdigit() for c in f.evidence) for f in found)
+
+
+def test_the_number_of_frames_is_found(faults: ModuleType) -> None:
+    for net, severity in (("SaysOneAhead", "error"), ("SaysNothingAhead", "note")):
+        (found,) = declarations.check(small(architecture=net))
+        assert (found.severity, "2 later frames" in found.evidence) == (severity, True)
+
+
+def test_the_write_after_which_a_value_differs_is_named(faults: ModuleType) -> None:
+    (found,) = network.overwritten_init(small(core="WipedLater"))
+    assert "then zero (" in found.evidence
+
+
+def test_what_is_not_trained_is_not_counted(faults: ModuleType) -> None:
+    assert small(core="FixedFilters").parameters == small(core="Residual").parameters
+
+
+def test_one_cause_is_one_line(faults: ModuleType) -> None:
+    (found,) = network.dead_parameters(small(core="TimesZero", layers=2))
+    assert found.where == "under time_layers.{0,1}.extra"
+    assert found.evidence.startswith("4 parameters under time_layers.{0,1}.extra")
 
 
 def test_a_core_that_says_bi_and_is_uni_is_found(faults: ModuleType) -> None:
@@ -90,7 +111,6 @@ def test_a_decoder_of_another_width_than_declared_is_found(faults: ModuleType) -
 
 
 def test_a_whole_network_that_says_causal_and_is_not_is_found(faults: ModuleType) -> None:
-    assert codes(SMALL.model_copy(update={"architecture": "Foreign"})) == set()
     (found,) = declarations.check(small(architecture="ForeignClaimsCausal"))
     assert (found.code, found.where) == ("A202", "network")
 
