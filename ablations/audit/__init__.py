@@ -5,7 +5,9 @@ A check is one function with its code, in the module of its family; `docs/audit.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Sequence
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING
 
 from ablate.models.errors import InputError
@@ -24,19 +26,18 @@ __all__ = ["CODES", "Finding", "audit_cells", "audit_config", "errors", "parse_w
 
 
 def audit_config(config: RunConfig) -> list[Finding]:
-    """A1xx and A202 of one network under its recipe.
+    """A1xx and A202 of one network under its recipe. What the network prints goes to stderr.
 
     Raises:
-        InputError: the network cannot be built or does not run.
+        InputError: the network cannot be built, does not run, or gives another shape than it takes.
     """
     from . import declarations, network
     from .subject import subject
 
     audited = subject(config.model, config.recipe)
-    try:
+    with redirect_stdout(sys.stderr):
+        audited.try_out()
         return [*network.check(audited), *declarations.check(audited)]
-    except Exception as error:
-        raise InputError(f"the network does not run: {type(error).__name__}: {error}") from error
 
 
 def audit_cells(
@@ -50,6 +51,7 @@ def audit_cells(
     runs: int | Sequence[RunSpec] = 0,
     tuned: Collection[str] = (),
     memory: int | None = None,
+    trains_here: bool = True,
 ) -> list[Finding]:
     """Everything the audit has to say of the cells of a grid; cells of equal configuration are measured once.
 
@@ -62,6 +64,7 @@ def audit_cells(
         runs: of the study, or how many; 0 leaves the hours out.
         tuned: dotted paths that tuning sets for each cell.
         memory: bytes of the device; none asks the device.
+        trains_here: whether the trainings run on this machine; memory is a note otherwise.
 
     Returns:
         Findings in the order of their codes.
@@ -81,7 +84,7 @@ def audit_cells(
     for config, names in grouped.values():
         try:
             findings = audit_config(config)
-        except ValueError as error:
+        except InputError as error:
             raise InputError(f"cell {', '.join(names)}: {error}") from error
         for finding in findings:
             found.setdefault((finding.code, finding.where, finding.evidence), (finding, []))[1].extend(names)
@@ -94,7 +97,11 @@ def audit_cells(
     results += differences.capacity(cells, factors)
     if limit is not None:
         results += budgets.parameters(cells, limit)
+<<<<<<< HEAD
     results += budgets.fits(cells, slots=beside or slots, available=memory)
+=======
+    results += budgets.fits(cells, slots=slots, available=memory, trains_here=trains_here)
+>>>>>>> 54f980c (An error inside a network shows its own line; a shape that depends on the batch is said as that; memory is a note where nothing trains)
     count = runs if isinstance(runs, int) else len(runs)
     if count:
         results += budgets.hours(cells, runs=count, slots=slots)

@@ -128,8 +128,13 @@ def memory(audited: Subject) -> Memory:
     return audited.results["memory"]
 
 
-def fits(cells: Sequence[Cell], *, slots: int = 1, available: int | None = None) -> Iterator[Finding]:
-    """A402: a step needs more memory than the device has for each of the runs side by side."""
+def fits(
+    cells: Sequence[Cell], *, slots: int = 1, available: int | None = None, trains_here: bool = True
+) -> Iterator[Finding]:
+    """A402: a step needs more memory than the device has for each of the runs side by side.
+
+    A note where the trainings run on another machine than the audit.
+    """
     total, device = (available, "the device") if available is not None else device_memory()
     told = set()
     for cell in cells:
@@ -152,6 +157,7 @@ def fits(cells: Sequence[Cell], *, slots: int = 1, available: int | None = None)
             f"a step of batch {micro} takes about {needed / 2**30:.2f} GiB, "
             f"{device} has {share / 2**30:.2f}{beside}; {possible}",
             f"--set recipe.accumulation={pieces} keeps the step and cuts it up",
+            severity="error" if trains_here else "note",
         )
 
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 aten = torch.ops.aten
-_OURS = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+NOT_THE_NETWORK = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
+"""Folders whose code is none of the network's."""
 SHUT = 1e-2
 """Gain (root mean square of a weight times the root of its inputs) below which a branch starts shut."""
 
@@ -29,7 +30,7 @@ def call_site() -> tuple[str, int]:
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code.co_filename
-        if not code.startswith((*_OURS, "<")):
+        if not code.startswith((*NOT_THE_NETWORK, "<")):
             return f"{code}:{frame.f_lineno}", frame.f_lasti
         frame = frame.f_back  # type: ignore[assignment]
     return "", 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,6 +17,10 @@ from torch import Tensor, nn
 
 from ablate.models import build_model, declarations
 from ablate.models.config import ModelConfig
+from ablate.models.errors import InputError
+from ablate.training.config import Recipe
+from ablate.training.data.batches import Batches
+from ablate.training.losses import WeightedLoss
 from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import Recipe
 from ablate.training.data.batches import Batches
@@ -23,7 +28,7 @@ from ablate.training.losses import SpectralLoss
 from ablate.training.spectral import HOP, stft
 from ablate.training.trainer import DivergedError, Trainer
 
-from .operations import Activity, Watch, watched
+from .operations import NOT_THE_NETWORK, Activity, Watch, watched
 from .writes import InitWrite, watch_init
 
 SEED = 20
@@ -87,12 +92,20 @@ def settled(config: ModelConfig, batch: Tensor) -> nn.Module:
     return model.eval()
 
 
+def _told(error: Exception) -> str:
+    """An error with the last line of the network's own code that it passed through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith((*NOT_THE_NETWORK, "<"))]
+    at = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{at}"
+
+
 def _gradients(subject: Subject, clip: Tensor) -> dict[str, Tensor]:
     """Size of each parameter's gradient of the recipe's loss against a clip of half the size."""
     model = subject.spare
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     with isolated(4):
-        loss = SpectralLoss.of(subject.recipe)(model(clip), 0.5 * clip)
+        loss = WeightedLoss.of(subject.recipe)(model(clip), 0.5 * clip)
         grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {n: g.abs() for n, g in zip(parameters, grads, strict=True) if g is not None}
 
@@ -174,6 +187,33 @@ class Subject:
         with isolated(SEED), watch_init() as writes:
             model = build_model(self.config)
         return model, writes(model)
+
+    def try_out(self) -> None:
+        """Run the network once, alone and in a batch of two.
+
+        Raises:
+            InputError: it cannot be built, fails, or gives another shape than it takes.
+        """
+        try:
+            model = build(self.config)
+        except Exception as error:
+            raise InputError(f"the network cannot be built: {_told(error)}") from error
+        for count in (1, 2):
+            batch = self.probe[:count]
+            try:
+                with isolated(0), torch.no_grad():
+                    out = model(batch)
+            except Exception as error:
+                raise InputError(
+                    f"the network does not run on {tuple(batch.shape)}: {_told(error)}"
+                ) from error
+            if not isinstance(out, Tensor) or out.shape != batch.shape or not out.is_complex():
+                what = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
+                why = "; alone it does not: its shape depends on the batch" if count == 2 else ""
+                raise InputError(
+                    f"the network gives {what} for complex spectrograms {tuple(batch.shape)}{why}; "
+                    "give back complex ones of the same shape"
+                )
 
     @property
     def model(self) -> nn.Module:

@@ -63,7 +63,7 @@ def attribute(module: str, name: str) -> Any:
 
 
 def register(name: str, make: Callable[[ModelConfig], nn.Module], *, direction: str) -> None:
-    """Make a network known as an architecture and a preset of its own; `direction` is what its authors say."""
+    """Make a network an architecture and a preset of its own; `direction` is what its authors say."""
     ARCHITECTURES.register(name, make)
     PRESETS[name] = ModelConfig(architecture=name, direction=direction)  # type: ignore[arg-type]
 

@@ -5,7 +5,7 @@ from clone import attribute, importing, register, source
 from torch import nn
 
 BINS, BANDS, DF_BINS = 257, 32, 96
-SETTINGS = dict(sr=16000, fft_size=512, hop_size=128, nb_erb=BANDS, nb_df=DF_BINS)
+SETTINGS = {"sr": 16000, "fft_size": 512, "hop_size": 128, "nb_erb": BANDS, "nb_df": DF_BINS}
 
 
 def widths():

@@ -65,7 +65,9 @@ def audit(
     for cells, factors in jobs:
         runs = len(cells) * seeds if factors else 0
         print(f"auditing {', '.join(c.name for c in cells)}", file=sys.stderr)
-        for finding in audit_cells(cells, factors, corpus=corpus, budget=budget, slots=slots, runs=runs):
+        for finding in audit_cells(
+            cells, factors, corpus=corpus, budget=budget, slots=slots, runs=runs, trains_here=False
+        ):
             if finding not in found:
                 found.append(finding)
     refusing = errors(found, waived)

@@ -237,7 +237,7 @@ def _session(
     waived = tuple(sorted(parse_waivers(options.waive)))
 
     def audit(plan: Plan, corpus: Corpus) -> AuditRecord:
-        return _audit(plan, corpus, options.slots(launcher), waived, options.budget, say)
+        return _audit(plan, corpus, options.slots(launcher), waived, options.budget, say, launcher != "slurm")
 
     return Session(
         root=root,
@@ -260,7 +260,13 @@ def _session(
 
 
 def _audit(
-    plan: Plan, corpus: Corpus, slots: list[Slot], waived: tuple[str, ...], budget: str | None, say: Say
+    plan: Plan,
+    corpus: Corpus,
+    slots: list[Slot],
+    waived: tuple[str, ...],
+    budget: str | None,
+    say: Say,
+    trains_here: bool,
 ) -> AuditRecord:
     import torch
 
@@ -280,6 +286,7 @@ def _audit(
         memory=min((slot.gpu.memory for slot in slots if slot.gpu and slot.gpu.memory), default=None),
         runs=[plan.spec(cell, seed) for cell in plan.cells for seed in plan.seeds],
         tuned=plan.tune.space if plan.tune else (),
+        trains_here=trains_here,
     )
     for finding in found:
         mark = "waived" if finding.code in waived else finding.severity

@@ -330,6 +330,14 @@ class ForeignClaimsCausal(Foreign):
         return super().forward(noisy.roll(-1, dims=-1))
 
 
+class Talkative(Residual):
+    """Right, and prints."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        print(f"a layer of {tuple(x.shape)}")
+        return super().forward(x)
+
+
 class SaturatesOnce(Residual):
     """Right: a recurrence written out, whose first step alone is far out."""
 
@@ -566,6 +574,13 @@ class ZeroedOnPurpose(Residual):
         return x + self.linear(self.inner(self.norm(x)))
 
 
+class HalvesBatches(Foreign):
+    """In batches it gives every other bin, as a network that drops bands while training."""
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        return super().forward(noisy)[:, :: min(len(noisy), 2)]
+
+
 class SideOutput(Foreign):
     """Right: an output that the recipe's loss does not reach, and says so."""
 
@@ -655,7 +670,7 @@ RIGHT_CORES = (
     *("Residual", "HonestConv", "GlobalNormed", "ManyNorms", "KeptForget"),
     *("SaturatesOnce", "DeepBatchNorms", "OwnAverage", "WeightNormed", "FixedFilters", "PositionTable"),
     *("DistanceTable", "PaddedRelu", "FewDead", "StartsShut", "LayerScaled", "LoudResidual"),
-    *("WipedRandom", "ZeroedOnPurpose"),
+    *("WipedRandom", "ZeroedOnPurpose", "Talkative"),
 )
 NETWORK_FAULTS = {
     "SideOutputUnsaid": "A101",
@@ -675,7 +690,7 @@ def register() -> None:
     for name in CROSSBAND_FAULTS:
         CROSSBANDS.register(name, globals()[name])
     DECODERS.register("WrongWidth", WrongWidth)
-    for name in ("Meddling", "MeddlingQuietly", *NETWORK_FAULTS, *RIGHT_NETWORKS):
+    for name in ("Meddling", "MeddlingQuietly", "HalvesBatches", *NETWORK_FAULTS, *RIGHT_NETWORKS):
         ARCHITECTURES.register(name, globals()[name])
 
 

@@ -10,6 +10,7 @@ import torch
 from ablate.ablations.audit import audit_config, declarations, network, probes
 from ablate.ablations.audit.subject import Subject, subject
 from ablate.models.config import PRESETS, ModelConfig
+from ablate.models.errors import InputError
 from ablate.training.config import RECIPES, RunConfig
 
 SMALL = ModelConfig(
@@ -180,9 +181,22 @@ def test_random_states_and_the_network_are_left_alone() -> None:
     assert all(p.grad is None for p in audited.model.parameters())
 
 
-def test_a_network_that_does_not_run_is_bad_input() -> None:
-    with pytest.raises(ValueError, match="does not run"):
+def test_a_network_that_does_not_run_is_bad_input_with_its_own_line() -> None:
+    with pytest.raises(InputError, match=r"does not run on \(1, 257, 37\).*test_audit_network\.py:\d+"):
         audit_config(RunConfig(model=SMALL.model_copy(update={"core": "Broken"}), recipe=QUICK))
+
+
+def test_a_shape_that_depends_on_the_batch_is_said_as_that(faults: ModuleType) -> None:
+    with pytest.raises(InputError, match="its shape depends on the batch"):
+        audit_config(
+            RunConfig(model=SMALL.model_copy(update={"architecture": "HalvesBatches"}), recipe=QUICK)
+        )
+
+
+def test_what_a_network_prints_goes_to_stderr(faults: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    assert codes(SMALL.model_copy(update={"core": "Talkative"})) == set()
+    printed = capsys.readouterr()
+    assert (printed.out, "a layer of" in printed.err) == ("", True)
 
 
 class Broken(torch.nn.Module):
