@@ -29,12 +29,14 @@ class Declared:
         hidden_width: the inner width that the part was asked for; None says nothing.
         reach: the frames of its input that a frame of the output depends on through the part itself;
             infinite where the whole past counts, None says nothing.
+        own_loss: paths below it whose outputs have a loss that the recipe does not know.
     """
 
     mixes_bands: bool = False
     looks_ahead: bool | int = False
     hidden_width: int | None = None
     reach: float | None = None
+    own_loss: tuple[str, ...] = ()
 
     def init_ranges(self) -> dict[str, Range]:
         """Name of a quantity -> the closed range that holds all of its initial values.

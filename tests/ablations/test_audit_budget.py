@@ -54,6 +54,8 @@ def test_memory_says_the_largest_batch_that_fits() -> None:
     assert "recipe.accumulation=2" in found.remedy
     assert not list(fits([CELL], available=int(measured.of(6)) + 1))
     assert list(fits([CELL], available=int(measured.of(6)) + 1, slots=2))
+    (note,) = fits([CELL], available=room, trains_here=False)
+    assert (found.severity, note.severity) == ("error", "note")
     (none,) = fits([CELL], available=1000)
     assert "not even a batch of 1" in none.evidence
 
