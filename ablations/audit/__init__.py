@@ -97,11 +97,7 @@ def audit_cells(
     results += differences.capacity(cells, factors)
     if limit is not None:
         results += budgets.parameters(cells, limit)
-<<<<<<< HEAD
-    results += budgets.fits(cells, slots=beside or slots, available=memory)
-=======
-    results += budgets.fits(cells, slots=slots, available=memory, trains_here=trains_here)
->>>>>>> 54f980c (An error inside a network shows its own line; a shape that depends on the batch is said as that; memory is a note where nothing trains)
+    results += budgets.fits(cells, slots=beside or slots, available=memory, trains_here=trains_here)
     count = runs if isinstance(runs, int) else len(runs)
     if count:
         results += budgets.hours(cells, runs=count, slots=slots)

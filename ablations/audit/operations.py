@@ -133,7 +133,7 @@ class Watch(TorchDispatchMode):
         with ExitStack() as stack:
             for path, module in self.model.named_modules():
                 before = module.register_forward_pre_hook(lambda m, a, path=path: self.stack.append(path))
-                after = module.register_forward_hook(lambda m, a, o: (self.stack.pop(), None)[1])
+                after = module.register_forward_hook(self._left, with_kwargs=True)
                 stack.callback(before.remove)
                 stack.callback(after.remove)
             try:
@@ -146,6 +146,24 @@ class Watch(TorchDispatchMode):
 
     # ------------------------------------------------------------------------------------------- lineage
 
+    def _left(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
+        """A module's output comes from its input, also where code that is not torch's made it."""
+        self.stack.pop()
+        inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))]
+        for tensor in _tensors(out):
+            if _storage(tensor) not in {_storage(t) for t in inputs}:
+                unknown = self._root(tensor) not in self._made
+                self._join(tensor, inputs, [p for p in module.parameters() if unknown])
+
+    def _join(self, out: Tensor, inputs: Iterable[Tensor], weights: Iterable[Tensor]) -> None:
+        """Note that `out` came about from some tensors, and through some weights."""
+        key, roots = self._root(out), {self._root(t) for t in inputs}
+        self._alive.append(out)
+        self._made.setdefault(key, _Made()).inputs |= roots - {key}
+        learned = self._learned.get(key, frozenset()).union(*(self._learned.get(r, ()) for r in roots))
+        learned |= {_storage(w) for w in weights if w.dim() > 1}
+        self._learned[key] = frozenset(sorted(learned)[:2])
+
     def _root(self, tensor: Tensor) -> int:
         key = _storage(tensor)
         return self._alias.get(key, key)
@@ -157,19 +175,15 @@ class Watch(TorchDispatchMode):
             roots = {self._root(t) for t in inputs}
             if any(_storage(t) == key for t in inputs) and name in _VIEWS:
                 continue
-            self._alive.append(out)
             if name in ("clone", "_to_copy", "contiguous") and inputs:
+                self._alive.append(out)
                 self._alias[key] = self._root(inputs[0])
                 continue
             self._alias.pop(key, None)
             weights = [self._weights[r] for r in roots if r in self._weights]
-            made = self._made.setdefault(key, _Made())
-            made.inputs |= roots - {key}
+            self._join(out, inputs, weights)
             if weights:
-                made.weight = max(weights, key=lambda w: (w.dim(), float(w.detach().abs().sum()) > 0))
-            learned = frozenset().union(*(self._learned.get(r, frozenset()) for r in roots))
-            learned |= {_storage(w) for w in weights if w.dim() > 1}
-            self._learned[key] = frozenset(sorted(learned)[:2])
+                self._made[key].weight = max(weights, key=lambda w: (w.dim(), bool(w.detach().any())))
 
     def learned(self, tensor: Tensor) -> int:
         """Weight matrices that a tensor depends on: 0, 1, or 2 for more."""

@@ -18,13 +18,10 @@ from torch import Tensor, nn
 from ablate.models import build_model, declarations
 from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError
-from ablate.training.config import Recipe
-from ablate.training.data.batches import Batches
-from ablate.training.losses import WeightedLoss
 from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import Recipe
 from ablate.training.data.batches import Batches
-from ablate.training.losses import SpectralLoss
+from ablate.training.losses import WeightedLoss
 from ablate.training.spectral import HOP, stft
 from ablate.training.trainer import DivergedError, Trainer
 

@@ -514,6 +514,33 @@ class LoudResidual(Residual):
         return super().forward(self.lift(self.norm(x)).transpose(1, 2).contiguous().transpose(1, 2))
 
 
+class LoudResidualUnseen(LoudResidual):
+    """Right: the same, with a layer that does its work in NumPy."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.numpy = InNumpy()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.lift(self.norm(x))
+        return y + self.numpy(self.linear(self.norm(y)))
+
+
+class InNumpy(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return _Halved.apply(x)
+
+
+class _Halved(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return torch.from_numpy(x.detach().numpy() * 0.5)
+
+    @staticmethod
+    def backward(ctx: object, grad: Tensor) -> Tensor:
+        return grad * 0.5
+
+
 class TooLoudResidual(LoudResidual):
     gain = 5000.0
 
@@ -670,6 +697,7 @@ RIGHT_CORES = (
     *("Residual", "HonestConv", "GlobalNormed", "ManyNorms", "KeptForget"),
     *("SaturatesOnce", "DeepBatchNorms", "OwnAverage", "WeightNormed", "FixedFilters", "PositionTable"),
     *("DistanceTable", "PaddedRelu", "FewDead", "StartsShut", "LayerScaled", "LoudResidual"),
+    *("LoudResidualUnseen",),
     *("WipedRandom", "ZeroedOnPurpose", "Talkative"),
 )
 NETWORK_FAULTS = {
