@@ -96,7 +96,7 @@ class Outcome:
     interrupted: bool = False
 
 
-class Progress:
+class DriverProgress:
     """What a driver tells while it works; the base class says nothing."""
 
     def start(self, jobs: int, done: int) -> None:
@@ -140,13 +140,13 @@ class Driver:
         root: Path,
         launcher: Launcher,
         policy: Policy | None = None,
-        progress: Progress | None = None,
+        progress: DriverProgress | None = None,
         check: Callable[[], None] = lambda: None,
     ) -> None:
         self._root = root
         self._launcher = launcher
         self._policy = policy or Policy()
-        self._progress = progress or Progress()
+        self._progress = progress or DriverProgress()
         self._check = check
         self._queue: list[Job] = []
         self._active: dict[Path, Job] = {}

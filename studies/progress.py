@@ -10,8 +10,7 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from .driver import Job
-from .driver import Progress as DriverProgress
+from .driver import DriverProgress, Job
 
 
 class ConsoleProgress(DriverProgress):

@@ -14,7 +14,7 @@ from ablate.models.errors import InputError
 from ablate.training.data.corpus import Corpus
 
 from . import tune
-from .driver import Driver, Outcome, Policy, Progress, plan_jobs
+from .driver import Driver, DriverProgress, Outcome, Policy, plan_jobs
 from .launchers import Launcher
 from .lease import Lease, hold
 from .plan import (
@@ -62,7 +62,7 @@ class Session:
     audit: Callable[[Plan, Corpus], AuditRecord] | None
     report: Callable[[Plan], None]
     say: Callable[[str], None]
-    progress: Progress = field(default_factory=Progress)
+    progress: DriverProgress = field(default_factory=DriverProgress)
     policy: Policy = field(default_factory=Policy)
     storage_url: str | None = None
     tracking_uri: str | None = None

@@ -44,7 +44,7 @@ _LIGHT = {
 
 
 @dataclass(frozen=True)
-class Window:
+class Pages:
     """Where to look.
 
     Attributes:
@@ -66,7 +66,7 @@ def serve(
     study: str | None = None,
     tracking_uri: str | None = None,
     port: int | None = None,
-) -> Iterator[Window]:
+) -> Iterator[Pages]:
     """Run the MLflow UI while the context is open; a tracking URI that is a server is used as it is.
 
     Args:
@@ -102,7 +102,7 @@ def serve(
         _stop(process)
 
 
-def _window(server: str, uri: str, names: list[str], process: subprocess.Popen[bytes] | None) -> Window:
+def _window(server: str, uri: str, names: list[str], process: subprocess.Popen[bytes] | None) -> Pages:
     """The pages of the first of some studies that the store knows."""
     client = connect(uri)
     for name in names:
@@ -113,8 +113,8 @@ def _window(server: str, uri: str, names: list[str], process: subprocess.Popen[b
             )
             ids = [run.info.run_id for run in found]
             compare = f"{server}/{compare_link(experiment.experiment_id, ids)}" if ids else None
-            return Window(server, server + runs_link(experiment.experiment_id), compare, process)
-    return Window(server, f"{server}/#/experiments?workflowType=machine_learning", None, process)
+            return Pages(server, server + runs_link(experiment.experiment_id), compare, process)
+    return Pages(server, f"{server}/#/experiments?workflowType=machine_learning", None, process)
 
 
 def _free_port(port: int | None) -> int:

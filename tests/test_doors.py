@@ -31,6 +31,18 @@ from ablate.training.metrics import registry
 NOISY = torch.randn(1, 257, 5, dtype=torch.complex64)
 
 
+@pytest.fixture(autouse=True)
+def closed_again():
+    """What comes in by a door is gone after the test."""
+    names = (ARCHITECTURES, CORES, CROSSBANDS, DECODERS, HEADS, LAUNCHERS, FORMS)
+    doors = [factors.FACTORS, registry.METRICS, losses._plugins, *(parts._parts for parts in names)]
+    before = [dict(door) for door in doors]
+    yield
+    for door, had in zip(doors, before, strict=True):
+        for name in set(door) - set(had):
+            del door[name]
+
+
 class Layer(nn.Module):
     """A time layer or a module across bands."""
 
@@ -149,7 +161,8 @@ def test_a_launcher(tmp_path) -> None:
 
     LAUNCHERS.register("outside", Outside)
     options = RunOptions(grid="bidirectional", launcher="outside")
-    assert isinstance(options.make_launcher("outside", tmp_path), Outside)
+    assert options.request().launcher == "outside"
+    assert isinstance(LAUNCHERS["outside"].open(tmp_path, options.resources), Outside)
 
 
 def test_a_form_of_a_report(table) -> None:

@@ -9,13 +9,13 @@ whatever was missed is sent by a later pass. Every pass is idempotent.
 """
 
 from .experiment import compare_link, runs_link
-from .passes import Mirror, Outcome, mirror
+from .passes import Mirror, Mirrored, mirror
 from .process import TrackerProcess
 from .store import TrackingError, connect, default_uri, prepare, redact, resolve_uri, scrub
 
 __all__ = [
     "Mirror",
-    "Outcome",
+    "Mirrored",
     "TrackerProcess",
     "TrackingError",
     "compare_link",

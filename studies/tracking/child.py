@@ -18,7 +18,7 @@ from .curves import Curve
 from .record import History, Record, finite, same
 from .sampler import Sampler
 from .status import Mode, state_tags, status_of
-from .study import Slot, Study
+from .study import PlannedRun, Study
 
 if TYPE_CHECKING:
     import pandas
@@ -61,7 +61,7 @@ class Child:
         noisy: validation PESQ of the noisy input, as far as it is known.
     """
 
-    def __init__(self, slot: Slot, place: Place, record: Record | None) -> None:
+    def __init__(self, slot: PlannedRun, place: Place, record: Record | None) -> None:
         self.slot = slot
         self.record = record
         self.trouble = ""
@@ -253,7 +253,7 @@ class Child:
         record.log_metrics([Metric(key, value, now, step) for key, value in values.items()])
 
 
-def _params(slot: Slot) -> dict[str, Any]:
+def _params(slot: PlannedRun) -> dict[str, Any]:
     params: dict[str, Any] = {"cell": slot.cell["name"], "seed": slot.seed}
     params |= {f"factor.{name}": level for name, level in slot.cell.get("levels", {}).items()}
     for part, fields in slot.cell["config"].items():

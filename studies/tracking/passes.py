@@ -20,7 +20,7 @@ from .record import Record
 from .sampler import Sampler
 from .status import Mode
 from .store import TrackingError, brief, connect, is_database, prepare, redact, resolve_uri, scrub
-from .study import Slot, Study
+from .study import PlannedRun, Study
 
 if TYPE_CHECKING:
     from mlflow.entities import Run
@@ -34,7 +34,7 @@ FAULTS_OF_ONE_RUN = frozenset(
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Mirrored:
     """How far mirroring came: whether the store now holds everything, and a sentence that says so."""
 
     complete: bool
@@ -68,12 +68,12 @@ class Mirror:
         digest = sha256(self.shown_uri.encode()).hexdigest()[:8]
         return self.study.folder / f"tracker-{digest}.lock"
 
-    def outcome(self, problems: list[str]) -> Outcome:
+    def outcome(self, problems: list[str]) -> Mirrored:
         """What a pass that left these problems came to."""
         if not problems:
-            return Outcome(True, f"{self.study.name} is mirrored in {self.shown_uri}")
+            return Mirrored(True, f"{self.study.name} is mirrored in {self.shown_uri}")
         shown = "; ".join(problems[:5])
-        return Outcome(False, f"{len(problems)} runs of {self.study.name} could not be mirrored: {shown}")
+        return Mirrored(False, f"{len(problems)} runs of {self.study.name} could not be mirrored: {shown}")
 
     def mirror(self, mode: Mode) -> list[str]:
         """One pass.
@@ -124,7 +124,7 @@ class Mirror:
             return str(error.filename or "").startswith(f"{self.study.root / 'runs'}{os.sep}")
         return isinstance(error, ValueError | KeyError | TypeError)
 
-    def _child(self, slot: Slot, place: Place) -> Child:
+    def _child(self, slot: PlannedRun, place: Place) -> Child:
         child = self._children.get(slot.key)
         if child is None:
             child = self._children[slot.key] = Child(slot, place, self._found.get(slot.key))
@@ -155,7 +155,7 @@ class Mirror:
         return Place(self.study, client, experiment, run_id, self.shown_uri, self._sampler), parent
 
 
-def mirror(root: Path | str, study: str, tracking_uri: str | None = None) -> Outcome:
+def mirror(root: Path | str, study: str, tracking_uri: str | None = None) -> Mirrored:
     """Bring the MLflow experiment of a study up to date with its run directories, in one full pass.
 
     Raises:
@@ -167,4 +167,4 @@ def mirror(root: Path | str, study: str, tracking_uri: str | None = None) -> Out
         with locked(target.lock_path, wait=False):
             return target.outcome(target.mirror("sync"))
     except LockHeldError:
-        return Outcome(False, f"another process mirrors {study} to {target.shown_uri} at this moment")
+        return Mirrored(False, f"another process mirrors {study} to {target.shown_uri} at this moment")

@@ -15,7 +15,7 @@ from typing import Any
 
 from ablate.training.files import LockHeldError, locked
 
-from .passes import LONGEST_PAUSE, Mirror, Outcome
+from .passes import LONGEST_PAUSE, Mirror, Mirrored
 from .store import CLIENT_SETTINGS, URI_VARIABLE, TrackingError, brief, redact, resolve_uri, scrub
 from .study import existing_study
 
@@ -52,7 +52,7 @@ class TrackerProcess:
             env={**os.environ, **CLIENT_SETTINGS, URI_VARIABLE: self.uri, "OMP_NUM_THREADS": "1"},
         )
 
-    def stop(self, timeout: float = 60.0) -> Outcome:
+    def stop(self, timeout: float = 60.0) -> Mirrored:
         """End with a final pass; after `timeout` seconds the process is killed.
 
         Returns:
@@ -60,7 +60,7 @@ class TrackerProcess:
         """
         process = self._process
         if process is None:
-            return Outcome(True, "no tracker was started")
+            return Mirrored(True, "no tracker was started")
         assert process.stdin is not None
         process.stdin.close()
         try:
@@ -70,9 +70,9 @@ class TrackerProcess:
             process.wait()
             code = None
         if code == 0:
-            return Outcome(True, f"{self.study} is mirrored in {redact(self.uri)}")
+            return Mirrored(True, f"{self.study} is mirrored in {redact(self.uri)}")
         reason = f"it took more than {timeout:.0f} s" if code is None else _last_line(self.log)
-        return Outcome(
+        return Mirrored(
             False,
             f"MLflow does not hold all of {self.study} yet ({reason}); "
             f"nothing is lost: run `ablate sync {self.study}` when {redact(self.uri)} answers",
@@ -122,7 +122,7 @@ def _follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str
         try:
             outcome = target.outcome(target.mirror("final"))
         except TrackingError as error:
-            outcome = Outcome(False, str(error))
+            outcome = Mirrored(False, str(error))
         if outcome.complete or time.monotonic() - started > 2:
             say(outcome.message)
             return outcome.complete

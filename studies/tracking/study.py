@@ -25,7 +25,7 @@ def existing_study(root: Path, name: str) -> Path:
 
 
 @dataclass(frozen=True)
-class Slot:
+class PlannedRun:
     """A cell x seed of the plan: one child run."""
 
     cell: dict[str, Any]
@@ -55,7 +55,7 @@ class Study:
         self.name = name
         self.folder = existing_study(root, name)
         self.plan: dict[str, Any] = {}
-        self.slots: list[Slot] = []
+        self.slots: list[PlannedRun] = []
         self._stamp: tuple[int, ...] = ()
 
     def refresh(self) -> None:
@@ -65,11 +65,11 @@ class Study:
             self._stamp = found
             self.slots = list(self._read_slots())
 
-    def _read_slots(self) -> Iterator[Slot]:
+    def _read_slots(self) -> Iterator[PlannedRun]:
         for cell in self.plan["cells"]:
             for seed, signature in cell["signatures"].items():
                 evaluation = cell.get("evaluations", {}).get(seed, "")
-                yield Slot(cell, int(seed), evaluation, RunDir(self.root / "runs" / signature))
+                yield PlannedRun(cell, int(seed), evaluation, RunDir(self.root / "runs" / signature))
 
     def tags(self) -> dict[str, str]:
         """Tags of every run of the study."""

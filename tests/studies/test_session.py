@@ -18,7 +18,7 @@ from ablate.studies.plan import AuditRecord, ResultsChangedError
 from ablate.studies.request import Request, parse_tuning
 from ablate.studies.scores import analysis_of
 from ablate.studies.session import Session, ending
-from ablate.studies.tracking import Outcome
+from ablate.studies.tracking import Mirrored
 from ablate.training.rundir import RunDir
 
 
@@ -81,7 +81,7 @@ class Tracker:
 
     def stop(self):
         Tracker.stopped += 1
-        return Outcome(True, "")
+        return Mirrored(True, "")
 
 
 @pytest.fixture(autouse=True)

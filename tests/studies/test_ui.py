@@ -19,7 +19,7 @@ import pytest
 
 from ablate.models.errors import InputError
 from ablate.studies.tracking import connect, default_uri, mirror
-from ablate.studies.ui import Window, _free_port, serve
+from ablate.studies.ui import Pages, _free_port, serve
 
 SHOTS = Path(__file__).parents[2] / "test-output"
 TABLE = """| effect | PESQ | 95 % interval | verdict |
@@ -48,7 +48,7 @@ def test_nothing_mirrored_says_what_to_do(toy: Any) -> None:
 @pytest.fixture(scope="module")
 def window(
     tmp_path_factory: pytest.TempPathFactory, study_on_disk: Any, schema: Path
-) -> Iterator[tuple[Window, Path]]:
+) -> Iterator[tuple[Pages, Path]]:
     """What `ablate ui` prints, and the root it shows."""
     root = tmp_path_factory.mktemp("ui") / "root"
     study = study_on_disk(root, "direction-study", cells=3)
@@ -72,7 +72,7 @@ def window(
         runs = process.stdout.readline().decode().strip()
         assert runs.startswith("http://127.0.0.1:"), process.communicate()[1]
         compare = process.stderr.readline().decode().partition(": ")[2].strip()
-        yield Window(runs.split("/#")[0], runs, compare, process), root
+        yield Pages(runs.split("/#")[0], runs, compare, process), root
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(30)
@@ -123,7 +123,7 @@ def body(browser: Any) -> str:
 
 
 @pytest.mark.slow
-def test_experiment_list(browser: Any, window: tuple[Window, Path]) -> None:
+def test_experiment_list(browser: Any, window: tuple[Pages, Path]) -> None:
     url = f"{window[0].server}/#/experiments?workflowType=machine_learning"
     see(browser, url, "mlflow-experiments", lambda: "direction-study" in body(browser))
 
@@ -140,7 +140,7 @@ return card.querySelectorAll('.js-line').length;
 
 
 @pytest.mark.slow
-def test_runs_page_has_a_pesq_curve_for_each_cell(browser: Any, window: tuple[Window, Path]) -> None:
+def test_runs_page_has_a_pesq_curve_for_each_cell(browser: Any, window: tuple[Pages, Path]) -> None:
     drawn = lambda: browser.execute_script(CURVES) >= 3  # noqa: E731
     see(browser, window[0].runs, "mlflow-grouped-pesq", drawn)
     text = body(browser)
@@ -149,14 +149,14 @@ def test_runs_page_has_a_pesq_curve_for_each_cell(browser: Any, window: tuple[Wi
 
 
 @pytest.mark.slow
-def test_comparison_of_all_runs(browser: Any, window: tuple[Window, Path]) -> None:
+def test_comparison_of_all_runs(browser: Any, window: tuple[Pages, Path]) -> None:
     assert window[0].compare is not None
     shown = lambda: "Comparing 6 Runs" in body(browser)  # noqa: E731
     see(browser, window[0].compare, "mlflow-compare", shown)
 
 
 @pytest.mark.slow
-def test_parent_note_has_table_and_working_link(browser: Any, window: tuple[Window, Path]) -> None:
+def test_parent_note_has_table_and_working_link(browser: Any, window: tuple[Pages, Path]) -> None:
     opened, root = window
     client = connect(default_uri(root))
     (parent,) = client.search_runs(["1"], "tags.`ablate.kind` = 'study'")
@@ -176,7 +176,7 @@ def _width_of_picture(browser: Any) -> int:
 
 
 @pytest.mark.slow
-def test_child_run_audio_figure_and_scores(browser: Any, window: tuple[Window, Path]) -> None:
+def test_child_run_audio_figure_and_scores(browser: Any, window: tuple[Pages, Path]) -> None:
     opened, root = window
     client = connect(default_uri(root))
     (child,) = client.search_runs(["1"], "tags.`ablate.cell` = 'baseline' and tags.`ablate.seed` = '1'")
@@ -197,7 +197,7 @@ def test_child_run_audio_figure_and_scores(browser: Any, window: tuple[Window, P
 
 
 @pytest.mark.slow
-def test_interrupt_ends_command_and_server(window: tuple[Window, Path]) -> None:
+def test_interrupt_ends_command_and_server(window: tuple[Pages, Path]) -> None:
     opened, _ = window
     assert urllib.request.urlopen(f"{opened.server}/health", timeout=10).status == 200
     assert opened.process is not None

@@ -37,7 +37,7 @@ Report = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CachedPair:
     """One pair of the cache.
 
     `start` and `samples` place it in the flat files, at 16 kHz; `rate`, `channels` and `clipped`
@@ -59,7 +59,7 @@ class CachedSplit:
     """A split in the cache: its folder and its entries, sorted by name."""
 
     folder: Path
-    entries: tuple[Entry, ...]
+    entries: tuple[CachedPair, ...]
 
 
 def open_split(clean: Path, noisy: Path, cache: Path, report: Report | None = None) -> CachedSplit:
@@ -83,7 +83,7 @@ def open_split(clean: Path, noisy: Path, cache: Path, report: Report | None = No
     if not known.exists():
         known.parent.mkdir(parents=True, exist_ok=True)
         write_text(known, key)
-    return CachedSplit(folder, tuple(Entry(**entry) for entry in read_json(folder / "index.json")))
+    return CachedSplit(folder, tuple(CachedPair(**entry) for entry in read_json(folder / "index.json")))
 
 
 @lru_cache(maxsize=64)
@@ -103,7 +103,7 @@ def _faults(path: Path, audio: np.ndarray, rate: int) -> str | None:
     return None
 
 
-def _convert(pair: FilePair) -> tuple[Entry, np.ndarray, np.ndarray] | list[str]:
+def _convert(pair: FilePair) -> tuple[CachedPair, np.ndarray, np.ndarray] | list[str]:
     """Both files of a pair at 16 kHz, or what is wrong with them. `start` is set by the writer."""
     name, *paths = pair
     problems, sources = [], []
@@ -126,7 +126,7 @@ def _convert(pair: FilePair) -> tuple[Entry, np.ndarray, np.ndarray] | list[str]
     clean, noisy = resample(clean, clean_rate), resample(noisy, noisy_rate)
     samples = min(len(clean), len(noisy))
     clean, noisy = clean[:samples], noisy[:samples]
-    entry = Entry(
+    entry = CachedPair(
         name=name,
         start=0,
         samples=samples,

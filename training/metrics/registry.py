@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .scores import Signals
+    from .signals import Signals
 
 
 @dataclass(frozen=True)
