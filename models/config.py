@@ -10,6 +10,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeInt,
+    PositiveFloat,
     PositiveInt,
     field_validator,
     model_validator,
@@ -137,6 +138,12 @@ class ModelConfig(Section):
         "group",
         description="before each time layer: over (channel, time, band) of an item, or over channel alone",
     )
+    input_level: Annotated[Literal["as-is", "unit"], Added, Of("split", "decoder")] = Field(
+        "as-is", description="unit: each utterance at a root mean square of 1, and back at the end"
+    )
+    input_compression: Annotated[PositiveFloat, Added, Of("split")] = Field(
+        1.0, description="exponent of the magnitudes that the network reads; it filters the plain ones"
+    )
     split_statistics: Annotated[Statistics, Added, Of("split")] = Field(
         "utterance", description="of the normalisation in the band split"
     )
@@ -163,6 +170,9 @@ class ModelConfig(Section):
         float | tuple[float, ...], _Decoder, ReadIf("decoder", "per-band"), Unread(2.0)
     ] = Field(4.0, description="hidden width of the decoder over N: one number, or one for each band")
     head: Annotated[Head, _Decoder] = "filter"
+    projection: Annotated[Literal["none", "consistent"], Added, _Decoder] = Field(
+        "none", description="consistent: the output is the spectrogram of a signal"
+    )
     heads: Annotated[PositiveInt, _Encoder, ReadIf("core", "attention", "conformer", "mamba2")] = Field(
         4, description="heads (attention, conformer, Mamba-2)"
     )

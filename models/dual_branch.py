@@ -7,13 +7,12 @@ import math
 import torch
 from torch import Tensor, nn
 
-from .bands import BandSplit
 from .config import ModelConfig
 from .declarations import Declared
+from .enhancer import Enhancer
 from .errors import InputError
 from .heads import MagnitudePhaseHead
 from .mamba import MambaBlock, both_ways
-from .network import check_spectrogram
 from .norms import linear
 
 
@@ -61,15 +60,16 @@ class Branch(nn.Module):
         return self.mlp(self.norm(x + across.transpose(1, 2)))
 
 
-class DualBranchNetwork(nn.Module):
+class DualBranchNetwork(Enhancer):
     """Magnitude and phase of the speech from branches of their own (the original MBS-Net).
 
     Raises:
         InputError: the configuration asks for parts that this architecture has no place for.
     """
 
+    head: MagnitudePhaseHead
+
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
         fixed = {
             "core": "mamba",
             "crossband": "bimamba",
@@ -85,8 +85,7 @@ class DualBranchNetwork(nn.Module):
         ]
         if wrong:
             raise InputError(f"the dual-branch architecture cannot take {', '.join(wrong)}")
-        self.config = config
-        self.split = BandSplit(config.channels, config.split_statistics)
+        super().__init__(config)
         self.magnitude = Branch(config)
         self.phase = Branch(config)
         self.head = MagnitudePhaseHead(config)
@@ -98,17 +97,10 @@ class DualBranchNetwork(nn.Module):
             "split": [self.split],
             "encoder": [m for b in branches for m in (*b.time_layers, b.norm, b.mlp)],
             "cross-band": [layer for b in branches for layer in b.band_layers],
-            "decoder": [self.head],
+            "decoder": self.decoders(),
         }
 
-    def forward(self, noisy: Tensor) -> Tensor:
-        """Complex `(batch, 257, time)` -> the enhanced spectrogram, same shape.
-
-        Raises:
-            InputError: the input has another shape or is not complex.
-        """
-        check_spectrogram(noisy)
-        x = self.split(noisy)
-        magnitude = self.head.magnitude(torch.sigmoid(self.magnitude(x)))
-        phase = self.head.phase(math.pi * torch.tanh(self.phase(x)))
+    def enhance(self, features: Tensor, noisy: Tensor) -> Tensor:
+        magnitude = self.head.magnitude(torch.sigmoid(self.magnitude(features)))
+        phase = self.head.phase(math.pi * torch.tanh(self.phase(features)))
         return self.head.apply_to(magnitude, phase, noisy)

@@ -7,8 +7,8 @@ from itertools import zip_longest
 
 from torch import Tensor, nn
 
-from .bands import FREQUENCIES, BandSplit
 from .config import ARCHITECTURES, CORES, CROSSBANDS, HEADS, ModelConfig, resolve_model
+from .enhancer import Enhancer
 from .lookahead import shares
 
 
@@ -24,22 +24,11 @@ def build_model(preset_or_config: str | ModelConfig) -> nn.Module:
     return ARCHITECTURES[config.architecture](config)
 
 
-def check_spectrogram(noisy: Tensor) -> None:
-    """Raise ValueError unless `noisy` is a complex tensor `(batch, 257, time)` with a frame at least."""
-    if not noisy.is_complex() or noisy.dim() != 3 or noisy.shape[1] != FREQUENCIES or not noisy.shape[2]:
-        raise ValueError(
-            f"expected a complex spectrogram (batch, {FREQUENCIES}, time), "
-            f"got {tuple(noisy.shape)} of {noisy.dtype}"
-        )
-
-
-class BandSplitNetwork(nn.Module):
+class BandSplitNetwork(Enhancer):
     """BSRNN, MBS-Net and all between them, as a `ModelConfig` says."""
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.split = BandSplit(config.channels, config.split_statistics)
+        super().__init__(config)
         self.time_layers = nn.ModuleList(
             CORES[config.core](config.model_copy(update={"lookahead": frames}))
             for frames in shares(config.lookahead, config.layers)
@@ -55,7 +44,7 @@ class BandSplitNetwork(nn.Module):
             "split": [self.split],
             "encoder": list(self.time_layers),
             "cross-band": list(self.band_layers),
-            "decoder": [self.head],
+            "decoder": self.decoders(),
         }
 
     def trunk(self) -> Iterator[nn.Module]:
@@ -67,14 +56,7 @@ class BandSplitNetwork(nn.Module):
         for pair in zip_longest(self.time_layers, self.band_layers):
             yield from (layer for layer in pair if layer is not None)
 
-    def forward(self, noisy: Tensor) -> Tensor:
-        """Complex `(batch, 257, time)` -> the enhanced spectrogram, same shape.
-
-        Raises:
-            ValueError: the input has another shape or is not complex.
-        """
-        check_spectrogram(noisy)
-        features = self.split(noisy)
+    def enhance(self, features: Tensor, noisy: Tensor) -> Tensor:
         for layer in self.trunk():
             features = layer(features)
         return self.head(features, noisy)

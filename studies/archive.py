@@ -18,6 +18,7 @@ from typing import Any
 
 from ablate.ablations.runspec import run_path
 from ablate.models.errors import InputError
+from ablate.models.plugins import sources
 from ablate.training.files import replacing
 from ablate.training.rundir import RunDir, file_digest, read_json, write_json
 
@@ -52,8 +53,9 @@ def export(root: Path, name: str | None, output: Path) -> dict[str, Any]:
         done += run.state.state == "done"
         for path in _run_files(run):
             files[f"runs/{run.signature}/{path.relative_to(run.path)}"] = path
-    for plugin in plan.plugins:
-        files[f"plugins/{Path(plugin).name}"] = Path(plugin)
+    for number, plugin in enumerate(map(Path, plan.plugins)):
+        for path in sources(plugin):
+            files[f"plugins/{number}/{path.relative_to(plugin.parent)}"] = path
     texts = {
         "environment.json": json.dumps(environment(plan), indent=1),
         "reproduce.sh": reproduce(plan),
@@ -98,7 +100,7 @@ def import_(archive: Path, root: Path, *, trust_plugins: bool = False) -> Plan:
     with tempfile.TemporaryDirectory() as scratch:
         unpacked = Path(scratch)
         manifest = _unpack(archive, unpacked)
-        plugins = sorted((unpacked / "plugins").glob("*.py"))
+        plugins = sorted((unpacked / "plugins").rglob("*.py"))
         if plugins and not trust_plugins:
             names = ", ".join(path.name for path in plugins)
             raise InputError(
@@ -123,7 +125,10 @@ def import_(archive: Path, root: Path, *, trust_plugins: bool = False) -> Plan:
         plan = json.loads((unpacked / "study" / "plan.json").read_text())
         if plugins:
             shutil.copytree(unpacked / "plugins", folder / "plugins", dirs_exist_ok=True)
-            plan["plugins"] = [str(folder / "plugins" / Path(path).name) for path in plan["plugins"]]
+            plan["plugins"] = {
+                str(folder / "plugins" / str(number) / Path(path).name): digest
+                for number, (path, digest) in enumerate(plan["plugins"].items())
+            }
         write_json(folder / "plan.json", plan)
     return plans.load(root, manifest["study"])
 

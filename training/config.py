@@ -44,6 +44,19 @@ class Recipe(Section):
         1, description="micro-batches a step is cut into; the same step up to rounding"
     )
     crop_seconds: PositiveFloat = 2.0
+    remix: Annotated[Fraction, Added] = Field(
+        0.0, description="share of the clips that get another clip's noise, at -5 to 20 dB"
+    )
+    reverb: Annotated[Fraction, Added] = Field(
+        0.0,
+        description="share of the clips whose speech, and target, is in a synthetic room",
+    )
+    gain: Annotated[Fraction, Added] = Field(
+        0.0, description="share of the clips made louder or softer by up to 10 dB"
+    )
+    band_mask: Annotated[Fraction, Added] = Field(
+        0.0, description="share of the clips without a band of up to a fifth of the mel scale"
+    )
     complex_weight: NonNegativeFloat = Field(0.5, description="of the mean modulus of the complex difference")
     magnitude_weight: NonNegativeFloat = Field(0.5, description="of the L1 distance of compressed magnitudes")
     si_sdr_weight: Annotated[NonNegativeFloat, Added] = Field(

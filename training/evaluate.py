@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ablate.models.errors import InputError
+from ablate.models.spectral import analyse, synthesise, utterance_frames
 
 from .audio import SAMPLE_RATE
 from .config import Evaluation
@@ -22,7 +23,6 @@ from .data.noisy import noisy_scores
 from .environment import OtherLoad
 from .metrics import MetricPool
 from .pcs import pcs
-from .spectral import analyse, synthesise, utterance_frames
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ablate.models.errors import InputError
 from ablate.models.registry import suggestion
+from ablate.models.spectral import istft, stft
 
 from .config import Recipe
-from .spectral import istft, stft
 
 FLOOR = 1e-10
 """Added to a modulus before compression, as the reference implementation of BSRNN does."""

@@ -25,6 +25,7 @@ from .audio import SAMPLE_RATE
 from .causes import failing_as
 from .checkpoint import Checkpoints, load_weights, read
 from .config import EvaluationJob, Recipe
+from .data.augment import Augment
 from .data.batches import Batches
 from .data.corpus import Corpus, Pair, find_corpus, find_test
 from .data.noisy import noisy_scores
@@ -109,6 +110,7 @@ def train(
         batch_size=recipe.batch_size,
         crop=round(recipe.crop_seconds * SAMPLE_RATE),
         seed=seed,
+        augment=Augment.of(recipe),
     )
     trainer = Trainer(
         model,

@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-Stream = Literal["init", "order", "crops", "dropout", "discriminator", "validation"]
+Stream = Literal["init", "order", "crops", "dropout", "discriminator", "validation", "augment"]
 
 _KEYS: dict[Stream, int] = {
     "init": 0,
@@ -15,6 +15,7 @@ _KEYS: dict[Stream, int] = {
     "dropout": 3,
     "discriminator": 4,
     "validation": 5,
+    "augment": 6,
 }
 
 

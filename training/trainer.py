@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
+from ablate.models.spectral import istft, stft
+
 from . import seeds
 from .causes import DivergedError
 from .config import Recipe
 from .data.batches import Batches, Waves
 from .discriminator import Discriminator, discriminator_loss
 from .losses import WeightedLoss, adversarial_distance, compressed_magnitude
-from .spectral import istft, stft
 
 Scorer = Callable[[list[tuple[Waves, Waves]]], Callable[[], list[float | None]]]
 """Starts PESQ-WB of (reference, judged) waves `(sample,)`; calling what it returns waits for the values,

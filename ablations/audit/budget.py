@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from ablate.models.errors import InputError
+from ablate.models.spectral import stft
 from ablate.training.losses import WeightedLoss
-from ablate.training.spectral import stft
 
 from ..grid import Cell
 from .finding import Finding

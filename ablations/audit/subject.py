@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from ablate.models import build_model, declarations
 from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError
+from ablate.models.spectral import HOP, stft
 from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import Recipe
+from ablate.training.data.augment import Augment
 from ablate.training.data.batches import Batches
 from ablate.training.losses import WeightedLoss
-from ablate.training.spectral import HOP, stft
 from ablate.training.trainer import DivergedError, Trainer
 
 from .operations import NOT_THE_NETWORK, Activity, Watch, watched
@@ -323,7 +324,11 @@ class Subject:
         with isolated(SEED):
             model = build(self.config)
             batches = Batches(
-                speech_like(self.crop_seconds), batch_size=self.batch_size, crop=crop, seed=SEED
+                speech_like(self.crop_seconds),
+                batch_size=self.batch_size,
+                crop=crop,
+                seed=SEED,
+                augment=Augment.of(recipe),
             )
             trainer = Trainer(model, recipe, batches, seed=SEED, device=torch.device("cpu"))
             for _ in range(STEPS):

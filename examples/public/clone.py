@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ablate.models import ARCHITECTURES, PRESETS, ModelConfig
-from ablate.training.spectral import istft, stft
+from ablate.models.spectral import istft, stft
 
 
 def source() -> Path:

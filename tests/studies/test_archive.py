@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from ablate.models.errors import InputError
+from ablate.models.plugins import code_digest, digests
 from ablate.studies import plan as plans
 from ablate.studies.archive import MANIFEST, command_line, export, import_
 from ablate.studies.plan import run_dirs
-from ablate.studies.scores import read_scores
+from ablate.studies.scores import scores_of_runs
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def test_an_imported_study_has_the_same_scores_and_plan(finished, tmp_path: Path
     assert manifest["runs"] == len(finished.slots())
     plan = import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere")
     assert plan == finished.plan
-    ours, theirs = (read_scores(plan, root)[0] for root in (finished.root, tmp_path / "elsewhere"))
+    ours, theirs = (scores_of_runs(plan, root)[0] for root in (finished.root, tmp_path / "elsewhere"))
     assert ours.equals(theirs)
     for slot, run in run_dirs(plan, tmp_path / "elsewhere").items():
         assert run.metrics() == finished.run(*slot).metrics()
@@ -119,14 +120,15 @@ def test_code_of_others_is_not_run_unasked(finished, tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     plugin = tmp_path / "mine" / "my_net.py"
     plugin.write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write('x')")
-    finished.write(finished.plan.model_copy(update={"plugins": (str(plugin),)}))
+    finished.write(finished.plan.model_copy(update={"plugins": digests([plugin])}))
     export(finished.root, None, tmp_path / "study.tar.gz")
     (tmp_path / "ran").unlink()
     with pytest.raises(InputError, match=r"my_net\.py.*--trust-plugins"):
         import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere")
     assert not (tmp_path / "ran").exists()
     plan = import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere", trust_plugins=True)
-    assert plan.plugins == (str(tmp_path / "elsewhere/studies" / plan.name / "plugins/my_net.py"),)
+    here = tmp_path / "elsewhere" / "studies" / plan.name / "plugins" / "0" / "my_net.py"
+    assert plan.plugins == {str(here): code_digest(plugin)}
     assert plans.load(tmp_path / "elsewhere") == plan
 
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from ablate.models.spectral import enhance_waveform
 from ablate.training.enhance import (
     checkpoint_of_run,
     enhance_blocks,
@@ -16,7 +17,6 @@ from ablate.training.enhance import (
     resampled,
 )
 from ablate.training.pcs import pcs
-from ablate.training.spectral import enhance_waveform
 
 RATE = 16_000
 

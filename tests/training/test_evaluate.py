@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from ablate.models.spectral import enhance_waveform
 from ablate.training.config import Evaluation
 from ablate.training.evaluate import (
     enhance_utterances,
@@ -16,7 +17,6 @@ from ablate.training.files import replacing
 from ablate.training.metrics import METRICS, score_with_errors
 from ablate.training.metrics.registry import usual
 from ablate.training.pcs import pcs
-from ablate.training.spectral import enhance_waveform
 
 RATE = 16_000
 

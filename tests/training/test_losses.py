@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ablate.ablations.factors import find
+from ablate.models.spectral import stft
 from ablate.training import losses
 from ablate.training.config import Recipe, RunConfig
 from ablate.training.losses import (
@@ -19,7 +20,6 @@ from ablate.training.losses import (
     stft_distance,
 )
 from ablate.training.metrics import score
-from ablate.training.spectral import stft
 
 ZERO = {field: 0.0 for field, _ in LOSSES.values()}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -39,14 +39,23 @@ class Batches:
         pairs: of the training split, with `clean` and `noisy` of equal length.
         batch_size: items of a batch.
         crop: samples of an item.
-        seed: of the training; streams `order` and `crops`.
+        seed: of the training; streams `order`, `crops` and `augment`.
+        augment: changes a batch, given clean and noisy waves and where random numbers come from.
 
     Raises:
         DataError: there is nothing to train on.
         ValueError: the crop is empty.
     """
 
-    def __init__(self, pairs: Sequence[Speech], *, batch_size: int, crop: int, seed: int) -> None:
+    def __init__(
+        self,
+        pairs: Sequence[Speech],
+        *,
+        batch_size: int,
+        crop: int,
+        seed: int,
+        augment: Callable[[Waves, Waves, np.random.Generator], tuple[Waves, Waves]] | None = None,
+    ) -> None:
         if not len(pairs):
             raise DataError("the training split holds no files")
         if crop < 1:
@@ -55,6 +64,7 @@ class Batches:
         self.batch_size = batch_size
         self.crop = crop
         self.seed = seed
+        self.augment = augment
         self._epoch = -1
         self._order: npt.NDArray[np.int64] = np.empty(0, np.int64)
         self._places: npt.NDArray[np.float64] = np.empty(0)
@@ -79,7 +89,10 @@ class Batches:
             DataError: the two recordings of a pair differ in length, or are empty.
         """
         crops = [cut(self.pairs[index], place, self.crop) for index, place in self.items(step)]
-        return np.stack([clean for clean, _ in crops]), np.stack([noisy for _, noisy in crops])
+        clean, noisy = (np.stack(waves) for waves in zip(*crops, strict=True))
+        if self.augment is None:
+            return clean, noisy
+        return self.augment(clean, noisy, seeds.generator(self.seed, "augment", step))
 
 
 def cut(pair: Speech, place: float, crop: int) -> tuple[Waves, Waves]:

@@ -4,7 +4,7 @@ import scipy.signal
 import torch
 from torch import nn
 
-from ablate.training.spectral import (
+from ablate.models.spectral import (
     BINS,
     HOP,
     N_FFT,

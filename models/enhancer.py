@@ -1,0 +1,87 @@
+"""What every network of the family has around its layers: level and compression before, projection after."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from .bands import FREQUENCIES, BandSplit
+from .config import ModelConfig
+from .declarations import Declared
+from .spectral import HOP, N_FFT, istft, stft
+
+
+def check_spectrogram(noisy: Tensor) -> None:
+    """Raise ValueError unless `noisy` is a complex tensor `(batch, 257, time)` with a frame at least."""
+    if not noisy.is_complex() or noisy.dim() != 3 or noisy.shape[1] != FREQUENCIES or not noisy.shape[2]:
+        raise ValueError(
+            f"expected a complex spectrogram (batch, {FREQUENCIES}, time), "
+            f"got {tuple(noisy.shape)} of {noisy.dtype}"
+        )
+
+
+def compress(spectrum: Tensor, exponent: float) -> Tensor:
+    """`|S| ** exponent` with the phase of `S`: complex, same shape; zero stays zero."""
+    magnitude = spectrum.abs()
+    return spectrum * magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny) ** (exponent - 1)
+
+
+def level(spectrum: Tensor) -> Tensor:
+    """Root mean square of each item of `(batch, 257, time)`, as `(batch, 1, 1)`; 1 for silence."""
+    found = spectrum.abs().square().mean(dim=(1, 2), keepdim=True).sqrt()
+    return torch.where(found > 0, found, 1.0)
+
+
+class ConsistencyProjection(nn.Module, Declared):
+    """The transform of the waveform of a spectrogram: the nearest one that some signal has.
+
+    Least squares over the window (Griffin and Lim 1984); as a layer: Wisdom et al. 2019, arXiv:1811.08521.
+    Four frames overlap, so a frame depends on three before and three after. Fewer than four frames have no
+    centred transform and stay as they are.
+    """
+
+    looks_ahead = N_FFT // HOP - 1
+    reach = 2 * looks_ahead + 1
+
+    def forward(self, spectrum: Tensor) -> Tensor:
+        """Complex `(batch, 257, time)` -> same shape."""
+        return stft(istft(spectrum)) if spectrum.shape[-1] > N_FFT // HOP - 1 else spectrum
+
+
+class Enhancer(nn.Module):
+    """A network that filters the noisy spectrum by features of its bands.
+
+    A subclass has `enhance(features, noisy)` and `head`, and builds its own layers after the split.
+    """
+
+    head: nn.Module
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.statistics = "utterance" if config.input_level == "unit" else None
+        self.split = BandSplit(config.channels, config.split_statistics)
+        self.projection = ConsistencyProjection() if config.projection == "consistent" else None
+
+    def enhance(self, features: Tensor, noisy: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, complex `(batch, 257, time)` -> complex `(batch, 257, time)`."""
+        raise NotImplementedError
+
+    def decoders(self) -> list[nn.Module]:
+        """What the features go through on their way to the enhanced spectrum."""
+        return [self.head, *([] if self.projection is None else [self.projection])]
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        """Complex `(batch, 257, time)` -> the enhanced spectrogram, same shape.
+
+        Raises:
+            ValueError: the input has another shape or is not complex.
+        """
+        check_spectrogram(noisy)
+        scale = level(noisy) if self.config.input_level == "unit" else None
+        noisy = noisy if scale is None else noisy / scale
+        exponent = self.config.input_compression
+        features = self.split(noisy if exponent == 1 else compress(noisy, exponent))
+        enhanced = self.enhance(features, noisy)
+        enhanced = enhanced if self.projection is None else self.projection(enhanced)
+        return enhanced if scale is None else enhanced * scale
