@@ -24,6 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from ablate.ablations.design import Design
+from ablate.ablations.inference.allocation import FIRST, Targets
 from ablate.ablations.inference.contrasts import ContrastSet, build
 from ablate.ablations.inference.engine import Estimates, estimate, holm
 
@@ -240,6 +241,93 @@ def until_width(
     ]
 
 
+@dataclass(frozen=True)
+class Race:
+    """A rule that adds seeds until every Shapley value's and the gap's half-width is `width`.
+
+    Attributes:
+        unstable: seed SD of base and baseline (others: .03).
+        unequal_hours: whether a training costs 1 to 2.5 by the factors that are on, instead of 1.
+        everywhere: one more seed in every cell at each look, instead of the training that narrows most.
+    """
+
+    unstable: float | None
+    unequal_hours: bool
+    width: float
+    everywhere: bool
+    first: int = FIRST
+    most: int = 40
+
+    @property
+    def name(self) -> str:
+        rule = "one more everywhere" if self.everywhere else "what narrows most"
+        spread = f"seed SD {self.unstable} in base and baseline" if self.unstable else "equal seed SD"
+        cost = "unequal" if self.unequal_hours else "equal"
+        return f"{rule} until {self.width} from {self.first} seeds, {spread}, {cost} hours"
+
+
+def race(rule: Race, repetitions: int, seed: int) -> tuple[list[Row], dict[str, float]]:
+    """Coverage under a rule that adds seeds; and its mean trainings, hours and half-width of the gap."""
+    scenario = Scenario("", rule.most, unstable=rule.unstable)
+    cells, found = contrasts()
+    rows = [i for i, c in enumerate(found.rows) if c.kind in ("gap", "main", "shapley")]
+    kinds = np.array([found.rows[i].kind for i in rows])
+    weights = found.matrix(cells)[rows]
+    judged = np.flatnonzero(kinds != "main")
+    truth = weights @ true_means(scenario)
+    groups = groups_of(scenario)
+    sizes = weights[judged] ** 2
+    on = np.array([name.count("n") for name in cells[:-1]] + [3.0])
+    hours = 1 + 0.5 * on * rule.unequal_hours
+    rng = np.random.default_rng(seed)
+    held, spent, gaps, counts = [], [], [], []
+    for start in range(0, repetitions, BATCH):
+        for scores in draw(scenario, rng, min(BATCH, repetitions - start)):
+            seeds = np.full(9, rule.first)
+            while True:
+                present = np.arange(seeds.max()) < seeds[:, None]
+                look = estimate(scores[:, : seeds.max()], weights, groups, present)
+                half = look.half_width(0.95)
+                room = seeds < rule.most
+                if half[judged].max() <= rule.width or not room.any():
+                    break
+                if rule.everywhere:
+                    seeds += room
+                    continue
+                state = Targets.of(look.rows(judged.tolist()), sizes, 0.95)
+                _, group, gain = state.best(hours, room)
+                if not gain > 0:
+                    break
+                seeds[group] += 1
+            held.append(np.abs(look.value - truth) <= half)
+            spent.append(float(seeds @ hours))
+            counts.append(int(seeds.sum()))
+            gaps.append(float(half[0]))
+    share = np.mean(held, axis=0)
+    cost = {"trainings": float(np.mean(counts)), "hours": float(np.mean(spent)), "gap": float(np.mean(gaps))}
+    covered = [
+        Row(
+            rule.name,
+            f"mean {cost['trainings'] / 9:.1f}",
+            kind,
+            float(share[kinds == kind].min()),
+            float(share[kinds == kind].max()),
+            0.93,
+            None,
+            repetitions,
+        )
+        for kind in ("gap", "main", "shapley")
+    ]
+    return covered, cost
+
+
+def races() -> Iterator[Race]:
+    for unstable, width in ((None, 0.035), (0.09, 0.06)):
+        for unequal_hours in (False, True):
+            for everywhere in (False, True):
+                yield Race(unstable, unequal_hours, width, everywhere)
+
+
 def table(rows: list[Row]) -> str:
     lines = [
         "| planted | seeds | quantity | lowest | highest | bound | kept |",
@@ -266,7 +354,15 @@ def main() -> int:
     for index, scenario in enumerate(scenarios()):
         rows += run(scenario, options.repetitions, options.seed + index)
     rows += until_width(options.repetitions, options.seed + 1000)
+    costs = {}
+    for rule in races():
+        covered, costs[rule.name] = race(rule, options.repetitions, options.seed + 2000)
+        rows += covered
     print(table(rows))
+    for name, cost in costs.items():
+        print(
+            f"{name}: {cost['trainings']:.1f} trainings, {cost['hours']:.1f} hours, gap +-{cost['gap']:.4f}"
+        )
     print(f"{options.repetitions} repetitions, {time.perf_counter() - started:.0f} s", file=sys.stderr)
     if options.json:
         records = [{**vars(row), "kept": row.kept} for row in rows]

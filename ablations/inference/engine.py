@@ -59,11 +59,11 @@ class Estimates:
     @cached_property
     def df(self) -> Array:
         """Welch-Satterthwaite degrees of freedom; infinite where the variance is exactly zero."""
-        return _satterthwaite(
+        return satterthwaite(
             self.variance, self.seed_parts, self.seeds - 1, self.utterance_part, self.utterance_df
         )
 
-    def rows(self, chosen: slice) -> Estimates:
+    def rows(self, chosen: slice | Sequence[int]) -> Estimates:
         """Some of the contrasts."""
         return replace(
             self,
@@ -96,11 +96,12 @@ class Estimates:
         count = np.asarray(seeds)[..., None]
         parts = self.one_seed / count
         variance = np.where(self.estimable, parts.sum(-1) + self.utterance_part, np.nan)
-        df = _satterthwaite(variance, parts, count - 1, self.utterance_part, self.utterance_df)
+        df = satterthwaite(variance, parts, count - 1, self.utterance_part, self.utterance_df)
         return np.sqrt(variance), df
 
 
-def _satterthwaite(variance: Array, parts: Array, part_df: Array, extra: Array, extra_df: Array) -> Array:
+def satterthwaite(variance: Array, parts: Array, part_df: Array, extra: Array, extra_df: Array) -> Array:
+    """Degrees of freedom of a variance that is a sum of `parts` (last axis) and one `extra` part."""
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(parts > 0, parts**2 / part_df, 0.0).sum(-1) + extra**2 / extra_df
         return np.where(np.isnan(variance), np.nan, np.where(shares > 0, variance**2 / shares, np.inf))
@@ -197,7 +198,7 @@ def estimate(
                 block = scores[..., cells, :, :][..., common, :]
                 residual = _residual_covariance(block, series) * overlap
                 residual_parts[..., rows, g] = np.einsum("kc,...cd,kd->...k", w, residual, w)
-    estimable = ((seeds > 1) | (np.abs(weights) @ _membership(groups, weights.shape[1]) == 0)).all(-1)
+    estimable = ((seeds > 1) | (np.abs(weights) @ membership(groups, weights.shape[1]) == 0)).all(-1)
     seed_parts, one_seed = np.maximum(seed_parts, 0.0), np.maximum(one_seed, 0.0)
     value = means @ weights.T
     if utterances > 1:
@@ -213,7 +214,8 @@ def estimate(
     return Estimates(value, seed_parts, one_seed, seeds, net, net_df, estimable)
 
 
-def _membership(groups: Sequence[Sequence[int]], cells: int) -> Array:
+def membership(groups: Sequence[Sequence[int]], cells: int) -> Array:
+    """(cell, group): 1 where the cell belongs to the group."""
     member = np.zeros((cells, len(groups)))
     for g, group in enumerate(groups):
         member[list(group), g] = 1

@@ -37,6 +37,15 @@ def test_looking_until_the_interval_is_narrow_keeps_the_coverage(coverage):
     assert float(rows[0].seeds.removeprefix("mean ")) < 11
 
 
+@pytest.mark.slow
+def test_following_what_narrows_most_keeps_the_coverage_and_saves_trainings(coverage):
+    for narrowest, everywhere in zip(*[coverage.races()] * 2, strict=True):
+        rows, cost = coverage.race(narrowest, REPETITIONS, seed=1)
+        _, more = coverage.race(everywhere, REPETITIONS, seed=1)
+        assert all(row.kept for row in rows), rows
+        assert cost["hours"] < 0.7 * more["hours"]
+
+
 def test_the_check_sees_an_interval_that_is_too_narrow(coverage):
     scenario = next(coverage.scenarios())
     rows = coverage.run(scenario, REPETITIONS, seed=1)

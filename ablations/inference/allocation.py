@@ -1,0 +1,226 @@
+"""Which training narrows the answer most per hour.
+
+A target's half-width at n_g seeds of training group g is t(df) sqrt(sum_g V_g / n_g + U), with V_g what one
+seed of the group adds (`Estimates.one_seed`), U the utterances' part and df those of Satterthwaite. The next
+training is the one whose seed lowers the widest target's half-width most per hour. Variances are shrunk
+towards the target's mean for this choice only, never for an interval: with few seeds the noisiest cell is
+partly noisy by chance, and following chance costs coverage. For the same reason nothing is looked at before
+every cell has `FIRST` seeds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ablate.models.errors import InputError
+
+from .analysis import Analysis
+from .engine import Array, Estimates, membership, quantile, satterthwaite
+from .scores import Scores
+
+FIRST = 5
+"""Seeds of every cell before the first look."""
+PRIOR = 4.0
+"""Degrees of freedom that the mean over a target's trainings counts as."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """One training to add: a seed of a cell, or of the cells that share it.
+
+    Attributes:
+        target: the widest target, which it is meant to narrow; empty before the first look.
+        half_width: of the widest target once this one and those before it are trained, if variances hold.
+        gain: fall of the target's half-width per hour.
+    """
+
+    cells: tuple[str, ...]
+    seed: Any
+    hours: float
+    target: str = ""
+    half_width: float | None = None
+    gain: float | None = None
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What to train next, first things first.
+
+    Attributes:
+        widest: the widest target and its half-width as it is reported; none before the first look.
+        floors: half-width that the utterances alone leave, of the targets where that is more than wanted: no
+            training brings them there, more test utterances would.
+        stopped: cells that keep diverging and get nothing more.
+    """
+
+    trainings: tuple[Training, ...]
+    widest: tuple[str, float] | None
+    floors: Mapping[str, float]
+    stopped: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Targets:
+    """Variances of the targets, to weigh trainings with.
+
+    Attributes:
+        one_seed: (target, group) what one seed adds to the variance, shrunk.
+        seeds: (target, group) how many there are; 0 where a group does not matter.
+        utterance_part, utterance_df: (target,) as in `Estimates`.
+    """
+
+    one_seed: Array
+    seeds: Array
+    utterance_part: Array
+    utterance_df: Array
+    confidence: float
+
+    @classmethod
+    def of(cls, estimates: Estimates, sizes: Array, confidence: float) -> Targets:
+        """From the estimates of the targets alone; `sizes` (target, group) are their summed squared weights.
+
+        A group's variance per squared weight is drawn towards the target's mean by its degrees of freedom.
+        """
+        involved = estimates.seeds > 0
+        total = np.where(involved, sizes, 0.0).sum(-1, keepdims=True)
+        mean = estimates.one_seed.sum(-1, keepdims=True) / np.where(total > 0, total, 1.0)
+        own = np.maximum(estimates.seeds - 1, 0)
+        trust = own / (own + PRIOR)
+        shrunk = np.where(involved, trust * estimates.one_seed + (1 - trust) * mean * sizes, 0.0)
+        return cls(shrunk, estimates.seeds, estimates.utterance_part, estimates.utterance_df, confidence)
+
+    def half_widths(self) -> Array:
+        """(target,)"""
+        return _half_widths(
+            self.one_seed, self.seeds, self.utterance_part, self.utterance_df, self.confidence
+        )
+
+    def best(self, hours: Array, open: Array) -> tuple[int, int, float]:
+        """(target, group, gain): the widest target, and the group (of those `open`) that narrows it most per
+        hour. A gain of zero or less: nothing narrows it."""
+        half = self.half_widths()
+        target = int(half.argmax())
+        seeds = self.seeds[target]
+        one_more = seeds + np.eye(len(seeds), dtype=int) * (seeds > 0)
+        after = _half_widths(
+            self.one_seed[target],
+            one_more,
+            self.utterance_part[target],
+            self.utterance_df[target],
+            self.confidence,
+        )
+        gain = np.where(open & (seeds > 0), (half[target] - after) / hours, -np.inf)
+        group = int(gain.argmax())
+        return target, group, float(gain[group])
+
+    def with_seed(self, group: int) -> Targets:
+        """One more seed of a group."""
+        seeds = self.seeds.copy()
+        seeds[:, group] += seeds[:, group] > 0
+        return Targets(self.one_seed, seeds, self.utterance_part, self.utterance_df, self.confidence)
+
+
+def _half_widths(one_seed: Array, seeds: Array, part: Array, part_df: Array, confidence: float) -> Array:
+    shares = np.where(seeds > 0, one_seed / np.maximum(seeds, 1), 0.0)
+    variance = shares.sum(-1) + part
+    df = satterthwaite(variance, shares, np.maximum(seeds - 1, 1), part, part_df)
+    return quantile(confidence, df) * np.sqrt(variance)
+
+
+def targets(analysis: Analysis) -> list[int]:
+    """Rows of `effects` that are to be narrowed: what is judged, and the gap."""
+    kinds = ("gap", "shapley" if len(analysis.kind("shapley")) else "main")
+    return [
+        row
+        for row, contrast in enumerate(analysis.contrasts)
+        if contrast.kind in kinds and analysis.estimates.estimable[row]
+    ]
+
+
+def allocate(
+    analysis: Analysis,
+    *,
+    hours: Mapping[str, float] | None = None,
+    width: float | None = None,
+    count: int = 10,
+    max_seeds: int | None = None,
+) -> Allocation:
+    """The trainings that narrow most per hour, one after the other.
+
+    Args:
+        hours: of a training of each cell; none: the same for all.
+        width: half-width wanted for every target; none: go on.
+        count: trainings to list at most.
+        max_seeds: of a cell, diverged ones counted.
+
+    Raises:
+        InputError: the width is not above zero, or a cell's hours are missing or not above zero.
+    """
+    if width is not None and not width > 0:
+        raise InputError(f"the half-width wanted is {width}; give one above zero")
+    scores = analysis.scores
+    trainings = [_Group(scores, group, hours) for group in scores.groups]
+    stopped = tuple(cell for group in trainings if group.keeps_diverging for cell in group.cells)
+    active = [group for group in trainings if not group.keeps_diverging]
+    first = [group.training(more) for more in range(FIRST) for group in active if group.done + more < FIRST]
+    if first:
+        return Allocation(tuple(first[:count]), None, {}, stopped)
+    rows = targets(analysis)
+    if not rows:
+        return Allocation((), None, {}, stopped)
+    names = [analysis.contrasts[row].name for row in rows]
+    chosen = analysis.estimates.rows(rows)
+    half = chosen.half_width(analysis.confidence)
+    widest = names[int(half.argmax())], float(half.max())
+    floor = quantile(analysis.confidence, chosen.utterance_df) * np.sqrt(chosen.utterance_part)
+    floors = {n: float(f) for n, f in zip(names, floor, strict=True) if width is not None and f > width}
+    if width is not None and widest[1] <= width:
+        return Allocation((), widest, floors, stopped)
+    scored = scores.scored()
+    there = [group for group in trainings if set(group.members) & set(scored)]
+    sizes = (analysis.weights.to_numpy()[rows] ** 2) @ membership(scores.groups_of(scored), len(scored))
+    state = Targets.of(chosen, sizes, analysis.confidence)
+    price = np.array([group.hours for group in there])
+    most = np.inf if max_seeds is None else max_seeds
+    added = np.zeros(len(there), dtype=int)
+    found: list[Training] = []
+    while len(found) < count:
+        room = np.array([len(group.made) < most - more for group, more in zip(there, added, strict=True)])
+        usable = room & np.array([not group.keeps_diverging for group in there])
+        target, group, gain = state.best(price, usable)
+        if not gain > 0:
+            break
+        state = state.with_seed(group)
+        after = float(state.half_widths().max())
+        found.append(there[group].training(int(added[group]), names[target], after, gain))
+        added[group] += 1
+        if width is not None and after <= width:
+            break
+    return Allocation(tuple(found), widest, floors, stopped)
+
+
+class _Group:
+    """Cells that share their trainings, as the allocation sees them."""
+
+    def __init__(self, scores: Scores, members: Sequence[int], hours: Mapping[str, float] | None) -> None:
+        self.members = list(members)
+        self.cells = tuple(scores.cells[c] for c in members)
+        done, gone = scores.present[self.members].any(0), scores.diverged[self.members].any(0)
+        self.made = [seed for seed, there in zip(scores.seeds, np.logical_or(done, gone).tolist(), strict=True) if there]
+        self.done = int(done.sum())
+        self.keeps_diverging = bool(gone.sum() >= max(2, self.done))
+        lacking = [cell for cell in self.cells if hours is not None and not hours.get(cell, 0) > 0]
+        if lacking:
+            raise InputError(f"hours of a training of {lacking[0]!r}: give a number above zero")
+        self.hours = 1.0 if hours is None else max(hours[cell] for cell in self.cells)
+
+    def training(
+        self, more: int, target: str = "", half_width: float | None = None, gain: float | None = None
+    ) -> Training:
+        """The `more`-th training to come: seeds are nested, the smallest number that is free."""
+        free = [seed for seed in range(1, len(self.made) + more + 2) if seed not in self.made]
+        return Training(self.cells, free[more], self.hours, target, half_width, gain)
