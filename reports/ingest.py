@@ -33,6 +33,7 @@ def analyze(
     constraints: Iterable[Mapping[str, str]] = (),
     design: str | None = None,
     planned: Mapping[str, Mapping[str, str]] | None = None,
+    guards: Sequence[str] = (),
 ) -> Analysis:
     """Estimate the gap and what each factor has to do with it.
 
@@ -54,6 +55,7 @@ def analyze(
         constraints: combinations of levels that the grid forbids.
         design: full, fractional, one-in or one-out, where the cells leave it open.
         planned: cell -> levels of all cells of the plan, so that those without any row are named.
+        guards: other metrics of the table, to say what a gain costs; outside the family that is corrected.
 
     Raises:
         InputError: a column is missing, base or baseline name no cell, rows are doubled, or no utterance is
@@ -63,7 +65,13 @@ def analyze(
     cells, order, base_cell, notes = lay_out(scores, base, baseline, metric, factors, levels)
     cells |= {name: at for name, at in (planned or {}).items() if name not in cells}
     layout = Layout(guess_design(cells, order, constraints, design), cells, base_cell, baseline, notes)
-    return infer(read_scores(scores, metric, layout), claims=claims, margin=margin, confidence=confidence)
+    return infer(
+        read_scores(scores, metric, layout),
+        claims=claims,
+        margin=margin,
+        confidence=confidence,
+        guards=[read_scores(scores, guard, layout) for guard in guards],
+    )
 
 
 def lay_out(

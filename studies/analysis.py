@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
@@ -22,6 +22,7 @@ def analyze_study(
     metric: str | None = None,
     margin: float | None = None,
     claims: Mapping[str, Claim] | None = None,
+    guards: Sequence[str] = (),
 ) -> Analysis:
     """Estimates of a study with their verdicts.
 
@@ -30,6 +31,7 @@ def analyze_study(
         metric: column to compare; none: the study's endpoint.
         margin: smallest difference that matters; none: the study's for its endpoint, else the metric's own.
         claims: by effect; none: those of the plan's factors.
+        guards: other metrics, to say what a gain costs.
 
     Raises:
         InputError: no run has a value of the metric, or a run's scores cannot be used.
@@ -37,11 +39,12 @@ def analyze_study(
     metric = metric or plan.endpoint.metric
     if margin is None and metric == plan.endpoint.metric:
         margin = plan.endpoint.margin
-    there = set(scores["cell"].unique())
+    layout = layout_of(plan, set(scores["cell"].unique()))
     return infer(
-        read_scores(scores, metric, layout_of(plan, there)),
+        read_scores(scores, metric, layout),
         claims=claims_on(plan.factors, metric) if claims is None else claims,
         margin=margin,
+        guards=[read_scores(scores, guard, layout) for guard in guards],
     )
 
 

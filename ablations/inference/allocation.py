@@ -210,7 +210,11 @@ class _Group:
         self.members = list(members)
         self.cells = tuple(scores.cells[c] for c in members)
         done, gone = scores.present[self.members].any(0), scores.diverged[self.members].any(0)
-        self.made = [seed for seed, there in zip(scores.seeds, np.logical_or(done, gone).tolist(), strict=True) if there]
+        self.made = [
+            seed
+            for seed, there in zip(scores.seeds, np.logical_or(done, gone).tolist(), strict=True)
+            if there
+        ]
         self.done = int(done.sum())
         self.keeps_diverging = bool(gone.sum() >= max(2, self.done))
         lacking = [cell for cell in self.cells if hours is not None and not hours.get(cell, 0) > 0]

@@ -31,10 +31,13 @@ class Analysis:
     Attributes:
         effects: a row per contrast (simple effects of up to 128 cells; `simple` gives the others): name,
             kind, estimate, se, df, low, high, p, p_holm, verdict; then `at` (the other factors' levels of a
-            simple effect), claim_low, claim_high, claim_source, seeds_needed, note.
+            simple effect), claim_low, claim_high, claim_source, seeds_needed, note, and p_higher: how often
+            one retraining on its positive side scores above one on the other.
         cells: a row per cell with scores: cell, one column per factor, runs, mean, sd (over seeds), se,
             df, low, high.
         divergence: a row per cell: cell, runs, diverged, rate, low, high (exact binomial interval).
+        guards: the judged effects and the gap in other metrics, outside Holm's family: metric, name, kind,
+            estimate, se, df, low, high, p, change (`better` or `worse` where the interval excludes zero).
         pooled: the same contrasts under the pooled crossed model, a labelled secondary.
         contrasts: the weights, in the order of `effects`.
         not_estimable: contrasts that need cells without scores.
@@ -53,6 +56,7 @@ class Analysis:
     cells: pd.DataFrame
     divergence: pd.DataFrame
     pooled: pd.DataFrame
+    guards: pd.DataFrame
     contrasts: tuple[Contrast, ...]
     not_estimable: tuple[NotEstimable, ...]
     aliases: Mapping[str, tuple[str, ...]]
@@ -199,6 +203,7 @@ class Analysis:
                 for lost in self.not_estimable
             ],
             "aliases": {name: list(others) for name, others in self.aliases.items()},
+            "guards": records(self.guards),
             "pooled": {"label": POOLED_LABEL, "effects": records(self.pooled)},
             "notes": list(self.notes),
         }

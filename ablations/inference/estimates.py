@@ -17,6 +17,7 @@ from ..claims import Claim, check_margin, margin_of, unit_of
 from .analysis import Analysis
 from .contrasts import build
 from .engine import Estimates, estimate
+from .guards import guard_effects, trade_offs
 from .pooled import pooled_effects
 from .scores import Scores, listed
 from .verdicts import effects_table, stated_claims
@@ -28,10 +29,11 @@ def infer(
     claims: Mapping[str, Sequence[Any] | Claim] | None = None,
     margin: float | None = None,
     confidence: float = 0.95,
+    guards: Sequence[Scores] = (),
 ) -> Analysis:
     """Every contrast that the scores give, with its interval and its verdict.
 
-    Claims, margin and confidence are those of `reports.analyze`.
+    Claims, margin and confidence are those of `reports.analyze`; guards are the same table in other metrics.
 
     Raises:
         InputError: confidence or margin is no such number, a claim names no factor, or there is nothing
@@ -69,11 +71,17 @@ def infer(
         )
     if pooled_note:
         notes.append(pooled_note)
+    judged = [
+        c for c in found.rows if c.kind in ("gap", "shapley" if "shapley" in set(effects["kind"]) else "main")
+    ]
+    beside = guard_effects(judged, guards, confidence)
+    notes += trade_offs(metric, effects[effects["kind"].isin([c.kind for c in judged])], beside)
     return Analysis(
         effects=effects,
         cells=_cells(data, scored, of_cells, confidence),
         divergence=divergence,
         pooled=pooled,
+        guards=beside,
         contrasts=found.rows,
         not_estimable=found.not_estimable,
         aliases=found.aliases,

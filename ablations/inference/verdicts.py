@@ -15,6 +15,7 @@ from ..claims import Claim, claim_of, named_claims
 from ..factors import FACTORS, claims_on
 from .contrasts import Contrast
 from .engine import Array, Estimates, holm, quantile
+from .retraining import p_higher
 from .scores import Scores, listed
 
 MOST_SEEDS = 200
@@ -120,6 +121,7 @@ def effects_table(
             "claim_source": [claim.source if claim else "" for claim in stated],
             "seeds_needed": needed,
             "note": notes,
+            "p_higher": p_higher(contrasts, data),
         }
     )
 

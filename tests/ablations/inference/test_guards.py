@@ -1,0 +1,58 @@
+import numpy as np
+import pytest
+
+from ablate.ablations.inference import guards
+from ablate.models.errors import InputError
+from ablate.reports import analyze
+from ablate.training.metrics.registry import METRICS
+
+BASE = "a=off,b=off"
+
+
+@pytest.fixture
+def frame(make):
+    """PESQ gains by `a` what CBAK loses; STOI does not move."""
+    frame = make(seeds=4, noise=0.01)
+    rng = np.random.default_rng(0)
+    runs = frame.groupby(["cell", "seed"]).ngroup().to_numpy()
+    frame["cbak"] = 2.5 - 0.2 * (frame["a"] == "on") + rng.normal(0, 0.02, runs.max() + 1)[runs]
+    frame["cbak"] += rng.normal(0, 0.01, len(frame))
+    frame["stoi"] = 0.9 + rng.normal(0, 0.01, runs.max() + 1)[runs] + rng.normal(0, 0.01, len(frame))
+    return frame
+
+
+def test_a_gain_that_costs_a_guard_is_said_in_words(frame):
+    found = analyze(frame, base=BASE, baseline="ref", guards=["cbak", "stoi"])
+    table = found.guards.set_index(["metric", "name"])
+    assert table.loc[("cbak", "a"), "change"] == "worse"
+    assert table.loc[("stoi", "a"), "change"] == ""
+    assert table.loc[("cbak", "a"), "estimate"] == pytest.approx(-0.2, abs=0.03)
+    (said,) = [note for note in found.notes if note.startswith("a: ")]
+    assert said.startswith("a: PESQ-WB up (+0.2")
+    assert "CBAK down (-0." in said
+    assert "STOI" not in said
+
+
+def test_a_guard_is_the_analysis_of_its_metric_and_changes_nothing_else(frame):
+    found = analyze(frame, base=BASE, baseline="ref", guards=["cbak"])
+    alone = analyze(frame, base=BASE, baseline="ref", metric="cbak")
+    for name, kind in (("gap", "gap"), ("a", "shapley"), ("b", "shapley")):
+        mine = found.guards.set_index("name").loc[name]
+        theirs = alone.kind(kind).set_index("name").loc[name]
+        assert mine["kind"] == kind
+        for column in ("estimate", "se", "df", "low", "high", "p"):
+            assert mine[column] == pytest.approx(theirs[column])
+    without = analyze(frame, base=BASE, baseline="ref")
+    assert without.guards.empty
+    assert found.effects.equals(without.effects)
+    with pytest.raises(InputError, match="lack covl"):
+        analyze(frame, base=BASE, baseline="ref", guards=["covl"])
+
+
+def test_better_is_the_metrics_direction(monkeypatch):
+    low, high = np.array([0.1, -0.3, -0.1]), np.array([0.2, -0.2, 0.1])
+    assert guards.changes("pesq_wb", low, high) == ["better", "worse", ""]
+    falling = type(METRICS["stoi"])("distance", "distance", lambda pair: 0.0, 9.0, higher_is_better=False)
+    monkeypatch.setitem(METRICS, "distance", falling)
+    assert guards.changes("distance", low, high) == ["worse", "better", ""]
+    assert guards.changes("mine", low, high) == ["better", "worse", ""]
