@@ -55,7 +55,11 @@ def cause_of(error: Exception) -> tuple[BaseException, Cause]:
 def classify(error: BaseException, doing: Cause) -> Cause:
     """The cause of a failure: by the error where that tells, else by what was being done."""
     text = str(error).lower()
-    exhausted = ("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator")
+    exhausted = (
+        *("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator"),
+        *("cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+    )
+    broken = ("cuda error", "cudnn error", "cublas_status_", "cudnn_status_", "cufft_")
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
@@ -63,6 +67,8 @@ def classify(error: BaseException, doing: Cause) -> Cause:
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     ):
         return "out-of-memory"
+    if isinstance(error, RuntimeError) and any(sign in text for sign in broken):
+        return "device"
     if isinstance(error, DataError):
         return "data"
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):

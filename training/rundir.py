@@ -16,7 +16,9 @@ from ablate.models.config import Frozen
 from .files import LockHeldError, is_locked, locked, replacing
 
 State = Literal["pending", "running", "done", "failed", "diverged"]
-Cause = Literal["out-of-memory", "lost-worker", "preempted", "configuration", "data", "interrupted", "error"]
+Cause = Literal[
+    "out-of-memory", "device", "lost-worker", "preempted", "configuration", "data", "interrupted", "error"
+]
 
 
 class RunLockedError(RuntimeError):

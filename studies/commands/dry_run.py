@@ -12,11 +12,12 @@ from ablate.models.console import print_json
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from ..launchers.slots import Slot
     from ..plan import Plan
     from ..request import Request
 
 
-def show_plan(request: Request, root: Path, format: str) -> None:
+def show_plan(request: Request, root: Path, format: str, slot: Slot) -> None:
     """Print the cells of a study with their sizes, signatures and what a run takes; nothing is trained."""
     from ..plan import PlanChangedError, is_done, load, make, merge, study_path
 
@@ -27,7 +28,7 @@ def show_plan(request: Request, root: Path, format: str) -> None:
         except PlanChangedError as error:
             print(f"refused: {error}", file=sys.stderr)
             raise typer.Exit(5) from None
-    estimates = _estimates(plan)
+    estimates = _estimates(plan, slot)
     document = {
         "study": plan.name,
         "seeds": list(plan.seeds),
@@ -71,26 +72,37 @@ def show_plan(request: Request, root: Path, format: str) -> None:
     console.print(table)
     distinct = {signature for cell in plan.cells for signature in cell.signatures.values()}
     console.print(f"{len(distinct)} distinct trainings for {len(plan.cells)} cells x {len(plan.seeds)} seeds")
-    console.print("time and memory of a run: from measured steps, without validation and scoring")
+    console.print(f"time and memory of a run: from steps on {slot.device}, without validation and scoring")
     for alias in plan.aliases:
         console.print(f"not told apart by this design: {alias}")
 
 
-def _estimates(plan: Plan) -> dict[str, dict[str, float]]:
-    """Seconds and bytes of a run of each cell, from steps measured at the threads of one slot."""
+def _estimates(plan: Plan, slot: Slot) -> dict[str, dict[str, float]]:
+    """Seconds and bytes of a run of each cell, from steps measured on a slot's device at its threads."""
+    found = {}
+    costs = _on_gpu(plan, slot) if slot.gpu is not None else _on_cores(plan, slot)
+    for cell in plan.cells:
+        seconds, memory = costs[cell.name]
+        found[cell.name] = {
+            "seconds_per_step": seconds,
+            "seconds": seconds * (cell.config.recipe.steps or 0),
+            "memory_bytes": memory,
+        }
+    return found
+
+
+def _on_gpu(plan: Plan, slot: Slot) -> dict[str, tuple[float, float]]:
+    from ..measure import step_costs
+
+    costs = step_costs(plan.cells, slot, plan.plugins)
+    return {name: (cost.seconds, cost.memory) for name, cost in costs.items()}
+
+
+def _on_cores(plan: Plan, slot: Slot) -> dict[str, tuple[float, float]]:
+    """From the audit's short steps, which take less than whole ones."""
     import torch
 
     from ablate.ablations.audit.budget import step_bytes, step_seconds
 
-    from ..launchers.slots import find_slots
-
-    torch.set_num_threads(find_slots()[0].threads)
-    found = {}
-    for cell in plan.cells:
-        step = step_seconds(cell) or float("nan")
-        found[cell.name] = {
-            "seconds_per_step": step,
-            "seconds": step * (cell.config.recipe.steps or 0),
-            "memory_bytes": step_bytes(cell),
-        }
-    return found
+    torch.set_num_threads(slot.threads)
+    return {cell.name: (step_seconds(cell) or float("nan"), step_bytes(cell)) for cell in plan.cells}

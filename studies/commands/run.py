@@ -172,7 +172,7 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
         if options.dry_run:
             from .dry_run import show_plan
 
-            show_plan(request, root, options.format)
+            show_plan(request, root, options.format, options.slots(request.launcher)[0])
         else:
             _carry_out(options, request, root, write_report)
 

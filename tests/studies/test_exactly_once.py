@@ -1,4 +1,4 @@
-"""Drivers killed at random moments and started again: every cell x seed ends done once."""
+"""Workers and drivers killed at random moments: every cell x seed ends done once, after no more attempts."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ import random
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 
 from ablate.studies.trials import open_storage
+from ablate.training.rundir import RunDir
 
+SLOTS = 2
 SETTINGS = {
     "steps": 12,
     "validate_every": 4,
@@ -26,23 +30,39 @@ ABLATE = [str(Path(sys.executable).with_name("ablate"))]
 RUN = [
     *ABLATE,
     *("run", "--grid", "bidirectional,pcs", "--seeds", "2", "--study", "killed", "--no-audit"),
+    *("--jobs", str(SLOTS), "--gpus", ""),
     *(word for name, value in SETTINGS.items() for word in ("--set", f"recipe.{name}={value}")),
 ]
 
 
+def workers_of(driver):
+    try:
+        children = psutil.Process(driver.pid).children()
+        return [child for child in children if "ablate.studies.worker" in child.cmdline()]
+    except psutil.NoSuchProcess:
+        return []
+
+
 @pytest.mark.slow
-def test_killed_drivers_lose_and_repeat_nothing(tmp_path):
+def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path):
     # A working folder with a package of the same name as ours must not get in the way.
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('the wrong models')")
     draw = random.Random(7)
+    hits = 0
     for _ in range(3):
         driver = subprocess.Popen(RUN, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        with suppress(subprocess.TimeoutExpired):
+            driver.wait(draw.uniform(12, 30))
+        for worker in draw.sample(workers := workers_of(driver), min(1, len(workers))):
+            worker.kill()
+            hits += 1
         try:
-            driver.wait(draw.uniform(15, 40))
+            driver.wait(draw.uniform(5, 20))
         except subprocess.TimeoutExpired:
             driver.send_signal(signal.SIGKILL)
             driver.wait()
+            hits += SLOTS
     last = subprocess.run(RUN, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert last.returncode == 0, last.stderr
     told = subprocess.run(
@@ -52,10 +72,13 @@ def test_killed_drivers_lose_and_repeat_nothing(tmp_path):
     assert read["counts"] == {"done": 10}
     root = tmp_path / "ablate-runs"
     assert len(list((root / "runs").iterdir())) == 6
-    for run in (root / "runs").iterdir():
-        steps = [json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()]
+    runs = [RunDir(path) for path in (root / "runs").iterdir()]
+    for run in runs:
+        steps = [line["step"] for line in run.metrics()]
         assert steps == sorted(set(steps))
         assert steps[-1] == 12
+        assert run.state.attempts == len(run.attempts())
+    assert sum(run.state.attempts for run in runs) <= len(runs) + hits
     storage = open_storage(root / "studies" / "killed")
     trials = optuna.load_study(storage=storage, study_name="killed").get_trials()
     done = [(t.user_attrs["cell"], t.user_attrs["seed"]) for t in trials if t.state.name == "COMPLETE"]
