@@ -97,7 +97,7 @@ class Session:
             for line in set_aside(plan, again, self.root):
                 self.say(line)
             self._save(plan, lease)
-            return self._carry_out(plan, seeds, lease, folder, storage)
+            return self._train(plan, seeds, lease, folder, storage)
 
     def _joined(self, old: Plan, new: Plan) -> Plan:
         """The plan to go on with; with `retrain` the one asked for where results have changed since."""
@@ -131,7 +131,7 @@ class Session:
         lease.check()
         save(plan, self.root)
 
-    def _carry_out(
+    def _train(
         self, plan: Plan, seeds: tuple[int, ...], lease: Lease, folder: Path, storage: BaseStorage
     ) -> tuple[Plan, Outcome]:
         tracker = TrackerProcess(self.root, plan.name, self.tracking_uri)

@@ -174,12 +174,12 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
 
             show_plan(request, root, options.format, options.slots(request.launcher)[0])
         else:
-            _carry_out(options, request, root, write_report)
+            _run_study(options, request, root, write_report)
 
     return run
 
 
-def _carry_out(
+def _run_study(
     options: RunOptions, request: Request, root: Path, write_report: Callable[[Path, str], None]
 ) -> None:
     """Run the study to its end; the exit code says how it ended."""

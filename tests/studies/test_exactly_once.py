@@ -77,7 +77,9 @@ def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path):
         steps = [line["step"] for line in run.metrics()]
         assert steps == sorted(set(steps))
         assert steps[-1] == 12
-        assert run.state.attempts == len(run.attempts())
+        begun = [line["attempt"] for line in run.attempts()]
+        assert begun == sorted(set(begun))
+        assert begun[-1] == run.state.attempts
     assert sum(run.state.attempts for run in runs) <= len(runs) + hits
     storage = open_storage(root / "studies" / "killed")
     trials = optuna.load_study(storage=storage, study_name="killed").get_trials()
