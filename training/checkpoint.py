@@ -147,6 +147,7 @@ class Checkpoints:
         self.signature = signature
         self.model = model
         self.spec = spec
+        self._best_step: int | None = None
 
     def latest(self) -> dict[str, Any] | None:
         """The state to go on from, None to start anew.
@@ -165,15 +166,16 @@ class Checkpoints:
         return content
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write all that the training needs to go on from here, and the selected weights.
+        """Write all that the training needs to go on from here, and the selected weights where they changed.
 
         Args:
             state: of trainer, selection and progress; `best` holds the selected weights, if any.
         """
         header = {"kind": "training", "signature": self.signature, "model": self.model, "config": self.spec}
         write_latest(self.folder, {**header, **state})
-        if best := state["best"]:
+        if (best := state["best"]) and best["step"] != self._best_step:
             self._write_weights(BEST, best["weights"], best["step"], best["val_pesq_wb"])
+            self._best_step = best["step"]
 
     def keep(self, weights: dict[str, torch.Tensor], step: int) -> None:
         """Write weights that are kept for good."""

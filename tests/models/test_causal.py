@@ -12,6 +12,8 @@ from ablate.models import ModelConfig, build_model
 from ablate.models.norms import EPSILON, cumulative_sum, standardise_so_far
 from ablate.models.summary import summarise
 
+pytestmark = pytest.mark.numerics
+
 CAUSAL: dict[str, Any] = {
     "split_statistics": "cumulative",
     "trunk_statistics": "cumulative",

@@ -15,6 +15,8 @@ from ablate.models.declarations import frames_ahead, looks_ahead, reach
 from ablate.models.mamba2 import Mamba2Block, state_space_dual
 from ablate.models.tcn import DepthwiseConvolution, TCNLayer
 
+pytestmark = pytest.mark.numerics
+
 
 def recurrence(x: Tensor, decay: Tensor, b: Tensor, c: Tensor) -> Tensor:
     """The scan of Mamba-2 one frame after another."""

@@ -23,6 +23,7 @@ def hum(seconds: float) -> np.ndarray:
     return 0.05 * voice * syllables + 0.005 * np.sin(2 * np.pi * 3000 * time)
 
 
+@pytest.mark.numerics
 @pytest.mark.parametrize("seconds", PUBLISHED)
 def test_the_published_script_gives_the_same(seconds: float) -> None:
     pytest.importorskip("onnxruntime")

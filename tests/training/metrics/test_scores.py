@@ -362,6 +362,7 @@ def test_importing_the_metrics_imports_no_torch():
     assert done.stdout.split() == ["False", "False"]
 
 
+@pytest.mark.numerics
 def test_spectral_distances_in_plain_words():
     clean, enhanced = speech_like(1.0), degraded(speech_like(1.0))
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(512) / 512)
