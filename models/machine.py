@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Literal
 
@@ -11,11 +12,14 @@ import torch
 
 from .scan import BACKENDS, choose_backend, unavailable
 
+PACKAGES = ("torch", "numpy", "numba", "mamba-ssm", "triton")
+"""What the networks run on."""
 
-def versions() -> dict[str, str]:
-    """Versions of what the networks run on."""
+
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """Versions of Python and of packages."""
     found = {"python": platform.python_version()}
-    for package in ("torch", "numpy", "numba", "mamba-ssm", "triton"):
+    for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 
 from .audio import write_wav
 from .data.corpus import Pair
+from .files import replacing_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,9 +47,6 @@ def kept(folder: Path, pairs: Sequence[Pair], references: Path) -> Iterator[Keep
         references: gets `<utterance>-clean.wav` and `<utterance>-noisy.wav`, once for all runs.
     """
     names = {pair.name for pair in pairs}
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
 
     def keep(pair: Pair, enhanced: np.ndarray) -> None:
         if pair.name not in names:
@@ -61,8 +58,5 @@ def kept(folder: Path, pairs: Sequence[Pair], references: Path) -> Iterator[Keep
                 write_wav(shared, audio)
             (partial / shared.name).symlink_to(os.path.relpath(shared, folder))
 
-    try:
+    with replacing_folder(folder) as partial:
         yield keep
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

@@ -5,13 +5,12 @@ The one place where these are set and where they are found out. Imports torch on
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +67,8 @@ class Environment(Frozen):
         """The facts of a network about to be trained here; call it within `prepared`."""
         import torch
 
+        from ablate.models.machine import versions
+
         return cls(
             device=str(device),
             device_name=_device_name(device),
@@ -75,9 +76,9 @@ class Environment(Frozen):
             scan_backend=_scan_backend(model, device),
             threads=torch.get_num_threads(),
             instruction_set=instruction_set(),
-            versions=versions(),
+            versions=versions(PACKAGES),
             git_commit=git_commit(Path(__file__).parent),
-            machine=machine(),
+            machine=host(),
         )
 
     def differences(self, other: Environment) -> list[str]:
@@ -179,15 +180,6 @@ def instruction_set() -> InstructionSet:
     )
 
 
-def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
-    """Versions of Python and of those packages that are installed."""
-    found = {"python": platform.python_version()}
-    for name in packages:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
 def git_commit(folder: Path) -> str | None:
     """The commit checked out in a folder whose files git keeps, `-dirty` where they differ; else None."""
     git = ["git", "-C", str(folder)]
@@ -204,7 +196,7 @@ def git_commit(folder: Path) -> str | None:
     return done.stdout.strip()
 
 
-def machine() -> str:
+def host() -> str:
     """This host in a line."""
     return f"{platform.node()}, {platform.machine()}, {os.cpu_count()} cores"
 

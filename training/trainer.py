@@ -228,8 +228,6 @@ class Trainer:
         """All that the next step depends on, in types a checkpoint may hold."""
         state: dict[str, Any] = {
             "step": self.step,
-            "loader": {"step": self.step, "seed": self.seed},
-            "schedule": {"factor": learning_rate_factor(self.recipe, self.step, self.steps)},
             "weights": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }

@@ -15,7 +15,7 @@ from ablate.ablations.runspec import run_path
 from ablate.models import plugins
 from ablate.models.errors import InputError
 from ablate.training.config import RunConfig
-from ablate.training.environment import git_commit, machine
+from ablate.training.environment import git_commit, host
 from ablate.training.rundir import RunDir, file_digest
 
 from ..request import Request
@@ -77,7 +77,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         start_from=request.start_from,
         plugins=plugins.digests(request.plugins),
         git_commit=git_commit(Path.cwd()),
-        machine=machine(),
+        machine=host(),
         versions={name: version(name) for name in ("ablate", "torch", "numpy", "optuna", "mlflow")},
         created=time.time(),
     )

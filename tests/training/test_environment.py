@@ -20,7 +20,7 @@ from ablate.training.environment import (
     PeakMemory,
     choose_device,
     git_commit,
-    machine,
+    host,
     prepared,
 )
 
@@ -61,7 +61,7 @@ def test_the_commit_of_a_folder_that_git_keeps(tmp_path):
 
 
 def test_the_machine_in_a_line():
-    assert f"{os.cpu_count()} cores" in machine()
+    assert f"{os.cpu_count()} cores" in host()
 
 
 CPU = torch.device("cpu")

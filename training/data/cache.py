@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -23,7 +22,7 @@ import numpy as np
 import soundfile
 
 from ..audio import SAMPLE_RATE, FilePair, FilesError, pair_files, read_mono, resample
-from ..files import locked
+from ..files import locked, replacing_folder
 from ..rundir import read_json, write_json, write_text
 
 CACHE_VERSION = 1
@@ -140,14 +139,11 @@ def _convert(pair: FilePair) -> tuple[CachedPair, np.ndarray, np.ndarray] | list
 
 
 def _build(pairs: list[FilePair], folder: Path, report: Report | None) -> None:
-    """Write a split beside its final folder, then rename; called with the lock held."""
-    partial = folder.with_name(f"{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
+    """Write a split; called with the lock held."""
     entries: list[dict] = []
     problems: list[str] = []
     start = 0
-    try:
+    with replacing_folder(folder) as partial:
         with (
             (partial / "clean.f32").open("wb") as clean_file,
             (partial / "noisy.f32").open("wb") as noisy_file,
@@ -171,9 +167,6 @@ def _build(pairs: list[FilePair], folder: Path, report: Report | None) -> None:
                 "Mend or remove these files (clean and noisy alike).",
             )
         write_json(partial / "index.json", entries)
-        partial.replace(folder)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def _in_threads(

@@ -86,7 +86,7 @@ def test_an_equal_size_with_an_old_time_is_noticed(folders: tuple[Path, Path], t
 
 def test_what_a_killed_builder_left_is_replaced(folders: tuple[Path, Path], tmp_path: Path) -> None:
     expected = open_split(*folders, tmp_path / "a")
-    partial = tmp_path / "b" / "corpora" / f"{expected.folder.name}.partial"
+    partial = tmp_path / "b" / "corpora" / f".{expected.folder.name}.partial"
     partial.mkdir(parents=True)
     (partial / "clean.f32").write_bytes(b"half")
     split = open_split(*folders, tmp_path / "b")

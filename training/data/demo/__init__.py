@@ -6,8 +6,6 @@ It is for trying the harness. No number measured on it says anything of real spe
 from __future__ import annotations
 
 import json
-import os
-import shutil
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +14,7 @@ import numpy as np
 import soundfile
 
 from ...audio import SAMPLE_RATE
-from ...files import locked
+from ...files import locked, replacing_folder
 from ..levels import active_power
 from .noises import TEST_NOISES, TRAIN_NOISES, Noise, in_a_room
 from .text import TEST, TRAIN
@@ -94,13 +92,8 @@ def make_demo(cache: Path, folder: Path | None = None) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(locks / f"{sha256(str(folder).encode()).hexdigest()[:12]}.lock"):
         if not (folder / DEMO_MARK).exists():
-            partial = folder.with_name(f".{folder.name}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            try:
+            with replacing_folder(folder) as partial:
                 _write(partial)
-                os.replace(partial, folder)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
