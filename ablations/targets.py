@@ -9,7 +9,7 @@ from pathlib import Path
 from ablate.models import config as parts
 from ablate.models import plugins
 from ablate.models.config import PRESETS, ModelConfig
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, readable
 from ablate.training.config import Recipe, RunConfig, resolve_recipe
 from ablate.training.rundir import read_json
 
@@ -132,9 +132,10 @@ def find_config(name: str, cells: Sequence[Cell], recipe: str | None, root: Path
     runs = [path for path in (root / "runs").glob(f"{name}*") if (path / "spec.json").exists()]
     if len(runs) == 1:
         spec = read_json(runs[0] / "spec.json") or {}
-        return RunConfig(
-            model=ModelConfig.model_validate(spec["model"]), recipe=Recipe.model_validate(spec["recipe"])
-        )
+        with readable():
+            return RunConfig(
+                model=ModelConfig.model_validate(spec["model"]), recipe=Recipe.model_validate(spec["recipe"])
+            )
     if len(runs) > 1:
         raise InputError(f"{len(runs)} runs under {root} begin with {name!r}; give more of the signature")
     known = ", ".join(c.name for c in cells) or "none (no --grid)"
@@ -149,4 +150,5 @@ def _model_of_checkpoint(path: Path) -> ModelConfig:
     model = read(path).get("model")
     if not isinstance(model, dict) or "channels" not in model:
         raise InputError(f"checkpoint {path} does not say what network it holds")
-    return ModelConfig.model_validate(model)
+    with readable():
+        return ModelConfig.model_validate(model)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import MISSING, fields
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from .errors import InputError, explain
+from .errors import InputError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -84,17 +86,20 @@ def print_json(value: Any) -> None:
 
 
 def run(app: Callable[[], Any]) -> None:
-    """Run a command line; an error in the input is one line and exit code 2."""
+    """Run a command line. An `InputError` is one line and exit code 2; any other exception is a fault of this
+    project: its kind and message, and exit code 1. `ABLATE_DEBUG=1` shows the traceback of either."""
     try:
         app()
-    except (ValueError, OSError) as error:
-        print(f"error: {_words(error)}", file=sys.stderr)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
-
-
-def _words(error: Exception) -> str:
-    if hasattr(error, "errors"):
-        return explain(error)  # type: ignore[arg-type]
-    return str(error)
+    except Exception as error:
+        if os.environ.get("ABLATE_DEBUG"):
+            traceback.print_exc()
+        if isinstance(error, InputError):
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        words = " ".join(str(error).split())
+        print(f"fault: {type(error).__name__}: {words}", file=sys.stderr)
+        if not os.environ.get("ABLATE_DEBUG"):
+            print("set ABLATE_DEBUG=1 for the traceback", file=sys.stderr)
+        sys.exit(1)

@@ -54,11 +54,11 @@ def audio_files(folder: Path) -> dict[str, Path]:
     """The audio files of a folder by name without suffix, sorted.
 
     Raises:
-        FileNotFoundError: the folder is missing or holds no audio.
+        InputError: the folder is missing or holds no audio.
         FilesError: two files differ in their suffix alone.
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder {folder}")
+        raise InputError(f"no folder {folder}")
     found: dict[str, Path] = {}
     twice = []
     for path in sorted(filter(is_audio, folder.iterdir())):
@@ -68,7 +68,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
     if twice:
         raise FilesError(f"{folder} has two files of one name", twice, "Keep one of each.")
     if not found:
-        raise FileNotFoundError(f"{folder} holds no audio file (looked for {', '.join(sorted(suffixes()))})")
+        raise InputError(f"{folder} holds no audio file (looked for {', '.join(sorted(suffixes()))})")
     return dict(sorted(found.items()))
 
 
@@ -76,7 +76,7 @@ def pair_files(clean: Path, other: Path) -> list[FilePair]:
     """The files of two folders paired by name, sorted by it; suffixes may differ.
 
     Raises:
-        FileNotFoundError: a folder is missing or holds no audio.
+        InputError: a folder is missing or holds no audio.
         FilesError: a name is in one folder alone.
     """
     left, right = audio_files(clean), audio_files(other)

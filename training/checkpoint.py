@@ -78,12 +78,12 @@ def read(path: Path, kind: Literal["training", "weights"] | None = None) -> dict
         kind: what it must be: all of a training's state, or a network alone.
 
     Raises:
-        FileNotFoundError: there is none.
+        InputError: there is none.
         ForeignCheckpointError: it is of another version of the format.
         CheckpointError: the file is truncated, damaged, or not of this program.
     """
     if not path.exists():
-        raise FileNotFoundError(f"no checkpoint at {path}")
+        raise InputError(f"no checkpoint at {path}")
     try:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
@@ -121,10 +121,10 @@ def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """
     problems: list[str] = []
     for name in (LATEST, PREVIOUS):
+        if not (folder / name).exists():
+            continue
         try:
             return read(folder / name, "training"), problems
-        except FileNotFoundError:
-            continue
         except ForeignCheckpointError:
             raise
         except CheckpointError as error:
@@ -206,7 +206,7 @@ def load_model(path: Path | str) -> nn.Module:
         A network `(batch, 257, frame)` complex -> same, on the CPU, in eval mode.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        InputError: there is no such file.
         CheckpointError: the file is damaged or foreign, or its weights are not those of its network.
     """
     from ablate.models import build_model

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate.models.console import ROOT, Plugins, Root, formats
+from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
     from .metrics import Scored
@@ -45,7 +46,7 @@ def score(
     from .metrics.scores import METRICS, check_metrics
 
     if jobs is not None and jobs < 1:
-        raise ValueError(f"--jobs {jobs}: at least one process is needed")
+        raise InputError(f"--jobs {jobs}: at least one process is needed")
     names = check_metrics(metrics.split(",") if metrics else tuple(METRICS))
     scored = _score_files(clean, enhanced, names, jobs or len(os.sched_getaffinity(0)))
     for name, result in scored.items():
@@ -77,7 +78,7 @@ def enhance(
     from .enhance import checkpoint_of_run, plan_outputs
 
     if (run is None) == (checkpoint is None):
-        raise ValueError("give either --run or --checkpoint")
+        raise InputError("give either --run or --checkpoint")
     planned = plan_outputs(inputs, output)
     if run is not None:
         checkpoint = checkpoint_of_run(root, run)
@@ -136,7 +137,7 @@ def _score_files(clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: in
         results = progress.track(pool.map(signals(), metrics), total=len(pairs), description="scoring")
         measured = list(results)
     if not measured:
-        raise ValueError(next(iter(refused.values())))
+        raise InputError(next(iter(refused.values())))
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     scored = dict(zip(sent, measured, strict=True))

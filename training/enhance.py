@@ -37,7 +37,7 @@ def plan_outputs(inputs: Sequence[Path], folder: Path) -> list[tuple[Path, Path]
     Lossless files keep their format; others become WAV.
 
     Raises:
-        FileNotFoundError: an input does not exist, or a folder holds no audio.
+        InputError: an input does not exist, or a folder holds no audio.
         InputError: a file cannot be read as audio, would be overwritten by its own output, or shares its
             output with another.
     """
@@ -46,12 +46,12 @@ def plan_outputs(inputs: Sequence[Path], folder: Path) -> list[tuple[Path, Path]
         if given.is_dir():
             files = list(below(given))
             if not files:
-                raise FileNotFoundError(f"no audio file below {given}")
+                raise InputError(f"no audio file below {given}")
             named = [(file, file.relative_to(given)) for file in files]
         elif given.is_file():
             named = [(given, Path(given.name))]
         else:
-            raise FileNotFoundError(f"{given} does not exist")
+            raise InputError(f"{given} does not exist")
         for source, name in named:
             target = folder / name.with_suffix(_form(_info(source), source)[2])
             if target in sources:
@@ -205,7 +205,7 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
         run: training signature, or the beginning of one.
 
     Raises:
-        FileNotFoundError: no such run, or it has no selected checkpoint yet.
+        InputError: no such run, or it has no selected checkpoint yet.
         InputError: several runs begin so.
     """
     folder = root / "runs"
@@ -213,12 +213,12 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
     found = [name for name in names if run and name.startswith(run)]
     if not found:
         known = ", ".join(name[:12] for name in names[:5]) or "none"
-        raise FileNotFoundError(f"no run {run!r} in {folder} (there: {known}{', ...' * (len(names) > 5)})")
+        raise InputError(f"no run {run!r} in {folder} (there: {known}{', ...' * (len(names) > 5)})")
     if len(found) > 1:
         raise InputError(f"{run!r} begins {len(found)} runs: {', '.join(name[:16] for name in found[:5])}")
     path = folder / found[0] / "checkpoints" / "best.pt"
     if not path.exists():
-        raise FileNotFoundError(f"run {found[0][:12]} has no selected checkpoint yet ({path})")
+        raise InputError(f"run {found[0][:12]} has no selected checkpoint yet ({path})")
     return path
 
 

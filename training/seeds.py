@@ -6,6 +6,8 @@ from typing import Literal
 
 import numpy as np
 
+from ablate.models.errors import InputError
+
 Stream = Literal["init", "order", "crops", "dropout", "discriminator", "validation", "augment"]
 
 _KEYS: dict[Stream, int] = {
@@ -31,10 +33,10 @@ def sequence(seed: int, stream: Stream, *position: int) -> np.random.SeedSequenc
         position: of the place in the stream, e.g. an epoch or a step.
 
     Raises:
-        ValueError: the seed is negative.
+        InputError: the seed is negative.
     """
     if seed < 0:
-        raise ValueError(f"seed {seed} is negative; give 0 or more")
+        raise InputError(f"seed {seed} is negative; give 0 or more")
     return np.random.SeedSequence(seed, spawn_key=(_KEYS[stream], *position))
 
 

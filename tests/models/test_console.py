@@ -1,11 +1,13 @@
 from dataclasses import dataclass, field
 from typing import Annotated
 
+import pytest
 import typer
 from typer.testing import CliRunner
 
-from ablate.models.console import Format, takes
-from ablate.models.errors import InputError
+from ablate.models import ModelConfig
+from ablate.models.console import Format, run, takes
+from ablate.models.errors import InputError, readable
 
 
 @dataclass(frozen=True)
@@ -34,3 +36,35 @@ def test_a_command_takes_a_dataclass_of_options() -> None:
     refused = CliRunner().invoke(app, ["me", "--format", "xml"]).exception
     assert isinstance(refused, InputError)
     assert str(refused) == "unknown format 'xml'; known: table, json"
+
+
+def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def app() -> None:
+        raise InputError("no such thing; give another")
+
+    with pytest.raises(SystemExit) as ended:
+        run(app)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: no such thing; give another\n"
+
+
+def test_a_fault_is_told_apart(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def app() -> None:
+        raise ValueError("shapes\ndiffer")
+
+    with pytest.raises(SystemExit) as ended:
+        run(app)
+    told = capsys.readouterr().err
+    assert ended.value.code == 1
+    assert told.splitlines()[0] == "fault: ValueError: shapes differ"
+    assert "ABLATE_DEBUG=1" in told
+    assert "Traceback" not in told
+    monkeypatch.setenv("ABLATE_DEBUG", "1")
+    with pytest.raises(SystemExit):
+        run(app)
+    assert 'raise ValueError("shapes' in capsys.readouterr().err
+
+
+def test_what_a_configuration_refuses_is_readable() -> None:
+    with pytest.raises(InputError, match=r"channels: Input should be .* \(got -1\)"), readable():
+        ModelConfig(channels=-1)

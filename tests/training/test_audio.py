@@ -29,7 +29,7 @@ def test_hidden_foreign_and_headerless_files_are_no_audio(tmp_path):
     put(tmp_path / "b.flac")
     with pytest.raises(FilesError, match=r"b\.flac and b\.wav"):
         audio_files(tmp_path)
-    with pytest.raises(FileNotFoundError, match="holds no audio file"):
+    with pytest.raises(InputError, match="holds no audio file"):
         audio_files(Path(__file__).parent)
 
 

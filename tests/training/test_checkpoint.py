@@ -10,6 +10,7 @@ import torch
 
 from ablate.models import build_model
 from ablate.models.config import ModelConfig
+from ablate.models.errors import InputError
 from ablate.training import checkpoint
 from ablate.training.checkpoint import BEST, LATEST, PREVIOUS, CheckpointError, ForeignCheckpointError
 from ablate.training.rundir import file_digest
@@ -74,7 +75,7 @@ def test_foreign_files_are_refused(tmp_path):
         checkpoint.read(plain)
     with pytest.raises(ForeignCheckpointError, match="version 99"):
         checkpoint.read(other)
-    with pytest.raises(FileNotFoundError, match="missing"):
+    with pytest.raises(InputError, match="missing"):
         checkpoint.read(tmp_path / "missing.pt")
 
 

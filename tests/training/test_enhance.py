@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from typer.testing import CliRunner
 
+from ablate.models.errors import InputError
 from ablate.models.spectral import enhance_waveform
 from ablate.training.enhance import (
     checkpoint_of_run,
@@ -197,9 +198,9 @@ def test_unusable_inputs_are_named(tmp_path):
     (tmp_path / "empty").mkdir()
     soundfile.write(tmp_path / "x.wav", noise(100), RATE)
     soundfile.write(tmp_path / "x.ogg", noise(8_000), RATE)
-    with pytest.raises(FileNotFoundError, match=r"none\.wav does not exist"):
+    with pytest.raises(InputError, match=r"none\.wav does not exist"):
         plan_outputs([tmp_path / "none.wav"], tmp_path / "out")
-    with pytest.raises(FileNotFoundError, match="no audio file below"):
+    with pytest.raises(InputError, match="no audio file below"):
         plan_outputs([tmp_path / "empty"], tmp_path / "out")
     with pytest.raises(ValueError, match=r"bad\.wav cannot be read as audio"):
         plan_outputs([tmp_path / "bad.wav"], tmp_path / "out")
@@ -217,9 +218,9 @@ def test_runs_are_found_by_the_beginning_of_their_signature(tmp_path):
     assert checkpoint_of_run(tmp_path, "abc") == best
     with pytest.raises(ValueError, match="'ab' begins 2 runs: abc1, abd2"):
         checkpoint_of_run(tmp_path, "ab")
-    with pytest.raises(FileNotFoundError, match="no selected checkpoint yet"):
+    with pytest.raises(InputError, match="no selected checkpoint yet"):
         checkpoint_of_run(tmp_path, "fff3")
-    with pytest.raises(FileNotFoundError, match=r"no run 'zzz' .*abc1, abd2, fff3"):
+    with pytest.raises(InputError, match=r"no run 'zzz' .*abc1, abd2, fff3"):
         checkpoint_of_run(tmp_path, "zzz")
 
 

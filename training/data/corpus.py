@@ -109,14 +109,14 @@ class Corpus:
             report: is told of the progress of reading.
 
         Raises:
-            FileNotFoundError: a folder is missing or empty.
+            InputError: a folder is missing or empty.
             InputError: files do not pair, or are unreadable, silent, too short or not finite.
         """
         root, cache = _root(path, Path(cache)), Path(cache)
         notes: list[str] = []
         folders = _split_folders(root, "train", notes)
         if folders is None:
-            raise FileNotFoundError(f"{root} has no train files; {_LAYOUTS}")
+            raise InputError(f"{root} has no train files; {_LAYOUTS}")
         pairs = _read(root, "train", folders, cache, report)
         train, validation, speakers, split_notes = split_validation(pairs)
         test_root = root if test_data is None else _root(test_data, cache)
@@ -178,7 +178,7 @@ def _find(
     for place in dict.fromkeys([path, *_places(cache, digest)]):
         try:
             found = read(place)
-        except (FileNotFoundError, InputError) as error:
+        except InputError as error:
             problems.append(str(error))
             continue
         if digest_of(found) == digest:
@@ -265,7 +265,7 @@ def _root(path: str | Path, cache: Path) -> Path:
         return make_demo(cache)
     root = Path(path).expanduser().absolute()
     if not root.is_dir():
-        raise FileNotFoundError(f"no data folder {root}")
+        raise InputError(f"no data folder {root}")
     return root
 
 
@@ -292,7 +292,7 @@ def _read_test(root: Path, cache: Path, notes: list[str], report: Report | None)
     if folders is None and (root / "clean").is_dir():
         folders = root / "clean", root / "noisy"
     if folders is None:
-        raise FileNotFoundError(
+        raise InputError(
             f"{root} has no test files; add test/clean and test/noisy (or clean_testset_wav and "
             "noisy_testset_wav), or name a corpus that has them with --test-data"
         )

@@ -19,12 +19,12 @@ def pair_paths(clean: Path, enhanced: Path) -> list[FilePair]:
     """Two files, or the files of two folders paired by name.
 
     Raises:
-        FileNotFoundError: a path does not exist, or a folder has no audio.
+        InputError: a path does not exist, or a folder has no audio.
         InputError: a file is given with a folder, or names are unequal (they are listed).
     """
     for path in (clean, enhanced):
         if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist")
+            raise InputError(f"{path} does not exist")
     if clean.is_file() and enhanced.is_file():
         return [FilePair(enhanced.stem, clean, enhanced)]
     if clean.is_file() or enhanced.is_file():

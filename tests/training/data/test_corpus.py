@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from ablate.models.errors import InputError
 from ablate.training.data.corpus import Corpus, open_test, spread
 
 RATE = 16_000
@@ -162,19 +163,19 @@ def test_rates_channels_and_depths(tmp_path: Path) -> None:
 
 def test_bad_folders(folder: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    with pytest.raises(FileNotFoundError, match="no data folder"):
+    with pytest.raises(InputError, match="no data folder"):
         Corpus.open(tmp_path / "nowhere", cache=cache)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(FileNotFoundError, match="no train files"):
+    with pytest.raises(InputError, match="no train files"):
         Corpus.open(tmp_path / "empty", cache=cache)
     shutil.rmtree(folder / "test")
-    with pytest.raises(FileNotFoundError, match="no test files"):
+    with pytest.raises(InputError, match="no test files"):
         Corpus.open(folder, cache=cache)
     shutil.rmtree(folder / "train" / "noisy")
-    with pytest.raises(FileNotFoundError, match=r"no folder .*noisy"):
+    with pytest.raises(InputError, match=r"no folder .*noisy"):
         Corpus.open(folder, cache=cache)
     (folder / "train" / "noisy").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"noisy holds no audio"):
+    with pytest.raises(InputError, match=r"noisy holds no audio"):
         Corpus.open(folder, cache=cache)
 
 
