@@ -1,31 +1,38 @@
-"""What the driver costs: many trials end to end with a launcher that does no work, and `status` over them.
+"""What the harness costs: many trials end to end with a launcher that does no work, and `status` over them.
 
-python benchmarks/driver_scale.py --trials 5000 --json driver_scale.json
+python benchmarks/driver_scale.py --cells 2048 --seeds 5 --json driver_scale.json
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import resource
 import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+import numpy as np
+import soundfile
 from rich.console import Console
 from rich.table import Table
 
-from ablate.ablations.claims import Endpoint
-from ablate.ablations.factors import find
-from ablate.ablations.grid import Grid
+from ablate.ablations.grid import parse_factors
 from ablate.studies.driver import Driver, plan_jobs
 from ablate.studies.launchers import Ended, Launcher, Task
-from ablate.studies.plan import CorpusNote, Plan, PlannedCell
+from ablate.studies.plan import Plan, load, make, save
+from ablate.studies.request import Request
 from ablate.studies.status import status
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir
 
-GRID = "bidirectional,decoder4x,crossband"
+FACTORS = (
+    "bidirectional,decoder4x,crossband,norm=layer,group,ssm_skip=right,shadowed,dt_init=kept,wiped,d_state=8,16,"
+    "recipe.clip=1,5,recipe.schedule=step,cosine,recipe.optimizer=adam,adamw,recipe.batch_size=6,8"
+)
+"""Eleven of two levels."""
 
 
 class IdleLauncher(Launcher):
@@ -61,59 +68,65 @@ class IdleLauncher(Launcher):
         self._tasks.clear()
 
 
-def make_plan(trials: int) -> Plan:
-    cells = Grid.parse(GRID, changes={"recipe.steps": 10}).cells()
-    note = CorpusNote(
-        path="demo",
-        name="demo",
-        digest="0",
-        test_digest="0",
-        kind="demo",
-        is_demo=True,
-        train=1,
-        validation=1,
-        test=1,
+def make_plan(cells: int, seeds: int, root: Path) -> Plan:
+    """The plan of a grid of at least so many cells beside the baseline, made as `ablate run` makes it."""
+    factors = parse_factors(FACTORS)[: math.ceil(math.log2(cells))]
+    request = Request(
+        factors=factors,
+        set={"recipe.steps": 10},
+        seeds=tuple(range(1, seeds + 1)),
+        data=str(write_corpus(root / "corpus")),
+        study="scale",
     )
-    plan = Plan(
-        name="scale",
-        base="mbsnet",
-        baseline="bsrnn",
-        factors=tuple(find(name) for name in GRID.split(",")),
-        design="full",
-        cells=tuple(PlannedCell(**dict(cell), parameters=1) for cell in cells),
-        seeds=tuple(range(1, 1 + -(-trials // len(cells)))),
-        recipe="quick",
-        corpus=note,
-        endpoint=Endpoint(),
-        created=time.time(),
-    )
-    return plan.signed()
+    return make(request, root)[0]
+
+
+def write_corpus(folder: Path) -> Path:
+    """A corpus of noise, a file a split and speaker."""
+    draw = np.random.default_rng(0)
+    for split, speakers in (("train", "abc"), ("test", "d")):
+        for kind in ("clean", "noisy"):
+            (folder / split / kind).mkdir(parents=True)
+            for speaker in speakers:
+                signal = 0.1 * draw.standard_normal(16000)
+                soundfile.write(folder / split / kind / f"{speaker}_1.wav", signal, 16000)
+    return folder
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--trials", type=int, default=5000)
+    parser.add_argument("--cells", type=int, default=8, help="of the grid, rounded up to a power of two")
+    parser.add_argument("--seeds", type=int, default=500)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        started = time.perf_counter()
-        plan = make_plan(arguments.trials)
+        clock = [time.perf_counter()]
+        plan = make_plan(arguments.cells, arguments.seeds, root)
+        save(plan, root)
+        clock.append(time.perf_counter())
         book = plan_book(open_storage(root / "studies" / plan.name), plan)
-        planned = time.perf_counter()
+        clock.append(time.perf_counter())
         jobs = plan_jobs(plan, root, book, plan.seeds)
         outcome = Driver(root, IdleLauncher()).run(jobs)
-        driven = time.perf_counter()
-        read = status(plan, root)
-        answered = time.perf_counter()
-    count = len(outcome.done)
-    assert read["counts"] == {"done": count}
+        clock.append(time.perf_counter())
+        read = status(load(root, plan.name), root)
+        clock.append(time.perf_counter())
+        journal = (root / "studies" / plan.name / "journal.log").stat().st_size
+    trials = sum(len(job.members) for job in outcome.done)
+    assert read["counts"] == {"done": trials}
+    plan_seconds, record, drive, answer = np.diff(clock).tolist()
     found = {
-        "trials": count,
-        "plan_ms_per_trial": 1e3 * (planned - started) / count,
-        "drive_ms_per_trial": 1e3 * (driven - planned) / count,
-        "total_ms_per_trial": 1e3 * (driven - started) / count,
-        "status_seconds": answered - driven,
+        "cells": len(plan.cells),
+        "trials": trials,
+        "trainings": len(outcome.done),
+        "plan_seconds": plan_seconds,
+        "record_ms_per_trial": 1e3 * record / trials,
+        "drive_ms_per_trial": 1e3 * drive / trials,
+        "total_ms_per_trial": 1e3 * (record + drive) / trials,
+        "status_seconds": answer,
+        "journal_megabytes": journal / 1e6,
+        "peak_gigabytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
     table = Table("measure", "value", title="driver overhead, no work in the runs")
     for name, value in found.items():

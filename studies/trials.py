@@ -176,19 +176,15 @@ def plan_book(
         key: what the study is called in Optuna; none: its name.
     """
     book = TrialBook(storage, key or plan.name, check)
+    seeds = IntDistribution(0, 2**31 - 1)
+    levels = {factor.name: CategoricalDistribution(list(factor.levels)) for factor in plan.factors}
     for cell in plan.cells:
         for seed in plan.seeds:
             if (cell.name, seed) not in book.entries:
-                params: dict[str, Any] = {"cell": cell.name, "seed": seed, **cell.levels}
-                kinds: dict[str, BaseDistribution] = {
-                    "cell": CategoricalDistribution(plan.cell_names),
-                    "seed": IntDistribution(0, 2**31 - 1),
-                    **{f.name: CategoricalDistribution(list(f.levels)) for f in plan.factors if cell.levels},
-                }
                 book.add(
                     (cell.name, seed),
-                    params,
-                    kinds,
+                    {"seed": seed, **cell.levels},
+                    {"seed": seeds, **(levels if cell.levels else {})},
                     {
                         "training_signature": cell.signatures[seed],
                         "evaluation_signature": cell.evaluations[seed],

@@ -21,6 +21,7 @@ from ablate.training.rundir import RunDir, file_digest
 from ..request import Request
 from . import store
 from .model import CorpusNote, Plan, PlannedCell
+from .sizes import Sizes
 
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
@@ -51,12 +52,13 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         validation=len(corpus.validation),
         test=len(corpus.test),
     )
+    count = parameters if request.plugins else Sizes().of
     planned = tuple(
         PlannedCell(
             name=cell.name,
             levels=cell.levels,
             config=in_steps(cell.config, len(corpus.train)),
-            parameters=parameters(cell.config.model),
+            parameters=count(cell.config.model),
         )
         for cell in cells
     )

@@ -12,7 +12,7 @@ from ablate.ablations.grid import parse_factors
 from ablate.models.errors import InputError
 from ablate.models.plugins import load as load_plugins
 from ablate.studies import plan as plans
-from ablate.studies.plan import AuditRecord, Plan, PlanChangedError, compare, merge
+from ablate.studies.plan import AuditRecord, Plan, PlanChangedError, compare, merge, store
 from ablate.studies.plan.resolve import default_name
 from ablate.studies.request import Request, Tuning
 from ablate.studies.session import Session
@@ -237,3 +237,16 @@ def test_a_study_with_a_plugin_opens_in_a_new_process(make_plan, tmp_path):
     plugin.unlink()
     with pytest.raises(InputError, match=r"no plug-in at .*mine\.py"):
         plans.load(root, plan.name)
+
+
+def test_each_study_is_read_once_for_all_starts(root, corpus, monkeypatch):
+    source = planned(root, corpus, study="many")
+    plans.save(source, root)
+    for run in plans.run_dirs(source, root).values():
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+        (run.checkpoints / "latest.pt").write_bytes(b"weights")
+    read = []
+    load = store.load
+    monkeypatch.setattr(store, "load", lambda *words: read.append(words) or load(*words))
+    planned(root, corpus, study="after", start_from="latest")
+    assert len(read) == 1

@@ -134,3 +134,16 @@ def test_a_password_on_the_command_line_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["ablate", "run", "--tracking-uri", SECRET])
     with pytest.raises(InputError, match="MLFLOW_TRACKING_URI"):
         resolve_uri(tmp_path, SECRET)
+
+
+def test_what_a_trial_takes_does_not_grow_with_the_grid(make_plan, tmp_path):
+    sizes = []
+    for grid in (
+        "bidirectional,norm=layer,group",
+        "bidirectional,norm=layer,group,d_state=8,12,16,20,24,28,32,36",
+    ):
+        plan = make_plan(grid, (1,))
+        folder = tmp_path / str(len(plan.cells))
+        plan_book(open_storage(folder), plan)
+        sizes.append((folder / "journal.log").stat().st_size / len(plan.cells))
+    assert sizes[1] < 1.5 * sizes[0]

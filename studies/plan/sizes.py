@@ -1,0 +1,41 @@
+"""How many parameters networks have, for grids of thousands of cells without parts of plug-ins."""
+
+from __future__ import annotations
+
+from ablate.models.config import ModelConfig
+from ablate.models.fields import PARTS, facts
+
+Key = tuple[tuple[str, str], ...]
+
+
+class Sizes:
+    """Counts parameters part by part; a network is built where one of its parts was not seen before, with the
+    same values in the fields that are said to be about it. A plug-in's part may read any field."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, dict[Key, int]] = {part: {} for part in PARTS}
+
+    def of(self, config: ModelConfig) -> int:
+        """The parameters of a network."""
+        keys = self._keys(config)
+        if any(keys[part] not in known for part, known in self._known.items()):
+            import torch
+
+            from ablate.models import build_model
+            from ablate.models.summary import parameters_by_part
+
+            with torch.device("meta"):
+                counts = parameters_by_part(build_model(config))
+            for part, known in self._known.items():
+                known[keys[part]] = counts.get(part, 0)
+        return sum(known[keys[part]] for part, known in self._known.items())
+
+    def _keys(self, config: ModelConfig) -> dict[str, Key]:
+        fields = [
+            (name, repr(value), facts(ModelConfig, name).parts)
+            for name, value in config.result_fields().items()
+        ]
+        return {
+            part: tuple((name, value) for name, value, parts in fields if not parts or part in parts)
+            for part in PARTS
+        }
