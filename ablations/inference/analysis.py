@@ -17,6 +17,7 @@ from ablate.models.registry import suggestion
 from ..claims import Claim
 from .contrasts import Contrast, NotEstimable, build, weight_matrix
 from .engine import Estimates, estimate
+from .guards import direction
 from .scores import Scores, plain
 
 SCHEMA = "ablate.analysis"
@@ -97,6 +98,21 @@ class Analysis:
             [(c.kind, c.name, c.at) for c in self.contrasts], names=["kind", "name", "at"]
         )
         return pd.DataFrame(weight_matrix(self.contrasts, names), index=index, columns=names)
+
+    @cached_property
+    def best(self) -> str | None:
+        """The best cell by the metric's direction, where the interval of its difference to the runner-up
+        excludes zero; else none is best."""
+        if len(self.cells) < 2:
+            return None
+        order = (self.cells["mean"] * -direction(self.metric)).argsort(kind="stable").to_numpy()
+        scored = self.scores.scored()
+        weights = np.zeros((1, len(scored)))
+        weights[0, order[0]], weights[0, order[1]] = 1.0, -1.0
+        groups, present = self.scores.groups_of(scored), self.scores.present[scored]
+        low, high = estimate(self.scores.values[scored], weights, groups, present).interval(self.confidence)
+        apart = bool(low[0] > 0 or high[0] < 0)
+        return str(self.cells["cell"].iloc[order[0]]) if apart else None
 
     def simple(self, factor: str) -> pd.DataFrame:
         """A factor's effect at each combination of the others, with its interval.

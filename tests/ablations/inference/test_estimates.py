@@ -366,3 +366,20 @@ def test_cells_alone_and_cells_that_share_trainings_are_the_same_formula():
     for name in ("value", "se", "df", "utterance_part"):
         assert getattr(alone, name) == pytest.approx(getattr(grouped, name))
     assert alone.at_seeds(9)[0] == pytest.approx(grouped.at_seeds(9)[0])
+
+
+def test_a_cell_is_best_only_where_it_differs_from_the_runner_up(make):
+    frame = make(noise=0.01)
+    assert analyze(frame, base=BASE, baseline="ref").best == "ref"
+    frame.loc[frame["cell"] == "ref", "pesq_wb"] -= 0.05
+    assert analyze(frame, base=BASE, baseline="ref").best is None
+    assert analyze(frame[frame["seed"] == 1], base=BASE, baseline="ref").best is None
+
+
+def test_the_best_of_a_metric_that_should_fall_is_the_lowest(make, monkeypatch):
+    from ablate.training.metrics.registry import METRICS, Metric
+
+    falling = Metric("distance", "distance", lambda pair: 0.0, 9.0, higher_is_better=False)
+    monkeypatch.setitem(METRICS, "distance", falling)
+    frame = make(noise=0.01, metric="distance")
+    assert analyze(frame, base=BASE, baseline="ref", metric="distance").best == "base"
