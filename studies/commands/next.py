@@ -1,0 +1,74 @@
+"""`ablate next`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ablate.models.console import ROOT, Format, Root, print_json
+
+if TYPE_CHECKING:
+    from ablate.ablations.inference.allocation import Allocation
+
+
+def next_(
+    study: Annotated[str | None, typer.Argument(help="The study. [default: the last one]")] = None,
+    width: Annotated[
+        float | None, typer.Option(help="Half-width wanted for every effect and the gap.")
+    ] = None,
+    count: Annotated[int, typer.Option(min=1, help="Trainings to list.")] = 10,
+    root: Root = ROOT,
+    format: Format = "table",
+) -> None:
+    """The training that narrows the widest interval most per hour, and the ones after it."""
+    from .. import plan as plans
+    from ..next import next_trainings
+
+    root = root.resolve()
+    plan = plans.load(root, study)
+    found = next_trainings(plan, root, width=width, count=count)
+    if format == "json":
+        print_json(asdict(found))
+    else:
+        _print(found, plan.name, width)
+
+
+def _print(found: Allocation, name: str, width: float | None) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    from ablate.ablations.inference.allocation import FIRST
+
+    console = Console(highlight=False)
+    if found.widest is not None:
+        target, now = found.widest
+        console.print(f"{name}: the widest interval is that of {target}, +-{now:.3f}", markup=False)
+    for cell in found.stopped:
+        console.print(f"{cell} keeps diverging: nothing more for it", markup=False)
+    for target, floor in found.floors.items():
+        console.print(
+            f"{target}: the utterances alone leave +-{floor:.3f}; more test utterances would help, "
+            "trainings do not",
+            markup=False,
+        )
+    if found.widest is None and found.trainings:
+        console.print(f"first every cell gets {FIRST} seeds; before that nothing is looked at", markup=False)
+    if not found.trainings:
+        reached = width is not None and found.widest is not None and found.widest[1] <= width
+        console.print("narrow enough" if reached else "no training narrows it", markup=False)
+        return
+    table = Table(box=None)
+    for heading in ("cell", "seed", "hours", "for", "half-width then", "gain an hour"):
+        table.add_column(heading, no_wrap=heading == "cell")
+    for training in found.trainings:
+        table.add_row(
+            ", ".join(training.cells),
+            str(training.seed),
+            f"{training.hours:.2f}",
+            training.target,
+            "" if training.half_width is None else f"{training.half_width:.4f}",
+            "" if training.gain is None else f"{training.gain:.5f}",
+        )
+    console.print(table)

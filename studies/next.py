@@ -1,0 +1,39 @@
+"""Which training of a study narrows its answer most per hour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ablate.ablations.inference.allocation import Allocation, allocate
+from ablate.models.errors import InputError
+
+from .analysis import analyze_study
+from .plan import Plan
+from .planning import hours_per_run
+from .scores import RunInfo, scores_of_runs
+
+
+def next_trainings(
+    plan: Plan, root: Path, *, width: float | None = None, count: int = 10, max_seeds: int | None = None
+) -> Allocation:
+    """The trainings to add, first things first; see `allocate`.
+
+    Raises:
+        InputError: no run of the study is scored yet, or the width is not above zero.
+    """
+    table, runs = scores_of_runs(plan, root)
+    if not any(run.scored for run in runs):
+        raise InputError(f"no run of {plan.name!r} is scored yet; ablate run starts with every cell's seeds")
+    analysis = analyze_study(plan, table)
+    return allocate(analysis, hours=hours_of(plan, runs), width=width, count=count, max_seeds=max_seeds)
+
+
+def hours_of(plan: Plan, runs: list[RunInfo]) -> dict[str, float] | None:
+    """Hours of a training of each cell, the study's median where a cell was not timed; none: nothing was."""
+    usual = hours_per_run(runs)
+    if usual is None:
+        return None
+    by_cell: dict[str, list[RunInfo]] = {name: [] for name in plan.cell_names}
+    for run in runs:
+        by_cell[run.cell].append(run)
+    return {name: hours_per_run(own) or usual for name, own in by_cell.items()}
