@@ -312,6 +312,10 @@ def test_two_seeds_with_the_same_scores_to_the_last_bit_are_refused(make):
     frame.loc[there & (frame["seed"] == 3), "pesq_wb"] = copied
     with pytest.raises(InputError, match="cell 'a': seeds 1 and 3 have the same scores to the last bit"):
         analyze(frame, base=BASE, baseline="ref")
+    few = frame[frame["utterance"].isin(["u0", "u1"])]
+    with pytest.raises(InputError, match="to the last bit on all 2 utterances"):
+        analyze(few, base=BASE, baseline="ref")
+    assert analyze(few.round({"pesq_wb": 1}), base=BASE, baseline="ref").cells["runs"].min() == 3
     frame.loc[there & (frame["seed"] != 2), "pesq_wb"] = 1.0
     assert analyze(frame, base=BASE, baseline="ref").cells["runs"].min() == 3
 
