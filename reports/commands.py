@@ -41,6 +41,9 @@ def report(
         list[str], typer.Option(help="FACTOR=LOW..HIGH or FACTOR=LEVEL=LOW..HIGH, on - off; repeat.")
     ] = [],  # noqa: B006
     format: Annotated[str, formats(*FORMS)] = "table",
+    open_page: Annotated[
+        bool, typer.Option("--open", help="Write the study's HTML report and show it in the browser.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; default: standard output.")
     ] = None,
@@ -64,6 +67,10 @@ def report(
     if scores is not None and not base:
         raise InputError(
             '--scores needs --base with every factor\'s off level, e.g. --base "bidirectional=off"'
+        )
+    if open_page and (scores is not None or tracking_uri is not None or output is not None):
+        raise InputError(
+            "--open shows the report of a study in its folder; no --scores, --tracking-uri or -o"
         )
     if tracking_uri is not None and (not name or scores is not None):
         raise InputError("--tracking-uri needs the name of a study (its experiment), and no --scores")
@@ -89,9 +96,11 @@ def report(
 
             save_all(result, output.with_name(f"{output.stem}-figures"))
         typer.echo(f"wrote {output}", err=True)
-    elif format == "html" and sys.stdout.isatty() and scores is None and tracking_uri is None:
+    elif open_page or (format == "html" and sys.stdout.isatty() and scores is None and tracking_uri is None):
         page = build.write_folder(result, build.study_folder(root, result.info.name))
         typer.echo(str(page))
+        if open_page:
+            typer.launch(str(page))
     else:
         write(result, format, sys.stdout)
 

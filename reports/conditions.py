@@ -41,6 +41,11 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     scored = sum(run.scored for run in info.runs)
     seeds = ", ".join(str(seed) for seed in analysis.seeds)
     facts.append(("seeds", f"{seeds} ({scored} of {plural(len(info.runs), 'run')} scored)"))
+    kind = "Welch's t with Satterthwaite's degrees of freedom, over seeds (each cell its own) and utterances"
+    facts.append(("intervals", f"{report.percent}: {kind}" if len(analysis.seeds) > 1 else "none"))
+    facts.append(("test utterances", f"{analysis.utterances:,} in every run"))
+    if compute := _compute(report):
+        facts.append(("compute", compute))
     if analysis.margin is None:
         facts.append(("margin", f"none for {report.metric}: no verdicts; --margin gives one"))
     else:
@@ -61,6 +66,21 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
         facts.append(("commit of the folder", _short(plan.git_commit)))
     facts.append(("scores from", info.source))
     return facts
+
+
+def _compute(report: AnalysisReport) -> str:
+    """Hours of all trainings, shared ones once; empty where nothing was timed."""
+    seconds = {
+        run.training or f"{run.cell} {run.seed}": run.summary["seconds_per_step"] * (run.steps or run.step)
+        for run in report.info.runs
+        if run.summary.get("seconds_per_step") and (run.steps or run.step)
+    }
+    if not seconds:
+        return ""
+    hours = sum(seconds.values()) / 3600
+    return (
+        f"{hours:,.2g} h of steps in {plural(len(seconds), 'training')}; validation and scoring come on top"
+    )
 
 
 def _recipe(report: AnalysisReport) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 from ablate.ablations.inference.analysis import records
 
 from .. import conditions
+from ..answer import answer
 from ..cost import COSTS
 from ..figures import draw_all
 from ..model import AnalysisReport, table_head, table_rows
@@ -47,6 +48,7 @@ def content(report: AnalysisReport) -> dict[str, Any]:
     closing = table_rows([row for row in (report.not_toggled, report.gap) if row is not None])
     return {
         "report": report,
+        "answer": answer(report),
         "bounds": {
             "warnings": conditions.warnings(report),
             "untoggled": conditions.untoggled_line(report),

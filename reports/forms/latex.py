@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from .. import conditions
+from ..answer import answer
 from ..model import AnalysisReport, EffectRow
 
 _ESCAPES = {
@@ -49,7 +50,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         "% needs \\usepackage{booktabs}",
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{escape(report.headline)}.}}",
+        f"\\caption{{{escape(answer(report))} {escape(report.headline)}.}}",
         f"\\label{{tab:{label}}}",
         "\\begin{tabular}{lrrrrrl}",
         "\\toprule",

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 from .. import conditions
+from ..answer import answer
 from ..model import AnalysisReport, table_head, table_rows
 from ..text import interval, p_value, signed
 
@@ -26,7 +27,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     out.write(f"# {_cell(report.title)}\n\n")
     warnings = conditions.warnings(report)
     out.write("".join(f"> **{_cell(line)}**\n>\n" for line in warnings) + ("\n" if warnings else ""))
-    out.write(f"**{_cell(report.headline)}**\n\n")
+    out.write(f"**{_cell(answer(report))}**\n\n{_cell(report.headline)}\n\n")
     rows = table_rows([*report.factors, *filter(None, (report.not_toggled, report.gap))])
     if rows:
         out.write(table(table_head(report), rows))

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any, TextIO
 
 from .. import conditions
+from ..answer import answer
 from ..mixtures import mixed
 from ..model import AnalysisReport
 from ..text import text
@@ -48,6 +49,7 @@ def document(report: AnalysisReport) -> dict[str, Any]:
     extra = {
         "schema": SCHEMA,
         "version": SCHEMA_VERSION,
+        "answer": answer(report),
         "headline": report.headline,
         "warnings": conditions.warnings(report),
         "study": study,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from .. import conditions
+from ..answer import answer
 from ..model import AnalysisReport, table_head, table_rows
 from ..text import interval, signed
 
@@ -19,7 +20,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     console = Console(file=out, highlight=False, width=None if out.isatty() else 132)
     for line in conditions.warnings(report):
         console.print(Text(line, style="bold yellow"))
-    console.print(Text(report.headline, style="bold"))
+    console.print(Text(answer(report), style="bold"))
+    console.print(Text(report.headline))
     if report.factors:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for index, column in enumerate(table_head(report)):

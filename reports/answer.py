@@ -1,0 +1,57 @@
+"""The answer of a study in one plain sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .model import AnalysisReport, EffectRow
+from .text import known
+
+MOST = 5
+"""Effects named in the sentence, the largest first."""
+
+
+def answer(report: AnalysisReport) -> str:
+    """What explains the gap and what does not; an effect is shown where its interval excludes zero."""
+    metric, gap, rest = report.metric, report.gap, report.not_toggled
+    rows = [row for row in report.factors if not row.name.endswith("(main effect)")]
+    judged = [row for row in rows if row.interval]
+    if not judged and (gap is None or not gap.interval):
+        return f"No interval, so no difference in {metric} is shown: single trainings differ by luck alone."
+    shown = sorted((row for row in judged if _excludes_zero(row)), key=lambda row: -abs(row.data["estimate"]))
+    open_ = [row.name for row in judged if row not in shown]
+    effects = _listed([f"{row.name} {_round(row)}" for row in shown])
+    unseen = f"no effect of {_listed(open_)} is shown" if open_ else ""
+    if gap is None or not gap.interval:
+        told = f"switched on, {effects} {metric}" if effects else ""
+    elif not _excludes_zero(gap):
+        told = f"no gap in {metric} between {report.base_name} and {report.baseline_name} is shown"
+        told += f"; switched on, {effects}" if effects else ""
+    else:
+        size = f"{abs(float(gap.data['estimate'])):.2f} {metric}"
+        side = "above" if gap.data["estimate"] > 0 else "below"
+        told = f"of the {size} by which {report.baseline_name} is {side} {report.base_name}, "
+        if report.credit_kind == "Shapley value":
+            told += f"{effects} come of the toggles" if effects else "no toggle is shown to explain any"
+            told += f"; {_round(rest)} is not explained by any toggle" if rest is not None else ""
+        else:
+            told += (
+                f"this design cannot say how much each toggle explains; switched on, {effects or 'nothing'}"
+            )
+    sentence = "; ".join(filter(None, (told, unseen)))
+    return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _excludes_zero(row: EffectRow) -> bool:
+    low, high = row.data["low"], row.data["high"]
+    return known(low) and known(high) and (low > 0 or high < 0)
+
+
+def _round(row: EffectRow) -> str:
+    return f"{float(row.data['estimate']):+.2f}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    if len(names) > MOST:
+        names = [*names[:MOST], f"{len(names) - MOST} more"]
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ablate.reports.answer import answer
+from ablate.reports.build import report_of_study
+
+
+def changed(report, **bounds):
+    """A report in which the effects of these names have other bounds."""
+    effects = report.analysis.effects.copy()
+    for name, (low, high) in bounds.items():
+        effects.loc[effects["name"] == name, ["low", "high"]] = (low, high)
+    return replace(report, analysis=replace(report.analysis, effects=effects))
+
+
+def test_the_answer_says_what_explains_the_gap(report):
+    told = answer(report)
+    assert told.startswith(
+        "Of the 0.42 PESQ-WB by which bsrnn is above mbsnet, crossband +0.21, bidirectional +0.12"
+    )
+    assert told.endswith("+0.06 is not explained by any toggle.")
+
+
+def test_what_is_not_shown_is_not_credited(report):
+    told = answer(changed(report, decoder4x=(-0.1, 0.1)))
+    assert "decoder4x +" not in told
+    assert told.endswith("no effect of decoder4x is shown.")
+    assert answer(changed(report, gap=(-0.1, 0.9))).startswith(
+        "No gap in PESQ-WB between mbsnet and bsrnn is shown"
+    )
+
+
+def test_without_intervals_nothing_is_shown(tmp_path, make_study):
+    told = answer(report_of_study(make_study(tmp_path, seeds=1, utterances=4)))
+    assert told.startswith("No interval, so no difference in PESQ-WB is shown")
+
+
+def test_without_a_baseline_the_effects_are_the_answer(report):
+    effects = report.analysis.effects
+    alone = replace(report.analysis, effects=effects[~effects["kind"].isin(["gap", "not-toggled"])])
+    assert answer(replace(report, analysis=alone)).startswith("Switched on, crossband +0.21")
