@@ -27,4 +27,7 @@ lint: .venv/installed ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-.PHONY: help install demo quick test lint
+gpu: ## Prove on this machine's GPU what the tests cannot prove without one
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -P benchmarks/gpu.py --json gpu.json
+
+.PHONY: help install demo quick test lint gpu

@@ -49,18 +49,19 @@ def compiled(
     return triton.compile(source, GPUTarget("cuda", target, 32), launch)
 
 
-def usage(binary: bytes) -> dict[str, int]:
-    """Registers a thread, and bytes of memory of its own that a thread needs for what it could not keep."""
+def usage(kernel: Any) -> dict[str, int]:
+    """Registers a thread, bytes that it needs for what they could not hold, and barriers asked for."""
     import triton
 
     tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(binary)
+        file.write(kernel.asm["cubin"])
         file.flush()
         command = [tool, "--dump-resource-usage", file.name]
         text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     found = {name: int(count) for name, count in re.findall(r"(REG|STACK|LOCAL):(\d+)", text)}
-    return {"registers": found["REG"], "spilled": found["STACK"] + found["LOCAL"]}
+    barriers = kernel.asm["ttir"].count("barrier")
+    return {"registers": found["REG"], "spilled": found["STACK"] + found["LOCAL"], "barriers": barriers}
 
 
 def measure(target: int) -> list[dict[str, Any]]:
@@ -79,7 +80,7 @@ def measure(target: int) -> list[dict[str, Any]]:
             getattr(triton_kernels, pass_), constants, triton_backend.LAUNCH, narrow=narrow, target=target
         )
         variant = {"states": states, "clamped": clamped, "bfloat16": narrow}
-        rows.append({"kernel": f"scan {pass_}", "target": target, **variant, **usage(kernel.asm["cubin"])})
+        rows.append({"kernel": f"scan {pass_}", "target": target, **variant, **usage(kernel)})
     for pass_ in ("forward", "backward"):
         kernel = compiled(
             getattr(triton_convolution, pass_),
@@ -88,7 +89,7 @@ def measure(target: int) -> list[dict[str, Any]]:
             narrow=False,
             target=target,
         )
-        rows.append({"kernel": f"convolution {pass_}", "target": target, **usage(kernel.asm["cubin"])})
+        rows.append({"kernel": f"convolution {pass_}", "target": target, **usage(kernel)})
     return rows
 
 

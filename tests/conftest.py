@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from ablate.ablations.claims import Endpoint
-from ablate.ablations.grid import Grid
-from ablate.studies.plan import CorpusNote, Plan, PlannedCell
+if TYPE_CHECKING:
+    from ablate.studies.plan import Plan
 
 ON = {"a": 0.25, "b": 0.1}
 
@@ -62,6 +61,10 @@ def build_plan(
     **fields: Any,
 ) -> Plan:
     """The plan of a grid; `fields` are further ones of `Plan`."""
+    from ablate.ablations.claims import Endpoint
+    from ablate.ablations.grid import Grid
+    from ablate.studies.plan import CorpusNote, Plan, PlannedCell
+
     parsed = Grid.parse(grid, baseline=baseline, changes={"recipe.steps": steps})
     note = {
         "path": "demo",

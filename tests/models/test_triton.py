@@ -8,9 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton")
-pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 
 
@@ -28,6 +28,17 @@ def run(*command: str, **environment: str) -> str:
     return done.stdout
 
 
+def test_the_layout_of_the_network_is_taken_without_a_copy() -> None:
+    from ablate.models.scan.triton_backend import rows
+
+    for part in torch.randn(2, 5, 12).split([2, 5, 5], dim=-1):
+        assert rows(part.transpose(1, 2)).data_ptr() == part.data_ptr()
+    other = torch.randn(2, 4, 5)
+    assert torch.equal(rows(other), other.transpose(1, 2))
+    assert rows(other).stride(-1) == 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("module", ["test_scan", "test_convolution"])
 def test_interpreted_kernels_keep_the_contract_of_every_backend(module: str) -> None:
     tests = ("-m", "not slow", "-k", "triton", f"tests/models/{module}.py")
@@ -36,6 +47,7 @@ def test_interpreted_kernels_keep_the_contract_of_every_backend(module: str) -> 
     assert int(re.findall(r"(\d+) passed", out)[0]) >= {"test_scan": 60, "test_convolution": 12}[module]
 
 
+@pytest.mark.slow
 def test_kernels_compile_for_gpus_of_today_without_spilling(tmp_path: Path) -> None:
     run(
         "benchmarks/scan_registers.py",
@@ -47,3 +59,4 @@ def test_kernels_compile_for_gpus_of_today_without_spilling(tmp_path: Path) -> N
     assert {row["target"] for row in rows} == {80, 90, 100}
     assert len(rows) == 3 * (2 * 2 * 2 * 2 + 2)
     assert [row for row in rows if row["spilled"] or row["registers"] > 255] == []
+    assert {row["barriers"] for row in rows if row["kernel"] == "scan backward"} == {2}

@@ -1,0 +1,332 @@
+"""What a GPU has to prove, in one command (`make gpu`).
+
+A table, JSON if asked for, and exit code 1 if a check failed. Each check runs in processes of its own; it
+passes, fails, or is skipped for a reason that is named. All but the last two need no more than torch, triton,
+numpy, numba, scipy, pandas, pyarrow, psutil, pydantic and pytest. `--device cpu --tiny` goes the same ways on
+a machine without a GPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from importlib import import_module
+from itertools import product
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Literal
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+
+WAITS = 3
+"""How often a step may wait for the device."""
+
+
+@dataclass
+class Result:
+    """What came of a check."""
+
+    check: str
+    state: Literal["passed", "failed", "skipped"]
+    detail: str
+    seconds: float = 0.0
+    figures: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is checked, and how large."""
+
+    device: str
+    tiny: bool
+    steps: int
+
+    @property
+    def cases(self) -> list[tuple[str, str]]:
+        """Networks and precisions."""
+        networks = ("mbsnet", "bsrnn") if self.tiny else ("mbsnet", "mbsnet-as-trained", "bsrnn")
+        return list(product(networks, ("fp32",) if self.tiny else ("fp32", "bf16")))
+
+
+class Killed(Exception):
+    """The process ended by a signal."""
+
+
+def apart(work: Callable[..., Any], **arguments: Any) -> Any:
+    """What a function returns in a fresh process.
+
+    Raises:
+        Killed: it was killed.
+        RuntimeError: it failed; the message is its traceback.
+    """
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_send, args=(theirs, work, arguments))
+    process.start()
+    theirs.close()
+    try:
+        good, value = ours.recv()
+    except EOFError:
+        process.join()
+        if process.exitcode == -signal.SIGKILL:
+            raise Killed from None
+        raise RuntimeError(f"{work.__name__} ended with {process.exitcode} and said nothing") from None
+    process.join()
+    if not good:
+        raise RuntimeError(value)
+    return value
+
+
+def _send(pipe: Connection, work: Callable[..., Any], arguments: dict[str, Any]) -> None:
+    try:
+        pipe.send((True, work(**arguments)))
+    except Exception:
+        pipe.send((False, traceback.format_exc()))
+
+
+def contract(setting: Setting) -> Result:
+    """Every scan backend and convolution present agrees with the plain loop, on the device."""
+    tests = ["tests/models/test_scan.py", "tests/models/test_convolution.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-m", "not slow"]
+    if setting.tiny:
+        command += ["-k", "gradient_of_one_input or fused_convolution"]
+    done = subprocess.run(
+        [*command, "--device", setting.device, *tests], cwd=ROOT, capture_output=True, text=True
+    )
+    last = (done.stdout.strip().splitlines() or [done.stderr.strip()])[-1]
+    passed = re.search(r"(\d+) passed", last)
+    if done.returncode or not passed:
+        return Result("contract", "failed", done.stdout[-4000:] + done.stderr[-2000:])
+    return Result("contract", "passed", last)
+
+
+def same_bits(setting: Setting) -> Result:
+    """A training gives the same bits twice, and where it was killed on the way."""
+    from gpu_work import train
+
+    figures = []
+    for preset, precision in setting.cases:
+        case = {"preset": preset, "precision": precision, "device": setting.device, "tiny": setting.tiny}
+        one, two = (apart(train, **case, steps=setting.steps) for _ in range(2))
+        with tempfile.TemporaryDirectory() as folder:
+            killed = {**case, "steps": setting.steps, "checkpoint": Path(folder) / "latest.pt"}
+            try:
+                apart(train, **killed, killed_after=setting.steps // 2)
+            except Killed:
+                three = apart(train, **killed)
+            else:
+                raise RuntimeError("the training that was to be killed went on to its end")
+        row = {"network": preset, "precision": precision, "twice": one == two, "killed": one == three}
+        figures.append(row)
+    wrong = [row for row in figures if not (row["twice"] and row["killed"])]
+    detail = f"{len(figures) - len(wrong)} of {len(figures)} trainings have the same bits"
+    return Result("same bits", "failed" if wrong else "passed", detail, figures=figures)
+
+
+def precision(setting: Setting) -> Result:
+    """Every kind of operator computes in the type that the recipe's precision names."""
+    from gpu_work import computes_in, refused
+
+    figures, wrong, lacking = [], [], []
+    for name, wanted in (("fp32", "float32"), ("tf32", "10 bits"), ("bf16", "bfloat16")):
+        if reason := apart(refused, device=setting.device, precision=name):
+            lacking.append(reason)
+            continue
+        found = apart(computes_in, device=setting.device, precision=name)
+        figures.append({"precision": name, **found})
+        wrong += [f"{name}: {kind} in {got}" for kind, got in found.items() if got != wanted]
+    detail = "; ".join(wrong or lacking) or "as named"
+    return Result("precision", "failed" if wrong else "passed", detail, figures=figures)
+
+
+def waits(setting: Setting) -> Result:
+    """How often a training step makes the processor wait for the device."""
+    from gpu_work import waits
+
+    figures = []
+    for preset in dict(setting.cases):
+        count = apart(waits, preset=preset, device=setting.device, tiny=setting.tiny)
+        figures.append({"network": preset, "waits": count})
+    most = max(row["waits"] for row in figures)
+    detail = f"{most} a step; at most {WAITS} are allowed"
+    return Result("waits", "passed" if most <= WAITS else "failed", detail, figures=figures)
+
+
+def step_times(setting: Setting) -> Result:
+    """Seconds of a training step: networks x precisions x scan backends present."""
+    from gpu_work import step_seconds
+
+    backends, missing = apart(scan_backends, device=setting.device)
+    figures = []
+    for preset, kind in setting.cases:
+        for scan in backends if preset.startswith("mbsnet") else ["none"]:
+            if scan == "mamba_ssm" and preset == "mbsnet-as-trained":
+                continue
+            case = {"preset": preset, "precision": kind, "scan": "auto" if scan == "none" else scan}
+            sizes = {"device": setting.device, "steps": setting.steps, "tiny": setting.tiny}
+            row = apart(step_seconds, **case, **sizes)
+            figures.append({"network": preset, "precision": kind, "scan": scan, **row})
+    left_out = "; ".join(f"without {name}: {reason}" for name, reason in missing.items())
+    return Result("step times", "passed", left_out or "every scan backend", figures=figures)
+
+
+def scan_backends(device: str) -> tuple[list[str], dict[str, str]]:
+    """The scan backends that run on a device, and why the others do not; the plain loop is left out."""
+    from ablate.models.scan import BACKENDS, unavailable
+
+    reasons = {name: unavailable(name, device) for name in BACKENDS if name != "reference"}
+    return [name for name, reason in reasons.items() if reason is None], {
+        name: reason for name, reason in reasons.items() if reason is not None
+    }
+
+
+def pesq(setting: Setting) -> Result:
+    """Clips a second that PESQ judges, with a process for each core."""
+    if missing := absent("pesq"):
+        return Result("PESQ", "skipped", missing)
+    import numpy as np
+
+    from ablate.training.metrics import MetricPool
+
+    cores = len(os.sched_getaffinity(0))
+    time_axis = np.arange(2 * 16_000) / 16_000
+    clean = 0.3 * np.sin(2 * np.pi * 180 * time_axis) * (np.sin(2 * np.pi * 2 * time_axis) > 0)
+    noisy = clean + 0.02 * np.random.default_rng(0).standard_normal(len(clean))
+    count = 2 * cores if setting.tiny else 40 * cores
+    with MetricPool(cores) as pool:
+        list(pool.map([(clean, noisy)] * cores, ["pesq_wb"]))
+        start = time.perf_counter()
+        values = [scored.values["pesq_wb"] for scored in pool.map([(clean, noisy)] * count, ["pesq_wb"])]
+        took = time.perf_counter() - start
+    if not np.isfinite(values).all():
+        return Result("PESQ", "failed", "a clip could not be judged")
+    row = {"processes": cores, "clips_per_second": count / took}
+    return Result("PESQ", "passed", f"{count / took:.1f} clips a second, {cores} processes", figures=[row])
+
+
+def grid(setting: Setting) -> Result:
+    """A quick grid of trainings, over all GPUs."""
+    if missing := absent("mlflow", "optuna", "pesq", "pystoi", "soundfile", "soxr", "typer", "rich", "yaml"):
+        return Result("grid", "skipped", missing)
+    with tempfile.TemporaryDirectory() as root:
+        command = ["run", "--name", "gpu", "--grid", "bidirectional,core=mamba,lstm", "--root", root]
+        if setting.tiny:
+            command += ["--set", "recipe.steps=2"]
+        if setting.device == "cpu":
+            command += ["--gpus", ""]
+        program = "from ablate.reports.cli import main; main()"
+        done = subprocess.run(
+            [sys.executable, "-c", program, *command, "--seeds", "1"],
+            cwd=root,
+            capture_output=True,
+            text=True,
+        )
+        summaries = [json.loads(path.read_text()) for path in Path(root).glob("runs/*/summary.json")]
+    if done.returncode or not summaries:
+        return Result("grid", "failed", done.stdout[-3000:] + done.stderr[-3000:])
+    elsewhere = [row for row in summaries if not row["device"].startswith(setting.device)]
+    detail = f"{len(summaries)} runs, {len(elsewhere)} of them not on {setting.device}"
+    return Result("grid", "failed" if elsewhere else "passed", detail)
+
+
+def absent(*packages: str) -> str:
+    """Which of these cannot be imported; nothing where all can."""
+    found = []
+    for package in packages:
+        try:
+            import_module(package)
+        except ImportError:
+            found.append(package)
+    return f"without {', '.join(found)}" if found else ""
+
+
+CHECKS: dict[str, Callable[[Setting], Result]] = {
+    "contract": contract,
+    "same-bits": same_bits,
+    "precision": precision,
+    "waits": waits,
+    "step-times": step_times,
+    "pesq": pesq,
+    "grid": grid,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", choices=["cuda", "cpu"], default="cuda")
+    parser.add_argument(
+        "--tiny", action="store_true", help="small networks and few steps: whether, not how fast"
+    )
+    parser.add_argument("--steps", type=int, help="of each training [default: 20; 4 if tiny]")
+    parser.add_argument("--only", default=",".join(CHECKS), help="checks to run [default: all]")
+    parser.add_argument("--json", type=Path, help="write what was found here")
+    options = parser.parse_args()
+    names = options.only.split(",")
+    if unknown := set(names) - set(CHECKS):
+        parser.error(f"unknown checks {', '.join(sorted(unknown))}; known: {', '.join(CHECKS)}")
+    about = apart(machine, device=options.device)
+    if about["device_name"] is None:
+        print(
+            "torch finds no CUDA device here; --device cpu --tiny tries the checks without one",
+            file=sys.stderr,
+        )
+        return 2
+    setting = Setting(options.device, options.tiny, options.steps or (4 if options.tiny else 20))
+    results = []
+    for name in names:
+        start = time.perf_counter()
+        try:
+            result = CHECKS[name](setting)
+        except Exception as error:
+            result = Result(name, "failed", f"{type(error).__name__}: {error}")
+        result.seconds = round(time.perf_counter() - start, 1)
+        results.append(result)
+        show(result)
+    if options.json:
+        found = {"machine": about, "setting": asdict(setting), "results": [asdict(row) for row in results]}
+        options.json.write_text(json.dumps(found, indent=2) + "\n")
+    return int(any(result.state == "failed" for result in results))
+
+
+def machine(device: str) -> dict[str, Any]:
+    """Versions, and the name of the device; none where it is not there."""
+    import torch
+
+    from ablate.models.machine import versions
+
+    there = device == "cpu" or torch.cuda.is_available()
+    name = torch.cuda.get_device_name() if there and device == "cuda" else "cpu" if there else None
+    return {"device_name": name, "gpus": torch.cuda.device_count(), "versions": versions()}
+
+
+def show(result: Result) -> None:
+    """A line for the check, and its figures in columns."""
+    print(f"{result.state:8}{result.check:12}{result.seconds:7.1f} s  {result.detail}", flush=True)
+    if not result.figures:
+        return
+    names = list(dict.fromkeys(name for row in result.figures for name in row))
+    cells = [names, *([_cell(row.get(name, "")) for name in names] for row in result.figures)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        print("        " + "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)))
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,197 @@
+"""What `gpu.py` has done in processes of their own: trainings, timed steps, and what operators compute in."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from ablate.models import build_model
+from ablate.models.config import resolve_model
+from ablate.models.errors import InputError
+from ablate.models.scan import using
+from ablate.training import seeds
+from ablate.training.config import Recipe
+from ablate.training.data.batches import Batches
+from ablate.training.environment import check_precision, prepared
+from ablate.training.trainer import Trainer
+
+RATE = 16_000
+
+
+class Recording(NamedTuple):
+    """Noise in place of speech, `(sample,)` each."""
+
+    name: str
+    clean: np.ndarray
+    noisy: np.ndarray
+
+
+def _prepared(device: str, precision: str) -> AbstractContextManager[None]:
+    return prepared(torch.device(device), precision, torch.get_num_threads())
+
+
+def trainer(preset: str, precision: str, device: str, steps: int, tiny: bool) -> Trainer:
+    """A training of the published size on noise, or a tiny one."""
+    small = {"channels": 16, "layers": 1, "crossband_layers": 1, "decoder_expansion": 1.0}
+    config = resolve_model(preset).model_copy(update=small if tiny else {})
+    recipe = Recipe(
+        steps=steps, precision=precision, batch_size=2 if tiny else 6, crop_seconds=0.3 if tiny else 2.0
+    )
+    random = np.random.default_rng(0)
+    recordings = []
+    for number in range(8):
+        clean, noise = 0.1 * random.standard_normal((2, 3 * RATE), np.float32)
+        recordings.append(Recording(f"noise {number}", clean, clean + noise))
+    batches = Batches(
+        recordings, batch_size=recipe.batch_size, crop=round(recipe.crop_seconds * RATE), seed=1
+    )
+    seeds.set_global(1, "init")
+    model = build_model(config).to(device)
+    return Trainer(model, recipe, batches, seed=1, device=torch.device(device))
+
+
+def train(
+    preset: str,
+    precision: str,
+    device: str,
+    steps: int,
+    tiny: bool,
+    checkpoint: Path | None = None,
+    killed_after: int | None = None,
+) -> str:
+    """Digest of all that a training ends with; one that is killed leaves a checkpoint to go on from."""
+    with _prepared(device, precision):
+        run = trainer(preset, precision, device, steps, tiny)
+        if checkpoint and checkpoint.exists():
+            run.restore(torch.load(checkpoint, map_location=device))
+        while run.step < steps:
+            run.train_step()
+            if checkpoint and run.step == killed_after:
+                torch.save(run.state(), checkpoint)
+                os.kill(os.getpid(), signal.SIGKILL)
+        digest = sha256()
+        for tensor in _tensors(run.state()):
+            digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()
+
+
+def _tensors(state: Any) -> list[Tensor]:
+    if isinstance(state, Tensor):
+        return [state.reshape(-1)]
+    values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [tensor for value in values for tensor in _tensors(value)]
+
+
+def step_seconds(
+    preset: str, precision: str, scan: str, device: str, steps: int, tiny: bool
+) -> dict[str, float]:
+    """Median seconds of a step after two that warm up, and the peak of memory in bytes on a GPU."""
+    synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
+    times = []
+    with using(scan), _prepared(device, precision):
+        run = trainer(preset, precision, device, steps + 2, tiny)
+        for _ in range(steps + 2):
+            synchronise()
+            start = time.perf_counter()
+            run.train_step()
+            synchronise()
+            times.append(time.perf_counter() - start)
+    peak = {"peak_bytes": float(torch.cuda.max_memory_allocated())} if device == "cuda" else {}
+    return {"seconds": float(np.median(times[2:])), **peak}
+
+
+class Waits(TorchDispatchMode):
+    """Counts the values that the processor reads from tensors on a type of device, and so waits for."""
+
+    def __init__(self, device: str) -> None:
+        super().__init__()
+        self.device = device
+        self.counting = True
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == self.device:
+            self.count += self.counting
+        return func(*args, **(kwargs or {}))
+
+
+def waits(preset: str, device: str, tiny: bool) -> int:
+    """How often a step waits for the device: values read, or what CUDA itself reports where that is more.
+
+    Adam reads its own count of steps, which is always on the CPU: it is not counted there.
+    """
+    with _prepared(device, "fp32"):
+        run = trainer(preset, "fp32", device, 3, tiny)
+        run.train_step()
+        with Waits(device) as counted:
+
+            def count(counting: bool) -> None:
+                counted.counting = counting
+
+            if device == "cpu":
+                run.optimizer.register_step_pre_hook(lambda *_: count(False))
+                run.optimizer.register_step_post_hook(lambda *_: count(True))
+            run.train_step()
+        if device != "cuda":
+            return counted.count
+        torch.cuda.set_sync_debug_mode("warn")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            run.train_step()
+        torch.cuda.set_sync_debug_mode("default")
+    told = sum("synchroniz" in str(warning.message).lower() for warning in caught)
+    return max(told, counted.count)
+
+
+def refused(device: str, precision: str) -> str | None:
+    """Why a device lacks a precision; none where it has it."""
+    try:
+        check_precision(torch.device(device), precision)
+    except InputError as error:
+        return str(error)
+    return None
+
+
+def computes_in(device: str, precision: str) -> dict[str, str]:
+    """The type that each kind of operator computes in, by its error against double precision.
+
+    IEEE float32 is exact to 1e-6 or so of the result's scale, the 10 bits of TF32 and float16 to 4e-4,
+    the 7 bits of bfloat16 to 2e-3.
+    """
+    torch.manual_seed(0)
+    width = 256
+    linear, convolution = nn.Linear(width, width), nn.Conv1d(width, width, 3)
+    lstm = nn.LSTM(width, width)
+    x = torch.randn(32, 16, width)
+    tried: dict[str, tuple[nn.Module | None, Callable[..., Tensor]]] = {
+        "linear": (linear, lambda m, x: m(x)),
+        "convolution": (convolution, lambda m, x: m(x.transpose(1, 2))),
+        "lstm": (lstm, lambda m, x: m(x)[0]),
+        "matmul": (None, lambda _, x: x @ x.transpose(1, 2)),
+        "attention": (None, lambda _, x: F.scaled_dot_product_attention(x, x.flip(0), x)),
+    }
+    found = {}
+    for name, (module, call) in tried.items():
+        with torch.no_grad():
+            exact = call(module and module.double(), x.double())
+            if module is not None:
+                module.to(device, torch.float32)
+            cast = torch.autocast(device, torch.bfloat16) if precision == "bf16" else nullcontext()
+            with cast, _prepared(device, precision):
+                value = call(module, x.to(device))
+        error = float((value.cpu().double() - exact).square().mean().sqrt() / exact.square().mean().sqrt())
+        found[name] = "float32" if error < 1e-5 else "10 bits" if error < 8e-4 else "bfloat16"
+    return found
