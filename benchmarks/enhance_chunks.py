@@ -89,7 +89,7 @@ def joined(clean: Path, noisy: Path, seconds: float) -> tuple[np.ndarray, np.nda
 def deviation(model: nn.Module, clean: np.ndarray, noisy: np.ndarray) -> dict:
     """Chunked against whole, for several cuts."""
     recording = noisy.astype(np.float32)
-    (whole,) = enhance_batch(model, [recording], lambda waveform: waveform, device_of(model))
+    (whole,) = enhance_batch(model, [recording], lambda enhanced, _: enhanced, device_of(model))
     rows = []
     for chunk, overlap in CUTS:
         pieces = enhance_blocks(

@@ -25,6 +25,8 @@ class FilterHead(nn.Module, Declared):
     With `filter_taps="past"` its taps are `x[t-2]`, `x[t-1]` and `x[t]`, and it sees no later frame.
 
     Taps beyond the edges are dropped. The decoder's outputs are ordered `(tap, re/im)`.
+
+    Of the three taps `used` are applied: that of the frame itself, that of the frame before it, the third.
     """
 
     complex_mask = True
@@ -34,13 +36,17 @@ class FilterHead(nn.Module, Declared):
         super().__init__()
         self.looks_ahead = 1 if config.filter_taps == "centred" else 0
         self.padding = (2 - self.looks_ahead, self.looks_ahead)
+        self.used = 3
         self.decoder = DECODERS[config.decoder](config, 6)
 
     def forward(self, features: Tensor, noisy: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, complex `(batch, 257, time)` -> complex `(batch, 257, time)`."""
-        first, second, third = as_complex(self.decoder(features).unflatten(-1, (3, 2))).unbind(-1)
-        padded = F.pad(noisy, self.padding)
-        return first * padded[..., :-2] + second * padded[..., 1:-1] + third * padded[..., 2:]
+        taps = as_complex(self.decoder(features).unflatten(-1, (3, 2))).unbind(-1)
+        padded, frames = F.pad(noisy, self.padding), noisy.shape[-1]
+        now = self.padding[0]
+        used = {now, now - 1} if self.used == 2 else {now} if self.used == 1 else {0, 1, 2}
+        terms = [tap * padded[..., i : i + frames] for i, tap in enumerate(taps) if i in used]
+        return sum(terms[1:], start=terms[0])
 
 
 class MaskHead(nn.Module, Declared):

@@ -34,8 +34,16 @@ def register(app: typer.Typer) -> None:
 
 def score(
     clean: Annotated[Path, typer.Argument(help="Clean reference: a file, or a folder.")],
-    enhanced: Annotated[Path, typer.Argument(help="What is judged: a file, or a folder of equal names.")],
-    metrics: Annotated[str | None, typer.Option(help="Some, e.g. pesq_wb,stoi. [default: all]")] = None,
+    enhanced: Annotated[
+        Path | None, typer.Argument(help="What is judged: a file, or a folder of equal names.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option(help="Some, e.g. pesq_wb,dnsmos_ovrl. [default: the nine usual ones]")
+    ] = None,
+    no_reference: Annotated[
+        bool, typer.Option("--no-reference", help="Measures of the one file or folder given: DNSMOS.")
+    ] = False,
+    plugin: Plugins = [],  # noqa: B006
     format: Annotated[str, formats("table", "json", "csv")] = "table",
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores]")] = None,
 ) -> None:
@@ -43,12 +51,23 @@ def score(
 
     Of folders, a pair that cannot be measured is a row without values and with its reason.
     """
-    from .metrics.scores import METRICS, check_metrics
+    from ablate.models.plugins import load
+
+    from .metrics.registry import METRICS, check_available, usual
 
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: at least one process is needed")
-    names = check_metrics(metrics.split(",") if metrics else tuple(METRICS))
-    scored = _score_files(clean, enhanced, names, jobs or len(os.sched_getaffinity(0)))
+    if (enhanced is None) != no_reference:
+        raise InputError("give a clean and an enhanced file or folder, or one of them with --no-reference")
+    load(plugin)
+    free = tuple(name for name, metric in METRICS.items() if metric.reference_free)
+    names = tuple(metrics.split(",")) if metrics else free if no_reference else usual()
+    check_available(names)
+    if no_reference and not set(names) <= set(free):
+        others = ", ".join(name for name in names if name not in free)
+        raise InputError(f"{others}: needs a reference; without one there are {', '.join(free)}")
+    processes = jobs or len(os.sched_getaffinity(0))
+    scored = _score_files(clean, enhanced or clean, names, processes, tuple(map(str, plugin)))
     for name, result in scored.items():
         for metric, reason in result.errors.items():
             print(f"{name}: no {metric}: {reason}", file=sys.stderr)
@@ -105,7 +124,9 @@ def enhance(
         print(f"{source}: {seconds:.1f} s of audio in {took:.1f} s", file=sys.stderr)
 
 
-def _score_files(clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: int) -> dict[str, Scored]:
+def _score_files(
+    clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: int, plugins: tuple[str, ...]
+) -> dict[str, Scored]:
     from rich.console import Console
     from rich.progress import Progress
 
@@ -131,7 +152,7 @@ def _score_files(clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: in
 
     console = Console(stderr=True)
     with (
-        MetricPool(min(jobs, len(pairs))) as pool,
+        MetricPool(min(jobs, len(pairs)), plugins=plugins) as pool,
         Progress(console=console, transient=True, disable=not console.is_terminal) as progress,
     ):
         results = progress.track(pool.map(signals(), metrics), total=len(pairs), description="scoring")

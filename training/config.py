@@ -9,6 +9,7 @@ from hashlib import sha256
 from typing import Annotated, Any, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -25,6 +26,14 @@ from ablate.models.registry import suggestion
 RESULTS_VERSION = 1
 """Raised when a change of code changes results; a golden test notices. Part of every signature."""
 
+
+def _known_metric(name: str) -> str:
+    from .metrics.registry import find_metric
+
+    return find_metric(name).name
+
+
+MetricName = Annotated[str, AfterValidator(_known_metric)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 _Adversarial = ReadUnless("adversarial_weight", 0.0)
 _Decaying = ReadIf("schedule", "step", "exponential")
@@ -171,6 +180,15 @@ class Evaluation(Section):
 
     post_processing: Literal["none", "pcs"] = Field(
         "none", description="pcs: perceptual contrast stretching of the enhanced speech"
+    )
+    taps: Annotated[Literal[1, 2, 3], Added] = Field(
+        3, description="taps of the filter head that are used: now, the frame before, the third"
+    )
+    mix_back: Annotated[Fraction, Added] = Field(
+        0.0, description="share of the noisy signal in the output, before the post-processing"
+    )
+    metrics: Annotated[tuple[MetricName, ...], Added] = Field(
+        (), description="measures taken on test beside the usual ones, e.g. dnsmos_ovrl"
     )
 
 

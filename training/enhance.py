@@ -152,7 +152,7 @@ def enhance_blocks(
 
     def enhance(piece: NDArray[np.float32]) -> NDArray[np.float32]:
         channels = [
-            enhance_batch(model, [np.ascontiguousarray(channel)], finish, device_of(model))[0]
+            enhance_batch(model, [np.ascontiguousarray(channel)], lambda x, _: finish(x), device_of(model))[0]
             for channel in piece.T
         ]
         return np.stack(channels, axis=1)

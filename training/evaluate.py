@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ablate.models.errors import InputError
+from ablate.models.heads import FilterHead
 from ablate.models.spectral import analyse, synthesise, utterance_frames
 
 from .audio import SAMPLE_RATE
@@ -22,6 +22,7 @@ from .data.corpus import Pair
 from .data.noisy import noisy_scores
 from .environment import OtherLoad
 from .metrics import MetricPool
+from .metrics.registry import usual
 from .pcs import pcs
 
 if TYPE_CHECKING:
@@ -30,6 +31,32 @@ if TYPE_CHECKING:
 BATCH_SECONDS = 30.0
 POST_PROCESSING: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda waveform: waveform, "pcs": pcs}
 """What `Evaluation.post_processing` may name: (batch, sample) -> (batch, sample)."""
+
+Finish = Callable[[Tensor, Tensor], Tensor]
+"""From enhanced and noisy waveforms (batch, sample) to what is scored, of the same shape."""
+
+
+def finishing(evaluation: Evaluation) -> Finish:
+    """What an evaluation does with the enhanced speech."""
+    share, after = evaluation.mix_back, POST_PROCESSING[evaluation.post_processing]
+
+    def finish(enhanced: Tensor, noisy: Tensor) -> Tensor:
+        return after(torch.lerp(enhanced, noisy, share) if share else enhanced)
+
+    return finish
+
+
+@contextmanager
+def using_taps(model: nn.Module, taps: int) -> Iterator[None]:
+    """Let filter heads use some of their taps."""
+    heads = [module for module in model.modules() if isinstance(module, FilterHead)]
+    try:
+        for head in heads:
+            head.used = taps
+        yield
+    finally:
+        for head in heads:
+            head.used = 3
 
 
 @contextmanager
@@ -49,7 +76,7 @@ def enhance_utterances(
     model: nn.Module,
     waveforms: Sequence[np.ndarray],
     *,
-    post_processing: str = "none",
+    evaluation: Evaluation = Evaluation(),  # noqa: B008
     device: torch.device | str | None = None,
     batch_seconds: float = BATCH_SECONDS,
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -61,7 +88,7 @@ def enhance_utterances(
     Args:
         model: maps (batch, 257, frame) complex to the same shape.
         waveforms: (sample,) each, at 16 kHz.
-        post_processing: a name in `POST_PROCESSING`.
+        evaluation: what is done with the enhanced speech.
         device: where the model is; None: where its parameters are.
         batch_seconds: bound on the audio in a batch of more than one utterance.
 
@@ -69,15 +96,13 @@ def enhance_utterances(
         Index into `waveforms` and the enhanced one, (sample,) float32; in the order of frame counts.
 
     Raises:
-        InputError: the post-processing is unknown.
         ValueError: an utterance is empty.
     """
-    if post_processing not in POST_PROCESSING:
-        raise InputError(f"unknown post-processing {post_processing!r}. Known: {', '.join(POST_PROCESSING)}")
     place = device_of(model) if device is None else torch.device(device)
-    finish = POST_PROCESSING[post_processing]
+    finish = finishing(evaluation)
     for batch in equal_frames([len(waveform) for waveform in waveforms], batch_seconds):
-        results = enhance_batch(model, [waveforms[i] for i in batch], finish, place)
+        with using_taps(model, evaluation.taps):
+            results = enhance_batch(model, [waveforms[i] for i in batch], finish, place)
         yield from zip(batch, results, strict=True)
 
 
@@ -94,14 +119,14 @@ def equal_frames(lengths: Sequence[int], batch_seconds: float) -> list[list[int]
 
 
 def enhance_batch(
-    model: nn.Module, waveforms: list[np.ndarray], finish: Callable[[Tensor], Tensor], device: torch.device
+    model: nn.Module, waveforms: list[np.ndarray], finish: Finish, device: torch.device
 ) -> list[np.ndarray]:
     """Enhance utterances of equal frame count together.
 
     Args:
         model: on `device`.
         waveforms: (sample,) each, at 16 kHz, with equal `utterance_frames`.
-        finish: post-processing, (batch, sample) -> (batch, sample).
+        finish: makes of enhanced and noisy speech what is given back.
         device: where it is done.
 
     Returns:
@@ -111,7 +136,7 @@ def enhance_batch(
         noisy = [torch.from_numpy(np.array(w, dtype=np.float32)).to(device)[None] for w in waveforms]
         spectrograms = model(torch.cat([analyse(waveform) for waveform in noisy]))
         return [
-            finish(synthesise(spectrogram[None], waveform.shape[-1]))[0].float().cpu().numpy()
+            finish(synthesise(spectrogram[None], waveform.shape[-1]), waveform)[0].float().cpu().numpy()
             for spectrogram, waveform in zip(spectrograms, noisy, strict=True)
         ]
 
@@ -152,16 +177,15 @@ def score_test(
     order: list[int] = []
 
     def enhanced_pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for index, enhanced in enhance_utterances(
-            model, waveforms, post_processing=evaluation.post_processing, device=device
-        ):
+        for index, enhanced in enhance_utterances(model, waveforms, evaluation=evaluation, device=device):
             order.append(index)
             if keep is not None:
                 keep(pairs[index], enhanced)
             yield pairs[index].clean, enhanced
 
     rows: list[dict[str, Any]] = [{} for _ in pairs]
-    for position, scored in enumerate(pool.map(enhanced_pairs())):
+    names = (*usual(), *(name for name in evaluation.metrics if name not in usual()))
+    for position, scored in enumerate(pool.map(enhanced_pairs(), names)):
         pair = pairs[order[position]]
         rows[order[position]] = {
             "utterance": pair.name,
@@ -197,13 +221,14 @@ def measure_speed(
     """
     chosen = [pair.noisy for pair in pairs[:utterances]]
     place = device_of(model) if device is None else torch.device(device)
-    enhance_batch(model, [chosen[0]], POST_PROCESSING["none"], place)
+    as_it_is = finishing(Evaluation())
+    enhance_batch(model, [chosen[0]], as_it_is, place)
     load = OtherLoad()
     by_clock, by_processor = [], []
     for waveform in chosen:
         seconds = len(waveform) / SAMPLE_RATE
         clock, processor = time.perf_counter(), time.process_time()
-        enhance_batch(model, [waveform], POST_PROCESSING["none"], place)
+        enhance_batch(model, [waveform], as_it_is, place)
         by_clock.append((time.perf_counter() - clock) / seconds)
         by_processor.append((time.process_time() - processor) / seconds)
     return {

@@ -32,6 +32,7 @@ from .data.noisy import noisy_scores
 from .environment import Environment, PeakMemory, check_precision, choose_device, prepared
 from .files import replacing
 from .metrics import MetricPool
+from .metrics.registry import check_available
 from .progress import Progress
 from .rundir import RunDir, file_digest
 from .selection import Selection
@@ -70,7 +71,7 @@ def opened(run: RunDir, cache: Path, *, device: str, threads: int, processes: in
     with (
         prepared(place, recipe.precision, threads),
         PeakMemory(place) as memory,
-        MetricPool(processes) as pool,
+        MetricPool(processes, plugins=spec.get("plugins", ())) as pool,
     ):
         with failing_as("data"):
             corpus = find_corpus(spec["corpus"]["path"], spec["corpus"]["digest"], cache=cache)
@@ -184,6 +185,8 @@ def score(context: Context, model: nn.Module, job: EvaluationJob) -> None:
             else find_test(path, job.test_digest, cache=cache)
         )
     logger.info("scores %d test utterances (%s)", len(pairs), job.signature[:12])
+    with failing_as("configuration"):
+        check_available(job.evaluation.metrics)
     with ExitStack() as stack:
         keep = None
         if not run.audio.exists():

@@ -65,13 +65,17 @@ def _same(a: Cell, b: Cell) -> str | None:
 
 
 def _same_evaluation(a: Cell, b: Cell) -> bool:
-    """Whether the post-processing of two cells does the same to a wave."""
-    from ablate.training.evaluate import POST_PROCESSING
+    """Whether two evaluations do the same to a wave, and use the same taps of a filter."""
+    from ablate.training.evaluate import finishing
 
     from .subject import speech_like
 
-    wave = torch.from_numpy(speech_like(1.0, count=1)[0].noisy)[None]
-    first, second = (POST_PROCESSING[c.config.evaluation.post_processing](wave) for c in (a, b))
+    pair = speech_like(1.0, count=1)[0]
+    clean, noisy = (torch.from_numpy(wave)[None] for wave in (pair.clean, pair.noisy))
+    taps = {c.config.evaluation.taps if c.config.model.head == "filter" else 3 for c in (a, b)}
+    if len(taps) > 1:
+        return False
+    first, second = (finishing(c.config.evaluation)(clean, noisy) for c in (a, b))
     return first.shape == second.shape and torch.allclose(first, second, rtol=1e-4, atol=1e-6)
 
 

@@ -16,6 +16,7 @@ from ablate.models import plugins
 from ablate.models.errors import InputError
 from ablate.training.config import RunConfig
 from ablate.training.environment import git_commit, host
+from ablate.training.metrics.registry import check_available, usual
 from ablate.training.rundir import RunDir, file_digest
 
 from ..request import Request
@@ -57,7 +58,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         PlannedCell(
             name=cell.name,
             levels=cell.levels,
-            config=in_steps(cell.config, len(corpus.train)),
+            config=in_steps(_measuring(cell.config, request.endpoint.metric), len(corpus.train)),
             parameters=count(cell.config.model),
         )
         for cell in cells
@@ -84,6 +85,22 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         created=time.time(),
     )
     return extend(plan, request.seeds, root), corpus
+
+
+def _measuring(config: RunConfig, metric: str) -> RunConfig:
+    """A configuration whose evaluation takes a measure.
+
+    Raises:
+        InputError: what a measure needs is not installed.
+    """
+    asked = config.evaluation.metrics
+    if metric not in (*usual(), *asked):
+        asked = (*asked, metric)
+        config = config.model_copy(
+            update={"evaluation": config.evaluation.model_copy(update={"metrics": asked})}
+        )
+    check_available(asked)
+    return config
 
 
 def extend(plan: Plan, seeds: tuple[int, ...], root: Path) -> Plan:

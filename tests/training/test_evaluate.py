@@ -4,7 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from ablate.models.spectral import enhance_waveform
+from ablate.models import ModelConfig, build_model
+from ablate.models.heads import as_complex
+from ablate.models.spectral import analyse, enhance_waveform, synthesise
 from ablate.training.config import Evaluation
 from ablate.training.evaluate import (
     enhance_utterances,
@@ -98,14 +100,54 @@ def test_modes_are_restored_after_a_failure():
 
 
 @pytest.mark.numerics
-def test_post_processing_is_applied_and_checked(make_pair):
+def test_post_processing_is_applied(make_pair):
     model = TinyNetwork().eval()
     waveform = make_pair("x", 0.5).noisy
     ((_, plain),) = enhance_utterances(model, [waveform])
-    ((_, stretched),) = enhance_utterances(model, [waveform], post_processing="pcs")
+    ((_, stretched),) = enhance_utterances(model, [waveform], evaluation=Evaluation(post_processing="pcs"))
     assert np.allclose(stretched, pcs(torch.from_numpy(plain)[None])[0], atol=1e-6)
-    with pytest.raises(ValueError, match="'psc'"):
-        next(enhance_utterances(model, [waveform], post_processing="psc"))
+
+
+@pytest.mark.parametrize("taps", ["centred", "past"])
+def test_an_evaluation_uses_some_taps_of_the_filter(taps, make_pair):
+    torch.manual_seed(0)
+    model = build_model(ModelConfig(channels=16, layers=1, crossband_layers=1, filter_taps=taps)).eval()
+    waveform = torch.from_numpy(make_pair("x", 0.5).noisy)[None]
+    spectrum = analyse(waveform)
+    with torch.inference_mode():
+        masks = as_complex(model.head.decoder(model.split(spectrum)).unflatten(-1, (3, 2))).unbind(-1)
+    offsets = (-1, 0, 1) if taps == "centred" else (-2, -1, 0)
+    for count in (1, 2, 3):
+        used = {1: {0}, 2: {0, -1}, 3: set(offsets)}[count]
+        model.time_layers, model.band_layers = torch.nn.ModuleList(), torch.nn.ModuleList()
+        expected = torch.zeros_like(spectrum)
+        for mask, offset in zip(masks, offsets, strict=True):
+            if offset in used:
+                moved = torch.roll(spectrum, -offset, -1)
+                edge = slice(0, -offset) if offset < 0 else slice(spectrum.shape[-1] - offset, None)
+                moved[..., edge] = 0
+                expected += mask * moved
+        ((_, found),) = enhance_utterances(model, [waveform[0].numpy()], evaluation=Evaluation(taps=count))
+        wanted = synthesise(expected, waveform.shape[-1])[0]
+        assert np.allclose(found, wanted, atol=1e-5)
+    assert model.head.used == 3
+
+
+def test_a_share_of_the_noisy_signal_comes_back(make_pair):
+    waveform = make_pair("x", 0.5).noisy
+    model = TinyNetwork().eval()
+    ((_, plain),) = enhance_utterances(model, [waveform])
+    ((_, mixed),) = enhance_utterances(model, [waveform], evaluation=Evaluation(mix_back=0.25))
+    assert np.allclose(mixed, 0.75 * plain + 0.25 * waveform, atol=1e-6)
+
+
+def test_further_measures_are_taken_where_they_are_asked_for(pairs, pool, tmp_path):
+    asked = Evaluation(metrics=("lsd", "stoi"))
+    frame = score_test(TinyNetwork().eval(), pairs[:1], asked, pool, cache=tmp_path)
+    assert list(frame)[4 : 5 + len(usual())] == [*usual(), "lsd"]
+    assert frame["lsd"].notna().all()
+    with pytest.raises(ValueError, match=r"'lsdd'.*did you mean 'lsd'"):
+        Evaluation(metrics=("lsdd",))
 
 
 def test_a_row_per_test_utterance(pairs, silent_reference, pool, tmp_path):

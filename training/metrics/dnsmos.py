@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.models.errors import InputError
+from .registry import check_available
 
 RATE = 16_000
 SECONDS = 9.01
@@ -29,11 +29,12 @@ CALIBRATION = {
 
 @cache
 def _network() -> Any:
-    package = find_spec("speechmos")
-    if package is None or package.origin is None or find_spec("onnxruntime") is None:
-        raise InputError("DNSMOS needs onnxruntime and speechmos: pip install 'ablate[dnsmos]'")
+    check_available(["dnsmos_ovrl"])
     import onnxruntime
 
+    package = find_spec("speechmos")
+    assert package is not None
+    assert package.origin is not None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     weights = Path(package.origin).parent / "dnsmos_models" / "sig_bak_ovr.onnx"

@@ -46,12 +46,14 @@ class MetricPool:
 
     Args:
         processes: workers; 0 measures within `submit`, in this process.
+        plugins: files that workers import, for the measures they register.
     """
 
-    def __init__(self, processes: int = 1) -> None:
+    def __init__(self, processes: int = 1, *, plugins: Iterable[str] = ()) -> None:
         if processes < 0:
             raise InputError(f"{processes} processes; give 0 or more")
         self.processes = processes
+        self._plugins = tuple(plugins)
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._closed = False
         self._threads = [
@@ -134,7 +136,7 @@ class MetricPool:
             endings: list[str] = []
             while len(endings) < ATTEMPTS:
                 try:
-                    worker = worker or _Worker()
+                    worker = worker or _Worker(self._plugins)
                     job.future.set_result(worker.measure(job))
                     break
                 except Exception as error:  # whatever happens, the one who waits for the future is told
@@ -151,10 +153,10 @@ class MetricPool:
 class _Worker:
     """A process that reads pickled pairs from its input and writes pickled scores to its output."""
 
-    def __init__(self) -> None:
+    def __init__(self, plugins: tuple[str, ...]) -> None:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
-            child.command("ablate.training.metrics.worker"),
+            child.command("ablate.training.metrics.worker", *plugins),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=child.environment(**threads),

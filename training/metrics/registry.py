@@ -5,7 +5,7 @@ A measure is added by one entry in `METRICS`. Importing this module imports noth
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,8 @@ class Metric:
         measure: from a pair at 16 kHz to the value.
         usual: taken unless some are asked for by name.
         reference_free: needs the enhanced signal alone.
+        needs: modules that the extra of that name installs.
+        extra: of this project, that brings them.
     """
 
     name: str
@@ -38,6 +40,8 @@ class Metric:
     margin: float | None = None
     usual: bool = True
     reference_free: bool = False
+    needs: tuple[str, ...] = ()
+    extra: str = ""
 
 
 def _dnsmos(part: str) -> Metric:
@@ -48,6 +52,8 @@ def _dnsmos(part: str) -> Metric:
         floor=1.0,
         usual=False,
         reference_free=True,
+        needs=("onnxruntime", "speechmos"),
+        extra="dnsmos",
     )
 
 
@@ -124,3 +130,22 @@ def find_metric(name: str) -> Metric:
     if name not in METRICS:
         raise InputError(f"unknown metric {name!r}{suggestion(name, METRICS)}")
     return METRICS[name]
+
+
+def check_available(names: Iterable[str]) -> None:
+    """Whether the measures can be taken in this environment.
+
+    Raises:
+        InputError: one is unknown, or what it needs is not installed.
+    """
+    from importlib.util import find_spec
+
+    from ablate.models.errors import InputError
+
+    for name in names:
+        metric = find_metric(name)
+        missing = [module for module in metric.needs if find_spec(module) is None]
+        if missing:
+            raise InputError(
+                f"metric {name!r} needs {' and '.join(missing)}: pip install 'ablate[{metric.extra}]'"
+            )

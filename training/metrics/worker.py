@@ -6,11 +6,17 @@ import os
 import signal
 import sys
 
+from ablate.models.plugins import load
+
 from .pool import measure, read, write
+from .registry import METRICS
 
 
 def main() -> None:
-    """Answer every pair with its scores; what libraries print goes to standard error."""
+    """Answer every pair with its scores; what libraries print goes to standard error.
+
+    The arguments are plug-ins, imported when a measure is asked for that is none of this project's.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
@@ -19,6 +25,8 @@ def main() -> None:
             job = read(sys.stdin.buffer)
         except EOFError:
             return
+        if not METRICS.keys() >= set(job[3]):
+            load(sys.argv[1:])
         write(replies, measure(*job))
 
 
