@@ -152,7 +152,10 @@ def read_scores(table: pd.DataFrame, metric: str, layout: Layout) -> Scores:
             gone = status_codes == code
             diverged[cell_codes[gone], seed_codes[gone]] = True
             keep = ~diverged[cell_codes, seed_codes]
-    values = pd.to_numeric(table[metric], errors="raise").to_numpy(dtype=float, na_value=np.nan)
+    try:
+        values = pd.to_numeric(table[metric], errors="raise").to_numpy(dtype=float, na_value=np.nan)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{metric} holds no numbers: {error}") from None
     keep &= np.isfinite(values)
     if not keep.any():
         raise InputError(f"no run has a value of {metric}")

@@ -2,6 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ablate.models.errors import InputError
 from ablate.reports import analyze
 
 BASE = "a=off,b=off"
@@ -103,6 +104,7 @@ def test_columns_that_describe_runs_are_not_factors(make):
         (lambda f: f.drop(columns="seed"), {}, "lack seed"),
         (lambda f: f.assign(status="broken"), {}, "'broken'"),
         (lambda f: f.assign(pesq_wb=np.nan), {}, "no run has a value"),
+        (lambda f: f.assign(pesq_wb="high"), {}, "pesq_wb holds no numbers"),
         (lambda f: f.iloc[:0], {}, "empty"),
         (lambda f: f.assign(utterance=f["utterance"] + f["cell"]), {}, "no utterance is scored in every run"),
         (lambda f: f.replace({"a": {"off": "x", "on": "y"}}), {"base": None}, "which level of 'a' is off"),
@@ -112,7 +114,7 @@ def test_columns_that_describe_runs_are_not_factors(make):
     ],
 )
 def test_wrong_input_is_refused_by_name(make, change, arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(InputError, match=message):
         analyze(change(make()), **{"base": BASE, "baseline": "ref", **arguments})
 
 
