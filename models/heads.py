@@ -45,7 +45,12 @@ class FilterHead(nn.Module, Declared):
         padded, frames = F.pad(noisy, self.padding), noisy.shape[-1]
         now = self.padding[0]
         used = {now, now - 1} if self.used == 2 else {now} if self.used == 1 else {0, 1, 2}
-        terms = [tap * padded[..., i : i + frames] for i, tap in enumerate(taps) if i in used]
+        # The frame itself is taken as it came: a cut out of `padded` is laid out, and so rounded, otherwise.
+        terms = [
+            tap * (noisy if i == now else padded[..., i : i + frames])
+            for i, tap in enumerate(taps)
+            if i in used
+        ]
         return sum(terms[1:], start=terms[0])
 
 
