@@ -145,7 +145,7 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
         "parameters_by_part": parameters_by_part(model),
         "macs_per_second": macs_per_second(config),
         "receptive_field_frames": finite,
-        "receptive_field_seconds": None if finite is None else (384 + 128 * finite) / 16000,
+        "receptive_field_seconds": None if finite is None else _seconds(finite),
         "receptive_field": _words(frames, config.core),
         "causal": causal,
         "look_ahead_frames": bounded,
@@ -159,4 +159,8 @@ def _words(frames: float | None, core: str) -> str:
         return "not declared"
     if math.isinf(frames):
         return "unbounded (attention)" if core == "attention" else "unbounded (recurrent)"
-    return f"{frames:.0f} frames ({(384 + 128 * frames) / 16000:.3f} s)"
+    return f"{frames:.0f} frames ({_seconds(frames):.3f} s)"
+
+
+def _seconds(frames: float) -> float:
+    return (WINDOW_MS + HOP_MS * (frames - 1)) / 1000
