@@ -20,7 +20,7 @@ from ablate.training.config import check_path, config_paths, is_path
 
 from .claims import Claim, claim_target, effect_name
 
-LEVEL = re.compile(r"[A-Za-z0-9_.\-]+")
+LEVEL = re.compile(r"[A-Za-z0-9_.:\-]+")
 
 
 class Factor(Frozen):
@@ -57,7 +57,7 @@ class Factor(Frozen):
     def _paths_exist(cls, levels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for level, delta in levels.items():
             if not LEVEL.fullmatch(level):
-                raise InputError(f"level {level!r}: use letters, digits, '.', '_' and '-' only")
+                raise InputError(f"level {level!r}: use letters, digits, '.', '_', ':' and '-' only")
             for path in delta:
                 check_path(path)
         return levels

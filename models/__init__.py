@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import reference
-    from .config import ARCHITECTURES, CORES, CROSSBANDS, DECODERS, HEADS, PRESETS, ModelConfig
+    from .config import ARCHITECTURES, BANDS, CORES, CROSSBANDS, DECODERS, HEADS, PRESETS, ModelConfig
     from .network import build_model
     from .scan import selective_scan
 
 __all__ = [
     "ARCHITECTURES",
+    "BANDS",
     "CORES",
     "CROSSBANDS",
     "DECODERS",

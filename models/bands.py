@@ -10,11 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import BAND_WIDTHS, Statistics
+from .config import Statistics
+from .layouts import BSRNN
 from .norms import EPSILON, standardise_so_far
-
-FREQUENCIES = sum(BAND_WIDTHS)
-"""Bins of the spectrogram: 257."""
 
 
 @dataclass(frozen=True)
@@ -35,17 +33,17 @@ class BandGroup:
         return slice(self.start, self.start + self.count * self.width)
 
 
-def band_groups(sizes: Sequence[int] | None = None) -> list[BandGroup]:
-    """The bands in runs of equal width and, where given, of equal size (one number for each band).
+def band_groups(widths: Sequence[int] = BSRNN, sizes: Sequence[int] | None = None) -> list[BandGroup]:
+    """Bands in runs of equal width and, where given, of equal size (one number for each band).
 
     Raises:
         ValueError: there is not one size for each band.
     """
-    sizes = [0] * len(BAND_WIDTHS) if sizes is None else sizes
-    if len(sizes) != len(BAND_WIDTHS):
-        raise ValueError(f"{len(sizes)} sizes for {len(BAND_WIDTHS)} bands; give one for each band")
+    sizes = [0] * len(widths) if sizes is None else sizes
+    if len(sizes) != len(widths):
+        raise ValueError(f"{len(sizes)} sizes for {len(widths)} bands; give one for each band")
     groups, first, start = [], 0, 0
-    for (width, _), run in groupby(zip(BAND_WIDTHS, sizes, strict=True)):
+    for (width, _), run in groupby(zip(widths, sizes, strict=True)):
         count = len(list(run))
         groups.append(BandGroup(first, count, width, start))
         first, start = first + count, start + count * width
@@ -108,10 +106,12 @@ class BandSplit(nn.Module):
     The input of a band's linear layer is interleaved: re and im of its first bin, of its second, ...
     """
 
-    def __init__(self, channels: int, statistics: Statistics = "utterance") -> None:
+    def __init__(
+        self, channels: int, statistics: Statistics = "utterance", widths: Sequence[int] = BSRNN
+    ) -> None:
         super().__init__()
         self.statistics = statistics
-        self.groups = nn.ModuleList(_SplitGroup(group, channels, statistics) for group in band_groups())
+        self.groups = nn.ModuleList(_SplitGroup(group, channels, statistics) for group in band_groups(widths))
 
     def forward(self, noisy: Tensor) -> Tensor:
         """Complex `(batch, 257, time) -> (batch, band, time, channel)`."""

@@ -18,10 +18,8 @@ from pydantic import (
 
 from .errors import InputError
 from .fields import PARTS, Added, Of, ReadIf, ReadUnless, Unread, facts
+from .layouts import BINS
 from .registry import Registry, suggestion
-
-BAND_WIDTHS: tuple[int, ...] = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)
-"""Bins per band, low to high: 31 bands over the 257 bins of a 512-point transform at 16 kHz."""
 
 ARCHITECTURES = Registry(
     "architecture",
@@ -29,6 +27,10 @@ ARCHITECTURES = Registry(
         "band-split": "ablate.models.network:BandSplitNetwork",
         "dual-branch": "ablate.models.dual_branch:DualBranchNetwork",
     },
+)
+BANDS = Registry(
+    "band layout",
+    {name: f"ablate.models.layouts:{name}" for name in ("bsrnn", "uniform", "mel", "bark", "one")},
 )
 CORES = Registry(
     "core",
@@ -75,6 +77,31 @@ Decoder = Annotated[str, AfterValidator(DECODERS.check)]
 Head = Annotated[str, AfterValidator(HEADS.check)]
 Statistics = Literal["utterance", "cumulative"]
 """Of a normalisation over time: of the whole utterance, or at each frame of those so far (causal)."""
+
+
+def band_widths(layout: str | tuple[int, ...]) -> tuple[int, ...]:
+    """Bins per band, low to high, of a layout's name (`bsrnn`, `mel:16`), or of a list of them.
+
+    Raises:
+        InputError: no layout has that name, its count is wrong, or it does not cover the 257 bins.
+    """
+    if isinstance(layout, str):
+        name, colon, count = layout.partition(":")
+        if colon and not count.isdecimal():
+            raise InputError(f"bands {layout!r}: write a number after the colon, e.g. {name}:16")
+        widths = tuple(BANDS[name](int(count) if colon else None))
+    else:
+        widths = layout
+    if any(width < 1 for width in widths) or sum(widths) != BINS:
+        raise InputError(
+            f"bands {layout!r} cover {sum(widths)} bins, each one at least; the spectrogram has {BINS}"
+        )
+    return widths
+
+
+def _bands(layout: str | tuple[int, ...]) -> str | tuple[int, ...]:
+    band_widths(layout)
+    return layout
 
 
 class Frozen(BaseModel):
@@ -138,6 +165,9 @@ class ModelConfig(Section):
         "group",
         description="before each time layer: over (channel, time, band) of an item, or over channel alone",
     )
+    bands: Annotated[str | tuple[int, ...], AfterValidator(_bands), Added, Of("split", "decoder")] = Field(
+        "bsrnn", description="bsrnn, uniform:K, mel:K, bark:K, one (no split), or the bins of each band"
+    )
     input_level: Annotated[Literal["as-is", "unit"], Added, Of("split", "decoder")] = Field(
         "as-is", description="unit: each utterance at a root mean square of 1, and back at the end"
     )
@@ -193,6 +223,11 @@ class ModelConfig(Section):
     )
     clamps: Annotated[Literal["off", "on"], *_Ssm] = Field("off", description="the clamps of MBS-Net's scan")
 
+    @property
+    def band_widths(self) -> tuple[int, ...]:
+        """Bins per band, low to high."""
+        return band_widths(self.bands)
+
     def reads(self, name: str) -> bool:
         """Whether the network reads a field; a part that a plug-in brought may read any."""
         foreign = not (
@@ -208,14 +243,17 @@ class ModelConfig(Section):
     @classmethod
     def _expansion(cls, value: float | tuple[float, ...]) -> float | tuple[float, ...]:
         values = value if isinstance(value, tuple) else (value,)
-        if isinstance(value, tuple) and len(value) != len(BAND_WIDTHS):
-            raise InputError(f"{len(value)} expansions for {len(BAND_WIDTHS)} bands; give one for each band")
         if any(not 0 < v <= 64 for v in values):
             raise InputError(f"decoder expansion {value} is not in (0, 64]")
         return value
 
     @model_validator(mode="after")
-    def _heads_divide(self) -> ModelConfig:
+    def _parts_fit(self) -> ModelConfig:
+        count = len(self.band_widths)
+        if isinstance(self.decoder_expansion, tuple) and len(self.decoder_expansion) != count:
+            raise InputError(
+                f"{len(self.decoder_expansion)} expansions for {count} bands; give one for each band"
+            )
         if self.core == "attention" and self.channels % self.heads:
             raise InputError(f"{self.channels} channels do not divide into {self.heads} attention heads")
         return self

@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .bands import FREQUENCIES, BandGroup, StackedLinear, band_groups
-from .config import BAND_WIDTHS, HEADS, ModelConfig
+from .bands import BandGroup, StackedLinear, band_groups
+from .config import HEADS, ModelConfig
 from .declarations import Declared
+from .layouts import BINS
 from .norms import EPSILON, linear, standardise_so_far
 
 
@@ -20,7 +21,7 @@ def is_complex_mask(config: ModelConfig) -> bool:
 def hidden_widths(config: ModelConfig) -> list[int]:
     """The inner width of the decoder for each band."""
     expansion = config.decoder_expansion
-    each = expansion if isinstance(expansion, tuple) else (expansion,) * len(BAND_WIDTHS)
+    each = expansion if isinstance(expansion, tuple) else (expansion,) * len(config.band_widths)
     return [max(1, round(e * config.channels)) for e in each]
 
 
@@ -55,9 +56,9 @@ class PerBandDecoder(nn.Module, Declared):
         hidden = hidden_widths(config)
         gated = is_complex_mask(config)
         self.statistics = config.decoder_statistics
-        self.norm_weight = nn.Parameter(torch.ones(len(BAND_WIDTHS), config.channels))
-        self.norm_bias = nn.Parameter(torch.zeros(len(BAND_WIDTHS), config.channels))
-        groups = band_groups(hidden)
+        self.norm_weight = nn.Parameter(torch.ones(len(config.band_widths), config.channels))
+        self.norm_bias = nn.Parameter(torch.zeros(len(config.band_widths), config.channels))
+        groups = band_groups(config.band_widths, hidden)
         self.counts = [group.count for group in groups]
         self.groups = nn.ModuleList(
             _DecoderGroup(group, config.channels, hidden[group.first], outputs, gated) for group in groups
@@ -78,7 +79,7 @@ class PerBandDecoder(nn.Module, Declared):
 
 
 class SharedDecoder(nn.Module, Declared):
-    """The 25K decoder: Linear(N, N), LayerNorm, GELU, Linear(N, taps) for all bands, then Linear(31, 257).
+    """The 25K decoder: Linear(N, N), LayerNorm, GELU, Linear(N, taps) for all bands, then Linear(bands, 257).
 
     Real and imaginary part of a complex mask are equal.
     """
@@ -90,7 +91,7 @@ class SharedDecoder(nn.Module, Declared):
         self.values = nn.Sequential(
             linear(n, n), nn.LayerNorm(n), nn.GELU(), linear(n, outputs // self.repeats)
         )
-        self.bins = linear(len(BAND_WIDTHS), FREQUENCIES)
+        self.bins = linear(len(config.band_widths), BINS)
         self.hidden_width = n
 
     def forward(self, x: Tensor) -> Tensor:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .bands import FREQUENCIES, BandSplit
+from .bands import BandSplit
 from .config import ModelConfig
 from .declarations import Declared
+from .layouts import BINS
 from .spectral import HOP, N_FFT, istft, stft
 
 
 def check_spectrogram(noisy: Tensor) -> None:
     """Raise ValueError unless `noisy` is a complex tensor `(batch, 257, time)` with a frame at least."""
-    if not noisy.is_complex() or noisy.dim() != 3 or noisy.shape[1] != FREQUENCIES or not noisy.shape[2]:
+    if not noisy.is_complex() or noisy.dim() != 3 or noisy.shape[1] != BINS or not noisy.shape[2]:
         raise ValueError(
-            f"expected a complex spectrogram (batch, {FREQUENCIES}, time), "
-            f"got {tuple(noisy.shape)} of {noisy.dtype}"
+            f"expected a complex spectrogram (batch, {BINS}, time), got {tuple(noisy.shape)} of {noisy.dtype}"
         )
 
 
@@ -60,7 +60,7 @@ class Enhancer(nn.Module):
         super().__init__()
         self.config = config
         self.statistics = "utterance" if config.input_level == "unit" else None
-        self.split = BandSplit(config.channels, config.split_statistics)
+        self.split = BandSplit(config.channels, config.split_statistics, config.band_widths)
         self.projection = ConsistencyProjection() if config.projection == "consistent" else None
 
     def enhance(self, features: Tensor, noisy: Tensor) -> Tensor:

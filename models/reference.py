@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from .bands import band_groups
-from .config import BAND_WIDTHS, ModelConfig
+from .config import ModelConfig
 from .errors import InputError
+from .layouts import BSRNN
 from .network import build_model
 
 _LSTM = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
@@ -59,7 +60,7 @@ def _ends(keys: _Keys) -> tuple[dict[str, Tensor], int]:
     """Band split and mask decoder, which both networks share, and the decoder's hidden width."""
     hidden = keys.need("mask_decoder.fc11.weight").shape[0]
     ours: dict[str, Tensor] = {}
-    every = range(len(BAND_WIDTHS))
+    every = range(len(BSRNN))
     for index, group in enumerate(band_groups()):
         bands = range(group.first, group.first + group.count)
         split, decoder = f"split.groups.{index}", f"head.decoder.groups.{index}"

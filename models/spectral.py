@@ -10,7 +10,6 @@ from torch.nn import functional as F
 
 N_FFT = 512
 HOP = 128
-BINS = N_FFT // 2 + 1
 
 
 @lru_cache(maxsize=8)

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .bands import FREQUENCIES
 from .config import ModelConfig, resolve_model
 from .declarations import frames_ahead, looks_ahead, reach
+from .layouts import BINS
 from .mamba import SelectiveSSM
 from .network import build_model
 
@@ -91,7 +91,7 @@ def macs_per_second(config: ModelConfig) -> float:
                 module.forward = without_steps(module)  # type: ignore[method-assign]
             elif isinstance(module, SelectiveSSM):
                 module.register_forward_hook(scan)
-        noisy = torch.empty(1, FREQUENCIES, FRAMES_PER_SECOND, dtype=torch.complex64)
+        noisy = torch.empty(1, BINS, FRAMES_PER_SECOND, dtype=torch.complex64)
         with FlopCounterMode(display=False) as counter:
             model(noisy)
     return float(macs + counter.get_total_flops() / 2)

@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ablate.models.config import BAND_WIDTHS, ModelConfig
+from ablate.models.config import ModelConfig
+from ablate.models.layouts import BINS, BSRNN
 
 from .statistics import FrozenStatistics
 from .subject import PROBE_FRAMES, Subject, isolated
 
-BANDS = len(BAND_WIDTHS)
-FREQUENCIES = sum(BAND_WIDTHS)
 TOLERANCE = 1e-5
 """Of the largest output: what a change of rounding can amount to."""
 
@@ -112,10 +111,14 @@ def opened(module: nn.Module) -> nn.Module:
 
 
 class Probe:
-    """A module and one call of it, to be repeated with changed inputs and the same norm statistics."""
+    """A module and one call of it, to be repeated with changed inputs and the same norm statistics.
 
-    def __init__(self, module: nn.Module, call: Call) -> None:
-        self.module, self.call = module, call
+    Args:
+        widths: bins of each band of the network.
+    """
+
+    def __init__(self, module: nn.Module, call: Call, widths: tuple[int, ...] = BSRNN) -> None:
+        self.module, self.call, self.widths = module, call, widths
         self.frozen = FrozenStatistics()
         with torch.no_grad(), isolated(4), evaluating(module), self.frozen.record():
             module(*call[0], **call[1])
@@ -185,14 +188,17 @@ class Probe:
         return high
 
     def mixes_bands(self) -> bool | None:
-        """Whether a band of the output depends on other bands."""
-        for band in (0, BANDS // 2, BANDS - 1):
-            after = self.changed(BANDS, slice(band, band + 1))
+        """Whether a band of the output depends on other bands; None where there is one band alone."""
+        bands = len(self.widths)
+        if bands == 1:
+            return None
+        for band in (0, bands // 2, bands - 1):
+            after = self.changed(bands, slice(band, band + 1))
             if after is None:
                 return None
-            others = [slice(0, band)] * (band > 0) + [slice(band + 1, None)] * (band < BANDS - 1)
+            others = [slice(0, band)] * (band > 0) + [slice(band + 1, None)] * (band < bands - 1)
             for other in others:
-                moved = self.moved(after, BANDS, other)
+                moved = self.moved(after, bands, other)
                 if moved is None:
                     return None
                 if moved > TOLERANCE:
@@ -200,15 +206,18 @@ class Probe:
         return False
 
     def mixes_bins(self) -> bool | None:
-        """Whether a band of the output spectrogram depends on the bins of other bands."""
-        for band in (0, BANDS // 2, BANDS - 1):
-            start = sum(BAND_WIDTHS[:band])
-            own = slice(start, start + BAND_WIDTHS[band])
-            after = self.changed(FREQUENCIES, own)
+        """Whether a band of the output spectrogram depends on the bins of other bands; None likewise."""
+        bands = len(self.widths)
+        if bands == 1:
+            return None
+        for band in (0, bands // 2, bands - 1):
+            start = sum(self.widths[:band])
+            own = slice(start, start + self.widths[band])
+            after = self.changed(BINS, own)
             if after is None:
                 return None
-            others = [slice(0, own.start)] * (band > 0) + [slice(own.stop, None)] * (band < BANDS - 1)
-            if any((self.moved(after, FREQUENCIES, other) or 0) > TOLERANCE for other in others):
+            others = [slice(0, own.start)] * (band > 0) + [slice(own.stop, None)] * (band < bands - 1)
+            if any((self.moved(after, BINS, other) or 0) > TOLERANCE for other in others):
                 return True
         return False
 
@@ -253,7 +262,7 @@ def inner_widths(module: nn.Module, channels: int) -> set[int]:
                 found |= {out} if into == channels else set()
             elif isinstance(owner, nn.Conv1d | nn.Conv2d):
                 found |= {weight.shape[0]} if weight.shape[1] * owner.groups == channels else set()
-            elif weight.dim() == 3 and weight.shape[0] <= BANDS:
+            elif weight.dim() == 3 and weight.shape[0] <= BINS:
                 into, out = weight.shape[1:]
                 found |= ({out} if into == channels else set()) | ({into} if out == channels else set())
     return found

@@ -44,14 +44,15 @@ class GatedConv(nn.Module, Declared):
 
 
 class BandShuffle(nn.Module, Declared):
-    """A cross-band module: a learned 31 x 31 matrix over the bands of each frame."""
+    """A cross-band module: a learned square matrix over the bands of each frame."""
 
     mixes_bands = True
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.channels)
-        self.bands = nn.Linear(31, 31)
+        bands = len(config.band_widths)
+        self.bands = nn.Linear(bands, bands)
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape; the residual is inside."""

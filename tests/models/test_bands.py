@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from ablate.models.bands import BandSplit, StackedLinear, band_groups
-from ablate.models.config import BAND_WIDTHS
+from ablate.models.layouts import BSRNN
 
 pytestmark = pytest.mark.numerics
 
@@ -12,18 +12,18 @@ def test_groups_cover_every_band_and_bin_once() -> None:
     bins = [b for group in band_groups() for b in range(*group.bins.indices(257))]
     assert bands == list(range(31))
     assert bins == list(range(257))
-    assert [group.width for group in band_groups() for _ in range(group.count)] == list(BAND_WIDTHS)
+    assert [group.width for group in band_groups() for _ in range(group.count)] == list(BSRNN)
 
 
 def test_groups_part_where_sizes_differ() -> None:
     sizes = [0] * 31
     sizes[5] = 1
-    assert [group.count for group in band_groups(sizes)][:4] == [1, 4, 1, 5]
+    assert [group.count for group in band_groups(sizes=sizes)][:4] == [1, 4, 1, 5]
 
 
 def test_number_of_sizes_is_checked() -> None:
     with pytest.raises(ValueError, match="30 sizes for 31 bands"):
-        band_groups([1] * 30)
+        band_groups(sizes=[1] * 30)
 
 
 def test_stacked_linear_is_a_linear_layer_for_each_band() -> None:

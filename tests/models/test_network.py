@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ablate.models import PRESETS, ModelConfig, build_model
-from ablate.models.config import BAND_WIDTHS
+from ablate.models.layouts import BSRNN
 
 pytestmark = pytest.mark.numerics
 
@@ -133,8 +133,7 @@ def test_expansion_per_band_sets_each_bands_width() -> None:
     each = tuple(1 + i % 3 for i in range(31))
     n = 16
     expected = sum(
-        2 * n + e * n * n + e * n + 12 * width * (e * n + 1)
-        for e, width in zip(each, BAND_WIDTHS, strict=True)
+        2 * n + e * n * n + e * n + 12 * width * (e * n + 1) for e, width in zip(each, BSRNN, strict=True)
     )
     model = build_model(small(decoder_expansion=each))
     assert sum(p.numel() for p in model.head.parameters()) == expected

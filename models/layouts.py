@@ -1,0 +1,72 @@
+"""Band layouts by name: how the bins of a spectrogram are shared out, low to high. Needs no torch.
+
+A layout is a function of a count (none where a configuration gives none) to the bins of each band.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from itertools import pairwise
+
+from .errors import InputError
+
+BINS = 257
+"""Of a 512-point transform at 16 kHz."""
+NYQUIST = 8000.0
+
+BSRNN = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)
+
+
+def bsrnn(count: int | None) -> tuple[int, ...]:
+    """The 31 bands of BSRNN's public code."""
+    return _fixed("bsrnn", count, BSRNN)
+
+
+def one(count: int | None) -> tuple[int, ...]:
+    """No split at all."""
+    return _fixed("one", count, (BINS,))
+
+
+def uniform(count: int | None) -> tuple[int, ...]:
+    """Bands of equal width; what is left over makes the upper ones a bin wider."""
+    count = _checked("uniform", count)
+    width, wider = divmod(BINS, count)
+    return (width,) * (count - wider) + (width + 1,) * wider
+
+
+def mel(count: int | None) -> tuple[int, ...]:
+    """Bands of equal width in mel, 2595 log10(1 + f / 700) (O'Shaughnessy 1987)."""
+    count = _checked("mel", count)
+    top = math.log10(1 + NYQUIST / 700)
+    return _between(count, lambda share: 700 * (10 ** (share * top) - 1))
+
+
+def bark(count: int | None) -> tuple[int, ...]:
+    """Bands of equal width in Bark, 26.81 f / (1960 + f) - 0.53 (Traunmüller 1990)."""
+    count = _checked("bark", count)
+    top = 26.81 * NYQUIST / (1960 + NYQUIST)
+    return _between(count, lambda share: 1960 * share * top / (26.81 - share * top))
+
+
+def _between(count: int, frequency: Callable[[float], float]) -> tuple[int, ...]:
+    """Bands between the frequencies of `count + 1` shares from 0 to 1, at least a bin wide."""
+    edges = [0]
+    for band in range(1, count + 1):
+        edge = round(frequency(band / count) / NYQUIST * BINS)
+        edges.append(min(max(edge, edges[-1] + 1), BINS - (count - band)))
+    return tuple(high - low for low, high in pairwise(edges))
+
+
+def _fixed(name: str, count: int | None, widths: tuple[int, ...]) -> tuple[int, ...]:
+    if count is not None:
+        raise InputError(f"bands {name}:{count}: {name} has {len(widths)} of its own; write {name}")
+    return widths
+
+
+def _checked(name: str, count: int | None) -> int:
+    if count is None:
+        raise InputError(f"bands {name}: say how many, e.g. {name}:16")
+    if not 1 <= count <= BINS:
+        raise InputError(f"bands {name}:{count}: a count from 1 to {BINS}, one band for each bin at most")
+    return count
