@@ -55,7 +55,7 @@ def _group(path: str, first: RunConfig, second: RunConfig, factors: Sequence[Fac
         section = path.split(".")[0]
         deciding = [f"{section}.{condition.field}" for condition in field_facts(path).conditions]
         if not any(reads):
-            return "consequence", f"neither reads it ({deciding[0]})"
+            return "consequence", " ".join(["neither reads it", *(f"({field})" for field in deciding[:1])])
         which = "only the first" if reads[0] else "only the second"
         decides = next((field for field in deciding if a[field] != b[field]), None)
         if decides is not None:

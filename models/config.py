@@ -113,6 +113,9 @@ class Frozen(BaseModel):
 class Section(Frozen):
     """A network, a recipe or an evaluation: its fields carry the marks of `models.fields`."""
 
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
     def reads(self, name: str) -> bool:
         """Whether a field means anything beside the others' values."""
         conditions = facts(type(self), name).conditions
@@ -222,6 +225,9 @@ class ModelConfig(Section):
         "kept", description="wiped: the network's init zeroes dt_proj.bias after Mamba has set it"
     )
     clamps: Annotated[Literal["off", "on"], *_Ssm] = Field("off", description="the clamps of MBS-Net's scan")
+    options: Annotated[dict[str, bool | int | float | str], Added, _Everywhere] = Field(
+        {}, description="settings of a plug-in's parts, by names of their own"
+    )
 
     @property
     def band_widths(self) -> tuple[int, ...]:
@@ -237,7 +243,7 @@ class ModelConfig(Section):
             and DECODERS.built_in(self.decoder)
             and HEADS.built_in(self.head)
         )
-        return foreign or super().reads(name)
+        return foreign or (name != "options" and super().reads(name))
 
     @field_validator("decoder_expansion")
     @classmethod

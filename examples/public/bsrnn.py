@@ -5,7 +5,7 @@ from clone import attribute, importing, register
 
 def build(config):
     unused = {"matplotlib": {}, "matplotlib.pyplot": {}}
-    with importing(stand_ins=unused):
+    with importing(config, stand_ins=unused):
         net = attribute("module", "BSRNN")(num_channel=64, num_layer=5)
     net.looks_ahead = 1
     return net

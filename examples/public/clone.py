@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,25 +14,32 @@ import torch
 from torch import Tensor, nn
 
 from ablate.models import ARCHITECTURES, PRESETS, ModelConfig
+from ablate.models.errors import InputError
 from ablate.models.spectral import istft, stft
 
 
-def source() -> Path:
-    """The clone's folder, from the environment variable ABLATE_SOURCE."""
-    path = Path(os.environ.get("ABLATE_SOURCE", ""))
-    if not path.is_dir() or path == Path():
-        raise FileNotFoundError("set ABLATE_SOURCE to a clone of the repository that this adapter is for")
+def source(config: ModelConfig) -> Path:
+    """The folder of the clone, from the network's option `source`.
+
+    Raises:
+        InputError: it is not given, or no folder.
+    """
+    path = Path(str(config.options.get("source", ""))).expanduser()
+    if path == Path() or not path.is_dir():
+        raise InputError(f"no clone at {str(path)!r}; give its folder, --option source=PATH")
     return path.resolve()
 
 
 @contextmanager
-def importing(*folders: str, stand_ins: Mapping[str, Mapping[str, Any]] | None = None) -> Iterator[None]:
+def importing(
+    config: ModelConfig, *folders: str, stand_ins: Mapping[str, Mapping[str, Any]] | None = None
+) -> Iterator[None]:
     """Import from folders of the clone inside; names that other code uses too are free again afterwards.
 
     Args:
         stand_ins: module -> what it holds, for modules that a network imports and need not have here.
     """
-    paths = [str(source() / folder) for folder in folders or ("",)]
+    paths = [str(source(config) / folder) for folder in folders or ("",)]
     before, path = dict(sys.modules), list(sys.path)
     tops = {p.stem for folder in paths for p in Path(folder).iterdir()}
     for name in [n for n in sys.modules if n.split(".")[0] in tops]:

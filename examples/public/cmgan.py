@@ -8,7 +8,7 @@ from torch import nn
 class Adapter(nn.Module):
     def __init__(self, config):
         super().__init__()
-        with importing("src"):
+        with importing(config, "src"):
             self.net = attribute("models.generator", "TSCNet")(num_channel=64, num_features=257)
 
     def forward(self, noisy):

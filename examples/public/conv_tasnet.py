@@ -4,7 +4,7 @@ from clone import Waveform, attribute, importing, register
 
 
 def build(config):
-    with importing("src"):
+    with importing(config, "src"):
         net = attribute("conv_tasnet", "ConvTasNet")(256, 20, 256, 512, 3, 8, 4, 1)
     return Waveform(net)
 

@@ -23,7 +23,7 @@ class Adapter(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        with importing():
+        with importing(config):
             self.net = attribute("dc_crn", "DCCRN")(
                 rnn_units=256, masking_mode="E", use_clstm=True, kernel_num=[32, 64, 128, 256, 256, 256]
             )

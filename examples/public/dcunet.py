@@ -8,7 +8,7 @@ from torch import nn
 class Adapter(nn.Module):
     def __init__(self, config):
         super().__init__()
-        with importing(stand_ins={"sgmse": {"__path__": [str(source() / "sgmse")]}}):
+        with importing(config, stand_ins={"sgmse": {"__path__": [str(source(config) / "sgmse")]}}):
             self.net = attribute("sgmse.backbones.dcunet", "DCUNet")(dcunet_time_embedding="none")
 
     def forward(self, noisy):

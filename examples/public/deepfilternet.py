@@ -22,10 +22,10 @@ class Adapter(nn.Module):
     def __init__(self, config):
         super().__init__()
         stand_ins = {
-            "df": {"__path__": [str(source() / "DeepFilterNet" / "df")]},
+            "df": {"__path__": [str(source(config) / "DeepFilterNet" / "df")]},
             "libdf": {"DF": None, "unit_norm_init": None},
         }
-        with importing("DeepFilterNet", stand_ins=stand_ins):
+        with importing(config, "DeepFilterNet", stand_ins=stand_ins):
             config_ = attribute("df.config", "config")
             config_.use_defaults()
             for key, value in SETTINGS.items():

@@ -4,7 +4,7 @@ from clone import Pairs, attribute, importing, register
 
 
 def build(config):
-    with importing():
+    with importing(config):
         return Pairs(attribute("model", "DPCRN")())
 
 

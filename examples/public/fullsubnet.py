@@ -16,8 +16,8 @@ class Adapter(nn.Module):
 
     def __init__(self, config):
         super().__init__()
-        settings = tomllib.loads((source() / RECIPE / "fullsubnet" / "train.toml").read_text())
-        with importing("", RECIPE, stand_ins={"librosa": {}}):
+        settings = tomllib.loads((source(config) / RECIPE / "fullsubnet" / "train.toml").read_text())
+        with importing(config, "", RECIPE, stand_ins={"librosa": {}}):
             self.net = attribute("fullsubnet.model", "Model")(**settings["model"]["args"])
 
     def forward(self, noisy):

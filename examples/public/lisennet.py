@@ -16,8 +16,8 @@ def mel_bands(n_freqs, f_min, f_max, n_mels, sample_rate):
 
 def build(config):
     torchaudio = {"torchaudio": {}, "torchaudio.functional": {"melscale_fbanks": mel_bands}}
-    package = {"generator": {"__path__": [str(source() / "model" / "generator")]}}
-    with importing("model", stand_ins=package | torchaudio):
+    package = {"generator": {"__path__": [str(source(config) / "model" / "generator")]}}
+    with importing(config, "model", stand_ins=package | torchaudio):
         net = attribute("generator.generator", "LiSenNet")(
             num_channels=16, n_blocks=2, n_fft=512, hop_length=256, compress_factor=0.3
         )

@@ -4,7 +4,7 @@ from clone import MagnitudePhase, attribute, importing, register, settings
 
 
 def build(config):
-    with importing():
+    with importing(config):
         net = attribute("models.model", "MPNet")(settings(dense_channel=64, n_fft=512, beta=2.0))
     return MagnitudePhase(net)
 

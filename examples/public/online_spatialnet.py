@@ -9,7 +9,7 @@ def build(config):
         "mamba_ssm.utils": {},
         "mamba_ssm.utils.generation": {"InferenceParams": None},
     }
-    with importing(stand_ins=unused):
+    with importing(config, stand_ins=unused):
         net = attribute("models.arch.OnlineSpatialNet", "OnlineSpatialNet")(
             dim_input=2, dim_output=2, num_layers=4, dim_squeeze=8, num_freqs=257, dim_hidden=96,
             dim_ffn=192, num_heads=4, attention="mhsa(251)",

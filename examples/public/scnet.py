@@ -4,7 +4,7 @@ from clone import Waveform, attribute, importing, register, source
 
 
 def build(config):
-    with importing(stand_ins={"scnet": {"__path__": [str(source() / "scnet")]}}):
+    with importing(config, stand_ins={"scnet": {"__path__": [str(source(config) / "scnet")]}}):
         net = attribute("scnet.SCNet", "SCNet")(
             sources=["speech"], audio_channels=1, dims=[2, 32, 64, 128], nfft=512, hop_size=128, win_size=512
         )

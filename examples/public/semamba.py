@@ -7,12 +7,12 @@ from mamba_stand_in import STAND_INS
 def build(config):
     import yaml
 
-    recipe = source() / "recipes" / "SEMamba_advanced" / "SEMamba_advanced.yaml"
+    recipe = source(config) / "recipes" / "SEMamba_advanced" / "SEMamba_advanced.yaml"
     cfg = yaml.safe_load(recipe.read_text())
     cfg["stft_cfg"]["n_fft"] = 512
-    parent = next(source().glob("mamba-1_2_0*"))
+    parent = next(source(config).glob("mamba-1_2_0*"))
     package = {"mamba_ssm": {"__path__": [str(parent / "mamba_ssm")]}}
-    with importing("", parent.name, stand_ins=STAND_INS | package):
+    with importing(config, "", parent.name, stand_ins=STAND_INS | package):
         net = attribute("models.generator", "SEMamba")(cfg)
     return MagnitudePhase(net, cfg["model_cfg"]["compress_factor"])
 

@@ -8,7 +8,7 @@ from torch import nn
 class Adapter(nn.Module):
     def __init__(self, config):
         super().__init__()
-        with importing():
+        with importing(config):
             self.net = attribute("nets.TaylorSENet", "TaylorSENet")()
 
     def forward(self, noisy):

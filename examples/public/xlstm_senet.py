@@ -7,10 +7,10 @@ from mamba_stand_in import STAND_INS
 def build(config):
     import yaml
 
-    cfg = yaml.safe_load((source() / "recipes" / "xLSTM-SENet" / "xLSTM-SENet_4N.yaml").read_text())
+    cfg = yaml.safe_load((source(config) / "recipes" / "xLSTM-SENet" / "xLSTM-SENet_4N.yaml").read_text())
     cfg["stft_cfg"]["n_fft"] = 512
-    package = {"mamba_ssm": {"__path__": [str(source() / "mamba_install" / "mamba_ssm")]}}
-    with importing("", "mamba_install", stand_ins=STAND_INS | package):
+    package = {"mamba_ssm": {"__path__": [str(source(config) / "mamba_install" / "mamba_ssm")]}}
+    with importing(config, "", "mamba_install", stand_ins=STAND_INS | package):
         net = attribute("models.generator", "xLSTMSENet")(cfg)
     return MagnitudePhase(net, cfg["model_cfg"]["compress_factor"])
 

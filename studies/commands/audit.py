@@ -30,6 +30,9 @@ def audit(
         typer.Option(help="Its rule shrinks the networks. [default: quick; a preset: its own size]"),
     ] = None,
     settings: Settings = [],  # noqa: B006
+    option: Annotated[
+        list[str], typer.Option(help="Of a plug-in's network, e.g. kernel=3: --set model.options.kernel=3.")
+    ] = [],  # noqa: B006
     data: Annotated[str | None, typer.Option(help="Corpus folder, or demo, for leaks and scores.")] = None,
     test_data: Annotated[str | None, typer.Option(help="Take this corpus' test split.")] = None,
     plugin: Plugins = [],  # noqa: B006
@@ -44,6 +47,7 @@ def audit(
     from ablate.ablations.audit import audit_cells, errors, parse_waivers
     from ablate.ablations.targets import jobs_named, load_plugins, parse_grid
 
+    settings = [*settings, *(f"model.options.{item}" for item in option)]
     waived = parse_waivers(waive)
     brought = load_plugins(plugin)
     study_data: str | None = None

@@ -105,3 +105,29 @@ def test_the_example_plugin_from_a_folder_with_models_of_its_own(tmp_path: Path)
     faulty = subprocess.run([*command, "wrong.py"], cwd=tmp_path, capture_output=True, text=True)
     assert faulty.returncode == 5, faulty.stderr
     assert {f["code"] for f in json.loads(faulty.stdout) if f["severity"] == "error"} == {"A202"}
+
+
+def test_options_of_a_network_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "scaled.py").write_text(
+        "from torch import nn\n"
+        "from ablate.models import ARCHITECTURES, PRESETS, ModelConfig\n"
+        "class Scaled(nn.Module):\n"
+        "    def __init__(self, config):\n"
+        "        super().__init__()\n"
+        "        self.taps = nn.Conv1d(257, 257, config.options['kernel'], padding='same', dtype=DTYPE)\n"
+        "    def forward(self, x):\n"
+        "        return self.taps(x)\n"
+        "import torch\n"
+        "DTYPE = torch.complex64\n"
+        "ARCHITECTURES.register('scaled', Scaled)\n"
+        "PRESETS['scaled'] = ModelConfig(architecture='scaled', direction='bi')\n"
+    )
+    counts = []
+    for kernel in (3, 5):
+        result = ablate(
+            *("audit", "scaled", "--plugin", str(tmp_path / "scaled.py"), "--option", f"kernel={kernel}"),
+            *("--budget", "1+-0", "--format", "json"),
+        )
+        (budget,) = [f for f in json.loads(result.stdout) if f["code"] == "A401"]
+        counts.append(int(budget["evidence"].split()[0].replace(",", "")))
+    assert counts == [257 * (257 * kernel + 1) for kernel in (3, 5)]

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -101,3 +102,16 @@ def test_a_network_reads_what_its_fields_say(core, direction, norm, crossband, d
         with torch.no_grad():
             outputs.append(build_model(c)(100 * x))
     assert torch.equal(*outputs) is not config.reads(name)
+
+
+def test_options_are_read_by_parts_of_plug_ins_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ablate.models import CORES, ModelConfig
+
+    plain = ModelConfig(options={"kernel": 3})
+    assert not plain.reads("options")
+    assert plain.signed_fields() == ModelConfig().signed_fields()
+    monkeypatch.setitem(CORES._parts, "mine", object)
+    mine = ModelConfig(core="mine", options={"kernel": 3})
+    assert mine.signed_fields()["options"] == {"kernel": 3}
+    assert "options" not in ModelConfig(core="mine").signed_fields()
+    assert hash(mine) == hash(ModelConfig(core="mine", options={"kernel": 3}))
