@@ -67,7 +67,7 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
 
 MORE_WITH_LENGTH = "fewer of them the longer the clip, as in a table indexed by position"
 PADDING = "as taps that meet nothing but padding"
-SHUT = "though the output depends on them: an activation behind shuts them at the start"
+SHUT = "though the output can depend on them: an activation shuts them at the start"
 NOT_ASKED = "as rows of a table that no index asks for"
 SUSPICIONS = (MORE_WITH_LENGTH, PADDING, NOT_ASKED, SHUT)
 
@@ -90,31 +90,34 @@ def _dead(subject: Subject, path: str) -> str | None:
     if share <= DEAD_SLICES:
         return None
     text = f"{share:.0%} of axis {axis} has a gradient of exactly zero in all of {STEPS} steps"
+    if _in_use(subject, path, seen.amax([a for a in range(seen.dim()) if a != axis]) == 0, axis):
+        return f"{text}, {SHUT}"
     if short is not None and long is not None and _dead_slices(short)[0] > _dead_slices(long)[0] + 1e-9:
         return f"{text}, {MORE_WITH_LENGTH}"
-    if axis > 1:
+    owner = subject.model.get_submodule(path.rpartition(".")[0])
+    if axis > 1 and isinstance(owner, nn.modules.conv._ConvNd):
         return f"{text}, {PADDING}"
-    if isinstance(subject.model.get_submodule(path.rpartition(".")[0]), nn.Embedding):
+    if isinstance(owner, nn.Embedding):
         return f"{text}, {NOT_ASKED}"
-    silent = seen.amax([a for a in range(seen.dim()) if a != axis]) == 0
-    if _in_use(subject, path, silent, axis):
-        return f"{text}, {SHUT}"
     return f"{text}, and on longer clips; the output does not depend on these"
 
 
 def _in_use(subject: Subject, path: str, silent: Tensor, axis: int) -> bool:
-    """Whether the output changes when the silent slices of a parameter get other values."""
+    """Whether the output changes with the silent slices of a parameter, at some values of all parameters."""
     model = copy.deepcopy(subject.settled)
     parameter = model.get_parameter(path)
+    start = {name: p.clone() for name, p in model.named_parameters()}
     with isolated(5), torch.no_grad():
-        size = 10 * max(float(parameter.abs().mean()), 0.1)
-        before = model(subject.batch)
-        start = parameter.clone()
-        for _ in range(3):
-            parameter.copy_(start)
+        for noise in (0.0, 0.3, 1.0):
+            for name, other in model.named_parameters():
+                if other.is_floating_point():
+                    size = noise * float(start[name].abs().mean())
+                    other.copy_(start[name] + size * torch.randn_like(other))
+            before = model(subject.batch)
             rows = parameter.movedim(axis, 0)
-            rows[silent] = size * torch.randn_like(rows[silent])
-            if not torch.equal(model(subject.batch), before):
+            rows[silent] = 10 * max(float(parameter.abs().mean()), 0.1) * torch.randn_like(rows[silent])
+            after = model(subject.batch)
+            if torch.isfinite(torch.view_as_real(before)).all() and not torch.equal(after, before):
                 return True
     return False
 
