@@ -273,9 +273,10 @@ def _wiped(final: Tensor, writes: list[InitWrite], reach: Mapping[str, int]) -> 
     flat = final.reshape(-1)
     suspicion = None
     for index, write in enumerate(writes):
-        if write.before is None or write.stock:
-            continue
         earlier = writes[:index]
+        again = bool(earlier) and bool(write.site) and write.site == earlier[-1].site
+        if write.before is None or write.stock or again:
+            continue
         before = write.before.reshape(-1)
         part = next(
             (w for w in reversed(earlier) if not w.stock and w.count < final.numel() and _constant(w.after)),
