@@ -94,10 +94,10 @@ def _dead(subject: Subject, path: str) -> str | None:
         return f"{text}, {SHUT}"
     if short is not None and long is not None and _dead_slices(short)[0] > _dead_slices(long)[0] + 1e-9:
         return f"{text}, {MORE_WITH_LENGTH}"
-    owner = subject.model.get_submodule(path.rpartition(".")[0])
-    if axis > 1 and isinstance(owner, nn.modules.conv._ConvNd):
+    module = subject.model.get_submodule(path.rpartition(".")[0])
+    if axis > 1 and isinstance(module, nn.modules.conv._ConvNd):
         return f"{text}, {PADDING}"
-    if isinstance(owner, nn.Embedding):
+    if isinstance(module, nn.Embedding):
         return f"{text}, {NOT_ASKED}"
     return f"{text}, and on longer clips; the output does not depend on these"
 

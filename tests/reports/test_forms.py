@@ -180,7 +180,7 @@ def test_a_folder_holds_every_form(report, tmp_path):
 
 
 def test_unknown_format(report):
-    with pytest.raises(ValueError, match="unknown format 'word'. Known: table, md"):
+    with pytest.raises(ValueError, match=r"unknown format 'word'. Known: table, md"):
         write(report, "word", io.StringIO())
 
 
