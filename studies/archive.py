@@ -160,7 +160,7 @@ def reproduce(plan: Plan) -> str:
 
 def command_line(arguments: list[str] | None = None) -> str:
     """This process' command line as a shell would take it, without the passwords of addresses in it."""
-    from .tracking import redact
+    from .secrets import redact
 
     words = sys.argv[1:] if arguments is None else arguments
     return shlex.join(["ablate", *(redact(word) if "://" in word else word for word in words)])

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 from ablate.models.errors import InputError
 
 from .plan import Plan
-from .tracking.store import brief, keep_secret, redact, scrub
+from .secrets import brief, keep_secret, redact, scrub
 
 STORAGE_VARIABLE = "ABLATE_STORAGE"
 Key = tuple[str, int]

@@ -18,16 +18,15 @@ from pathlib import Path
 from ablate.models.errors import InputError
 
 from .plan import names as study_names
+from .secrets import redact, scrub
 from .tracking import (
     TrackingError,
     compare_link,
     connect,
     default_uri,
     prepare,
-    redact,
     resolve_uri,
     runs_link,
-    scrub,
 )
 from .tracking.study import existing_study
 

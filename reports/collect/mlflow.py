@@ -33,7 +33,8 @@ def scores_from_mlflow(
     """
     from mlflow.exceptions import MlflowException
 
-    from ablate.studies.tracking import connect, redact
+    from ablate.studies.secrets import redact
+    from ablate.studies.tracking import connect
 
     client = connect(tracking_uri)
     shown = redact(tracking_uri)

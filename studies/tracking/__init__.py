@@ -4,14 +4,13 @@ The run directories are the truth; a training never talks to MLflow. A mirroring
 the tracking store up to date, pass by pass, so that a store that is down or slow costs a training nothing and
 whatever was missed is sent by a later pass. Every pass is idempotent.
 
-`store` connects and hides secrets, `record` is one run of the store, `experiment` what the runs are in,
+`store` connects and has the experiments and runs, `study` says what is to be mirrored,
 `child` mirrors a cell x seed, `parent` the study, `passes` all of it, `process` runs beside the driver.
 """
 
-from .experiment import compare_link, runs_link
 from .passes import Mirror, Mirrored, mirror
 from .process import TrackerProcess
-from .store import TrackingError, connect, default_uri, prepare, redact, resolve_uri, scrub
+from .store import TrackingError, compare_link, connect, default_uri, prepare, resolve_uri, runs_link
 
 __all__ = [
     "Mirror",
@@ -23,8 +22,6 @@ __all__ = [
     "default_uri",
     "mirror",
     "prepare",
-    "redact",
     "resolve_uri",
     "runs_link",
-    "scrub",
 ]

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ablate.training.files import locked
 from ablate.training.rundir import RunState, read_json, write_json
 
 from . import curves
 from .curves import Curve
-from .record import History, Record, finite, same
 from .sampler import Sampler
-from .status import Mode, state_tags, status_of
+from .store import History, Record, finite, same
 from .study import PlannedRun, Study
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
     from mlflow.tracking import MlflowClient
 
+Mode = Literal["live", "final", "sync"]
+"""When a pass is made. `live`: the driver runs; `final`: it ends; `sync`: whoever is alive may run."""
 LOG_TAIL = 200_000
 """Bytes of a run's log that are kept as an artifact."""
 
@@ -223,7 +225,7 @@ class Child:
         if scores is not None:
             shutil.copyfile(run.scores_path(slot.evaluation), folder / "scores.parquet")
             scores.to_csv(folder / "scores.csv", index=False)
-        if clips := sorted(run.audio.glob("*.wav")):
+        if clips := sorted(run.audio.glob("*-enhanced.wav")):
             (folder / "audio").mkdir()
             for clip in clips:
                 shutil.copyfile(clip, folder / "audio" / clip.name)
@@ -317,3 +319,37 @@ def _tail(path: Path, size: int) -> bytes:
     with path.open("rb") as handle:
         handle.seek(max(0, path.stat().st_size - size))
         return handle.read(size)
+
+
+def status_of(state: RunState, scored: bool, mode: Mode) -> str:
+    """What is unfinished counts as running only while somebody works on it."""
+    if state.state == "done" and scored:
+        return "FINISHED"
+    if state.state in {"failed", "diverged"}:
+        return "KILLED" if state.cause == "interrupted" else "FAILED"
+    if state.state == "pending" or mode == "final":
+        return "KILLED"
+    return "RUNNING" if mode == "live" or _alive(state) else "KILLED"
+
+
+def state_tags(state: RunState, label: str) -> dict[str, str]:
+    return {
+        "ablate.state": label,
+        "ablate.cause": state.cause or "",
+        "ablate.message": (state.message or "")[:1000],
+        "ablate.attempts": str(state.attempts),
+    }
+
+
+def _alive(state: RunState) -> bool:
+    """Whether the process that wrote a state still runs; on another machine: whether it wrote lately."""
+    import psutil
+
+    if state.pid is None or state.updated is None:
+        return False
+    if state.host != socket.gethostname():
+        return time.time() - state.updated < 300
+    try:
+        return psutil.Process(state.pid).create_time() <= state.updated
+    except psutil.Error:
+        return False

@@ -8,11 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from . import curves
-from .child import Child
+from .child import Child, Mode
 from .curves import Curve
-from .experiment import COMPARED, compare_link
-from .record import Record
-from .status import Mode
+from .store import COMPARED, Record, compare_link
 from .study import Study, stamp
 
 if TYPE_CHECKING:
@@ -31,7 +29,7 @@ class Parent:
     def __init__(self, study: Study, client: MlflowClient, experiment: str, found: Run | None) -> None:
         self._study = study
         self._experiment = experiment
-        self._report_stamps: dict[Path, tuple[int, ...]] = {}
+        self._stamps: dict[Path, tuple[int, ...]] = {}
         self._shown: dict[str, list[Curve]] = {}
         self._drawn = 0.0
         if found is None:
@@ -56,7 +54,7 @@ class Parent:
                 "mlflow.note.content": self._note(progress, [record.run_id for record in records]),
             }
         )
-        self._log_report()
+        self._log_files()
         if mode != "live" or time.monotonic() - self._drawn > REDRAW_EVERY:
             self._draw_curves(children)
         if mode == "live" or not all(record.ended for record in records):
@@ -87,14 +85,16 @@ class Parent:
             text = f"{rows}\n\n(cut; the whole table is the artifact report/table.md)"
         return f"{note}\n\n{text}"
 
-    def _log_report(self) -> None:
-        folder = self._study.folder / "report"
-        for path in sorted(folder.rglob("*")):
-            found = stamp(path)
-            if path.is_file() and not path.name.startswith(".") and self._report_stamps.get(path) != found:
-                where = str(path.parent.relative_to(self._study.folder))
-                self.record.client.log_artifact(self.record.run_id, str(path), where)
-                self._report_stamps[path] = found
+    def _log_files(self) -> None:
+        """The report, and the clean and noisy clips that all runs share."""
+        report = self._study.folder / "report"
+        found = [(path, path.parent.relative_to(report.parent)) for path in sorted(report.rglob("*"))]
+        found += [(path, Path("audio")) for path in sorted(self._study.references.glob("*.wav"))]
+        for path, where in found:
+            now = stamp(path)
+            if path.is_file() and not path.name.startswith(".") and self._stamps.get(path) != now:
+                self.record.client.log_artifact(self.record.run_id, str(path), str(where))
+                self._stamps[path] = now
 
     def _draw_curves(self, children: list[Child]) -> None:
         cells: dict[str, list[Curve]] = {}

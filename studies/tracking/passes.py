@@ -13,13 +13,20 @@ from urllib.parse import quote
 
 from ablate.training.files import LockHeldError, locked
 
-from .child import Child, Place
-from .experiment import all_runs, open_experiment
+from ..secrets import brief, redact, scrub
+from .child import Child, Mode, Place
 from .parent import Parent
-from .record import Record
 from .sampler import Sampler
-from .status import Mode
-from .store import TrackingError, brief, connect, is_database, prepare, redact, resolve_uri, scrub
+from .store import (
+    Record,
+    TrackingError,
+    all_runs,
+    connect,
+    is_database,
+    open_experiment,
+    prepare,
+    resolve_uri,
+)
 from .study import PlannedRun, Study
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from typing import Any
 
 from ablate.training.files import LockHeldError, locked
 
+from ..secrets import brief, redact, scrub
 from .passes import LONGEST_PAUSE, Mirror, Mirrored
-from .store import CLIENT_SETTINGS, URI_VARIABLE, TrackingError, brief, redact, resolve_uri, scrub
+from .store import CLIENT_SETTINGS, URI_VARIABLE, TrackingError, resolve_uri
 from .study import existing_study
 
 INTERVAL = 2.0

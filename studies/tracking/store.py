@@ -1,21 +1,25 @@
-"""Where the tracking store is, how it is reached, and how its secrets stay out of what is shown."""
+"""The tracking store: where it is, its experiments and the pages that show them, and a run of it."""
 
 from __future__ import annotations
 
+import json
 import logging
+import math
 import os
 import re
-import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import unquote
+from typing import TYPE_CHECKING, Any, TypeGuard
+from urllib.parse import quote
 
-from ablate.models.errors import InputError
 from ablate.training.files import locked
 
+from ..secrets import brief, keep_secret, redact, scrub
+
 if TYPE_CHECKING:
+    from mlflow.entities import Metric, Run
     from mlflow.tracking import MlflowClient
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -28,8 +32,14 @@ CLIENT_SETTINGS = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 """Environment of whoever talks to the store: no retries of its own, nothing reported to anyone."""
-_SECRET_KEY = re.compile(r"(pass|pwd|secret|token|key|credential|auth|signature|sig$|user)", re.IGNORECASE)
-_CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)[^\s]*@")
+COMPARED = 60
+"""Runs that a comparison link names, at most."""
+VIEW = "ablate"
+"""Name of the shared view of an experiment's runs."""
+SECTIONS = {"val": True, "test": True, "train": True, "selected": False, "noisy": False, "cost": False}
+"""Groups of charts in that view, in order, and whether they are open."""
+History = dict[str, dict[int, float]]
+"""key -> step -> value"""
 
 
 class TrackingError(RuntimeError):
@@ -46,45 +56,6 @@ def resolve_uri(root: Path | str, tracking_uri: str | None = None) -> str:
     if tracking_uri:
         keep_secret(tracking_uri, "--tracking-uri", URI_VARIABLE)
     return tracking_uri or os.environ.get(URI_VARIABLE) or default_uri(root)
-
-
-def redact(uri: str) -> str:
-    """A URI without its user, password and secret query values: fit to be shown, logged and stored."""
-    head, _, query = uri.partition("?")
-    if not head.startswith(("sqlite:", "file:")):
-        if "://" in uri and "@" in query and "@" not in head:
-            head, query = uri, ""
-        head = _CREDENTIALS.sub(r"\g<scheme>***@", head)
-    if query:
-        pairs = [pair.partition("=") for pair in query.split("&")]
-        query = "&".join(f"{k}{eq}{'***' if eq and _SECRET_KEY.search(k) else v}" for k, eq, v in pairs)
-    return f"{head}?{query}" if query else head
-
-
-def scrub(text: str, uri: str) -> str:
-    """A message without the secrets of `uri`, nor those that MLflow takes from the environment."""
-    secrets = {os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")}
-    if found := _CREDENTIALS.match(uri):
-        user, colon, password = uri[found.end("scheme") : found.end() - 1].partition(":")
-        secrets |= {f"{user}:{password}", password, unquote(password)} if colon else {user, unquote(user)}
-    for pair in uri.partition("?")[2].split("&"):
-        key, _, value = pair.partition("=")
-        if _SECRET_KEY.search(key):
-            secrets |= {value, unquote(value)}
-    text = text.replace(uri, redact(uri))
-    for secret in sorted((s for s in secrets if len(s) > 2), key=len, reverse=True):
-        text = text.replace(secret, "***")
-    return _CREDENTIALS.sub(r"\g<scheme>***@", text)
-
-
-def keep_secret(uri: str, option: str, variable: str) -> None:
-    """Raises InputError where a URI with a secret in it stands on this process' command line, which everybody
-    on this machine can read."""
-    if redact(uri) != uri and any(uri in word for word in sys.argv):
-        raise InputError(
-            f"{option} {redact(uri)}: everybody on this machine can read a password on a command line; give "
-            f"the address by the environment instead, in {variable}"
-        )
 
 
 def is_database(uri: str) -> bool:
@@ -124,7 +95,169 @@ def prepare(uri: str) -> None:
             raise TrackingError(f"{redact(uri)} does not answer: {scrub(brief(error), uri)}") from None
 
 
-def brief(error: BaseException) -> str:
-    """The first line of an error, with its kind."""
-    text = str(error).strip().split("\n", 1)[0]
-    return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__
+def open_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
+    """Find or make an experiment, give it its tags, and bring it back if it was deleted.
+
+    Args:
+        artifacts: URI of the artifacts of an experiment that is made; none: the server decides.
+
+    Returns:
+        Its identifier.
+    """
+    tags = _experiment_tags()
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        return client.create_experiment(name, artifacts, tags=tags)
+    if experiment.lifecycle_stage == "deleted":
+        client.restore_experiment(experiment.experiment_id)
+    for key, value in tags.items():
+        if experiment.tags.get(key) != value:
+            client.set_experiment_tag(experiment.experiment_id, key, value)
+    return experiment.experiment_id
+
+
+def _experiment_tags() -> dict[str, str]:
+    """Tags that make an experiment model development in the UI and give it a shared view.
+
+    The view groups the child runs by cell, so that a chart has one curve for each cell.
+    """
+    view = {
+        "searchFilter": "tags.`ablate.kind` = 'run'",
+        "groupBy": {
+            "aggregateFunction": "average",
+            "groupByKeys": [{"mode": "param", "groupByData": "cell"}],
+        },
+        "runsHiddenMode": "SHOW_ALL",
+        "compareRunCharts": [],
+        "compareRunSections": [
+            {
+                "uuid": f"{VIEW}-{name}",
+                "name": name,
+                "display": shown,
+                "isReordered": False,
+                "isGenerated": True,
+            }
+            for name, shown in SECTIONS.items()
+        ],
+        "isAccordionReordered": True,
+    }
+    return {
+        "mlflow.experimentKind": "custom_model_development",
+        f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
+    }
+
+
+def runs_link(experiment_id: str) -> str:
+    """The MLflow page of an experiment's runs, grouped by cell and charted, relative to the server."""
+    return (
+        f"/#/experiments/{experiment_id}/runs?workflowType=machine_learning"
+        f"&compareRunsMode=CHART&viewStateShareKey={VIEW}"
+    )
+
+
+def compare_link(experiment_id: str, run_ids: list[str]) -> str:
+    """The part after `#` of the MLflow page that compares some runs, as a relative link."""
+    runs = quote(json.dumps(run_ids[:COMPARED], separators=(",", ":")))
+    experiments = quote(json.dumps([experiment_id]))
+    return f"#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
+
+
+def all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+    """The active runs of an experiment, the oldest first."""
+    page = None
+    while True:
+        found = client.search_runs(
+            [experiment_id], max_results=1000, order_by=["attributes.start_time ASC"], page_token=page
+        )
+        yield from found
+        page = found.token
+        if not page:
+            return
+
+
+class Record:
+    """A run of the store; parameters, tags and status are sent where they differ from what it holds."""
+
+    def __init__(self, client: MlflowClient, run: Run) -> None:
+        self.client = client
+        self.run_id: str = run.info.run_id
+        self.status: str = run.info.status
+        self.start: int = run.info.start_time or 0
+        self.params = set(run.data.params)
+        self.tags = dict(run.data.tags)
+
+    @property
+    def ended(self) -> bool:
+        return self.status != "RUNNING"
+
+    def log_params(self, params: dict[str, Any]) -> None:
+        """Log the parameters the run lacks; MLflow refuses to change one."""
+        from mlflow.entities import Param
+
+        named = {clean_key(key): value for key, value in params.items() if value is not None}
+        missing = {key: value for key, value in named.items() if key not in self.params}
+        items = [Param(key, _text(value)[:6000]) for key, value in missing.items()]
+        for start in range(0, len(items), 100):
+            self.client.log_batch(self.run_id, params=items[start : start + 100])
+        self.params |= missing.keys()
+
+    def log_tags(self, tags: dict[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        changed = {key: value for key, value in tags.items() if self.tags.get(key, "") != value}
+        if changed:
+            self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in changed.items()])
+            self.tags |= changed
+
+    def log_metrics(self, metrics: list[Metric]) -> None:
+        for start in range(0, len(metrics), 1000):
+            self.client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
+
+    def log_last(self, values: dict[str, float], time: float) -> None:
+        """Log final metrics that the run lacks or holds with another value."""
+        from mlflow.entities import Metric
+
+        known = self.client.get_run(self.run_id).data.metrics
+        self.log_metrics(
+            [
+                Metric(clean_key(key), value, int(time * 1000), 0)  # at step 0 the UI draws bars
+                for key, value in values.items()
+                if key not in known or not same(known[key], value)
+            ]
+        )
+
+    def set_status(self, status: str, ended: float | None = None) -> None:
+        """Set the status, and with it when the run ended, in seconds; None: now."""
+        if status == "RUNNING":
+            self.client.update_run(self.run_id, status=status)
+        else:
+            self.client.set_terminated(self.run_id, status, None if ended is None else int(ended * 1000))
+        self.status = status
+
+    def history(self, keys: Iterable[str]) -> History | None:
+        """What the store holds of some metrics; None if a step stands there twice."""
+        found: History = {}
+        for key in keys:
+            history = self.client.get_metric_history(self.run_id, key)
+            found[key] = {metric.step: metric.value for metric in history}
+            if len(found[key]) < len(history):
+                return None
+        return found
+
+
+def clean_key(key: str) -> str:
+    """A key as MLflow takes it: letters, digits, `_ - . : / ` and blanks."""
+    return re.sub(r"[^\w\-.:/ ]", "_", key)[:250]
+
+
+def same(one: float, other: float) -> bool:
+    """Whether two values agree up to what a store may round."""
+    return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
+
+
+def finite(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

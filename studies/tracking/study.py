@@ -71,6 +71,12 @@ class Study:
                 evaluation = cell.get("evaluations", {}).get(seed, "")
                 yield PlannedRun(cell, int(seed), evaluation, RunDir(self.root / "runs" / signature))
 
+    @property
+    def references(self) -> Path:
+        """Where the clean and noisy clips of the study's test set are."""
+        corpus = self.plan["corpus"]
+        return RunDir(self.root / "runs" / "any").references(corpus.get("test_digest") or corpus["digest"])
+
     def tags(self) -> dict[str, str]:
         """Tags of every run of the study."""
         tags = {

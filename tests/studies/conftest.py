@@ -100,8 +100,12 @@ class StudyOnDisk:
         if audio:
             run.audio.mkdir(exist_ok=True)
             tone = 0.3 * np.sin(np.arange(16000) * 2 * np.pi * 330 / 16000)
-            for kind in ("noisy", "clean", "enhanced"):
-                soundfile.write(run.audio / f"p1_001-{kind}.wav", tone.astype(np.float32), 16000)
+            references = run.references(self.plan.corpus.test_digest)
+            references.mkdir(parents=True, exist_ok=True)
+            for kind, folder in (("noisy", references), ("clean", references), ("enhanced", run.audio)):
+                soundfile.write(folder / f"p1_001-{kind}.wav", tone.astype(np.float32), 16000)
+                if folder == references:
+                    (run.audio / f"p1_001-{kind}.wav").symlink_to(folder / f"p1_001-{kind}.wav")
         run.write_summary(
             {
                 "parameters": 1000,

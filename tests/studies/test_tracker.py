@@ -22,6 +22,7 @@ import typer
 
 from ablate.models.errors import InputError
 from ablate.studies.plan import extend
+from ablate.studies.secrets import redact, scrub
 from ablate.studies.tracking import (
     Mirror,
     TrackerProcess,
@@ -31,13 +32,11 @@ from ablate.studies.tracking import (
     default_uri,
     mirror,
     prepare,
-    redact,
     sampler,
-    scrub,
     store,
 )
 from ablate.studies.tracking.child import Child
-from ablate.studies.tracking.record import Record
+from ablate.studies.tracking.store import Record
 from ablate.training.files import locked
 from ablate.training.rundir import RunDir
 
@@ -152,7 +151,7 @@ def test_a_finished_study(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         "audio",
     }
     audio = [f.path for f in client.list_artifacts(child.info.run_id, "audio")]
-    assert audio == [f"audio/p1_001-{kind}.wav" for kind in ("clean", "enhanced", "noisy")]
+    assert audio == ["audio/p1_001-enhanced.wav"]
 
     parent = store.parent
     assert parent.info.status == "FINISHED"
@@ -161,7 +160,9 @@ def test_a_finished_study(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Demo corpus" in note
     assert all(run.info.run_id in note for run in store.children.values())
     files = {f.path for f in client.list_artifacts(parent.info.run_id)}
-    assert files == {"plan.json", "pesq_curves.png", "report"}
+    assert files == {"plan.json", "pesq_curves.png", "report", "audio"}
+    audio = [f.path for f in client.list_artifacts(parent.info.run_id, "audio")]
+    assert audio == ["audio/p1_001-clean.wav", "audio/p1_001-noisy.wav"], "once for all runs"
 
 
 def test_again_changes_nothing(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:
