@@ -35,9 +35,8 @@ def answer(report: AnalysisReport) -> str:
             told += f"{effects} come of the toggles" if effects else "no toggle is shown to explain any"
             told += f"; {_round(rest)} is not explained by any toggle" if rest is not None else ""
         else:
-            told += (
-                f"this design cannot say how much each toggle explains; switched on, {effects or 'nothing'}"
-            )
+            told += "this design cannot say how much each toggle explains"
+            told += f"; switched on, {effects}" if effects else ""
     sentence = "; ".join(filter(None, (told, unseen)))
     return f"{sentence[0].upper()}{sentence[1:]}."
 
