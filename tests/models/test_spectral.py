@@ -4,8 +4,8 @@ import scipy.signal
 import torch
 from torch import nn
 
+from ablate.models.layouts import BINS
 from ablate.models.spectral import (
-    BINS,
     HOP,
     N_FFT,
     analyse,
