@@ -17,8 +17,12 @@ if TYPE_CHECKING:
     from ..request import Request
 
 
-def show_plan(request: Request, root: Path, format: str, slot: Slot) -> None:
-    """Print the cells of a study with their sizes, signatures and what a run takes; nothing is trained."""
+def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> None:
+    """Print the cells of a study with their sizes, signatures and what a run takes; nothing is trained.
+
+    Args:
+        slot: where a few steps of each cell are timed; none: nothing is.
+    """
     from ..plan import PlanChangedError, is_done, load, make, merge, study_path
 
     plan, _ = make(request, root)
@@ -28,7 +32,7 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot) -> None:
         except PlanChangedError as error:
             print(f"refused: {error}", file=sys.stderr)
             raise typer.Exit(5) from None
-    estimates = _estimates(plan, slot)
+    estimates = {} if slot is None else _estimates(plan, slot)
     document = {
         "study": plan.name,
         "seeds": list(plan.seeds),
@@ -41,7 +45,7 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot) -> None:
                 "config": cell.config.model_dump(mode="json"),
                 "parameters": cell.parameters,
                 "signatures": {str(seed): signature for seed, signature in cell.signatures.items()},
-                "estimate": estimates[cell.name],
+                "estimate": estimates.get(cell.name),
                 "done": [seed for seed in plan.seeds if is_done(plan, root, cell, seed)],
             }
             for cell in plan.cells
@@ -53,8 +57,6 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from ..progress import duration
-
     table = Table(title=f"{plan.name} on {plan.corpus.name}", box=None)
     for heading in ("cell", "parameters", "steps", "a run", "memory", "done", "training signatures"):
         table.add_column(heading, no_wrap=heading == "cell")
@@ -63,8 +65,7 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot) -> None:
             cell.name,
             f"{cell.parameters:,}",
             str(cell.config.recipe.steps),
-            duration(estimates[cell.name]["seconds"]),
-            f"{estimates[cell.name]['memory_bytes'] / 2**30:.2f} GiB",
+            *_shown(row["estimate"]),  # type: ignore[index]
             f"{len(row['done'])} of {len(plan.seeds)}",  # type: ignore[index]
             " ".join(signature[:8] for signature in cell.signatures.values()),
         )
@@ -72,9 +73,20 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot) -> None:
     console.print(table)
     distinct = {signature for cell in plan.cells for signature in cell.signatures.values()}
     console.print(f"{len(distinct)} distinct trainings for {len(plan.cells)} cells x {len(plan.seeds)} seeds")
-    console.print(f"time and memory of a run: from steps on {slot.device}, without validation and scoring")
+    if slot is not None:
+        console.print(
+            f"time and memory of a run: from steps on {slot.device}, without validation and scoring"
+        )
     for alias in plan.aliases:
         console.print(f"not told apart by this design: {alias}")
+
+
+def _shown(estimate: dict[str, float] | None) -> tuple[str, str]:
+    from ..progress import duration
+
+    if estimate is None:
+        return "not timed", "not timed"
+    return duration(estimate["seconds"]), f"{estimate['memory_bytes'] / 2**30:.2f} GiB"
 
 
 def _estimates(plan: Plan, slot: Slot) -> dict[str, dict[str, float]]:

@@ -88,6 +88,9 @@ class RunOptions:
     max_failures: Annotated[int | None, typer.Option(help="Start nothing after N failures.")] = None
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Same as --max-failures 1.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; train nothing.")] = False
+    no_timing: Annotated[
+        bool, typer.Option("--no-timing", help="--dry-run of many cells: time no steps.")
+    ] = False
     format: Format = "table"
 
     def request(self) -> Request:
@@ -172,7 +175,8 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
         if options.dry_run:
             from .dry_run import show_plan
 
-            show_plan(request, root, options.format, options.slots(request.launcher)[0])
+            slot = None if options.no_timing else options.slots(request.launcher)[0]
+            show_plan(request, root, options.format, slot)
         else:
             _run_study(options, request, root, write_report)
 

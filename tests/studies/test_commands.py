@@ -66,6 +66,17 @@ def test_dry_run_shows_cells_sizes_and_signatures(ablate, corpus):
     assert base["done"] == []
 
 
+def test_a_dry_run_without_timing_times_nothing(ablate, corpus, monkeypatch):
+    from ablate.studies.commands import dry_run
+
+    monkeypatch.setattr(dry_run, "_estimates", lambda *_: pytest.fail("nothing is to be timed"))
+    words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--dry-run", "--no-timing")
+    code, out, _ = ablate(*words, "--format", "json")
+    assert code == 0
+    assert [cell["estimate"] for cell in json.loads(out)["cells"]] == [None] * 3
+    assert "not timed" in ablate(*words)[1]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
