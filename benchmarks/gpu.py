@@ -222,7 +222,7 @@ def grid(setting: Setting) -> Result:
     if missing := absent("mlflow", "optuna", "pesq", "pystoi", "soundfile", "soxr", "typer", "rich", "yaml"):
         return Result("grid", "skipped", missing)
     with tempfile.TemporaryDirectory() as root:
-        command = ["run", "--name", "gpu", "--grid", "bidirectional,core=mamba,lstm", "--root", root]
+        command = ["run", "--study", "gpu", "--grid", "bidirectional,core=mamba,lstm", "--root", root]
         if setting.tiny:
             command += ["--set", "recipe.steps=2"]
         if setting.device == "cpu":
