@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .registry import check_available
-
 RATE = 16_000
 SECONDS = 9.01
 """Length of a window that the network judges; windows start a second apart."""
@@ -29,7 +27,6 @@ CALIBRATION = {
 
 @cache
 def _network() -> Any:
-    check_available(["dnsmos_ovrl"])
     import onnxruntime
 
     package = find_spec("speechmos")
@@ -54,7 +51,7 @@ def dnsmos(signal: NDArray[np.float64]) -> dict[str, float]:
         `sig`, `bak`, `ovrl`.
 
     Raises:
-        InputError: onnxruntime or the weights are not installed.
+        ImportError: onnxruntime is not installed.
     """
     network = _network()
     length = int(SECONDS * RATE)

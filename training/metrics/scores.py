@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ablate.models.errors import InputError
 
 from ..audio import resample
-from .registry import METRICS, find_metric, usual
+from .registry import METRICS, check_available, find_metric, usual
 from .signals import Signals
 
 
@@ -88,6 +88,7 @@ def _measure(
     values, errors = {}, {}
     for name in names:
         try:
+            check_available([name])
             values[name] = METRICS[name].measure(signals)
             if not math.isfinite(values[name]):
                 raise ValueError(f"{METRICS[name].label} is {values[name]}")
