@@ -65,7 +65,7 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
         )
 
 
-MORE_WITH_LENGTH = "fewer of them the longer the clip, as in a table indexed by position"
+MORE_WITH_LENGTH = "fewer of them the longer the clip"
 PADDING = "as taps that meet nothing but padding"
 SHUT = "though the output can depend on them: an activation shuts them at the start"
 NOT_ASKED = "as rows of a table that no index asks for"
@@ -90,8 +90,6 @@ def _dead(subject: Subject, path: str) -> str | None:
     if share <= DEAD_SLICES:
         return None
     text = f"{share:.0%} of axis {axis} has a gradient of exactly zero in all of {STEPS} steps"
-    if _in_use(subject, path, seen.amax([a for a in range(seen.dim()) if a != axis]) == 0, axis):
-        return f"{text}, {SHUT}"
     if short is not None and long is not None and _dead_slices(short)[0] > _dead_slices(long)[0] + 1e-9:
         return f"{text}, {MORE_WITH_LENGTH}"
     module = subject.model.get_submodule(path.rpartition(".")[0])
@@ -99,6 +97,8 @@ def _dead(subject: Subject, path: str) -> str | None:
         return f"{text}, {PADDING}"
     if isinstance(module, nn.Embedding):
         return f"{text}, {NOT_ASKED}"
+    if _in_use(subject, path, seen.amax([a for a in range(seen.dim()) if a != axis]) == 0, axis):
+        return f"{text}, {SHUT}"
     return f"{text}, and on longer clips; the output does not depend on these"
 
 
