@@ -26,7 +26,7 @@ def built(tmp_path_factory) -> Path:
         shutil.copytree(
             REPOSITORY / name, tree / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__")
         )
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    for name in ("pyproject.toml", "README.md", "LICENSE", "MANIFEST.in"):
         shutil.copy(REPOSITORY / name, tree)
     build(tree, "sdist", out)
     build(tree, "wheel", out)
