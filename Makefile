@@ -17,10 +17,10 @@ demo: .venv/installed ## Run the demo study and print its report
 	$(BIN)/ablate report
 
 quick: .venv/installed ## Run the fast tests
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -n auto --dist loadfile -m 'not slow'
 
 test: .venv/installed ## Run every test
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto --dist loadfile
 
 lint: .venv/installed ## Check style and types
 	$(BIN)/ruff check .
