@@ -396,3 +396,12 @@ def test_a_plug_in_brings_a_metric(monkeypatch):
     assert values == {"loudest": pytest.approx(0.5)}
     with pytest.raises(ValueError, match="exists already"):
         registry.register(Metric("stoi", "mine", lambda pair: 0.0, floor=0.0))
+
+
+def test_running_out_of_memory_is_no_score(monkeypatch):
+    def exhausted(_):
+        raise MemoryError
+
+    monkeypatch.setitem(METRICS, "stoi", Metric("stoi", "STOI", exhausted, floor=0.0))
+    with pytest.raises(MemoryError):
+        score_with_errors(np.ones(100), np.ones(100), 16000, ["stoi"])
