@@ -15,7 +15,7 @@ from ablate.studies.analysis import analyze_study
 from ablate.studies.plan import find, study_path
 from ablate.training.metrics.registry import METRICS
 
-from .collect import StudyInfo, scores_from_file, scores_from_mlflow, scores_from_study
+from .collect import StudyInfo, scores_from_file, scores_from_study
 from .forms import write
 from .ingest import analyze
 from .model import AnalysisReport
@@ -86,13 +86,6 @@ def report_of_file(
     """The report of results trained elsewhere; see `reports.collect.scores_from_file`."""
     scores, info = scores_from_file(path, base, baseline, metric or "pesq_wb")
     return report_of(scores, info, metric, margin, claims)
-
-
-def report_of_mlflow(
-    tracking_uri: str, experiment: str, study: str | None = None, metric: str | None = None
-) -> AnalysisReport:
-    """The report of a study from an MLflow server alone."""
-    return report_of(*scores_from_mlflow(tracking_uri, experiment, study), metric=metric)
 
 
 FILES = {

@@ -12,7 +12,7 @@ from .mixtures import mixture_lines
 from .model import AnalysisReport
 from .text import plural, text
 
-DEMO = (
+DEMO_WARNING = (
     "DEMO CORPUS: synthetic speech for trying the harness. These numbers say nothing about real recordings."
 )
 SPEAKS_OF = (
@@ -113,7 +113,7 @@ def _short(commit: Any) -> str:
 def warnings(report: AnalysisReport) -> list[str]:
     """What must stand in plain sight before the numbers."""
     plan = report.info.plan
-    lines = [DEMO] if report.info.is_demo else []
+    lines = [DEMO_WARNING] if report.info.is_demo else []
     if plan is not None and plan.audit.skipped:
         lines.append("The audit was skipped: nothing checked that the factors do what they declare.")
     if plan is not None and plan.audit.waived:

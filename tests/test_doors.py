@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
 from types import ModuleType
 
 import pandas as pd
@@ -15,9 +16,12 @@ from typer.testing import CliRunner
 
 from ablate import PRESETS, ModelConfig, build_model, selective_scan
 from ablate.ablations import factors
+from ablate.ablations.audit import CODES, Finding, network
+from ablate.ablations.audit.subject import Subject, subject
 from ablate.ablations.factors import Factor
 from ablate.ablations.grid import Grid
 from ablate.models import ARCHITECTURES, CORES, CROSSBANDS, DECODERS, HEADS, scan
+from ablate.models.config import BANDS
 from ablate.reports.build import report_of_file
 from ablate.reports.cli import app
 from ablate.reports.forms import FORMS, write
@@ -34,7 +38,7 @@ NOISY = torch.randn(1, 257, 5, dtype=torch.complex64)
 @pytest.fixture(autouse=True)
 def closed_again():
     """What comes in by a door is gone after the test."""
-    names = (ARCHITECTURES, CORES, CROSSBANDS, DECODERS, HEADS, LAUNCHERS, FORMS)
+    names = (ARCHITECTURES, BANDS, CORES, CROSSBANDS, DECODERS, HEADS, LAUNCHERS, FORMS)
     doors = [factors.FACTORS, registry.METRICS, losses._plugins, *(parts._parts for parts in names)]
     before = [dict(door) for door in doors]
     yield
@@ -116,6 +120,22 @@ def test_a_scan_backend(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(scan.BACKENDS, "outside", module.__name__)
     u, a, b = torch.randn(1, 2, 3), -torch.ones(2, 4), torch.randn(1, 4, 3)
     assert torch.equal(selective_scan(u, u, a, b, b, backend="outside"), 2 * u)
+
+
+def test_a_band_layout() -> None:
+    BANDS.register("outside", lambda count: (100, 157))
+    assert PRESETS["mbsnet"].model_copy(update={"bands": "outside"}).band_widths == (100, 157)
+
+
+def test_an_audit_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wide(subject: Subject) -> Iterator[Finding]:
+        if (channels := subject.model.config.channels) > 8:
+            yield Finding.of("X101", "channels", f"{channels} of them", "take fewer")
+
+    monkeypatch.setitem(CODES, "X101", ("wide", "note"))
+    monkeypatch.setattr(network, "CHECKS", (wide,))
+    config = RunConfig.of("mbsnet", "quick")
+    assert [finding.name for finding in network.check(subject(config.model, config.recipe))] == ["wide"]
 
 
 def test_a_factor() -> None:

@@ -16,8 +16,7 @@ from torch import Tensor, nn
 from .data.corpus import Pair
 from .evaluate import enhance_utterances
 from .metrics import MetricPool, Scored
-
-METRICS = ("pesq_wb", "stoi")
+from .metrics.registry import VALIDATED
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +77,7 @@ class Selection:
             model, [pair.noisy for pair in self.pairs], device=self.device
         ):
             pair = self.pairs[index]
-            scores[pair.name] = self.pool.submit(pair.clean, enhanced, METRICS)
+            scores[pair.name] = self.pool.submit(pair.clean, enhanced, VALIDATED)
         weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
         line = {"step": step, "time": time.time(), **means}
         self._pending = _Pending(line, {pair.name: scores[pair.name] for pair in self.pairs}, weights)
@@ -131,7 +130,7 @@ def mean_scores(scores: Mapping[str, Scored]) -> dict[str, Any]:
             logger.warning("validation of %s: %s", name, reason)
     with_floors = [scored.with_floors() for scored in scores.values()]
     line: dict[str, Any] = {}
-    for metric in METRICS:
+    for metric in VALIDATED:
         values = [measured[metric] for measured in with_floors if np.isfinite(measured[metric])]
         line[f"val/{metric}"] = float(np.mean(values)) if values else None
     return line | {"val/broken": sum(bool(scored.broken) for scored in scores.values())}

@@ -134,18 +134,12 @@ class Analysis:
             self.scores.groups_of(scored),
             self.scores.present[scored],
         )
-        low, high = estimates.interval(self.confidence)
         return pd.DataFrame(
             {
                 "name": [contrast.name for contrast in rows],
                 "kind": "simple",
                 "at": [contrast.at for contrast in rows],
-                "estimate": estimates.value,
-                "se": estimates.se,
-                "df": estimates.df,
-                "low": low,
-                "high": high,
-                "p": estimates.p,
+                **estimates.columns(self.confidence),
             }
         )
 

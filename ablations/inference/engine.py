@@ -88,6 +88,18 @@ class Estimates:
         """Two-sided p-values of "the contrast is zero"."""
         return p_values(self.value, self.se, self.df)
 
+    def columns(self, confidence: float) -> dict[str, Array]:
+        """What a table says of the contrasts, by the names of its columns."""
+        low, high = self.interval(confidence)
+        return {
+            "estimate": self.value,
+            "se": self.se,
+            "df": self.df,
+            "low": low,
+            "high": high,
+            "p": self.p,
+        }
+
     def at_seeds(self, seeds: int | Array) -> tuple[Array, Array]:
         """Standard error and degrees of freedom if every cell had the same `seeds` seeds (this or an array).
 

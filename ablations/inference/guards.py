@@ -46,12 +46,7 @@ def guard_effects(contrasts: Sequence[Contrast], guards: Sequence[Scores], confi
                     "metric": data.metric,
                     "name": [contrast.name for contrast in rows],
                     "kind": [contrast.kind for contrast in rows],
-                    "estimate": found.value,
-                    "se": found.se,
-                    "df": found.df,
-                    "low": low,
-                    "high": high,
-                    "p": found.p,
+                    **found.columns(confidence),
                     "change": changes(data.metric, low, high),
                 }
             )

@@ -20,12 +20,12 @@ from ablate.models.errors import InputError
 from ..design import Design, label
 from .contrasts import ContrastSet, build
 from .engine import Array, Estimates, quantile
+from .verdicts import MOST_SEEDS
 
 if TYPE_CHECKING:
     from .analysis import Analysis
 
 BASELINE = "baseline"
-MOST_SEEDS = 200
 
 
 @dataclass(frozen=True)
@@ -321,17 +321,3 @@ def widths(analysis: Analysis) -> dict[str, float]:
     """Half-width of each main effect's interval; NaN where there is none."""
     main = analysis.kind("main")
     return dict(zip(main["name"], ((main["high"] - main["low"]) / 2).tolist(), strict=True))
-
-
-def seeds_for_width(analysis: Analysis, half_width: float) -> int | None:
-    """Seeds per cell at which every main effect's half-width is expected to be `half_width` or less.
-
-    None if 200 do not suffice or the variances are unknown.
-    """
-    main = [i for i, contrast in enumerate(analysis.contrasts) if contrast.kind == "main"]
-    if not main or not analysis.estimates.estimable[main].all():
-        return None
-    seeds = np.arange(2, MOST_SEEDS + 1)
-    se, df = analysis.estimates.at_seeds(seeds[:, None])
-    enough = (quantile(analysis.confidence, df) * se)[:, main].max(1) <= half_width
-    return int(seeds[enough.argmax()]) if enough.any() else None

@@ -186,30 +186,30 @@ def read_scores(table: pd.DataFrame, metric: str, layout: Layout) -> Scores:
     silent = run_names(seen & ~present & ~diverged)
     if silent:
         notes.append(f"Runs without any value of {metric}, left out: {listed(silent)}.")
-    heard = finite[present].any(0)
+    known = finite[present].any(0)
     counts = finite.sum(-1)
     poor = present & (counts < np.median(counts[present]) / 2)
     if poor.any():
         few = [f"{name} ({n})" for name, n in zip(run_names(poor), counts[poor].tolist(), strict=True)]
         notes.append(
-            f"Runs with {metric} on fewer than half of the {int(heard.sum())} utterances, left out so that "
+            f"Runs with {metric} on fewer than half of the {int(known.sum())} utterances, left out so that "
             f"the others keep theirs: {listed(few)}. Score them again."
         )
         present &= ~poor
-        heard = finite[present].any(0)
+        known = finite[present].any(0)
     complete = finite[present].all(0)
     if not complete.any():
         counts = np.where(present, counts, len(utterance_names) + 1)
         c, s = (int(i) for i in np.unravel_index(int(counts.argmin()), counts.shape))
         raise InputError(
             f"no utterance is scored in every run; {cells[c]!r} seed {seed_names[s]} has {counts[c, s]} of "
-            f"{int(heard.sum())}"
+            f"{int(known.sum())}"
         )
-    dropped = [utterance_names[u] for u in np.flatnonzero(heard & ~complete)]
+    dropped = [utterance_names[u] for u in np.flatnonzero(known & ~complete)]
     if dropped:
-        holes = present & ~finite[..., heard].all(-1)
+        holes = present & ~finite[..., known].all(-1)
         notes.append(
-            f"{len(dropped)} of {int(heard.sum())} utterances are left out, as they have no {metric} in "
+            f"{len(dropped)} of {int(known.sum())} utterances are left out, as they have no {metric} in "
             f"{listed(run_names(holes))}: {listed(dropped)}."
         )
     compared = np.ascontiguousarray(array[..., complete])

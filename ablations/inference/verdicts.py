@@ -70,7 +70,6 @@ def effects_table(
 
     `family` counts the main effects that the design declares, lost ones too.
     """
-    low, high = estimates.interval(confidence)
     half = estimates.half_width(confidence)
     equivalence = estimates.half_width(max(2 * confidence - 1, 0.0))
     kinds = [contrast.kind for contrast in contrasts]
@@ -107,12 +106,7 @@ def effects_table(
         {
             "name": [contrast.name for contrast in contrasts],
             "kind": kinds,
-            "estimate": estimates.value,
-            "se": estimates.se,
-            "df": estimates.df,
-            "low": low,
-            "high": high,
-            "p": estimates.p,
+            **estimates.columns(confidence),
             "p_holm": p_holm,
             "verdict": verdicts,
             "at": [contrast.at for contrast in contrasts],

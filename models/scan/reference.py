@@ -30,7 +30,7 @@ def over_time(x: Tensor) -> Sequence[Tensor]:
     return x.unbind(2)
 
 
-def finish(y: Tensor, u: Tensor, D: Tensor | None, z: Tensor | None, clamps: Clamps | None) -> Tensor:
+def skip_and_gate(y: Tensor, u: Tensor, D: Tensor | None, z: Tensor | None, clamps: Clamps | None) -> Tensor:
     """Skip, output clamp and gate, all `(batch, dim, time)`."""
     if D is not None:
         y = y + D[:, None] * u
@@ -62,4 +62,4 @@ def scan(
         if clamps is not None:
             state = state.clamp(-clamps.state, clamps.state)
         outputs.append(torch.einsum("bdn,bn->bd", state, c))
-    return finish(torch.stack(outputs, dim=-1), u, D, z, clamps)
+    return skip_and_gate(torch.stack(outputs, dim=-1), u, D, z, clamps)

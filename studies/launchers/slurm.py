@@ -100,7 +100,7 @@ class SlurmLauncher(Launcher):
             )
         except RuntimeError as error:
             raise InputError(f"the slurm launcher needs SLURM's commands: {error}") from None
-        parameters = parse_settings(settings, known=self._executor._valid_parameters())
+        parameters = parse_parameters(settings, known=self._executor._valid_parameters())
         if partition:
             parameters["partition"] = partition
         self._name = parameters["job_name"]
@@ -226,7 +226,7 @@ class SlurmLauncher(Launcher):
         self._jobs.clear()
 
 
-def parse_settings(settings: Iterable[str], known: Iterable[str]) -> dict[str, Any]:
+def parse_parameters(settings: Iterable[str], known: Iterable[str]) -> dict[str, Any]:
     """submitit's parameters from `name=value` texts. Values stay text where they are no counts of ours.
 
     Raises:

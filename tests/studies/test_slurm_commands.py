@@ -12,7 +12,7 @@ import pytest
 from ablate.models.errors import InputError
 from ablate.studies.launchers import Task
 from ablate.studies.launchers import slurm as launchers
-from ablate.studies.launchers.slurm import SlurmLauncher, find_job, job_states, parse_settings
+from ablate.studies.launchers.slurm import SlurmLauncher, find_job, job_states, parse_parameters
 from ablate.training.rundir import RunDir, read_json, write_json
 
 STAND_IN = '''#!{python}
@@ -276,7 +276,7 @@ def test_settings_stay_text_and_keep_the_allocator(commands, tmp_path):
 )
 def test_wrong_settings_are_refused(setting, message):
     with pytest.raises(InputError, match=message):
-        parse_settings([setting], known=["time", "account"])
+        parse_parameters([setting], known=["time", "account"])
 
 
 def test_a_missing_submitit_is_one_clear_line(tmp_path, monkeypatch):

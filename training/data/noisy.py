@@ -5,27 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from ..files import locked, replacing
 from ..metrics import MetricPool
+from ..metrics.registry import VALIDATED
+from .batches import Speech
 from .cache import Report
 
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = ("pesq_wb", "stoi")
 
-
-class Recorded(Protocol):
+class Recorded(Speech, Protocol):
     """A pair of recordings with the digests of its samples."""
 
-    @property
-    def name(self) -> str: ...
-    @property
-    def clean(self) -> Any: ...
-    @property
-    def noisy(self) -> Any: ...
     @property
     def clean_sha256(self) -> str: ...
     @property
@@ -54,7 +48,7 @@ def noisy_scores(
         with locked(path.with_suffix(".lock")):
             if not path.exists():
                 rows = []
-                measured = pool.map(((pair.clean, pair.noisy) for pair in pairs), METRICS)
+                measured = pool.map(((pair.clean, pair.noisy) for pair in pairs), VALIDATED)
                 for pair, scored in zip(pairs, measured, strict=True):
                     rows.append({"utterance": pair.name, **scored.with_floors()})
                     if report is not None:

@@ -92,6 +92,10 @@ METRICS: dict[str, Metric] = {
 }
 
 
+VALIDATED = ("pesq_wb", "stoi")
+"""The measures taken beside a training, of the enhanced and once of the noisy recordings."""
+
+
 def register(metric: Metric) -> None:
     """Add a measure, as a plug-in does; it is taken where it is asked for by name.
 
