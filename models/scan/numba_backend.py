@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..errors import InputError
 from . import kernels
 from .clamps import Clamps
 from .parallel import over_rows
@@ -136,10 +137,10 @@ def scan(
     """See `models.scan.selective_scan`; float32 on the CPU.
 
     Raises:
-        ValueError: the inputs are of another dtype or on another device.
+        InputError: the inputs are of another dtype or on another device.
     """
     if u.dtype != torch.float32 or u.device.type != "cpu":
-        raise ValueError(
+        raise InputError(
             f"the numba scan takes float32 on the CPU, got {u.dtype} on {u.device}; use backend='reference'"
         )
     return _Scan.apply(u, delta, A, B, C, D, z, delta_softplus, clamps)
