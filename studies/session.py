@@ -38,6 +38,9 @@ from .scores import half_width
 from .tracking import TrackerProcess
 from .trials import open_storage, plan_book, study_key
 
+LOST = 4
+"""Seeds of a cell that failed or diverged, after which no more are added for the one that did not."""
+
 
 class RefusedError(Exception):
     """The audit found an error that is not waived; nothing was trained."""
@@ -185,8 +188,8 @@ class Session:
         hopeless = self._hopeless(plan) if width is None else []
         if hopeless:
             self.say(
-                f"no width with more seeds either: {', '.join(hopeless)} failed or diverged at every seed; "
-                "see ablate status"
+                f"no width with more seeds either: {', '.join(hopeless)} failed or diverged "
+                "at (almost) every seed; see ablate status"
             )
         elif (width is None or width > self.until_width) and len(plan.seeds) < self.max_seeds:
             more = (max(plan.seeds) + 1,)
@@ -195,13 +198,15 @@ class Session:
         return plan, more
 
     def _hopeless(self, plan: Plan) -> list[str]:
-        """The cells of which every seed failed or diverged for good."""
+        """The cells of which no seed is done, or one beside `LOST` that failed or diverged for good."""
         runs = run_dirs(plan, self.root)
-        return [
-            cell.name
-            for cell in plan.cells
-            if all(runs[cell.name, seed].state.state in ("failed", "diverged") for seed in plan.seeds)
-        ]
+        hopeless = []
+        for cell in plan.cells:
+            states = [runs[cell.name, seed].state.state for seed in plan.seeds]
+            lost = sum(state in ("failed", "diverged") for state in states)
+            if lost == len(states) or (lost >= LOST and lost == len(states) - 1):
+                hopeless.append(cell.name)
+        return hopeless
 
 
 @contextmanager

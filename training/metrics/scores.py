@@ -92,7 +92,7 @@ def _measure(
             values[name] = METRICS[name].measure(signals)
             if not math.isfinite(values[name]):
                 raise ValueError(f"{METRICS[name].label} is {values[name]}")
-        except MemoryError:  # the machine's fault, which must not become a score
+        except (MemoryError, OSError):  # the machine's fault, which must not become a score
             raise
         except Exception as error:  # one failed measure must not cost the others
             values[name], errors[name] = float("nan"), f"{error}" or type(error).__name__

@@ -398,10 +398,11 @@ def test_a_plug_in_brings_a_metric(monkeypatch):
         registry.register(Metric("stoi", "mine", lambda pair: 0.0, floor=0.0))
 
 
-def test_running_out_of_memory_is_no_score(monkeypatch):
+@pytest.mark.parametrize("fault", [MemoryError, OSError])
+def test_a_fault_of_the_machine_is_no_score(fault, monkeypatch):
     def exhausted(_):
-        raise MemoryError
+        raise fault
 
     monkeypatch.setitem(METRICS, "stoi", Metric("stoi", "STOI", exhausted, floor=0.0))
-    with pytest.raises(MemoryError):
+    with pytest.raises(fault):
         score_with_errors(np.ones(100), np.ones(100), 16000, ["stoi"])
