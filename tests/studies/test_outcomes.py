@@ -17,7 +17,7 @@ STATES = {
     "running": RunState(state="running"),
     "done": RunState(state="done"),
     "diverged": RunState(state="diverged"),
-    **{cause: RunState(state="failed", cause=cause) for cause in (*RETRIED, *OWN)},
+    **{cause: RunState(state="failed", cause=cause) for cause in (*sorted(RETRIED), *OWN)},
     "failed without a cause": RunState(state="failed"),
 }
 EXITS = get_args(Exit)
