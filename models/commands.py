@@ -1,14 +1,12 @@
-"""`ablate models`, `ablate doctor` and `ablate import-checkpoint`: the networks and the machine."""
+"""`ablate models` and `ablate doctor`: the networks and the machine."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from .console import Format, print_json, print_table, table
-from .errors import InputError
 
 
 def models(
@@ -54,85 +52,10 @@ def doctor(format: Format = "table") -> None:
     print_table(rows)
 
 
-def import_checkpoint(
-    file: Annotated[
-        Path, typer.Argument(help="State dict of the public BSRNN or MBS-Net code (a torch file).")
-    ],
-    output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where the converted weights go.")
-    ] = None,
-    format: Format = "table",
-) -> None:
-    """Read a checkpoint of the public BSRNN or MBS-Net code and write it with our configuration."""
-    import os
-
-    import torch
-
-    from .reference import load
-    from .summary import summarise
-
-    if not file.is_file():
-        raise InputError(f"no such checkpoint: {file}")
-    config, weights = load(_state_dict(file))
-    output = output or file.with_name(f"{file.stem}.ablate.pt")
-    if output.resolve() == file.resolve():
-        raise InputError(f"{output} is the checkpoint itself; choose another -o")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        torch.save(
-            {"model": config.model_dump(mode="json"), "weights": weights, "source": str(file.resolve())},
-            partial,
-        )
-        os.replace(partial, output)
-    finally:
-        partial.unlink(missing_ok=True)
-    found = {
-        "output": str(output),
-        "preset": _preset(config),
-        **summarise(config),
-        "config": config.model_dump(mode="json"),
-    }
-    if format == "json":
-        print_json(found)
-        return
-    typer.echo(f"{output}: {found['preset'] or 'no preset'}, {found['parameters']:,} parameters")
-    print_table(_configuration(found["config"]))
-
-
 def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
     app.command("models")(models)
     app.command("doctor")(doctor)
-    app.command("import-checkpoint")(import_checkpoint)
-
-
-def _state_dict(file: Path) -> dict[str, Any]:
-    """The tensors of a checkpoint, alone or under one of the usual keys; nothing in the file is executed.
-
-    Raises:
-        InputError: the file is no torch file, or holds more than plain tensors.
-    """
-    import torch
-
-    try:
-        content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{file} cannot be read as weights: {reason}") from None
-    for key in ("state_dict", "model_state_dict", "model", "generator"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-            break
-    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise InputError(f"{file} holds no state dict (key -> tensor)")
-    return content
-
-
-def _preset(config: Any) -> str | None:
-    from . import PRESETS
-
-    return next((name for name, preset in PRESETS.items() if preset == config), None)
 
 
 def _modules(name: str) -> list[dict[str, Any]]:
@@ -199,10 +122,11 @@ def _print_network(found: dict[str, Any]) -> None:
         shapes = ", ".join(f"{key} {tuple(shape)}" for key, shape in module["shapes"].items())
         modules.add_row(module["path"], module["kind"], f"{module['parameters']:,}", shapes)
     print_table(modules)
-    print_table(_configuration(found["config"]))
+    print_table(configuration(found["config"]))
 
 
-def _configuration(config: dict[str, Any]) -> Any:
+def configuration(config: dict[str, Any]) -> Any:
+    """A table of the fields of a network."""
     rows = table("setting", "value")
     for key, value in config.items():
         rows.add_row(f"model.{key}", str(value))

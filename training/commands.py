@@ -1,4 +1,4 @@
-"""`ablate score`, `ablate enhance` and `ablate data`."""
+"""`ablate score`, `ablate enhance`, `ablate import-checkpoint` and `ablate data`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.models.console import ROOT, Plugins, Root, formats
+from ablate.models.console import ROOT, Format, Plugins, Root, formats, print_json, print_table
 from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def register(app: typer.Typer) -> None:
 
     app.command()(score)
     app.command()(enhance)
+    app.command("import-checkpoint")(import_checkpoint)
     app.add_typer(data, name="data")
 
 
@@ -122,6 +123,76 @@ def enhance(
         print(target)
         took = time.perf_counter() - started
         print(f"{source}: {seconds:.1f} s of audio in {took:.1f} s", file=sys.stderr)
+
+
+def import_checkpoint(
+    file: Annotated[
+        Path, typer.Argument(help="State dict of the public BSRNN or MBS-Net code (a torch file).")
+    ],
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Where the converted weights go.")
+    ] = None,
+    format: Format = "table",
+) -> None:
+    """Read a checkpoint of the public BSRNN or MBS-Net code and write it with our configuration."""
+    import torch
+
+    from ablate.models.commands import configuration
+    from ablate.models.reference import load
+    from ablate.models.summary import summarise
+
+    from .files import replacing
+
+    if not file.is_file():
+        raise InputError(f"no such checkpoint: {file}")
+    config, weights = load(_state_dict(file))
+    output = output or file.with_name(f"{file.stem}.ablate.pt")
+    if output.resolve() == file.resolve():
+        raise InputError(f"{output} is the checkpoint itself; choose another -o")
+    with replacing(output) as temporary:
+        torch.save(
+            {"model": config.model_dump(mode="json"), "weights": weights, "source": str(file.resolve())},
+            temporary,
+        )
+    found = {
+        "output": str(output),
+        "preset": _preset(config),
+        **summarise(config),
+        "config": config.model_dump(mode="json"),
+    }
+    if format == "json":
+        print_json(found)
+        return
+    typer.echo(f"{output}: {found['preset'] or 'no preset'}, {found['parameters']:,} parameters")
+    print_table(configuration(found["config"]))
+
+
+def _state_dict(file: Path) -> dict[str, Any]:
+    """The tensors of a checkpoint, alone or under one of the usual keys; nothing in the file is executed.
+
+    Raises:
+        InputError: the file is no torch file, or holds more than plain tensors.
+    """
+    import torch
+
+    try:
+        content = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{file} cannot be read as weights: {reason}") from None
+    for key in ("state_dict", "model_state_dict", "model", "generator"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+            break
+    if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
+        raise InputError(f"{file} holds no state dict (key -> tensor)")
+    return content
+
+
+def _preset(config: Any) -> str | None:
+    from ablate.models import PRESETS
+
+    return next((name for name, preset in PRESETS.items() if preset == config), None)
 
 
 def _score_files(

@@ -8,14 +8,12 @@ import typer
 from typer.testing import CliRunner
 
 from ablate.models import PRESETS, ModelConfig, build_model
-from ablate.models.commands import register
 from ablate.models.errors import InputError
+from ablate.reports.cli import app
 
 
 @pytest.fixture
 def cli() -> typer.Typer:
-    app = typer.Typer(rich_markup_mode=None, pretty_exceptions_enable=False)
-    register(app)
     return app
 
 
