@@ -24,8 +24,8 @@ from .scores import Scores
 
 FIRST = 5
 """Seeds of every cell before the first look."""
-PRIOR = 4.0
-"""Degrees of freedom that the mean over a target's trainings counts as."""
+PRIOR = 20.0
+"""Degrees of freedom that the mean over a target's trainings counts as (see docs/statistics.md)."""
 
 
 @dataclass(frozen=True)
