@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner, Result
 
+from ablate.models import PRESETS
 from ablate.reports.cli import app
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "my_net.py"
@@ -107,7 +108,8 @@ def test_the_example_plugin_from_a_folder_with_models_of_its_own(tmp_path: Path)
     assert {f["code"] for f in json.loads(faulty.stdout) if f["severity"] == "error"} == {"A202"}
 
 
-def test_options_of_a_network_of_ones_own(tmp_path: Path) -> None:
+def test_options_of_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(PRESETS, "scaled", PRESETS["mbsnet"])  # what the plug-in registers goes with the test
     (tmp_path / "scaled.py").write_text(
         "from torch import nn\n"
         "from ablate.models import ARCHITECTURES, PRESETS, ModelConfig\n"
