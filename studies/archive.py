@@ -19,7 +19,7 @@ from typing import Any
 from ablate.ablations.runspec import run_path
 from ablate.models.errors import InputError
 from ablate.models.plugins import sources
-from ablate.training.files import replacing
+from ablate.training.files import locked, replacing, replacing_folder
 from ablate.training.rundir import RunDir, file_digest, read_json, write_json
 
 from . import plan as plans
@@ -107,30 +107,38 @@ def import_(archive: Path, root: Path, *, trust_plugins: bool = False) -> Plan:
                 f"study {manifest['study']!r} brings plug-ins ({names}), whose code would be run; "
                 f"read them in {archive}, then import with --trust-plugins"
             )
-        folder = study_path(root, manifest["study"])
-        if (folder / "plan.json").exists():
-            if file_digest(folder / "plan.json") == manifest["files"]["study/plan.json"]:
-                return plans.load(root, manifest["study"])
-            raise InputError(
-                f"another study {manifest['study']!r} is under {folder.parent}; give another --root"
-            )
-        _check_runs(unpacked, root)
-        for source in sorted((unpacked / "runs").glob("*")):
-            target = run_path(root, source.name)
-            if not target.exists():
-                _place(source, target)
-        shutil.copytree(
-            unpacked / "study", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("plan.json")
-        )
-        plan = json.loads((unpacked / "study" / "plan.json").read_text())
-        if plugins:
-            shutil.copytree(unpacked / "plugins", folder / "plugins", dirs_exist_ok=True)
-            plan["plugins"] = {
-                str(folder / "plugins" / str(number) / Path(path).name): digest
-                for number, (path, digest) in enumerate(plan["plugins"].items())
-            }
-        write_json(folder / "plan.json", plan)
+        root.mkdir(parents=True, exist_ok=True)
+        with locked(root / "import.lock"):
+            _put(unpacked, manifest, root)
     return plans.load(root, manifest["study"])
+
+
+def _put(unpacked: Path, manifest: dict[str, Any], root: Path) -> None:
+    """Copy runs and study under a root, the plan last, so that there is a study when all of it is there."""
+    folder = study_path(root, manifest["study"])
+    if (folder / "plan.json").exists():
+        original = file_digest(folder / "plan.json") == manifest["files"]["study/plan.json"]
+        if original or read_json(folder / MANIFEST) == manifest:
+            return
+        raise InputError(f"another study {manifest['study']!r} is under {folder.parent}; give another --root")
+    _check_runs(unpacked, root)
+    for source in sorted((unpacked / "runs").glob("*")):
+        target = run_path(root, source.name)
+        if not target.exists():
+            with replacing_folder(target) as partial:
+                shutil.copytree(source, partial, dirs_exist_ok=True)
+    shutil.copytree(
+        unpacked / "study", folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("plan.json")
+    )
+    plan = json.loads((unpacked / "study" / "plan.json").read_text())
+    if (unpacked / "plugins").exists():
+        shutil.copytree(unpacked / "plugins", folder / "plugins", dirs_exist_ok=True)
+        plan["plugins"] = {
+            str(folder / "plugins" / str(number) / Path(path).name): digest
+            for number, (path, digest) in enumerate(plan["plugins"].items())
+        }
+    write_json(folder / MANIFEST, manifest)
+    write_json(folder / "plan.json", plan)
 
 
 def environment(plan: Plan) -> dict[str, Any]:
@@ -223,12 +231,3 @@ def _check_runs(unpacked: Path, root: Path) -> None:
                 f"run {signature[:12]} is under {root} with other scores than in the archive; "
                 "give another --root to look at both"
             )
-
-
-def _place(source: Path, target: Path) -> None:
-    """Copy the folder of a run, which appears under its name when it is whole."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    shutil.copytree(source, partial, dirs_exist_ok=True)
-    partial.chmod(0o755)
-    partial.rename(target)

@@ -129,6 +129,7 @@ def test_code_of_others_is_not_run_unasked(finished, tmp_path: Path) -> None:
     plan = import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere", trust_plugins=True)
     here = tmp_path / "elsewhere" / "studies" / plan.name / "plugins" / "0" / "my_net.py"
     assert plan.plugins == {str(here): code_digest(plugin)}
+    assert import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere", trust_plugins=True) == plan
     assert plans.load(tmp_path / "elsewhere") == plan
 
 
