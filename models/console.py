@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 import os
 import sys
 import traceback
@@ -81,8 +82,19 @@ def print_table(table: Any) -> None:
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
+def plain(value: Any) -> Any:
+    """A nested value as JSON has it; numbers that are not finite are None."""
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
 def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=1))
+    typer.echo(json.dumps(plain(value), indent=1))
 
 
 def run(app: Callable[[], Any]) -> None:

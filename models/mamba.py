@@ -166,13 +166,16 @@ def both_ways(ahead: nn.Module, back: nn.Module, x: Tensor) -> Tensor:
 class MambaLayer(nn.Module, Declared):
     """The time layer of MBS-Net: one Mamba block along the time of each band, or one in each direction."""
 
+    block: type[nn.Module] = MambaBlock
     reach = math.inf
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         both = config.direction == "bi"
         self.mamba = (
-            BiMamba(config, config.norm) if both else MambaBlock(config, config.norm, config.lookahead)
+            BiMamba(config, config.norm, self.block)
+            if both
+            else self.block(config, config.norm, config.lookahead)
         )
         self.looks_ahead = both or config.lookahead
         self.hidden_width = config.expand * config.channels

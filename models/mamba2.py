@@ -12,7 +12,7 @@ from .config import ModelConfig
 from .declarations import Declared, note, recording
 from .errors import InputError
 from .lookahead import look_ahead
-from .mamba import STEP_RANGE, BiMamba, Norm, initial_step_bias
+from .mamba import STEP_RANGE, MambaLayer, Norm, initial_step_bias
 from .norms import linear, make_norm
 from .scan.convolution import causal_convolution
 
@@ -124,22 +124,7 @@ class Mamba2Block(nn.Module, Declared):
         return (state + skip).flatten(-2)
 
 
-class Mamba2Layer(nn.Module, Declared):
+class Mamba2Layer(MambaLayer):
     """A Mamba-2 block along the time of each band, or one in each direction."""
 
-    reach = math.inf
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        both = config.direction == "bi"
-        self.mamba = (
-            BiMamba(config, config.norm, Mamba2Block)
-            if both
-            else Mamba2Block(config, config.norm, config.lookahead)
-        )
-        self.looks_ahead = both or config.lookahead
-        self.hidden_width = config.expand * config.channels
-
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, band, time, channel)`, same shape."""
-        return self.mamba(x)
+    block = Mamba2Block

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
 import os
 import sys
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.models.console import ROOT, Format, Plugins, Root, formats, print_json, print_table
+from ablate.models.console import ROOT, Format, Plugins, Root, formats, plain, print_json, print_table
 from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,13 +72,13 @@ def score(
         for metric, reason in result.errors.items():
             print(f"{name}: no {metric}: {reason}", file=sys.stderr)
     if format == "json":
-        rows = [{"utterance": name, **_plain(r.values), "error": _reasons(r)} for name, r in scored.items()]
-        print(json.dumps({**_plain(_means(scored, names)), "utterances": rows}, indent=1))
+        rows = [{"utterance": name, **r.values, "error": _reasons(r)} for name, r in scored.items()]
+        print_json({**_means(scored, names), "utterances": rows})
     elif format == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["utterance", *names, "error"])
         for name, result in scored.items():
-            writer.writerow([name, *_plain(result.values).values(), _reasons(result)])
+            writer.writerow([name, *plain(list(result.values.values())), _reasons(result)])
     else:
         _print_table(scored, names)
 
@@ -243,10 +242,6 @@ def _means(scored: dict[str, Scored], metrics: tuple[str, ...]) -> dict[str, flo
         values = [r.values[metric] for r in scored.values() if not math.isnan(r.values[metric])]
         means[metric] = math.fsum(values) / len(values) if values else math.nan
     return means
-
-
-def _plain(values: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in values.items()}
 
 
 def _reasons(scored: Scored) -> str | None:

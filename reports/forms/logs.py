@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from collections.abc import Sequence
 from typing import Any, TextIO
 
+from ablate.models.console import plain
 from ablate.models.errors import InputError
 
 from ..collect.logs import Epoch, TrainingLog, compare_logs, objections
@@ -46,10 +46,6 @@ def _curve_rows(logs: Sequence[TrainingLog]) -> tuple[list[str], list[list[str]]
 
 def logs_json(logs: Sequence[TrainingLog]) -> dict[str, Any]:
     """Everything read from the logs, with `schema` naming the version of this form."""
-
-    def plain(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
     return {
         "schema": "ablate-logs/1",
         "logs": [

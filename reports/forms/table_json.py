@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict
 from typing import Any, TextIO
+
+from ablate.models.console import plain
 
 from .. import conditions
 from ..answer import answer
@@ -73,20 +74,10 @@ def document(report: AnalysisReport) -> dict[str, Any]:
         "convergence": [asdict(item) for item in report.convergence],
     }
     analysis = report.analysis.to_dict()
-    return _plain({**analysis, **extra, "notes": conditions.notes(report)})
+    return plain({**analysis, **extra, "notes": conditions.notes(report)})
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:
     """Write `document` as JSON; numbers that do not exist are null."""
     json.dump(document(report), out, indent=1, ensure_ascii=False, allow_nan=False)
     out.write("\n")
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

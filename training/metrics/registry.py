@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
+
+from ablate.models.errors import InputError
+from ablate.models.registry import suggestion
 
 if TYPE_CHECKING:
     from .signals import Signals
@@ -102,8 +106,6 @@ def register(metric: Metric) -> None:
     Raises:
         InputError: the name is taken by another measure.
     """
-    from ablate.models.errors import InputError
-
     if METRICS.get(metric.name, metric) != metric:
         raise InputError(f"metric {metric.name!r} exists already; choose another name")
     METRICS[metric.name] = metric
@@ -128,9 +130,6 @@ def find_metric(name: str) -> Metric:
     Raises:
         InputError: there is none of that name.
     """
-    from ablate.models.errors import InputError
-    from ablate.models.registry import suggestion
-
     if name not in METRICS:
         raise InputError(f"unknown metric {name!r}{suggestion(name, METRICS)}")
     return METRICS[name]
@@ -142,10 +141,6 @@ def check_available(names: Iterable[str]) -> None:
     Raises:
         InputError: one is unknown, or what it needs is not installed.
     """
-    from importlib.util import find_spec
-
-    from ablate.models.errors import InputError
-
     for name in names:
         metric = find_metric(name)
         missing = [module for module in metric.needs if find_spec(module) is None]
