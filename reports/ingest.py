@@ -14,8 +14,8 @@ from ablate.ablations.claims import Claim
 from ablate.ablations.design import COLUMNS, KINDS, Design, flip, positions
 from ablate.ablations.inference.analysis import Analysis
 from ablate.ablations.inference.estimates import infer
-from ablate.ablations.inference.scores import Keys, Layout, keys_of, listed, read_scores
-from ablate.models.errors import InputError
+from ablate.ablations.inference.scores import Keys, Layout, keys_of, read_scores
+from ablate.models.errors import InputError, listed
 from ablate.training.metrics.registry import METRICS
 
 

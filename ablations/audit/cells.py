@@ -9,10 +9,6 @@ from ..factors import Factor
 from ..grid import Cell
 
 
-def listed(names: Sequence[str], most: int = 4) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
 def neighbours(cells: Sequence[Cell], factor: Factor) -> Iterator[tuple[Cell, Cell]]:
     """Pairs of cells that differ in this factor alone, the lower level first."""
     order = {level: index for index, level in enumerate(factor.levels)}

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 from torch import nn
 
+from ablate.models.errors import listed
 from ablate.models.network import BandSplitNetwork
 
 from ..factors import Factor
 from ..grid import Cell
 from . import probes
-from .cells import listed
 from .finding import Finding, Severity
 from .parameters import numbered_together
 from .probes import Probe
@@ -217,7 +217,7 @@ def of_factors(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Fin
                 yield Finding.of(
                     "A202",
                     f"{factor.name}={level}",
-                    f"{text} (in {listed(names)})",
+                    f"{text} (in {listed(names, 4)})",
                     "correct the level or the part it names: its effect would be credited to something else",
                 )
 

@@ -8,13 +8,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import nn
 
+from ablate.models.errors import listed
 from ablate.models.fields import PARTS
 from ablate.training.config import field_facts, is_bookkeeping
 
 from ..factors import Factor
 from ..grid import Cell
 from . import probes
-from .cells import listed, neighbours
+from .cells import neighbours
 from .equality import same_draw, same_function, same_part
 from .finding import Finding
 from .subject import Subject, subject
@@ -92,7 +93,7 @@ def _same_network(a: Cell, b: Cell) -> str | None:
     if equal_sets:
         return "equal weights at the start and equal outputs, clamps probed outside their range"
     extra = sorted((ours.keys() | theirs.keys()) - set(shared))
-    return f"equal outputs; {listed(extra)} differs and does nothing"
+    return f"equal outputs; {listed(extra, 4)} differs and does nothing"
 
 
 _SAID_OF = {"looks_ahead": "encoder", "mixes_bands": "cross-band", "decoder_expansion": "decoder"}
@@ -195,7 +196,7 @@ def _hidden_parts(one: Subject, two: Subject, allowed: set[str]) -> Iterator[str
             weights = zip(x.named_parameters(), y.parameters(), strict=True)
             other = [n for (n, p), q in weights if not same_draw(p, q)]
             if other:
-                yield f"{path} starts from other values: {listed(other)}"
+                yield f"{path} starts from other values: {listed(other, 4)}"
             elif path in calls and not same_part(x, y, calls[path]):
                 yield f"{path} does something else with equal weights and inputs"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed
 
 from ..claims import Claim, check_margin, margin_of, unit_of
 from .analysis import Analysis
@@ -19,7 +19,7 @@ from .contrasts import build
 from .engine import Estimates, estimate
 from .guards import guard_effects, trade_offs
 from .pooled import pooled_effects
-from .scores import Scores, listed
+from .scores import Scores
 from .verdicts import effects_table, stated_claims
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed
 
 from ..design import Design, positions
 from .engine import Array
@@ -278,12 +278,6 @@ def _training_groups(table: pd.DataFrame, cell_codes: Array, count: int) -> list
     )
     component = connected_components(links, directed=False)[1][:count]
     return [np.flatnonzero(component == c).tolist() for c in dict.fromkeys(component.tolist())]
-
-
-def listed(items: Sequence[Any], most: int = 6) -> str:
-    """The first items, and how many more there are."""
-    shown = ", ".join(str(item) for item in items[:most])
-    return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
 
 
 def plain(value: Any) -> Any:

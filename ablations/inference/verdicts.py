@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed
 
 from ..claims import Claim, claim_of, named_claims
 from ..factors import FACTORS, claims_on
 from .contrasts import Contrast
 from .engine import Array, Estimates, holm, quantile
 from .retraining import p_higher
-from .scores import Scores, listed
+from .scores import Scores
 
 MOST_SEEDS = 200
 
