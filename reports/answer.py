@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ablate.ablations.inference.guards import direction
+
 from .model import AnalysisReport, EffectRow
 from .text import known
 
@@ -30,7 +32,8 @@ def answer(report: AnalysisReport) -> str:
     else:
         size = f"{abs(float(gap.data['estimate'])):.2f} {metric}"
         side = "above" if gap.data["estimate"] > 0 else "below"
-        told = f"of the {size} by which {report.baseline_name} is {side} {report.base_name}, "
+        sign = "" if direction(report.analysis.metric) > 0 else " (lower is better)"
+        told = f"of the {size} by which {report.baseline_name} is {side} {report.base_name}{sign}, "
         if report.credit_kind == "Shapley value":
             told += f"{effects} come of the toggles" if effects else "no toggle is shown to explain any"
             told += f"; {_round(rest)} is not explained by any toggle" if rest is not None else ""

@@ -6,6 +6,7 @@ from collections import Counter
 from typing import Any
 
 from ablate.ablations.diff import Difference, differences
+from ablate.ablations.inference.guards import direction
 from ablate.training.metrics.registry import METRICS
 
 from .mixtures import mixture_lines
@@ -191,6 +192,8 @@ def notes(report: AnalysisReport) -> list[str]:
     """Sentences under the tables: what the intervals mean and what cannot be said."""
     analysis = report.analysis
     notes = list(analysis.notes)
+    if direction(analysis.metric) < 0:
+        notes.insert(0, f"Lower {report.metric} is better: a positive effect is a loss.")
     if not any("other trainings" in note for note in notes) and len(analysis.seeds) > 1:
         notes.insert(0, SPEAKS_OF)
     lost = [item for item in analysis.not_estimable if item.missing]

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from ablate.reports.answer import answer
 from ablate.reports.build import report_of_study
+from ablate.reports.conditions import notes
 
 
 def changed(report, **bounds):
@@ -40,3 +41,10 @@ def test_without_a_baseline_the_effects_are_the_answer(report):
     effects = report.analysis.effects
     alone = replace(report.analysis, effects=effects[~effects["kind"].isin(["gap", "not-toggled"])])
     assert answer(replace(report, analysis=alone)).startswith("Switched on, crossband +0.21")
+
+
+def test_where_lower_is_better_it_is_said(report):
+    distance = replace(report, analysis=replace(report.analysis, metric="lsd"))
+    assert "0.42 LSD (dB) by which bsrnn is above mbsnet (lower is better), " in answer(distance)
+    assert notes(distance)[0] == "Lower LSD (dB) is better: a positive effect is a loss."
+    assert not any("is better" in note for note in notes(report))
