@@ -53,15 +53,23 @@ class RunSpec(Frozen):
     @property
     def training_signature(self) -> str:
         """sha256 of all that decides the trained weights: fields, plug-ins, seed, data, code version."""
-        return self._signature(RESULTS_VERSION, self.config.signed_fields())
+        return self._signature(self.current_results, self.config.signed_fields())
+
+    @property
+    def current_results(self) -> int:
+        """The version of the results that this code gives: one more where a change concerned such runs alone.
+
+        Since 0.1 weight decay is for the matrices of the network alone; runs without it are as they were.
+        """
+        return RESULTS_VERSION + bool(self.config.recipe.weight_decay)
 
     def results_version(self, training_signature: str) -> int | None:
-        """The `RESULTS_VERSION` that gave this run that signature; None where it is another run's.
+        """The version of the results that this run has by that signature; None where it is another run's.
 
-        An older version than today's means: the same run, but this code would train it to other results.
+        An older version than `current_results` means: this code would train it to other results.
         """
         ways = (self.config.signed_fields(), self._fields_of_0_1())
-        for version in range(RESULTS_VERSION, 0, -1):
+        for version in range(self.current_results, 0, -1):
             if training_signature in (self._signature(version, fields) for fields in ways):
                 return version
         return None

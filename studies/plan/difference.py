@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from ablate.ablations import runspec
 from ablate.models.config import Frozen
 from ablate.training.config import RunConfig
 
@@ -37,10 +36,10 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
             + "\n  ".join(differences)
             + "\nGive the new one a name of its own with --study NAME."
         )
-    if old.results_version != runspec.RESULTS_VERSION:
+    if old.former_results is not None:
         raise ResultsChangedError(
-            f"study {old.name!r} was trained by results version {old.results_version}, and this version of "
-            f"ablate trains to other results ({runspec.RESULTS_VERSION}): every run would be trained again. "
+            f"study {old.name!r} was trained by results version {old.former_results}, and this version of "
+            "ablate trains such runs to other results: they would be trained again. "
             f"Its scores stay as they are: ablate report {old.name}. To train it again give --retrain, which "
             f"keeps it as study {former(old)!r}, or give the new one a name of its own with --study NAME."
         )
@@ -51,7 +50,7 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
 
 def former(plan: Plan) -> str:
     """The name under which a study is kept that is trained again at another results version."""
-    return f"{plan.name}.results-{plan.results_version}"
+    return f"{plan.name}.results-{plan.former_results}"
 
 
 def compare(old: Plan, new: Plan) -> list[str]:

@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ablate.ablations import runspec
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.design import Kind
 from ablate.ablations.factors import Factor
@@ -122,21 +121,23 @@ class Plan(Frozen):
                 spec = self.spec(cell, seed)
                 training, evaluation = spec.training_signature, spec.evaluation_signature
                 known = cell.signatures.get(seed, training)
-                if known != training and spec.results_version(known) == runspec.RESULTS_VERSION:
+                if known != training and spec.results_version(known) == spec.current_results:
                     training, evaluation = known, cell.evaluations[seed]
                 signatures[seed], evaluations[seed] = training, evaluation
             cells.append(cell.model_copy(update={"signatures": signatures, "evaluations": evaluations}))
         return self.model_copy(update={"cells": tuple(cells)})
 
     @property
-    def results_version(self) -> int:
-        """The oldest `RESULTS_VERSION` that its runs are signed with."""
-        found = {
-            self.spec(cell, seed).results_version(cell.signatures[seed])
-            for cell in self.cells
-            for seed in self.seeds[:1]
-        }
-        return min((version for version in found if version is not None), default=runspec.RESULTS_VERSION)
+    def former_results(self) -> int | None:
+        """The oldest results version of runs that this code would train to others; none: no such run."""
+        found = set()
+        for cell in self.cells:
+            for seed in self.seeds[:1]:
+                spec = self.spec(cell, seed)
+                version = spec.results_version(cell.signatures[seed])
+                if version is not None and version < spec.current_results:
+                    found.add(version)
+        return min(found, default=None)
 
     def cell(self, name: str) -> PlannedCell:
         """Raises InputError, naming the cells there are, where none has that name."""

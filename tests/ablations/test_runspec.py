@@ -165,6 +165,14 @@ def test_an_older_results_version_is_told_from_another_run(monkeypatch):
     assert other.results_version(was) is None
 
 
+def test_a_run_of_0_1_with_weight_decay_has_other_results():
+    decayed = spec({"recipe.weight_decay": 0.01})
+    of_0_1 = decayed._signature(1, decayed.config.signed_fields())
+    assert of_0_1 != decayed.training_signature
+    assert decayed.results_version(of_0_1) == 1 < decayed.current_results
+    assert spec().current_results == runspec.RESULTS_VERSION
+
+
 def test_a_run_of_0_1_is_known_whatever_its_unread_fields_were():
     config = RunConfig.of("mbsnet").with_changes({"model.core": "lstm", "model.d_state": 16})
     fields = {path: value for path, value in config.flat().items() if path in config.signed_fields()}

@@ -195,6 +195,20 @@ def test_results_of_another_version_are_kept_and_trained_again_only_if_asked(ask
     assert ask()[1].trained == 3
 
 
+def test_only_runs_whose_results_changed_are_trained_again(ask, tmp_path, monkeypatch):
+    """Weight decay of version 0.1 reached every parameter; runs without it are as they were."""
+    grid = "weight_decay=0,0.01"
+    with monkeypatch.context() as patch:
+        patch.setattr(runspec.RunSpec, "current_results", 1)
+        ask(grid=grid)
+    with pytest.raises(ResultsChangedError, match=r"results version 1.*--retrain"):
+        ask(grid=grid, seeds=(1, 2, 3))
+    new, outcome, _ = ask(grid=grid, retrain=True)
+    assert outcome.trained == 2
+    assert new.former_results is None
+    assert plans.load(tmp_path, "asked.results-1").former_results == 1
+
+
 def test_a_corpus_that_moved_is_read_where_it_is_now(ask, corpus, tmp_path):
     places = [shutil.copytree(corpus, tmp_path / name) for name in ("here", "there")]
     ask(data=places[0])
