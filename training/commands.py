@@ -112,7 +112,8 @@ def enhance(
     from .rundir import read_json
 
     spec = read_json(checkpoint.parent.parent / "spec.json") or {}
-    load([*map(Path, spec.get("plugins", [])), *plugin])
+    load(spec.get("plugins", {}))
+    load(plugin)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(checkpoint).to(device)

@@ -17,6 +17,7 @@ from ablate.training.enhance import (
     plan_outputs,
     resampled,
 )
+from ablate.training.metrics import registry
 from ablate.training.pcs import pcs
 
 RATE = 16_000
@@ -313,3 +314,40 @@ def test_score_goes_on_past_pairs_that_cannot_be_measured(tmp_path):
     assert rows["stereo"]["ssnr"] == pytest.approx(35)
     assert rows["whole"]["ssnr"] == 35
     assert "2 channels, averaged to one" in done.stderr
+
+
+def test_a_network_whose_plugin_has_changed_enhances_nothing(tmp_path):
+    from ablate.models import ModelConfig, build_model
+    from ablate.training.checkpoint import write
+
+    config = ModelConfig(channels=4, layers=1, crossband_layers=1)
+    run = tmp_path / "root" / "runs" / "abc1"
+    weights = build_model(config).state_dict()
+    write(
+        run / "checkpoints" / "best.pt", {"kind": "weights", "model": config.model_dump(), "weights": weights}
+    )
+    plugin = tmp_path / "changed_part.py"
+    plugin.write_text("")
+    (run / "spec.json").write_text(json.dumps({"plugins": {str(plugin): "0" * 64}}))
+    soundfile.write(tmp_path / "in.wav", noise(5_000), RATE)
+    done = ablate(
+        "enhance", tmp_path / "in.wav", "-o", tmp_path / "out", "--run", "abc", "--root", tmp_path / "root"
+    )
+    assert "has changed since this run was planned" in str(done.exception)
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_measures_of_a_plugin_need_no_reference_if_they_say_so(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "METRICS", registry.METRICS.copy())
+    plugin = tmp_path / "peak_metric.py"
+    plugin.write_text(
+        "from ablate.training.metrics.registry import Metric, register\n"
+        "register(Metric('peak', 'peak', lambda pair: float(abs(pair.enhanced).max()), floor=0.0,\n"
+        "                usual=False, reference_free=True))\n"
+    )
+    soundfile.write(tmp_path / "a.wav", np.full(RATE, 0.25), RATE)
+    asked = ("score", tmp_path / "a.wav", "--no-reference", "--plugin", plugin)
+    done = ablate(*asked, "--metrics", "peak", "--format", "json")
+    assert json.loads(done.stdout)["peak"] == pytest.approx(0.25, abs=1e-4)
+    assert "stoi: needs a reference" in str(ablate(*asked, "--metrics", "stoi").exception)
+    assert "--no-reference" in str(ablate("score", tmp_path / "a.wav").exception)
