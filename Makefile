@@ -4,7 +4,7 @@ BIN := .venv/bin
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install -q -c constraints.txt -e '.[dev,slurm]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[dev,docs,slurm]'
 	touch $@
 
 help: ## Print this list
@@ -27,7 +27,10 @@ lint: .venv/installed ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: .venv/installed ## Build the pages into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
 gpu: ## Prove on this machine's GPU what the tests cannot prove without one
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -P benchmarks/gpu.py --json gpu.json
 
-.PHONY: help install demo quick test lint gpu
+.PHONY: help install demo quick test lint docs gpu
