@@ -111,6 +111,9 @@ class Recipe(Section):
     validate_every: PositiveInt | None = Field(
         None, description="steps between two validations; none: a tenth of the steps, at least 20"
     )
+    metric_processes: Annotated[PositiveInt | None, Bookkeeping] = Field(
+        None, description="that measure beside the training; none: as many as the run has cores to itself"
+    )
     validation_utterances: PositiveInt | None = Field(
         None, description="of the validation split, a fixed draw; none: all"
     )

@@ -57,8 +57,15 @@ class Context:
     memory: PeakMemory
 
 
+def metric_processes(recipe: Recipe, device: torch.device, threads: int) -> int:
+    """How many processes measure beside a training: a core each, less the one that keeps a GPU busy."""
+    return recipe.metric_processes or max(1, threads - (device.type != "cpu"))
+
+
 @contextmanager
-def opened(run: RunDir, cache: Path, *, device: str, threads: int, processes: int) -> Iterator[Context]:
+def opened(
+    run: RunDir, cache: Path, *, device: str, threads: int, processes: int | None
+) -> Iterator[Context]:
     """Read the spec, prepare the machine, find the corpus."""
     spec = run.spec
     with failing_as("configuration"):
@@ -71,7 +78,10 @@ def opened(run: RunDir, cache: Path, *, device: str, threads: int, processes: in
     with (
         prepared(place, recipe.precision, threads),
         PeakMemory(place) as memory,
-        MetricPool(processes, plugins=spec.get("plugins", ())) as pool,
+        MetricPool(
+            metric_processes(recipe, place, threads) if processes is None else processes,
+            plugins=spec.get("plugins", ()),
+        ) as pool,
     ):
         with failing_as("data"):
             corpus = find_corpus(spec["corpus"]["path"], spec["corpus"]["digest"], cache=cache)
@@ -164,7 +174,7 @@ def _pesq_scorer(pool: MetricPool) -> Scorer:
     """Measures PESQ-WB beside the training step."""
 
     def start(pairs: list[tuple[Any, Any]]) -> Callable[[], list[float | None]]:
-        futures = [pool.submit(reference, judged, ["pesq_wb"]) for reference, judged in pairs]
+        futures = [pool.submit(reference, judged, ["pesq_wb"], urgent=True) for reference, judged in pairs]
 
         def wait() -> list[float | None]:
             return [_measured(future.result().values["pesq_wb"]) for future in futures]

@@ -25,7 +25,7 @@ def execute(
     *,
     cache: Path,
     threads: int,
-    processes: int = 1,
+    processes: int | None = None,
     device: str = "auto",
     report: Callable[[RunState], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
@@ -42,7 +42,7 @@ def execute(
         evaluations: tests to score the selected checkpoint on.
         cache: folder of the corpora's caches.
         threads: of torch.
-        processes: that measure PESQ beside the training; 0 measures in this one.
+        processes: that measure beside the training, in place of what the recipe says; 0: in this one.
         device: "auto", or a torch device.
         report: is told of every state written, about once a second.
         should_stop: asked before each step; the run then writes a checkpoint and becomes pending.

@@ -15,7 +15,7 @@ import torch
 from ablate.models import plugins
 from ablate.training import checkpoint
 from ablate.training.causes import classify
-from ablate.training.config import Evaluation, EvaluationJob
+from ablate.training.config import Evaluation, EvaluationJob, Recipe
 from ablate.training.data.batches import Batches, DataError
 from ablate.training.data.corpus import Corpus
 from ablate.training.run import execute
@@ -510,6 +510,16 @@ def test_a_full_disk_fails_the_run_and_it_goes_on_afterwards(new_run, go, tmp_pa
         assert equal(weights(run), weights(whole))
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "place", "threads", "wanted"),
+    [({}, "cpu", 4, 4), ({}, "cuda", 16, 15), ({}, "cuda", 1, 1), ({"metric_processes": 3}, "cuda", 16, 3)],
+)
+def test_metrics_have_the_cores_of_the_slot(recipe, place, threads, wanted):
+    from ablate.training.pipeline import metric_processes
+
+    assert metric_processes(Recipe(**recipe), torch.device(place), threads) == wanted
 
 
 def test_importing_needs_no_torch():

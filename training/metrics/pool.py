@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import pickle
 import queue
 import signal
@@ -38,8 +39,13 @@ class _Job(NamedTuple):
     future: Future[Scored]
 
 
+_Entry = tuple[int, int, "_Job | None"]
+"""Of the queue: what comes first, the order within that, and a pair, or none for a worker to end."""
+URGENT, USUAL, END = range(3)
+
+
 class MetricPool:
-    """Worker processes that take pairs and give `Scored` back.
+    """Worker processes that take pairs and give `Scored` back, urgent ones first.
 
     A worker imports neither torch nor the program that started the pool, runs on one thread, ends when
     its parent does, and is replaced when it dies: the pair it was at is given to the next one.
@@ -54,7 +60,8 @@ class MetricPool:
             raise InputError(f"{processes} processes; give 0 or more")
         self.processes = processes
         self._plugins = tuple(plugins)
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._jobs: queue.PriorityQueue[_Entry] = queue.PriorityQueue()
+        self._numbers = itertools.count()
         self._closed = False
         self._threads = [
             threading.Thread(target=self._serve, name=f"metrics-{i}", daemon=True) for i in range(processes)
@@ -69,8 +76,9 @@ class MetricPool:
         metrics: Iterable[str] | None = None,
         *,
         sample_rate: int = SAMPLE_RATE,
+        urgent: bool = False,
     ) -> Future[Scored]:
-        """Measure one pair: (sample,) each, of equal length.
+        """Measure one pair: (sample,) each, of equal length; an urgent one before all that are not.
 
         The future's result never raises for a bad pair; it is missing values with their reasons. It raises
         `MetricProcessError` where one process after another died at it.
@@ -86,8 +94,12 @@ class MetricPool:
         if self.processes == 0:
             future.set_result(measure(np.asarray(clean), np.asarray(enhanced), sample_rate, names))
         else:
-            self._jobs.put(_Job(np.array(clean), np.array(enhanced), sample_rate, names, future))
+            job = _Job(np.array(clean), np.array(enhanced), sample_rate, names, future)
+            self._put(URGENT if urgent else USUAL, job)
         return future
+
+    def _put(self, priority: int, job: _Job | None) -> None:
+        self._jobs.put((priority, next(self._numbers), job))
 
     def map(
         self,
@@ -112,10 +124,10 @@ class MetricPool:
             return
         self._closed = True
         with contextlib.suppress(queue.Empty):
-            while (job := self._jobs.get_nowait()) is not None:
+            while (job := self._jobs.get_nowait()[2]) is not None:
                 job.future.cancel()
         for _ in self._threads:
-            self._jobs.put(None)
+            self._put(END, None)
         for thread in self._threads:
             thread.join()
 
@@ -130,7 +142,7 @@ class MetricPool:
     def _serve(self) -> None:
         """One thread keeps one worker busy, and starts another in its place when it dies."""
         worker: _Worker | None = None
-        while (job := self._jobs.get()) is not None:
+        while (job := self._jobs.get()[2]) is not None:
             if not job.future.set_running_or_notify_cancel():
                 continue
             endings: list[str] = []

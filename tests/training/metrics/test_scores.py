@@ -3,6 +3,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -346,6 +347,34 @@ def test_workers_have_no_torch_and_end_with_their_parent(tmp_path):
     while worker.is_running() and worker.status() != psutil.STATUS_ZOMBIE:
         assert time.monotonic() < deadline, "the worker outlives its parent"
         time.sleep(0.05)
+
+
+def test_an_urgent_pair_is_measured_before_all_that_wait(monkeypatch):
+    from ablate.training.metrics import pool as module
+
+    order, taken, go_on = [], threading.Event(), threading.Event()
+
+    class Worker:
+        def __init__(self, plugins):
+            pass
+
+        def measure(self, job):
+            taken.set()
+            go_on.wait(60)
+            order.append(float(job.clean[0]))
+
+        def end(self):
+            return ""
+
+    monkeypatch.setattr(module, "_Worker", Worker)
+    with MetricPool(1) as pool:
+        pool.submit([0.0], [0.0], ["ssnr"])
+        assert taken.wait(60)
+        waiting = [pool.submit([value], [0.0], ["ssnr"], urgent=value > 2) for value in (1.0, 2.0, 3.0, 4.0)]
+        go_on.set()
+        for future in waiting:
+            future.result(60)
+    assert order == [0, 3, 4, 1, 2]
 
 
 def test_a_closed_pool_takes_nothing():
