@@ -104,6 +104,14 @@ class Recipe(Section):
     decay_every: Annotated[PositiveFloat, _Decaying] = Field(
         1 / 12, description="of the steps, between two decays"
     )
+    warmup: Annotated[Fraction, Added] = Field(
+        0.0, description="of the steps, over which the learning rate rises to the schedule's"
+    )
+    ema: Annotated[Fraction, Added] = Field(
+        0.0,
+        description="of the steps, the horizon of an exponential average of the weights, which alone is "
+        "validated, tested and exported; 0: none",
+    )
     clip: PositiveFloat = Field(5.0, description="bound on the norm of the gradient")
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         "fp32", description="of matrix products, convolutions and recurrences; tf32 needs a GPU"

@@ -47,7 +47,7 @@ def train(
         step = trainer.step
         if selection.is_due(step):
             finish_validation()
-            selection.start(trainer.model, step, progress.take_means())
+            selection.start(trainer.network, step, progress.take_means())
         if step == steps:
             break
         if should_stop():
@@ -66,7 +66,7 @@ def train(
         if trainer.step % recipe.checkpoint_every == 0 or trainer.step == steps:
             save()
         if recipe.keep_every and trainer.step % recipe.keep_every == 0:
-            checkpoints.keep(trainer.model.state_dict(), trainer.step)
+            checkpoints.keep(trainer.network.state_dict(), trainer.step)
     save()
     checkpoints.drop_previous()
     progress.at(steps)

@@ -164,6 +164,7 @@ def train(
     loop.train(trainer, selection, checkpoints, progress, should_stop)
     if selection.best is None:
         logger.warning("no validation could be scored; the last weights are taken")
+        model.load_state_dict(trainer.network.state_dict())
         return {"step": trainer.steps, "val_pesq_wb": None, "val_stoi": None}
     load_weights(model, selection.best["weights"], "the selected checkpoint")
     logger.info("selected step %d", selection.best["step"])

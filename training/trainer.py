@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
+from torch.optim.swa_utils import AveragedModel
 
 from ablate.models.spectral import istft, stft
 
@@ -21,6 +22,7 @@ from .data.batches import Batches, Waves
 from .discriminator import Discriminator, discriminator_loss
 from .losses import WeightedLoss, adversarial_distance, compressed_magnitude
 
+Tensors = tuple[Tensor, ...] | list[Tensor]
 Scorer = Callable[[list[tuple[Waves, Waves]]], Callable[[], list[float | None]]]
 """Starts PESQ-WB of (reference, judged) waves `(sample,)`; calling what it returns waits for the values,
 None where PESQ failed."""
@@ -42,7 +44,11 @@ def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
 
     Lengths are parts of the training, so that a shortened training has the same curve.
     """
-    progress = step / steps
+    warm = (step + 1) / (recipe.warmup * steps) if recipe.warmup else 1.0
+    return min(1.0, warm) * _scheduled(recipe, step / steps)
+
+
+def _scheduled(recipe: Recipe, progress: float) -> float:
     if recipe.schedule == "step":
         return recipe.decay ** math.floor(progress / recipe.decay_every + 1e-9)
     if recipe.schedule == "exponential":
@@ -99,6 +105,7 @@ class Trainer:
         self.optimizer = _optimizer(
             recipe, parameter_groups(model, recipe.weight_decay), recipe.learning_rate
         )
+        self.average = averaged(model, recipe.ema * recipe.steps) if recipe.ema else None
         self.discriminator: Discriminator | None = None
         if recipe.adversarial_weight:
             if scorer is None:
@@ -108,6 +115,11 @@ class Trainer:
             self.discriminator_optimizer = _optimizer(
                 recipe, self.discriminator.parameters(), recipe.discriminator_learning_rate
             )
+
+    @property
+    def network(self) -> nn.Module:
+        """What the training gives so far: the averaged weights where the recipe averages them."""
+        return self.model if self.average is None else self.average.module
 
     def train_step(self) -> Step:
         """Take the next step.
@@ -139,6 +151,8 @@ class Trainer:
         self.optimizer.step()
         if not torch.isfinite(get_total_norm(list(self.model.parameters()))):
             raise self._diverged(step, loss, waves, "a weight is no longer finite")
+        if self.average is not None:
+            self.average.update_parameters(self.model)
 
         judged_loss, dropped = None, 0
         if measured is not None:
@@ -228,9 +242,11 @@ class Trainer:
         """All that the next step depends on, in types a checkpoint may hold."""
         state: dict[str, Any] = {
             "step": self.step,
-            "weights": self.model.state_dict(),
+            "weights": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
         }
+        if self.average is not None:
+            state["unaveraged"] = self.model.state_dict()
         if self.discriminator is not None:
             state["discriminator"] = self.discriminator.state_dict()
             state["discriminator_optimizer"] = self.discriminator_optimizer.state_dict()
@@ -239,11 +255,32 @@ class Trainer:
     def restore(self, state: dict[str, Any]) -> None:
         """Undo `state`."""
         self.step = state["step"]
-        self.model.load_state_dict(state["weights"])
+        self.network.load_state_dict(state["weights"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.n_averaged.fill_(self.step)
+            self.model.load_state_dict(state["unaveraged"])
         if self.discriminator is not None:
             self.discriminator.load_state_dict(state["discriminator"])
             self.discriminator_optimizer.load_state_dict(state["discriminator_optimizer"])
+
+
+def averaged(model: nn.Module, horizon: float) -> AveragedModel:
+    """An exponential average of a network's weights, updated after each step.
+
+    The newest weights enter by 1 / `horizon`; before so many steps it is the plain mean of all so far, so
+    that the initialisation is never part of it. Buffers are those of the network.
+
+    Args:
+        model: whose parameters are averaged.
+        horizon: in steps; below one it is the network itself.
+    """
+
+    @torch.no_grad()
+    def average(averages: Tensors, weights: Tensors, count: Tensor | int) -> None:
+        torch._foreach_lerp_(averages, weights, 1 / max(1.0, min(int(count) + 1, horizon)))
+
+    return AveragedModel(model, multi_avg_fn=average)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ class Trainer:
     def __init__(self, steps: int, diverges_at: int | None = None, **recipe: int) -> None:
         self.recipe = SimpleNamespace(**{"checkpoint_every": 4, "keep_every": 0, **recipe})
         self.steps, self.step, self.diverges_at = steps, 0, diverges_at
-        self.model = SimpleNamespace(state_dict=lambda: {"step": self.step})
+        self.network = SimpleNamespace(state_dict=lambda: {"step": self.step})
 
     def train_step(self) -> Any:
         if self.step + 1 == self.diverges_at:

@@ -49,6 +49,21 @@ def go(cache, job):
     return go
 
 
+@pytest.fixture
+def scored(monkeypatch) -> list[dict[str, torch.Tensor]]:
+    """The weights of every network that was scored on a test."""
+    from ablate.training import evaluate
+
+    seen, score_test = [], evaluate.score_test
+
+    def spy(model, *args, **options):
+        seen.append({name: value.clone() for name, value in model.state_dict().items()})
+        return score_test(model, *args, **options)
+
+    monkeypatch.setattr(evaluate, "score_test", spy)
+    return seen
+
+
 def lines(run: RunDir) -> list[dict]:
     return [{k: v for k, v in line.items() if k not in TIMES} for line in run.metrics()]
 
@@ -213,6 +228,30 @@ def test_no_measurable_validation_selects_nothing(new_run, go, monkeypatch, job)
     assert [line["val/pesq_wb"] for line in run.metrics()] == [None] * 3
     assert run.summary["selected_step"] == 6
     assert run.summary["val_pesq_wb"] is None
+
+
+@pytest.mark.numerics
+def test_averaged_weights_are_validated_tested_and_kept(new_run, go, job, scored):
+    recipe = {"ema": 0.5, "steps": 4, "validate_every": 4, "keep_every": 4, "checkpoint_every": 4}
+    run = new_run(recipe=recipe)
+    go(run, [job])
+    state = checkpoint.read(run.checkpoints / "latest.pt", "training")
+    averaged = state["weights"]
+    assert not equal(averaged, state["unaveraged"])
+    for name in ("best.pt", "step-000004.pt"):
+        assert equal(weights(run, name), averaged)
+    assert equal(scored[0], averaged)
+    assert equal(checkpoint.load_model(run.checkpoints / "latest.pt").state_dict(), averaged)
+
+
+@pytest.mark.numerics
+def test_without_a_validation_the_last_averages_are_tested(new_run, go, job, scored, monkeypatch):
+    from ablate.training import selection
+
+    monkeypatch.setattr(selection, "mean_scores", lambda _: {"val/pesq_wb": None, "val/stoi": None})
+    run = new_run(recipe={"ema": 0.5})
+    go(run, [job])
+    assert equal(scored[0], weights(run))
 
 
 def test_last_step_is_validated_and_checkpoints_are_kept(new_run, go):
@@ -458,7 +497,9 @@ def written(run: RunDir) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("recipe", [{}, {"adversarial_weight": 1.0, "adversarial_start": 0.3}])
+@pytest.mark.parametrize(
+    "recipe", [{}, {"ema": 0.3, "warmup": 0.2}, {"adversarial_weight": 1.0, "adversarial_start": 0.3}]
+)
 def test_killed_at_any_moment_is_as_never_killed(new_run, go, cache, recipe):
     recipe = {"steps": 24, "validate_every": 7, "checkpoint_every": 3, "keep_every": 10, **recipe}
     whole, killed = new_run("a" * 64, recipe=recipe), new_run("b" * 64, recipe=recipe)

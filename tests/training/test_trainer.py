@@ -82,6 +82,19 @@ def test_schedules_go_by_parts_of_the_training(recipe, wanted):
         assert found == pytest.approx(wanted)
 
 
+def test_warm_up_rises_to_the_schedule():
+    recipe = Recipe(schedule="cosine", warmup=0.1)
+    plain = Recipe(schedule="cosine")
+    for steps in (100, 1000):
+        factors = [learning_rate_factor(recipe, step, steps) for step in range(steps)]
+        without = [learning_rate_factor(plain, step, steps) for step in range(steps)]
+        shares = [one / other for one, other in zip(factors, without, strict=True)]
+        warm = steps // 10
+        assert shares[:warm] == pytest.approx([(step + 1) / warm for step in range(warm)])
+        assert factors[warm - 1 :] == without[warm - 1 :]
+    assert learning_rate_factor(Recipe(schedule="constant", warmup=1.0), 49, 100) == 0.5
+
+
 def test_reference_decays_every_tenth_epoch_of_120():
     recipe = Recipe()
     factors = [learning_rate_factor(recipe, epoch, 120) for epoch in range(120)]
@@ -139,6 +152,32 @@ def test_state_makes_it_go_on_bit_for_bit():
     assert resumed.step == 2
     assert losses(resumed, 3) == whole[2:]
     assert same_weights(unbroken, resumed)
+
+
+def test_an_average_goes_on_bit_for_bit_and_leaves_the_training_as_it_is():
+    recipe = {"ema": 0.5}
+    plain, unbroken, half, resumed = make(), make(recipe), make(recipe), make(recipe, seed=2)
+    assert losses(plain, 6) == losses(unbroken, 6)
+    assert same_weights(plain, unbroken)
+    losses(half, 4)
+    resumed.seed = resumed.batches.seed = 1
+    resumed.restore(half.state())
+    losses(resumed, 2)
+    assert same_weights(unbroken, resumed)
+    found, wanted = resumed.state()["weights"], unbroken.state()["weights"]
+    assert all(torch.equal(found[name], wanted[name]) for name in wanted)
+
+
+@pytest.mark.parametrize(("ema", "horizon"), [(0.5, 3), (1.0, 6), (1 / 12, 1)])
+def test_the_average_is_the_mean_so_far_and_then_exponential(ema, horizon):
+    trainer = make({"ema": ema})
+    name = next(iter(trainer.model.state_dict()))
+    wanted = 0.0
+    for step in range(1, 7):
+        trainer.train_step()
+        weights = trainer.model.state_dict()[name].double()
+        wanted = wanted + (weights - wanted) / min(step, horizon)
+        torch.testing.assert_close(trainer.network.state_dict()[name].double(), wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_discriminator_starts_when_told_and_its_term_later():

@@ -1,0 +1,185 @@
+"""How quiet recipes are: what schedules and averages of the weights make of the noise between seeds.
+
+One trajectory for each network, cell, schedule, length and seed, trained by the training room's own code;
+from it several ways of taking the weights are scored on the same test utterances. Every training is one file,
+so that the measurement can be stopped and continued, by several processes at once; seeds come one after
+another, so that it can be cut at any time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
+    network: {
+        "base": {},
+        "decoder": {"model.decoder_expansion": expansion},
+        "fault": {"recipe.learning_rate": 1e-4},
+    }
+    for network, expansion in (("mbsnet", 4), ("bsrnn", 2))
+}
+"""Cells of each network: as it is, the decoder's width toggled, a planted fault (a tenth of the rate)."""
+SCHEDULES: dict[str, dict[str, Any]] = {
+    "step": {},
+    "cosine": {"recipe.schedule": "cosine"},
+    "warm cosine": {"recipe.schedule": "cosine", "recipe.warmup": 0.1},
+}
+HORIZONS = {"ema .05": 0.05, "ema .1": 0.1}
+TAIL = 0.25
+VALIDATED = (8, 16)
+"""Utterances that the best weights are selected by; `quick` has 8."""
+UTTERANCES = 32
+
+
+class Training(NamedTuple):
+    network: str
+    cell: str
+    schedule: str
+    steps: int
+    seed: int
+
+    @property
+    def name(self) -> str:
+        return "-".join(map(str, self)).replace(" ", "_")
+
+
+def planned(seeds: range, lengths: list[int], schedules: list[str]) -> Iterator[Training]:
+    """Every training, seed by seed."""
+    for seed in seeds:
+        for steps in lengths:
+            for network, cells in NETWORKS.items():
+                for cell in cells:
+                    for schedule in schedules:
+                        yield Training(network, cell, schedule, steps, seed)
+
+
+def measure(training: Training, corpus: Any) -> dict[str, Any]:
+    """Train once; score every way of taking the weights."""
+    import numpy as np
+    import torch
+    from torch.optim.swa_utils import AveragedModel
+
+    from ablate.models import build_model
+    from ablate.training import seeds
+    from ablate.training.causes import DivergedError
+    from ablate.training.config import RunConfig
+    from ablate.training.data.batches import Batches
+    from ablate.training.trainer import Trainer, averaged
+
+    changes = NETWORKS[training.network][training.cell] | SCHEDULES[training.schedule]
+    config = RunConfig.of(training.network, "quick").with_changes({"recipe.steps": training.steps, **changes})
+    recipe, device = config.recipe, torch.device("cpu")
+    seeds.set_global(training.seed, "init")
+    model = build_model(config.model)
+    batches = Batches(corpus.train, batch_size=recipe.batch_size, crop=16000, seed=training.seed)
+    trainer = Trainer(model, recipe, batches, seed=training.seed, device=device)
+    averages = {way: averaged(model, share * training.steps) for way, share in HORIZONS.items()}
+    averages["tail"] = AveragedModel(model)
+    interval = recipe.validation_interval(training.steps)
+    checked: dict[int, Any] = {}
+    validations: dict[int, list[float]] = {}
+    began = time.process_time()
+    try:
+        while trainer.step < training.steps:
+            trainer.train_step()
+            for way, average in averages.items():
+                if way != "tail" or trainer.step > (1 - TAIL) * training.steps:
+                    average.update_parameters(model)
+            if trainer.step % interval == 0 or trainer.step == training.steps:
+                checked[trainer.step] = {k: value.clone() for k, value in model.state_dict().items()}
+                scores = score(model, corpus.select_validation(max(VALIDATED)))
+                validations[trainer.step] = list(scores.values())
+    except DivergedError as error:
+        return {**training._asdict(), "status": "diverged", "message": str(error)}
+    trained = time.process_time() - began
+    ways = {"last": model.state_dict()} | {way: a.module.state_dict() for way, a in averages.items()}
+    rows = {}
+    for way, weights in ways.items():
+        model.load_state_dict({name: value.clone() for name, value in weights.items()})
+        rows[way] = score(model, test_utterances(corpus))
+    selected, known = {}, {training.steps: rows["last"]}
+    for count in VALIDATED:
+        every = max(VALIDATED) // count
+        step = max(checked, key=lambda at, every=every: float(np.mean(validations[at][::every])))
+        if step not in known:
+            model.load_state_dict(checked[step])
+            known[step] = score(model, test_utterances(corpus))
+        selected[f"best of {count}"], rows[f"best of {count}"] = step, known[step]
+    return {
+        **training._asdict(),
+        "status": "done",
+        "train_seconds": trained,
+        "score_seconds": time.process_time() - began - trained,
+        "selected": selected,
+        "validations": validations,
+        "pesq_wb": rows,
+    }
+
+
+def test_utterances(corpus: Any) -> list[Any]:
+    """Some of the shorter half of the test utterances, spread over the names."""
+    from ablate.training.data.corpus import spread
+
+    middle = sorted(pair.seconds for pair in corpus.test)[len(corpus.test) // 2]
+    return list(spread([pair for pair in corpus.test if pair.seconds <= middle], UTTERANCES))
+
+
+def score(model: Any, pairs: Any) -> dict[str, float]:
+    """PESQ-WB by utterance, in the order of the pairs."""
+    from ablate.training.evaluate import enhance_utterances
+    from ablate.training.metrics.pool import measure as measure_pair
+
+    found = {}
+    for index, enhanced in enhance_utterances(model, [pair.noisy for pair in pairs]):
+        scored = measure_pair(pairs[index].clean, enhanced, 16000, ("pesq_wb",))
+        found[pairs[index].name] = round(scored.with_floors()["pesq_wb"], 5)
+    return {pair.name: found[pair.name] for pair in pairs}
+
+
+def collect(folder: Path, corpus: Path, trainings: list[Training]) -> None:
+    """Train what is not there yet; another process that works on the same list takes the next one."""
+    import torch
+
+    from ablate.training.data.corpus import Corpus
+
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    opened = Corpus.open(corpus, cache=folder / "cache")
+    for training in trainings:
+        path = folder / f"{training.name}.json"
+        with (folder / f"{training.name}.lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            if path.exists():
+                continue
+            found = measure(training, opened)
+            path.with_suffix(".part").write_text(json.dumps(found))
+            path.with_suffix(".part").rename(path)
+            seconds = found.get("train_seconds", 0), found.get("score_seconds", 0)
+            print(training.name, found["status"], *(f"{value:.1f}" for value in seconds), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--corpus", type=Path, required=True)
+    parser.add_argument("--seeds", type=int, nargs=2, default=(1, 20), help="first and last")
+    parser.add_argument("--steps", type=int, nargs="+", default=[100, 300])
+    parser.add_argument("--schedules", nargs="+", choices=list(SCHEDULES), default=["step", "cosine"])
+    parser.add_argument("--only", default="", help="trainings whose name matches this expression")
+    options = parser.parse_args()
+    listed = planned(range(options.seeds[0], options.seeds[1] + 1), options.steps, options.schedules)
+    collect(options.folder, options.corpus, [t for t in listed if re.search(options.only, t.name)])
+
+
+if __name__ == "__main__":
+    main()
