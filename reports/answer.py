@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ablate.ablations.inference.analysis import records
 from ablate.ablations.inference.guards import direction
+from ablate.training.metrics.registry import METRICS
 
 from .model import AnalysisReport, EffectRow
 from .text import known
@@ -40,8 +42,24 @@ def answer(report: AnalysisReport) -> str:
         else:
             told += "this design cannot say how much each toggle explains"
             told += f"; switched on, {effects}" if effects else ""
-    sentence = "; ".join(filter(None, (told, unseen)))
+    sentence = "; ".join(filter(None, (told, _costs(report, shown), unseen)))
     return f"{sentence[0].upper()}{sentence[1:]}."
+
+
+def _costs(report: AnalysisReport, shown: Sequence[EffectRow]) -> str:
+    """What effects that are shown to gain cost in the guards."""
+    up = direction(report.analysis.metric)
+    gains = [row.name for row in shown if up * row.data["estimate"] > 0]
+    costs: dict[str, list[str]] = {}
+    for row in records(report.analysis.guards):
+        if row["name"] in gains and row["change"] == "worse":
+            metric = METRICS.get(row["metric"])
+            label, unit = (metric.label, metric.unit) if metric else (row["metric"], "")
+            costs.setdefault(row["name"], []).append(
+                f"{label} ({row['estimate']:+.2f}{f' {unit}' if unit else ''})"
+            )
+    told = _listed([f"{name} costs {_listed(lost)}" for name, lost in costs.items()])
+    return f"but {told}" if told else ""
 
 
 def _excludes_zero(row: EffectRow) -> bool:

@@ -11,6 +11,7 @@ import pandas as pd
 from ablate.ablations.claims import parse_claim
 from ablate.ablations.factors import claims_on, with_claims
 from ablate.models.errors import InputError
+from ablate.models.registry import suggestion
 from ablate.studies.analysis import analyze_study
 from ablate.studies.plan import find, study_path
 from ablate.training.metrics.registry import METRICS
@@ -31,6 +32,7 @@ def report_of(
     metric: str | None = None,
     margin: float | None = None,
     claims: Sequence[str] = (),
+    guards: Sequence[str] = (),
 ) -> AnalysisReport:
     """Analyse scores with the claims, margin and design of their study.
 
@@ -39,10 +41,11 @@ def report_of(
         margin: smallest difference that matters; none: the study's for its endpoint, else the metric's own.
         claims: `FACTOR=LOW..HIGH` or `FACTOR=LEVEL=LOW..HIGH`, in place of the factors' own; of scores
             trained elsewhere the only ones.
+        guards: other metrics beside the first.
 
     Raises:
         NoScoresError: there is nothing to analyse yet.
-        InputError: the metric is not among the scores, or a claim names no effect.
+        InputError: a metric is not among the scores, or a claim names no effect.
     """
     plan = info.plan
     metric = metric or (plan.endpoint.metric if plan else "pesq_wb")
@@ -50,13 +53,11 @@ def report_of(
         states = Counter(run.state for run in info.runs)
         said = ", ".join(f"{count} {state}" for state, count in states.most_common())
         raise NoScoresError(f"no run of {info.name} has scores yet ({said})")
-    if metric not in scores.columns:
-        there = [name for name in METRICS if name in scores.columns and scores[name].notna().any()]
-        raise InputError(f"no metric {metric!r} in the scores (there: {', '.join(there)})")
+    _check_metrics(scores, metric, guards)
     stated = [parse_claim(text, metric, source="given with the report") for text in claims]
     if plan is not None:
         judged = claims_on(with_claims(plan.factors, stated), metric)
-        analysis = analyze_study(plan, scores, metric, margin, judged)
+        analysis = analyze_study(plan, scores, metric, margin, judged, guards)
     else:
         analysis = analyze(
             scores,
@@ -66,8 +67,20 @@ def report_of(
             margin=margin,
             factors=list(info.base),
             claims=dict(stated) or None,
+            guards=guards,
         )
     return AnalysisReport(analysis, info, scores)
+
+
+def _check_metrics(scores: pd.DataFrame, metric: str, guards: Sequence[str]) -> None:
+    """Raises InputError, naming the nearest, where a metric has no scores or guards itself."""
+    there = [name for name in METRICS if name in scores.columns and scores[name].notna().any()]
+    for name in (metric, *guards):
+        if name not in scores.columns:
+            raise InputError(f"no metric {name!r} in the scores{suggestion(name, there)}")
+    if metric in guards or len(set(guards)) < len(guards):
+        doubled = metric if metric in guards else next(name for name in guards if guards.count(name) > 1)
+        raise InputError(f"guard {doubled!r} stands there twice; guards are other metrics than the endpoint")
 
 
 def report_of_study(root: Path | str, name: str | None = None, metric: str | None = None) -> AnalysisReport:
@@ -82,10 +95,11 @@ def report_of_file(
     metric: str | None = None,
     margin: float | None = None,
     claims: Sequence[str] = (),
+    guards: Sequence[str] = (),
 ) -> AnalysisReport:
     """The report of results trained elsewhere; see `reports.collect.scores_from_file`."""
     scores, info = scores_from_file(path, base, baseline, metric or "pesq_wb")
-    return report_of(scores, info, metric, margin, claims)
+    return report_of(scores, info, metric, margin, claims, guards)
 
 
 FILES = {

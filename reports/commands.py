@@ -33,6 +33,9 @@ def report(
     metric: Annotated[
         str | None, typer.Option(help="Score to compare, e.g. stoi; default: the study's endpoint.")
     ] = None,
+    guard: Annotated[
+        str | None, typer.Option(help="Other metrics beside it, to see what a gain costs, e.g. cbak,si_sdr.")
+    ] = None,
     margin: Annotated[
         float | None,
         typer.Option(help="Smallest difference that matters; default: the study's, or the metric's own."),
@@ -75,17 +78,18 @@ def report(
     if tracking_uri is not None and (not name or scores is not None):
         raise InputError("--tracking-uri needs the name of a study (its experiment), and no --scores")
 
+    guards = [part.strip() for part in (guard or "").split(",") if part.strip()]
     from . import build
     from .collect import scores_from_mlflow, scores_from_study
 
     try:
         if scores is not None:
-            result = build.report_of_file(scores, base or "", baseline, metric, margin, claim)
+            result = build.report_of_file(scores, base or "", baseline, metric, margin, claim, guards)
         elif tracking_uri is not None:
             found = scores_from_mlflow(tracking_uri, str(name), str(name))
-            result = build.report_of(*found, metric, margin, claim)
+            result = build.report_of(*found, metric, margin, claim, guards)
         else:
-            result = build.report_of(*scores_from_study(root, name), metric, margin, claim)
+            result = build.report_of(*scores_from_study(root, name), metric, margin, claim, guards)
     except build.NoScoresError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(4) from None

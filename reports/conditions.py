@@ -9,6 +9,7 @@ from ablate.ablations.diff import Difference, differences
 from ablate.ablations.inference.guards import direction
 from ablate.training.metrics.registry import METRICS
 
+from .cost import compute
 from .mixtures import mixture_lines
 from .model import AnalysisReport
 from .text import plural, text
@@ -42,8 +43,7 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     scored = sum(run.scored for run in info.runs)
     seeds = ", ".join(str(seed) for seed in analysis.seeds)
     facts.append(("seeds", f"{seeds} ({scored} of {plural(len(info.runs), 'run')} scored)"))
-    kind = "Welch's t with Satterthwaite's degrees of freedom, over seeds (each cell its own) and utterances"
-    facts.append(("intervals", f"{report.percent}: {kind}" if len(analysis.seeds) > 1 else "none"))
+    facts.append(("intervals", intervals(report)))
     facts.append(("test utterances", f"{analysis.utterances:,} in every run"))
     if compute := _compute(report):
         facts.append(("compute", compute))
@@ -69,19 +69,21 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     return facts
 
 
+def intervals(report: AnalysisReport) -> str:
+    """The kind of the intervals; `none` where there is one seed."""
+    if len(report.analysis.seeds) < 2:
+        return "none"
+    kind = "Welch's t with Satterthwaite's degrees of freedom, over seeds (each cell its own) and utterances"
+    return f"{report.percent}: {kind}"
+
+
 def _compute(report: AnalysisReport) -> str:
-    """Hours of all trainings, shared ones once; empty where nothing was timed."""
-    seconds = {
-        run.training or f"{run.cell} {run.seed}": run.summary["seconds_per_step"] * (run.steps or run.step)
-        for run in report.info.runs
-        if run.summary.get("seconds_per_step") and (run.steps or run.step)
-    }
-    if not seconds:
+    """Hours of all trainings; empty where nothing was timed."""
+    found = compute(report.info)
+    if found.hours is None:
         return ""
-    hours = sum(seconds.values()) / 3600
-    return (
-        f"{hours:,.2g} h of steps in {plural(len(seconds), 'training')}; validation and scoring come on top"
-    )
+    trained = plural(found.trainings, "training")
+    return f"{found.hours:,.2g} h of steps in {trained}; validation and scoring come on top"
 
 
 def _recipe(report: AnalysisReport) -> str:

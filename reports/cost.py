@@ -44,6 +44,25 @@ class ParetoPoint:
     on_front: bool
 
 
+@dataclass(frozen=True)
+class Compute:
+    """Hours of steps of so many trainings, shared ones once, diverged and failed ones to where they came."""
+
+    hours: float | None
+    trainings: int
+
+
+def compute(info: StudyInfo) -> Compute:
+    """What the trainings of a study took, as far as their steps were timed."""
+    seconds = {}
+    for run in info.runs:
+        each = run.summary.get("seconds_per_step") or run.seconds_per_step
+        steps = run.step if run.state in ("diverged", "failed") else run.steps or run.step
+        if each and steps:
+            seconds[run.training or f"{run.cell} {run.seed}"] = each * steps
+    return Compute(sum(seconds.values()) / 3600 if seconds else None, len(seconds))
+
+
 def costs(info: StudyInfo) -> list[Cost]:
     """The cost of every cell, from the runs' summaries and the plan's parameter counts."""
     result = []

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -44,6 +44,7 @@ class EffectRow:
     verdict: str
     one_in: str
     one_out: str
+    p_higher: str
     parameters: str
     data: Mapping[str, Any]
 
@@ -130,6 +131,7 @@ class AnalysisReport:
             verdict=_verdict(data),
             one_in=self._beside("one-in", name),
             one_out=self._beside("one-out", name),
+            p_higher=f"{chance:.2f}" if known(chance := data.get("p_higher")) else "",
             parameters=self.parameter_text.get(name.split("=")[0], "")
             if kind in ("shapley", "main", "one-in", "one-out")
             else "",
@@ -231,24 +233,3 @@ def _verdict(data: Mapping[str, Any]) -> str:
     if "undecided" in words and known(seeds):
         words += f" (about {int(float(seeds))} seeds would decide)"
     return words
-
-
-def table_rows(rows: Sequence[EffectRow]) -> list[list[str]]:
-    """The main table's cells in the order of `table_head`."""
-    return [
-        [r.name, r.estimate, r.interval, r.claimed, r.verdict, r.one_in, r.one_out, r.parameters]
-        for r in rows
-    ]
-
-
-def table_head(report: AnalysisReport) -> list[str]:
-    return [
-        "factor",
-        report.credit_kind,
-        f"{report.percent} interval",
-        "claimed",
-        "verdict",
-        "one-in",
-        "one-out",
-        "parameters",
-    ]

@@ -34,6 +34,7 @@ class RunInfo:
     message: str | None = None
     step: int = 0
     steps: int | None = None
+    seconds_per_step: float | None = None
     summary: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()
     audio: Path | None = None
@@ -66,6 +67,7 @@ def scores_of_runs(plan: Plan, root: Path) -> tuple[pd.DataFrame, list[RunInfo]]
             message=state.message,
             step=state.step,
             steps=state.steps,
+            seconds_per_step=state.seconds_per_step,
             summary=run.summary,
             metrics=run.metrics(),
             audio=run.audio,

@@ -15,9 +15,9 @@ from ablate.models.errors import InputError
 from ablate.models.registry import suggestion
 
 from ..claims import Claim
+from .cells import best_cell
 from .contrasts import Contrast, NotEstimable, build, weight_matrix
 from .engine import Estimates, estimate
-from .guards import direction
 from .scores import Scores, plain
 
 SCHEMA = "ablate.analysis"
@@ -37,8 +37,10 @@ class Analysis:
         cells: a row per cell with scores: cell, one column per factor, runs, mean, sd (over seeds), se,
             df, low, high.
         divergence: a row per cell: cell, runs, diverged, rate, low, high (exact binomial interval).
-        guards: the judged effects and the gap in other metrics, outside Holm's family: metric, name, kind,
-            estimate, se, df, low, high, p, change (`better` or `worse` where the interval excludes zero).
+        guards: the credited effects, `not toggled` and the gap in other metrics, outside Holm's family:
+            metric, name, kind, estimate, se, df, low, high, p, change (`better` or `worse` where the interval
+            excludes zero).
+        guard_cells: `cells` in the guards' metrics, with metric and best in front.
         pooled: the same contrasts under the pooled crossed model, a labelled secondary.
         contrasts: the weights, in the order of `effects`.
         not_estimable: contrasts that need cells without scores.
@@ -58,6 +60,7 @@ class Analysis:
     divergence: pd.DataFrame
     pooled: pd.DataFrame
     guards: pd.DataFrame
+    guard_cells: pd.DataFrame
     contrasts: tuple[Contrast, ...]
     not_estimable: tuple[NotEstimable, ...]
     aliases: Mapping[str, tuple[str, ...]]
@@ -103,16 +106,7 @@ class Analysis:
     def best(self) -> str | None:
         """The best cell by the metric's direction, where the interval of its difference to the runner-up
         excludes zero; else none is best."""
-        if len(self.cells) < 2:
-            return None
-        order = (self.cells["mean"] * -direction(self.metric)).argsort(kind="stable").to_numpy()
-        scored = self.scores.scored()
-        weights = np.zeros((1, len(scored)))
-        weights[0, order[0]], weights[0, order[1]] = 1.0, -1.0
-        groups, present = self.scores.groups_of(scored), self.scores.present[scored]
-        low, high = estimate(self.scores.values[scored], weights, groups, present).interval(self.confidence)
-        apart = bool(low[0] > 0 or high[0] < 0)
-        return str(self.cells["cell"].iloc[order[0]]) if apart else None
+        return best_cell(self.scores, self.cells, self.confidence)
 
     def simple(self, factor: str) -> pd.DataFrame:
         """A factor's effect at each combination of the others, with its interval.
@@ -207,6 +201,7 @@ class Analysis:
                 for record, contrast in zip(records(self.effects), self.contrasts, strict=True)
             ],
             "cells": records(self.cells),
+            "best": self.best,
             "divergence": records(self.divergence),
             "not_estimable": [
                 {"kind": lost.kind, "name": lost.name, "at": lost.at, "missing": list(lost.missing)}
@@ -214,6 +209,7 @@ class Analysis:
             ],
             "aliases": {name: list(others) for name, others in self.aliases.items()},
             "guards": records(self.guards),
+            "guard_cells": records(self.guard_cells),
             "pooled": {"label": POOLED_LABEL, "effects": records(self.pooled)},
             "notes": list(self.notes),
         }

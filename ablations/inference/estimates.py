@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
@@ -15,8 +14,9 @@ from ablate.models.errors import InputError, listed
 
 from ..claims import Claim, check_margin, margin_of, unit_of
 from .analysis import Analysis
+from .cells import cell_table, guard_cells
 from .contrasts import build
-from .engine import Estimates, estimate
+from .engine import estimate
 from .guards import guard_effects, trade_offs
 from .pooled import pooled_effects
 from .scores import Scores
@@ -71,17 +71,19 @@ def infer(
         )
     if pooled_note:
         notes.append(pooled_note)
-    judged = [
-        c for c in found.rows if c.kind in ("gap", "shapley" if "shapley" in set(effects["kind"]) else "main")
-    ]
+    kinds = set(effects["kind"])
+    credit = next((kind for kind in ("shapley", "main", "one-in", "one-out") if kind in kinds), "main")
+    judged = [c for c in found.rows if c.kind in (credit, "not-toggled", "gap")]
     beside = guard_effects(judged, guards, confidence)
     notes += trade_offs(metric, effects[effects["kind"].isin([c.kind for c in judged])], beside)
+    notes += dict.fromkeys(note for guard in guards for note in guard.notes if note not in notes)
     return Analysis(
         effects=effects,
-        cells=_cells(data, scored, of_cells, confidence),
+        cells=cell_table(data, of_cells, confidence),
         divergence=divergence,
         pooled=pooled,
         guards=beside,
+        guard_cells=guard_cells(guards, confidence),
         contrasts=found.rows,
         not_estimable=found.not_estimable,
         aliases=found.aliases,
@@ -100,28 +102,6 @@ def infer(
         scores=data,
         estimates=estimates,
     )
-
-
-def _cells(data: Scores, scored: Sequence[int], estimates: Estimates, confidence: float) -> pd.DataFrame:
-    low, high = estimates.interval(confidence)
-    rows = []
-    for position, index in enumerate(scored):
-        cell = data.cells[index]
-        means = data.values[index][data.present[index]].mean(-1)
-        rows.append(
-            {
-                "cell": cell,
-                **{factor: data.cell_levels[cell].get(factor, "") for factor in data.levels},
-                "runs": len(means),
-                "mean": estimates.value[position],
-                "sd": means.std(ddof=1) if len(means) > 1 else math.nan,
-                "se": estimates.se[position],
-                "df": estimates.df[position],
-                "low": low[position],
-                "high": high[position],
-            }
-        )
-    return pd.DataFrame(rows)
 
 
 def _divergence(data: Scores, confidence: float) -> pd.DataFrame:

@@ -76,5 +76,7 @@ def trade_offs(metric: str, effects: pd.DataFrame, guards: pd.DataFrame) -> list
 
 
 def _moved(metric: str, by: float) -> str:
-    label = METRICS[metric].label if metric in METRICS else metric
-    return f"{label} {'up' if by > 0 else 'down'} ({by:+.3f})"
+    known = METRICS.get(metric)
+    small = known is not None and known.margin is not None and abs(by) < known.margin
+    label = known.label if known else metric
+    return f"{label} {'up' if by > 0 else 'down'} ({by:+.3f}{', less than its margin' if small else ''})"

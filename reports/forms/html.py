@@ -12,8 +12,9 @@ from .. import conditions
 from ..answer import answer
 from ..cost import COSTS
 from ..figures import draw_all
-from ..model import AnalysisReport, table_head, table_rows
+from ..model import AnalysisReport
 from ..published import CAPTION, PUBLISHED
+from ..tables import cells_table, effects_head, effects_rows, guards_table
 from ..text import human, interval, p_value, signed
 from .audio import listening
 
@@ -43,9 +44,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
 def content(report: AnalysisReport) -> dict[str, Any]:
     """What the template prints."""
     sounds, sounds_note = listening(report)
-    analysis = report.analysis
-    rows = table_rows(report.factors)
-    closing = table_rows([row for row in (report.not_toggled, report.gap) if row is not None])
+    rows = effects_rows(report.factors)
+    closing = effects_rows([row for row in (report.not_toggled, report.gap) if row is not None])
     return {
         "report": report,
         "answer": answer(report),
@@ -58,21 +58,14 @@ def content(report: AnalysisReport) -> dict[str, Any]:
             "notes": conditions.notes(report),
         },
         "policy": POLICY,
-        "head": table_head(report),
+        "head": effects_head(report),
         "rows": rows,
         "closing": closing,
         "figures": {figure.name: (figure, figure.svg()) for figure in draw_all(report)},
         "mains": [[r.name, r.estimate, r.interval, p_value(r.data.get("p_holm"))] for r in report.mains],
         "interactions": [[r.name, r.estimate, r.interval] for r in report.interactions],
-        "cells": [
-            [
-                report.short(str(c["cell"])),
-                str(c["runs"]),
-                signed(c["mean"]).lstrip("+"),
-                interval(c["low"], c["high"]).replace("+", ""),
-            ]
-            for c in records(analysis.cells)
-        ],
+        "guards": guards_table(report),
+        "cells": cells_table(report),
         "conditions": [_by(report, column, frame) for column, frame in report.by.items()],
         "costs": [
             [report.short(cost.cell), *(human(getattr(cost, key), key) for key in COSTS)]
@@ -109,7 +102,7 @@ def content(report: AnalysisReport) -> dict[str, Any]:
         "provenance": _provenance(report.info.plan),
         "pooled": [
             [str(r["name"]), str(r["kind"]), signed(r["estimate"]), interval(r["low"], r["high"])]
-            for r in records(analysis.pooled)
+            for r in records(report.analysis.pooled)
             if r["kind"] in ("gap", "main")
         ],
     }

@@ -1,12 +1,14 @@
-"""The main table as LaTeX (booktabs), with what bounds it as notes below."""
+"""The effects, the guards and the cells as LaTeX tables, with what bounds them as notes below."""
 
 from __future__ import annotations
 
+import re
 from typing import TextIO
 
 from .. import conditions
 from ..answer import answer
 from ..model import AnalysisReport, EffectRow
+from ..tables import CROSS, TICK, Table, cells_table, guards_table
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -21,6 +23,9 @@ _ESCAPES = {
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
     ">": r"\textgreater{}",
+    "±": r"$\pm$",
+    TICK: r"$\checkmark$",
+    CROSS: r"$\times$",
 }
 
 
@@ -29,13 +34,18 @@ def escape(text: str) -> str:
     return "".join(_ESCAPES.get(character, character) for character in text)
 
 
+def _numbers(text: str) -> str:
+    """Text in which signed numbers have a real minus sign."""
+    return re.sub(r"(?<![\w.])[+-]\d+(?:\.\d+)?", r"$\g<0>$", escape(text))
+
+
 def _math(text: str) -> str:
     """Signed numbers with a real minus sign."""
     return f"${text}$" if text else "--"
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:
-    """Write a table environment; needs `\\usepackage{booktabs}`."""
+    """Write table environments; needs the packages booktabs and amssymb."""
     label = "".join(c if c.isalnum() else "-" for c in report.info.name)
     head = [
         "Factor",
@@ -44,17 +54,18 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         "Claimed",
         "One-in",
         "One-out",
+        "$P$(on $>$ off)",
         "Verdict",
     ]
     lines = [
-        "% needs \\usepackage{booktabs}",
+        "% needs \\usepackage{booktabs,amssymb}",
         "\\begin{table}",
         "\\centering",
-        f"\\caption{{{escape(answer(report))} {escape(report.headline)}.}}",
+        f"\\caption{{{_numbers(answer(report))} {_numbers(report.headline)}.}}",
         f"\\label{{tab:{label}}}",
-        "\\begin{tabular}{lrrrrrl}",
+        "\\begin{tabular}{lrrrrrrl}",
         "\\toprule",
-        " & ".join(escape(h) for h in head) + r" \\",
+        " & ".join(h if "$" in h else escape(h) for h in head) + r" \\",
         "\\midrule",
         *(_line(row) for row in report.factors),
     ]
@@ -71,6 +82,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     ]
     lines += ["\\par\\smallskip\\footnotesize\\raggedright", *(escape(n) + r" \par" for n in notes if n)]
     lines += ["\\end{table}", ""]
+    for found in filter(None, (guards_table(report), cells_table(report))):
+        lines += _table(found, f"tab:{label}-{found.title.split()[0].lower()}")
     out.write("\n".join(lines))
 
 
@@ -83,6 +96,33 @@ def _line(row: EffectRow) -> str:
         claimed,
         _math(row.one_in),
         _math(row.one_out),
+        _math(row.p_higher),
         escape(row.verdict) or "--",
     ]
     return " & ".join(cells) + r" \\"
+
+
+def _table(found: Table, label: str) -> list[str]:
+    """A table of its own: the first column left, the rest centred."""
+    rows = [
+        [
+            rf"\textbf{{{_numbers(cell)}}}" if (i, j) in found.bold else _numbers(cell) or "--"
+            for j, cell in enumerate(line)
+        ]
+        for i, line in enumerate(found.rows)
+    ]
+    return [
+        "\\begin{table}",
+        "\\centering",
+        f"\\caption{{{escape(found.title)}. {escape(found.caption)}}}",
+        f"\\label{{{label}}}",
+        f"\\begin{{tabular}}{{l{'c' * (len(found.head) - 1)}}}",
+        "\\toprule",
+        " & ".join(map(escape, found.head)) + r" \\",
+        "\\midrule",
+        *(" & ".join(line) + r" \\" for line in rows),
+        "\\bottomrule",
+        "\\end{tabular}",
+        "\\end{table}",
+        "",
+    ]

@@ -7,8 +7,9 @@ from typing import TextIO
 
 from .. import conditions
 from ..answer import answer
-from ..model import AnalysisReport, table_head, table_rows
-from ..text import interval, p_value, signed
+from ..model import AnalysisReport
+from ..tables import Table, cells_table, effects_head, effects_rows, guards_table
+from ..text import p_value
 
 
 def _cell(text: str) -> str:
@@ -28,11 +29,13 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     warnings = conditions.warnings(report)
     out.write("".join(f"> **{_cell(line)}**\n>\n" for line in warnings) + ("\n" if warnings else ""))
     out.write(f"**{_cell(answer(report))}**\n\n{_cell(report.headline)}\n\n")
-    rows = table_rows([*report.factors, *filter(None, (report.not_toggled, report.gap))])
+    rows = effects_rows([*report.factors, *filter(None, (report.not_toggled, report.gap))])
     if rows:
-        out.write(table(table_head(report), rows))
+        out.write(table(effects_head(report), rows))
     for line in filter(None, (report.sum_line, conditions.untoggled_line(report))):
         out.write(f"{_cell(line)}\n\n")
+    if (guards := guards_table(report)) is not None:
+        out.write(_section(guards))
     percent = f"{report.percent} interval"
     if report.mains and report.credit_kind != "main effect":
         out.write("## Main effects\n\n")
@@ -42,17 +45,16 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         out.write("## Two-way interactions\n\n")
         body = [[r.name, r.estimate, r.interval] for r in report.interactions]
         out.write(table(["factors", "estimate", percent], body))
-    out.write("## Cells\n\n")
-    body = [
-        [
-            str(c["cell"]),
-            str(c["runs"]),
-            signed(c["mean"]).lstrip("+"),
-            interval(c["low"], c["high"]).replace("+", ""),
-        ]
-        for c in report.analysis.cells.to_dict("records")
-    ]
-    out.write(table(["cell", "runs", report.metric, percent], body))
+    out.write(_section(cells_table(report)))
     sections = [("Measured at", [f"{key}: {value}" for key, value in conditions.measured_at(report)])]
     for title, lines in sections + conditions.sections(report):
         out.write(f"## {title}\n\n" + "".join(f"- {_cell(line)}\n" for line in lines) + "\n")
+
+
+def _section(found: Table) -> str:
+    """A table under its title, what stands out in bold, and its caption."""
+    rows = [
+        [f"**{cell}**" if (i, j) in found.bold else cell for j, cell in enumerate(line)]
+        for i, line in enumerate(found.rows)
+    ]
+    return f"## {found.title}\n\n{table(found.head, rows)}{_cell(found.caption)}\n\n"

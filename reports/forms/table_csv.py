@@ -1,21 +1,36 @@
-"""The effects as CSV: every contrast, full precision."""
+"""The effects as CSV: every contrast, full precision, and the guards' below them."""
 
 from __future__ import annotations
 
 from typing import TextIO
 
+import pandas as pd
+
+from .. import conditions
+from ..cost import compute
 from ..mixtures import mixed
 from ..model import AnalysisReport
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:
-    """Write `Analysis.effects`, the metric in front; `mixes` names what a contrast was computed across."""
-    frame = report.analysis.effects.copy()
-    frame.insert(0, "metric", report.analysis.metric)
+    """Write `Analysis.effects` and `Analysis.guards`, the metric in front.
+
+    Four columns say the same in every row: the kind of the intervals, of how many seeds and utterances they
+    are, and what the trainings took. `mixes` names what a contrast was computed across.
+    """
+    analysis = report.analysis
+    frame = analysis.effects.copy()
+    frame.insert(0, "metric", analysis.metric)
     across: dict[tuple[str, str], list[str]] = {}
     for fact, _, contrasts in mixed(report):
         for contrast in contrasts:
             across.setdefault((contrast.kind, contrast.name), []).append(fact)
+    if len(analysis.guards):
+        frame = pd.concat([frame, analysis.guards], ignore_index=True)
+    frame["interval"] = conditions.intervals(report)
+    frame["seeds"] = len(analysis.seeds)
+    frame["utterances"] = analysis.utterances
+    frame["compute_hours"] = compute(report.info).hours
     frame["mixes"] = [
         ", ".join(across.get(key, ())) for key in zip(frame["kind"], frame["name"], strict=True)
     ]

@@ -6,8 +6,8 @@ from typing import TextIO
 
 from .. import conditions
 from ..answer import answer
-from ..model import AnalysisReport, table_head, table_rows
-from ..text import interval, signed
+from ..model import AnalysisReport
+from ..tables import cells_table, effects_head, effects_rows, guards_table
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:
@@ -24,16 +24,16 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     console.print(Text(report.headline))
     if report.factors:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-        for index, column in enumerate(table_head(report)):
-            right = index in (1, 2, 3, 5, 6, 7)
+        for index, column in enumerate(effects_head(report)):
+            right = index != 4 and index > 0
             table.add_column(column, justify="right" if right else "left", no_wrap=index in (0, 1, 2))
-        for row in table_rows(report.factors):
+        for row in effects_rows(report.factors):
             style = "red" if "contradicted" in row[4] else "green" if row[4] == "supported" else ""
             table.add_row(*(Text(cell, style=style if i == 4 else "") for i, cell in enumerate(row)))
         for extra in (report.not_toggled, report.gap):
             if extra is not None:
                 table.add_section()
-                table.add_row(*(Text(cell) for cell in table_rows([extra])[0]))
+                table.add_row(*(Text(cell) for cell in effects_rows([extra])[0]))
         console.print(table)
     for line in filter(None, (report.sum_line, conditions.untoggled_line(report))):
         console.print(Text(line))
@@ -44,16 +44,16 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         for pair in report.interactions:
             table.add_row(pair.name, pair.estimate, pair.interval)
         console.print(table)
-    cells = Table(title="Cells", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("cell", "runs", report.metric, f"{report.percent} interval"):
-        cells.add_column(column, justify="left" if column == "cell" else "right")
-    for cell in report.analysis.cells.to_dict("records"):
-        name = str(cell["cell"])
-        spread = interval(cell["low"], cell["high"]).replace("+", "")
-        named = name == report.analysis.baseline and name != report.baseline_name
-        label = f"{name} ({report.baseline_name})" if named else name
-        cells.add_row(Text(label), str(cell["runs"]), signed(cell["mean"]).lstrip("+"), spread)
-    console.print(cells)
+    for found in filter(None, (guards_table(report), cells_table(report, wide=False))):
+        table = Table(title=found.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        for index, column in enumerate(found.head):
+            table.add_column(column, justify="right" if index else "left")
+        for i, cells in enumerate(found.rows):
+            table.add_row(
+                *(Text(cell, "bold" if (i, j) in found.bold else "") for j, cell in enumerate(cells))
+            )
+        console.print(table)
+        console.print(Text(found.caption, style="dim"))
     facts = Table(title="Measured at", title_justify="left", box=None, show_header=False, pad_edge=False)
     for key, value in conditions.measured_at(report):
         facts.add_row(Text(key, style="dim"), Text(value))

@@ -1,0 +1,73 @@
+"""A row for each cell: the mean over its trainings, how far they differ, its interval; and which is best."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from .engine import Estimates, estimate
+from .guards import direction
+from .scores import Scores
+
+COLUMNS = ("cell", "runs", "mean", "sd", "se", "df", "low", "high")
+"""Of a table of cells; a column per factor follows the first."""
+
+
+def cell_table(data: Scores, estimates: Estimates, confidence: float) -> pd.DataFrame:
+    """The cells with scores, with `COLUMNS` and one per factor; `sd` is that over seeds.
+
+    Args:
+        estimates: of the scored cells' means, in their order.
+    """
+    low, high = estimates.interval(confidence)
+    rows = []
+    for position, index in enumerate(data.scored()):
+        cell = data.cells[index]
+        means = data.values[index][data.present[index]].mean(-1)
+        rows.append(
+            {
+                "cell": cell,
+                **{factor: data.cell_levels[cell].get(factor, "") for factor in data.levels},
+                "runs": len(means),
+                "mean": estimates.value[position],
+                "sd": means.std(ddof=1) if len(means) > 1 else math.nan,
+                "se": estimates.se[position],
+                "df": estimates.df[position],
+                "low": low[position],
+                "high": high[position],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def best_cell(data: Scores, cells: pd.DataFrame, confidence: float) -> str | None:
+    """The best cell by the metric's direction, where the interval of its difference to the runner-up excludes
+    zero; else none is best."""
+    if len(cells) < 2:
+        return None
+    order = (cells["mean"] * -direction(data.metric)).argsort(kind="stable").to_numpy()
+    scored = data.scored()
+    weights = np.zeros((1, len(scored)))
+    weights[0, order[0]], weights[0, order[1]] = 1.0, -1.0
+    groups, present = data.groups_of(scored), data.present[scored]
+    low, high = estimate(data.values[scored], weights, groups, present).interval(confidence)
+    return str(cells["cell"].iloc[order[0]]) if low[0] > 0 or high[0] < 0 else None
+
+
+def guard_cells(guards: Sequence[Scores], confidence: float) -> pd.DataFrame:
+    """The cells in each guard's metric: metric, best, and the columns of `cell_table`."""
+    parts = [pd.DataFrame(columns=["metric", "best", *COLUMNS])]
+    for data in guards:
+        scored = data.scored()
+        found = estimate(
+            data.values[scored], np.eye(len(scored)), data.groups_of(scored), data.present[scored]
+        )
+        cells = cell_table(data, found, confidence)
+        best = best_cell(data, cells, confidence)
+        cells.insert(0, "metric", data.metric)
+        cells.insert(1, "best", cells["cell"] == best)
+        parts.append(cells)
+    return pd.concat(parts[1:] or parts, ignore_index=True)

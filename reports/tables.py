@@ -1,0 +1,162 @@
+"""The tables that the forms print, ready to print: effects, guards beside them, cells as papers show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ablate.ablations.inference.analysis import records
+from ablate.ablations.inference.guards import changes
+from ablate.training.metrics.registry import label_of
+
+from .model import AnalysisReport, EffectRow
+from .text import interval, known, signed
+
+TICK, CROSS = "✓", "✗"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text by row and column; `bold` has the (row, column) that stand out, `caption` says how to read it."""
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    caption: str = ""
+    bold: frozenset[tuple[int, int]] = frozenset()
+
+
+def effects_head(report: AnalysisReport) -> list[str]:
+    """The columns of `effects_rows`."""
+    return [
+        "factor",
+        report.credit_kind,
+        f"{report.percent} interval",
+        "claimed",
+        "verdict",
+        "one-in",
+        "one-out",
+        "P(on > off)",
+        "parameters",
+    ]
+
+
+def effects_rows(rows: Sequence[EffectRow]) -> list[list[str]]:
+    """The main table's rows, in the columns of `effects_head`."""
+    return [
+        [r.name, r.estimate, r.interval, r.claimed, r.verdict, r.one_in, r.one_out, r.p_higher, r.parameters]
+        for r in rows
+    ]
+
+
+def guards_table(report: AnalysisReport) -> Table | None:
+    """The effects in the endpoint and in each guard; none where there are no guards."""
+    analysis = report.analysis
+    if analysis.guards.empty:
+        return None
+    found = {(row["metric"], row["name"]): row for row in records(analysis.guards)}
+    metrics = list(dict.fromkeys(analysis.guards["metric"]))
+    mine = [*report.factors, *filter(None, (report.not_toggled, report.gap))]
+    rows = []
+    for row in mine:
+        beside = [found.get((metric, row.name)) for metric in metrics]
+        if any(beside):
+            own = dict(row.data, change=_change(analysis.metric, row.data))
+            rows.append([row.name, *(_effect(effect) for effect in (own, *beside))])
+    return Table(
+        "Endpoint and guards",
+        ["factor", report.metric, *map(label_of, metrics)],
+        rows,
+        f"{report.credit_kind}s with {report.percent} intervals; better and worse where they exclude zero. "
+        "Guards stand outside the family that Holm's procedure corrects, and no claim is judged on them.",
+    )
+
+
+def _change(metric: str, row: Mapping[str, Any]) -> str:
+    if not (known(row["low"]) and known(row["high"])):
+        return ""
+    return changes(metric, np.array([row["low"]]), np.array([row["high"]]))[0]
+
+
+def _effect(row: Mapping[str, Any] | None) -> str:
+    if row is None:
+        return ""
+    parts = signed(row["estimate"]), interval(row["low"], row["high"]), row["change"]
+    return " ".join(filter(None, parts))
+
+
+def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
+    """A row for each cell: its factors, and each metric's mean and SD over seeds with the mean's interval.
+
+    Args:
+        wide: with a column for each factor and for the guards; else the endpoint of the cells by name.
+    """
+    analysis = report.analysis
+    cells = records(analysis.cells)
+    factors = list(analysis.levels) if wide else []
+    head = ["cell", *(_factor_head(report, factor) for factor in factors), "runs"]
+    rows = [
+        [
+            report.short(row["cell"]) if wide else _name(report, row["cell"]),
+            *(_level(report, factor, row[factor]) for factor in factors),
+            str(row["runs"]),
+        ]
+        for row in cells
+    ]
+    bold = set()
+    for metric, by_cell, best in list(_scores(report))[: None if wide else 1]:
+        for index, row in enumerate(cells):
+            found = by_cell.get(row["cell"])
+            if found is not None and row["cell"] == best:
+                bold.add((index, len(head)))
+            rows[index] += _mean(found)
+        head += [f"{label_of(metric)}, mean ± SD", f"{report.percent} interval"]
+    return Table(
+        "Cells",
+        head,
+        rows,
+        "Mean and SD over trainings, and the interval of the mean. Bold: the best, where the "
+        f"{report.percent} interval of its difference to the runner-up excludes zero.",
+        frozenset(bold),
+    )
+
+
+def _scores(report: AnalysisReport) -> Iterator[tuple[str, dict[str, dict[str, Any]], str | None]]:
+    """For the endpoint and each guard: its cells by name, and which is best."""
+    analysis = report.analysis
+    yield analysis.metric, {row["cell"]: row for row in records(analysis.cells)}, analysis.best
+    for metric, part in analysis.guard_cells.groupby("metric", sort=False):
+        rows = records(part)
+        yield (
+            str(metric),
+            {row["cell"]: row for row in rows},
+            next((row["cell"] for row in rows if row["best"]), None),
+        )
+
+
+def _factor_head(report: AnalysisReport, factor: str) -> str:
+    """The factor's name, and what a tick means where its levels are not off and on."""
+    levels = report.analysis.levels[factor]
+    return factor if len(levels) > 2 or set(levels) == {"off", "on"} else f"{factor}={levels[-1]}"
+
+
+def _level(report: AnalysisReport, factor: str, level: str) -> str:
+    levels = report.analysis.levels[factor]
+    if not level or len(levels) > 2:
+        return level
+    return CROSS if level == levels[0] else TICK
+
+
+def _name(report: AnalysisReport, cell: str) -> str:
+    named = cell == report.analysis.baseline and cell != report.baseline_name
+    return f"{cell} ({report.baseline_name})" if named else cell
+
+
+def _mean(row: Mapping[str, Any] | None) -> list[str]:
+    if row is None:
+        return ["", ""]
+    spread = f" ± {row['sd']:.3f}" if known(row["sd"]) else ""
+    return [f"{row['mean']:.3f}{spread}", interval(row["low"], row["high"]).replace("+", "")]
