@@ -43,6 +43,9 @@ def score(
     no_reference: Annotated[
         bool, typer.Option("--no-reference", help="Measures of the one file or folder given: DNSMOS.")
     ] = False,
+    composite: Annotated[
+        str, typer.Option(help="CSIG, CBAK, COVL: loizou, or ports (of scripts that feed floats).")
+    ] = "loizou",
     plugin: Plugins = [],  # noqa: B006
     format: Annotated[str, formats("table", "json", "csv")] = "table",
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores]")] = None,
@@ -53,7 +56,7 @@ def score(
     """
     from ablate.models.plugins import load
 
-    from .metrics.registry import METRICS, check_available, usual
+    from .metrics.registry import CONVENTIONS, METRICS, by_convention, check_available, conventions_of, usual
 
     if jobs is not None and jobs < 1:
         raise InputError(f"--jobs {jobs}: at least one process is needed")
@@ -62,6 +65,7 @@ def score(
     load(plugin)
     free = tuple(name for name, metric in METRICS.items() if metric.reference_free)
     names = tuple(metrics.split(",")) if metrics else free if no_reference else usual()
+    names = by_convention(names, composite)
     check_available(names)
     if no_reference and not set(names) <= set(free):
         others = ", ".join(name for name in names if name not in free)
@@ -71,9 +75,12 @@ def score(
     for name, result in scored.items():
         for metric, reason in result.errors.items():
             print(f"{name}: no {metric}: {reason}", file=sys.stderr)
+    conventions = conventions_of(names)
+    for convention in conventions:
+        print(f"note: {CONVENTIONS[convention]}", file=sys.stderr)
     if format == "json":
         rows = [{"utterance": name, **r.values, "error": _reasons(r)} for name, r in scored.items()]
-        print_json({**_means(scored, names), "utterances": rows})
+        print_json({**_means(scored, names), "composite": ", ".join(conventions) or None, "utterances": rows})
     elif format == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["utterance", *names, "error"])

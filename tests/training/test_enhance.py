@@ -284,6 +284,16 @@ def test_score_from_the_command_line(tmp_path):
     assert row.split(",")[::2] == ["a", str(a["ssnr"])]
     assert "mean of 3" in ablate("score", clean, enhanced, "--metrics", "ssnr", "--jobs", 1).stdout
 
+    for convention, names in (("loizou", ["csig", "covl"]), ("ports", ["csig_ports", "covl_ports"])):
+        command = ("score", clean / "b.wav", enhanced / "b.flac", "--metrics", "csig,covl")
+        done = ablate(*command, "--format", "json", "--composite", convention)
+        found = json.loads(done.stdout)
+        assert found["composite"] == convention
+        assert [name for name in found if name[0] == "c" and name != "composite"] == names
+        assert ("not Loizou's" in done.stderr) == (convention == "ports")
+    refused = ablate(*command, "--composite", "port").exception
+    assert "unknown convention 'port' of the composite measures; did you mean 'ports'?" in str(refused)
+
     (enhanced / "b.flac").rename(enhanced / "c.flac")
     done = ablate("score", clean, enhanced)
     assert isinstance(done.exception, ValueError)

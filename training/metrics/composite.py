@@ -3,6 +3,10 @@
 Y. Hu and P. Loizou, "Evaluation of objective quality measures for speech enhancement", IEEE TASL
 16(1), 2008. The coefficients and details are those of Loizou's `composite.m` and its Python ports,
 which differ from the paper's. Signals are in [-1, 1].
+
+Two conventions are in use. Loizou's own takes WSS of the signals as they are. A widely used Python port
+divides samples by 32,768 inside its WSS; scripts that hand it floats in [-1, 1] get a WSS that is too small,
+and ratings that are too high. `PORTS_SCALE` gives theirs.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ FRAME = 480
 SKIP = 120
 """7.5 ms."""
 LPC_ORDER = 16
+PORTS_SCALE = 1 / 32_768
+"""By which float-fed ports scale frames for WSS once too often."""
 KEPT = 0.95
 """Share of the frames, lowest distances first, that LLR and WSS are means over."""
 SNR_RANGE = (-10.0, 35.0)

@@ -61,6 +61,20 @@ def _dnsmos(part: str) -> Metric:
     )
 
 
+COMPOSITE = ("csig", "cbak", "covl")
+
+
+def _of_ports(part: str) -> Metric:
+    return Metric(
+        f"{part}_ports",
+        f"{part.upper()} (ports)",
+        lambda pair: getattr(pair.composite_of_ports, part),
+        floor=1.0,
+        margin=0.05,
+        usual=False,
+    )
+
+
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
@@ -71,6 +85,7 @@ METRICS: dict[str, Metric] = {
         Metric("csig", "CSIG", lambda pair: pair.composite.csig, floor=1.0, margin=0.05),
         Metric("cbak", "CBAK", lambda pair: pair.composite.cbak, floor=1.0, margin=0.05),
         Metric("covl", "COVL", lambda pair: pair.composite.covl, floor=1.0, margin=0.05),
+        *map(_of_ports, COMPOSITE),
         Metric("ssnr", "SSNR", lambda pair: pair.ssnr, floor=-10.0, unit="dB"),
         Metric("si_sdr", "SI-SDR", lambda pair: pair.si_sdr, floor=-30.0, unit="dB"),
         Metric(
@@ -94,6 +109,34 @@ METRICS: dict[str, Metric] = {
         *(_dnsmos(part) for part in ("sig", "bak", "ovrl")),
     )
 }
+
+
+CONVENTIONS = {
+    "loizou": "CSIG, CBAK and COVL are those of Loizou's composite.m; scripts that feed floats to ports give "
+    "more (--composite ports)",
+    "ports": "CSIG, CBAK and COVL are those of scripts that feed floats to ports that divide by 32,768; not "
+    "Loizou's",
+}
+"""Of the composite measures: name -> what they then are."""
+
+
+def by_convention(names: Iterable[str], convention: str) -> tuple[str, ...]:
+    """Measures with the composite ones as a convention has them.
+
+    Raises:
+        InputError: there is no such convention.
+    """
+    if convention not in CONVENTIONS:
+        known = suggestion(convention, CONVENTIONS)
+        raise InputError(f"unknown convention {convention!r} of the composite measures{known}")
+    ports = convention == "ports"
+    return tuple(f"{name}_ports" if ports and name in COMPOSITE else name for name in names)
+
+
+def conventions_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The conventions of the composite measures among these."""
+    asked = set(names)
+    return tuple(known for known in CONVENTIONS if asked & set(by_convention(COMPOSITE, known)))
 
 
 VALIDATED = ("pesq_wb", "stoi")

@@ -68,10 +68,24 @@ class Signals:
         return ssnr(*self.frames)
 
     @cached_property
-    def composite(self) -> Any:
-        from .composite import composite, llr, wss
+    def llr(self) -> float:
+        from .composite import llr
 
-        return composite(self.pesq_wb, llr(*self.frames), wss(*self.frames), self.ssnr)
+        return llr(*self.frames)
+
+    @cached_property
+    def composite(self) -> Any:
+        from .composite import composite, wss
+
+        return composite(self.pesq_wb, self.llr, wss(*self.frames), self.ssnr)
+
+    @cached_property
+    def composite_of_ports(self) -> Any:
+        """The composite as scripts have it that feed floats to a port for 16-bit samples."""
+        from .composite import PORTS_SCALE, composite, wss
+
+        clean, enhanced = (PORTS_SCALE * frames for frames in self.frames)
+        return composite(self.pesq_wb, self.llr, wss(clean, enhanced), self.ssnr)
 
     @cached_property
     def si_sdr(self) -> float:

@@ -63,7 +63,7 @@ def slow_llr(clean, enhanced):
     return np.mean(sorted(values)[: round(0.95 * len(values))])
 
 
-def slow_wss(clean, enhanced):
+def slow_wss(clean, enhanced, divisor=1):
     gains = []
     for centre, width in zip(fast.CENTRES, fast.BANDWIDTHS, strict=True):
         shape = [(k - math.floor(centre / 15.625)) / (width / 15.625) for k in range(512)]
@@ -90,7 +90,7 @@ def slow_wss(clean, enhanced):
         return result
 
     values = []
-    for c, e in zip(slow_frames(clean), slow_frames(enhanced), strict=True):
+    for c, e in zip(slow_frames(clean / divisor), slow_frames(enhanced / divisor), strict=True):
         bands = levels(c), levels(e)
         slopes = [[b[i + 1] - b[i] for i in range(24)] for b in bands]
         both = [
@@ -118,6 +118,21 @@ def test_composite_parts_agree_with_a_slow_restatement(level):
     assert fast.llr(*framed) == pytest.approx(slow_llr(clean, enhanced), rel=1e-6)
     assert fast.wss(*framed) == pytest.approx(slow_wss(clean, enhanced), rel=1e-9)
     assert fast.ssnr(*framed) == pytest.approx(slow_ssnr(clean, enhanced), rel=1e-9)
+
+
+@pytest.mark.numerics
+def test_the_composite_of_float_fed_ports_is_that_of_a_wss_scaled_twice():
+    clean = speech_like(1.0) + 0.003 * np.random.default_rng(5).standard_normal(RATE)
+    enhanced = degraded(clean)
+    names = ["pesq_wb", *registry.COMPOSITE, *registry.by_convention(registry.COMPOSITE, "ports"), "ssnr"]
+    found = score_with_errors(clean, enhanced, RATE, names).values
+    llr, wss = slow_llr(clean, enhanced), slow_wss(clean, enhanced, divisor=32_768)
+    pesq, ssnr = found["pesq_wb"], slow_ssnr(clean, enhanced)
+    assert found["csig_ports"] == pytest.approx(3.093 - 1.029 * llr + 0.603 * pesq - 0.009 * wss, rel=1e-6)
+    assert found["cbak_ports"] == pytest.approx(1.634 + 0.478 * pesq - 0.007 * wss + 0.063 * ssnr, rel=1e-6)
+    assert found["covl_ports"] == pytest.approx(1.594 + 0.805 * pesq - 0.512 * llr - 0.007 * wss, rel=1e-6)
+    for name in registry.COMPOSITE:
+        assert found[f"{name}_ports"] > found[name] + 0.02
 
 
 def test_composite_on_known_numbers_and_its_bounds():
