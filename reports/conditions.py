@@ -12,6 +12,7 @@ from ablate.training.metrics.registry import METRICS
 from .cost import compute
 from .mixtures import mixture_lines
 from .model import AnalysisReport
+from .slopes import slope_lines
 from .text import plural, text
 
 DEMO_WARNING = (
@@ -215,6 +216,7 @@ def notes(report: AnalysisReport) -> list[str]:
             f"These factors also change the parameter count: {', '.join(changed)}. "
             "Their effect is of the change as a whole, size included."
         )
+    notes += slope_lines(report.slopes, report.percent)
     return [*notes, *_tuning(report), *_looks(report)]
 
 

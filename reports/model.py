@@ -15,6 +15,7 @@ from ablate.training.metrics.registry import label_of
 from .collect import StudyInfo
 from .convergence import Convergence, Curve, convergence, curves
 from .cost import Cost, ParetoPoint, costs, parameter_changes, pareto
+from .slopes import Slope, slopes
 from .text import interval, known, plural, signed
 
 if TYPE_CHECKING:
@@ -195,6 +196,12 @@ class AnalysisReport:
     @cached_property
     def curves(self) -> list[Curve]:
         return curves(self.info)
+
+    @cached_property
+    def slopes(self) -> list[Slope]:
+        """How fast each factor's effect and the gap still change at the end of the training."""
+        rows = filter(None, [*self.factors, self.gap])
+        return slopes(self.analysis, self.info, {(row.kind, row.data["name"]) for row in rows})
 
     def pareto(self, against: str = "parameters") -> list[ParetoPoint]:
         return pareto(self.cell_scores, self.costs, against)

@@ -13,6 +13,7 @@ from ablate.ablations.inference.guards import changes
 from ablate.training.metrics.registry import label_of
 
 from .model import AnalysisReport, EffectRow
+from .slopes import PER
 from .text import interval, known, signed
 
 TICK, CROSS = "✓", "✗"
@@ -72,6 +73,20 @@ def guards_table(report: AnalysisReport) -> Table | None:
         rows,
         f"{report.credit_kind}s with {report.percent} intervals; better and worse where they exclude zero. "
         "Guards stand outside the family that Holm's procedure corrects, and no claim is judged on them.",
+    )
+
+
+def slopes_table(report: AnalysisReport) -> Table | None:
+    """How fast the effects still change at the end; none where the curves cannot tell."""
+    rows = [[s.name, signed(s.estimate), interval(s.low, s.high)] for s in report.slopes if not s.why]
+    if not rows:
+        return None
+    return Table(
+        "Effects at the end of the training",
+        ["effect", f"slope, validation PESQ-WB a {PER} steps", f"{report.percent} interval"],
+        rows,
+        "The contrast of the runs' own slopes over the last third of the steps: above zero, an effect was still "
+        "rising.",
     )
 
 

@@ -16,11 +16,17 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     """Write `Analysis.effects` and `Analysis.guards`, the metric in front.
 
     Four columns say the same in every row: the kind of the intervals, of how many seeds and utterances they
-    are, and what the trainings took. `mixes` names what a contrast was computed across.
+    are, and what the trainings took. `mixes` names what a contrast was computed across. `slope` (with its
+    interval, or `slope_note`) says how fast an effect still changes at the end: see `reports.slopes`.
     """
     analysis = report.analysis
     frame = analysis.effects.copy()
     frame.insert(0, "metric", analysis.metric)
+    found = {(slope.kind, slope.name): slope for slope in report.slopes}
+    slopes = [found.get(key) for key in zip(frame["kind"], frame["name"], strict=True)]
+    for column, field in (("slope", "estimate"), ("slope_low", "low"), ("slope_high", "high")):
+        frame[column] = [getattr(slope, field, None) for slope in slopes]
+    frame["slope_note"] = [slope.why if slope else "" for slope in slopes]
     across: dict[tuple[str, str], list[str]] = {}
     for fact, _, contrasts in mixed(report):
         for contrast in contrasts:

@@ -1,0 +1,158 @@
+"""Whether effects still change at the end of the training: contrasts of the slopes of the runs' curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ablate.ablations.inference.contrasts import weight_matrix
+from ablate.ablations.inference.engine import estimate
+from ablate.models.errors import listed
+from ablate.training.config import Recipe
+
+from .convergence import points
+from .text import interval, known, signed
+
+if TYPE_CHECKING:
+    from ablate.ablations.inference.analysis import Analysis
+
+    from .collect import StudyInfo
+
+FEWEST = 3
+"""Validations without which a curve has no end to speak of."""
+SLOW = 0.5
+"""A learning rate that ends below this share of where it began flattens the curve by itself."""
+PER = 100
+"""Steps of a slope."""
+SPEED = "also an effect on the speed of learning"
+
+
+@dataclass(frozen=True)
+class Slope:
+    """How fast an effect on validation PESQ-WB still changes over the last third of the steps.
+
+    Attributes:
+        estimate, low, high: PESQ a `PER` steps; none: no interval, or the curve cannot tell.
+        why: empty, or why there is no estimate: `annealed` or `few validations`.
+    """
+
+    name: str
+    kind: str
+    estimate: float | None = None
+    low: float | None = None
+    high: float | None = None
+    why: str = ""
+
+    @property
+    def is_shown(self) -> bool:
+        return known(self.low) and known(self.high) and (self.low > 0 or self.high < 0)
+
+
+def rate_at_end(recipe: Recipe) -> float:
+    """The share of the learning rate that its schedule leaves at the last step."""
+    if recipe.schedule == "cosine":
+        return 0.0
+    if recipe.schedule == "constant":
+        return 1.0
+    decays = 1 / recipe.decay_every
+    return recipe.decay ** (math.floor(decays + 1e-9) if recipe.schedule == "step" else decays)
+
+
+def end_slope(curve: Sequence[tuple[int, float]]) -> float | None:
+    """Least-squares slope a `PER` steps over the last third of a run's steps, or its last three validations.
+
+    None: there are fewer than three.
+    """
+    trained = [(step, value) for step, value in curve if step > 0]
+    if len(trained) < FEWEST:
+        return None
+    late = [point for point in trained if point[0] >= trained[-1][0] * 2 / 3]
+    steps, values = np.array(late if len(late) >= FEWEST else trained[-FEWEST:]).T
+    centred = steps - steps.mean()
+    return float(PER * (centred @ values) / (centred @ centred))
+
+
+def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, str]]) -> list[Slope]:
+    """The slopes of the contrasts of some (kind, name); empty where no training's curve is known.
+
+    Its interval is Welch's over the runs' own slopes: of other trainings, on these validation files.
+    """
+    data, cells = analysis.scores, info.cells
+    runs = [run for run in info.runs if run.scored and run.cell in cells]
+    curves = {(run.cell, run.seed): curve for run in runs if (curve := points(run.metrics))}
+    if not curves:
+        return []
+    values = np.full((len(data.cells), len(data.seeds), 1), np.nan)
+    for (cell, seed), curve in curves.items():
+        if cell in data.cells and seed in data.seeds and (slope := end_slope(curve)) is not None:
+            values[data.cells.index(cell), data.seeds.index(seed)] = slope
+    present = np.isfinite(values[..., 0]) & data.present
+    short = {cell for i, cell in enumerate(data.cells) if not np.array_equal(present[i], data.present[i])}
+    annealed = {name for name, cell in cells.items() if rate_at_end(cell.config.recipe) < SLOW}
+    found, told = [], []
+    for contrast in analysis.contrasts:
+        if (contrast.kind, contrast.name) not in wanted:
+            continue
+        involved = {cell for cell, weight in contrast.weights.items() if weight}
+        if involved & short or involved & annealed:
+            why = "few validations" if involved & short else "annealed"
+            found.append(Slope(contrast.name, contrast.kind, why=why))
+        else:
+            found.append(Slope(contrast.name, contrast.kind))
+            told.append(contrast)
+    if not told:
+        return found
+    kept = np.flatnonzero(present.any(1)).tolist()
+    weights = weight_matrix(told, [data.cells[index] for index in kept])
+    result = estimate(values[kept], weights, data.groups_of(kept), present[kept])
+    low, high = result.interval(analysis.confidence)
+    numbers = {
+        (contrast.kind, contrast.name): (float(result.value[i]), float(low[i]), float(high[i]))
+        for i, contrast in enumerate(told)
+    }
+    return [
+        Slope(slope.name, slope.kind, *numbers[slope.kind, slope.name]) if not slope.why else slope
+        for slope in found
+    ]
+
+
+def slope_lines(found: Sequence[Slope], percent: str) -> list[str]:
+    """What the slopes say of the effects, in sentences."""
+
+    def of(why: str) -> str | None:
+        """Which effects, in brackets where not all; none: no effect."""
+        named = [slope.name for slope in found if slope.why == why]
+        return None if not named else "" if len(named) == len(found) else f" ({listed(named)})"
+
+    lines = []
+    if (few := of("few validations")) is not None:
+        lines.append(f"Fewer than {FEWEST} validations{few}: not shown to have converged; {SPEED}.")
+    if (annealed := of("annealed")) is not None:
+        lines.append(
+            f"The learning rate falls to less than {SLOW:.0%} of where it began, which flattens every "
+            f"curve{annealed}: the curve cannot tell what longer training would bring."
+        )
+    read = [slope for slope in found if not slope.why]
+    for slope in read:
+        if slope.is_shown:
+            assert slope.estimate is not None
+            moving = "rising" if slope.estimate > 0 else "falling"
+            lines.append(
+                f"{slope.name} is still {moving} by {abs(slope.estimate):.3f} validation PESQ-WB "
+                f"a {PER} steps ({percent} interval {interval(slope.low, slope.high)}): this is {SPEED}."
+            )
+    alone = [slope.name for slope in read if not (known(slope.low) and known(slope.high))]
+    if alone:
+        lines.append(f"One seed: whether {listed(alone)} still changes at the end cannot be told.")
+    still = [slope for slope in read if not slope.is_shown and slope.name not in alone]
+    if still:
+        each = [f"{slope.name} {signed(slope.estimate)} {interval(slope.low, slope.high)}" for slope in still]
+        lines.append(
+            f"No change at the end is shown, in validation PESQ-WB a {PER} steps, for {'; '.join(each)}."
+        )
+    return lines
+
