@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ import numpy as np
 from ablate.ablations.inference.contrasts import weight_matrix
 from ablate.ablations.inference.engine import estimate
 from ablate.models.errors import listed
-from ablate.training.config import Recipe
 
 from .convergence import points
 from .text import interval, known, signed
@@ -52,16 +50,6 @@ class Slope:
         return known(self.low) and known(self.high) and (self.low > 0 or self.high < 0)
 
 
-def rate_at_end(recipe: Recipe) -> float:
-    """The share of the learning rate that its schedule leaves at the last step."""
-    if recipe.schedule == "cosine":
-        return 0.0
-    if recipe.schedule == "constant":
-        return 1.0
-    decays = 1 / recipe.decay_every
-    return recipe.decay ** (math.floor(decays + 1e-9) if recipe.schedule == "step" else decays)
-
-
 def end_slope(curve: Sequence[tuple[int, float]]) -> float | None:
     """Least-squares slope a `PER` steps over the last third of a run's steps, or its last three validations.
 
@@ -92,7 +80,7 @@ def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, st
             values[data.cells.index(cell), data.seeds.index(seed)] = slope
     present = np.isfinite(values[..., 0]) & data.present
     short = {cell for i, cell in enumerate(data.cells) if not np.array_equal(present[i], data.present[i])}
-    annealed = {name for name, cell in cells.items() if rate_at_end(cell.config.recipe) < SLOW}
+    annealed = {name for name, cell in cells.items() if cell.config.recipe.scheduled(1.0) < SLOW}
     found, told = [], []
     for contrast in analysis.contrasts:
         if (contrast.kind, contrast.name) not in wanted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from functools import cache
 from hashlib import sha256
@@ -141,6 +142,16 @@ class Recipe(Section):
     def validation_interval(self, steps: int) -> int:
         """Steps between two validations of a training of so many steps."""
         return self.validate_every or max(20, -(-steps // 10))
+
+    def scheduled(self, progress: float) -> float:
+        """The share of the learning rate that the schedule leaves after a part of the steps."""
+        if self.schedule == "step":
+            return self.decay ** math.floor(progress / self.decay_every + 1e-9)
+        if self.schedule == "exponential":
+            return self.decay ** (progress / self.decay_every)
+        if self.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * progress))
+        return 1.0
 
     def shrink(self, model: ModelConfig) -> ModelConfig:
         """The network this recipe trains in place of `model`: one rule for every network."""

@@ -45,17 +45,7 @@ def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
     Lengths are parts of the training, so that a shortened training has the same curve.
     """
     warm = (step + 1) / (recipe.warmup * steps) if recipe.warmup else 1.0
-    return min(1.0, warm) * _scheduled(recipe, step / steps)
-
-
-def _scheduled(recipe: Recipe, progress: float) -> float:
-    if recipe.schedule == "step":
-        return recipe.decay ** math.floor(progress / recipe.decay_every + 1e-9)
-    if recipe.schedule == "exponential":
-        return recipe.decay ** (progress / recipe.decay_every)
-    if recipe.schedule == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * progress))
-    return 1.0
+    return min(1.0, warm) * recipe.scheduled(step / steps)
 
 
 class Trainer:

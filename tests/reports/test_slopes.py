@@ -14,24 +14,7 @@ from scipy import stats
 from ablate.reports import conditions
 from ablate.reports.build import report_of_study
 from ablate.reports.forms import write
-from ablate.reports.slopes import Slope, end_slope, rate_at_end, slope_lines
-from ablate.training.config import Recipe
-from ablate.training.trainer import learning_rate_factor
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [
-        {"schedule": "constant"},
-        {"schedule": "step"},
-        {"schedule": "step", "decay": 0.5, "decay_every": 0.3},
-        {"schedule": "exponential", "decay": 0.5, "decay_every": 0.3},
-        {"schedule": "cosine"},
-    ],
-)
-def test_the_rate_that_is_left_is_the_schedules_own(fields):
-    recipe = Recipe(**fields)
-    assert rate_at_end(recipe) == pytest.approx(learning_rate_factor(recipe, 10**9, 10**9), abs=1e-12)
+from ablate.reports.slopes import Slope, end_slope, slope_lines
 
 
 def test_a_slope_is_that_of_the_last_third():
