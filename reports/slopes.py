@@ -143,4 +143,3 @@ def slope_lines(found: Sequence[Slope], percent: str) -> list[str]:
             f"No change at the end is shown, in validation PESQ-WB a {PER} steps, for {'; '.join(each)}."
         )
     return lines
-
