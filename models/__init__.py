@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from . import reference
     from .config import ARCHITECTURES, BANDS, CORES, CROSSBANDS, DECODERS, HEADS, PRESETS, ModelConfig
+    from .interface import declare
     from .network import build_model
     from .scan import selective_scan
+    from .transform import Transform
 
 __all__ = [
     "ARCHITECTURES",
@@ -22,12 +24,19 @@ __all__ = [
     "HEADS",
     "PRESETS",
     "ModelConfig",
+    "Transform",
     "build_model",
+    "declare",
     "reference",
     "selective_scan",
 ]
 
-_LATE = {"build_model": "ablate.models.network", "selective_scan": "ablate.models.scan"}
+_LATE = {
+    "Transform": "ablate.models.transform",
+    "build_model": "ablate.models.network",
+    "declare": "ablate.models.interface",
+    "selective_scan": "ablate.models.scan",
+}
 
 
 def __getattr__(name: str) -> Any:

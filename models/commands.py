@@ -6,18 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from .console import Format, print_json, print_table, table
+from .console import Format, Plugins, print_json, print_table, table
 
 
 def models(
     name: Annotated[str | None, typer.Argument(help="Preset; default: all of them, one a line.")] = None,
+    plugin: Plugins = [],  # noqa: B006
     format: Format = "table",
 ) -> None:
     """List the networks with their sizes, or show one with its modules and configuration."""
     from . import PRESETS
     from .config import resolve_model
+    from .plugins import load
     from .summary import summarise
 
+    load(plugin)
     chosen = {name: resolve_model(name)} if name else PRESETS
     found = {
         preset: {"name": preset, **summarise(config), "config": config.model_dump(mode="json")}
@@ -112,8 +115,10 @@ def _print_network(found: dict[str, Any]) -> None:
     rows.add_row("receptive field", found["receptive_field"])
     rows.add_row("causal (time layers)", _yes(found["causal"]))
     ahead, latency = found["look_ahead_frames"], found["latency_ms"]
-    rows.add_row("frames ahead", "all" if ahead is None else str(ahead))
-    rows.add_row("algorithmic latency", "the utterance" if latency is None else f"{latency} ms")
+    said = found["causal"] is not None
+    rows.add_row("frames ahead", str(ahead) if ahead is not None else "all" if said else "not declared")
+    whole = "the utterance" if said else "not declared"
+    rows.add_row("algorithmic latency", whole if latency is None else f"{latency} ms")
     rows.add_row("normalisation sees the future", _yes(found["normalisation_sees_future"]))
     print_table(rows)
     modules = table("module", "kind", "parameters", "shapes")
@@ -133,5 +138,5 @@ def configuration(config: dict[str, Any]) -> Any:
     return rows
 
 
-def _yes(value: bool) -> str:
-    return "yes" if value else "no"
+def _yes(value: bool | None) -> str:
+    return "not declared" if value is None else "yes" if value else "no"

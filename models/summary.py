@@ -12,16 +12,15 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from .config import ModelConfig, resolve_model
 from .declarations import frames_ahead, looks_ahead, reach
-from .layouts import BINS
+from .interface import Interface
 from .mamba import SelectiveSSM
 from .network import build_model
+from .spectral import N_FFT
 
-FRAMES_PER_SECOND = 125
-"""16 kHz in hops of 128 samples."""
-
-WINDOW_MS = 32
+SAMPLES_PER_MS = 16
+"""At 16 kHz, the rate of all networks."""
 HOP_MS = 8
-"""A frame is 512 samples, the next one 128 samples later."""
+"""From one frame of this project's transform to the next."""
 
 
 @lru_cache(maxsize=4096)
@@ -39,7 +38,7 @@ def _without_weights(config: ModelConfig) -> nn.Module:
     try:
         with torch.device("meta"):
             return build_model(config)
-    except (NotImplementedError, RuntimeError):
+    except Exception:  # a plug-in may do anything
         return build_model(config)
 
 
@@ -66,6 +65,13 @@ def macs_per_second(config: ModelConfig) -> float:
 
     A scan counts three for each state of each channel and step: its decay, its input, its output.
     """
+    try:
+        return _macs(config, "meta")
+    except Exception:  # a plug-in's network may need values
+        return _macs(config, "cpu")
+
+
+def _macs(config: ModelConfig, device: str) -> float:
     macs = 0
 
     def scan(module: SelectiveSSM, inputs: tuple[Tensor, ...], _output: Tensor) -> None:
@@ -75,25 +81,33 @@ def macs_per_second(config: ModelConfig) -> float:
     def without_steps(rnn: nn.LSTM | nn.GRU) -> Any:
         ways = 2 if rnn.bidirectional else 1
 
-        def forward(x: Tensor) -> tuple[Tensor, None]:
+        def forward(x: Tensor, state: Any = None) -> tuple[Tensor, Any]:
             nonlocal macs
-            steps, rows, _ = x.shape
             weights = sum(p.numel() for name, p in rnn.named_parameters() if name.startswith("weight"))
-            macs += steps * rows * weights
-            return x.new_empty(steps, rows, ways * rnn.hidden_size), None
+            macs += x[..., 0].numel() * weights
+            rows = x.shape[:1] if rnn.batch_first else x.shape[1:2]
+            last = x.new_zeros(ways * rnn.num_layers, *(rows if x.dim() == 3 else ()), rnn.hidden_size)
+            out = x.new_zeros(*x.shape[:-1], ways * (rnn.proj_size or rnn.hidden_size))
+            return out, (last, last) if isinstance(rnn, nn.LSTM) else last
 
         return forward
 
-    with torch.device("meta"), torch.no_grad():
-        model = build_model(config)
+    with torch.device(device), torch.no_grad():
+        model = build_model(config).eval()
+        interface = Interface.of(model)
         for module in model.modules():
-            if isinstance(module, nn.LSTM | nn.GRU) and module.num_layers == 1 and not module.batch_first:
+            if isinstance(module, nn.LSTM | nn.GRU):
                 module.forward = without_steps(module)  # type: ignore[method-assign]
             elif isinstance(module, SelectiveSSM):
                 module.register_forward_hook(scan)
-        noisy = torch.empty(1, BINS, FRAMES_PER_SECOND, dtype=torch.complex64)
+        places = 1000 * SAMPLES_PER_MS // interface.step
+        signal = (
+            torch.zeros(1, places)
+            if interface.bins is None
+            else torch.zeros(1, interface.bins, places, dtype=torch.complex64)
+        )
         with FlopCounterMode(display=False) as counter:
-            model(noisy)
+            interface.outputs(model, signal)
     return float(macs + counter.get_total_flops() / 2)
 
 
@@ -122,24 +136,31 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
     Returns:
         `parameters` and `parameters_by_part`; `macs_per_second` (of audio); `receptive_field_frames` and
         `receptive_field_seconds` (None: unbounded or not declared) and `receptive_field` in words;
-        `causal` (no time layer looks ahead); `look_ahead_frames` of time layers and the head's filter (None:
-        all that follow);
+        `causal` (no time layer looks ahead; None where a plug-in's network says nothing of it);
+        `look_ahead_frames` of time layers and the head's filter (None: all that follow, or not said; samples
+        of a network of waveforms);
         `normalisation_sees_future` (a norm's statistics run over the whole utterance); and `latency_ms`, the
-        algorithmic latency: the window, and 8 ms for each frame ahead; None where the whole utterance is
-        needed.
+        algorithmic latency: the window, and 8 ms for each frame ahead (of the transform that the network
+        has); None where the whole utterance is needed.
 
     Raises:
         ValueError: no preset has that name, or the parts do not fit together.
     """
     config = resolve_model(preset_or_config)
     model = _without_weights(config)
-    parts = _parts(model)
+    interface, parts = Interface.of(model), _parts(model)
     frames = receptive_field(model)
     finite = frames if frames is not None and math.isfinite(frames) else None
-    causal = not any(looks_ahead(module) for module in parts.get("encoder", []))
-    ahead = sum(frames_ahead(module) for part in ("encoder", "decoder") for module in parts.get(part, []))
-    bounded = int(ahead) if math.isfinite(ahead) else None
     whole = any(getattr(module, "statistics", None) == "utterance" for module in model.modules())
+    causal: bool | None
+    if parts:
+        causal = not any(looks_ahead(module) for module in parts.get("encoder", []))
+        ahead = sum(frames_ahead(module) for part in ("encoder", "decoder") for module in parts.get(part, []))
+    else:
+        said = getattr(model, "looks_ahead", None)
+        causal = None if said is None else not said
+        ahead = math.inf if said is None else frames_ahead(model)
+    bounded = int(ahead) if math.isfinite(ahead) else None
     return {
         "parameters": parameters(config),
         "parameters_by_part": parameters_by_part(model),
@@ -150,8 +171,14 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
         "causal": causal,
         "look_ahead_frames": bounded,
         "normalisation_sees_future": whole,
-        "latency_ms": None if whole or bounded is None else WINDOW_MS + bounded * HOP_MS,
+        "latency_ms": None if whole or bounded is None else _latency(interface, bounded),
     }
+
+
+def _latency(interface: Interface, ahead: int) -> float:
+    """Milliseconds of the window, and of each step ahead; whole numbers where they are."""
+    found = (interface.window + ahead * interface.step) / SAMPLES_PER_MS
+    return int(found) if found == int(found) else found
 
 
 def _words(frames: float | None, core: str) -> str:
@@ -163,4 +190,4 @@ def _words(frames: float | None, core: str) -> str:
 
 
 def _seconds(frames: float) -> float:
-    return (WINDOW_MS + HOP_MS * (frames - 1)) / 1000
+    return (N_FFT / SAMPLES_PER_MS + HOP_MS * (frames - 1)) / 1000

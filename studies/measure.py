@@ -65,7 +65,8 @@ def measure(model: dict[str, Any], recipe: dict[str, Any], device_name: str, thr
     """Take a few steps on speech-like clips in this process."""
     import torch
 
-    from ablate.ablations.audit.subject import SEED, build, speech_like
+    from ablate.ablations.audit.subject import build
+    from ablate.ablations.audit.trial import SEED, speech_like
     from ablate.training.audio import SAMPLE_RATE
     from ablate.training.data.batches import Batches
     from ablate.training.environment import PeakMemory, choose_device, prepared

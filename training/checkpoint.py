@@ -203,7 +203,7 @@ def load_model(path: Path | str) -> nn.Module:
     """The network of a checkpoint of any kind, or of `ablate import-checkpoint`, ready to enhance.
 
     Returns:
-        A network `(batch, 257, frame)` complex -> same, on the CPU, in eval mode.
+        A network with an `Interface`, on the CPU, in eval mode.
 
     Raises:
         InputError: there is no such file.

@@ -78,7 +78,7 @@ def enhance_file(
     with the length of the file.
 
     Args:
-        model: maps (batch, 257, frame) complex to the same shape.
+        model: a network with an `Interface`.
         source: any file soundfile reads.
         target: of a format that fits its suffix (`plan_outputs`).
         pcs: perceptual contrast stretching; the loudest sample of all channels becomes 1.
@@ -130,7 +130,7 @@ def enhance_blocks(
     begins earlier instead of being short) and neighbours are cross-faded linearly over `overlap`.
 
     Args:
-        model: maps (batch, 257, frame) complex to the same shape.
+        model: a network with an `Interface`.
         blocks: (sample, channel) each.
         finish: post-processing of each chunk, (1, sample) -> (1, sample).
         chunk: samples.

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from ablate.models.heads import FilterHead
-from ablate.models.spectral import analyse, synthesise, utterance_frames
+from ablate.models.interface import Interface
+from ablate.models.spectral import utterance_frames
 
 from .audio import SAMPLE_RATE
 from .config import Evaluation
@@ -82,11 +83,12 @@ def enhance_utterances(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Enhance whole utterances.
 
-    Only utterances of equal frame count share a batch: normalisation over time makes padding change
-    the result. Between two results the model is in the mode it was in before.
+    Only utterances of equal frame count share a batch (of equal length, where a network has no transform or
+    one of its own): normalisation over time makes padding change the result. Between two results the model is
+    in the mode it was in before.
 
     Args:
-        model: maps (batch, 257, frame) complex to the same shape.
+        model: a network with an `Interface`.
         waveforms: (sample,) each, at 16 kHz.
         evaluation: what is done with the enhanced speech.
         device: where the model is; None: where its parameters are.
@@ -100,17 +102,20 @@ def enhance_utterances(
     """
     place = device_of(model) if device is None else torch.device(device)
     finish = finishing(evaluation)
-    for batch in equal_frames([len(waveform) for waveform in waveforms], batch_seconds):
+    alike = Interface.of(model).alike
+    for batch in equal_frames([len(waveform) for waveform in waveforms], batch_seconds, alike):
         with using_taps(model, evaluation.taps):
             results = enhance_batch(model, [waveforms[i] for i in batch], finish, place)
         yield from zip(batch, results, strict=True)
 
 
-def equal_frames(lengths: Sequence[int], batch_seconds: float) -> list[list[int]]:
+def equal_frames(
+    lengths: Sequence[int], batch_seconds: float, alike: Callable[[int], int] = utterance_frames
+) -> list[list[int]]:
     """Indices in batches of equal frame count that hold at most so much audio, or one utterance."""
     groups: dict[int, list[int]] = defaultdict(list)
     for index, length in enumerate(lengths):
-        groups[utterance_frames(length)].append(index)
+        groups[alike(length)].append(index)
     batches = []
     for _, group in sorted(groups.items()):
         size = max(1, int(batch_seconds * SAMPLE_RATE / max(1, *(lengths[i] for i in group))))
@@ -125,19 +130,20 @@ def enhance_batch(
 
     Args:
         model: on `device`.
-        waveforms: (sample,) each, at 16 kHz, with equal `utterance_frames`.
+        waveforms: (sample,) each, at 16 kHz, that share a batch (`equal_frames`).
         finish: makes of enhanced and noisy speech what is given back.
         device: where it is done.
 
     Returns:
         (sample,) float32 each.
     """
+    interface = Interface.of(model)
     with evaluating(model):
         noisy = [torch.from_numpy(np.array(w, dtype=np.float32)).to(device)[None] for w in waveforms]
-        spectrograms = model(torch.cat([analyse(waveform) for waveform in noisy]))
+        signals = interface(model, torch.cat([interface.whole(waveform) for waveform in noisy]))
         return [
-            finish(synthesise(spectrogram[None], waveform.shape[-1]), waveform)[0].float().cpu().numpy()
-            for spectrogram, waveform in zip(spectrograms, noisy, strict=True)
+            finish(interface.utterance(signal[None], waveform.shape[-1]), waveform)[0].float().cpu().numpy()
+            for signal, waveform in zip(signals, noisy, strict=True)
         ]
 
 
@@ -154,7 +160,7 @@ def score_test(
     """Enhance and measure a test set.
 
     Args:
-        model: maps (batch, 257, frame) complex to the same shape.
+        model: a network with an `Interface`.
         pairs: of the test set.
         evaluation: what is done with the enhanced speech.
         pool: where it is measured.

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,14 +34,25 @@ class Estimated:
     Args:
         estimate, clean: complex `(batch, 257, time)`.
         compression: exponent of the compressed magnitudes.
+        outputs: all that the network gave, as it gave it.
+        own: the loss that the network brings along.
     """
 
-    def __init__(self, estimate: Tensor, clean: Tensor, compression: float = 0.3) -> None:
+    def __init__(
+        self,
+        estimate: Tensor,
+        clean: Tensor,
+        compression: float = 0.3,
+        outputs: Any = None,
+        own: Callable[[], Tensor] | None = None,
+    ) -> None:
         if estimate.shape != clean.shape:
             raise ValueError(f"estimate of shape {tuple(estimate.shape)}, clean of {tuple(clean.shape)}")
         self.estimate = estimate
         self.clean = clean
         self.compression = compression
+        self.outputs = outputs
+        self.own = own
 
     @cached_property
     def waves(self) -> tuple[Tensor, Tensor]:
@@ -126,6 +138,17 @@ def adversarial_distance(judgement: Tensor) -> Tensor:
     return ((judgement - 1) ** 2).mean()
 
 
+def loss_of_network(pair: Estimated) -> Tensor:
+    """The loss that the network brings along, `loss(outputs, clean)` of its own; a scalar.
+
+    Raises:
+        InputError: it brings none.
+    """
+    if pair.own is None:
+        raise InputError("recipe.losses.network: here is no network whose own loss that would be")
+    return pair.own()
+
+
 LossFunction = Callable[[Estimated], Tensor]
 
 LOSSES: dict[str, tuple[str, LossFunction]] = {
@@ -139,11 +162,14 @@ LOSSES: dict[str, tuple[str, LossFunction]] = {
 """Name -> the field of the recipe that weights it, and the loss. The term of the discriminator
 (`adversarial_weight`) is added by the training step, which owns the discriminator."""
 
-_plugins: dict[str, LossFunction] = {}
+_plugins: dict[str, LossFunction] = {"network": loss_of_network}
+"""What `recipe.losses` weights: the network's own loss, and what plug-ins register."""
 
 
 def register(name: str, loss: LossFunction) -> None:
     """Add a loss, as a plug-in does; `recipe.losses.<name>` weights it.
+
+    `pair.outputs` is all that the network gave; `recipe.losses.network` weights a loss of the network's own.
 
     Raises:
         InputError: the name is taken by another loss.
@@ -177,13 +203,18 @@ class WeightedLoss:
             terms.append((weight, _plugins[name]))
         return cls(tuple((weight, loss) for weight, loss in terms if weight), recipe.compression)
 
-    def __call__(self, estimate: Tensor, clean: Tensor) -> Tensor:
+    def __call__(
+        self, estimate: Tensor, clean: Tensor, outputs: Any = None, own: Callable[[], Tensor] | None = None
+    ) -> Tensor:
         """Loss of an estimate against clean speech, both complex `(batch, 257, time)`; a scalar.
+
+        Args:
+            outputs, own: as of `Estimated`.
 
         Raises:
             ValueError: the shapes differ.
         """
-        pair = Estimated(estimate, clean, self.compression)
+        pair = Estimated(estimate, clean, self.compression, outputs, own)
         loss = torch.zeros((), device=estimate.device)
         for weight, term in self.terms:
             loss = loss + weight * term(pair)

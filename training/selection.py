@@ -68,7 +68,7 @@ class Selection:
         """Enhance the validation utterances with the network as it is after a step.
 
         Args:
-            model: `(batch, 257, frame)` complex -> same.
+            model: a network with an `Interface`.
             step: that was the last.
             means: of the training since the last validation, for the same line.
         """

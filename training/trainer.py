@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 from torch.optim.swa_utils import AveragedModel
 
+from ablate.models.interface import Interface
 from ablate.models.spectral import istft, stft
 
 from . import seeds
@@ -55,7 +57,7 @@ class Trainer:
     number: random numbers are drawn from streams addressed by step, nothing is carried along.
 
     Args:
-        model: `(batch, 257, frame)` complex -> same, on `device`.
+        model: a network with an `Interface`, on `device`.
         recipe: with `steps` resolved.
         batches: of the training.
         seed: of the training.
@@ -83,6 +85,7 @@ class Trainer:
                 f"recipe {recipe.name!r} has {recipe.epochs} epochs but no steps; the corpus tells them"
             )
         self.model = model
+        self.interface = Interface.of(model)
         self.recipe = recipe
         self.batches = batches
         self.seed = seed
@@ -164,13 +167,15 @@ class Trainer:
             mask = judge.dropout_mask(count)
         total, estimates = 0.0, []
         for part in torch.arange(count, device=self.device).chunk(self.micro_batches):
-            target, spectrum = stft(clean[part]), stft(noisy[part])
+            target, signal = stft(clean[part]), self.interface.analyse(noisy[part])
             with torch.autocast(
                 self.device.type, dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16"
             ):
-                estimate = self.model(spectrum)
-            estimate = estimate.to(spectrum.dtype)
-            loss = self.loss(estimate, target)
+                outputs = self.interface.outputs(self.model, signal)
+            enhanced = self.interface.enhanced(outputs, signal).to(signal.dtype)
+            estimate = self.interface.spectrum(enhanced, clean.shape[-1])
+            own = partial(self._own_loss, outputs, clean[part], signal)
+            loss = self.loss(estimate, target, outputs, own)
             if mask is not None and judge is not None:
                 magnitudes = (compressed_magnitude(x, exponent) for x in (target, estimate))
                 judged = judge(*magnitudes, mask=mask[part])
@@ -183,6 +188,9 @@ class Trainer:
         if judge is not None:
             judge.train().requires_grad_(True)
         return total, torch.cat(estimates) if keep else clean.new_empty(0)
+
+    def _own_loss(self, outputs: Any, clean: Tensor, noisy: Tensor) -> Tensor:
+        return self.interface.loss_of(outputs, self.interface.analyse(clean), noisy)
 
     def _start_scoring(
         self, clean: Tensor, noisy: Tensor, estimate: Tensor

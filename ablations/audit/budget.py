@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from ablate.models.errors import InputError
-from ablate.models.spectral import stft
-from ablate.training.losses import WeightedLoss
 
 from ..grid import Cell
 from .finding import Finding
-from .subject import Subject, isolated, speech_like, subject
+from .subject import Subject, subject
+from .trial import isolated, speech_like
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 _BUDGET = re.compile(
@@ -82,7 +81,7 @@ def device_memory() -> tuple[int, str]:
 def kept_bytes(audited: Subject, batch: int, seconds: float) -> int:
     """Bytes that autograd keeps between the forward and the backward of a batch."""
     waves = torch.from_numpy(speech_like(seconds, count=1)[0].noisy)[None].repeat(batch, 1)
-    spectrum = stft(waves)
+    signal = audited.interface.analyse(waves)
     sizes: dict[int, int] = {}
     alive: list[Tensor] = []
 
@@ -96,9 +95,7 @@ def kept_bytes(audited: Subject, batch: int, seconds: float) -> int:
     own = {p.untyped_storage().data_ptr() for p in audited.spare.parameters()}
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=audited.recipe.precision == "bf16")
     with isolated(0), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        with autocast:
-            out = audited.spare(spectrum)
-        WeightedLoss.of(audited.recipe)(out.to(torch.complex64), spectrum)
+        audited.loss(audited.spare, signal, signal, autocast)
     return sum(size for pointer, size in sizes.items() if pointer not in own)
 
 

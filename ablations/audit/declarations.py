@@ -16,7 +16,7 @@ from . import probes
 from .finding import Finding, Severity
 from .parameters import numbered_together
 from .probes import Probe
-from .subject import PROBE_FRAMES, Subject, subject
+from .subject import Subject, subject
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,15 @@ def _parts(audited: Subject) -> tuple[tuple[list[bool], list[bool]], list[Broken
                 text = f"{_name(path, module)} is part of the network and never called"
                 broken.append(Broken(path, text))
             continue
-        probe = Probe(probes.opened(module), calls[path], config.band_widths)
+        probe = Probe(probes.opened(module), calls[path], audited.probe.shape[-1], config.band_widths)
         frames, found_mixes = probe.frames_ahead(), probe.mixes_bands()
         said_ahead, said_mixes = getattr(module, "looks_ahead", None), getattr(module, "mixes_bands", None)
         how = "declares"
         if role == "core":
             if said_ahead is None or (config.direction == "bi" and not said_ahead):
-                broken += _ahead(path, _name(path, module), config.direction == "bi", frames, "direction")
+                broken += _ahead(
+                    audited, path, _name(path, module), config.direction == "bi", frames, "direction"
+                )
                 said_ahead = None
             said_mixes = False if said_mixes is None else said_mixes
         elif role == "cross-band module":
@@ -120,7 +122,7 @@ def _parts(audited: Subject) -> tuple[tuple[list[bool], list[bool]], list[Broken
             ahead += [frames > 0] if frames is not None and role != "cross-band module" else []
             mixes += [found_mixes] if found_mixes is not None and role != "core" else []
         if said_ahead is not None:
-            broken += _ahead(path, _name(path, module), said_ahead, frames)
+            broken += _ahead(audited, path, _name(path, module), said_ahead, frames)
         if said_mixes is not None and found_mixes is not None and bool(said_mixes) != found_mixes:
             does = "other bands change" if found_mixes else "no other band changes"
             said = f"{_name(path, module)} {how} mixes_bands={bool(said_mixes)}"
@@ -128,8 +130,10 @@ def _parts(audited: Subject) -> tuple[tuple[list[bool], list[bool]], list[Broken
     return (ahead, mixes), broken
 
 
-def _ahead(path: str, name: str, said: int, frames: int | None, field: str = "looks_ahead") -> list[Broken]:
-    """Whether what is said of later frames is so: yes, no, or at most how many.
+def _ahead(
+    audited: Subject, path: str, name: str, said: int, frames: int | None, field: str = "looks_ahead"
+) -> list[Broken]:
+    """Whether what is said of later frames (or samples) is so: yes, no, or at most how many.
 
     Args:
         said: False, True or a number of frames; of `direction` whether it is bi.
@@ -137,14 +141,15 @@ def _ahead(path: str, name: str, said: int, frames: int | None, field: str = "lo
     """
     if frames is None:
         return []
-    limit = PROBE_FRAMES if said is True else int(said)
+    places, word = audited.probe.shape[-1], audited.interface.place
+    limit = places if said is True else int(said)
     if frames <= limit and bool(frames) == bool(said):
         return []
     value = ("bi" if said else "uni") if field == "direction" else said
     does = (
-        f"an output changes with {'all' if frames >= PROBE_FRAMES else frames} later frames (norms held)"
+        f"an output changes with {'all' if frames >= places else frames} later {word}s (norms held)"
         if frames
-        else "no output changes when later frames do"
+        else f"no output changes when later {word}s do"
     )
     return [Broken(path, f"{name} says {field}={value}, but {does}")]
 
@@ -185,16 +190,17 @@ def _whole(audited: Subject) -> tuple[Measured, list[Broken]]:
             said_ahead, name = False, "network, of every layer,"
     if inside and said_ahead is None and said_mixes is None:
         return Measured(None, None), []
-    probe = Probe(probes.opened(model), ((audited.probe[:1],), {}), config.band_widths)
-    frames, mixes = probe.frames_ahead(), probe.mixes_bins()
+    through = probes.Through(probes.opened(model))
+    probe = Probe(through, ((audited.probe[:1],), {}), audited.probe.shape[-1], config.band_widths)
+    frames, mixes = probe.frames_ahead(), probe.mixes_bins() if audited.interface.ours else None
     broken: list[Broken] = []
     if said_ahead is not None:
         allowed = 1 if taps and said_ahead is False else 0
-        broken += _ahead("network", name, said_ahead, frames and max(frames - allowed, 0))
+        broken += _ahead(audited, "network", name, said_ahead, frames and max(frames - allowed, 0))
     elif not inside:
         broken += [
             Broken(item.path, item.evidence, "note")
-            for item in _ahead("network", name, config.direction == "bi", frames, "direction")
+            for item in _ahead(audited, "network", name, config.direction == "bi", frames, "direction")
         ]
     if said_mixes is not None and mixes is not None and bool(said_mixes) != mixes:
         text = f"{name} declares mixes_bands={bool(said_mixes)}, found is {mixes}"

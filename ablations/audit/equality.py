@@ -7,8 +7,11 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from ablate.models.interface import Interface
+
 from . import probes
-from .subject import Subject, isolated
+from .subject import Subject
+from .trial import isolated
 
 
 def same_draw(a: Tensor, b: Tensor) -> bool:
@@ -50,7 +53,7 @@ def _agree(one: nn.Module, two: nn.Module, shared: list[str], batch: Tensor) -> 
     for model in (one, two):
         model.train()
         with isolated(6):
-            out = model(batch)
+            out = Interface.of(model)(model, batch)
         parameters = dict(model.named_parameters())
         wanted = [parameters[n] for n in shared if parameters[n].requires_grad]
         size = torch.view_as_real(out).abs().mean() if out.is_complex() else out.abs().mean()

@@ -10,7 +10,8 @@ from torch import Tensor
 from .finding import Finding, Severity
 from .operations import Activity, seen_too
 from .parameters import dead_parameters, numbered_together, overwritten_init
-from .subject import Subject, isolated
+from .subject import Subject
+from .trial import isolated
 
 SWAMPED = 100.0
 SWAMPED_RESIDUAL = 1000.0
@@ -101,7 +102,7 @@ def _still_suspect(subject: Subject) -> list[Activity]:
     if not any(activity.kind == "dead" for activity in found):
         return found
     with isolated(0):
-        for activities in seen_too(subject.watch, subject.clips):
+        for activities in seen_too(subject.watch, subject.interface, subject.clips):
             found = list(filter(_suspect, activities))
             if not any(activity.kind == "dead" for activity in found):
                 break
@@ -155,7 +156,7 @@ def _broken(subject: Subject, batch: Tensor) -> str | None:
     autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=subject.recipe.precision == "bf16")
     try:
         with isolated(0), autocast:
-            out = model(batch)
+            out = subject.interface(model, batch)
     finally:
         for handle in handles:
             handle.remove()

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from ablate.models.interface import Interface
+
 aten = torch.ops.aten
 NOT_THE_NETWORK = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 """Folders whose code is none of the network's."""
@@ -363,21 +365,23 @@ _LOOKS: dict[str, Look] = {
 }
 
 
-def watched(model: nn.Module, batch: Tensor) -> Watch:
-    """A watch that has seen a forward of `batch`, and before that one of its first two thirds."""
+def watched(model: nn.Module, interface: Interface, batch: Tensor) -> Watch:
+    """A watch that has seen a forward of noisy signals, and before that one of their first two thirds."""
     watch = Watch(model)
+    taken = interface.arguments(batch[..., : max(batch.shape[-1] * 2 // 3, 4)])
     watch.only_shapes = True
     with watch.running():
-        model(batch[..., : max(batch.shape[-1] * 2 // 3, 4)])
+        model(*taken)
     watch.only_shapes = False
-    with watch.running():
-        model(batch)
+    for _ in seen_too(watch, interface, [batch]):
+        pass
     return watch
 
 
-def seen_too(watch: Watch, batches: Iterable[Tensor]) -> Iterator[list[Activity]]:
-    """The activities after each further batch, all calls taken together."""
+def seen_too(watch: Watch, interface: Interface, batches: Iterable[Tensor]) -> Iterator[list[Activity]]:
+    """The activities after each further batch of signals, all calls taken together."""
     for batch in batches:
+        taken = interface.arguments(batch)
         with watch.running():
-            watch.model(batch)
+            watch.model(*taken)
         yield list(watch.found.values())

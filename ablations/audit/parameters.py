@@ -15,7 +15,8 @@ from torch.nn import functional as F
 from ablate.models import declarations
 
 from .finding import Finding, Severity
-from .subject import STEPS, Subject, isolated
+from .subject import STEPS, Subject
+from .trial import isolated
 from .writes import InitWrite
 
 DEAD_SLICES = 0.25
@@ -113,11 +114,11 @@ def _in_use(subject: Subject, path: str, silent: Tensor, axis: int) -> bool:
                 if other.is_floating_point():
                     size = noise * float(start[name].abs().mean())
                     other.copy_(start[name] + size * torch.randn_like(other))
-            before = model(subject.batch)
+            before = subject.interface(model, subject.batch)
             rows = parameter.movedim(axis, 0)
             rows[silent] = 10 * max(float(parameter.abs().mean()), 0.1) * torch.randn_like(rows[silent])
-            after = model(subject.batch)
-            if torch.isfinite(torch.view_as_real(before)).all() and not torch.equal(after, before):
+            after = subject.interface(model, subject.batch)
+            if torch.isfinite(before).all() and not torch.equal(after, before):
                 return True
     return False
 

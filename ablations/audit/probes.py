@@ -11,13 +11,17 @@ import torch
 from torch import Tensor, nn
 
 from ablate.models.config import ModelConfig
+from ablate.models.interface import Interface
 from ablate.models.layouts import BINS, BSRNN
 
 from .statistics import FrozenStatistics
-from .subject import PROBE_FRAMES, Subject, isolated
+from .subject import Subject
+from .trial import isolated
 
 TOLERANCE = 1e-5
 """Of the largest output: what a change of rounding can amount to."""
+SAMPLE_CUTS = (1024, 1600, 2048)
+"""Samples at which the audit cuts a waveform: where frames begin, at most steps that networks have."""
 
 
 def parts_of(model: nn.Module) -> dict[str, list[tuple[str, nn.Module]]]:
@@ -71,7 +75,7 @@ def inputs_of(subject: Subject) -> dict[str, Call]:
     ]
     try:
         with isolated(1), torch.no_grad():
-            subject.settled(subject.probe[:1])
+            subject.interface.outputs(subject.settled, subject.probe[:1])
     finally:
         for handle in handles:
             handle.remove()
@@ -114,11 +118,12 @@ class Probe:
     """A module and one call of it, to be repeated with changed inputs and the same norm statistics.
 
     Args:
+        places: of the axis of time, frames as a rule.
         widths: bins of each band of the network.
     """
 
-    def __init__(self, module: nn.Module, call: Call, widths: tuple[int, ...] = BSRNN) -> None:
-        self.module, self.call, self.widths = module, call, widths
+    def __init__(self, module: nn.Module, call: Call, places: int, widths: tuple[int, ...] = BSRNN) -> None:
+        self.module, self.call, self.places, self.widths = module, call, places, widths
         self.frozen = FrozenStatistics()
         with torch.no_grad(), isolated(4), evaluating(module), self.frozen.record():
             module(*call[0], **call[1])
@@ -161,27 +166,30 @@ class Probe:
         return _moved(self.before, after, size, watched)
 
     def frames_ahead(self) -> int | None:
-        """How many later frames a frame of the output depends on; `PROBE_FRAMES` where that has no end."""
-        found = 0
-        for cut in (PROBE_FRAMES // 4, PROBE_FRAMES // 2, PROBE_FRAMES - 4):
-            depends = self._depends_beyond(cut, 0)
+        """How many later frames a frame of the output depends on; `places` where that has no end.
+
+        Of samples, the most that is found at several cuts: with a stride it depends on the cut.
+        """
+        found, samples = 0, self.places > BINS
+        for cut in SAMPLE_CUTS if samples else (self.places // 4, self.places // 2, self.places - 4):
+            depends = self._depends_beyond(cut, found) if samples or not found else False
             if depends is None:
                 return None
-            if depends and not found:
-                found = self._reach(cut)
+            if depends:
+                found = self._reach(cut, found)
         return found
 
     def _depends_beyond(self, cut: int, ahead: int) -> bool | None:
         """Whether output up to frame `cut` depends on frames more than `ahead` later."""
-        after = self.changed(PROBE_FRAMES, slice(cut + 1 + ahead, None))
-        moved = None if after is None else self.moved(after, PROBE_FRAMES, slice(0, cut + 1))
+        after = self.changed(self.places, slice(cut + 1 + ahead, None))
+        moved = None if after is None else self.moved(after, self.places, slice(0, cut + 1))
         return None if moved is None else moved > TOLERANCE
 
-    def _reach(self, cut: int) -> int:
-        """The largest distance at which later frames matter, by bisection."""
-        low, high = 0, PROBE_FRAMES - cut - 2
-        if self._depends_beyond(cut, high):
-            return PROBE_FRAMES
+    def _reach(self, cut: int, low: int = 0) -> int:
+        """The largest distance at which later frames matter, by bisection; it is above `low`."""
+        high = self.places - cut - 2
+        if low >= high or self._depends_beyond(cut, high):
+            return self.places
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self._depends_beyond(cut, middle) else (low, middle)
@@ -239,6 +247,17 @@ def _moved(before: Any, after: Any, size: int, watched: slice) -> float | None:
     return float((a - b).abs().max()) / max(float(before.abs().max()), 1e-30)
 
 
+class Through(nn.Module):
+    """A network as signals see it: one in, the enhanced one out."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.interface = network, Interface.of(network)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        return self.interface(self.network, signal)
+
+
 def items_move(model: nn.Module, batch: Tensor) -> float:
     """The largest change of the first item's output when the other items change, over its largest value."""
     other = batch.clone()
@@ -246,7 +265,7 @@ def items_move(model: nn.Module, batch: Tensor) -> float:
     outputs = []
     for items in (batch, other):
         with torch.no_grad(), isolated(4), evaluating(model):
-            outputs.append(model(items)[0])
+            outputs.append(Interface.of(model)(model, items)[0])
     return float((outputs[0] - outputs[1]).abs().max()) / max(float(outputs[0].abs().max()), 1e-30)
 
 

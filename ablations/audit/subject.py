@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import random
 import time
-import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -18,7 +15,7 @@ from torch import Tensor, nn
 from ablate.models import build_model, declarations
 from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError
-from ablate.models.spectral import HOP, stft
+from ablate.models.interface import Interface
 from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import Recipe
 from ablate.training.data.augment import Augment
@@ -26,10 +23,10 @@ from ablate.training.data.batches import Batches
 from ablate.training.losses import WeightedLoss
 from ablate.training.trainer import DivergedError, Trainer
 
-from .operations import NOT_THE_NETWORK, Activity, Watch, watched
+from .operations import Activity, Watch, watched
+from .trial import SEED, isolated, speech_like, told, try_out
 from .writes import InitWrite, watch_init
 
-SEED = 20
 LARGE = 500_000
 """Parameters from which on the audit makes do with less: seconds, not minutes, for a network of full size."""
 STEPS = 8
@@ -41,23 +38,9 @@ SETTLING = 50
 """Forwards that bring running averages of a network's own kind to their values."""
 LONGER = 2.0
 """Seconds of the clips on which a suspicion is asked again."""
-PROBE_FRAMES = 37
-"""Frames of the probes by perturbation: a number that no width has, so that the axis of time is known."""
-
-
-@contextmanager
-def isolated(seed: int) -> Iterator[None]:
-    """Random numbers from a seed inside; torch's, numpy's and Python's state as before afterwards."""
-    numpy_state, python_state = np.random.get_state(), random.getstate()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        np.random.seed(seed)
-        random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(numpy_state)
-            random.setstate(python_state)
+PROBE_PLACES = {"frame": (37, 41, 43, 47, 53, 59), "sample": (4801, 4813, 4817)}
+"""Frames or samples of the probes by perturbation: the first that no width has, so that time is known."""
+NOTHING = nullcontext()
 
 
 def build(config: ModelConfig, seed: int = SEED) -> nn.Module:
@@ -72,6 +55,7 @@ def settled(config: ModelConfig, batch: Tensor) -> nn.Module:
     Statistics as built (means 0, variances 1) make a deep network nearly constant, which hides what it does.
     """
     model = build(config)
+    interface = Interface.of(model)
     norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
     momenta = [m.momentum for m in norms]
     buffers = {n: b.clone() for n, b in model.named_buffers()}
@@ -79,23 +63,15 @@ def settled(config: ModelConfig, batch: Tensor) -> nn.Module:
         for norm in norms:
             norm.momentum = 1.0
         model.train()
-        model(batch)
+        interface.outputs(model, batch)
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
         known = {f"{path}." for path, m in model.named_modules() if m in norms}
         others = [n for n, b in model.named_buffers() if not any(n.startswith(k) for k in known)]
         if any(not torch.equal(model.get_buffer(n), buffers[n]) for n in others if n in buffers):
             for _ in range(SETTLING):
-                model(batch)
+                interface.outputs(model, batch)
     return model.eval()
-
-
-def _told(error: Exception) -> str:
-    """An error with the last line of the network's own code that it passed through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith((*NOT_THE_NETWORK, "<"))]
-    at = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {error}{at}"
 
 
 def _gradients(subject: Subject, clip: Tensor) -> dict[str, Tensor]:
@@ -103,39 +79,9 @@ def _gradients(subject: Subject, clip: Tensor) -> dict[str, Tensor]:
     model = subject.spare
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     with isolated(4):
-        loss = WeightedLoss.of(subject.recipe)(model(clip), 0.5 * clip)
+        loss = subject.loss(model, clip, 0.5 * clip)
         grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     return {n: g.abs() for n, g in zip(parameters, grads, strict=True) if g is not None}
-
-
-@dataclass(frozen=True)
-class Tone:
-    """A made-up pair: voiced syllables, and the same in coloured noise; `(sample,)` at 16 kHz."""
-
-    name: str
-    clean: np.ndarray
-    noisy: np.ndarray
-
-
-def speech_like(seconds: float, count: int = 4, seed: int = SEED) -> list[Tone]:
-    """Pairs that look like noisy speech to a network: gliding harmonics in syllables, pink noise, 0-15 dB."""
-    rng = np.random.default_rng(seed)
-    samples = max(int(seconds * SAMPLE_RATE), 2 * HOP * 3)
-    t = np.arange(samples) / SAMPLE_RATE
-    pairs = []
-    for index in range(count):
-        pitch = rng.uniform(90, 220) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(2, 5) * t))
-        phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
-        clean = sum(np.sin(k * phase + rng.uniform(0, 6)) / k for k in range(1, 30))
-        clean = clean * np.clip(np.sin(2 * np.pi * rng.uniform(3, 5) * t + rng.uniform(0, 6)), 0.02, None)
-        clean = clean + 0.02 * rng.standard_normal(samples) * np.clip(np.sin(2 * np.pi * 7 * t), 0, None)
-        clean = 0.06 * clean / np.sqrt(np.mean(clean**2))
-        spectrum = np.fft.rfft(rng.standard_normal(samples))
-        noise = np.fft.irfft(spectrum / np.sqrt(np.arange(len(spectrum)) + 20), samples)
-        noise = noise / np.sqrt(np.mean(noise**2)) * 0.06 * 10 ** (-5 * index / 20)
-        noisy = clean + noise
-        pairs.append(Tone(f"tone{index}", clean.astype(np.float32), noisy.astype(np.float32)))
-    return pairs
 
 
 @dataclass
@@ -193,25 +139,32 @@ class Subject:
             InputError: it cannot be built, fails, or gives another shape than it takes.
         """
         try:
-            model = build(self.config)
+            interface = Interface.of(build(self.config))
+        except InputError:
+            raise
         except Exception as error:
-            raise InputError(f"the network cannot be built: {_told(error)}") from error
-        for count in (1, 2):
-            batch = self.probe[:count]
-            try:
-                with isolated(0), torch.no_grad():
-                    out = model(batch)
-            except Exception as error:
-                raise InputError(
-                    f"the network does not run on {tuple(batch.shape)}: {_told(error)}"
-                ) from error
-            if not isinstance(out, Tensor) or out.shape != batch.shape or not out.is_complex():
-                what = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
-                why = "; alone it does not: its shape depends on the batch" if count == 2 else ""
-                raise InputError(
-                    f"the network gives {what} for complex spectrograms {tuple(batch.shape)}{why}; "
-                    "give back complex ones of the same shape"
-                )
+            raise InputError(f"the network cannot be built: {told(error)}") from error
+        try_out(build(self.config), interface, self.probe)
+
+    @cached_property
+    def interface(self) -> Interface:
+        """What the network takes and gives; `batch`, `probe` and `clips` are signals of it."""
+        return Interface.of(self.model)
+
+    def loss(
+        self,
+        model: nn.Module,
+        noisy: Tensor,
+        clean: Tensor,
+        within: AbstractContextManager[Any] = NOTHING,
+    ) -> Tensor:
+        """The recipe's loss of what a network gives for a noisy signal; its forward runs within a context."""
+        interface = Interface.of(model)
+        with within:
+            outputs = interface.outputs(model, noisy)
+        estimate = interface.spectrum(interface.enhanced(outputs, noisy).to(noisy.dtype))
+        own = partial(interface.loss_of, outputs, clean, noisy)
+        return WeightedLoss.of(self.recipe)(estimate, interface.spectrum(clean), outputs, own)
 
     @property
     def model(self) -> nn.Module:
@@ -235,21 +188,25 @@ class Subject:
 
     @cached_property
     def batch(self) -> Tensor:
-        """Noisy spectrograms `(batch, 257, frame)`, complex."""
+        """Noisy signals `(batch, ..., time)`: as a rule complex spectrograms `(batch, 257, frame)`."""
         pairs = speech_like(self.crop_seconds)[: self.batch_size]
-        return stft(torch.from_numpy(np.stack([p.noisy for p in pairs])))
+        return self.interface.analyse(torch.from_numpy(np.stack([p.noisy for p in pairs])))
 
     @cached_property
     def probe(self) -> Tensor:
-        """Noisy spectrograms `(2, 257, PROBE_FRAMES)`, complex."""
-        pairs = speech_like(PROBE_FRAMES * HOP / SAMPLE_RATE, count=2)
-        return stft(torch.from_numpy(np.stack([p.noisy for p in pairs])))[..., :PROBE_FRAMES]
+        """Two noisy signals, as long as one of `PROBE_PLACES`."""
+        widths = {size for p in self.model.parameters() for size in p.shape}
+        widths |= {len(self.config.band_widths), *self.batch.shape[:-1]}
+        known = PROBE_PLACES[self.interface.place]
+        places = next((count for count in known if count not in widths), known[0])
+        pairs = speech_like(places * self.interface.step / SAMPLE_RATE, count=2)
+        return self.interface.analyse(torch.from_numpy(np.stack([p.noisy for p in pairs])))[..., :places]
 
     @cached_property
     def watch(self) -> Watch:
         """What was seen of the operations of a forward at the start, on a copy; it can see more."""
         with isolated(0):
-            return watched(build(self.config), self.batch)
+            return watched(build(self.config), self.interface, self.batch)
 
     @property
     def activity(self) -> list[Activity]:
@@ -258,15 +215,18 @@ class Subject:
 
     @cached_property
     def clips(self) -> list[Tensor]:
-        """Noisy spectrograms of other voices, `(1, 257, frame)`, of two seconds: not what the steps saw."""
+        """Noisy signals of other voices, one each, of two seconds: not what the steps saw."""
         return [
-            stft(torch.from_numpy(pair.noisy)[None]) for pair in speech_like(LONGER, count=4, seed=SEED + 1)
+            self.interface.analyse(torch.from_numpy(pair.noisy)[None])
+            for pair in speech_like(LONGER, count=4, seed=SEED + 1)
         ]
 
     @cached_property
     def longer(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Size of the gradients at the start on half a second and on two seconds of other clips."""
-        return tuple(_gradients(self, clip) for clip in (self.clips[0][..., :63], self.clips[1]))  # type: ignore
+        first, second = self.clips[:2]
+        quarter = -(-first.shape[-1] // 4)
+        return _gradients(self, first[..., :quarter]), _gradients(self, second)
 
     @cached_property
     def called(self) -> frozenset[str]:
@@ -278,7 +238,7 @@ class Subject:
         ]
         try:
             with isolated(0), torch.no_grad():
-                self.spare(self.batch)
+                self.interface.outputs(self.spare, self.batch)
         finally:
             for handle in handles:
                 handle.remove()
@@ -288,7 +248,7 @@ class Subject:
     def after_forward(self) -> nn.Module:
         """The network after a forward with gradients: weights that are worked out anew are no leaves then."""
         with isolated(0):
-            self.spare(self.batch)
+            self.interface.outputs(self.spare, self.batch)
         return self.spare
 
     @cached_property
@@ -300,7 +260,7 @@ class Subject:
     def notes(self) -> dict[str, dict[str, Tensor]]:
         """What the modules note in a forward at the start: path -> name -> value."""
         with isolated(0), torch.no_grad(), declarations.record(self.model) as recording:
-            self.model(self.batch)
+            self.interface.outputs(self.model, self.batch)
         paths = {module: path for path, module in self.model.named_modules()}
         noted: dict[str, dict[str, Tensor]] = {}
         for module, name, value in recording.notes:

@@ -69,7 +69,7 @@ def _same_evaluation(a: Cell, b: Cell) -> bool:
     """Whether two evaluations do the same to a wave, and use the same taps of a filter."""
     from ablate.training.evaluate import finishing
 
-    from .subject import speech_like
+    from .trial import speech_like
 
     pair = speech_like(1.0, count=1)[0]
     clean, noisy = (torch.from_numpy(wave)[None] for wave in (pair.clean, pair.noisy))

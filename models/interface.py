@@ -1,0 +1,336 @@
+"""What a network takes and gives, and the way between that and speech.
+
+A network says it by attributes of its class or of itself, or by `declare`; one that says nothing maps a
+complex spectrogram `(batch, 257, time)` to one of the same shape. What runs networks does it by `Interface`.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import spectral
+from .errors import InputError
+from .registry import suggestion
+from .transform import Transform
+
+LAYOUTS = {"waveform": "bt", "spectrum": "bft", "magnitude": "bft", "magnitude-phase": "bft"}
+"""Domain -> how its tensors lie where none says so: batch, frequency, time (of waveforms: sample)."""
+LONGER = 1600
+"""Samples by which a network of waveforms may give another length than it takes; it is cut or filled with
+zeros at the end."""
+DECLARATIONS = (
+    *("domain", "axes", "transform", "compress", "output", "loss"),
+    *("looks_ahead", "mixes_bands", "own_loss"),
+)
+
+
+def declare(network: nn.Module, **said: Any) -> nn.Module:
+    """Say what a network takes, gives and does without a class of one's own; the network is given back.
+
+    Args:
+        said: `domain`, `axes`, `transform`, `compress`, `output`, `loss`, `looks_ahead`, `mixes_bands`,
+            `own_loss`; see docs/plugins.md.
+
+    Raises:
+        InputError: something else is said, or in a form that it cannot have.
+    """
+    for name in said:
+        if name not in DECLARATIONS:
+            raise InputError(f"a network cannot declare {name!r}{suggestion(name, DECLARATIONS)}")
+    network.__dict__["_said"] = getattr(network, "_said", {}) | said
+    for name in ("looks_ahead", "mixes_bands", "own_loss"):
+        if name in said:
+            setattr(network, name, said[name])
+    Interface.of(network)
+    return network
+
+
+def _said(network: nn.Module, name: str, *kinds: type) -> Any:
+    """What a network declares, or None; something of another kind under that name is the network's own."""
+    known = getattr(network, "_said", {})
+    value = known.get(name) if name in known else getattr(network, name, None)
+    if value is None or (isinstance(value, kinds) and not isinstance(value, bool)):
+        return value
+    if name in known:
+        raise InputError(f"{name}={value!r}: expected {' or '.join(kind.__name__ for kind in kinds)}")
+    return None
+
+
+@dataclass(frozen=True)
+class Interface:
+    """How speech gets into a network and out of it.
+
+    A *signal* is what the network is about, in one form whatever its layout: complex `(batch, bin, frame)`,
+    or waveforms `(batch, sample)`. Time is its last axis.
+
+    Attributes:
+        domain: a key of `LAYOUTS`.
+        axes: how the tensors lie: b(atch), f(requency), t(ime), 1 for an axis of one, 2 for real and
+            imaginary parts; `bft2`, `b2tf`, `b1t`.
+        transform: of the network's own; none: that of this project.
+        compress: exponent of the magnitudes that it takes and gives.
+        output: key or index of the enhanced signal where it gives several; two of them are its real and
+            imaginary parts, or its magnitude and phase.
+        loss: of its own, `(outputs, clean)` or `(outputs, clean, noisy)`.
+    """
+
+    domain: str = "spectrum"
+    axes: str = "bft"
+    transform: Transform | None = None
+    compress: float = 1.0
+    output: Any = None
+    loss: Callable[..., Tensor] | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, network: nn.Module) -> Interface:
+        """What a network declares.
+
+        Raises:
+            InputError: it does not fit together.
+        """
+        domain = _said(network, "domain", str) or "spectrum"
+        if domain not in LAYOUTS:
+            raise InputError(f"unknown domain {domain!r}{suggestion(domain, LAYOUTS)}")
+        axes = _said(network, "axes", str) or LAYOUTS[domain]
+        letters = "bt" if domain == "waveform" else "bft"
+        allowed = [sorted(letters), *([sorted(f"{letters}2")] if domain == "spectrum" else [])]
+        if sorted(axes.replace("1", "")) not in allowed:
+            more = ", 2 for real and imaginary parts" if domain == "spectrum" else ""
+            raise InputError(
+                f"axes {axes!r} of a {domain}: each of {letters} once, 1 for an axis of one{more}"
+            )
+        transform = _said(network, "transform", Transform)
+        compress = float(_said(network, "compress", int, float) or 1.0)
+        if domain == "waveform" and (transform is not None or compress != 1):
+            raise InputError("a network of waveforms has neither transform nor compress: it sees no spectrum")
+        if compress <= 0:
+            raise InputError(f"compress={compress:g}: an exponent above 0")
+        output = _said(network, "output", str, int, tuple, list)
+        if output is None and domain == "magnitude-phase":
+            output = (0, 1)
+        loss = getattr(network, "_said", {}).get("loss", getattr(network, "loss", None))
+        return cls(
+            domain=domain,
+            axes=axes,
+            transform=transform,
+            compress=compress,
+            output=tuple(output) if isinstance(output, list) else output,
+            loss=loss if callable(loss) else None,
+        )
+
+    @property
+    def plain(self) -> bool:
+        """Whether the network maps our spectrograms to spectrograms, with nothing in between."""
+        return self == Interface()
+
+    @property
+    def waveform(self) -> bool:
+        return self.domain == "waveform"
+
+    @property
+    def ours(self) -> bool:
+        """Whether its signals are spectrograms of this project's transform."""
+        return not self.waveform and self.transform is None
+
+    @property
+    def bins(self) -> int | None:
+        """Of its spectrograms; None of waveforms."""
+        if self.waveform:
+            return None
+        return spectral.N_FFT // 2 + 1 if self.transform is None else self.transform.bins
+
+    @property
+    def step(self) -> int:
+        """Samples from one place of a signal's time axis to the next."""
+        if self.waveform:
+            return 1
+        return spectral.HOP if self.transform is None else self.transform.hop
+
+    @property
+    def window(self) -> int:
+        """Samples that one place of a signal's time axis is made of."""
+        if self.waveform:
+            return 1
+        return spectral.N_FFT if self.transform is None else self.transform.samples
+
+    @property
+    def place(self) -> str:
+        """What the places of a signal's time axis are called."""
+        return "sample" if self.waveform else "frame"
+
+    def analyse(self, waves: Tensor) -> Tensor:
+        """Waveforms `(batch, sample)` as a signal."""
+        if self.waveform:
+            return waves
+        return spectral.stft(waves) if self.transform is None else self.transform.analyse(waves)
+
+    def spectrum(self, signal: Tensor, samples: int | None = None) -> Tensor:
+        """A signal as a spectrogram of this project, `(batch, 257, frame)`; `samples` of its waveform."""
+        if self.ours:
+            return signal
+        if self.transform is not None:
+            signal = self.transform.synthesise(signal, samples)
+        return spectral.stft(signal)
+
+    def alike(self, samples: int) -> int:
+        """Whole utterances share a batch if this is equal: of frames, or of samples."""
+        return spectral.utterance_frames(samples) if self.ours else samples
+
+    def whole(self, waves: Tensor) -> Tensor:
+        """Whole utterances `(batch, sample)` as a signal."""
+        return spectral.analyse(waves) if self.ours else self.analyse(waves)
+
+    def utterance(self, signal: Tensor, samples: int) -> Tensor:
+        """Undo `whole`: a signal -> `(batch, samples)`."""
+        if self.ours:
+            return spectral.synthesise(signal, samples)
+        return signal if self.transform is None else self.transform.synthesise(signal, samples)
+
+    def arguments(self, signal: Tensor) -> tuple[Tensor, ...]:
+        """A signal as the network takes it."""
+        if self.plain or self.waveform:
+            return (laid(signal, self.axes, "bt" if self.waveform else "bft"),)
+        if self.domain == "spectrum":
+            if self.compress != 1:
+                signal = signal * _power(signal.abs(), self.compress - 1)
+            parts = torch.view_as_real(signal) if "2" in self.axes else signal
+            return (laid(parts, self.axes, "bft2" if "2" in self.axes else "bft"),)
+        magnitude = laid(_power(signal.abs(), self.compress), self.axes, "bft")
+        if self.domain == "magnitude":
+            return (magnitude,)
+        return magnitude, laid(signal.angle(), self.axes, "bft")
+
+    def enhanced(self, outputs: Any, noisy: Tensor) -> Tensor:
+        """The enhanced signal in what the network gave for a noisy one; same shape.
+
+        Raises:
+            InputError: there is none, or it has another shape.
+        """
+        if self.plain:
+            return outputs
+        parts = [self._part(outputs, name) for name in self._names]
+        if self.waveform:
+            return self._wave(parts[0], noisy)
+        if self.domain == "magnitude":
+            magnitude = self._undone(parts[0].float(), noisy.shape, "bft").clamp(min=0)
+            return torch.polar(magnitude ** (1 / self.compress), noisy.angle())
+        if self.domain == "magnitude-phase":
+            magnitude, phase = (self._undone(part.float(), noisy.shape, "bft") for part in parts)
+            return torch.polar(magnitude.clamp(min=0) ** (1 / self.compress), phase)
+        if len(parts) == 2:
+            axes = self.axes.replace("2", "")
+            signal = torch.complex(*(self._undone(part.float(), noisy.shape, "bft", axes) for part in parts))
+        elif "2" in self.axes and not parts[0].is_complex():
+            both = self._undone(parts[0].float(), (*noisy.shape, 2), "bft2")
+            signal = torch.view_as_complex(both.contiguous())
+        else:
+            signal = self._undone(parts[0], noisy.shape, "bft", self.axes.replace("2", ""))
+        if not signal.is_complex():
+            raise InputError(f"the network gives {_shape(signal)} for a spectrum; give a complex one back")
+        return signal if self.compress == 1 else signal * _power(signal.abs(), 1 / self.compress - 1)
+
+    def outputs(self, network: nn.Module, signal: Tensor) -> Any:
+        """What a network gives for a signal, as it gives it."""
+        return network(*self.arguments(signal))
+
+    def __call__(self, network: nn.Module, signal: Tensor) -> Tensor:
+        """The signal that a network enhances, same shape."""
+        return self.enhanced(self.outputs(network, signal), signal)
+
+    def loss_of(self, outputs: Any, clean: Tensor, noisy: Tensor) -> Tensor:
+        """The network's own loss of what it gave for a noisy signal; it gets signals as it takes them.
+
+        Raises:
+            InputError: the network has none.
+        """
+        if self.loss is None:
+            raise InputError(
+                "the recipe weights the network's own loss, and this network has none; "
+                "give it loss(outputs, clean), or leave recipe.losses.network out"
+            )
+        given = [a[0] if len(a) == 1 else a for a in (self.arguments(clean), self.arguments(noisy))]
+        return self.loss(outputs, *given[: 2 if _takes(self.loss, 3) else 1])
+
+    @property
+    def _names(self) -> tuple[Any, ...]:
+        return self.output if isinstance(self.output, tuple) else (self.output,)
+
+    def _part(self, outputs: Any, name: Any) -> Tensor:
+        if name is None:
+            part = outputs
+        elif isinstance(outputs, Tensor):
+            raise InputError(
+                f"the network gives one tensor, {_shape(outputs)}; output {name!r} is none of it"
+            )
+        else:
+            try:
+                part = outputs[name]
+            except (KeyError, IndexError, TypeError):
+                known = (
+                    f"keys {', '.join(map(str, outputs))}"
+                    if isinstance(outputs, Mapping)
+                    else _shape(outputs)
+                )
+                raise InputError(f"the network gives no output {name!r}, it gives {known}") from None
+        if not isinstance(part, Tensor):
+            raise InputError(
+                f"the network gives {_shape(part)}; say which is the enhanced signal, "
+                "output = 'key' or an index"
+            )
+        return part
+
+    def _wave(self, wave: Tensor, noisy: Tensor) -> Tensor:
+        samples = noisy.shape[-1]
+        given = wave.float().reshape(len(wave), -1) if wave.dim() and len(wave) else wave
+        if wave.is_complex() or given.shape[0] != len(noisy) or abs(given.shape[-1] - samples) > LONGER:
+            raise InputError(f"the network gives {_shape(wave)} for waveforms {tuple(noisy.shape)}")
+        return nn.functional.pad(given[:, :samples], (0, max(samples - given.shape[-1], 0)))
+
+    def _undone(self, part: Tensor, shape: tuple[int, ...], have: str, axes: str | None = None) -> Tensor:
+        """A tensor that lies as the network has it, of some shape in the order `have`."""
+        axes = self.axes if axes is None else axes
+        sizes = dict(zip(have, shape, strict=True)) | {"1": 1}
+        wanted = [sizes[axis] for axis in axes]
+        if [s for s in part.shape if s != 1] != [s for s in wanted if s != 1]:
+            raise InputError(f"the network gives {_shape(part)}; expected is {tuple(wanted)} ({axes})")
+        order = axes.replace("1", "")
+        return part.reshape([sizes[axis] for axis in order]).permute([order.index(axis) for axis in have])
+
+
+def laid(part: Tensor, axes: str, have: str) -> Tensor:
+    """A tensor in the order `have` as `axes` wants it, with axes of one where that has a 1."""
+    if axes == have:
+        return part
+    part = part.permute([have.index(axis) for axis in axes if axis != "1"])
+    for place, axis in enumerate(axes):
+        part = part.unsqueeze(place) if axis == "1" else part
+    return part.contiguous()
+
+
+def _power(magnitude: Tensor, exponent: float) -> Tensor:
+    return magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny) ** exponent
+
+
+def _takes(function: Callable[..., Any], count: int) -> bool:
+    """Whether a function takes so many arguments by their place."""
+    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
+    places = sum(
+        kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds
+    )
+    return places >= count or inspect.Parameter.VAR_POSITIONAL in kinds
+
+
+def _shape(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+    return (
+        f"{type(value).__name__} of {len(value)}"
+        if isinstance(value, tuple | list | dict)
+        else type(value).__name__
+    )
