@@ -10,6 +10,7 @@ from ablate.ablations.inference.guards import direction
 from ablate.training.metrics.registry import METRICS
 
 from .cost import compute
+from .lengths import length_lines
 from .mixtures import mixture_lines
 from .model import AnalysisReport
 from .slopes import slope_lines
@@ -216,7 +217,8 @@ def notes(report: AnalysisReport) -> list[str]:
             f"These factors also change the parameter count: {', '.join(changed)}. "
             "Their effect is of the change as a whole, size included."
         )
-    notes += slope_lines(report.slopes, report.percent)
+    notes += slope_lines(report.slopes, report.percent, bool(report.by_length))
+    notes += length_lines(report.by_length, report.percent)
     return [*notes, *_tuning(report), *_looks(report)]
 
 

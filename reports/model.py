@@ -15,6 +15,7 @@ from ablate.training.metrics.registry import label_of
 from .collect import StudyInfo
 from .convergence import Convergence, Curve, convergence, curves
 from .cost import Cost, ParetoPoint, costs, parameter_changes, pareto
+from .lengths import AtLength, by_length
 from .slopes import Slope, slopes
 from .text import interval, known, plural, signed
 
@@ -200,8 +201,17 @@ class AnalysisReport:
     @cached_property
     def slopes(self) -> list[Slope]:
         """How fast each factor's effect and the gap still change at the end of the training."""
+        return slopes(self.analysis, self.info, self._shown)
+
+    @cached_property
+    def by_length(self) -> list[AtLength]:
+        """Each factor's effect and the gap at every length that was trained; empty with one length."""
+        return by_length(self.analysis, self.scores, self.info, self._shown)
+
+    @property
+    def _shown(self) -> set[tuple[str, str]]:
         rows = filter(None, [*self.factors, self.gap])
-        return slopes(self.analysis, self.info, {(row.kind, row.data["name"]) for row in rows})
+        return {(row.kind, row.data["name"]) for row in rows}
 
     def pareto(self, against: str = "parameters") -> list[ParetoPoint]:
         return pareto(self.cell_scores, self.costs, against)

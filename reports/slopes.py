@@ -108,8 +108,8 @@ def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, st
     ]
 
 
-def slope_lines(found: Sequence[Slope], percent: str) -> list[str]:
-    """What the slopes say of the effects, in sentences."""
+def slope_lines(found: Sequence[Slope], percent: str, other_lengths: bool = False) -> list[str]:
+    """What the slopes say of the effects, in sentences; `other_lengths` were trained too, or can be."""
 
     def of(why: str) -> str | None:
         """Which effects, in brackets where not all; none: no effect."""
@@ -122,7 +122,8 @@ def slope_lines(found: Sequence[Slope], percent: str) -> list[str]:
     if (annealed := of("annealed")) is not None:
         lines.append(
             f"The learning rate falls to less than {SLOW:.0%} of where it began, which flattens every "
-            f"curve{annealed}: the curve cannot tell what longer training would bring."
+            f"curve{annealed}: the curve cannot tell what longer training would bring"
+            + ("." if other_lengths else "; ablate run --at-lengths 0.5,1 can.")
         )
     read = [slope for slope in found if not slope.why]
     for slope in read:

@@ -12,6 +12,7 @@ from ablate.ablations.inference.analysis import records
 from ablate.ablations.inference.guards import changes
 from ablate.training.metrics.registry import label_of
 
+from .lengths import in_steps
 from .model import AnalysisReport, EffectRow
 from .slopes import PER
 from .text import interval, known, signed
@@ -87,6 +88,40 @@ def slopes_table(report: AnalysisReport) -> Table | None:
         rows,
         "The contrast of the runs' own slopes over the last third of the steps; above zero it was still "
         "rising.",
+    )
+
+
+def lengths_table(report: AnalysisReport) -> Table | None:
+    """The effects by length of the training, and how they change; none with one length."""
+    found = report.by_length
+    lengths = sorted({row.length: row for row in found}.items())
+    if not lengths:
+        return None
+    rows = []
+    for name in dict.fromkeys(row.name for row in found):
+        mine = {row.length: row for row in found if row.name == name}
+        shown = [mine.get(length) for length, _ in lengths]
+        changed = [row for row in shown if row is None or row.length != 1.0]
+        rows.append(
+            [
+                name,
+                *("" if r is None else f"{signed(r.estimate)} {interval(r.low, r.high)}" for r in shown),
+                *(
+                    "" if r is None else f"{signed(r.change)} {interval(r.change_low, r.change_high)}"
+                    for r in changed
+                ),
+            ]
+        )
+    return Table(
+        "Effects by length of the training",
+        [
+            "effect",
+            *(f"{length:g}: {in_steps(row.steps)}" for length, row in lengths),
+            *(f"1 less {length:g}" for length, _ in lengths if length != 1.0),
+        ],
+        rows,
+        f"{report.credit_kind}s in {report.metric} with {report.percent} intervals, each length trained for "
+        "itself; then what the effect is at the study's own length less the other.",
     )
 
 

@@ -49,10 +49,11 @@ def export(root: Path, name: str | None, output: Path) -> dict[str, Any]:
     folder = study_path(root, plan.name)
     files = {f"study/{path.relative_to(folder)}": path for path in _study_files(folder)}
     done = 0
-    for run in plans.run_dirs(plan, root).values():
-        done += run.state.state == "done"
-        for path in _run_files(run):
-            files[f"runs/{run.signature}/{path.relative_to(run.path)}"] = path
+    for at in plan.every_length():
+        for run in plans.run_dirs(at, root).values():
+            done += run.state.state == "done"
+            for path in _run_files(run):
+                files[f"runs/{run.signature}/{path.relative_to(run.path)}"] = path
     for number, plugin in enumerate(map(Path, plan.plugins)):
         for path in sources(plugin):
             files[f"plugins/{number}/{path.relative_to(plugin.parent)}"] = path

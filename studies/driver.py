@@ -59,7 +59,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        return ", ".join(f"{entry.key[0]} seed {entry.key[1]}" for _, entry in self.members)
+        return ", ".join(entry.label for _, entry in self.members)
 
     @property
     def scored(self) -> bool:
@@ -126,6 +126,17 @@ def plan_jobs(plan: Plan, root: Path, book: TrialBook, seeds: Iterable[int]) -> 
             job.evaluations[evaluation.signature] = evaluation
             job.members.append((book, book.entries[cell.name, seed]))
     return list(jobs.values())
+
+
+def joined(jobs: Iterable[Job]) -> list[Job]:
+    """A job per distinct training of several plans' jobs."""
+    found: dict[Path, Job] = {}
+    for job in jobs:
+        known = found.setdefault(job.run.path, job)
+        if known is not job:
+            known.evaluations |= job.evaluations
+            known.members += job.members
+    return list(found.values())
 
 
 class Driver:

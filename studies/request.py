@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from ablate.ablations.claims import Endpoint, claim_of
 from ablate.ablations.design import Kind
@@ -80,6 +80,7 @@ class Request(Frozen):
     recipe: str = "quick"
     set: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[int, ...] = (1, 2, 3)
+    at_lengths: tuple[float, ...] = ()
     data: str = "demo"
     test_data: str | None = None
     endpoint: Endpoint = Endpoint()
@@ -88,6 +89,27 @@ class Request(Frozen):
     start_from: str | None = None
     plugins: tuple[str, ...] = ()
     launcher: str = "local"
+
+    @field_validator("at_lengths", mode="before")
+    @classmethod
+    def _beside_its_own(cls, lengths: Any) -> Any:
+        return parse_lengths(lengths) if isinstance(lengths, str) else lengths
+
+    @field_validator("at_lengths")
+    @classmethod
+    def _lengths(cls, lengths: tuple[float, ...]) -> tuple[float, ...]:
+        """Without the study's own, which is always trained."""
+        for length in lengths:
+            if not (math.isfinite(length) and length > 0):
+                raise InputError(f"length {length:g}: give a share of the steps above 0, e.g. 0.5,1")
+        return tuple(sorted({*lengths} - {1.0}))
+
+    @model_validator(mode="after")
+    def _steps_stand(self) -> Request:
+        tuned = {"recipe.steps", "recipe.epochs"} & set(self.tune.space if self.tune else ())
+        if self.at_lengths and tuned:
+            raise InputError(f"{', '.join(tuned)} cannot be tuned and trained at other lengths at once")
+        return self
 
     @field_validator("launcher")
     @classmethod
@@ -119,6 +141,18 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if low > high:
         raise InputError(f"seeds {text!r}: give a count (3) or a range (1:5) that holds a seed")
     return tuple(range(low, high + 1))
+
+
+def parse_lengths(text: str) -> tuple[float, ...]:
+    """Lengths from `0.5,1`.
+
+    Raises:
+        InputError: an entry is no number.
+    """
+    try:
+        return tuple(float(word) for word in text.split(","))
+    except ValueError:
+        raise InputError(f"lengths {text!r}: write shares of the steps, e.g. 0.5,1") from None
 
 
 def parse_tuning(items: list[str], trials: int) -> Tuning | None:

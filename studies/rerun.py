@@ -11,7 +11,7 @@ from ablate.ablations.runspec import run_path
 from ablate.training.rundir import RunDir, RunLockedError, read_json
 
 from .lease import StudyHeldError
-from .plan import Plan, PlannedCell, names, study_path
+from .plan import Plan, PlannedCell, names, run_label, study_path
 
 
 def set_aside(plan: Plan, cells: Iterable[PlannedCell], root: Path) -> list[str]:
@@ -22,20 +22,21 @@ def set_aside(plan: Plan, cells: Iterable[PlannedCell], root: Path) -> list[str]
     """
     runs: dict[str, str] = {}
     for cell in cells:
-        for seed, signature in cell.signatures.items():
-            runs.setdefault(signature, f"{cell.name} seed {seed}")
+        for length, found in {1.0: cell, **cell.at_lengths}.items():
+            for seed, signature in found.signatures.items():
+                runs.setdefault(signature, run_label(cell.name, seed, length))
     others = _shared(plan.name, runs, root)
     lines = []
     with ExitStack() as locks:
-        found = {s: RunDir(run_path(root, s)) for s in runs if run_path(root, s).exists()}
-        for signature, run in found.items():
+        there = {s: RunDir(run_path(root, s)) for s in runs if run_path(root, s).exists()}
+        for signature, run in there.items():
             try:
                 locks.enter_context(run.lock())
             except RunLockedError as error:
                 raise StudyHeldError(
                     f"{runs[signature]} cannot be set aside: {error}; wait for it, or end it and run again"
                 ) from None
-        for signature, run in found.items():
+        for signature, run in there.items():
             aside = root / "replaced" / f"{signature}-{time.time_ns()}"
             aside.parent.mkdir(exist_ok=True)
             run.path.rename(aside)
@@ -50,7 +51,9 @@ def _shared(name: str, signatures: Iterable[str], root: Path) -> dict[str, list[
     for other in names(root):
         # Not `load`, which imports the plug-ins of a study that is not asked for.
         for cell in read_json(study_path(root, other) / "plan.json")["cells"] if other != name else ():
-            for seed, signature in cell["signatures"].items():
-                if signature in found:
-                    found[signature].append(f"study {other} ({cell['name']} seed {seed})")
+            for length, runs in {1.0: cell, **cell.get("at_lengths", {})}.items():
+                for seed, signature in runs["signatures"].items():
+                    if signature in found:
+                        label = run_label(cell["name"], seed, float(length))
+                        found[signature].append(f"study {other} ({label})")
     return found

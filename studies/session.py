@@ -14,7 +14,7 @@ from ablate.models.errors import InputError
 from ablate.training.data.corpus import Corpus
 
 from . import tune
-from .driver import Driver, DriverProgress, Outcome, Policy, plan_jobs
+from .driver import Driver, DriverProgress, Outcome, Policy, joined, plan_jobs
 from .launchers import Launcher
 from .lease import Lease, hold
 from .plan import (
@@ -93,14 +93,15 @@ class Session:
             if self.command and self.command not in plan.commands:
                 plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})
             seeds = request.seeds if self.until_width is None else plan.seeds
-            if not known or not all(self._finished(plan, seeds)):
+            lengths = (1.0, *request.at_lengths)
+            if not known or not all(self._finished(plan, seeds, lengths)):
                 plan = self._audited(plan, corpus)
             storage = open_storage(folder, self.storage_url)
             again = [plan.cell(name) for name in self.rerun]
             for line in set_aside(plan, again, self.root):
                 self.say(line)
             self._save(plan, lease)
-            return self._train(plan, seeds, lease, folder, storage)
+            return self._train(plan, seeds, lengths, lease, folder, storage)
 
     def _joined(self, old: Plan, new: Plan) -> Plan:
         """The plan to go on with; with `retrain` the one asked for where results have changed since."""
@@ -112,10 +113,15 @@ class Session:
         kept = old.model_copy(update={"name": former(old)})
         save(kept, self.root)
         self.say(f"the study as it was, with its scores, is {kept.name}")
-        return extend(new, old.seeds, self.root)
+        return extend(new, old.seeds, self.root, old.lengths)
 
-    def _finished(self, plan: Plan, seeds: Iterable[int]) -> Iterable[bool]:
-        return (is_done(plan, self.root, cell, seed) for cell in plan.cells for seed in seeds)
+    def _finished(self, plan: Plan, seeds: Iterable[int], lengths: Iterable[float]) -> Iterable[bool]:
+        return (
+            is_done(at, self.root, cell, seed)
+            for at in map(plan.at, lengths)
+            for cell in at.cells
+            for seed in seeds
+        )
 
     def _audited(self, plan: Plan, corpus: Corpus) -> Plan:
         if self.audit is None:
@@ -135,7 +141,13 @@ class Session:
         save(plan, self.root)
 
     def _train(
-        self, plan: Plan, seeds: tuple[int, ...], lease: Lease, folder: Path, storage: BaseStorage
+        self,
+        plan: Plan,
+        seeds: tuple[int, ...],
+        lengths: tuple[float, ...],
+        lease: Lease,
+        folder: Path,
+        storage: BaseStorage,
     ) -> tuple[Plan, Outcome]:
         tracker = TrackerProcess(self.root, plan.name, self.tracking_uri)
         launcher = self.launcher(folder)
@@ -162,8 +174,13 @@ class Session:
                 plan = tune.settle(plan, outcome.done)
                 self._save(plan, lease)
             while True:
-                book = plan_book(storage, plan, lease.check, key)
-                outcome = driver.run(plan_jobs(plan, self.root, book, seeds))
+                outcome = driver.run(
+                    joined(
+                        job
+                        for at in map(plan.at, lengths)
+                        for job in plan_jobs(at, self.root, plan_book(storage, at, lease.check, key), seeds)
+                    )
+                )
                 worked = bool(outcome.trained or outcome.failed or outcome.left)
                 plan, seeds = self._look(plan, seeds, outcome, lease)
                 if not seeds:

@@ -16,36 +16,39 @@ from .plan import Plan
 def status(plan: Plan, root: Path) -> dict[str, Any]:
     """`{"study", "runs": [...], "counts": {...}, "seconds_left"}`.
 
-    Each of `runs` has cell, seed, state, attempts, step, steps, val_pesq_wb, seconds_per_step, cause,
-    message and run (the training signature). A run whose process is gone counts as pending.
+    Each of `runs` has cell, seed, length (1: the study's own), state, attempts, step, steps, val_pesq_wb,
+    seconds_per_step, cause, message and run (the training signature). A run whose process is gone counts as
+    pending.
     """
     runs = []
-    for cell in plan.cells:
-        for seed in plan.seeds:
-            run = RunDir(run_path(root, cell.signatures[seed]))
-            state = run.state
-            name: str = state.state
-            cause = state.cause
-            if name == "running" and not run.locked:
-                name, cause = "pending", "interrupted"
-            elif name == "done" and not run.scores_path(cell.evaluations[seed]).exists():
-                name = "pending"
-            runs.append(
-                {
-                    "cell": cell.name,
-                    "seed": seed,
-                    "state": name,
-                    "attempts": state.attempts,
-                    "step": state.step,
-                    "steps": state.steps or cell.config.recipe.steps,
-                    "val_pesq_wb": state.val_pesq_wb,
-                    "seconds_per_step": state.seconds_per_step,
-                    "seconds": state.finished and state.started and state.finished - state.started,
-                    "cause": cause,
-                    "message": state.message,
-                    "run": run.signature,
-                }
-            )
+    for at in plan.every_length():
+        for cell in at.cells:
+            for seed in at.seeds:
+                run = RunDir(run_path(root, cell.signatures[seed]))
+                state = run.state
+                name: str = state.state
+                cause = state.cause
+                if name == "running" and not run.locked:
+                    name, cause = "pending", "interrupted"
+                elif name == "done" and not run.scores_path(cell.evaluations[seed]).exists():
+                    name = "pending"
+                runs.append(
+                    {
+                        "cell": cell.name,
+                        "seed": seed,
+                        "length": at.length,
+                        "state": name,
+                        "attempts": state.attempts,
+                        "step": state.step,
+                        "steps": state.steps or cell.config.recipe.steps,
+                        "val_pesq_wb": state.val_pesq_wb,
+                        "seconds_per_step": state.seconds_per_step,
+                        "seconds": state.finished and state.started and state.finished - state.started,
+                        "cause": cause,
+                        "message": state.message,
+                        "run": run.signature,
+                    }
+                )
     return {
         "study": plan.name,
         "runs": runs,

@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablate.models.errors import InputError
 
-from .plan import Plan
+from .plan import Plan, run_label
 from .secrets import brief, keep_secret, redact, scrub
 
 STORAGE_VARIABLE = "ABLATE_STORAGE"
@@ -81,6 +81,11 @@ class Entry:
     number: int
     state: TrialState
     attributes: dict[str, Any]
+
+    @property
+    def label(self) -> str:
+        """Cell and seed, and the length where it is not the study's own."""
+        return run_label(*self.key, self.attributes.get("length", 1.0))
 
 
 class TrialBook:
@@ -173,9 +178,10 @@ def plan_book(
     """The study's own trials: one for each cell x seed, those missing added as waiting.
 
     Args:
-        key: what the study is called in Optuna; none: its name.
+        key: what the study is called in Optuna; none: its name. Another length has `<key>/at/<length>`.
     """
-    book = TrialBook(storage, key or plan.name, check)
+    name, length = key or plan.name, plan.length
+    book = TrialBook(storage, name if length == 1.0 else f"{name}/at/{length:g}", check)
     seeds = IntDistribution(0, 2**31 - 1)
     levels = {factor.name: CategoricalDistribution(list(factor.levels)) for factor in plan.factors}
     for cell in plan.cells:
@@ -188,6 +194,7 @@ def plan_book(
                     {
                         "training_signature": cell.signatures[seed],
                         "evaluation_signature": cell.evaluations[seed],
+                        **({} if length == 1.0 else {"length": length}),
                     },
                 )
     return book

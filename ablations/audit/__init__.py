@@ -98,9 +98,8 @@ def audit_cells(
     if limit is not None:
         results += budgets.parameters(cells, limit)
     results += budgets.fits(cells, slots=beside or slots, available=memory, trains_here=trains_here)
-    count = runs if isinstance(runs, int) else len(runs)
-    if count:
-        results += budgets.hours(cells, runs=count, slots=slots)
+    if runs:
+        results += budgets.hours(cells, runs=runs, slots=slots)
     if corpus is not None:
         results += data.leaked(corpus)
         results += data.noisy_score(corpus)

@@ -14,6 +14,7 @@ from torch import Tensor
 from ablate.models.errors import InputError
 
 from ..grid import Cell
+from ..runspec import RunSpec
 from .finding import Finding
 from .subject import Subject, subject
 from .trial import isolated, speech_like
@@ -176,20 +177,28 @@ def step_bytes(cell: Cell) -> float:
     return memory(subject(cell.config.model, recipe)).of(micro)
 
 
-def hours(cells: Sequence[Cell], *, runs: int, slots: int = 1) -> Iterator[Finding]:
-    """A403: how long the study takes, from the steps that the audit took. `runs` is of all cells together."""
+def hours(cells: Sequence[Cell], *, runs: int | Sequence[RunSpec], slots: int = 1) -> Iterator[Finding]:
+    """A403: how long the study takes, from the steps that the audit took.
+
+    Args:
+        runs: every one, as they may have other steps than their cell; or how many of all cells together.
+    """
     total = 0.0
+    count = runs if isinstance(runs, int) else len(runs)
     for cell in cells:
         steps, seconds = cell.config.recipe.steps, step_seconds(cell)
         if steps is None or seconds is None:
             return
-        total += seconds * steps * runs / len(cells)
+        if isinstance(runs, int):
+            total += seconds * steps * runs / len(cells)
+        else:
+            total += seconds * sum(run.config.recipe.steps or 0 for run in runs if run.cell == cell.name)
     if total:
         cores = f"{torch.get_num_threads()} of {os.cpu_count()}"
         yield Finding.of(
             "A403",
             "study",
-            f"about {total / 3600 / slots:.2g} hours for {runs} runs, {slots} at once, "
+            f"about {total / 3600 / slots:.2g} hours for {count} runs, {slots} at once, "
             f"without validation and scoring; steps were measured on {cores} cores",
             "fewer seeds or levels, a shorter recipe, or more slots (--jobs, --gpus)",
         )

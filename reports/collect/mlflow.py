@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ablate.studies.plan.store import read as read_plan
 from ablate.studies.scores import RunInfo, join_scores
 from ablate.training.rundir import read_json
 
-from .study import StudyInfo
+from .study import LengthScores, StudyInfo
 
 
 def scores_from_mlflow(
@@ -82,13 +83,13 @@ def scores_from_mlflow(
             named = f" named {study!r}" if study else ""
             raise InputError(f"no run{named} with a plan.json in experiment {experiment!r} at {shown}")
         children = {
-            (run.data.tags.get("ablate.cell", ""), run.data.tags.get("ablate.seed", "")): run
+            tuple(run.data.tags.get(f"ablate.{name}", "1") for name in ("cell", "seed", "length")): run
             for run in reversed(everything)
             if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
         }
 
-        def run_of(cell: PlannedCell, seed: int) -> tuple[RunInfo, Path]:
-            child = children.get((cell.name, str(seed)))
+        def run_of(length: float, cell: PlannedCell, seed: int) -> tuple[RunInfo, Path]:
+            child = children.get((cell.name, str(seed), f"{length:g}"))
             missing = Path(scratch) / "missing"
             signatures = cell.signatures[seed], cell.evaluations[seed]
             if child is None:
@@ -112,8 +113,12 @@ def scores_from_mlflow(
             )
             return info, scores or missing
 
-        scores, infos = join_scores(plan, run_of)
-        return scores, StudyInfo.of(plan, infos, source=f"{shown}, experiment {experiment}")
+        scores, infos = join_scores(plan, partial(run_of, 1.0))
+        lengths = {
+            at.length: LengthScores(*join_scores(at, partial(run_of, at.length)))
+            for at in plan.every_length()[1:]
+        }
+        return scores, StudyInfo.of(plan, infos, f"{shown}, experiment {experiment}", lengths)
 
 
 def _state_of(status: str, scored: bool) -> str:

@@ -14,6 +14,14 @@ from ablate.studies.plan import Plan, PlannedCell, load, study_path
 from ablate.studies.scores import RunInfo, scores_of_runs
 
 
+@dataclass(frozen=True, eq=False)
+class LengthScores:
+    """What a study's trainings at another length gave."""
+
+    scores: pd.DataFrame
+    runs: Sequence[RunInfo]
+
+
 @dataclass(frozen=True)
 class StudyInfo:
     """What a report says beside the numbers.
@@ -22,6 +30,7 @@ class StudyInfo:
         base: the level of every factor in the all-off cell.
         baseline: the reference cell.
         plan: none: the scores were trained elsewhere.
+        at_lengths: what was trained at other shares of the steps.
     """
 
     name: str
@@ -30,9 +39,16 @@ class StudyInfo:
     baseline: str | None = None
     plan: Plan | None = None
     runs: Sequence[RunInfo] = ()
+    at_lengths: Mapping[float, LengthScores] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, plan: Plan, runs: Sequence[RunInfo], source: str) -> StudyInfo:
+    def of(
+        cls,
+        plan: Plan,
+        runs: Sequence[RunInfo],
+        source: str,
+        at_lengths: Mapping[float, LengthScores] | None = None,
+    ) -> StudyInfo:
         """What is known of a study that was planned here."""
         return cls(
             name=plan.name,
@@ -41,6 +57,7 @@ class StudyInfo:
             baseline=next((cell.name for cell in plan.cells if not cell.levels), None),
             plan=plan,
             runs=runs,
+            at_lengths=at_lengths or {},
         )
 
     @cached_property
@@ -55,6 +72,11 @@ class StudyInfo:
     @property
     def is_demo(self) -> bool:
         return self.plan is not None and self.plan.corpus.is_demo
+
+    @property
+    def every_run(self) -> list[RunInfo]:
+        """The runs of all lengths."""
+        return [*self.runs, *(run for found in self.at_lengths.values() for run in found.runs)]
 
     @cached_property
     def by_cell(self) -> dict[str, list[RunInfo]]:
@@ -77,4 +99,5 @@ def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.Dat
     """
     plan = load(Path(root), name)
     scores, runs = scores_of_runs(plan, Path(root))
-    return scores, StudyInfo.of(plan, runs, source=str(study_path(Path(root), plan.name)))
+    lengths = {at.length: LengthScores(*scores_of_runs(at, Path(root))) for at in plan.every_length()[1:]}
+    return scores, StudyInfo.of(plan, runs, str(study_path(Path(root), plan.name)), lengths)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..model import AnalysisReport
-from .effects import forest, interactions, subsets, waterfall
+from .effects import forest, interactions, lengths, subsets, waterfall
 from .per_cell import cells, curves, pareto
 from .style import INK, Drawn, style
 
@@ -24,6 +24,7 @@ FIGURES: dict[str, Callable[[AnalysisReport], Drawn | None]] = {
     "cells": cells,
     "interactions": interactions,
     "curves": curves,
+    "lengths": lengths,
     "pareto": pareto,
     "conditions": subsets,
 }

@@ -7,6 +7,7 @@ from math import ceil
 
 import numpy as np
 
+from ..lengths import in_steps
 from ..model import AnalysisReport
 from ..text import interval, known, signed
 from .style import BAND, BLUE, CYCLE, GREY, INK, LINES, ORANGE, Drawn, in_words, make_canvas, reach_of
@@ -148,6 +149,46 @@ def interactions(report: AnalysisReport) -> Drawn | None:
     said = "; ".join(spoken) or "see the table of interactions"
     alternative = f"Cell means by pairs of factors; parallel lines mean no interaction. {said}."
     return "Interactions", alternative, canvas
+
+
+def lengths(report: AnalysisReport) -> Drawn | None:
+    """Each effect at every length that was trained, with its interval."""
+    found = report.by_length
+    if not found:
+        return None
+    places = sorted({row.length for row in found})
+    names = list(dict.fromkeys(row.name for row in found))
+    canvas, axes = make_canvas(7.2, 3.8)
+    axes.axhline(0, color=INK, linewidth=0.8)
+    for index, name in enumerate(names):
+        rows = [row for row in found if row.name == name]
+        at = [places.index(row.length) + 0.06 * (index - (len(names) - 1) / 2) for row in rows]
+        error = np.array([[row.estimate - row.low, row.high - row.estimate] for row in rows]).T
+        axes.errorbar(
+            at,
+            [row.estimate for row in rows],
+            yerr=None if np.isnan(error).any() else error,
+            marker="o",
+            linestyle=LINES[index // len(CYCLE) % len(LINES)],
+            color=CYCLE[index % len(CYCLE)],
+            capsize=3,
+            label=name,
+        )
+    steps = {row.length: in_steps(row.steps) for row in found}
+    axes.set_xticks(range(len(places)), [f"{length:g}\n{steps[length]}" for length in places])
+    axes.set_xlim(-0.4, len(places) - 0.6)
+    axes.set_xlabel("length of the training")
+    axes.set_ylabel(f"effect on {report.metric}")
+    canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    spoken = "; ".join(
+        f"{row.name} after {in_steps(row.steps)} {signed(row.estimate)} {interval(row.low, row.high)}".strip()
+        for row in found
+    )
+    return (
+        "Effects by length",
+        f"Effects with intervals against the length of the training: {spoken}.",
+        canvas,
+    )
 
 
 def subsets(report: AnalysisReport) -> Drawn | None:

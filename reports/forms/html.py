@@ -14,7 +14,7 @@ from ..cost import COSTS
 from ..figures import draw_all
 from ..model import AnalysisReport
 from ..published import CAPTION, PUBLISHED
-from ..tables import cells_table, effects_head, effects_rows, guards_table, slopes_table
+from ..tables import cells_table, effects_head, effects_rows, guards_table, lengths_table, slopes_table
 from ..text import human, interval, p_value, signed
 from .audio import listening
 
@@ -84,6 +84,7 @@ def content(report: AnalysisReport) -> dict[str, Any]:
             for c in report.convergence
         ],
         "slopes": slopes_table(report),
+        "lengths": lengths_table(report),
         "threshold": report.convergence[0].threshold if report.convergence else None,
         "sounds": sounds,
         "sounds_note": sounds_note,

@@ -8,7 +8,7 @@ from typing import TextIO
 from .. import conditions
 from ..answer import answer
 from ..model import AnalysisReport
-from ..tables import Table, cells_table, effects_head, effects_rows, guards_table, slopes_table
+from ..tables import Table, cells_table, effects_head, effects_rows, guards_table, lengths_table, slopes_table
 from ..text import p_value
 
 
@@ -45,8 +45,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         out.write("## Two-way interactions\n\n")
         body = [[r.name, r.estimate, r.interval] for r in report.interactions]
         out.write(table(["factors", "estimate", percent], body))
-    if (slopes := slopes_table(report)) is not None:
-        out.write(_section(slopes))
+    for found in filter(None, (slopes_table(report), lengths_table(report))):
+        out.write(_section(found))
     out.write(_section(cells_table(report)))
     sections = [("Measured at", [f"{key}: {value}" for key, value in conditions.measured_at(report)])]
     for title, lines in sections + conditions.sections(report):

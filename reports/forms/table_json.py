@@ -72,6 +72,7 @@ def document(report: AnalysisReport) -> dict[str, Any]:
         "costs": [asdict(cost) for cost in report.costs],
         "pareto": [asdict(point) for point in report.pareto()],
         "convergence": [asdict(item) for item in report.convergence],
+        "by_length": [asdict(item) for item in report.by_length],
         "slopes": [asdict(item) for item in report.slopes],
     }
     analysis = report.analysis.to_dict()

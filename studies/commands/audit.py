@@ -14,8 +14,11 @@ from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
     from ablate.ablations.grid import Grid
+    from ablate.ablations.runspec import RunSpec
     from ablate.ablations.targets import Job
     from ablate.training.data.corpus import Corpus
+
+    from ..plan import Plan
 
 
 def audit(
@@ -50,7 +53,7 @@ def audit(
     settings = [*settings, *(f"model.options.{item}" for item in option)]
     waived = parse_waivers(waive)
     brought = load_plugins(plugin)
-    study_data: str | None = None
+    study: Plan | None = None
     if grid is not None:
         jobs = [_job_of_grid(parse_grid(grid, base, baseline, recipe, settings), target)]
     elif target is None:
@@ -62,12 +65,16 @@ def audit(
     else:
         jobs = jobs_named(target, recipe, settings, brought)
         if not jobs:
-            jobs, study_data, study_seeds = _job_of_study(target, root)
-            seeds = seeds or study_seeds
-    corpus = _corpus(data or study_data, test_data, root)
+            study = _study(target, root)
+            jobs = [(list(study.cells), study.factors)]
+    corpus = _corpus(data or (study.corpus.path if study else None), test_data, root)
     found = []
     for cells, factors in jobs:
-        runs = len(cells) * seeds if factors else 0
+        runs: int | list[RunSpec] = len(cells) * seeds if factors else 0
+        if study is not None and not seeds:
+            runs = [
+                at.spec(cell, seed) for at in study.every_length() for cell in at.cells for seed in at.seeds
+            ]
         print(f"auditing {', '.join(c.name for c in cells)}", file=sys.stderr)
         for finding in audit_cells(
             cells, factors, corpus=corpus, budget=budget, slots=slots, runs=runs, trains_here=False
@@ -104,8 +111,8 @@ def _job_of_grid(grid: Grid, target: str | None) -> Job:
     return named, ()
 
 
-def _job_of_study(name: str, root: Path) -> tuple[list[Job], str, int]:
-    """The cells of a study, its data and how many seeds it has."""
+def _study(name: str, root: Path) -> Plan:
+    """The plan of a study."""
     from ablate.models.config import PRESETS
 
     from ..plan import load, names
@@ -115,8 +122,7 @@ def _job_of_study(name: str, root: Path) -> tuple[list[Job], str, int]:
             f"{name!r} is no preset ({', '.join(PRESETS)}), no part of a plug-in "
             f"and no study under {root} ({', '.join(names(root)) or 'none there'})"
         )
-    plan = load(root, name)
-    return [(list(plan.cells), plan.factors)], plan.corpus.path, len(plan.seeds)
+    return load(root, name)
 
 
 def _corpus(data: str | None, test_data: str | None, root: Path) -> Corpus | None:

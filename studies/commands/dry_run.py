@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from ablate.models.console import print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from ..launchers.slots import Slot
-    from ..plan import Plan
+    from ..plan import Plan, PlannedCell
     from ..request import Request
+
+    Cost = tuple[float, float]
 
 
 def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> None:
@@ -23,7 +26,7 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
     Args:
         slot: where a few steps of each cell are timed; none: nothing is.
     """
-    from ..plan import PlanChangedError, is_done, load, make, merge, study_path
+    from ..plan import PlanChangedError, load, make, merge, study_path
 
     plan, _ = make(request, root)
     if (study_path(root, plan.name) / "plan.json").exists():
@@ -32,7 +35,7 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
         except PlanChangedError as error:
             print(f"refused: {error}", file=sys.stderr)
             raise typer.Exit(5) from None
-    estimates = {} if slot is None else _estimates(plan, slot)
+    costs = {} if slot is None else _costs(plan, slot)
     document = {
         "study": plan.name,
         "seeds": list(plan.seeds),
@@ -44,11 +47,19 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
                 "levels": cell.levels,
                 "config": cell.config.model_dump(mode="json"),
                 "parameters": cell.parameters,
-                "signatures": {str(seed): signature for seed, signature in cell.signatures.items()},
-                "estimate": estimates.get(cell.name),
-                "done": [seed for seed in plan.seeds if is_done(plan, root, cell, seed)],
+                **_runs(plan, cell, root, costs),
             }
             for cell in plan.cells
+        ],
+        "at_lengths": [
+            {
+                "length": at.length,
+                "cells": [
+                    {"name": cell.name, "steps": cell.config.recipe.steps, **_runs(at, cell, root, costs)}
+                    for cell in at.cells
+                ],
+            }
+            for at in plan.every_length()[1:]
         ],
     }
     if format == "json":
@@ -60,25 +71,50 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
     table = Table(title=f"{plan.name} on {plan.corpus.name}", box=None)
     for heading in ("cell", "parameters", "steps", "a run", "memory", "done", "training signatures"):
         table.add_column(heading, no_wrap=heading == "cell")
-    for cell, row in zip(plan.cells, document["cells"], strict=True):
-        table.add_row(
-            cell.name,
-            f"{cell.parameters:,}",
-            str(cell.config.recipe.steps),
-            *_shown(row["estimate"]),  # type: ignore[index]
-            f"{len(row['done'])} of {len(plan.seeds)}",  # type: ignore[index]
-            " ".join(signature[:8] for signature in cell.signatures.values()),
-        )
+    distinct: set[str] = set()
+    for at in plan.every_length():
+        for cell in at.cells:
+            row = _runs(at, cell, root, costs)
+            distinct.update(cell.signatures.values())
+            table.add_row(
+                cell.name if at.length == 1.0 else f"{cell.name} at {at.length:g}",
+                f"{cell.parameters:,}",
+                str(cell.config.recipe.steps),
+                *_shown(row["estimate"]),
+                f"{len(row['done'])} of {len(at.seeds)}",
+                " ".join(signature[:8] for signature in cell.signatures.values()),
+            )
     console = Console()
     console.print(table)
-    distinct = {signature for cell in plan.cells for signature in cell.signatures.values()}
-    console.print(f"{len(distinct)} distinct trainings for {len(plan.cells)} cells x {len(plan.seeds)} seeds")
+    lengths = f" x {1 + len(plan.lengths)} lengths" if plan.lengths else ""
+    console.print(
+        f"{len(distinct)} distinct trainings for {len(plan.cells)} cells x {len(plan.seeds)} seeds{lengths}"
+    )
     if slot is not None:
         console.print(
             f"time and memory of a run: from steps on {slot.device}, without validation and scoring"
         )
     for alias in plan.aliases:
         console.print(f"not told apart by this design: {alias}")
+
+
+def _runs(plan: Plan, cell: PlannedCell, root: Path, costs: Mapping[str, Cost]) -> dict[str, Any]:
+    """The runs of a cell: their signatures by seed, what one takes, and which are done."""
+    from ..plan import is_done
+
+    estimate = None
+    if cell.name in costs:
+        seconds, memory = costs[cell.name]
+        estimate = {
+            "seconds_per_step": seconds,
+            "seconds": seconds * (cell.config.recipe.steps or 0),
+            "memory_bytes": memory,
+        }
+    return {
+        "signatures": {str(seed): signature for seed, signature in cell.signatures.items()},
+        "estimate": estimate,
+        "done": [seed for seed in plan.seeds if is_done(plan, root, cell, seed)],
+    }
 
 
 def _shown(estimate: dict[str, float] | None) -> tuple[str, str]:
@@ -89,28 +125,19 @@ def _shown(estimate: dict[str, float] | None) -> tuple[str, str]:
     return duration(estimate["seconds"]), f"{estimate['memory_bytes'] / 2**30:.2f} GiB"
 
 
-def _estimates(plan: Plan, slot: Slot) -> dict[str, dict[str, float]]:
-    """Seconds and bytes of a run of each cell, from steps measured on a slot's device at its threads."""
-    found = {}
-    costs = _on_gpu(plan, slot) if slot.gpu is not None else _on_cores(plan, slot)
-    for cell in plan.cells:
-        seconds, memory = costs[cell.name]
-        found[cell.name] = {
-            "seconds_per_step": seconds,
-            "seconds": seconds * (cell.config.recipe.steps or 0),
-            "memory_bytes": memory,
-        }
-    return found
+def _costs(plan: Plan, slot: Slot) -> dict[str, Cost]:
+    """Seconds and bytes of a step of each cell, measured on a slot's device at its threads."""
+    return _on_gpu(plan, slot) if slot.gpu is not None else _on_cores(plan, slot)
 
 
-def _on_gpu(plan: Plan, slot: Slot) -> dict[str, tuple[float, float]]:
+def _on_gpu(plan: Plan, slot: Slot) -> dict[str, Cost]:
     from ..measure import step_costs
 
     costs = step_costs(plan.cells, slot, plan.plugins)
     return {name: (cost.seconds, cost.memory) for name, cost in costs.items()}
 
 
-def _on_cores(plan: Plan, slot: Slot) -> dict[str, tuple[float, float]]:
+def _on_cores(plan: Plan, slot: Slot) -> dict[str, Cost]:
     """From the audit's short steps, which take less than whole ones."""
     import torch
 

@@ -36,6 +36,9 @@ class RunOptions:
     data: Annotated[str | None, typer.Option(help="Corpus folder. [default: the demo corpus]")] = None
     test_data: Annotated[str | None, typer.Option(help="Score on this corpus' test split.")] = None
     seeds: Annotated[str | None, typer.Option(help="N for 1..N, or a:b inclusive. [default: 3]")] = None
+    at_lengths: Annotated[
+        str | None, typer.Option(help="Train at these shares of the steps too, e.g. 0.5,1.")
+    ] = None
     recipe: Annotated[str | None, typer.Option(help="quick, small or reference. [default: quick]")] = None
     settings: Annotated[list[str], typer.Option("--set", help="e.g. recipe.steps=400; repeat.")] = field(
         default_factory=list
@@ -120,6 +123,7 @@ class RunOptions:
             )
         named = ("base", "data", "test_data", "recipe", "design", "study", "launcher", "start_from")
         given = {name: getattr(self, name) for name in named} | {
+            "at_lengths": self.at_lengths,
             "seeds": parse_seeds(self.seeds) if self.seeds is not None else None,
             "tune": parse_tuning(self.tune, self.tune_trials),
         }
@@ -288,7 +292,7 @@ def _audit(
         slots=len(slots),
         beside=slots[0].beside,
         memory=min((slot.gpu.memory for slot in slots if slot.gpu and slot.gpu.memory), default=None),
-        runs=[plan.spec(cell, seed) for cell in plan.cells for seed in plan.seeds],
+        runs=[at.spec(cell, seed) for at in plan.every_length() for cell in at.cells for seed in at.seeds],
         tuned=plan.tune.space if plan.tune else (),
         trains_here=trains_here,
     )

@@ -45,17 +45,29 @@ def _status_view(read: dict[str, Any]) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from .. import plan as plans
     from ..progress import duration
 
     counts = ", ".join(f"{count} {state}" for state, count in sorted(read["counts"].items()))
     left = read["seconds_left"]
     table = Table(title=read["study"], caption=counts + (f"; about {duration(left)} left" if left else ""))
-    for heading in ("cell", "seed", "state", "step", "val PESQ", "s/step", "attempts"):
+    lengths = len({run["length"] for run in read["runs"]}) > 1
+    for heading in (
+        "cell",
+        "seed",
+        *(["length"] if lengths else []),
+        "state",
+        "step",
+        "val PESQ",
+        "s/step",
+        "attempts",
+    ):
         table.add_column(heading, no_wrap=True)
     for run in read["runs"]:
         table.add_row(
             run["cell"],
             str(run["seed"]),
+            *([f"{run['length']:g}"] if lengths else []),
             run["state"],
             f"{run['step']}/{run['steps']}",
             "" if run["val_pesq_wb"] is None else f"{run['val_pesq_wb']:.2f}",
@@ -63,7 +75,10 @@ def _status_view(read: dict[str, Any]) -> Any:
             str(run["attempts"]),
         )
     failures = [
-        Text(f"{run['cell']} seed {run['seed']}: {run['cause']}: {run['message'] or 'see ablate logs'}")
+        Text(
+            f"{plans.run_label(run['cell'], run['seed'], run['length'])}: {run['cause']}: "
+            f"{run['message'] or 'see ablate logs'}"
+        )
         for run in read["runs"]
         if run["cause"]
     ]
@@ -86,8 +101,9 @@ def logs(
         raise InputError(
             f"study {plan.name!r} has no seed {seed}; its seeds: {', '.join(map(str, plan.seeds))}"
         )
-    for (name, number), run in plans.run_dirs(plan, root).items():
-        if name == chosen.name and seed in (None, number):
-            print(f"== {name} seed {number}: {run.log}", file=sys.stderr)
-            if run.log.exists():
-                sys.stdout.write(run.log.read_text())
+    for at in plan.every_length():
+        for (name, number), run in plans.run_dirs(at, root).items():
+            if name == chosen.name and seed in (None, number):
+                print(f"== {plans.run_label(name, number, at.length)}: {run.log}", file=sys.stderr)
+                if run.log.exists():
+                    sys.stdout.write(run.log.read_text())

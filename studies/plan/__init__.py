@@ -4,7 +4,7 @@
 """
 
 from .difference import PlanChangedError, ResultsChangedError, compare, former, merge
-from .model import AuditRecord, CorpusNote, Look, Plan, PlannedCell
+from .model import AuditRecord, CorpusNote, Look, Plan, PlannedCell, Signatures, run_label
 from .resolve import cache_path, extend, make
 from .store import find, is_done, load, names, run_dirs, save, study_path
 
@@ -16,6 +16,7 @@ __all__ = [
     "PlanChangedError",
     "PlannedCell",
     "ResultsChangedError",
+    "Signatures",
     "cache_path",
     "compare",
     "extend",
@@ -27,6 +28,7 @@ __all__ = [
     "merge",
     "names",
     "run_dirs",
+    "run_label",
     "save",
     "study_path",
 ]

@@ -1,4 +1,4 @@
-"""Where two plans of one study differ: more seeds extend a study, anything else is shown and refused."""
+"""Where two plans of one study differ: seeds and lengths extend it, anything else is shown and refused."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class ResultsChangedError(PlanChangedError):
 
 
 def merge(old: Plan, new: Plan, root: Path) -> Plan:
-    """The plan on disk joined with the one asked for: more seeds extend it, what the audit said stays, and a
-    corpus of the same content is read from where it is now.
+    """The plan on disk joined with the one asked for: more seeds and lengths extend it, what the audit said
+    stays, and a corpus of the same content is read from where it is now.
 
     Raises:
-        PlanChangedError: they differ in anything but seeds and the place of the corpus.
+        PlanChangedError: they differ in anything but seeds, lengths and the place of the corpus.
         ResultsChangedError: this code would train the runs there are to other results.
     """
     differences = compare(old, new)
@@ -45,7 +45,7 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
         )
     places = {field: getattr(new.corpus, field) for field in ("path", "name", "test_path")}
     moved = old.model_copy(update={"corpus": old.corpus.model_copy(update=places)})
-    return extend(moved, new.seeds, root)
+    return extend(moved, new.seeds, root, new.lengths)
 
 
 def former(plan: Plan) -> str:
@@ -54,7 +54,7 @@ def former(plan: Plan) -> str:
 
 
 def compare(old: Plan, new: Plan) -> list[str]:
-    """What differs between two plans beyond their seeds, one line each, old -> new."""
+    """What differs between two plans beyond their seeds and lengths, one line each, old -> new."""
     lines = [
         f"{field}: {_short(getattr(old, field))} -> {_short(getattr(new, field))}"
         for field in ("base", "baseline", "design", "constraints", "endpoint", "start_from", "tune")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -17,13 +18,55 @@ from ablate.training.config import EvaluationJob
 
 from ..request import Tuning
 
+EXACT = 0.01
+"""How far, as a share, a number of steps may be from the length asked for."""
 
-class PlannedCell(Cell):
-    """A cell with its size and the signatures of its runs by seed (JSON keys are text)."""
 
-    parameters: int
+class Signatures(Frozen):
+    """The signatures of a cell's runs by seed (JSON keys are text)."""
+
     signatures: dict[int, str] = Field(default_factory=dict)
     evaluations: dict[int, str] = Field(default_factory=dict)
+
+
+def _signatures(found: Signatures) -> dict[str, dict[int, str]]:
+    return {"signatures": found.signatures, "evaluations": found.evaluations}
+
+
+def run_label(cell: str, seed: int, length: float = 1.0) -> str:
+    """What a run is called in messages."""
+    return f"{cell} seed {seed}" + ("" if length == 1.0 else f" at {length:g}")
+
+
+def steps_at(steps: int, length: float) -> int:
+    """The steps nearest to a share of some.
+
+    Raises:
+        InputError: they are further than 1 % from it, or as many as the whole.
+    """
+    exact = length * steps
+    found = math.floor(exact + 0.5)
+    if found == steps:
+        raise InputError(f"length {length:g} of {steps:,} steps is the study's own; leave it out")
+    if found < 1 or abs(found - exact) > EXACT * exact:
+        low = math.floor(exact)
+        fitting = " or ".join(f"{n / steps:.4g} ({n:,})" for n in (low, low + 1) if n not in (0, steps))
+        raise InputError(
+            f"length {length:g} of {steps:,} steps is {exact:g}, no number of steps; "
+            f"lengths that fit: {fitting}"
+        )
+    return found
+
+
+class PlannedCell(Cell, Signatures):
+    """A cell with its size and the signatures of its runs.
+
+    Attributes:
+        at_lengths: those of its runs at other lengths, by the share of its steps.
+    """
+
+    parameters: int
+    at_lengths: dict[float, Signatures] = Field(default_factory=dict)
     starts: dict[int, dict[str, str]] = Field(default_factory=dict)
     tuned: dict[str, Any] | None = None
 
@@ -62,7 +105,12 @@ class Look(Frozen):
 
 
 class Plan(Frozen):
-    """A study, resolved."""
+    """A study, resolved.
+
+    Attributes:
+        lengths: shares of every cell's steps at which the study is trained too, beside its own length.
+        length: the share that these cells have: 1, or another of a plan that `at` gave.
+    """
 
     format: Literal[1] = 1
     name: str
@@ -75,6 +123,8 @@ class Plan(Frozen):
     cells: tuple[PlannedCell, ...]
     seeds: tuple[int, ...]
     recipe: str
+    lengths: tuple[float, ...] = ()
+    length: float = 1.0
     corpus: CorpusNote
     endpoint: Endpoint
     tune: Tuning | None = None
@@ -125,7 +175,38 @@ class Plan(Frozen):
                     training, evaluation = known, cell.evaluations[seed]
                 signatures[seed], evaluations[seed] = training, evaluation
             cells.append(cell.model_copy(update={"signatures": signatures, "evaluations": evaluations}))
+        shorter = {length: self.at(length).signed().cells for length in self.lengths}
+        for index, cell in enumerate(cells):
+            found = {length: Signatures(**_signatures(other[index])) for length, other in shorter.items()}
+            cells[index] = cell.model_copy(update={"at_lengths": found})
         return self.model_copy(update={"cells": tuple(cells)})
+
+    def at(self, length: float) -> Plan:
+        """The same study with every cell trained for a share of its steps; a length that is not the plan's
+        has no signatures yet.
+
+        Raises:
+            InputError: no step count fits the length.
+        """
+        if length == 1.0:
+            return self
+        cells = tuple(
+            cell.model_copy(
+                update={
+                    "config": cell.config.with_changes(
+                        {"recipe.steps": steps_at(cell.config.recipe.steps or 0, length)}
+                    ),
+                    "at_lengths": {},
+                    **_signatures(cell.at_lengths.get(length, Signatures())),
+                }
+            )
+            for cell in self.cells
+        )
+        return self.model_copy(update={"cells": cells, "lengths": (), "length": length})
+
+    def every_length(self) -> list[Plan]:
+        """This plan, and those of its other lengths."""
+        return [self, *map(self.at, self.lengths)]
 
     @property
     def former_results(self) -> int | None:

@@ -21,7 +21,7 @@ from ablate.training.rundir import RunDir, file_digest
 
 from ..request import Request
 from . import store
-from .model import CorpusNote, Plan, PlannedCell
+from .model import CorpusNote, Plan, PlannedCell, steps_at
 from .sizes import Sizes
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         versions={name: version(name) for name in ("ablate", "torch", "numpy", "optuna", "mlflow")},
         created=time.time(),
     )
-    return extend(plan, request.seeds, root), corpus
+    return extend(plan, request.seeds, root, request.at_lengths), corpus
 
 
 def _measuring(config: RunConfig, metric: str) -> RunConfig:
@@ -103,12 +103,21 @@ def _measuring(config: RunConfig, metric: str) -> RunConfig:
     return config
 
 
-def extend(plan: Plan, seeds: tuple[int, ...], root: Path) -> Plan:
-    """A plan with more seeds; those it has stay.
+def extend(plan: Plan, seeds: tuple[int, ...], root: Path, lengths: tuple[float, ...] = ()) -> Plan:
+    """A plan with more seeds and lengths; those it has stay.
 
     Raises:
-        InputError: a checkpoint that the new seeds start from is missing.
+        InputError: a checkpoint that the new seeds start from is missing, no step count fits a length, or two
+            lengths have the same steps.
     """
+    plan = plan.model_copy(update={"lengths": tuple(sorted({*plan.lengths, *lengths}))})
+    for cell in plan.cells:
+        steps = [steps_at(cell.config.recipe.steps or 0, length) for length in plan.lengths]
+        if len(set(steps)) < len(steps):
+            raise InputError(
+                f"lengths {', '.join(f'{length:g}' for length in plan.lengths)} of "
+                f"{cell.config.recipe.steps:,} steps are {', '.join(map(str, steps))}: two are the same"
+            )
     more = tuple(seed for seed in seeds if seed not in plan.seeds)
     cells = plan.cells
     if plan.start_from is not None:

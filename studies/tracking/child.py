@@ -119,6 +119,7 @@ class Child:
             "ablate.kind": "run",
             "ablate.cell": slot.cell["name"],
             "ablate.seed": str(slot.seed),
+            **({} if slot.length == 1.0 else {"ablate.length": f"{slot.length:g}"}),
             "ablate.signature": slot.run.signature,
             "mlflow.parentRunId": place.parent,
         }

@@ -99,7 +99,7 @@ class Parent:
     def _draw_curves(self, children: list[Child]) -> None:
         cells: dict[str, list[Curve]] = {}
         for child in children:
-            if curve := child.curve:
+            if child.slot.length == 1.0 and (curve := child.curve):
                 cells.setdefault(child.slot.cell["name"], []).append(curve)
         if cells and cells != self._shown:
             noisy = [child.noisy for child in children if child.noisy is not None]

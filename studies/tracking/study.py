@@ -12,7 +12,8 @@ from typing import Any
 
 from ablate.training.rundir import RunDir
 
-from ..plan import find, study_path
+from ..plan import find, run_label, study_path
+from ..plan.model import steps_at
 
 
 def existing_study(root: Path, name: str) -> Path:
@@ -32,6 +33,7 @@ class PlannedRun:
     seed: int
     evaluation: str
     run: RunDir
+    length: float = 1.0
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -39,7 +41,7 @@ class PlannedRun:
 
     @property
     def label(self) -> str:
-        return f"{self.cell['name']} seed {self.seed}"
+        return run_label(self.cell["name"], self.seed, self.length)
 
     def stamp(self) -> tuple[int, ...]:
         """Changes whenever there is news of the run."""
@@ -66,10 +68,13 @@ class Study:
             self.slots = list(self._read_slots())
 
     def _read_slots(self) -> Iterator[PlannedRun]:
-        for cell in self.plan["cells"]:
-            for seed, signature in cell["signatures"].items():
-                evaluation = cell.get("evaluations", {}).get(seed, "")
-                yield PlannedRun(cell, int(seed), evaluation, RunDir(self.root / "runs" / signature))
+        for whole in self.plan["cells"]:
+            for length, found in {"1": whole, **whole.get("at_lengths", {})}.items():
+                cell = whole if found is whole else _shortened(whole, float(length))
+                for seed, signature in found["signatures"].items():
+                    evaluation = found.get("evaluations", {}).get(seed, "")
+                    run = RunDir(self.root / "runs" / signature)
+                    yield PlannedRun(cell, int(seed), evaluation, run, float(length))
 
     @property
     def references(self) -> Path:
@@ -104,6 +109,13 @@ class Study:
                 dataset = Dataset(name[:500], digest[:36], "local", source, profile=profile)
                 found.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
         return found
+
+
+def _shortened(cell: dict[str, Any], length: float) -> dict[str, Any]:
+    """A cell of the plan as it is trained at another length."""
+    recipe = cell["config"]["recipe"]
+    recipe = recipe | {"steps": steps_at(recipe["steps"], length)}
+    return cell | {"config": cell["config"] | {"recipe": recipe}}
 
 
 def stamp(path: Path) -> tuple[int, ...]:

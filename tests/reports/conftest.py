@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -46,6 +47,7 @@ def write_study(
     audio: bool = False,
     is_demo: bool = True,
     findings: Sequence[dict] = (),
+    **fields: Any,
 ) -> Path:
     """Write a plan and one run directory for each cell and seed; returns the root."""
     rng = np.random.default_rng(5)
@@ -62,6 +64,7 @@ def write_study(
         git_commit="0123456789abcdef",
         machine="test machine",
         versions={"torch": "2.13.0"},
+        **fields,
     )
     cells = []
     for planned in plan.cells:

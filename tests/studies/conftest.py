@@ -140,9 +140,9 @@ def study_on_disk(make_plan: Callable[..., Plan]) -> Callable[..., StudyOnDisk]:
     """A study of some cells, the baseline first, and seeds; nothing is trained."""
 
     def make(
-        root: Path, name: str = "toy", *, cells: int = 2, seeds: tuple[int, ...] = (1, 2)
+        root: Path, name: str = "toy", *, cells: int = 2, seeds: tuple[int, ...] = (1, 2), **fields: Any
     ) -> StudyOnDisk:
-        plan = make_plan("direction=uni,bi", seeds, name=name, git_commit="0123456789" * 4)
+        plan = make_plan("direction=uni,bi", seeds, name=name, git_commit="0123456789" * 4, **fields)
         *others, baseline = plan.cells
         return StudyOnDisk(root, plan.model_copy(update={"cells": (baseline, *others)[:cells]}))
 

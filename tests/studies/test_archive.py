@@ -41,6 +41,17 @@ def test_an_imported_study_has_the_same_scores_and_plan(finished, tmp_path: Path
     assert import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere") == plan
 
 
+def test_other_lengths_go_in(study_on_disk, tmp_path: Path) -> None:
+    study = study_on_disk(tmp_path / "root", lengths=(0.5,))
+    for at in study.plan.every_length():
+        for run in run_dirs(at, study.root).values():
+            run.write_spec({"training_signature": run.signature})
+            run.update_state(state="done")
+    assert export(study.root, None, tmp_path / "study.tar.gz")["runs"] == 2 * len(study.slots())
+    plan = import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere")
+    assert all(run.path.exists() for run in run_dirs(plan.at(0.5), tmp_path / "elsewhere").values())
+
+
 def test_neither_audio_nor_weights_nor_names_of_people_go_in(finished, tmp_path: Path) -> None:
     run = finished.run(*finished.slots()[0])
     for name in ("audio/a.wav", "checkpoints/best.pt", "log.txt"):

@@ -69,12 +69,32 @@ def test_dry_run_shows_cells_sizes_and_signatures(ablate, corpus):
 def test_a_dry_run_without_timing_times_nothing(ablate, corpus, monkeypatch):
     from ablate.studies.commands import dry_run
 
-    monkeypatch.setattr(dry_run, "_estimates", lambda *_: pytest.fail("nothing is to be timed"))
+    monkeypatch.setattr(dry_run, "_costs", lambda *_: pytest.fail("nothing is to be timed"))
     words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--dry-run", "--no-timing")
     code, out, _ = ablate(*words, "--format", "json")
     assert code == 0
     assert [cell["estimate"] for cell in json.loads(out)["cells"]] == [None] * 3
     assert "not timed" in ablate(*words)[1]
+
+
+def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path):
+    words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--study", "lengths")
+    words = (*words, "--at-lengths", "0.5,1", "--dry-run", "--no-timing")
+    document = json.loads(ablate(*words, "--format", "json")[1])
+    (half,) = document["at_lengths"]
+    assert (half["length"], {cell["steps"] for cell in half["cells"]}) == (0.5, {20})
+    own = {signature for cell in document["cells"] for signature in cell["signatures"].values()}
+    other = {signature for cell in half["cells"] for signature in cell["signatures"].values()}
+    assert len(own | other) == 6
+    shown = ablate(*words)[1]
+    assert "base at 0.5" in shown
+    assert "6 distinct trainings for 3 cells x 1 seeds x 2 lengths" in shown
+    fields = {"factors": parse_factors("bidirectional"), "data": str(corpus), "seeds": (1,)}
+    request = Request(**fields, study="lengths", at_lengths="0.5,1")
+    plans.save(plans.make(request, tmp_path / "root")[0], tmp_path / "root")
+    runs = json.loads(ablate("status", "--format", "json")[1])["runs"]
+    assert [(run["length"], run["steps"]) for run in runs] == [(1.0, 40)] * 3 + [(0.5, 20)] * 3
+    assert "length" in ablate("status")[1]
 
 
 @pytest.mark.parametrize(
@@ -92,6 +112,8 @@ def test_a_dry_run_without_timing_times_nothing(ablate, corpus, monkeypatch):
         (("--grid", "bidirectional", "--waive", "A999"), "unknown audit code 'A999'"),
         (("--grid", "bidirectional", "--plugin", "nowhere.py"), "nowhere.py"),
         (("missing.yaml",), "missing.yaml"),
+        (("--grid", "bidirectional", "--at-lengths", "half"), "lengths 'half'"),
+        (("--grid", "bidirectional", "--at-lengths", "0.33"), "no number of steps"),
         (("--grid", "bidirectional", "--format", "xml"), "unknown format 'xml'"),
     ],
 )

@@ -94,6 +94,49 @@ def test_more_seeds_extend_a_plan_and_keep_what_it_has(root, corpus):
         assert joined.cell(cell.name).signatures.items() >= cell.signatures.items()
 
 
+def test_other_lengths_are_the_trainings_of_those_steps(root, corpus):
+    plan = planned(root, corpus, at_lengths=(1.0, 0.5))
+    assert plan.lengths == (0.5,)
+    assert plan.cells == tuple(
+        cell.model_copy(update={"at_lengths": plan.cell(cell.name).at_lengths})
+        for cell in planned(root, corpus).cells
+    ), "the study's own length is as without others"
+    half = plan.at(0.5)
+    alone = planned(root, corpus, set={"recipe.steps": 20})
+    assert half.length == 0.5
+    assert [cell.signatures for cell in half.cells] == [cell.signatures for cell in alone.cells]
+    assert [cell.evaluations for cell in half.cells] == [cell.evaluations for cell in alone.cells]
+    assert {cell.config.recipe.steps for cell in half.cells} == {20}
+    assert Plan.model_validate(plan.model_dump(mode="json")) == plan
+    assert plan.every_length() == [plan, half]
+    assert planned(root, corpus, recipe="reference", at_lengths=(0.5,)).lengths == (0.5,)
+
+
+def test_lengths_extend_a_plan_and_stay(root, corpus):
+    old = planned(root, corpus, at_lengths=(0.5,))
+    joined = merge(old, planned(root, corpus, at_lengths=(0.25,), seeds=(3,)), root)
+    assert (joined.lengths, joined.seeds) == ((0.25, 0.5), (1, 2, 3))
+    assert merge(joined, planned(root, corpus), root) == joined
+    for length in joined.lengths:
+        assert all(cell.signatures.keys() == {1, 2, 3} for cell in joined.at(length).cells)
+
+
+@pytest.mark.parametrize(
+    ("lengths", "words"),
+    [
+        ((0.33,), r"length 0.33 of 40 steps is 13.2, no number of steps; .*0.325 \(13\) or 0.35 \(14\)"),
+        ((0.01,), r"no number of steps; lengths that fit: 0.025 \(1\)"),
+        ((1.001,), "is the study's own"),
+        ((0.5, 0.501), "two are the same"),
+        ((-1.0,), "above 0"),
+        ((float("nan"),), "above 0"),
+    ],
+)
+def test_lengths_that_no_step_count_fits_are_refused(root, corpus, lengths, words):
+    with pytest.raises(ValueError, match=words):
+        planned(root, corpus, at_lengths=lengths)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [

@@ -27,6 +27,17 @@ def test_the_runs_of_a_cell_are_kept_elsewhere(make_plan, tmp_path):
     assert set_aside(plan, cells, tmp_path) == []
 
 
+def test_other_lengths_are_set_aside_too(make_plan, tmp_path):
+    plan = make_plan("bidirectional", (1,), lengths=(0.5,))
+    half = plan.at(0.5)
+    write_runs(plan, tmp_path)
+    write_runs(half, tmp_path)
+    save(plan.model_copy(update={"name": "other"}), tmp_path)
+    lines = set_aside(plan, [plan.cell("base")], tmp_path)
+    assert [line.partition(":")[0] for line in lines] == ["base seed 1", "base seed 1 at 0.5"]
+    assert "study other (base seed 1 at 0.5)" in lines[1]
+
+
 def test_a_run_that_is_being_written_stays_and_so_do_all_others(make_plan, tmp_path):
     plan = make_plan("bidirectional", (1, 2))
     runs = write_runs(plan, tmp_path)

@@ -98,7 +98,7 @@ def said():
 @pytest.fixture
 def ask(tmp_path, corpus, said):
     def call(launcher=None, grid="bidirectional", seeds=(1, 2), data=corpus, study="asked", **options):
-        fields = {name: options.pop(name) for name in ("tune", "start_from") if name in options}
+        fields = {name: options.pop(name) for name in ("tune", "start_from", "at_lengths") if name in options}
         request = Request(factors=parse_factors(grid), data=str(data), seeds=seeds, study=study, **fields)
         launcher = launcher or InstantLauncher()
         given = {"audit": None, "report": lambda plan: None, "say": said.append} | options
@@ -137,6 +137,32 @@ def test_seeds_are_added_until_the_intervals_are_narrow(ask, said):
     plan, _, _ = ask(until_width=100.0, study="wide")
     assert plan.seeds == (1, 2)
     assert "wanted 100" in said[-1]
+
+
+def test_other_lengths_are_trained_beside_and_only_when_asked_for(ask):
+    plan, outcome, launcher = ask(at_lengths=(0.5, 1.0))
+    assert (plan.lengths, outcome.trained) == ((0.5,), 12)
+    assert sorted({spec["recipe"]["steps"] for spec in launcher.trained}) == [20, 40]
+    named = {job.name for job in outcome.done}
+    assert "base seed 1" in named
+    assert "base seed 1 at 0.5" in named
+    _, outcome, again = ask(at_lengths=(0.5, 1.0))
+    assert (outcome.trained, again.trained) == (0, [])
+    plan, outcome, more = ask(seeds=(1, 2, 3))
+    assert plan.lengths == (0.5,)
+    assert {spec["recipe"]["steps"] for spec in more.trained} == {40}
+    _, _, late = ask(seeds=(1, 2, 3), at_lengths=(0.5,))
+    assert {(spec["seed"], spec["recipe"]["steps"]) for spec in late.trained} == {(3, 20)}
+    _, _, alone = ask(study="alone", grid="bidirectional", at_lengths=(0.25, 0.5))
+    assert {spec["recipe"]["steps"] for spec in alone.trained} == {10}, "trainings are shared between studies"
+
+
+def test_two_lengths_may_share_a_training(ask):
+    plan, outcome, launcher = ask(grid="steps=20,40", at_lengths=(0.5,))
+    assert len(launcher.trained) == 10, "20 steps of the base are its own length and half of another cell's"
+    shared = [job.name for job in outcome.done if ", " in job.name]
+    assert "base seed 1, steps=40 seed 1 at 0.5" in shared
+    assert plan.lengths == (0.5,)
 
 
 def test_an_interrupted_seed_is_finished_by_the_same_command(ask):

@@ -1,0 +1,151 @@
+"""The effects of a study that was trained at several lengths: at each, and how they change between them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from ablate.ablations.inference.engine import estimate
+from ablate.ablations.inference.scores import Layout, read_scores
+from ablate.models.errors import listed
+
+from .slopes import SPEED
+from .text import interval, known, signed
+
+if TYPE_CHECKING:
+    from ablate.ablations.inference.analysis import Analysis
+
+    from .collect import StudyInfo
+
+
+@dataclass(frozen=True)
+class AtLength:
+    """An effect at one length; `change` is what it is at the study's own length less this.
+
+    Attributes:
+        length: share of the study's steps.
+        steps: of its trainings; several where a factor is about them.
+    """
+
+    name: str
+    kind: str
+    length: float
+    steps: tuple[int, ...]
+    estimate: float
+    low: float
+    high: float
+    change: float = 0.0
+    change_low: float = 0.0
+    change_high: float = 0.0
+
+    @property
+    def differs(self) -> bool:
+        """Whether the interval of the change excludes zero."""
+        return self.change_low > 0 or self.change_high < 0
+
+
+def by_length(
+    analysis: Analysis, scores: pd.DataFrame, info: StudyInfo, wanted: Collection[tuple[str, str]]
+) -> list[AtLength]:
+    """The contrasts of some (kind, name) at every length with scores, shortest first; empty with one length.
+
+    Every number is of the utterances that all lengths have. A change is a contrast of both lengths'
+    trainings, which are taken for independent: seeds have their order of files in common, not their end.
+    """
+    tables = {1.0: scores} | {length: found.scores for length, found in info.at_lengths.items()}
+    tables = {length: table for length, table in sorted(tables.items()) if len(table)}
+    if len(tables) < 2:
+        return []
+    names = [str(cell) for cell in analysis.scores.cell_levels]
+    layout = Layout(analysis.scores.layout.design, {_at(c, length): {} for length in tables for c in names})
+    joined = pd.concat(
+        [
+            table.assign(cell=[_at(cell, length) for cell in table["cell"].astype(str)])
+            for length, table in tables.items()
+        ],
+        ignore_index=True,
+    )
+    data = read_scores(joined, analysis.metric, layout)
+    scored = data.scored()
+    there = [data.cells[index] for index in scored]
+    keys, rows = [], []
+    for contrast in analysis.contrasts:
+        if (contrast.kind, contrast.name) not in wanted:
+            continue
+        for length in tables:
+            involved = [cell for cell, weight in contrast.weights.items() if weight]
+            if all(_at(cell, each) in there for cell in involved for each in (1.0, length)):
+                keys.append((contrast.kind, contrast.name, length))
+                rows += [
+                    {_at(cell, length): weight for cell, weight in contrast.weights.items()},
+                    _change(contrast.weights, length),
+                ]
+    if not rows:
+        return []
+    weights = np.array([[row.get(cell, 0.0) for cell in there] for row in rows])
+    found = estimate(data.values[scored], weights, data.groups_of(scored), data.present[scored])
+    low, high = found.interval(analysis.confidence)
+    steps = {length: _steps(info, length) for length in tables}
+    return [
+        AtLength(
+            name,
+            kind,
+            length,
+            steps[length],
+            *(float(each[2 * i]) for each in (found.value, low, high)),
+            *(float(each[2 * i + 1]) for each in (found.value, low, high)),
+        )
+        for i, (kind, name, length) in enumerate(keys)
+    ]
+
+
+def _at(cell: str, length: float) -> str:
+    return f"{length:g} {cell}"
+
+
+def _change(weights: Mapping[str, float], length: float) -> dict[str, float]:
+    if length == 1.0:
+        return {}
+    own = {_at(cell, 1.0): weight for cell, weight in weights.items()}
+    return own | {_at(cell, length): -weight for cell, weight in weights.items()}
+
+
+def _steps(info: StudyInfo, length: float) -> tuple[int, ...]:
+    assert info.plan is not None
+    return tuple(sorted({cell.config.recipe.steps or 0 for cell in info.plan.at(length).cells}))
+
+
+def in_steps(steps: Sequence[int]) -> str:
+    """Steps as a report prints them."""
+    return f"{' or '.join(f'{count:,}' for count in steps)} steps"
+
+
+def length_lines(found: Sequence[AtLength], percent: str) -> list[str]:
+    """What the effects at several lengths say, in sentences."""
+    lines, same = [], []
+    for row in found:
+        if row.length == 1.0 or not (known(row.change_low) and known(row.change_high)):
+            continue
+        change = f"{signed(row.change)} {interval(row.change_low, row.change_high)}"
+        if row.differs:
+            lines.append(
+                f"{row.name} is {signed(row.estimate)} after {in_steps(row.steps)} and changes by {change} "
+                f"({percent} interval) to the study's own length: this is {SPEED}."
+            )
+        else:
+            same.append(f"{row.name} from {row.length:g} {change}")
+    if same:
+        lines.append(
+            f"No change of the effect with the length of the training is shown for {listed(same)}. "
+            "That is no proof that there is none."
+        )
+    if found:
+        lines.append(
+            "Claims are judged at the study's own length; the other lengths stand outside the family that "
+            "Holm's procedure corrects."
+        )
+    return lines

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablate.reports import conditions
+from ablate.reports.build import report_of, report_of_study
+from ablate.reports.collect import scores_from_mlflow, scores_from_study
+from ablate.reports.figures import draw_one
+from ablate.reports.forms import write
+from ablate.reports.tables import lengths_table
+from ablate.studies.plan import load, run_dirs
+from ablate.studies.tracking import mirror
+
+FACTORS = ("bidirectional", "decoder4x")
+
+
+def train_at_half(root, left_out=()):
+    """Half as long: bidirectional is worth 0.3 less, everything 0.2 less."""
+    plan = load(root)
+    rng = np.random.default_rng(3)
+    half = plan.at(0.5)
+    for (cell, seed), run in run_dirs(half, root).items():
+        if (cell, seed) in left_out:
+            continue
+        long = run_dirs(plan, root)[cell, seed]
+        scores = pd.read_parquet(long.scores_path(plan.cell(cell).evaluations[seed]))
+        scores["pesq_wb"] -= 0.2 + 0.3 * ("bidirectional=on" in cell) + rng.normal(0, 0.02)
+        path = run.scores_path(half.cell(cell).evaluations[seed])
+        run.write_spec({"training_signature": run.signature, "seed": seed})
+        path.parent.mkdir()
+        scores.to_parquet(path)
+        run.write_summary(long.summary)
+        run.update_state(state="done", step=30, steps=30, started=0.0, finished=30.0)
+    return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, make_study):
+    root = tmp_path_factory.mktemp("lengths")
+    return train_at_half(make_study(root, factors=FACTORS, lengths=(0.5,)))
+
+
+@pytest.fixture(scope="module")
+def found(root):
+    return report_of_study(root)
+
+
+def test_effects_at_each_length_and_their_change(found):
+    rows = {(row.name, row.length): row for row in found.by_length}
+    assert {length for _, length in rows} == {0.5, 1.0}
+    own = {row.name: row for row in found.factors}
+    for name in FACTORS:
+        data = own[name].data
+        row = rows[name, 1.0]
+        assert (row.estimate, row.low, row.high) == pytest.approx(
+            (data["estimate"], data["low"], data["high"])
+        )
+        assert (row.steps, rows[name, 0.5].steps) == ((60,), (30,))
+        assert rows[name, 0.5].change == pytest.approx(row.estimate - rows[name, 0.5].estimate)
+    assert rows["bidirectional", 0.5].change == pytest.approx(0.3, abs=0.05)
+    assert rows["bidirectional", 0.5].differs
+    assert not rows["decoder4x", 0.5].differs
+
+
+def test_the_effects_at_another_length_are_those_of_its_trainings_alone(found, root):
+    from ablate.studies.analysis import analyze_study
+    from ablate.studies.scores import scores_of_runs
+
+    half = load(root).at(0.5)
+    alone = analyze_study(half, scores_of_runs(half, root)[0]).credit.set_index("name")
+    for row in found.by_length:
+        if row.length == 0.5 and row.name in FACTORS:
+            expected = alone.loc[row.name, ["estimate", "low", "high"]].tolist()
+            assert [row.estimate, row.low, row.high] == pytest.approx(expected)
+
+
+def test_the_forms_have_the_table_the_words_and_the_figure(found):
+    for format in ("table", "md", "html"):
+        out = io.StringIO()
+        write(found, format, out)
+        said = re.sub(r"\s+", " ", out.getvalue())
+        assert "Effects by length of the training" in said
+        assert "0.5: 30 steps" in said
+    out = io.StringIO()
+    write(found, "json", out)
+    assert {row["length"] for row in json.loads(out.getvalue())["by_length"]} == {0.5, 1.0}
+    lines = conditions.notes(found)
+    (changes,) = [line for line in lines if "bidirectional is" in line and "changes by" in line]
+    assert "after 30 steps and changes by +0.3" in changes
+    assert "also an effect on the speed of learning" in changes
+    assert any("outside the family" in line for line in lines)
+    figure = draw_one(found, "lengths")
+    assert "bidirectional after 30 steps" in figure.alternative
+    assert "<svg" in figure.svg()
+    assert lengths_table(found).head[1:3] == ["0.5: 30 steps", "1: 60 steps"]
+
+
+def test_compute_counts_the_trainings_of_all_lengths(found):
+    from ablate.reports.cost import compute
+
+    assert compute(found.info).trainings == 30
+
+
+def test_a_length_that_lacks_a_cell_has_what_can_be_said(tmp_path, make_study):
+    gone = [("bidirectional=on,decoder4x=off", seed) for seed in (1, 2, 3)]
+    root = train_at_half(make_study(tmp_path, factors=FACTORS, lengths=(0.5,)), left_out=gone)
+    rows = {(row.name, row.length) for row in report_of_study(root).by_length}
+    assert ("gap", 0.5) in rows
+    assert ("bidirectional", 0.5) not in rows
+    assert ("bidirectional", 1.0) in rows
+
+
+def test_one_length_has_no_table(report):
+    assert report.by_length == []
+    assert lengths_table(report) is None
+    assert draw_one(report, "lengths") is None
+
+
+@pytest.mark.slow
+def test_lengths_come_back_from_an_mlflow_store(root, tmp_path):
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    assert mirror(root, "planted", uri).complete
+    scores, info = scores_from_study(root)
+    again, other = scores_from_mlflow(uri, "planted")
+    pd.testing.assert_frame_equal(again, scores)
+    pd.testing.assert_frame_equal(other.at_lengths[0.5].scores, info.at_lengths[0.5].scores)
+    assert len(report_of(again, other).by_length) == len(report_of(scores, info).by_length)
