@@ -36,7 +36,7 @@ def formats(*known: str) -> Any:
         return value
 
     words = f"{', '.join(known[:-1])} or {known[-1]}."
-    return typer.Option("--format", help=words, callback=check)
+    return typer.Option("--format", help=words, callback=check, autocompletion=lambda: known)
 
 
 Format = Annotated[str, formats("table", "json")]

@@ -15,7 +15,6 @@ from . import commands as reports
 app = typer.Typer(
     name="ablate",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     help="Which of my changes cost the PESQ? Ablations of speech-enhancement networks, with intervals.",

@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
+START = """no grid; three ways to start:
+  ablate run --grid bidirectional,decoder4x,crossband             # the demo corpus; no data needed
+  ablate run --grid bidirectional,decoder4x,crossband --data DIR --recipe small --seeds 5   # yours
+  ablate run study.yaml                                           # all of it in a file: docs/studies.md"""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -118,9 +123,7 @@ class RunOptions:
         if self.grid is not None:
             fields["factors"] = parse_factors(self.grid)
         if not fields.get("factors"):
-            raise InputError(
-                "no grid: give --grid, e.g. --grid bidirectional,decoder4x,crossband, or a study file"
-            )
+            raise InputError(START)
         named = ("base", "data", "test_data", "recipe", "design", "study", "launcher", "start_from")
         given = {name: getattr(self, name) for name in named} | {
             "at_lengths": self.at_lengths,
@@ -194,7 +197,7 @@ def _run_study(
     from rich.console import Console
 
     from ..lease import StudyHeldError
-    from ..plan import PlanChangedError
+    from ..plan import PlanChangedError, study_path
     from ..session import RefusedError
 
     console = Console(stderr=True)
@@ -223,7 +226,13 @@ def _run_study(
         raise typer.Exit(4)
     for alias in plan.aliases:
         say(f"not told apart by this design: {alias}")
-    say(f"the answer: ablate report {plan.name}; the runs: ablate ui {plan.name}")
+    page = study_path(root, plan.name) / "report" / "report.html"
+    if page.exists():
+        say(f"the report: {page}")
+        say('look first at the gap and at "not toggled", then at each interval beside what was claimed')
+    if plan.corpus.is_demo:
+        say("the demo corpus shows how this works; its numbers say nothing of real speech")
+    say(f"the table: ablate report {plan.name}; curves and sound: ablate ui {plan.name}")
 
 
 def _session(

@@ -1,0 +1,250 @@
+"""Every command of README and docs: the real parser takes it, and it runs unless a reason stands here."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from typer.main import get_command
+
+import ablate
+from ablate.reports.cli import app
+from ablate.studies import plan as plans
+from ablate.studies.commands.run import START, RunOptions
+from ablate.training.data.demo import DEMO_MARK, DEMO_VERSION
+from ablate.training.data.demo.voices import engine
+
+REPOSITORY = Path(__file__).parents[2]
+STAND_IN = Path(__file__).with_name("stand_in.py")
+PAGES = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for path in (*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").rglob("*.md"))
+    if path.name != "CHANGELOG.md"
+)
+
+COMMANDS: Any = get_command(app)
+RUN = ("ablate", "cmp")
+NOT_RUN = {
+    "python3 -m venv": "an installation",
+    "pip install": "an installation",
+    "pytest": "the tests themselves",
+    "make": "checked by `make --dry-run`",
+    "git clone": "a download",
+    "ablate audit --plugin examples/public": "of what is downloaded; tests/ablations/test_public_adapters.py",
+    "ablate status --watch": "watches until it is stopped",
+    "ablate ui": "serves until it is stopped; tests/studies/test_ui.py",
+    "ablate run --grid bidirectional,decoder4x,crossband --data /data": "SLURM; tests/studies/test_slurm.py",
+}
+"""How a command begins that is parsed and not run -> why."""
+
+FOREIGN_OPTIONS = {
+    "--cells": "benchmarks/driver_scale.py",
+    "--tiny": "benchmarks/gpu.py",
+    "--long-minutes": "benchmarks/enhance_chunks.py",
+    "--multirun": "Hydra",
+}
+"""Options in the text that are not of `ablate` -> whose."""
+
+
+def split(line: str) -> Iterator[list[str]]:
+    """The commands of a shell line, without comments, variables set before and the environment's path."""
+    words: list[str] = []
+    for word in [*shlex.split(line, comments=True), "&&"]:
+        if word != "&&":
+            words.append(word.removeprefix(".venv/bin/"))
+            continue
+        while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+            del words[0]
+        if words:
+            yield words
+        words = []
+
+
+def blocks(page: str, language: str) -> list[str]:
+    text = (REPOSITORY / page).read_text()
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def commands(page: str) -> list[list[str]]:
+    lines = (line for block in blocks(page, "sh") for line in block.replace("\\\n", " ").splitlines())
+    return [words for line in lines for words in split(line)]
+
+
+def prose(page: str) -> str:
+    return re.sub(r"^```.*?^```", "", (REPOSITORY / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def quoted(page: str) -> list[str]:
+    """What stands between backticks in the text, each as one line."""
+    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
+
+
+def why_not(words: list[str]) -> str | None:
+    return next((why for start, why in NOT_RUN.items() if " ".join(words).startswith(start)), None)
+
+
+def parse(words: list[str]) -> Any:
+    """What the parser of `ablate` makes of a command line; a mistake raises its error."""
+    command = COMMANDS
+    context = command.make_context("ablate", words[1:])
+    while hasattr(command, "commands"):
+        name, command, rest = command.resolve_command(context, [*context._protected_args, *context.args])
+        context = command.make_context(name, rest, parent=context)
+    return context
+
+
+def every_command(group: Any) -> Iterator[Any]:
+    for command in group.commands.values():
+        yield from every_command(command) if hasattr(command, "commands") else [command]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_of_a_block_parses(page):
+    for words in commands(page):
+        assert words[0] in RUN or why_not(words), f"neither run nor in NOT_RUN: {' '.join(words)}"
+        if words[0] == "ablate":
+            parse(words)
+        elif words[0] == "make":
+            subprocess.run(["make", "--dry-run", *words[1:]], cwd=REPOSITORY, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_in_the_text_parses(page):
+    known = COMMANDS.commands
+    for code in quoted(page):
+        words = shlex.split(code) if code.startswith(("ablate ", "python benchmarks/")) else []
+        if words[:1] == ["python"]:
+            script = (REPOSITORY / words[1]).read_text()
+            assert [word for word in words if word.startswith("--") and f'"{word}"' not in script] == [], code
+        elif len(words) == 2 or words[1:2] == ["data"]:
+            names = known["data"].commands if words[1] == "data" and len(words) > 2 else known
+            assert words[2 if names is not known else 1] in names or words[1] == "--help", code
+        elif words:
+            parse(words)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_stand_in_blocks_of_their_language(page):
+    assert re.findall(r"^    (?:ablate|pip|git|python3?|make|pytest) .*", prose(page), re.MULTILINE) == []
+
+
+def test_the_three_ways_to_start_parse():
+    ways = [words for line in START.splitlines()[1:] for words in split(line)]
+    assert len(ways) == 3
+    for words in ways:
+        parse(words)
+
+
+def test_every_option_in_the_text_is_there():
+    parameters = [part for command in every_command(COMMANDS) for part in command.params]
+    known = {name for part in parameters for name in part.opts} | {"--help"}
+    codes = [code for page in PAGES for code in quoted(page) if code.startswith(("--", "ablate "))]
+    named = {option for code in codes for option in re.findall(r"(?<!\S)--[a-z-]+", code)}
+    assert named - known == set(FOREIGN_OPTIONS)
+
+
+def test_reasons_are_of_commands_that_are_there():
+    lines = [" ".join(words) for page in PAGES for words in commands(page)]
+    assert [start for start in NOT_RUN if not any(line.startswith(start) for line in lines)] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_study_files_are_read(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page, "yaml"):
+        Path("study.yaml").write_text(block)
+        assert RunOptions(file=Path("study.yaml")).request().factors
+
+
+def test_python_of_the_readme_runs(make):
+    noise = np.random.default_rng(1).normal(size=16000)
+    given = {
+        "scores": make(factors=("bidirectional", "decoder4x")).replace({"cell": {"ref": "baseline"}}),
+        "clean": noise,
+        "enhanced": noise,
+    }
+    for block in blocks("README.md", "python"):
+        exec(compile(block, "README.md", "exec"), given)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory) -> Path:
+    """Eight files of half a second, as VoiceBank+DEMAND is laid out."""
+    folder, draw = tmp_path_factory.mktemp("stand-in") / "corpus", np.random.default_rng(0)
+    for part, speakers in (("train", "abc"), ("test", "d")):
+        for name in (f"{speaker}_{number}" for speaker in speakers for number in (1, 2)):
+            time = np.arange(12_000) / 16_000
+            voice = sum(np.sin(2 * np.pi * 150 * k * time + draw.uniform(0, 6)) / k for k in range(1, 16))
+            clean = 0.1 * voice * np.clip(np.sin(2 * np.pi * 2 * time), 0, None)
+            for kind, wave in (("clean", clean), ("noisy", clean + 0.02 * draw.normal(size=len(clean)))):
+                path = folder / f"{kind}_{part}set_wav" / f"{name}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                soundfile.write(path, wave, 16_000)
+    (folder / DEMO_MARK).write_text("{}")
+    return folder
+
+
+class Field:
+    """A folder in which the commands of the pages run one after the other."""
+
+    def __init__(self, here: Path, corpus: Path) -> None:
+        self.here, self.root = here, here / "ablate-runs"
+        demo = self.root / "cache" / "demo" / sha256(f"{DEMO_VERSION} {engine()}".encode()).hexdigest()[:12]
+        demo.parent.mkdir(parents=True)
+        demo.symlink_to(corpus)
+        for name in ("docs", "examples"):
+            (here / name).symlink_to(REPOSITORY / name)
+        self.stand_ins = {"DIR": str(corpus), "my_net.py": "docs/examples/my_net.py"}
+        self.environment = os.environ | {
+            "STAND_IN_CORPUS": str(corpus),
+            "PYTHONPATH": str(Path(ablate.__file__).parents[1]),
+        }
+
+    def run(self, words: list[str]) -> None:
+        program = [sys.executable, STAND_IN] if words[0] == "ablate" else words[:1]
+        done = subprocess.run(
+            [*program, *(self.stand_ins.get(word, word) for word in words[1:])],
+            cwd=self.here,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+
+    def study(self) -> None:
+        """One study is there before the pages, for what they say of a study, a run and its weights."""
+        self.run(["ablate", "run", "--grid", "bidirectional,decoder4x,crossband"])
+        plan = plans.load(self.root, None)
+        run = next(iter(plans.run_dirs(plan, self.root).values()))
+        self.stand_ins |= {
+            "STUDY": plan.name,
+            "RUN": run.signature[:8],
+            "checkpoints/best.pt": str(run.path / "checkpoints" / "best.pt"),
+        }
+
+
+@pytest.fixture(scope="module")
+def field(tmp_path_factory, corpus) -> Field:
+    field = Field(tmp_path_factory.mktemp("field"), corpus)
+    field.study()
+    return field
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(not why_not(words) for words in commands(page))]
+)
+def test_every_command_of_a_page_runs_in_order(page, field):
+    for words in commands(page):
+        if not why_not(words):
+            field.run(words)
