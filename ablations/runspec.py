@@ -95,11 +95,15 @@ class RunSpec(Frozen):
     @property
     def evaluation_signature(self) -> str:
         """sha256 of the training, what is done at test time, and the test data."""
+        return self.evaluated_on(self.data.test_digest, self.training_signature)
+
+    def evaluated_on(self, test_digest: str, training: str) -> str:
+        """The evaluation signature of a training on some test data."""
         return digest(
             {
-                "training": self.training_signature,
+                "training": training,
                 "evaluation": self.config.evaluation.signed_fields(),
-                "test": self.data.test_digest,
+                "test": test_digest,
             }
         )
 

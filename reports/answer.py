@@ -42,7 +42,7 @@ def answer(report: AnalysisReport) -> str:
         else:
             told += "this design cannot say how much each toggle explains"
             told += f"; switched on, {effects}" if effects else ""
-    sentence = "; ".join(filter(None, (told, _costs(report, shown), unseen)))
+    sentence = "; ".join(filter(None, (told, _costs(report, shown), _elsewhere(report), unseen)))
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
@@ -60,6 +60,19 @@ def _costs(report: AnalysisReport, shown: Sequence[EffectRow]) -> str:
             )
     told = _listed([f"{name} costs {_listed(lost)}" for name, lost in costs.items()])
     return f"but {told}" if told else ""
+
+
+def _elsewhere(report: AnalysisReport) -> str:
+    """What is shown to be otherwise on a further test corpus."""
+    told = []
+    for corpus in report.corpora:
+        words = dict(corpus.words())
+        for word, several in (("turns round", "turn round"), ("differs", "differ")):
+            effects = [name for name in words.get(word, []) if name not in ("gap", "not toggled")]
+            if effects:
+                verb = word if len(effects) == 1 else several
+                told.append(f"on {corpus.name} {_listed(effects)} {verb}")
+    return _listed(told)
 
 
 def _excludes_zero(row: EffectRow) -> bool:

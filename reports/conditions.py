@@ -9,6 +9,7 @@ from ablate.ablations.diff import Difference, differences
 from ablate.ablations.inference.guards import direction
 from ablate.training.metrics.registry import METRICS
 
+from .corpora import corpus_lines
 from .cost import compute
 from .lengths import length_lines
 from .mixtures import mixture_lines
@@ -40,6 +41,10 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
                 facts.append((role, name + (f", {size:,} parameters as trained" if size else "")))
         facts.append(("recipe", _recipe(report)))
         facts.append(("corpus", _corpus(report)))
+        if plan.further_tests:
+            tests = [f"{report.test_name} (the first: verdicts are of it), {plan.corpus.test:,} files"]
+            tests += [f"{test.name}, {test.files:,} files" for test in plan.further_tests]
+            facts.append(("test corpora", "; ".join(tests)))
         facts.append(("endpoint", f"{report.metric}; {ENDPOINT}"))
     facts.append(("design", f"{analysis.design}, {plural(len(analysis.cells), 'cell')} with scores"))
     scored = sum(run.scored for run in info.runs)
@@ -217,6 +222,7 @@ def notes(report: AnalysisReport) -> list[str]:
             f"These factors also change the parameter count: {', '.join(changed)}. "
             "Their effect is of the change as a whole, size included."
         )
+    notes += corpus_lines(report.test_name, report.corpora)
     notes += slope_lines(report.slopes, report.percent, bool(report.by_length))
     notes += length_lines(report.by_length, report.percent)
     return [*notes, *_tuning(report), *_looks(report)]

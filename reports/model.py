@@ -14,6 +14,7 @@ from ablate.training.metrics.registry import label_of
 
 from .collect import StudyInfo
 from .convergence import Convergence, Curve, convergence, curves
+from .corpora import OnCorpus, on_further
 from .cost import Cost, ParetoPoint, costs, parameter_changes, pareto
 from .lengths import AtLength, by_length
 from .slopes import Slope, slopes
@@ -193,6 +194,17 @@ class AnalysisReport:
     @cached_property
     def convergence(self) -> list[Convergence]:
         return convergence(self.info)
+
+    @cached_property
+    def corpora(self) -> list[OnCorpus]:
+        """The credited effects, `not toggled` and the gap on the further test corpora."""
+        kinds = {row.kind for row in self.factors if not row.name.endswith("(main effect)")}
+        return on_further(self.analysis, self.info, [*kinds, "not-toggled", "gap"])
+
+    @property
+    def test_name(self) -> str:
+        """The first test corpus, the one that verdicts are of."""
+        return self.info.plan.test_name if self.info.plan else self.info.name
 
     @cached_property
     def curves(self) -> list[Curve]:

@@ -77,6 +77,46 @@ def guards_table(report: AnalysisReport) -> Table | None:
     )
 
 
+def corpora_table(report: AnalysisReport) -> Table | None:
+    """The effects on each test corpus; none where there is one."""
+    corpora = [corpus for corpus in report.corpora if not corpus.problem]
+    if not corpora:
+        return None
+    first = report.test_name
+    head = ["factor", f"{first} (first)"]
+    for corpus in corpora:
+        head += [corpus.name, f"{first} - {corpus.name}", "together"]
+    found = [{(row["kind"], row["name"]): row for row in records(corpus.effects)} for corpus in corpora]
+    rows = []
+    for effect in [*report.factors, *filter(None, (report.not_toggled, report.gap))]:
+        beside = [rows_of.get((effect.kind, effect.name)) for rows_of in found]
+        if not any(beside):
+            continue
+        line = [effect.name, f"{effect.estimate} {effect.interval}".strip()]
+        for row in beside:
+            line += _on_corpus(row)
+        rows.append(line)
+    return Table(
+        "By test corpus",
+        head,
+        rows,
+        f"{report.credit_kind}s in {report.metric} with {report.percent} intervals. Verdicts, the corrected "
+        f"family and every other table are of {first}, the first. Agrees: the difference is within the "
+        "margin, by two one-sided tests. Differs: its interval excludes zero. Turns round, same sign: the "
+        "intervals of both effects exclude zero, on opposite sides or the same. Open: none of these.",
+    )
+
+
+def _on_corpus(row: Mapping[str, Any] | None) -> list[str]:
+    if row is None:
+        return ["", "", ""]
+    return [
+        f"{signed(row['estimate'])} {interval(row['low'], row['high'])}".strip(),
+        f"{signed(row['difference'])} {interval(row['difference_low'], row['difference_high'])}".strip(),
+        row["words"],
+    ]
+
+
 def slopes_table(report: AnalysisReport) -> Table | None:
     """How fast the effects still change at the end; none where the curves cannot tell."""
     rows = [[s.name, signed(s.estimate), interval(s.low, s.high)] for s in report.slopes if not s.why]
@@ -157,13 +197,13 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
         for row in cells
     ]
     bold = set()
-    for metric, by_cell, best in list(_scores(report))[: None if wide else 1]:
+    for label, by_cell, best in list(_scores(report))[: None if wide else 1]:
         for index, row in enumerate(cells):
             found = by_cell.get(row["cell"])
             if found is not None and row["cell"] == best:
                 bold.add((index, len(head)))
             rows[index] += _mean(found)
-        head += [f"{label_of(metric)}, mean ± SD", f"{report.percent} interval"]
+        head += [f"{label}, mean ± SD", f"{report.percent} interval"]
     return Table(
         "Cells",
         head,
@@ -175,13 +215,17 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
 
 
 def _scores(report: AnalysisReport) -> Iterator[tuple[str, dict[str, dict[str, Any]], str | None]]:
-    """For the endpoint and each guard: its cells by name, and which is best."""
+    """For the endpoint, on each test corpus, and each guard: its cells by name, and which is best."""
     analysis = report.analysis
-    yield analysis.metric, {row["cell"]: row for row in records(analysis.cells)}, analysis.best
+    yield report.metric, {row["cell"]: row for row in records(analysis.cells)}, analysis.best
+    for corpus in report.corpora:
+        if not corpus.problem:
+            cells = {row["cell"]: row for row in records(corpus.cells)}
+            yield f"{report.metric} on {corpus.name}", cells, corpus.best
     for metric, part in analysis.guard_cells.groupby("metric", sort=False):
         rows = records(part)
         yield (
-            str(metric),
+            label_of(str(metric)),
             {row["cell"]: row for row in rows},
             next((row["cell"] for row in rows if row["best"]), None),
         )

@@ -122,8 +122,8 @@ def plan_jobs(plan: Plan, root: Path, book: TrialBook, seeds: Iterable[int]) -> 
             if job is None:
                 run = RunDir(run_path(root, signature))
                 job = jobs[signature] = Job(run, plan.spec(cell, seed).document(), {}, [])
-            evaluation = plan.evaluation_job(cell, seed)
-            job.evaluations[evaluation.signature] = evaluation
+            for evaluation in plan.evaluation_jobs(cell, seed):
+                job.evaluations[evaluation.signature] = evaluation
             job.members.append((book, book.entries[cell.name, seed]))
     return list(jobs.values())
 

@@ -82,7 +82,7 @@ class Request(Frozen):
     seeds: tuple[int, ...] = (1, 2, 3)
     at_lengths: tuple[float, ...] = ()
     data: str = "demo"
-    test_data: str | None = None
+    test_data: tuple[str, ...] = ()
     endpoint: Endpoint = Endpoint()
     study: str | None = None
     tune: Tuning | None = None
@@ -110,6 +110,11 @@ class Request(Frozen):
         if self.at_lengths and tuned:
             raise InputError(f"{', '.join(tuned)} cannot be tuned and trained at other lengths at once")
         return self
+
+    @field_validator("test_data", mode="before")
+    @classmethod
+    def _one_or_more(cls, paths: Any) -> Any:
+        return (paths,) if isinstance(paths, str) else paths or ()
 
     @field_validator("launcher")
     @classmethod
@@ -215,10 +220,17 @@ def read_file(path: Path) -> dict[str, Any]:
         data["seeds"] = parse_seeds(data["seeds"])
     if "set" in data:
         data["set"] = {check_path(key): _value(value) for key, value in data["set"].items()}
-    for key in ("data", "test_data"):
-        if data.get(key) not in (None, "demo"):
-            data[key] = str((path.parent / data[key]).resolve())
+    if data.get("data") is not None:
+        data["data"] = _place(path, data["data"])
+    if data.get("test_data") is not None:
+        named = data["test_data"] if isinstance(data["test_data"], list) else [data["test_data"]]
+        data["test_data"] = tuple(_place(path, place) for place in named)
     return data
+
+
+def _place(file: Path, corpus: str) -> str:
+    """A corpus as a study file names it: relative to the file, or the demo corpus."""
+    return corpus if corpus == "demo" else str((file.parent / corpus).resolve())
 
 
 def _value(value: Any) -> Any:

@@ -45,8 +45,11 @@ Read = Callable[[PlannedCell, int], tuple[RunInfo, Path]]
 """From a cell and a seed to what is known of the run, and the file of its scores where it is scored."""
 
 
-def scores_of_runs(plan: Plan, root: Path) -> tuple[pd.DataFrame, list[RunInfo]]:
+def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame, list[RunInfo]]:
     """The scores of every run of a plan that has them, from the run directories; and its runs.
+
+    Args:
+        test: which test corpus: the first, or a further one by its place.
 
     Returns:
         A row per cell, seed and utterance, a row without scores for a diverged run: `cell`, a column per
@@ -56,12 +59,13 @@ def scores_of_runs(plan: Plan, root: Path) -> tuple[pd.DataFrame, list[RunInfo]]
     def read(cell: PlannedCell, seed: int) -> tuple[RunInfo, Path]:
         run = RunDir(run_path(root, cell.signatures[seed]))
         state = run.state
-        path = run.scores_path(cell.evaluations[seed])
+        evaluation = cell.scored_as(seed)[test]
+        path = run.scores_path(evaluation)
         info = RunInfo(
             cell=cell.name,
             seed=seed,
             training=run.signature,
-            evaluation=cell.evaluations[seed],
+            evaluation=evaluation,
             state=state.state,
             cause=state.cause,
             message=state.message,

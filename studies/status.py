@@ -10,7 +10,7 @@ from typing import Any
 from ablate.ablations.runspec import run_path
 from ablate.training.rundir import RunDir
 
-from .plan import Plan
+from .plan import Plan, is_done
 
 
 def status(plan: Plan, root: Path) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
                 cause = state.cause
                 if name == "running" and not run.locked:
                     name, cause = "pending", "interrupted"
-                elif name == "done" and not run.scores_path(cell.evaluations[seed]).exists():
+                elif name == "done" and not is_done(at, root, cell, seed):
                     name = "pending"
                 runs.append(
                     {

@@ -31,6 +31,7 @@ class StudyInfo:
         baseline: the reference cell.
         plan: none: the scores were trained elsewhere.
         at_lengths: what was trained at other shares of the steps.
+        further: scores on each further test corpus of the plan that has some, by its name.
     """
 
     name: str
@@ -40,6 +41,7 @@ class StudyInfo:
     plan: Plan | None = None
     runs: Sequence[RunInfo] = ()
     at_lengths: Mapping[float, LengthScores] = field(default_factory=dict)
+    further: Mapping[str, pd.DataFrame] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -48,6 +50,7 @@ class StudyInfo:
         runs: Sequence[RunInfo],
         source: str,
         at_lengths: Mapping[float, LengthScores] | None = None,
+        further: Mapping[str, pd.DataFrame] | None = None,
     ) -> StudyInfo:
         """What is known of a study that was planned here."""
         return cls(
@@ -58,6 +61,7 @@ class StudyInfo:
             plan=plan,
             runs=runs,
             at_lengths=at_lengths or {},
+            further=further or {},
         )
 
     @cached_property
@@ -100,4 +104,10 @@ def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.Dat
     plan = load(Path(root), name)
     scores, runs = scores_of_runs(plan, Path(root))
     lengths = {at.length: LengthScores(*scores_of_runs(at, Path(root))) for at in plan.every_length()[1:]}
-    return scores, StudyInfo.of(plan, runs, str(study_path(Path(root), plan.name)), lengths)
+    further = {}
+    for place, test in enumerate(plan.further_tests, start=1):
+        table, scored = scores_of_runs(plan, Path(root), place)
+        if any(run.scored for run in scored):
+            further[test.name] = table
+    source = str(study_path(Path(root), plan.name))
+    return scores, StudyInfo.of(plan, runs, source, lengths, further)

@@ -14,7 +14,15 @@ from ..cost import COSTS
 from ..figures import draw_all
 from ..model import AnalysisReport
 from ..published import CAPTION, PUBLISHED
-from ..tables import cells_table, effects_head, effects_rows, guards_table, lengths_table, slopes_table
+from ..tables import (
+    cells_table,
+    corpora_table,
+    effects_head,
+    effects_rows,
+    guards_table,
+    lengths_table,
+    slopes_table,
+)
 from ..text import human, interval, p_value, signed
 from .audio import listening
 
@@ -64,7 +72,7 @@ def content(report: AnalysisReport) -> dict[str, Any]:
         "figures": {figure.name: (figure, figure.svg()) for figure in draw_all(report)},
         "mains": [[r.name, r.estimate, r.interval, p_value(r.data.get("p_holm"))] for r in report.mains],
         "interactions": [[r.name, r.estimate, r.interval] for r in report.interactions],
-        "guards": guards_table(report),
+        "beside": [found for found in (guards_table(report), corpora_table(report)) if found is not None],
         "cells": cells_table(report),
         "conditions": [_by(report, column, frame) for column, frame in report.by.items()],
         "costs": [

@@ -8,7 +8,7 @@ from typing import TextIO
 from .. import conditions
 from ..answer import answer
 from ..model import AnalysisReport, EffectRow
-from ..tables import CROSS, TICK, Table, cells_table, guards_table
+from ..tables import CROSS, TICK, Table, cells_table, corpora_table, guards_table
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -82,7 +82,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     ]
     lines += ["\\par\\smallskip\\footnotesize\\raggedright", *(escape(n) + r" \par" for n in notes if n)]
     lines += ["\\end{table}", ""]
-    for found in filter(None, (guards_table(report), cells_table(report))):
+    for found in filter(None, (guards_table(report), corpora_table(report), cells_table(report))):
         lines += _table(found, f"tab:{label}-{found.title.split()[0].lower()}")
     out.write("\n".join(lines))
 

@@ -8,7 +8,16 @@ from typing import TextIO
 from .. import conditions
 from ..answer import answer
 from ..model import AnalysisReport
-from ..tables import Table, cells_table, effects_head, effects_rows, guards_table, lengths_table, slopes_table
+from ..tables import (
+    Table,
+    cells_table,
+    corpora_table,
+    effects_head,
+    effects_rows,
+    guards_table,
+    lengths_table,
+    slopes_table,
+)
 from ..text import p_value
 
 
@@ -34,8 +43,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         out.write(table(effects_head(report), rows))
     for line in filter(None, (report.sum_line, conditions.untoggled_line(report))):
         out.write(f"{_cell(line)}\n\n")
-    if (guards := guards_table(report)) is not None:
-        out.write(_section(guards))
+    for beside in filter(None, (guards_table(report), corpora_table(report))):
+        out.write(_section(beside))
     percent = f"{report.percent} interval"
     if report.mains and report.credit_kind != "main effect":
         out.write("## Main effects\n\n")

@@ -1,4 +1,4 @@
-"""The effects as CSV: every contrast, full precision, and the guards' below them."""
+"""The effects as CSV: every contrast, full precision; below them the guards' and those on other corpora."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from ..model import AnalysisReport
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:
-    """Write `Analysis.effects` and `Analysis.guards`, the metric in front.
+    """Write `Analysis.effects` with the metric in front, `Analysis.guards`, and effects on further corpora.
+
+    Of a further corpus (`corpus`) there is also `difference`, the first's effect minus its own, in `words`.
 
     Four columns say the same in every row: the kind of the intervals, of how many seeds and utterances they
     are, and what the trainings took. `mixes` names what a contrast was computed across. `slope` (with its
@@ -31,11 +33,16 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     for fact, _, contrasts in mixed(report):
         for contrast in contrasts:
             across.setdefault((contrast.kind, contrast.name), []).append(fact)
-    if len(analysis.guards):
-        frame = pd.concat([frame, analysis.guards], ignore_index=True)
+    parts = [frame, analysis.guards] if len(analysis.guards) else [frame]
+    parts = [part.assign(corpus=report.test_name, utterances=analysis.utterances) for part in parts]
+    parts += [
+        corpus.effects.assign(metric=analysis.metric, corpus=corpus.name, utterances=corpus.utterances)
+        for corpus in report.corpora
+        if not corpus.problem
+    ]
+    frame = pd.concat(parts, ignore_index=True)
     frame["interval"] = conditions.intervals(report)
     frame["seeds"] = len(analysis.seeds)
-    frame["utterances"] = analysis.utterances
     frame["compute_hours"] = compute(report.info).hours
     frame["mixes"] = [
         ", ".join(across.get(key, ())) for key in zip(frame["kind"], frame["name"], strict=True)

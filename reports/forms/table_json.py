@@ -6,6 +6,7 @@ import json
 from dataclasses import asdict
 from typing import Any, TextIO
 
+from ablate.ablations.inference.analysis import records
 from ablate.models.console import plain
 
 from .. import conditions
@@ -69,6 +70,18 @@ def document(report: AnalysisReport) -> dict[str, Any]:
         ],
         "run_problems": conditions.run_problems(report),
         "parameter_changes": report.parameter_text,
+        "first_test": report.test_name,
+        "further_tests": [
+            {
+                "name": corpus.name,
+                "utterances": corpus.utterances,
+                "problem": corpus.problem,
+                "effects": records(corpus.effects),
+                "cells": records(corpus.cells),
+                "best": corpus.best,
+            }
+            for corpus in report.corpora
+        ],
         "costs": [asdict(cost) for cost in report.costs],
         "pareto": [asdict(point) for point in report.pareto()],
         "convergence": [asdict(item) for item in report.convergence],

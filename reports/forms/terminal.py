@@ -7,7 +7,7 @@ from typing import TextIO
 from .. import conditions
 from ..answer import answer
 from ..model import AnalysisReport
-from ..tables import cells_table, effects_head, effects_rows, guards_table, lengths_table
+from ..tables import cells_table, corpora_table, effects_head, effects_rows, guards_table, lengths_table
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:
@@ -44,7 +44,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         for pair in report.interactions:
             table.add_row(pair.name, pair.estimate, pair.interval)
         console.print(table)
-    for found in filter(None, (guards_table(report), lengths_table(report), cells_table(report, wide=False))):
+    beside = guards_table(report), corpora_table(report), lengths_table(report)
+    for found in filter(None, (*beside, cells_table(report, wide=False))):
         table = Table(title=found.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for index, column in enumerate(found.head):
             table.add_column(column, justify="right" if index else "left")

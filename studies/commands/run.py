@@ -39,7 +39,9 @@ class RunOptions:
     base: Annotated[str | None, typer.Option(help="Preset the deltas apply to. [default: mbsnet]")] = None
     baseline: Annotated[str | None, typer.Option(help="Reference system. [default: bsrnn]")] = None
     data: Annotated[str | None, typer.Option(help="Corpus folder. [default: the demo corpus]")] = None
-    test_data: Annotated[str | None, typer.Option(help="Score on this corpus' test split.")] = None
+    test_data: Annotated[
+        list[str], typer.Option(help="Score on this corpus' test split; repeat: on each, the first decides.")
+    ] = field(default_factory=list)
     seeds: Annotated[str | None, typer.Option(help="N for 1..N, or a:b inclusive. [default: 3]")] = None
     at_lengths: Annotated[
         str | None, typer.Option(help="Train at these shares of the steps too, e.g. 0.5,1.")
@@ -124,11 +126,12 @@ class RunOptions:
             fields["factors"] = parse_factors(self.grid)
         if not fields.get("factors"):
             raise InputError(START)
-        named = ("base", "data", "test_data", "recipe", "design", "study", "launcher", "start_from")
+        named = ("base", "data", "recipe", "design", "study", "launcher", "start_from")
         given = {name: getattr(self, name) for name in named} | {
             "at_lengths": self.at_lengths,
             "seeds": parse_seeds(self.seeds) if self.seeds is not None else None,
             "tune": parse_tuning(self.tune, self.tune_trials),
+            "test_data": tuple(self.test_data) or None,
         }
         fields |= {key: value for key, value in given.items() if value is not None}
         if self.baseline is not None:

@@ -4,13 +4,23 @@
 """
 
 from .difference import PlanChangedError, ResultsChangedError, compare, former, merge
-from .model import AuditRecord, CorpusNote, Look, Plan, PlannedCell, Signatures, run_label
+from .model import (
+    AuditRecord,
+    CorpusNote,
+    FurtherTestNote,
+    Look,
+    Plan,
+    PlannedCell,
+    Signatures,
+    run_label,
+)
 from .resolve import cache_path, extend, make
 from .store import find, is_done, load, names, run_dirs, save, study_path
 
 __all__ = [
     "AuditRecord",
     "CorpusNote",
+    "FurtherTestNote",
     "Look",
     "Plan",
     "PlanChangedError",

@@ -44,7 +44,9 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
             f"keeps it as study {former(old)!r}, or give the new one a name of its own with --study NAME."
         )
     places = {field: getattr(new.corpus, field) for field in ("path", "name", "test_path")}
-    moved = old.model_copy(update={"corpus": old.corpus.model_copy(update=places)})
+    moved = old.model_copy(
+        update={"corpus": old.corpus.model_copy(update=places), "further_tests": new.further_tests}
+    )
     return extend(moved, new.seeds, root, new.lengths)
 
 
@@ -65,6 +67,9 @@ def compare(old: Plan, new: Plan) -> list[str]:
         for field in ("digest", "test_digest")
         if getattr(old.corpus, field) != getattr(new.corpus, field)
     ]
+    tests = [", ".join(f"{t.name} ({t.digest[:12]})" for t in plan.further_tests) for plan in (old, new)]
+    if [t.digest for t in old.further_tests] != [t.digest for t in new.further_tests]:
+        lines.append(f"further test corpora: {tests[0] or 'none'} -> {tests[1] or 'none'}")
     lines += [f"plug-in {path}: {change}" for path, change in _plugins(old, new)]
     factors = {factor.name: factor for factor in old.factors}
     lines += [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -23,14 +24,19 @@ EXACT = 0.01
 
 
 class Signatures(Frozen):
-    """The signatures of a cell's runs by seed (JSON keys are text)."""
+    """The signatures of a cell's runs by seed (JSON keys are text).
+
+    Attributes:
+        further: the evaluation on each of the plan's further tests.
+    """
 
     signatures: dict[int, str] = Field(default_factory=dict)
     evaluations: dict[int, str] = Field(default_factory=dict)
+    further: dict[int, tuple[str, ...]] = Field(default_factory=dict)
 
 
-def _signatures(found: Signatures) -> dict[str, dict[int, str]]:
-    return {"signatures": found.signatures, "evaluations": found.evaluations}
+def _signatures(found: Signatures) -> dict[str, Any]:
+    return {name: getattr(found, name) for name in Signatures.model_fields}
 
 
 def run_label(cell: str, seed: int, length: float = 1.0) -> str:
@@ -70,6 +76,10 @@ class PlannedCell(Cell, Signatures):
     starts: dict[int, dict[str, str]] = Field(default_factory=dict)
     tuned: dict[str, Any] | None = None
 
+    def scored_as(self, seed: int) -> tuple[str, ...]:
+        """The evaluation signatures of a training, that on the first test corpus in front."""
+        return (self.evaluations[seed], *self.further.get(seed, ()))
+
 
 class CorpusNote(Data):
     """The corpus as the plan records it."""
@@ -80,6 +90,15 @@ class CorpusNote(Data):
     train: int
     validation: int
     test: int
+
+
+class FurtherTestNote(Frozen):
+    """A further test corpus as the plan records it."""
+
+    name: str
+    path: str
+    digest: str
+    files: int
 
 
 class AuditRecord(Frozen):
@@ -126,6 +145,7 @@ class Plan(Frozen):
     lengths: tuple[float, ...] = ()
     length: float = 1.0
     corpus: CorpusNote
+    further_tests: tuple[FurtherTestNote, ...] = ()
     endpoint: Endpoint
     tune: Tuning | None = None
     start_from: str | None = None
@@ -166,7 +186,7 @@ class Plan(Frozen):
         stay, as an earlier version may have written them."""
         cells = []
         for cell in self.cells:
-            signatures, evaluations = {}, {}
+            signatures, evaluations, further = {}, {}, {}
             for seed in self.seeds:
                 spec = self.spec(cell, seed)
                 training, evaluation = spec.training_signature, spec.evaluation_signature
@@ -174,7 +194,12 @@ class Plan(Frozen):
                 if known != training and spec.results_version(known) == spec.current_results:
                     training, evaluation = known, cell.evaluations[seed]
                 signatures[seed], evaluations[seed] = training, evaluation
-            cells.append(cell.model_copy(update={"signatures": signatures, "evaluations": evaluations}))
+                if self.further_tests:
+                    further[seed] = tuple(
+                        spec.evaluated_on(test.digest, training) for test in self.further_tests
+                    )
+            signed = {"signatures": signatures, "evaluations": evaluations, "further": further}
+            cells.append(cell.model_copy(update=signed))
         shorter = {length: self.at(length).signed().cells for length in self.lengths}
         for index, cell in enumerate(cells):
             found = {length: Signatures(**_signatures(other[index])) for length, other in shorter.items()}
@@ -182,8 +207,8 @@ class Plan(Frozen):
         return self.model_copy(update={"cells": tuple(cells)})
 
     def at(self, length: float) -> Plan:
-        """The same study with every cell trained for a share of its steps; a length that is not the plan's
-        has no signatures yet.
+        """The same study on its first test corpus, with every cell trained for a share of its steps; a length
+        that is not the plan's has no signatures yet.
 
         Raises:
             InputError: no step count fits the length.
@@ -202,7 +227,7 @@ class Plan(Frozen):
             )
             for cell in self.cells
         )
-        return self.model_copy(update={"cells": cells, "lengths": (), "length": length})
+        return self.model_copy(update={"cells": cells, "lengths": (), "length": length, "further_tests": ()})
 
     def every_length(self) -> list[Plan]:
         """This plan, and those of its other lengths."""
@@ -231,10 +256,19 @@ class Plan(Frozen):
     def cell_names(self) -> list[str]:
         return [cell.name for cell in self.cells]
 
-    def evaluation_job(self, cell: PlannedCell, seed: int) -> EvaluationJob:
-        return EvaluationJob(
-            signature=cell.evaluations[seed],
-            evaluation=cell.config.evaluation,
-            test_path=self.corpus.test_path,
-            test_digest=self.corpus.test_digest,
-        )
+    @property
+    def test_name(self) -> str:
+        """What the first test corpus, the one that verdicts are of, is called."""
+        path = self.corpus.test_path
+        return self.corpus.name if path is None else Path(path).name
+
+    def evaluation_jobs(self, cell: PlannedCell, seed: int) -> list[EvaluationJob]:
+        """What a training is scored on: the first test corpus, and the further ones."""
+        tests = [(self.corpus.test_path, self.corpus.test_digest)]
+        tests += [(test.path, test.digest) for test in self.further_tests]
+        return [
+            EvaluationJob(
+                signature=signature, evaluation=cell.config.evaluation, test_path=path, test_digest=digest
+            )
+            for signature, (path, digest) in zip(cell.scored_as(seed), tests, strict=True)
+        ]

@@ -21,7 +21,7 @@ from ablate.training.rundir import RunDir, file_digest
 
 from ..request import Request
 from . import store
-from .model import CorpusNote, Plan, PlannedCell, steps_at
+from .model import CorpusNote, FurtherTestNote, Plan, PlannedCell, steps_at
 from .sizes import Sizes
 
 if TYPE_CHECKING:
@@ -39,12 +39,13 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
     from ablate.models.summary import parameters
     from ablate.training.data.corpus import Corpus
 
-    corpus = Corpus.open(request.data, cache=cache_path(root), test_data=request.test_data)
+    first, *further = request.test_data or (None,)
+    corpus = Corpus.open(request.data, cache=cache_path(root), test_data=first, further=further)
     note = CorpusNote(
         path=_absolute(request.data),
         name=corpus.name,
         digest=corpus.digest,
-        test_path=request.test_data and _absolute(request.test_data),
+        test_path=first and _absolute(first),
         test_digest=corpus.test_digest,
         kind=corpus.kind,
         is_demo=corpus.is_demo,
@@ -75,6 +76,10 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         seeds=(),
         recipe=request.recipe,
         corpus=note,
+        further_tests=tuple(
+            FurtherTestNote(name=t.name, path=_absolute(t.path), digest=t.digest, files=len(t.pairs))
+            for t in corpus.further_tests
+        ),
         endpoint=request.endpoint,
         tune=request.tune,
         start_from=request.start_from,

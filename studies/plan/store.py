@@ -91,6 +91,8 @@ def run_dirs(plan: Plan, root: Path) -> dict[tuple[str, int], RunDir]:
 
 
 def is_done(plan: Plan, root: Path, cell: PlannedCell, seed: int) -> bool:
-    """Whether a cell x seed is trained and scored."""
+    """Whether a cell x seed is trained and scored on every test corpus."""
     run = RunDir(run_path(root, cell.signatures[seed]))
-    return run.state.state == "done" and run.scores_path(cell.evaluations[seed]).exists()
+    return run.state.state == "done" and all(
+        run.scores_path(signature).exists() for signature in cell.scored_as(seed)
+    )

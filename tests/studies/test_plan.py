@@ -4,7 +4,9 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import soundfile
 
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.factors import find
@@ -16,6 +18,7 @@ from ablate.studies.plan import AuditRecord, Plan, PlanChangedError, compare, me
 from ablate.studies.plan.resolve import default_name
 from ablate.studies.request import Request, Tuning
 from ablate.studies.session import Session
+from ablate.studies.status import status
 from ablate.studies.tune import FIRST_SEED, candidates
 
 
@@ -162,6 +165,71 @@ def test_another_plan_of_the_same_name_is_refused_with_the_difference(root, corp
     assert any(words in line for line in compare(old, new)), compare(old, new)
     with pytest.raises(PlanChangedError, match="--study NAME"):
         merge(old, new, root)
+
+
+@pytest.fixture(scope="module")
+def far(tmp_path_factory):
+    """A folder of noise to test on."""
+    folder, draw = tmp_path_factory.mktemp("tests") / "far", np.random.default_rng(1)
+    for kind in ("clean", "noisy"):
+        (folder / kind).mkdir(parents=True)
+        for number in range(2):
+            soundfile.write(folder / kind / f"f{number}_1.wav", 0.1 * draw.standard_normal(16000), 16000)
+    return folder
+
+
+def test_further_test_corpora_are_scored_and_change_no_training(root, corpus, far):
+    plain = planned(root, corpus, study="near")
+    plan = planned(root, corpus, study="far", test_data=(str(corpus), str(far)))
+    assert [(test.name, test.files) for test in plan.further_tests] == [("far", 2)]
+    for cell, own in zip(plan.cells, plain.cells, strict=True):
+        assert (cell.signatures, cell.evaluations) == (own.signatures, own.evaluations)
+        first, second = plan.evaluation_jobs(cell, 1)
+        assert (first.signature, second.signature) == cell.scored_as(1)
+        assert (second.test_path, second.test_digest) == (str(far), plan.further_tests[0].digest)
+        assert plan.spec(cell, 1).evaluated_on(second.test_digest, cell.signatures[1]) == second.signature
+    assert [job.signature for job in plain.evaluation_jobs(plain.cells[0], 1)] == [
+        plain.cells[0].evaluations[1]
+    ]
+    plans.save(plan, root)
+    assert plans.load(root, "far") == plan
+    assert merge(
+        plan, planned(root, corpus, study="far", test_data=(str(corpus), str(far)), seeds=(3,)), root
+    )
+    without = planned(root, corpus, study="far", test_data=(str(corpus),))
+    assert any("further test corpora: far (" in line and "-> none" in line for line in compare(plan, without))
+
+
+def test_a_run_is_done_when_it_is_scored_on_every_corpus(root, corpus, far):
+    plan = planned(root, corpus, study="scored", seeds=(7,), test_data=(str(corpus), str(far)))
+    cell = plan.cells[0]
+    run = plans.run_dirs(plan, root)[cell.name, 7]
+    run.update_state(state="done")
+    for signature in cell.scored_as(7):
+        assert not plans.is_done(plan, root, cell, 7)
+        assert {row["state"] for row in status(plan, root)["runs"]} == {"pending"}
+        path = run.scores_path(signature)
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    assert plans.is_done(plan, root, cell, 7)
+
+
+def test_a_plan_without_further_tests_opens_as_before(root, corpus):
+    plan = planned(root, corpus, study="old")
+    plans.save(plan, root)
+    path = plans.study_path(root, "old") / "plan.json"
+    data = json.loads(path.read_text())
+    del data["further_tests"]
+    for cell in data["cells"]:
+        del cell["further"]
+    path.write_text(json.dumps(data))
+    assert plans.load(root, "old") == plan
+
+
+@pytest.mark.parametrize(("place", "words"), [("nowhere", "no data folder"), ("", "has no test files")])
+def test_an_unknown_or_empty_test_corpus_is_refused_before_training(root, corpus, tmp_path, place, words):
+    with pytest.raises(InputError, match=words):
+        planned(root, corpus, test_data=(str(corpus), str(tmp_path / place)))
 
 
 def test_bookkeeping_is_no_difference(root, corpus):

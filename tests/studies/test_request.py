@@ -73,6 +73,19 @@ def test_study_file(tmp_path):
     assert len(request.grid.cells()) == 13
 
 
+def test_test_corpora_of_a_study_file_are_one_or_several(tmp_path):
+    path = tmp_path / "study.yaml"
+    for text, places in (
+        ("test_data: far", [tmp_path / "far"]),
+        ("test_data: [speech, demo]", [tmp_path / "speech", "demo"]),
+        ("seeds: 1", []),
+    ):
+        path.write_text(f"grid: bidirectional\n{text}\n")
+        request = Request.model_validate(read_file(path))
+        assert request.test_data == tuple(map(str, places))
+    assert RunOptions(file=path, test_data=["a", "b"]).request().test_data == ("a", "b")
+
+
 def test_study_file_with_a_grid(tmp_path):
     path = tmp_path / "study.yaml"
     path.write_text("grid: core=lstm,mamba,bidirectional\nseeds: 1\n")

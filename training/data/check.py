@@ -78,11 +78,12 @@ def leaks(corpus: Corpus) -> list[Leak]:
         if pair.speaker is not None:
             speakers[pair.speaker] += 1
     found = []
-    for pair in corpus.test:
+    tests = [*corpus.test, *(pair for further in corpus.further_tests for pair in further.pairs)]
+    for pair in tests:
         for what, digest in (("clean audio", pair.clean_sha256), ("noisy audio", pair.noisy_sha256)):
             if digest in seen[what]:
                 found.append(Leak(what, pair.name, seen[what][digest]))
-    shared = sorted({pair.speaker for pair in corpus.test if pair.speaker in speakers} - {None}, key=str)
+    shared = sorted({pair.speaker for pair in tests if pair.speaker in speakers} - {None}, key=str)
     found += [Leak("speaker", str(name), f"{speakers[str(name)]} files") for name in shared]
     return found
 

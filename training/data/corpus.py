@@ -68,6 +68,16 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class FurtherTest:
+    """The test split of another corpus, scored beside the first."""
+
+    name: str
+    path: str
+    digest: str
+    pairs: tuple[Pair, ...]
+
+
+@dataclass(frozen=True)
 class Corpus:
     """Pairs to train on, to select on and to test on.
 
@@ -88,6 +98,7 @@ class Corpus:
     notes: list[str]
     test_path: str | None = None
     test_is_demo: bool = False
+    further_tests: tuple[FurtherTest, ...] = ()
 
     @classmethod
     def open(
@@ -96,6 +107,7 @@ class Corpus:
         *,
         cache: str | Path,
         test_data: str | Path | None = None,
+        further: Sequence[str | Path] = (),
         report: Report | None = None,
     ) -> Corpus:
         """Read a corpus, through the 16 kHz cache.
@@ -106,10 +118,11 @@ class Corpus:
             cache: the folder of caches.
             test_data: another corpus whose test split takes the place of this one's; a folder of `clean`
                 and `noisy` will do.
+            further: more of that kind, scored beside it.
             report: is told of the progress of reading.
 
         Raises:
-            InputError: a folder is missing or empty.
+            InputError: a folder is missing or empty, or two test splits are the same.
             InputError: files do not pair, or are unreadable, silent, too short or not finite.
         """
         root, cache = _root(path, Path(cache)), Path(cache)
@@ -126,10 +139,12 @@ class Corpus:
         _remember(cache, digest, path)
         _remember(cache, test_digest, path if test_data is None else test_data)
         is_demo = (root / DEMO_MARK).exists()
-        named_demo = str(path) == DEMO
+        name = _name(path, root)
+        test_name = name if test_data is None else _name(test_data, test_root)
+        more = _further(further, {test_name: test_digest}, cache, report)
         return cls(
-            name=DEMO if named_demo else root.name,
-            path=DEMO if named_demo else str(root),
+            name=name,
+            path=DEMO if str(path) == DEMO else str(root),
             kind=_kind(is_demo, pairs),
             is_demo=is_demo,
             train=train,
@@ -141,6 +156,7 @@ class Corpus:
             notes=notes + split_notes,
             test_path=None if test_data is None else str(test_root),
             test_is_demo=(test_root / DEMO_MARK).exists(),
+            further_tests=more,
         )
 
     def select_validation(self, count: int | None) -> tuple[Pair, ...]:
@@ -155,6 +171,32 @@ def open_test(path: str | Path, *, cache: str | Path, report: Report | None = No
         FileNotFoundError, InputError: as `Corpus.open`.
     """
     return _read_test(_root(path, Path(cache)), Path(cache), [], report)
+
+
+def _further(
+    paths: Sequence[str | Path], known: dict[str, str], cache: Path, report: Report | None
+) -> tuple[FurtherTest, ...]:
+    """Further test splits, each under a name of its own; `known` are names and digests of those before."""
+    found = []
+    for path in paths:
+        root = _root(path, cache)
+        pairs = _read_test(root, cache, [], report)
+        digest, name = digest_of(pairs), _name(path, root)
+        for other, its in known.items():
+            if its == digest:
+                raise InputError(f"test corpus {path} holds the same files as {other}; name it once")
+        if name in known:
+            name = f"{root.parent.name}/{name}"
+        if name in known:
+            raise InputError(f"two test corpora are called {name}; rename the folder of one")
+        known[name] = digest
+        _remember(cache, digest, path)
+        found.append(FurtherTest(name, DEMO if str(path) == DEMO else str(root), digest, pairs))
+    return tuple(found)
+
+
+def _name(path: str | Path, root: Path) -> str:
+    return DEMO if str(path) == DEMO else root.name
 
 
 def find_corpus(path: str, digest: str, *, cache: Path) -> Corpus:

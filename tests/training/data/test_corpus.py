@@ -140,6 +140,25 @@ def test_other_test_data_changes_the_test_digest_alone(folder: Path, tmp_path: P
     assert Corpus.open(folder, cache=cache, test_data=folder).test_digest == own.test_digest
 
 
+def test_further_tests_stand_beside_the_first_under_names_of_their_own(folder: Path, tmp_path: Path) -> None:
+    cache, places = tmp_path / "cache", [tmp_path / "one" / "far", tmp_path / "two" / "far"]
+    for index, place in enumerate(places):
+        fill(place / "clean", place / "noisy", [f"x9_{index}1", f"x9_{index}2"])
+    own = Corpus.open(folder, cache=cache)
+    corpus = Corpus.open(folder, cache=cache, further=places)
+    assert (corpus.digest, corpus.test_digest) == (own.digest, own.test_digest)
+    assert [test.name for test in corpus.further_tests] == ["far", "two/far"]
+    assert [pair.name for pair in corpus.further_tests[1].pairs] == ["x9_11", "x9_12"]
+    assert corpus.further_tests[0].digest == Corpus.open(folder, cache=cache, test_data=places[0]).test_digest
+    with pytest.raises(InputError, match=f"{places[0]} holds the same files as far"):
+        Corpus.open(folder, cache=cache, test_data=places[0], further=[places[0]])
+    with pytest.raises(InputError, match="no data folder"):
+        Corpus.open(folder, cache=cache, further=[tmp_path / "nowhere"])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="has no test files"):
+        Corpus.open(folder, cache=cache, further=[tmp_path / "empty"])
+
+
 @pytest.mark.numerics
 def test_rates_channels_and_depths(tmp_path: Path) -> None:
     root = tmp_path / "speech"

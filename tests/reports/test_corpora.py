@@ -1,0 +1,97 @@
+"""Several test corpora in one study: an effect on each, and whether they agree."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ablate.reports.answer import answer
+from ablate.reports.build import report_of_study
+from ablate.reports.collect import scores_from_study
+from ablate.reports.forms import FORMS, write
+from ablate.reports.model import AnalysisReport
+from ablate.studies.plan import FurtherTestNote, Plan, load, save
+
+
+def further(root) -> Plan:
+    """Have the planted study planned on a further test corpus."""
+    note = FurtherTestNote(name="far", path="/data/far", digest="f" * 64, files=12)
+    plan = load(root, "planted").model_copy(update={"further_tests": (note,)})
+    # the cells are renamed by the fixture: their names and runs stay
+    signed = plan.signed()
+    save(signed, root)
+    return signed
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory, make_study):
+    """`crossband` turns round on the further corpus; all else is as on the first."""
+    root = make_study(tmp_path_factory.mktemp("corpora"), is_demo=False)
+    plan, rng = further(root), np.random.default_rng(3)
+    for cell in plan.cells:
+        for seed in plan.seeds:
+            folder = root / "runs" / cell.signatures[seed] / "scores"
+            there = pd.read_parquet(folder / f"{cell.evaluations[seed]}.parquet").iloc[:12].copy()
+            there["utterance"] = [f"far{index}" for index in range(len(there))]
+            level = there["pesq_wb"].mean() - 0.4 * (cell.levels.get("crossband") == "bilstm")
+            there["pesq_wb"] = level + np.linspace(-0.2, 0.2, len(there)) + rng.normal(0, 0.02, len(there))
+            there.to_parquet(folder / f"{cell.further[seed][0]}.parquet")
+    return root
+
+
+@pytest.fixture(scope="module")
+def report(root) -> AnalysisReport:
+    return report_of_study(root)
+
+
+@pytest.mark.parametrize("format", [*FORMS])
+def test_every_form_shows_the_effect_on_each_corpus_and_whether_they_agree(report, format):
+    out = io.StringIO()
+    write(report, format, out)
+    written = " ".join(out.getvalue().split())
+    if format == "csv":
+        rows = [row for row in csv.DictReader(io.StringIO(out.getvalue())) if row["corpus"] == "far"]
+        crossband = next(row for row in rows if (row["kind"], row["name"]) == ("shapley", "crossband"))
+        assert crossband["words"] == "turns round"
+        assert (crossband["utterances"], crossband["p_holm"], crossband["verdict"]) == ("12", "", "")
+    elif format == "json":
+        document = json.loads(out.getvalue())
+        assert document["first_test"] == "demo"
+        (far,) = document["further_tests"]
+        words = {(row["kind"], row["name"]): row["words"] for row in far["effects"]}
+        assert words["shapley", "crossband"] == "turns round"
+        assert far["cells"][0]["runs"] == 3
+    else:
+        assert "By test corpus" in written
+        assert "turns round" in written
+        assert "family and every other table are of demo, the first" in written
+        assert "demo (the first: verdicts are of it)" in written
+    if format != "csv":
+        assert "On far beside demo: turns round, by both intervals: crossband" in written
+
+
+def test_the_first_corpus_alone_is_judged_and_corrected(report, root):
+    scores, info = scores_from_study(root)
+    assert set(info.further) == {"far"}
+    assert len(scores) == 27 * 24
+    family = report.analysis.kind("main")
+    assert len(family) == 3
+    assert family["p_holm"].notna().all()
+    assert "on far crossband turns round" in answer(report)
+    (far,) = report.corpora
+    assert "p_holm" not in far.effects
+    assert "verdict" not in far.effects
+
+
+def test_a_corpus_that_is_not_scored_is_named(tmp_path, make_study):
+    root = make_study(tmp_path, factors=("crossband",), utterances=6)
+    further(root)
+    out = io.StringIO()
+    write(report_of_study(root), "md", out)
+    assert "Nothing on test corpus far: no run is scored on it here." in out.getvalue()
+    assert "By test corpus" not in out.getvalue()
