@@ -7,9 +7,12 @@ from typing import Any, Literal
 
 from ablate.models.config import Frozen
 from ablate.training.config import RunConfig, field_facts, is_bookkeeping
+from ablate.training.own.config import OwnConfig
 
 from .factors import FACTORS, LEVEL, Factor, field_path
 
+NOT_GIVEN = "not given"
+"""Stands for an override that a command is not given: its own default."""
 Group = Literal["toggled", "consequence", "not toggled"]
 
 
@@ -80,6 +83,26 @@ def _toggles(path: str, a: Any, b: Any, factors: Sequence[Factor]) -> bool:
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
+
+
+def own_differences(a: OwnConfig, b: OwnConfig, factors: Sequence[Factor] = ()) -> list[Difference]:
+    """Every override in which two trainings of the user's own differ; one that is not given is "not given".
+
+    A factor accounts for an override if both values are among its levels.
+    """
+    first, second = a.result_fields(), b.result_fields()
+    found = []
+    for path in {**first, **second}:
+        old, new = (side.get(path, NOT_GIVEN) for side in (first, second))
+        if old != new:
+            by = ""
+            for factor in factors:
+                values = [_plain(delta.get(path, NOT_GIVEN)) for delta in factor.levels.values()]
+                if path in factor.paths and old in values and new in values:
+                    by = factor.name
+            group: Group = "toggled" if by else "not toggled"
+            found.append(Difference(path=path, a=old, b=new, group=group, why=by))
+    return sorted(found, key=lambda d: d.group == "not toggled")
 
 
 def propose(

@@ -33,9 +33,11 @@ class Factor(Frozen):
         declares: level -> what a network at that level is said to do (`looks_ahead`, `mixes_bands`:
             true or false; `decoder_expansion`: the decoder's hidden width over its input). The audit
             probes each by perturbation.
+        own: the paths are settings of a training of the user's own, not of ours.
     """
 
     name: str
+    own: bool = False
     levels: dict[str, dict[str, Any]]
     claims: tuple[Claim, ...] = ()
     declares: dict[str, dict[str, bool | float]] = Field(default_factory=dict)
@@ -54,11 +56,13 @@ class Factor(Frozen):
 
     @field_validator("levels")
     @classmethod
-    def _paths_exist(cls, levels: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    def _paths_exist(
+        cls, levels: dict[str, dict[str, Any]], info: ValidationInfo
+    ) -> dict[str, dict[str, Any]]:
         for level, delta in levels.items():
             if not LEVEL.fullmatch(level):
                 raise InputError(f"level {level!r}: use letters, digits, '.', '_', ':' and '-' only")
-            for path in delta:
+            for path in () if info.data.get("own") else delta:
                 check_path(path)
         return levels
 
@@ -89,12 +93,13 @@ class Factor(Frozen):
     @property
     def paths(self) -> set[str]:
         """The dotted paths of the fields that this factor declares it changes."""
-        return {".".join(path.split(".")[:2]) for delta in self.levels.values() for path in delta}
+        named = {path for delta in self.levels.values() for path in delta}
+        return named if self.own else {".".join(path.split(".")[:2]) for path in named}
 
     @property
     def evaluation_only(self) -> bool:
         """Whether its levels share their trainings."""
-        return all(path.startswith("evaluation.") for path in self.paths)
+        return not self.own and all(path.startswith("evaluation.") for path in self.paths)
 
     def at(self, levels: list[str]) -> Factor:
         """This factor with some of its levels, in the order given.

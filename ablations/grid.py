@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import Field
 
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
-from ablate.training.config import Recipe, RunConfig, check_path, resolve_recipe
+from ablate.training.config import Evaluation, Recipe, RunConfig, check_path, resolve_recipe
+from ablate.training.own.config import OwnConfig
 
 from .design import KINDS, Design, Kind, check_factor_name
 from .factors import Factor, find, is_factor, parse_value
@@ -20,31 +21,84 @@ BASELINE = "baseline"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=,\-]{0,199}")
 
 
-class Cell(Frozen):
-    """One combination of levels and the configuration it resolves to; the baseline has no levels."""
+class Combination(Frozen):
+    """One combination of levels by name; the baseline has no levels."""
 
     name: str
     levels: dict[str, str]
+
+
+class Cell(Combination):
+    """One combination of levels and the configuration it resolves to."""
+
     config: RunConfig
 
 
-class Grid(Frozen):
+class OwnCell(Combination):
+    """One combination of levels and what it gives to a training of the user's own."""
+
+    config: OwnConfig
+
+
+class Factorial(Frozen):
+    """Factors crossed.
+
+    Attributes:
+        exclude: combinations of levels left out, each {factor: level}.
+        changes: settings of every cell, by dotted path.
+    """
+
+    factors: tuple[Factor, ...]
+    design: Kind = "full"
+    exclude: tuple[dict[str, str], ...] = ()
+    changes: dict[str, Any] = Field(default_factory=dict)
+
+    def cells(self) -> Sequence[Cell | OwnCell]:
+        """Every cell, the base first and the baseline last."""
+        raise NotImplementedError
+
+    def crossed(self) -> Design:
+        """The combinations of levels that are compared.
+
+        Raises:
+            InputError: the design does not fit the factors, or the constraints leave too little of it.
+        """
+        for factor in self.factors:
+            check_factor_name(factor.name)
+        levels = {factor.name: tuple(factor.levels) for factor in self.factors}
+        return Design.of(levels, self.design, self.exclude)
+
+    def deltas(self) -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
+        """Name, levels and joined delta of every combination, the base first.
+
+        Raises:
+            InputError: two factors set a path to different values.
+        """
+        for levels in self.crossed().cells():
+            delta: dict[str, Any] = {}
+            for factor in self.factors:
+                for path, value in factor.levels[levels[factor.name]].items():
+                    if path in delta and delta[path] != value:
+                        raise InputError(
+                            f"factors disagree on {path}: {delta[path]!r} and {value!r} "
+                            f"(from {factor.name!r}); toggle it by one factor only"
+                        )
+                    delta[path] = value
+            yield cell_name(self.factors, levels), levels, delta
+
+
+class Grid(Factorial):
     """Factors crossed on a base, and a baseline as one more cell.
 
     Attributes:
         base: preset the deltas are applied to; the base cell is every factor at its first level.
         baseline: preset of the reference system, or none.
-        exclude: combinations of levels left out, each {factor: level}.
-        changes: settings of every cell, by dotted path; those of `model.` leave the baseline as it is.
+        changes: settings of every cell; those of `model.` leave the baseline as it is.
     """
 
     base: str = "mbsnet"
     baseline: str | None = "bsrnn"
-    factors: tuple[Factor, ...]
     recipe: Recipe
-    design: Kind = "full"
-    exclude: tuple[dict[str, str], ...] = ()
-    changes: dict[str, Any] = Field(default_factory=dict)
 
     @classmethod
     def parse(
@@ -89,17 +143,7 @@ class Grid(Frozen):
             check_path(path)
         start = RunConfig.of(self.base, self.recipe).with_changes(self.changes)
         cells = []
-        for levels in self.crossed().cells():
-            delta: dict[str, Any] = {}
-            for factor in self.factors:
-                for path, value in factor.levels[levels[factor.name]].items():
-                    if path in delta and delta[path] != value:
-                        raise InputError(
-                            f"factors disagree on {path}: {delta[path]!r} and {value!r} "
-                            f"(from {factor.name!r}); toggle it by one factor only"
-                        )
-                    delta[path] = value
-            name = cell_name(self.factors, levels)
+        for name, levels, delta in self.deltas():
             try:
                 cells.append(Cell(name=name, levels=levels, config=start.with_changes(delta)))
             except ValueError as error:
@@ -110,16 +154,34 @@ class Grid(Frozen):
             cells.append(Cell(name=BASELINE, levels={}, config=reference))
         return cells
 
-    def crossed(self) -> Design:
-        """The combinations of levels that are compared.
+
+class OwnGrid(Factorial):
+    """Factors crossed on a training of the user's own.
+
+    Attributes:
+        baseline: what the reference system is given, or none; `changes` come before it.
+        evaluation: of every cell.
+    """
+
+    baseline: dict[str, Any] | None = None
+    evaluation: Evaluation = Evaluation()
+
+    def cells(self) -> list[OwnCell]:
+        """Every cell, the base first and the baseline last.
 
         Raises:
-            InputError: the design does not fit the factors, or the constraints leave too little of it.
+            InputError: the design does not fit the factors.
         """
-        for factor in self.factors:
-            check_factor_name(factor.name)
-        levels = {factor.name: tuple(factor.levels) for factor in self.factors}
-        return Design.of(levels, self.design, self.exclude)
+        found = [
+            OwnCell(name=name, levels=levels, config=self._config(delta))
+            for name, levels, delta in self.deltas()
+        ]
+        if self.baseline is not None:
+            found.append(OwnCell(name=BASELINE, levels={}, config=self._config(self.baseline)))
+        return found
+
+    def _config(self, delta: Mapping[str, Any]) -> OwnConfig:
+        return OwnConfig(overrides={**self.changes, **delta}, evaluation=self.evaluation)
 
 
 def cell_name(factors: tuple[Factor, ...], levels: Mapping[str, str]) -> str:

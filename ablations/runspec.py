@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from ablate.models.config import Frozen
 from ablate.training.config import RESULTS_VERSION, Evaluation, RunConfig, digest
+from ablate.training.own.config import OwnConfig, OwnTraining
 
 from .grid import Cell
 
@@ -37,14 +38,16 @@ class RunSpec(Frozen):
     Attributes:
         start_from: weights the training starts from, `{"path", "digest"}`, or none.
         plugins: path -> digest of its code (`models.plugins`); none: not recorded, as in version 0.1.
+        train: a training of the user's own, whose configurations are `OwnConfig`.
     """
 
     cell: str
-    config: RunConfig
+    config: RunConfig | OwnConfig
     seed: int
     data: Data
     start_from: dict[str, str] | None = None
     plugins: Plugins = Field(default_factory=dict)
+    train: OwnTraining | None = None
 
     @classmethod
     def of(cls, cell: Cell, seed: int, data: Data, **fields: Any) -> RunSpec:
@@ -61,6 +64,8 @@ class RunSpec(Frozen):
 
         Since 0.1 weight decay is for the matrices of the network alone; runs without it are as they were.
         """
+        if isinstance(self.config, OwnConfig):
+            return 1
         return RESULTS_VERSION + bool(self.config.recipe.weight_decay)
 
     def results_version(self, training_signature: str) -> int | None:
@@ -75,13 +80,15 @@ class RunSpec(Frozen):
         return None
 
     def _signature(self, results_version: int, fields: dict[str, Any]) -> str:
-        content = {
+        content: dict[str, Any] = {
             "results_version": results_version,
             "config": fields,
             "seed": self.seed,
             "corpus": self.data.digest,
             "start_from": self.start_from and self.start_from["digest"],
         }
+        if self.train is not None:
+            content |= {"train": self.train.signed_fields(), "test": self.data.test_digest}
         code = [code for code in self.plugins.values() if code is not None]
         if code:
             content["plugins"] = sorted(code)
@@ -89,6 +96,8 @@ class RunSpec(Frozen):
 
     def _fields_of_0_1(self) -> dict[str, Any]:
         """What version 0.1 signed: fields that are not read had the value they were given."""
+        if isinstance(self.config, OwnConfig):
+            return self.config.signed_fields()
         flat = self.config.flat()
         return {path: flat[path] for path in self.config.signed_fields()}
 
@@ -99,28 +108,42 @@ class RunSpec(Frozen):
 
     def evaluated_on(self, test_digest: str, training: str) -> str:
         """The evaluation signature of a training on some test data."""
-        return digest(
-            {
-                "training": training,
-                "evaluation": self.config.evaluation.signed_fields(),
-                "test": test_digest,
-            }
-        )
+        content: dict[str, Any] = {
+            "training": training,
+            "evaluation": self.config.evaluation.signed_fields(),
+            "test": test_digest,
+        }
+        if self.train is not None:
+            content["scores"] = self.train.scores
+        return digest(content)
 
     @property
     def evaluation(self) -> Evaluation:
         return self.config.evaluation
 
+    @property
+    def steps(self) -> int | None:
+        """Of the training; none: a command of the user's own decides."""
+        return self.config.recipe.steps if isinstance(self.config, RunConfig) else None
+
     def document(self) -> dict[str, Any]:
         """The content of `spec.json`."""
         return {
             "training_signature": self.training_signature,
-            "model": self.config.model.model_dump(mode="json"),
-            "recipe": self.config.recipe.model_dump(mode="json"),
+            **self._trained(),
             "seed": self.seed,
             "corpus": {"path": self.data.path, "digest": self.data.digest, "name": self.data.name},
             "start_from": self.start_from,
             "plugins": self.plugins,
+        }
+
+    def _trained(self) -> dict[str, Any]:
+        if isinstance(self.config, OwnConfig):
+            assert self.train is not None
+            return {"train": self.train.model_dump(mode="json"), "overrides": self.config.result_fields()}
+        return {
+            "model": self.config.model.model_dump(mode="json"),
+            "recipe": self.config.recipe.model_dump(mode="json"),
         }
 
 

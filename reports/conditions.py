@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
-from ablate.ablations.diff import Difference, differences
+from ablate.ablations.diff import Difference, differences, own_differences
+from ablate.ablations.factors import Factor
 from ablate.ablations.inference.guards import direction
+from ablate.training.config import RunConfig
 from ablate.training.metrics.registry import METRICS
+from ablate.training.own.config import OwnConfig, OwnTraining
 
 from .corpora import corpus_lines
 from .cost import compute
@@ -25,6 +29,7 @@ SPEAKS_OF = (
     "not of other speakers, noises or recipes."
 )
 ENDPOINT = "the checkpoint selected on validation files, scored once on the test files"
+OWN_ENDPOINT = "selection was the command's own; what it left at its end, measured once on the test files"
 
 
 def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
@@ -39,13 +44,13 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
             if name:
                 size = info.cells[cell].parameters if cell in info.cells else 0
                 facts.append((role, name + (f", {size:,} parameters as trained" if size else "")))
-        facts.append(("recipe", _recipe(report)))
+        facts.append(("recipe", _recipe(report)) if plan.train is None else ("trained by", _own(plan.train)))
         facts.append(("corpus", _corpus(report)))
         if plan.further_tests:
             tests = [f"{report.test_name} (the first: verdicts are of it), {plan.corpus.test:,} files"]
             tests += [f"{test.name}, {test.files:,} files" for test in plan.further_tests]
             facts.append(("test corpora", "; ".join(tests)))
-        facts.append(("endpoint", f"{report.metric}; {ENDPOINT}"))
+        facts.append(("endpoint", f"{report.metric}; {ENDPOINT if plan.train is None else OWN_ENDPOINT}"))
     facts.append(("design", f"{analysis.design}, {plural(len(analysis.cells), 'cell')} with scores"))
     scored = sum(run.scored for run in info.runs)
     seeds = ", ".join(str(seed) for seed in analysis.seeds)
@@ -95,7 +100,8 @@ def _compute(report: AnalysisReport) -> str:
 
 def _recipe(report: AnalysisReport) -> str:
     assert report.info.plan is not None
-    recipes = [cell.config.recipe for cell in report.info.cells.values()]
+    configs = [cell.config for cell in report.info.cells.values()]
+    recipes = [config.recipe for config in configs if isinstance(config, RunConfig)]
     parts = [report.info.plan.recipe]
     for key, unit in (("steps", "steps"), ("batch_size", "per batch"), ("crop_seconds", "s crops")):
         values = sorted({value for recipe in recipes if (value := getattr(recipe, key)) is not None})
@@ -105,6 +111,12 @@ def _recipe(report: AnalysisReport) -> str:
     if widths:
         parts.append(f"networks shrunk to {widths[0]:g} of their width")
     return ", ".join(filter(None, parts))
+
+
+def _own(train: OwnTraining) -> str:
+    """The command, its folder, and what its code was."""
+    code = f"code {train.digest[:12]}" + (f", commit {_short(train.commit)}" if train.commit else "")
+    return f"{train.command} (in {train.folder}, {code})"
 
 
 def _corpus(report: AnalysisReport) -> str:
@@ -181,8 +193,16 @@ def untoggled(report: AnalysisReport) -> list[Difference]:
     on = next((cell for cell in cells.values() if cell.levels and cell.levels == tops), None)
     if plan is None or on is None or report.analysis.baseline not in cells:
         return []
-    found = differences(on.config, cells[report.analysis.baseline].config, plan.factors)
+    found = _between(on.config, cells[report.analysis.baseline].config, plan.factors)
     return sorted((d for d in found if d.group != "consequence"), key=lambda d: d.path)
+
+
+def _between(
+    a: RunConfig | OwnConfig, b: RunConfig | OwnConfig, factors: Sequence[Factor]
+) -> list[Difference]:
+    if isinstance(a, RunConfig) and isinstance(b, RunConfig):
+        return differences(a, b, factors)
+    return own_differences(a, b, factors) if isinstance(a, OwnConfig) and isinstance(b, OwnConfig) else []
 
 
 def untoggled_line(report: AnalysisReport) -> str:

@@ -128,7 +128,9 @@ def parameter_changes(info: StudyInfo) -> dict[str, tuple[int, int] | None]:
     over the cells that differ in it alone. None: the plan has no such pair."""
     result: dict[str, tuple[int, int] | None] = {}
     sizes = {
-        tuple(sorted(cell.levels.items())): cell.parameters for cell in info.cells.values() if cell.levels
+        tuple(sorted(cell.levels.items())): cell.parameters
+        for cell in info.cells.values()
+        if cell.levels and cell.parameters is not None
     }
     for factor in info.factors:
         name, levels = factor.name, list(factor.levels)

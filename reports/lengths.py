@@ -116,7 +116,7 @@ def _change(weights: Mapping[str, float], length: float) -> dict[str, float]:
 
 def _steps(info: StudyInfo, length: float) -> tuple[int, ...]:
     assert info.plan is not None
-    return tuple(sorted({cell.config.recipe.steps or 0 for cell in info.plan.at(length).cells}))
+    return tuple(sorted({cell.steps or 0 for cell in info.plan.at(length).cells}))
 
 
 def in_steps(steps: Sequence[int]) -> str:

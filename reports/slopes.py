@@ -11,6 +11,7 @@ import numpy as np
 from ablate.ablations.inference.contrasts import weight_matrix
 from ablate.ablations.inference.engine import estimate
 from ablate.models.errors import listed
+from ablate.training.config import RunConfig
 
 from .convergence import points
 from .text import interval, known, signed
@@ -72,7 +73,8 @@ def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, st
     data, cells = analysis.scores, info.cells
     runs = [run for run in info.runs if run.scored and run.cell in cells]
     curves = {(run.cell, run.seed): curve for run in runs if (curve := points(run.metrics))}
-    if not curves:
+    recipes = {name: c.config.recipe for name, c in cells.items() if isinstance(c.config, RunConfig)}
+    if not curves or len(recipes) < len(cells):  # the schedule of a user's own training is not known
         return []
     values = np.full((len(data.cells), len(data.seeds), 1), np.nan)
     for (cell, seed), curve in curves.items():
@@ -80,7 +82,7 @@ def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, st
             values[data.cells.index(cell), data.seeds.index(seed)] = slope
     present = np.isfinite(values[..., 0]) & data.present
     short = {cell for i, cell in enumerate(data.cells) if not np.array_equal(present[i], data.present[i])}
-    annealed = {name for name, cell in cells.items() if cell.config.recipe.scheduled(1.0) < SLOW}
+    annealed = {name for name, recipe in recipes.items() if recipe.scheduled(1.0) < SLOW}
     found, told = [], []
     for contrast in analysis.contrasts:
         if (contrast.kind, contrast.name) not in wanted:

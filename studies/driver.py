@@ -16,8 +16,10 @@ from optuna.trial import TrialState
 
 from ablate.ablations.runspec import run_path
 from ablate.training.config import EvaluationJob
+from ablate.training.own.process import end_left_behind
 from ablate.training.rundir import RunDir, RunLockedError, read_json
 
+from . import own
 from .launchers import Ended, Launcher, Task
 from .outcomes import Action, at_start, decide
 from .plan import Plan, cache_path
@@ -38,6 +40,7 @@ class Job:
         retries: attempts lost so far in this driver's time.
         due: time before which it is not started.
         accumulation: micro-batches of a step in place of the recipe's, after memory ran out.
+        metric: the endpoint, where a command of the user's own trains.
     """
 
     run: RunDir
@@ -47,6 +50,7 @@ class Job:
     retries: int = 0
     due: float = 0.0
     accumulation: int | None = None
+    metric: str | None = None
 
     @property
     def micro_batches(self) -> int:
@@ -55,11 +59,16 @@ class Job:
     @property
     def divisible(self) -> bool:
         """Whether a step can be cut into more micro-batches."""
-        return self.micro_batches < self.document["recipe"]["batch_size"]
+        return self.metric is None and self.micro_batches < self.document["recipe"]["batch_size"]
 
     @property
     def name(self) -> str:
         return ", ".join(entry.label for _, entry in self.members)
+
+    @property
+    def scores(self) -> Path:
+        """The scores of the first test."""
+        return self.run.scores_path(next(iter(self.evaluations)))
 
     @property
     def scored(self) -> bool:
@@ -121,7 +130,9 @@ def plan_jobs(plan: Plan, root: Path, book: TrialBook, seeds: Iterable[int]) -> 
             job = jobs.get(signature)
             if job is None:
                 run = RunDir(run_path(root, signature))
-                job = jobs[signature] = Job(run, plan.spec(cell, seed).document(), {}, [])
+                document = plan.spec(cell, seed).document()
+                metric = None if plan.train is None else plan.endpoint.metric
+                job = jobs[signature] = Job(run, document, {}, [], metric=metric)
             for evaluation in plan.evaluation_jobs(cell, seed):
                 job.evaluations[evaluation.signature] = evaluation
             job.members.append((book, book.entries[cell.name, seed]))
@@ -163,6 +174,7 @@ class Driver:
         self._active: dict[Path, Job] = {}
         self._undecided: list[tuple[float, Job, Ended]] = []
         self._outcome = Outcome()
+        self._seen: dict[tuple[str, str], int] = {}
 
     def run(self, jobs: list[Job]) -> Outcome:
         """Work through `jobs`; returns when all ended, the failures are too many, or on Ctrl-C."""
@@ -184,8 +196,7 @@ class Driver:
         state = job.run.state
         found = at_start(state, scored=job.scored, retry_failed=self._policy.retry_failed)
         if found == "done":
-            self._complete(job)
-            self._outcome.done.append(job)
+            self._close(job)
             return False
         left_behind = read_json(job.run.path / "job.json") if found == "run" else None
         if left_behind and self._launcher.adopt(left_behind, self._task(job)):
@@ -257,6 +268,7 @@ class Driver:
             "retries_left": job.retries < self._policy.retries,
             "divisible": job.divisible,
         }
+        end_left_behind(job.run)
         try:
             with job.run.lock():
                 state = job.run.state
@@ -272,11 +284,8 @@ class Driver:
         state = job.run.state
         match action.then:
             case "done":
-                self._complete(job)
-                self._outcome.done.append(job)
                 self._outcome.trained += 1
-                score = "not measured" if state.val_pesq_wb is None else f"{state.val_pesq_wb:.2f}"
-                self._progress.ended(job, f"done, validation PESQ {score}", final=True)
+                self._progress.ended(job, self._close(job), final=True)
             case "fail":
                 cause = str(action.cause)
                 self._fail(job, cause)
@@ -311,21 +320,42 @@ class Driver:
         for book, entry in job.members:
             book.start(entry)
 
-    def _complete(self, job: Job) -> None:
+    def _close(self, job: Job) -> str:
+        """Put a run that is done and scored on record; how it ended, in words."""
+        if twin := self._twin(job):
+            message = own.refuse(job.run, twin)
+            self._fail(job, own.SAME)
+            self._outcome.failed.append(job)
+            return f"failed: {own.SAME}: {message}"
+        self._outcome.done.append(job)
+        value, name = job.run.state.val_pesq_wb, "validation PESQ"
+        if value is None and job.metric is not None:
+            value, name = own.test_mean(job.scores, job.metric), own.value_name(job.metric)
+        if value is None:
+            self._fail(job, f"{name} could not be measured")
+            return f"done, {name} not measured"
         curve = {
             line["step"]: line["val/pesq_wb"]
             for line in job.run.metrics()
             if line.get("val/pesq_wb") is not None
         }
-        value = job.run.state.val_pesq_wb
-        if value is None:
-            self._fail(job, "validation PESQ could not be measured")
-            return
         for index, (book, entry) in enumerate(job.members):
             if entry.state == TrialState.FAIL:
                 entry = book.retry(entry)
                 job.members[index] = (book, entry)
-            book.complete(entry, value, curve)
+            book.complete(entry, value, curve, None if job.metric is None else name)
+        return f"done, {name} {value:.2f}"
+
+    def _twin(self, job: Job) -> str | None:
+        """Another seed of a cell that a command has trained to the same scores, to the last digit."""
+        if job.metric is None:
+            return None
+        digest = own.digest_of_scores(job.scores)
+        for _, entry in job.members:
+            cell, seed = entry.key
+            if (known := self._seen.setdefault((cell, digest), seed)) != seed:
+                return f"{cell} seed {known}"
+        return None
 
     def _fail(self, job: Job, cause: str) -> None:
         for book, entry in job.members:

@@ -13,10 +13,12 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from ablate.ablations.claims import Endpoint, claim_of
 from ablate.ablations.design import Kind
 from ablate.ablations.factors import LEVEL, Factor, find, parse_value
-from ablate.ablations.grid import Grid, parse_factors
+from ablate.ablations.grid import Grid, OwnGrid, parse_factors
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError, explain
 from ablate.training.config import Recipe, check_path, resolve_recipe
+from ablate.training.own import words
+from ablate.training.own.config import OwnTraining, override
 
 from .launchers import LAUNCHERS
 
@@ -69,11 +71,20 @@ def _as_field(path: str, values: Range | Choices) -> Range | Choices:
     return float(low), float(high)
 
 
+_OURS = frozenset({"base", "recipe", "test_data", "tune", "start_from", "at_lengths"})
+"""Fields that mean nothing where a command trains."""
+
+
 class Request(Frozen):
-    """A study as asked for; `plan.make` resolves it."""
+    """A study as asked for; `plan.make` resolves it.
+
+    Attributes:
+        baseline: a preset; overrides where a command trains.
+        file: the study file.
+    """
 
     base: str = "mbsnet"
-    baseline: str | None = "bsrnn"
+    baseline: str | dict[str, Any] | None = "bsrnn"
     factors: tuple[Factor, ...] = Field(min_length=1)
     design: Kind = "full"
     constraints: tuple[dict[str, str], ...] = ()
@@ -89,6 +100,27 @@ class Request(Frozen):
     start_from: str | None = None
     plugins: tuple[str, ...] = ()
     launcher: str = "local"
+    train: OwnTraining | None = None
+    file: str | None = None
+
+    @model_validator(mode="after")
+    def _fits_how_it_is_trained(self) -> Request:
+        if self.train is None:
+            if isinstance(self.baseline, dict):
+                raise InputError("a baseline of overrides needs train.command; name a preset, or none")
+            return self
+        meaningless = sorted(_OURS & self.model_fields_set)
+        if meaningless:
+            raise InputError(
+                f"{', '.join(meaningless)}: of our own trainings; with train.command, settings are overrides"
+            )
+        if isinstance(self.baseline, str) and "baseline" in self.model_fields_set:
+            raise InputError(f"baseline {self.baseline!r}: with train.command, none or overrides of it")
+        if any(not factor.own for factor in self.factors):
+            raise InputError("with train.command the study file says what each factor's levels give to it")
+        for cell in self.own_grid.cells():
+            words.check_overrides(self.train.overrides, cell.config.overrides)
+        return self
 
     @field_validator("at_lengths", mode="before")
     @classmethod
@@ -122,11 +154,27 @@ class Request(Frozen):
         return LAUNCHERS.check(name)
 
     @property
+    def preset_baseline(self) -> str | None:
+        """The baseline where it is a preset."""
+        return self.baseline if self.train is None and isinstance(self.baseline, str) else None
+
+    @property
+    def own_grid(self) -> OwnGrid:
+        """The grid of a training of the user's own."""
+        return OwnGrid(
+            factors=self.factors,
+            baseline=self.baseline if isinstance(self.baseline, dict) else None,
+            design=self.design,
+            exclude=self.constraints,
+            changes=self.set,
+        )
+
+    @property
     def grid(self) -> Grid:
         """Raises InputError where the factors make no valid grid."""
         return Grid(
             base=self.base,
-            baseline=self.baseline,
+            baseline=self.preset_baseline,
             factors=self.factors,
             recipe=resolve_recipe(self.recipe),
             design=self.design,
@@ -185,6 +233,18 @@ def parse_tuning(items: list[str], trials: int) -> Tuning | None:
         raise InputError(explain(error)) from None
 
 
+def parse_overrides(items: list[str]) -> dict[str, Any]:
+    """Overrides of the user's own command from `name=value` texts.
+
+    Raises:
+        InputError: an item has no `=`.
+    """
+    for item in items:
+        if "=" not in item:
+            raise InputError(f"setting {item!r}: write name=value, as the command calls it")
+    return _overrides(dict(item.split("=", 1) for item in items))
+
+
 class _Loader(yaml.SafeLoader):
     """YAML whose scalars are text: `off` is a word, and `1:5` a range of seeds, not 65."""
 
@@ -200,7 +260,8 @@ def read_file(path: Path) -> dict[str, Any]:
 
     `factors` maps a factor's name to `{levels, claim}`, both optional: `levels` a list of known levels
     or `{level: {dotted path: value}}`, `claim` a pair (on - off, in the endpoint's metric) or, for a factor
-    of several levels, `{level: pair}`. `grid` is the command line's text.
+    of several levels, `{level: pair}`. `grid` is the command line's text. With `train`, the values of levels,
+    `set` and `baseline` are overrides of the user's own command, and `scores` and `curve` are what it leaves.
 
     Raises:
         InputError: the file is no mapping, or a factor in it is none.
@@ -209,16 +270,29 @@ def read_file(path: Path) -> dict[str, Any]:
     data = yaml.load(path.read_text(), _Loader)
     if not isinstance(data, dict):
         raise InputError(f"{path}: a study file is a mapping of fields such as base, factors, seeds")
+    data["file"] = str(path.resolve())
+    own = "train" in data
+    if own:
+        data["train"] = _train(path, data)
+    if data.get("baseline") == "none" or (own and "baseline" not in data):
+        data["baseline"] = None
+    elif own and isinstance(data["baseline"], dict):
+        data["baseline"] = _overrides(data["baseline"])
     if "grid" in data:
-        if "factors" in data:
-            raise InputError(f"{path}: give grid or factors, not both")
+        if "factors" in data or own:
+            other = "factors" if "factors" in data else "train"
+            raise InputError(f"{path}: give grid or {other}, not both")
         data["factors"] = parse_factors(data.pop("grid"))
     elif "factors" in data:
         metric = (data.get("endpoint") or {}).get("metric", Endpoint().metric)
-        data["factors"] = tuple(_factor(name, body or {}, metric) for name, body in data["factors"].items())
+        data["factors"] = tuple(
+            _factor(name, body or {}, metric, own) for name, body in data["factors"].items()
+        )
     if isinstance(data.get("seeds"), str):
         data["seeds"] = parse_seeds(data["seeds"])
-    if "set" in data:
+    if own:
+        data["set"] = _overrides(data.get("set") or {})
+    elif "set" in data:
         data["set"] = {check_path(key): _value(value) for key, value in data["set"].items()}
     if data.get("data") is not None:
         data["data"] = _place(path, data["data"])
@@ -233,27 +307,51 @@ def _place(file: Path, corpus: str) -> str:
     return corpus if corpus == "demo" else str((file.parent / corpus).resolve())
 
 
+def _train(path: Path, data: dict[str, Any]) -> dict[str, Any]:
+    """The fields of an `OwnTraining`, of which some stand beside `train` in a study file."""
+    if not isinstance(data["train"], dict) or "command" not in data["train"]:
+        raise InputError(f"{path}: train is a mapping with a command, e.g. train: {{command: python ...}}")
+    train = dict(data["train"])
+    for key in ("scores", "curve", "network"):
+        if key in data:
+            train[key] = data.pop(key)
+    if isinstance(train.get("code"), str):
+        train["code"] = (train["code"],)
+    train["folder"] = str((path.parent / train.get("folder", ".")).resolve())
+    return train
+
+
+def _overrides(values: dict[str, Any]) -> dict[str, Any]:
+    return {str(key): override(value) for key, value in values.items()}
+
+
 def _value(value: Any) -> Any:
     if isinstance(value, list):
         return [_value(item) for item in value]
     return parse_value(value) if isinstance(value, str) else value
 
 
-def _factor(name: str, body: dict[str, Any], metric: str) -> Factor:
+def _values(delta: dict[str, Any]) -> dict[str, Any]:
+    return {path: _value(value) for path, value in delta.items()}
+
+
+def _factor(name: str, body: dict[str, Any], metric: str, own: bool) -> Factor:
     unknown = set(body) - {"levels", "claim", "source"}
     if unknown:
         raise InputError(f"factor {name!r}: unknown keys {sorted(unknown)}; known: levels, claim, source")
     levels = body.get("levels")
+    if own and isinstance(levels, list):
+        levels = {level: {name: level} for level in levels}
+    if own and not isinstance(levels, dict):
+        raise InputError(f"factor {name!r}: give its levels, each with its overrides of the command")
     if isinstance(levels, dict):
-        deltas = {
-            str(level): {path: _value(v) for path, v in (delta or {}).items()}
-            for level, delta in levels.items()
-        }
+        read = _overrides if own else _values
+        deltas = {str(level): read(delta or {}) for level, delta in levels.items()}
         if not LEVEL.fullmatch(name):
             raise InputError(f"factor name {name!r}: use letters, digits, '.', '_' and '-' only")
         if len(deltas) < 2:
             raise InputError(f"factor {name!r} needs at least two levels, got {len(deltas)}")
-        factor = Factor(name=name, levels=deltas)
+        factor = Factor(name=name, own=own, levels=deltas)
     else:
         factor = find(name, [str(level) for level in levels] if levels else None)
     stated = body.get("claim", {})

@@ -17,6 +17,7 @@ from ablate.ablations.inference.power import widths
 from ablate.ablations.runspec import run_path
 from ablate.training.rundir import RunDir
 
+from . import own
 from .analysis import analyze_study
 from .plan import Plan, PlannedCell
 
@@ -160,3 +161,18 @@ def _frame(
         else:
             columns[name] = column.to_numpy()
     return pd.DataFrame(columns)
+
+
+def same_scores(plan: Plan, root: Path) -> dict[str, str]:
+    """The runs of a plan whose scores are another seed's, or were, each with a sentence on it."""
+    found: dict[str, str] = {}
+    for cell in plan.cells:
+        seen: dict[str, int] = {}
+        for seed in plan.seeds:
+            run = RunDir(run_path(root, cell.signatures[seed]))
+            path, state = run.scores_path(cell.evaluations[seed]), run.state
+            if state.cause == own.SAME and state.message:
+                found[f"{cell.name} seed {seed}"] = state.message
+            elif path.exists() and (first := seen.setdefault(own.digest_of_scores(path), seed)) != seed:
+                found[f"{cell.name} seed {seed}"] = f"its scores are those of seed {first} to the last digit"
+    return found

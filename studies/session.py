@@ -13,7 +13,7 @@ from optuna.storages import BaseStorage
 from ablate.models.errors import InputError
 from ablate.training.data.corpus import Corpus
 
-from . import tune
+from . import own, tune
 from .driver import Driver, DriverProgress, Outcome, Policy, joined, plan_jobs
 from .launchers import Launcher
 from .lease import Lease, hold
@@ -92,6 +92,10 @@ class Session:
                 plan = self._joined(load(self.root, plan.name), plan)
             if self.command and self.command not in plan.commands:
                 plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})
+            if plan.train is not None:
+                own.keep_code(plan.train, request.file, self.root)
+                for line in own.shown(plan.train) if not known else ():
+                    self.say(line)
             seeds = request.seeds if self.until_width is None else plan.seeds
             lengths = (1.0, *request.at_lengths)
             if not known or not all(self._finished(plan, seeds, lengths)):

@@ -40,7 +40,7 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
                         "state": name,
                         "attempts": state.attempts,
                         "step": state.step,
-                        "steps": state.steps or cell.config.recipe.steps,
+                        "steps": state.steps or cell.steps,
                         "val_pesq_wb": state.val_pesq_wb,
                         "seconds_per_step": state.seconds_per_step,
                         "seconds": state.finished and state.started and state.finished - state.started,
@@ -67,9 +67,9 @@ def seconds_left(runs: list[dict[str, Any]]) -> float | None:
     if not rates:
         return None
     every = [rate for cell in rates.values() for rate in cell]
-    ahead = 0.0
+    ahead, usual = 0.0, max((run["steps"] for run in runs if run["steps"]), default=0)
     for run in runs:
         if run["state"] in ("pending", "running"):
             known = rates.get(run["cell"], every)
-            ahead += (run["steps"] - run["step"]) * sum(known) / len(known)
+            ahead += max(0, (run["steps"] or usual) - run["step"]) * sum(known) / len(known)
     return ahead / max(1, sum(run["state"] == "running" for run in runs))

@@ -15,15 +15,19 @@ from pathlib import Path
 from secrets import token_hex
 from tempfile import NamedTemporaryFile
 from typing import Any
+from warnings import catch_warnings, simplefilter
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
+from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablate.models.errors import InputError
+from ablate.training.metrics.registry import find_metric
 
+from .own import value_name
 from .plan import Plan, run_label
 from .secrets import brief, keep_secret, redact, scrub
 
@@ -94,15 +98,32 @@ class TrialBook:
     Args:
         name: the Optuna study's name; made where it does not exist.
         check: called before every write; raises where the study is another driver's by now.
+        value: what its values are; none: the selected validation PESQ.
+        higher_is_better: of the value.
     """
 
-    def __init__(self, storage: BaseStorage, name: str, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        storage: BaseStorage,
+        name: str,
+        check: Callable[[], None] = lambda: None,
+        *,
+        value: str | None = None,
+        higher_is_better: bool = True,
+    ) -> None:
         check()
         self._check = check
         self._storage = storage
         study = optuna.create_study(
-            storage=storage, study_name=name, direction="maximize", load_if_exists=True
+            storage=storage,
+            study_name=name,
+            direction="maximize" if higher_is_better else "minimize",
+            load_if_exists=True,
         )
+        if value is not None:
+            with catch_warnings():
+                simplefilter("ignore", ExperimentalWarning)
+                study.set_metric_names([value])
         self._study_id = storage.get_study_id_from_name(study.study_name)
         self.entries: dict[Key, Entry] = {}
         for trial in storage.get_all_trials(self._study_id, deepcopy=False):
@@ -144,14 +165,16 @@ class TrialBook:
             self._storage.set_trial_state_values(entry.trial_id, TrialState.RUNNING)
             entry.state = TrialState.RUNNING
 
-    def complete(self, entry: Entry, value: float, curve: dict[int, float]) -> None:
-        """Close a trial with the selected validation PESQ, and its curve over steps."""
+    def complete(self, entry: Entry, value: float, curve: dict[int, float], name: str | None = None) -> None:
+        """Close a trial with the selected validation PESQ, or what `name` says, and its curve over steps."""
         if entry.state == TrialState.COMPLETE:
             return
         self._check()
         self.start(entry)
         for step, pesq in curve.items():
             self._storage.set_trial_intermediate_value(entry.trial_id, step, pesq)
+        if name is not None:
+            self._storage.set_trial_user_attr(entry.trial_id, "value", name)
         self._storage.set_trial_state_values(entry.trial_id, TrialState.COMPLETE, [value])
         entry.state = TrialState.COMPLETE
 
@@ -181,7 +204,15 @@ def plan_book(
         key: what the study is called in Optuna; none: its name. Another length has `<key>/at/<length>`.
     """
     name, length = key or plan.name, plan.length
-    book = TrialBook(storage, name if length == 1.0 else f"{name}/at/{length:g}", check)
+    metric = plan.endpoint.metric
+    tells_none = plan.train is not None and plan.train.curve is None
+    book = TrialBook(
+        storage,
+        name if length == 1.0 else f"{name}/at/{length:g}",
+        check,
+        value=value_name(metric) if tells_none else None,
+        higher_is_better=not tells_none or find_metric(metric).higher_is_better,
+    )
     seeds = IntDistribution(0, 2**31 - 1)
     levels = {factor.name: CategoricalDistribution(list(factor.levels)) for factor in plan.factors}
     for cell in plan.cells:

@@ -99,7 +99,7 @@ def jobs(
 
 def _spec(plan: Plan, cell: PlannedCell, settings: dict[str, Any], seed: int) -> RunSpec:
     tried = cell.model_copy(update={"config": cell.config.with_changes(settings)})
-    return RunSpec.of(tried, seed, plan.data, plugins=plan.plugins)
+    return plan.spec(tried, seed)
 
 
 def settle(plan: Plan, done: Iterable[Job]) -> Plan:

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -20,11 +20,10 @@ from ablate.models.spectral import utterance_frames
 from .audio import SAMPLE_RATE
 from .config import Evaluation
 from .data.corpus import Pair
-from .data.noisy import noisy_scores
 from .environment import OtherLoad
 from .metrics import MetricPool
-from .metrics.registry import usual
 from .pcs import pcs
+from .tables import measured
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,44 +168,20 @@ def score_test(
         keep: is given each pair with its enhanced speech, (sample,) float32.
 
     Returns:
-        A row per utterance, in the order of the pairs: `utterance, speaker, snr, noise`, the metrics
-        (missing where the clean recording cannot be a reference, the metric's floor where the enhanced speech
-        cannot be measured), `seconds` (its length), `error` (the reasons, or missing), `broken` (the metrics
-        that are at their floor for that reason, or missing), `noisy_pesq_wb, noisy_stoi`.
+        The table of `tables.measured`.
 
     Raises:
         MetricProcessError: the processes that measured an utterance died.
     """
-    import pandas as pd
-
     waveforms = [pair.noisy for pair in pairs]
-    order: list[int] = []
 
-    def enhanced_pairs() -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        for index, enhanced in enhance_utterances(model, waveforms, evaluation=evaluation, device=device):
-            order.append(index)
+    def enhanced() -> Iterator[tuple[int, np.ndarray]]:
+        for index, signal in enhance_utterances(model, waveforms, evaluation=evaluation, device=device):
             if keep is not None:
-                keep(pairs[index], enhanced)
-            yield pairs[index].clean, enhanced
+                keep(pairs[index], signal)
+            yield index, signal
 
-    rows: list[dict[str, Any]] = [{} for _ in pairs]
-    names = (*usual(), *(name for name in evaluation.metrics if name not in usual()))
-    for position, scored in enumerate(pool.map(enhanced_pairs(), names)):
-        pair = pairs[order[position]]
-        rows[order[position]] = {
-            "utterance": pair.name,
-            "speaker": pair.speaker,
-            "snr": pair.snr,
-            "noise": pair.noise,
-            **scored.with_floors(),
-            "seconds": pair.seconds,
-            "error": scored.reasons(),
-            "broken": ", ".join(scored.broken) or None,
-        }
-    text = dict.fromkeys(("speaker", "noise", "error", "broken"), "str")
-    frame = pd.DataFrame(rows).astype({**text, "snr": "float64"})
-    noisy = noisy_scores(pairs, pool, cache=cache)
-    return frame.assign(noisy_pesq_wb=noisy["pesq_wb"], noisy_stoi=noisy["stoi"])
+    return measured(pairs, enhanced(), evaluation, pool, cache=cache)
 
 
 def measure_speed(

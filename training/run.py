@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .causes import DivergedError, Interrupted, cause_of, failing_as
 from .config import EvaluationJob
+from .own.process import end_left_behind
 from .progress import Progress
 from .rundir import RunDir, RunState, write_json
 
@@ -50,13 +51,14 @@ def execute(
 
     Returns:
         The state at the end. Failures are states with a cause: "configuration", "data",
-        "out-of-memory", "interrupted" (pending: goes on next time) or "error".
+        "out-of-memory", "interrupted" (pending: goes on next time), "output" (of a command) or "error".
 
     Raises:
         RunLockedError: another process is at it.
         KeyboardInterrupt: as it came; the run goes on from its last checkpoint next time.
     """
-    with run.lock():
+    end_left_behind(run)
+    with run.lock() as lock:
         before = run.state
         missing = [job for job in evaluations if not run.scores_path(job.signature).exists()]
         if before.state == "diverged" or (before.state == "done" and not missing):
@@ -75,6 +77,20 @@ def execute(
             )
 
             def work() -> None:
+                if "train" in run.spec:
+                    from .own.train import train_and_score
+
+                    train_and_score(
+                        run,
+                        evaluations,
+                        progress,
+                        lock=lock,
+                        cache=Path(cache),
+                        threads=threads,
+                        processes=threads if processes is None else processes,
+                        should_stop=should_stop or (lambda: False),
+                    )
+                    return
                 from . import pipeline
 
                 opened = pipeline.opened(

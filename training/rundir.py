@@ -17,7 +17,15 @@ from .files import LockHeldError, is_locked, locked, replacing
 
 State = Literal["pending", "running", "done", "failed", "diverged"]
 Cause = Literal[
-    "out-of-memory", "device", "lost-worker", "preempted", "configuration", "data", "interrupted", "error"
+    "out-of-memory",
+    "device",
+    "lost-worker",
+    "preempted",
+    "configuration",
+    "data",
+    "interrupted",
+    "output",
+    "error",
 ]
 
 

@@ -192,7 +192,7 @@ def hours(cells: Sequence[Cell], *, runs: int | Sequence[RunSpec], slots: int = 
         if isinstance(runs, int):
             total += seconds * steps * runs / len(cells)
         else:
-            total += seconds * sum(run.config.recipe.steps or 0 for run in runs if run.cell == cell.name)
+            total += seconds * sum(run.steps or 0 for run in runs if run.cell == cell.name)
     if total:
         cores = f"{torch.get_num_threads()} of {os.cpu_count()}"
         yield Finding.of(

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 from ..factors import Factor
-from ..grid import Cell
+from ..grid import Combination
+
+AnyCell = TypeVar("AnyCell", bound=Combination)
 
 
-def neighbours(cells: Sequence[Cell], factor: Factor) -> Iterator[tuple[Cell, Cell]]:
+def neighbours(cells: Sequence[AnyCell], factor: Factor) -> Iterator[tuple[AnyCell, AnyCell]]:
     """Pairs of cells that differ in this factor alone, the lower level first."""
     order = {level: index for index, level in enumerate(factor.levels)}
-    rows: dict[tuple[tuple[str, str], ...], list[Cell]] = {}
+    rows: dict[tuple[tuple[str, str], ...], list[AnyCell]] = {}
     for cell in cells:
         if factor.name in cell.levels:
             rest = tuple(sorted(item for item in cell.levels.items() if item[0] != factor.name))

@@ -68,6 +68,12 @@ def unequal(
         for name, fields in flat.items():
             values.setdefault(repr(fields[path]), []).append(name)
         yield from _differing(path, values, "set it for every cell, or make it a factor")
+    yield from unequal_runs(runs)
+
+
+def unequal_runs(runs: Sequence[RunSpec]) -> Iterator[Finding]:
+    """A502: cells that differ in data, start weights or seeds."""
+    values: dict[str, list[str]]
     for what, read in (
         ("data", lambda run: run.data.digest),
         ("test data", lambda run: run.data.test_digest),

@@ -26,6 +26,8 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A501": ("leak", "error"),
     "A502": ("unequal", "error"),
     "A503": ("noisy-score", "note"),
+    "A601": ("not-looked-into", "note"),
+    "A602": ("seed-without-effect", "error"),
 }
 """Code -> its name and how severe it is."""
 

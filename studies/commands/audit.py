@@ -13,6 +13,7 @@ from ablate.models.console import ROOT, Format, Plugins, Root, print_json
 from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
+    from ablate.ablations.audit import Finding
     from ablate.ablations.grid import Grid
     from ablate.ablations.runspec import RunSpec
     from ablate.ablations.targets import Job
@@ -66,9 +67,9 @@ def audit(
         jobs = jobs_named(target, recipe, settings, brought)
         if not jobs:
             study = _study(target, root)
-            jobs = [(list(study.cells), study.factors)]
+            jobs = [(list(study.networks), study.factors)] if study.train is None else []
     corpus = _corpus(data or (study.corpus.path if study else None), test_data, root)
-    found = []
+    found = [] if study is None or study.train is None else _own_findings(study, root, corpus)
     for cells, factors in jobs:
         runs: int | list[RunSpec] = len(cells) * seeds if factors else 0
         if study is not None and not seeds:
@@ -109,6 +110,20 @@ def _job_of_grid(grid: Grid, target: str | None) -> Job:
     if not named:
         raise InputError(f"no cell {target!r} in this grid; its cells: {', '.join(c.name for c in cells)}")
     return named, ()
+
+
+def _own_findings(plan: Plan, root: Path, corpus: Corpus | None) -> list[Finding]:
+    """What is to be said of a study whose cells a command trains; the command is not run."""
+    from ablate.ablations.audit.own import audit_own
+
+    from ..scores import same_scores
+
+    assert plan.train is not None
+    runs = [plan.spec(cell, seed) for cell in plan.cells for seed in plan.seeds]
+    same = same_scores(plan, root)
+    return audit_own(
+        plan.own_cells, plan.factors, runs=runs, corpus=corpus, network=plan.train.network, same=same
+    )
 
 
 def _study(name: str, root: Path) -> Plan:

@@ -26,6 +26,7 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
     Args:
         slot: where a few steps of each cell are timed; none: nothing is.
     """
+    from .. import own
     from ..plan import PlanChangedError, load, make, merge, study_path
 
     plan, _ = make(request, root)
@@ -35,7 +36,8 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
         except PlanChangedError as error:
             print(f"refused: {error}", file=sys.stderr)
             raise typer.Exit(5) from None
-    costs = {} if slot is None else _costs(plan, slot)
+    ours = plan.train is None
+    costs = _costs(plan, slot) if slot is not None and ours else {}
     document = {
         "study": plan.name,
         "seeds": list(plan.seeds),
@@ -55,7 +57,7 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
             {
                 "length": at.length,
                 "cells": [
-                    {"name": cell.name, "steps": cell.config.recipe.steps, **_runs(at, cell, root, costs)}
+                    {"name": cell.name, "steps": cell.steps, **_runs(at, cell, root, costs)}
                     for cell in at.cells
                 ],
             }
@@ -69,7 +71,8 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
     from rich.table import Table
 
     table = Table(title=f"{plan.name} on {plan.corpus.name}", box=None)
-    for heading in ("cell", "parameters", "steps", "a run", "memory", "done", "training signatures"):
+    known = ("parameters", "steps", "a run", "memory") if ours else ("overrides",)
+    for heading in ("cell", *known, "done", "training signatures"):
         table.add_column(heading, no_wrap=heading == "cell")
     distinct: set[str] = set()
     for at in plan.every_length():
@@ -78,9 +81,7 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
             distinct.update(cell.signatures.values())
             table.add_row(
                 cell.name if at.length == 1.0 else f"{cell.name} at {at.length:g}",
-                f"{cell.parameters:,}",
-                str(cell.config.recipe.steps),
-                *_shown(row["estimate"]),
+                *_shown(cell, row["estimate"]),
                 f"{len(row['done'])} of {len(at.seeds)}",
                 " ".join(signature[:8] for signature in cell.signatures.values()),
             )
@@ -90,7 +91,9 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
     console.print(
         f"{len(distinct)} distinct trainings for {len(plan.cells)} cells x {len(plan.seeds)} seeds{lengths}"
     )
-    if slot is not None:
+    for line in own.shown(plan.train) if plan.train is not None else ():
+        console.print(line, markup=False, soft_wrap=True)
+    if slot is not None and ours:
         console.print(
             f"time and memory of a run: from steps on {slot.device}, without validation and scoring"
         )
@@ -107,7 +110,7 @@ def _runs(plan: Plan, cell: PlannedCell, root: Path, costs: Mapping[str, Cost]) 
         seconds, memory = costs[cell.name]
         estimate = {
             "seconds_per_step": seconds,
-            "seconds": seconds * (cell.config.recipe.steps or 0),
+            "seconds": seconds * (cell.steps or 0),
             "memory_bytes": memory,
         }
     return {
@@ -117,12 +120,16 @@ def _runs(plan: Plan, cell: PlannedCell, root: Path, costs: Mapping[str, Cost]) 
     }
 
 
-def _shown(estimate: dict[str, float] | None) -> tuple[str, str]:
+def _shown(cell: PlannedCell, estimate: dict[str, float] | None) -> tuple[str, ...]:
+    """What a row says of a cell's runs: their size and costs, or what the command is given."""
     from ..progress import duration
 
+    if cell.steps is None:
+        return (", ".join(f"{name}={value}" for name, value in cell.config.result_fields().items()),)
+    size = f"{cell.parameters:,}", str(cell.steps)
     if estimate is None:
-        return "not timed", "not timed"
-    return duration(estimate["seconds"]), f"{estimate['memory_bytes'] / 2**30:.2f} GiB"
+        return (*size, "not timed", "not timed")
+    return (*size, duration(estimate["seconds"]), f"{estimate['memory_bytes'] / 2**30:.2f} GiB")
 
 
 def _costs(plan: Plan, slot: Slot) -> dict[str, Cost]:
@@ -133,7 +140,7 @@ def _costs(plan: Plan, slot: Slot) -> dict[str, Cost]:
 def _on_gpu(plan: Plan, slot: Slot) -> dict[str, Cost]:
     from ..measure import step_costs
 
-    costs = step_costs(plan.cells, slot, plan.plugins)
+    costs = step_costs(plan.networks, slot, plan.plugins)
     return {name: (cost.seconds, cost.memory) for name, cost in costs.items()}
 
 
@@ -144,4 +151,4 @@ def _on_cores(plan: Plan, slot: Slot) -> dict[str, Cost]:
     from ablate.ablations.audit.budget import step_bytes, step_seconds
 
     torch.set_num_threads(slot.threads)
-    return {cell.name: (step_seconds(cell) or float("nan"), step_bytes(cell)) for cell in plan.cells}
+    return {cell.name: (step_seconds(cell) or float("nan"), step_bytes(cell)) for cell in plan.networks}

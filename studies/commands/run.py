@@ -114,7 +114,7 @@ class RunOptions:
         from ablate.ablations.grid import parse_factors, parse_settings
         from ablate.models.plugins import load
 
-        from ..request import Request, parse_seeds, parse_tuning, read_file
+        from ..request import Request, parse_overrides, parse_seeds, parse_tuning, read_file
 
         load(self.plugin)
         fields: dict[str, Any] = {}
@@ -136,7 +136,8 @@ class RunOptions:
         fields |= {key: value for key, value in given.items() if value is not None}
         if self.baseline is not None:
             fields["baseline"] = None if self.baseline in ("", "none") else self.baseline
-        fields["set"] = fields.get("set", {}) | parse_settings(self.settings)
+        parse = parse_overrides if "train" in fields else parse_settings
+        fields["set"] = fields.get("set", {}) | parse(self.settings)
         if self.keep is not None:
             fields["set"]["recipe.keep_every"] = self.keep
         endpoint = fields.get("endpoint") or {}
@@ -291,23 +292,28 @@ def _audit(
     import torch
 
     from ablate.ablations.audit import audit_cells
+    from ablate.ablations.audit.own import audit_own
 
     from ..plan import AuditRecord
 
     torch.set_num_threads(slots[0].threads)
     say(f"auditing {len(plan.cells)} cells (--no-audit skips this, and the report says so)")
-    found = audit_cells(
-        plan.cells,
-        plan.factors,
-        corpus=corpus,
-        budget=budget,
-        slots=len(slots),
-        beside=slots[0].beside,
-        memory=min((slot.gpu.memory for slot in slots if slot.gpu and slot.gpu.memory), default=None),
-        runs=[at.spec(cell, seed) for at in plan.every_length() for cell in at.cells for seed in at.seeds],
-        tuned=plan.tune.space if plan.tune else (),
-        trains_here=trains_here,
-    )
+    runs = [at.spec(cell, seed) for at in plan.every_length() for cell in at.cells for seed in at.seeds]
+    if plan.train is not None:
+        found = audit_own(plan.own_cells, plan.factors, runs=runs, corpus=corpus, network=plan.train.network)
+    else:
+        found = audit_cells(
+            plan.networks,
+            plan.factors,
+            corpus=corpus,
+            budget=budget,
+            slots=len(slots),
+            beside=slots[0].beside,
+            memory=min((slot.gpu.memory for slot in slots if slot.gpu and slot.gpu.memory), default=None),
+            runs=runs,
+            tuned=plan.tune.space if plan.tune else (),
+            trains_here=trains_here,
+        )
     for finding in found:
         mark = "waived" if finding.code in waived else finding.severity
         say(f"  {finding.code} {finding.name} [{mark}] {finding.where}: {finding.evidence}")

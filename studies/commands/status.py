@@ -69,7 +69,7 @@ def _status_view(read: dict[str, Any]) -> Any:
             str(run["seed"]),
             *([f"{run['length']:g}"] if lengths else []),
             run["state"],
-            f"{run['step']}/{run['steps']}",
+            f"{run['step']}/{run['steps'] or '?'}",
             "" if run["val_pesq_wb"] is None else f"{run['val_pesq_wb']:.2f}",
             "" if run["seconds_per_step"] is None else f"{run['seconds_per_step']:.2f}",
             str(run["attempts"]),

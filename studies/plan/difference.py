@@ -8,6 +8,7 @@ from typing import Any
 
 from ablate.models.config import Frozen
 from ablate.training.config import RunConfig
+from ablate.training.own.config import OwnConfig, OwnTraining
 
 from .model import Plan
 from .resolve import extend
@@ -23,7 +24,7 @@ class ResultsChangedError(PlanChangedError):
 
 def merge(old: Plan, new: Plan, root: Path) -> Plan:
     """The plan on disk joined with the one asked for: more seeds and lengths extend it, what the audit said
-    stays, and a corpus of the same content is read from where it is now.
+    stays, and a corpus of the same content is read, and the same code run, from where it is now.
 
     Raises:
         PlanChangedError: they differ in anything but seeds, lengths and the place of the corpus.
@@ -45,7 +46,11 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
         )
     places = {field: getattr(new.corpus, field) for field in ("path", "name", "test_path")}
     moved = old.model_copy(
-        update={"corpus": old.corpus.model_copy(update=places), "further_tests": new.further_tests}
+        update={
+            "corpus": old.corpus.model_copy(update=places),
+            "further_tests": new.further_tests,
+            "train": new.train,
+        }
     )
     return extend(moved, new.seeds, root, new.lengths)
 
@@ -71,6 +76,7 @@ def compare(old: Plan, new: Plan) -> list[str]:
     if [t.digest for t in old.further_tests] != [t.digest for t in new.further_tests]:
         lines.append(f"further test corpora: {tests[0] or 'none'} -> {tests[1] or 'none'}")
     lines += [f"plug-in {path}: {change}" for path, change in _plugins(old, new)]
+    lines += _training(old.train, new.train)
     factors = {factor.name: factor for factor in old.factors}
     lines += [
         f"factor {factor.name}: its {field} changed"
@@ -89,10 +95,27 @@ def compare(old: Plan, new: Plan) -> list[str]:
         a, b = before[name].config, after[name].config
         fields = {**a.result_fields(), **_evaluation(a)}
         others = {**b.result_fields(), **_evaluation(b)}
-        for path in fields:
-            if fields[path] != others[path] and path not in tuned:
-                changed.setdefault(f"{path}: {fields[path]!r} -> {others[path]!r}", []).append(name)
+        for path in {**fields, **others}:
+            if path not in tuned and (path in fields, fields.get(path)) != (path in others, others.get(path)):
+                values = (repr(side[path]) if path in side else "not given" for side in (fields, others))
+                changed.setdefault(f"{path}: {' -> '.join(values)}", []).append(name)
     return lines + [f"{change} ({len(cells)} cells)" for change, cells in sorted(changed.items())]
+
+
+def _training(old: OwnTraining | None, new: OwnTraining | None) -> list[str]:
+    """Where two trainings of the user's own would give other results; they may lie in another folder, and go
+    on in another way."""
+    if old is None or new is None:
+        names = ["ours" if train is None else f"{train.command!r}" for train in (old, new)]
+        return [] if old is new else [f"trained by: {' -> '.join(names)}"]
+    lines = [
+        f"train.{field}: {getattr(old, field)!r} -> {getattr(new, field)!r}"
+        for field in ("command", "overrides", "scores")
+        if getattr(old, field) != getattr(new, field)
+    ]
+    if old.digest != new.digest:
+        lines.append(f"train.code: its content changed ({old.digest[:12]} -> {new.digest[:12]})")
+    return lines
 
 
 def _plugins(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
@@ -104,7 +127,7 @@ def _plugins(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
             yield path, f"its code changed ({before} -> {after})"
 
 
-def _evaluation(config: RunConfig) -> dict[str, Any]:
+def _evaluation(config: RunConfig | OwnConfig) -> dict[str, Any]:
     return {path: value for path, value in config.flat().items() if path.startswith("evaluation.")}
 
 

@@ -11,11 +11,12 @@ from pydantic import Field, model_validator
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.design import Kind
 from ablate.ablations.factors import Factor
-from ablate.ablations.grid import Cell
+from ablate.ablations.grid import Cell, Combination, OwnCell
 from ablate.ablations.runspec import Data, Plugins, RunSpec
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
-from ablate.training.config import EvaluationJob
+from ablate.training.config import EvaluationJob, RunConfig
+from ablate.training.own.config import OwnConfig, OwnTraining
 
 from ..request import Tuning
 
@@ -64,17 +65,24 @@ def steps_at(steps: int, length: float) -> int:
     return found
 
 
-class PlannedCell(Cell, Signatures):
+class PlannedCell(Combination, Signatures):
     """A cell with its size and the signatures of its runs.
 
     Attributes:
+        parameters: none: a command of the user's own trains it, and does not say.
         at_lengths: those of its runs at other lengths, by the share of its steps.
     """
 
-    parameters: int
+    config: RunConfig | OwnConfig
+    parameters: int | None
     at_lengths: dict[float, Signatures] = Field(default_factory=dict)
     starts: dict[int, dict[str, str]] = Field(default_factory=dict)
     tuned: dict[str, Any] | None = None
+
+    @property
+    def steps(self) -> int | None:
+        """Of a training; none: a command of the user's own decides."""
+        return self.config.recipe.steps if isinstance(self.config, RunConfig) else None
 
     def scored_as(self, seed: int) -> tuple[str, ...]:
         """The evaluation signatures of a training, that on the first test corpus in front."""
@@ -150,6 +158,7 @@ class Plan(Frozen):
     tune: Tuning | None = None
     start_from: str | None = None
     plugins: Plugins = Field(default_factory=dict)
+    train: OwnTraining | None = None
     audit: AuditRecord = AuditRecord(skipped=True)
     looks: tuple[Look, ...] = ()
     commands: tuple[str, ...] = ()
@@ -170,7 +179,33 @@ class Plan(Frozen):
         return data
 
     def spec(self, cell: PlannedCell, seed: int) -> RunSpec:
-        return RunSpec.of(cell, seed, self.data, start_from=cell.starts.get(seed), plugins=self.plugins)
+        return RunSpec(
+            cell=cell.name,
+            config=cell.config,
+            seed=seed,
+            data=self.data,
+            start_from=cell.starts.get(seed),
+            plugins=self.plugins,
+            train=self.train,
+        )
+
+    @property
+    def networks(self) -> tuple[Cell, ...]:
+        """The cells whose networks are ours to build; none where a command trains."""
+        return tuple(
+            Cell(name=cell.name, levels=cell.levels, config=cell.config)
+            for cell in self.cells
+            if isinstance(cell.config, RunConfig)
+        )
+
+    @property
+    def own_cells(self) -> tuple[OwnCell, ...]:
+        """The cells that a command trains."""
+        return tuple(
+            OwnCell(name=cell.name, levels=cell.levels, config=cell.config)
+            for cell in self.cells
+            if isinstance(cell.config, OwnConfig)
+        )
 
     @property
     def data(self) -> Data:
@@ -218,9 +253,7 @@ class Plan(Frozen):
         cells = tuple(
             cell.model_copy(
                 update={
-                    "config": cell.config.with_changes(
-                        {"recipe.steps": steps_at(cell.config.recipe.steps or 0, length)}
-                    ),
+                    "config": cell.config.with_changes({"recipe.steps": steps_at(cell.steps or 0, length)}),
                     "at_lengths": {},
                     **_signatures(cell.at_lengths.get(length, Signatures())),
                 }

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablate.ablations.grid import Cell, safe_name
+from ablate.ablations.grid import BASE, BASELINE, Factorial, safe_name
 from ablate.ablations.runspec import run_path
 from ablate.models import plugins
 from ablate.models.errors import InputError
 from ablate.training.config import RunConfig
 from ablate.training.environment import git_commit, host
 from ablate.training.metrics.registry import check_available, usual
+from ablate.training.own.config import OwnConfig
 from ablate.training.rundir import RunDir, file_digest
 
+from .. import own
 from ..request import Request
 from . import store
 from .model import CorpusNote, FurtherTestNote, Plan, PlannedCell, steps_at
@@ -34,9 +36,8 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
     Raises:
         InputError: the grid, a setting or the data is wrong; nothing is written.
     """
-    grid = request.grid
+    grid: Factorial = request.grid if request.train is None else request.own_grid
     cells = grid.cells()
-    from ablate.models.summary import parameters
     from ablate.training.data.corpus import Corpus
 
     first, *further = request.test_data or (None,)
@@ -54,27 +55,27 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         validation=len(corpus.validation),
         test=len(corpus.test),
     )
-    count = parameters if request.plugins else Sizes().of
-    planned = tuple(
-        PlannedCell(
-            name=cell.name,
-            levels=cell.levels,
-            config=in_steps(_measuring(cell.config, request.endpoint.metric), len(corpus.train)),
-            parameters=count(cell.config.model),
+    count = _counting(request)
+    told = request.train is not None and request.train.is_table
+    planned = []
+    for cell in cells:
+        config = _measuring(cell.config, request.endpoint.metric, told)
+        if isinstance(config, RunConfig):
+            config = in_steps(config, len(corpus.train))
+        planned.append(
+            PlannedCell(name=cell.name, levels=cell.levels, config=config, parameters=count(config))
         )
-        for cell in cells
-    )
     plan = Plan(
         name=safe_name(request.study or default_name(request, corpus.name), "study"),
-        base=request.base,
-        baseline=request.baseline,
+        base=request.base if request.train is None else BASE,
+        baseline=BASELINE if isinstance(request.baseline, dict) else request.preset_baseline,
         factors=request.factors,
         design=request.design,
         aliases=tuple(grid.crossed().chains),
         constraints=request.constraints,
-        cells=planned,
+        cells=tuple(planned),
         seeds=(),
-        recipe=request.recipe,
+        recipe=request.recipe if request.train is None else "own",
         corpus=note,
         further_tests=tuple(
             FurtherTestNote(name=t.name, path=_absolute(t.path), digest=t.digest, files=len(t.pairs))
@@ -84,6 +85,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         tune=request.tune,
         start_from=request.start_from,
         plugins=plugins.digests(request.plugins),
+        train=request.train and own.planned(request.train, request.file, root),
         git_commit=git_commit(Path.cwd()),
         machine=host(),
         versions={name: version(name) for name in ("ablate", "torch", "numpy", "optuna", "mlflow")},
@@ -92,19 +94,28 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
     return extend(plan, request.seeds, root, request.at_lengths), corpus
 
 
-def _measuring(config: RunConfig, metric: str) -> RunConfig:
-    """A configuration whose evaluation takes a measure.
+def _counting(request: Request) -> Callable[[RunConfig | OwnConfig], int | None]:
+    """Counts the parameters of a cell; none: a command trains it."""
+    from ablate.models.summary import parameters
+
+    count = parameters if request.plugins else Sizes().of
+    return lambda config: count(config.model) if isinstance(config, RunConfig) else None
+
+
+def _measuring(config: RunConfig | OwnConfig, metric: str, told: bool) -> RunConfig | OwnConfig:
+    """A configuration whose evaluation takes a measure, or is told it by the command's own table.
 
     Raises:
         InputError: what a measure needs is not installed.
     """
     asked = config.evaluation.metrics
-    if metric not in (*usual(), *asked):
+    if metric not in ((*usual(), *asked) if not told else asked):
         asked = (*asked, metric)
         config = config.model_copy(
             update={"evaluation": config.evaluation.model_copy(update={"metrics": asked})}
         )
-    check_available(asked)
+    if not told:
+        check_available(asked)
     return config
 
 
@@ -117,11 +128,11 @@ def extend(plan: Plan, seeds: tuple[int, ...], root: Path, lengths: tuple[float,
     """
     plan = plan.model_copy(update={"lengths": tuple(sorted({*plan.lengths, *lengths}))})
     for cell in plan.cells:
-        steps = [steps_at(cell.config.recipe.steps or 0, length) for length in plan.lengths]
+        steps = [steps_at(cell.steps or 0, length) for length in plan.lengths]
         if len(set(steps)) < len(steps):
             raise InputError(
                 f"lengths {', '.join(f'{length:g}' for length in plan.lengths)} of "
-                f"{cell.config.recipe.steps:,} steps are {', '.join(map(str, steps))}: two are the same"
+                f"{cell.steps:,} steps are {', '.join(map(str, steps))}: two are the same"
             )
     more = tuple(seed for seed in seeds if seed not in plan.seeds)
     cells = plan.cells
@@ -145,7 +156,7 @@ class Starts:
         self._others: list[dict[tuple[str, str], PlannedCell]] = []
         self._unread = iter(store.names(root))
 
-    def find(self, cell: Cell, seed: int) -> dict[str, str]:
+    def find(self, cell: PlannedCell, seed: int) -> dict[str, str]:
         """The path and the digest of the content.
 
         Raises:
@@ -187,8 +198,8 @@ class Starts:
             yield self._others[-1]
 
 
-def _network(cell: Cell) -> tuple[str, str]:
-    return cell.name, cell.config.model.model_dump_json()
+def _network(cell: PlannedCell) -> tuple[str, str]:
+    return cell.name, cell.config.model.model_dump_json() if isinstance(cell.config, RunConfig) else ""
 
 
 def in_steps(config: RunConfig, train_files: int) -> RunConfig:
@@ -206,11 +217,13 @@ def in_steps(config: RunConfig, train_files: int) -> RunConfig:
 
 def default_name(request: Request, corpus: str) -> str:
     """A study's name from its base, grid, recipe and corpus; long ones are cut and end in a digest."""
+    base = request.base if request.train is None else Path(request.train.folder).name
+    recipe = [request.recipe] if request.train is None else []
     factors = [
         f.name if set(f.levels) == {"off", "on"} else f"{f.name}={'.'.join(f.levels)}"
         for f in request.factors
     ]
-    name = "-".join([request.base, "+".join(factors), request.recipe, corpus])
+    name = "-".join([base, "+".join(factors), *recipe, corpus])
     name = "".join(c if c.isalnum() or c in "_.+=,-" else "_" for c in name)
     return name if len(name) <= 120 else f"{name[:110]}-{sha256(name.encode()).hexdigest()[:8]}"
 

@@ -125,14 +125,14 @@ class Corpus:
             InputError: a folder is missing or empty, or two test splits are the same.
             InputError: files do not pair, or are unreadable, silent, too short or not finite.
         """
-        root, cache = _root(path, Path(cache)), Path(cache)
+        root, cache = corpus_folder(path, Path(cache)), Path(cache)
         notes: list[str] = []
         folders = _split_folders(root, "train", notes)
         if folders is None:
             raise InputError(f"{root} has no train files; {_LAYOUTS}")
         pairs = _read(root, "train", folders, cache, report)
         train, validation, speakers, split_notes = split_validation(pairs)
-        test_root = root if test_data is None else _root(test_data, cache)
+        test_root = root if test_data is None else corpus_folder(test_data, cache)
         test = _read_test(test_root, cache, notes, report)
         _note_sources((*pairs, *test), notes)
         digest, test_digest = digest_of(pairs), digest_of(test)
@@ -170,7 +170,7 @@ def open_test(path: str | Path, *, cache: str | Path, report: Report | None = No
     Raises:
         FileNotFoundError, InputError: as `Corpus.open`.
     """
-    return _read_test(_root(path, Path(cache)), Path(cache), [], report)
+    return _read_test(corpus_folder(path, Path(cache)), Path(cache), [], report)
 
 
 def _further(
@@ -179,7 +179,7 @@ def _further(
     """Further test splits, each under a name of its own; `known` are names and digests of those before."""
     found = []
     for path in paths:
-        root = _root(path, cache)
+        root = corpus_folder(path, cache)
         pairs = _read_test(root, cache, [], report)
         digest, name = digest_of(pairs), _name(path, root)
         for other, its in known.items():
@@ -302,7 +302,12 @@ def split_validation(
 _LAYOUTS = "a corpus has train/clean, train/noisy, or clean_trainset_28spk_wav, noisy_trainset_28spk_wav"
 
 
-def _root(path: str | Path, cache: Path) -> Path:
+def corpus_folder(path: str | Path, cache: Path) -> Path:
+    """Where the files of a corpus are; "demo" is made where it is missing.
+
+    Raises:
+        InputError: there is no such folder.
+    """
     if str(path) == DEMO:
         return make_demo(cache)
     root = Path(path).expanduser().absolute()

@@ -1,0 +1,104 @@
+"""What can be said of a training of the user's own before it runs: of its data, its seeds and its cells.
+
+No network is in sight: A1xx, A203, A302 and A4xx need one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from ablate.models.errors import listed
+
+from ..diff import own_differences
+from ..factors import Factor
+from ..grid import OwnCell
+from ..runspec import RunSpec
+from . import data
+from .cells import neighbours
+from .finding import Finding
+
+if TYPE_CHECKING:
+    from ablate.training.data.corpus import Corpus
+
+
+def audit_own(
+    cells: Sequence[OwnCell],
+    factors: Sequence[Factor],
+    *,
+    runs: Sequence[RunSpec] = (),
+    corpus: Corpus | None = None,
+    network: str | None = None,
+    same: Mapping[str, str] | None = None,
+) -> list[Finding]:
+    """Everything the audit has to say of cells that a command trains.
+
+    Args:
+        runs: of the study.
+        corpus: for leaks and the noisy score; none leaves these out.
+        network: what the study calls its network, which is audited apart; none: nothing.
+        same: runs whose scores are another seed's -> whose.
+
+    Returns:
+        Findings in the order of their codes.
+    """
+    found = [*without_effect(cells, factors), *untoggled(cells, factors), *unseen(network)]
+    found += data.unequal_runs(runs)
+    if corpus is not None:
+        found += data.leaked(corpus)
+        found += data.noisy_score(corpus)
+    found += [
+        Finding.of(
+            "A602",
+            run,
+            evidence,
+            "let {seed} seed every draw of the training (initial weights, order, crops)",
+        )
+        for run, evidence in (same or {}).items()
+    ]
+    return sorted(found, key=lambda finding: finding.code)
+
+
+def without_effect(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Iterator[Finding]:
+    """A201: two levels that give the command the same overrides."""
+    for factor in factors:
+        alike = {
+            (a.levels[factor.name], b.levels[factor.name])
+            for a, b in neighbours(cells, factor)
+            if a.config == b.config
+        }
+        for low, high in sorted(alike):
+            yield Finding.of(
+                "A201",
+                factor.name,
+                f"{low} and {high} give the command the same overrides",
+                "their runs are one and the same; let the levels differ, or leave the factor out",
+            )
+
+
+def untoggled(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Iterator[Finding]:
+    """A301: overrides in which base and baseline differ that no factor covers."""
+    base = next((c for c in cells if c.levels and all(c.levels[f.name] == f.off for f in factors)), None)
+    baseline = next((c for c in cells if not c.levels), None)
+    if base is None or baseline is None:
+        return
+    found = [d for d in own_differences(base.config, baseline.config, factors) if d.group == "not toggled"]
+    if found:
+        yield Finding.of(
+            "A301",
+            f"{base.name} and {baseline.name}",
+            "no factor covers " + listed([f"{d.path} {d.a} -> {d.b}" for d in found]),
+            "the gap is not the sum of the factors; make these factors too to split it",
+        )
+
+
+def unseen(network: str | None) -> Iterator[Finding]:
+    """A601: what is not checked where a command trains."""
+    if network is None:
+        yield Finding.of(
+            "A601",
+            "train.command",
+            "no network in sight: whether its parameters are all used, whether a factor does what it "
+            "declares and what else it changes, sizes, memory and time were not checked",
+            "name the class in the study file to have it audited, e.g. network: model.py:Net",
+        )

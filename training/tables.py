@@ -1,0 +1,82 @@
+"""The table of a test: a row per utterance, with what is known of it and what was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .config import Evaluation
+from .data.corpus import Pair
+from .data.noisy import noisy_scores
+from .metrics import MetricPool
+from .metrics.registry import usual
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def measured(
+    pairs: Sequence[Pair],
+    enhanced: Iterable[tuple[int, np.ndarray]],
+    evaluation: Evaluation,
+    pool: MetricPool,
+    *,
+    cache: Path,
+) -> pd.DataFrame:
+    """Measure the enhanced speech of a test set.
+
+    Args:
+        pairs: of the test set.
+        enhanced: index into `pairs` and enhanced speech, (sample,), each once, in any order.
+        evaluation: names measures beside the usual ones.
+        pool: where it is measured.
+        cache: folder of the cache, for the scores of the noisy input.
+
+    Returns:
+        A row per utterance, in the order of the pairs: `utterance, speaker, snr, noise`, the metrics
+        (missing where the clean recording cannot be a reference, the metric's floor where the enhanced speech
+        cannot be measured), `seconds` (its length), `error` (the reasons, or missing), `broken` (the metrics
+        that are at their floor for that reason, or missing), `noisy_pesq_wb, noisy_stoi`.
+
+    Raises:
+        MetricProcessError: the processes that measured an utterance died.
+    """
+    order: list[int] = []
+
+    def signals() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        for index, signal in enhanced:
+            order.append(index)
+            yield pairs[index].clean[: len(signal)], signal
+
+    rows: list[dict[str, Any]] = [{} for _ in pairs]
+    names = (*usual(), *(name for name in evaluation.metrics if name not in usual()))
+    for position, scored in enumerate(pool.map(signals(), names)):
+        pair = pairs[order[position]]
+        rows[order[position]] = {
+            **known_of(pair),
+            **scored.with_floors(),
+            "seconds": pair.seconds,
+            "error": scored.reasons(),
+            "broken": ", ".join(scored.broken) or None,
+        }
+    return table(rows, pairs, pool, cache=cache)
+
+
+def known_of(pair: Pair) -> dict[str, Any]:
+    """What names and logs tell of an utterance."""
+    return {"utterance": pair.name, "speaker": pair.speaker, "snr": pair.snr, "noise": pair.noise}
+
+
+def table(
+    rows: Sequence[dict[str, Any]], pairs: Sequence[Pair], pool: MetricPool, *, cache: Path
+) -> pd.DataFrame:
+    """Rows in the order of the pairs as a table, with the scores of the noisy input."""
+    import pandas as pd
+
+    text = dict.fromkeys(("speaker", "noise", "error", "broken"), "str")
+    frame = pd.DataFrame(rows).astype({**text, "snr": "float64"})
+    noisy = noisy_scores(pairs, pool, cache=cache)
+    return frame.assign(noisy_pesq_wb=noisy["pesq_wb"], noisy_stoi=noisy["stoi"])
