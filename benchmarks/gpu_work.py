@@ -22,11 +22,15 @@ from ablate.models import build_model
 from ablate.models.config import resolve_model
 from ablate.models.errors import InputError
 from ablate.models.scan import using
+from ablate.training import adversary as adversary_module
 from ablate.training import seeds
+from ablate.training import trainer as trainer_module
 from ablate.training.config import Recipe
 from ablate.training.data.batches import Batches
 from ablate.training.environment import check_precision, prepared
+from ablate.training.optimisation import Optimiser
 from ablate.training.trainer import Trainer
+from ablate.training.transfer import to_host
 
 RATE = 16_000
 
@@ -43,12 +47,23 @@ def _prepared(device: str, precision: str) -> AbstractContextManager[None]:
     return prepared(torch.device(device), precision, torch.get_num_threads())
 
 
-def trainer(preset: str, precision: str, device: str, steps: int, tiny: bool) -> Trainer:
-    """A training of the published size on noise, or a tiny one."""
+def loudness(pairs: list[tuple[Any, Any]]) -> Callable[[], list[float | None]]:
+    """Stands for PESQ: of the same waves the same value, at once."""
+    return lambda: [2 + float(np.tanh(np.abs(judged).mean())) for _, judged in pairs]
+
+
+def trainer(
+    preset: str, precision: str, device: str, steps: int, tiny: bool, judged: bool = False
+) -> Trainer:
+    """A training of the published size on noise, or a tiny one; `judged`: with a discriminator that lags."""
     small = {"channels": 16, "layers": 1, "crossband_layers": 1, "decoder_expansion": 1.0}
     config = resolve_model(preset).model_copy(update=small if tiny else {})
     recipe = Recipe(
-        steps=steps, precision=precision, batch_size=2 if tiny else 6, crop_seconds=0.3 if tiny else 2.0
+        steps=steps,
+        precision=precision,
+        batch_size=2 if tiny else 6,
+        crop_seconds=0.3 if tiny else 2.0,
+        **({"adversarial_weight": 1.0, "adversarial_start": 0.3, "judge_lag": 1} if judged else {}),
     )
     random = np.random.default_rng(0)
     recordings = []
@@ -60,7 +75,7 @@ def trainer(preset: str, precision: str, device: str, steps: int, tiny: bool) ->
     )
     seeds.set_global(1, "init")
     model = build_model(config).to(device)
-    return Trainer(model, recipe, batches, seed=1, device=torch.device(device))
+    return Trainer(model, recipe, batches, seed=1, device=torch.device(device), scorer=loudness)
 
 
 def train(
@@ -69,19 +84,22 @@ def train(
     device: str,
     steps: int,
     tiny: bool,
+    judged: bool = False,
     checkpoint: Path | None = None,
     killed_after: int | None = None,
 ) -> str:
     """Digest of all that a training ends with; one that is killed leaves a checkpoint to go on from."""
     with _prepared(device, precision):
-        run = trainer(preset, precision, device, steps, tiny)
+        run = trainer(preset, precision, device, steps, tiny, judged)
         if checkpoint and checkpoint.exists():
             run.restore(torch.load(checkpoint, map_location=device))
         while run.step < steps:
-            run.train_step()
+            run.start_step()
             if checkpoint and run.step == killed_after:
+                run.finish_step()
                 torch.save(run.state(), checkpoint)
                 os.kill(os.getpid(), signal.SIGKILL)
+        run.finish_step()
         digest = sha256()
         for tensor in _tensors(run.state()):
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
@@ -114,7 +132,9 @@ def step_seconds(
 
 
 class Waits(TorchDispatchMode):
-    """Counts the values that the processor reads from tensors on a type of device, and so waits for."""
+    """Counts how often the processor asks tensors on a type of device for something and so waits for them."""
+
+    asking = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.equal.default)
 
     def __init__(self, device: str) -> None:
         super().__init__()
@@ -123,37 +143,55 @@ class Waits(TorchDispatchMode):
         self.count = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is torch.ops.aten._local_scalar_dense.default and args[0].device.type == self.device:
+        if func in self.asking and args[0].device.type == self.device:
             self.count += self.counting
         return func(*args, **(kwargs or {}))
 
 
-def waits(preset: str, device: str, tiny: bool) -> int:
-    """How often a step waits for the device: values read, or what CUDA itself reports where that is more.
+def waits(preset: str, device: str, tiny: bool, judged: bool) -> int:
+    """How often a step waits: for results copied, and for values asked for or what CUDA itself reports.
 
-    Adam reads its own count of steps, which is always on the CPU: it is not counted there.
+    On the CPU the optimisers, whose own count of steps lies there, and their look at whether the step is to
+    be taken are not counted: on a GPU a kernel does both.
     """
+    copies: list[Tensor] = []
+    for module in (adversary_module, trainer_module):
+        module.to_host = lambda tensor: _counted(tensor, copies)  # type: ignore[attr-defined]
     with _prepared(device, "fp32"):
-        run = trainer(preset, "fp32", device, 3, tiny)
-        run.train_step()
+        run = trainer(preset, "fp32", device, 4, tiny, judged)
+        run.start_step()
+        run.start_step()
+        copies.clear()
         with Waits(device) as counted:
-
-            def count(counting: bool) -> None:
-                counted.counting = counting
-
             if device == "cpu":
-                run.optimizer.register_step_pre_hook(lambda *_: count(False))
-                run.optimizer.register_step_post_hook(lambda *_: count(True))
-            run.train_step()
-        if device != "cuda":
-            return counted.count
-        torch.cuda.set_sync_debug_mode("warn")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            run.train_step()
-        torch.cuda.set_sync_debug_mode("default")
-    told = sum("synchroniz" in str(warning.message).lower() for warning in caught)
-    return max(told, counted.count)
+                step = Optimiser.step
+
+                def uncounted(*arguments: Any) -> None:
+                    counted.counting = False
+                    step(*arguments)
+                    counted.counting = True
+
+                Optimiser.step = uncounted  # type: ignore[method-assign]
+            run.start_step()
+        asked, copied = counted.count, len(copies)
+        if device == "cuda":
+            torch.cuda.set_sync_debug_mode("warn")
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                run.start_step()
+            torch.cuda.set_sync_debug_mode("default")
+            asked = max(asked, sum("synchroniz" in str(warning.message).lower() for warning in caught))
+    return copied + asked
+
+
+def _counted(tensor: Tensor, copies: list[Tensor]) -> Callable[[], Tensor]:
+    wait = to_host(tensor)
+
+    def counted() -> Tensor:
+        copies.append(tensor)
+        return wait()
+
+    return counted
 
 
 def refused(device: str, precision: str) -> str | None:

@@ -66,7 +66,7 @@ def harness_seconds(
     directory = RunDir(root / name)
     directory.write_spec({**spec, "training_signature": name})
     marks: dict[str, float] = {"validation": 0.0}
-    step, train, validate = Trainer.train_step, loop.train, Selection.start
+    step, train, validate = Trainer.start_step, loop.train, Selection.start
 
     def first_step(self: Trainer) -> Any:
         result = step(self)
@@ -82,13 +82,13 @@ def harness_seconds(
         validate(*arguments)
         marks["validation"] += time.perf_counter() - began
 
-    Trainer.train_step = first_step  # type: ignore[method-assign]
+    Trainer.start_step = first_step  # type: ignore[method-assign]
     loop.train = whole  # type: ignore[assignment]
     Selection.start = timed  # type: ignore[assignment, method-assign]
     try:
         state = run.execute(directory, [], cache=cache, threads=threads, processes=0)
     finally:
-        Trainer.train_step = step  # type: ignore[method-assign]
+        Trainer.start_step = step  # type: ignore[method-assign]
         loop.train = train
         Selection.start = validate  # type: ignore[method-assign]
     if state.state != "done":

@@ -52,6 +52,8 @@ def stft(waveform: Tensor) -> Tensor:
 def istft(spectrogram: Tensor, samples: int | None = None) -> Tensor:
     """Waveform of a spectrogram of `stft`.
 
+    What `torch.istft` gives, bit for bit; that asks the device whether windows overlap, and so waits for it.
+
     Args:
         spectrogram: (batch, 257, frame), complex.
         samples: length of the result; None for `(frame - 1) * 128`.
@@ -60,7 +62,17 @@ def istft(spectrogram: Tensor, samples: int | None = None) -> Tensor:
         (batch, sample)
     """
     window = _window(spectrogram.device, spectrogram.real.dtype)
-    return torch.istft(spectrogram, N_FFT, HOP, window=window, center=True, length=samples)
+    count = spectrogram.shape[-1]
+    length = N_FFT + HOP * (count - 1)
+    frames = torch.fft.irfft(spectrogram.transpose(1, 2), N_FFT) * window
+    parts = frames, window.square().expand(1, count, N_FFT)
+    end = length - N_FFT // 2 if samples is None else N_FFT // 2 + samples
+    summed, weight = (
+        torch.ops.aten.unfold_backward(part, [len(part), length], 1, N_FFT, HOP)[:, N_FFT // 2 : end]
+        for part in parts
+    )
+    waveform = summed / weight
+    return waveform if samples is None else F.pad(waveform, (0, samples - waveform.shape[-1]))
 
 
 def analyse(waveform: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import logging
 import os
 import pickle
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -173,7 +174,11 @@ class Checkpoints:
         """
         header = {"kind": "training", "signature": self.signature, "model": self.model, "config": self.spec}
         write_latest(self.folder, {**header, **state})
-        if (best := state["best"]) and best["step"] != self._best_step:
+        self.save_best(state["best"])
+
+    def save_best(self, best: Mapping[str, Any] | None) -> None:
+        """Write the selected weights, if any, where they are others than those written last."""
+        if best and best["step"] != self._best_step:
             self._write_weights(BEST, best["weights"], best["step"], best["val_pesq_wb"])
             self._best_step = best["step"]
 

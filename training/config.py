@@ -97,6 +97,12 @@ class Recipe(Section):
         0.0, description="of the steps, when the discriminator starts"
     )
     discriminator_learning_rate: Annotated[PositiveFloat, _Adversarial] = 1e-3
+    judge_lag: Annotated[NonNegativeInt, Added, _Adversarial] = Field(
+        0, description="steps that the discriminator learns behind, so that no step waits for its own PESQ"
+    )
+    judged_clips: Annotated[float, Added, _Adversarial] = Field(
+        1.0, gt=0, le=1, description="share of the clips, at least one, that the discriminator learns from"
+    )
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 0.0
@@ -126,8 +132,8 @@ class Recipe(Section):
     validation_utterances: PositiveInt | None = Field(
         None, description="of the validation split, a fixed draw; none: all"
     )
-    checkpoint_every: Annotated[PositiveInt, Bookkeeping] = Field(
-        100, description="steps between two writes of the latest checkpoint"
+    checkpoint_every: Annotated[PositiveInt | None, Bookkeeping] = Field(
+        None, description="steps between two writes of the latest checkpoint; none: about a minute"
     )
     keep_every: Annotated[NonNegativeInt, Bookkeeping] = Field(
         0, description="steps between two checkpoints that are kept for good; 0: none"
@@ -172,7 +178,6 @@ RECIPES: dict[str, Recipe] = {
         steps=40,
         crop_seconds=1.0,
         validation_utterances=8,
-        checkpoint_every=20,
         width=0.25,
         depth=0.5,
     ),
@@ -181,7 +186,6 @@ RECIPES: dict[str, Recipe] = {
         steps=1500,
         crop_seconds=2.0,
         validation_utterances=32,
-        checkpoint_every=50,
         width=0.25,
         depth=0.5,
     ),
@@ -191,7 +195,6 @@ RECIPES: dict[str, Recipe] = {
         adversarial_weight=1.0,
         validate_every=1000,
         validation_utterances=128,
-        checkpoint_every=200,
     ),
 }
 """Named recipes. `reference` is the published one (BSRNN's reference implementation)."""

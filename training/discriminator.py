@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
+from .transfer import to_device
+
 DROPOUT = 0.3
 CEILING = 1.2
 
@@ -88,6 +90,9 @@ def discriminator_loss(
         kept = [i for i, value in enumerate(measured) if value is not None]
         dropped += len(measured) - len(kept)
         if kept:
-            wanted = judged.new_tensor([target(value) for value in measured if value is not None])
-            loss = loss + ((judged[kept] - wanted) ** 2).mean()
+            targets = [target(value) for value in measured if value is not None]
+            wanted = to_device(torch.tensor(targets, dtype=judged.dtype), judged.device)
+            if len(kept) < len(measured):
+                judged = judged[to_device(torch.tensor(kept), judged.device)]
+            loss = loss + ((judged - wanted) ** 2).mean()
     return loss, dropped

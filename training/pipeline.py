@@ -21,6 +21,7 @@ from ablate.models.plugins import load
 from ablate.models.summary import macs_per_second, parameters_by_part
 
 from . import clips, evaluate, loop, seeds
+from .adversary import Scorer
 from .audio import SAMPLE_RATE
 from .causes import failing_as
 from .checkpoint import Checkpoints, load_weights, read
@@ -36,7 +37,7 @@ from .metrics.registry import check_available
 from .progress import Progress
 from .rundir import RunDir, file_digest
 from .selection import Selection
-from .trainer import Scorer, Trainer
+from .trainer import Trainer
 
 logger = logging.getLogger(__name__)
 
@@ -147,8 +148,9 @@ def train(
     )
     with failing_as("configuration"):
         if (content := checkpoints.latest()) is not None:
-            for part in (trainer, selection, progress):
-                part.restore(content)
+            trainer.restore(content)
+            progress.restore(content)
+            selection.restore(content, trainer.network)
             logger.info("goes on after step %d", trainer.step)
     run.write_metrics(selection.lines)
     run.append_attempt(

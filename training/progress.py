@@ -82,13 +82,13 @@ class Progress:
             self.report(state)
         return state
 
-    def stepped(self, step: int, result: Step, seconds: float) -> None:
+    def stepped(self, step: Step, seconds: float) -> None:
         """Count a training step; the state is written about once a second."""
         self._durations.append(seconds)
-        self.window.add(result, seconds)
-        self.dropped_clips += result.dropped_clips
+        self.window.add(step, seconds)
+        self.dropped_clips += step.dropped_clips
         if time.monotonic() - self._updated >= STATE_SECONDS:
-            self.at(step)
+            self.at(step.number)
 
     def at(self, step: int) -> None:
         """Write the step, and how long one takes of late."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ class _Pending:
 class Selection:
     """Validates a network on the way and keeps the weights of the highest mean PESQ-WB.
 
-    The network enhances at once; its scores are measured while training goes on, one validation at a time.
+    The network enhances at once; its scores are measured while training goes on, which never waits for them.
     A mean is over the same utterances at every check: one whose clean recording cannot be a reference is left
     out always, one whose enhanced speech cannot be measured (silent, not finite) counts as the floor.
 
@@ -55,13 +56,11 @@ class Selection:
         self.steps = steps
         self.lines: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
-        self._pending: _Pending | None = None
+        self._pending: deque[_Pending] = deque()
 
     def is_due(self, step: int) -> bool:
         """Whether the weights after this step are to be validated and have not been."""
-        known = {line["step"] for line in self.lines}
-        if self._pending is not None:
-            known.add(self._pending.line["step"])
+        known = {line["step"] for line in (*self.lines, *(pending.line for pending in self._pending))}
         return step > 0 and step not in known and (step % self.interval == 0 or step == self.steps)
 
     def start(self, model: nn.Module, step: int, means: Mapping[str, float]) -> None:
@@ -72,29 +71,32 @@ class Selection:
             step: that was the last.
             means: of the training since the last validation, for the same line.
         """
+        self._enhance(model, {"step": step, "time": time.time(), **means})
+
+    def _enhance(self, model: nn.Module, line: dict[str, Any]) -> None:
         scores: dict[str, Future[Scored]] = {}
         for index, enhanced in enhance_utterances(
             model, [pair.noisy for pair in self.pairs], device=self.device
         ):
             pair = self.pairs[index]
             scores[pair.name] = self.pool.submit(pair.clean, enhanced, VALIDATED)
-        weights = {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
-        line = {"step": step, "time": time.time(), **means}
-        self._pending = _Pending(line, {pair.name: scores[pair.name] for pair in self.pairs}, weights)
+        self._pending.append(
+            _Pending(line, {pair.name: scores[pair.name] for pair in self.pairs}, _copy(model))
+        )
 
     def measured(self) -> bool:
-        """Whether a validation waits that `finish` would end at once."""
-        return self._pending is not None and all(f.done() for f in self._pending.scores.values())
+        """Whether a validation is under way that `finish` would end at once."""
+        return bool(self._pending) and all(f.done() for f in self._pending[0].scores.values())
 
     def finish(self) -> dict[str, Any] | None:
-        """Wait for the scores of the validation under way and select; its line, None where none is.
+        """Wait for the scores of the first validation under way and select; its line, None where none is.
 
         Raises:
             MetricProcessError: the processes that measured an utterance died.
         """
-        if self._pending is None:
+        if not self._pending:
             return None
-        pending, self._pending = self._pending, None
+        pending = self._pending.popleft()
         line = pending.line | mean_scores({name: f.result() for name, f in pending.scores.items()})
         value = line["val/pesq_wb"]
         if value is not None and (self.best is None or value > self.best["val_pesq_wb"]):
@@ -108,12 +110,23 @@ class Selection:
         return line
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds; no validation may be under way."""
-        return {"history": self.lines, "best": self.best}
+        """What a checkpoint holds."""
+        under_way = [{"line": pending.line, "weights": pending.weights} for pending in self._pending]
+        return {"history": self.lines, "best": self.best, "validations": under_way}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Undo `state`."""
+    def restore(self, state: Mapping[str, Any], model: nn.Module) -> None:
+        """Undo `state`; `model` takes validations that were under way again, and is left as it was."""
         self.lines, self.best = state["history"], state["best"]
+        before = _copy(model)
+        for pending in state.get("validations", ()):
+            model.load_state_dict(pending["weights"])
+            self._enhance(model, pending["line"])
+        model.load_state_dict(before)
+
+
+def _copy(model: nn.Module) -> dict[str, Tensor]:
+    """A network's weights on the CPU."""
+    return {name: value.detach().cpu().clone() for name, value in model.state_dict().items()}
 
 
 def mean_scores(scores: Mapping[str, Scored]) -> dict[str, Any]:

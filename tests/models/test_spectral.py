@@ -77,3 +77,18 @@ def test_gradients_flow_after_use_in_inference_mode():
     istft(stft(waveform), 600).square().sum().backward()
     assert waveform.grad is not None
     assert torch.isfinite(waveform.grad).all()
+
+
+@pytest.mark.parametrize(
+    ("samples", "wanted"), [(4000, None), (4000, 4000), (4000, 3999), (300, 300), (4000, 4100)]
+)
+def test_the_inverse_is_that_of_torch_bit_for_bit(samples, wanted):
+    torch.manual_seed(0)
+    one = stft(torch.randn(2, samples)).requires_grad_()
+    other = one.detach().clone().requires_grad_()
+    window = torch.hann_window(512)
+    waves = istft(one, wanted), torch.istft(other, 512, 128, window=window, length=wanted)
+    assert torch.equal(*waves)
+    for wave in waves:
+        wave.square().sum().backward()
+    assert torch.equal(torch.view_as_real(one.grad), torch.view_as_real(other.grad))

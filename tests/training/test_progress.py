@@ -9,8 +9,8 @@ from ablate.training.rundir import RunDir
 from ablate.training.trainer import Step
 
 
-def step(loss: float, judged: float | None = None, dropped: int = 0) -> Step:
-    return Step(loss, 2 * loss, 1e-3, judged, dropped)
+def step(number: int, loss: float, judged: float | None = None, dropped: int = 0) -> Step:
+    return Step(number, loss, 2 * loss, 1e-3, judged, dropped)
 
 
 @pytest.fixture
@@ -19,8 +19,8 @@ def progress(tmp_path) -> Progress:
 
 
 def test_means_are_over_the_steps_since_they_were_taken(progress):
-    progress.stepped(1, step(1.0), 0.5)
-    progress.stepped(2, step(3.0, judged=0.2), 1.5)
+    progress.stepped(step(1, 1.0), 0.5)
+    progress.stepped(step(2, 3.0, judged=0.2), 1.5)
     assert progress.take_means() == {
         "train/loss": 2.0,
         "train/grad_norm": 4.0,
@@ -28,15 +28,15 @@ def test_means_are_over_the_steps_since_they_were_taken(progress):
         "train/discriminator_loss": 0.2,
         "seconds_per_step": 1.0,
     }
-    progress.stepped(3, step(5.0), 1.0)
+    progress.stepped(step(3, 5.0), 1.0)
     assert progress.take_means()["train/loss"] == 5.0
 
 
 def test_sums_go_on_after_a_resume_and_times_do_not(progress, tmp_path):
-    progress.stepped(1, step(1.0, dropped=2), 100.0)
+    progress.stepped(step(1, 1.0, dropped=2), 100.0)
     resumed = Progress(RunDir(tmp_path / "other"))
     resumed.restore(progress.state())
-    resumed.stepped(2, step(3.0, dropped=1), 1.0)
+    resumed.stepped(step(2, 3.0, dropped=1), 1.0)
     means = resumed.take_means()
     assert (means["train/loss"], means["seconds_per_step"]) == (2.0, 1.0)
     assert resumed.dropped_clips == 3
@@ -53,7 +53,7 @@ def test_who_asks_is_told_every_state(tmp_path):
     told: list = []
     progress = Progress(RunDir(tmp_path / "run"), told.append)
     progress.update(state="running", steps=4)
-    progress.stepped(1, step(1.0), 0.25)
+    progress.stepped(step(1, 1.0), 0.25)
     progress.at(1)
     progress.validated(1, {"step": 1, "val/pesq_wb": None}, None)
     assert [(state.step, state.seconds_per_step) for state in told] == [(0, None), (1, 0.25), (1, 0.25)]

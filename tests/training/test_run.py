@@ -294,12 +294,12 @@ def test_failures_have_causes(new_run, go, tmp_path, monkeypatch):
 
     from ablate.training.trainer import Trainer
 
-    def exhausted(_):
+    def exhausted(*_):
         raise RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory")
 
     run = new_run("d" * 64)
     with monkeypatch.context() as patch:
-        patch.setattr(Trainer, "train_step", exhausted)
+        patch.setattr(Trainer, "_start", exhausted)
         assert go(run).cause == "out-of-memory"
         assert "Traceback" in run.log.read_text()
     assert go(run, accumulation=2).state == "done"

@@ -121,3 +121,20 @@ def test_ties_go_to_the_earlier_one(select, pairs):
         selection.start(nn.Identity(), step, {})
         selection.finish()
     assert selection.best["step"] == 2
+
+
+def test_validations_under_way_go_through_a_checkpoint(select, pairs):
+    selection, model = select(pairs), Scale(1.0)
+    for step, value in ((2, 1.0), (4, 0.5)):
+        model.value.data.fill_(value)
+        selection.start(model, step, {"train/loss": value})
+    state = selection.state()
+    lines = [selection.finish(), selection.finish()]
+    resumed, model = select(pairs), Scale(0.25)
+    resumed.restore(state, model)
+    assert model.value == 0.25
+    assert not resumed.is_due(2)
+    assert not resumed.is_due(4)
+    assert [resumed.finish(), resumed.finish(), resumed.finish()] == [*lines, None]
+    assert resumed.best["step"] == selection.best["step"]
+    assert resumed.best["weights"] == selection.best["weights"]

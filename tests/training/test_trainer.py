@@ -7,12 +7,14 @@ import torch
 
 from ablate.models import build_model
 from ablate.models.config import ModelConfig
+from ablate.training import adversary, optimisation, seeds, transfer
 from ablate.training import discriminator as discriminator_module
 from ablate.training import losses as losses_module
-from ablate.training import seeds
+from ablate.training import trainer as trainer_module
 from ablate.training.config import RESULTS_VERSION, Recipe
 from ablate.training.data.batches import Batches
-from ablate.training.trainer import DivergedError, Trainer, learning_rate_factor, parameter_groups
+from ablate.training.optimisation import learning_rate_factor, parameter_groups
+from ablate.training.trainer import DivergedError, Trainer
 
 TINY = {"channels": 16, "layers": 1, "crossband_layers": 1, "decoder_expansion": 1}
 CPU = torch.device("cpu")
@@ -195,17 +197,173 @@ def test_discriminator_starts_when_told_and_its_term_later():
 @pytest.mark.numerics
 def test_discriminator_is_not_trained_by_the_networks_loss():
     trainer = make({**JUDGED, "discriminator_start": 1.0})
-    before = {name: value.clone() for name, value in trainer.discriminator.state_dict().items()}
+    before = {name: value.clone() for name, value in trainer.adversary.judge.state_dict().items()}
     trainer.train_step()
-    assert all(torch.equal(before[name], value) for name, value in trainer.discriminator.state_dict().items())
-    assert all(parameter.requires_grad for parameter in trainer.discriminator.parameters())
+    assert all(
+        torch.equal(before[name], value) for name, value in trainer.adversary.judge.state_dict().items()
+    )
+    assert all(parameter.requires_grad for parameter in trainer.adversary.judge.parameters())
+
+
+def discriminator_of(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return trainer.state()["discriminator"]
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("lag", [1, 2, 9])
+def test_a_discriminator_that_lags_learns_the_same_later(lag):
+    recipe = {"adversarial_weight": 1.0, "adversarial_start": 1.0, "schedule": "cosine"}
+    prompt, late = make(recipe), make({**recipe, "judge_lag": lag})
+    wanted = [prompt.train_step().discriminator_loss for _ in range(6)]
+    found = [late.train_step().discriminator_loss for _ in range(6)]
+    behind = min(lag, 5)
+    assert found[:behind] == [None] * behind
+    assert found[behind:5] == wanted[: 5 - behind]
+    assert found[5] == pytest.approx(sum(wanted[5 - behind :]) / (behind + 1))
+    assert equal(discriminator_of(prompt), discriminator_of(late))
+
+
+def test_a_step_asks_for_no_pesq_but_that_of_the_step_it_learns():
+    asked, started = [], []
+
+    def scorer(waves):
+        number = len(started)
+        started.append(number)
+
+        def wait():
+            asked.append((number, len(started)))
+            return [2.0] * len(waves)
+
+        return wait
+
+    trainer = make({**JUDGED, "judge_lag": 2}, scorer=scorer)
+    for _ in range(6):
+        trainer.train_step()
+    assert asked == [(0, 3), (1, 4), (2, 5), (3, 6), (4, 6), (5, 6)]
+
+
+def test_what_is_not_learned_yet_goes_through_a_checkpoint(tmp_path):
+    recipe = {**JUDGED, "judge_lag": 2, "judged_clips": 0.6}
+    unbroken, half = make(recipe), make(recipe)
+    whole = losses(unbroken, 6)
+    assert losses(half, 3) == whole[:3]
+    torch.save(half.state(), tmp_path / "state.pt")
+    scorer = Scorer()
+    resumed = make(recipe, scorer=scorer)
+    resumed.restore(torch.load(tmp_path / "state.pt", weights_only=True))
+    assert losses(resumed, 3) == whole[3:]
+    assert same_weights(unbroken, resumed)
+    assert equal(discriminator_of(unbroken), discriminator_of(resumed))
+    assert scorer.calls == [4] * 3
+
+
+@pytest.mark.parametrize(("share", "clips"), [(1.0, 3), (0.6, 2), (0.01, 1)])
+def test_a_share_of_the_clips_is_judged(share, clips):
+    scorer = Scorer()
+    trainer = make({**JUDGED, "judged_clips": share}, scorer=scorer)
+    trainer.train_step()
+    assert scorer.calls == [2 * clips]
+
+
+@pytest.fixture
+def on_the_device(monkeypatch):
+    """Optimisers as on a GPU: one kernel, which looks itself whether the step is to be taken."""
+    monkeypatch.setattr(optimisation, "FUSED", ("cpu", "cuda"))
+
+
+ASKING = ("aten::_local_scalar_dense", "aten::equal", "aten::nonzero")
+"""What makes the processor wait for a device."""
+
+
+def of_the_kernel(event) -> bool:
+    """Whether an event is of the fused optimiser, whose own count of steps lies where the weights are."""
+    while event is not None and event.name != "aten::_fused_adam_":
+        event = event.cpu_parent
+    return event is not None
+
+
+def test_a_step_asks_the_device_once(on_the_device, monkeypatch):
+    """Its numbers, a step late; and the waves where PESQ is to be measured."""
+    read = []
+
+    def counted(tensor):
+        wait = transfer.to_host(tensor)
+        return lambda: read.append(tuple(tensor.shape)) or wait()
+
+    for module in (trainer_module, adversary):
+        monkeypatch.setattr(module, "to_host", counted)
+    for recipe, waves in (({"si_sdr_weight": 1.0}, 0), ({**JUDGED, "judge_lag": 1}, 1)):
+        trainer = make(recipe)
+        trainer.start_step()
+        read.clear()
+        with torch.profiler.profile() as profile:
+            assert trainer.start_step().number == 1
+        asked = [event for event in profile.events() if event.name in ASKING and not of_the_kernel(event)]
+        assert asked == []
+        assert [len(shape) for shape in read] == [3] * waves + [1]
+
+
+def test_a_step_is_told_when_the_next_one_is_started():
+    one, other = make(), make()
+    told = [one.start_step() for _ in range(3)] + [one.finish_step(), one.finish_step()]
+    wanted = [other.train_step() for _ in range(3)]
+    assert told == [None, *wanted, None]
+
+
+@pytest.mark.parametrize("recipe", [{}, {"optimizer": "adamw", "weight_decay": 0.01}])
+@pytest.mark.numerics
+def test_fused_optimisers_take_the_same_steps(recipe, on_the_device, monkeypatch):
+    fused = make(recipe)
+    monkeypatch.undo()
+    plain = make(recipe)
+    assert losses(fused, 4) == pytest.approx(losses(plain, 4), rel=1e-4)
+
+
+def moving_parts(trainer: Trainer) -> list[torch.Tensor]:
+    """Weights, the states of both optimisers, the discriminator."""
+    optimisers = (trainer.optimiser, trainer.adversary.optimiser)
+    states = [value for o in optimisers for state in o.state()["state"].values() for value in state.values()]
+    weights = (*trainer.model.state_dict().values(), *trainer.adversary.judge.parameters())
+    return [value.clone() for value in (*weights, *states)]
+
+
+@pytest.mark.parametrize("gated", ["by the kernel", "by the processor"])
+@pytest.mark.parametrize("what", ["loss", "gradient", "discriminator"])
+def test_nothing_moves_where_it_is_not_finite_nor_afterwards(what, gated, monkeypatch):
+    if gated == "by the kernel":
+        monkeypatch.setattr(optimisation, "FUSED", ("cpu",))
+    trainer = make({**JUDGED, "schedule": "constant"}, data=pairs())
+    losses(trainer, 2)
+    poisoned = {
+        "loss": next(trainer.model.parameters()),
+        "gradient": next(trainer.model.parameters()),
+        "discriminator": trainer.adversary.judge.slope,
+    }[what]
+    if what == "loss":
+        batch = trainer.feed.batch
+        trainer.feed.batch = lambda step: [wave * (math.nan if step == 2 else 1) for wave in batch(step)]
+    else:
+        poisoned.register_hook(lambda gradient: gradient * (math.nan if trainer.step == 2 else 1))
+    before = moving_parts(trainer)
+    trainer.start_step()
+    after = moving_parts(trainer)
+    names = {"loss": "the loss is nan", "gradient": "norm of the gradient is nan"}
+    with pytest.raises(DivergedError, match="diverged at step 3 of 6: .*" + names.get(what, "discriminator")):
+        trainer.start_step()
+    assert all(torch.equal(a, b) for a, b in zip(after, moving_parts(trainer), strict=True))
+    if what != "discriminator":
+        assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    assert trainer.step == 2
 
 
 def test_no_discriminator_no_pesq():
     scorer = Scorer()
     trainer = make(scorer=scorer)
     trainer.train_step()
-    assert trainer.discriminator is None
+    assert trainer.adversary is None
     assert scorer.calls == []
 
 
@@ -276,7 +434,7 @@ def test_weight_decay_is_for_the_matrices_of_the_network_alone(optimizer):
     model = {"core": "mamba", "crossband": "bilstm"}
     recipe = {**JUDGED, "optimizer": optimizer, "weight_decay": 0.1}
     trainer = make(recipe, model)
-    decayed, rest = trainer.optimizer.param_groups
+    decayed, rest = trainer.optimiser.torch.param_groups
     assert (decayed["weight_decay"], rest["weight_decay"]) == (0.1, 0.0)
     names = {id(parameter): name for name, parameter in trainer.model.named_parameters()}
     matrices = {names[id(parameter)] for parameter in decayed["params"]}
@@ -286,7 +444,7 @@ def test_weight_decay_is_for_the_matrices_of_the_network_alone(optimizer):
     assert {name.rpartition(".")[2] for name in matrices} == {
         *("weight", "weight_ih_l0", "weight_hh_l0", "weight_ih_l0_reverse", "weight_hh_l0_reverse"),
     }
-    (judge,) = trainer.discriminator_optimizer.param_groups
+    (judge,) = trainer.adversary.optimiser.torch.param_groups
     assert judge["weight_decay"] == 0
     trainer.train_step()
 
@@ -299,7 +457,7 @@ def test_a_parameter_may_decline_weight_decay():
 
 
 def test_without_weight_decay_there_is_one_group_as_ever():
-    (group,) = make().optimizer.param_groups
+    (group,) = make().optimiser.torch.param_groups
     assert group["weight_decay"] == 0
     assert len(group["params"]) == len(list(make().model.parameters()))
 

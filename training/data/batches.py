@@ -106,12 +106,23 @@ def cut(pair: Speech, place: float, crop: int) -> tuple[Waves, Waves]:
     Raises:
         DataError: the recordings differ in length, or are empty.
     """
+    check_lengths(pair)
     clean, noisy = pair.clean, pair.noisy
     length = len(clean)
-    if length != len(noisy) or not length:
-        raise DataError(f"{pair.name}: {length} clean samples, {len(noisy)} noisy ones")
     if length < crop:
         return np.resize(clean, crop).astype(np.float32), np.resize(noisy, crop).astype(np.float32)
-    start = int(place * (length - crop + 1))
+    start = first_sample(length, place, crop)
     span = slice(start, start + crop)
     return np.array(clean[span], np.float32), np.array(noisy[span], np.float32)
+
+
+def first_sample(length: int, place: float, crop: int) -> int:
+    """Where a crop begins in a file of so many samples; at 0 in one that is shorter."""
+    return int(place * (length - crop + 1)) if length >= crop else 0
+
+
+def check_lengths(pair: Speech) -> None:
+    """Raise DataError where the recordings of a pair differ in length, or are empty."""
+    length = len(pair.clean)
+    if length != len(pair.noisy) or not length:
+        raise DataError(f"{pair.name}: {length} clean samples, {len(pair.noisy)} noisy ones")

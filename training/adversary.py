@@ -1,0 +1,214 @@
+"""The metric discriminator beside a training: its term in the network's loss, and how it learns."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_
+
+from ablate.models.spectral import istft, stft
+
+from . import seeds
+from .config import Recipe
+from .data.batches import Waves
+from .discriminator import Discriminator, discriminator_loss
+from .feed import Feed
+from .losses import adversarial_distance, compressed_magnitude
+from .optimisation import Optimiser, learning_rate_factor
+from .transfer import to_host
+
+Measured = Callable[[], list[float | None]]
+"""Waits for PESQ-WB of pairs of waves, None where it failed."""
+Scorer = Callable[[list[tuple[Waves, Waves]]], Measured]
+"""Starts PESQ-WB of (reference, judged) waves `(sample,)` at 16 kHz."""
+ROLES = 3
+"""Judgements of a clip: clean against itself, the estimate against clean, noisy against the estimate."""
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What a step gives the discriminator to learn.
+
+    Attributes:
+        step: counted from 0.
+        clean, noisy: waves `(batch, sample)`.
+        estimate: `(batch, 257, frame)`, complex.
+        masks: of the dropout, `(role, batch, feature)`.
+        measured: PESQ of clean against estimate, then of estimate against noisy.
+    """
+
+    step: int
+    clean: Tensor
+    noisy: Tensor
+    estimate: Tensor
+    masks: Tensor
+    measured: Measured
+
+
+@dataclass(frozen=True)
+class Learned:
+    """What came of lessons.
+
+    Attributes:
+        numbers: their losses, then the norms of their gradients, `(2 lesson,)`.
+        finite: whether all so far was finite; a truth value on the device.
+        dropped: how many clips were left out.
+    """
+
+    numbers: Tensor
+    finite: Tensor
+    dropped: int
+
+
+class Adversary:
+    """A discriminator that learns PESQ, `recipe.judge_lag` steps late, from a share of a batch's clips.
+
+    Args:
+        recipe: with `steps` resolved.
+        feed: of the training.
+        seed: of the training.
+        device: of the network.
+        scorer: measures PESQ beside the step.
+    """
+
+    def __init__(
+        self, recipe: Recipe, feed: Feed, *, seed: int, device: torch.device, scorer: Scorer
+    ) -> None:
+        assert recipe.steps is not None
+        self.recipe = recipe
+        self.feed = feed
+        self.device = device
+        self.scorer = scorer
+        self.steps = recipe.steps
+        self.clips = max(1, round(recipe.judged_clips * recipe.batch_size))
+        torch.manual_seed(seeds.torch_seed(seed, "discriminator"))
+        self.judge = Discriminator().to(device)
+        self.optimiser = Optimiser(
+            recipe, self.judge.parameters(), recipe.discriminator_learning_rate, device
+        )
+        self._lessons: deque[Lesson] = deque()
+        self._waiting = ThreadPoolExecutor(1, "waves") if device.type == "cuda" else None
+
+    def learns(self, step: int) -> bool:
+        """Whether a step is one that the discriminator learns from."""
+        return step >= self.recipe.discriminator_start * self.steps
+
+    @contextmanager
+    def held(self, step: int, count: int) -> Iterator[Tensor | None]:
+        """Hold the discriminator still while it judges; the dropout of `count` clips, None before it does."""
+        if step < self.recipe.adversarial_start * self.steps:
+            yield None
+            return
+        self.judge.eval().requires_grad_(False)
+        try:
+            yield self.judge.dropout_mask(count)
+        finally:
+            self.judge.train().requires_grad_(True)
+
+    def term(self, estimate: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+        """The weighted term of spectrograms `(batch, 257, frame)`; `mask` is a part of one `dropout_mask`."""
+        magnitudes = (compressed_magnitude(x, self.recipe.compression) for x in (target, estimate))
+        return self.recipe.adversarial_weight * adversarial_distance(self.judge(*magnitudes, mask=mask))
+
+    def watch(self, step: int, clean: Tensor, noisy: Tensor, estimate: Tensor) -> None:
+        """Take what a step gives to learn, and have its PESQ measured.
+
+        Args:
+            step: counted from 0.
+            clean, noisy: waves of the batch `(batch, sample)`.
+            estimate: `(batch, 257, frame)`, complex.
+        """
+        clean, noisy, estimate = (x[: self.clips] for x in (clean, noisy, estimate))
+        masks = torch.stack([self.judge.dropout_mask(len(clean)) for _ in range(ROLES)])
+        waves = to_host(torch.stack([clean, noisy, istft(estimate, clean.shape[-1])]))
+
+        def start() -> Measured:
+            references, noises, estimates = np.asarray(waves(), np.float32)
+            pairs = list(zip(references, estimates, strict=True)) + list(zip(estimates, noises, strict=True))
+            return self.scorer(pairs)
+
+        if self._waiting is None:
+            measured = start()
+        else:
+            started = self._waiting.submit(start)
+
+            def measured() -> list[float | None]:
+                return started.result()()
+
+        self._lessons.append(Lesson(step, clean, noisy, estimate, masks, measured))
+
+    def learn(self, step: int, finite: Tensor) -> Learned:
+        """Learn what is `judge_lag` steps old, and at the last step all that is left.
+
+        Args:
+            step: under way, counted from 0.
+            finite: a truth value on the device; where it is false nothing is learned.
+        """
+        losses: list[Tensor] = []
+        norms: list[Tensor] = []
+        dropped = 0
+        last = step + 1 == self.steps
+        while self._lessons and (last or self._lessons[0].step <= step - self.recipe.judge_lag):
+            loss, norm, failed = self._grade(self._lessons[0])
+            finite = finite & loss.isfinite() & norm.isfinite()
+            lesson = self._lessons.popleft()
+            self.optimiser.step(learning_rate_factor(self.recipe, lesson.step, self.steps), finite)
+            losses.append(loss)
+            norms.append(norm)
+            dropped += failed
+        numbers = torch.stack(losses + norms) if losses else finite.new_empty(0)
+        return Learned(numbers, finite, dropped)
+
+    def _grade(self, lesson: Lesson) -> tuple[Tensor, Tensor, int]:
+        """Gradients of the discriminator's loss; the loss, their norm, and how many clips were left out."""
+        exponent, judge = self.recipe.compression, self.judge
+        reference, noise = (compressed_magnitude(stft(x), exponent) for x in (lesson.clean, lesson.noisy))
+        enhanced = compressed_magnitude(lesson.estimate, exponent)
+        pairs = (reference, reference), (reference, enhanced), (enhanced, noise)
+        self.optimiser.zero_grad()
+        judgements = [judge(*pair, mask=mask) for pair, mask in zip(pairs, lesson.masks, strict=True)]
+        values = lesson.measured()
+        count = len(lesson.clean)
+        loss, dropped = discriminator_loss(
+            judgements[0], [(judgements[1], values[:count]), (judgements[2], values[count:])]
+        )
+        loss.backward()
+        norm = clip_grad_norm_(judge.parameters(), self.recipe.clip)
+        return loss.detach(), norm, dropped
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds; waits for the PESQ of what is not learned yet."""
+        lessons = [
+            {
+                "step": lesson.step,
+                "estimate": lesson.estimate.clone(),
+                "masks": lesson.masks,
+                "values": lesson.measured(),
+            }
+            for lesson in self._lessons
+        ]
+        return {
+            "discriminator": self.judge.state_dict(),
+            "discriminator_optimizer": self.optimiser.state(),
+            "lessons": lessons,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Undo `state`."""
+        self.judge.load_state_dict(state["discriminator"])
+        self.optimiser.restore(state["discriminator_optimizer"])
+        self._lessons.clear()
+        for kept in state.get("lessons", ()):
+            clean, noisy = (x[: self.clips] for x in self.feed.batch(kept["step"]))
+            estimate, masks = (kept[name].to(self.device) for name in ("estimate", "masks"))
+            measured: Measured = partial(list, kept["values"])
+            self._lessons.append(Lesson(kept["step"], clean, noisy, estimate, masks, measured))

@@ -1,0 +1,115 @@
+"""How weights follow gradients: rates, groups, optimisers that a device can hold back, and the average."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .config import Recipe
+
+FUSED = ("cuda",)
+"""Devices whose optimisers are one kernel, which looks itself whether the step is to be taken."""
+
+
+def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
+    """What the learning rate is multiplied by at a step counted from 0, of so many.
+
+    Lengths are parts of the training, so that a shortened training has the same curve.
+    """
+    warm = (step + 1) / (recipe.warmup * steps) if recipe.warmup else 1.0
+    return min(1.0, warm) * recipe.scheduled(step / steps)
+
+
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
+    """The parameters of a network for an optimiser, those that weight decay is for apart.
+
+    It is for matrices and kernels: parameters of two axes or more with `weight` in their name. Biases, the
+    scales of norms, and what a module declares by `_no_weight_decay` or by another name (`A_log` and `D` of a
+    state space) are left alone. Without weight decay there is one group.
+    """
+    named = list(model.named_parameters())
+    if not weight_decay:
+        return [{"params": [parameter for _, parameter in named], "weight_decay": 0.0}]
+    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
+    for name, parameter in named:
+        groups[_is_decayed(name.rpartition(".")[2], parameter)].append(parameter)
+    return [
+        {"params": groups[True], "weight_decay": weight_decay},
+        {"params": groups[False], "weight_decay": 0.0},
+    ]
+
+
+def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
+    matrix = parameter.dim() >= 2 and "weight" in name and "norm" not in name
+    return matrix and not getattr(parameter, "_no_weight_decay", False)
+
+
+class Optimiser:
+    """The optimiser of a recipe, which takes no step from what is not finite, without asking the device.
+
+    Args:
+        recipe: names it.
+        parameters: as `torch.optim` takes them, all on one device.
+        learning_rate: at a factor of 1.
+        device: of the parameters.
+    """
+
+    def __init__(self, recipe: Recipe, parameters: Any, learning_rate: float, device: torch.device) -> None:
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
+        self.fused = device.type in FUSED
+        self.learning_rate = learning_rate
+        self.torch = kind(parameters, lr=learning_rate, weight_decay=0.0, fused=self.fused or None)
+
+    def step(self, factor: float, finite: Tensor) -> None:
+        """Move the weights by their gradients.
+
+        Args:
+            factor: of the learning rate.
+            finite: a truth value on the device; where it is false, weights and state stay.
+        """
+        for group in self.torch.param_groups:
+            group["lr"] = self.learning_rate * factor
+        if self.fused:
+            self.torch.found_inf = (~finite).float()
+            self.torch.step()
+        elif finite:
+            self.torch.step()
+
+    def zero_grad(self) -> None:
+        self.torch.zero_grad(set_to_none=True)
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds."""
+        return self.torch.state_dict()
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Undo `state`, which may be that of another device."""
+        groups = [group | {"fused": self.fused or None} for group in state["param_groups"]]
+        self.torch.load_state_dict({**state, "param_groups": groups})
+
+
+def follow(average: nn.Module, model: nn.Module, step: int, horizon: float) -> None:
+    """Move an exponential average of a network's weights by a step.
+
+    The newest weights enter by 1 / `horizon`; before so many steps it is the plain mean of all so far, so
+    that the initialisation is never part of it. Buffers are those of the network.
+
+    Args:
+        average: moved; of the network's shape.
+        model: whose weights enter.
+        step: counted from 0.
+        horizon: in steps; below one the average is the network itself.
+    """
+    share = 1 / max(1.0, min(step + 1, horizon))
+    with torch.no_grad():
+        torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), share)
+        for ours, theirs in zip(average.buffers(), model.buffers(), strict=True):
+            ours.copy_(theirs)
+
+
+def gradient_norms(model: nn.Module) -> tuple[list[str], Tensor]:
+    """Names of the parameters that have a gradient, and the norm of each gradient, `(parameter,)`."""
+    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
+    return [name for name, _ in named], torch.stack(torch._foreach_norm([grad for _, grad in named]))
