@@ -18,6 +18,7 @@ from ..audio import SAMPLE_RATE, FilesError
 from ..rundir import read_json, write_json
 from .cache import Report, mapped, open_split
 from .demo import DEMO, DEMO_MARK, make_demo
+from .names import read_logs, speakers_of
 
 Found = TypeVar("Found")
 
@@ -350,8 +351,8 @@ def _read(
     root: Path, split: str, folders: tuple[Path, Path], cache: Path, report: Report | None
 ) -> tuple[Pair, ...]:
     cached = open_split(*folders, cache, report)
-    log = _read_logs(root, split)
-    speaker_of = _speakers([entry.name for entry in cached.entries])
+    log = read_logs(root, split)
+    speaker_of = speakers_of([entry.name for entry in cached.entries])
     return tuple(
         Pair(
             name=entry.name,
@@ -369,29 +370,6 @@ def _read(
         )
         for entry in cached.entries
     )
-
-
-def _speakers(names: list[str]) -> dict[str, str]:
-    """Speaker by name: what stands before the first `_`, where names are made so.
-
-    One common word before `_`, without a digit, is no speaker (`fileid_17`).
-    """
-    speakers = {name: name.partition("_")[0] for name in names if "_" in name[1:]}
-    heads = set(speakers.values())
-    if len(speakers) < len(names) or (len(heads) == 1 and not any(c.isdigit() for c in min(heads))):
-        return {}
-    return speakers
-
-
-def _read_logs(root: Path, split: str) -> dict[str, tuple[str, float]]:
-    """Noise and SNR (dB) by name, of lines `name noise snr` in `log_<split>set*.txt`."""
-    rows: dict[str, tuple[str, float]] = {}
-    for path in sorted([*root.glob(f"log_{split}set*.txt"), *root.glob(f"*/log_{split}set*.txt")]):
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            match = re.fullmatch(r"\s*(\S+)\s+(\S+)\s+(-?\d+(?:\.\d+)?)(?:\s*dB)?\s*", line)
-            if match:
-                rows.setdefault(match[1], (match[2], float(match[3])))
-    return rows
 
 
 def _note_sources(pairs: Sequence[Pair], notes: list[str]) -> None:
