@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from .collect import StudyInfo
+from .text import plural
 
 COSTS = {
     "parameters": "parameters",
@@ -82,15 +83,16 @@ def costs(info: StudyInfo) -> list[Cost]:
             seconds_per_step=middle("seconds_per_step"),
             real_time_factor=middle("real_time_factor"),
             peak_memory_bytes=middle("peak_memory_bytes"),
-            devices=tuple(
-                sorted(
-                    {f"{s.get('device')}, {s.get('threads')} threads" for s in summaries if s.get("device")}
-                )
-            ),
+            devices=tuple(sorted({_device(s) for s in summaries if s.get("device")})),
         )
         if any(getattr(cost, key) is not None for key in COSTS):
             result.append(cost)
     return result
+
+
+def _device(summary: Mapping[str, Any]) -> str:
+    threads = summary.get("threads")
+    return str(summary["device"]) + (f", {plural(threads, 'thread')}" if threads else "")
 
 
 def pareto(

@@ -19,6 +19,7 @@ FORMS = Registry(
         "csv": "ablate.reports.forms.table_csv:render",
         "json": "ablate.reports.forms.table_json:render",
         "html": "ablate.reports.forms.html:render",
+        "checklist": "ablate.reports.forms.checklist:render",
     },
 )
 """Name -> `render(report, out)`, which writes the report to a stream of text."""

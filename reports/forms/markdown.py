@@ -21,28 +21,28 @@ from ..tables import (
 from ..text import p_value
 
 
-def _cell(text: str) -> str:
+def escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A pipe table; the first column left, the rest right."""
     rule = [":---", *["---:"] * (len(head) - 1)]
-    lines = [[_cell(c) for c in head], rule, *[[_cell(c) for c in row] for row in rows]]
+    lines = [[escape(c) for c in head], rule, *[[escape(c) for c in row] for row in rows]]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines) + "\n"
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:
     """Write the report as Markdown sections."""
-    out.write(f"# {_cell(report.title)}\n\n")
+    out.write(f"# {escape(report.title)}\n\n")
     warnings = conditions.warnings(report)
-    out.write("".join(f"> **{_cell(line)}**\n>\n" for line in warnings) + ("\n" if warnings else ""))
-    out.write(f"**{_cell(answer(report))}**\n\n{_cell(report.headline)}\n\n")
+    out.write("".join(f"> **{escape(line)}**\n>\n" for line in warnings) + ("\n" if warnings else ""))
+    out.write(f"**{escape(answer(report))}**\n\n{escape(report.headline)}\n\n")
     rows = effects_rows([*report.factors, *filter(None, (report.not_toggled, report.gap))])
     if rows:
         out.write(table(effects_head(report), rows))
     for line in filter(None, (report.sum_line, conditions.untoggled_line(report))):
-        out.write(f"{_cell(line)}\n\n")
+        out.write(f"{escape(line)}\n\n")
     for beside in filter(None, (guards_table(report), corpora_table(report))):
         out.write(_section(beside))
     percent = f"{report.percent} interval"
@@ -59,7 +59,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     out.write(_section(cells_table(report)))
     sections = [("Measured at", [f"{key}: {value}" for key, value in conditions.measured_at(report)])]
     for title, lines in sections + conditions.sections(report):
-        out.write(f"## {title}\n\n" + "".join(f"- {_cell(line)}\n" for line in lines) + "\n")
+        out.write(f"## {title}\n\n" + "".join(f"- {escape(line)}\n" for line in lines) + "\n")
 
 
 def _section(found: Table) -> str:
@@ -68,4 +68,4 @@ def _section(found: Table) -> str:
         [f"**{cell}**" if (i, j) in found.bold else cell for j, cell in enumerate(line)]
         for i, line in enumerate(found.rows)
     ]
-    return f"## {found.title}\n\n{table(found.head, rows)}{_cell(found.caption)}\n\n"
+    return f"## {found.title}\n\n{table(found.head, rows)}{escape(found.caption)}\n\n"

@@ -12,7 +12,7 @@ def test_costs_come_from_the_summaries(planted_root):
     assert len(found) == 9
     assert found["baseline"].parameters == 2963024
     assert found["baseline"].seconds_per_step == pytest.approx(0.5 + 0.2963024)
-    assert found["baseline"].devices == ("cpu, 1 threads",)
+    assert found["baseline"].devices == ("cpu, 1 thread",)
 
 
 def test_front_keeps_what_nothing_beats():

@@ -31,13 +31,17 @@ def guarded(report: AnalysisReport) -> AnalysisReport:
     return report_of(scores, report.info, guards=["cbak", "lsd"])
 
 
+TABLES = [name for name in FORMS if name != "checklist"]
+"""The forms that show the effects."""
+
+
 def text(report: AnalysisReport, format: str) -> str:
     out = io.StringIO()
     write(report, format, out)
     return " ".join(out.getvalue().split())
 
 
-@pytest.mark.parametrize("format", [*FORMS])
+@pytest.mark.parametrize("format", TABLES)
 def test_guards_stand_beside_the_effect_in_every_form(guarded, format):
     written = text(guarded, format)
     if format == "csv":
@@ -128,11 +132,11 @@ def test_every_form_says_what_its_intervals_are(guarded, format):
         assert row["compute_hours"] > 0
     else:
         assert "27 of 27 runs scored" in written
-        assert "24 in every run" in written
+        assert re.search(r"24 (test utterances )?in every run", written)
         assert "h of steps in 27 trainings" in written
 
 
-@pytest.mark.parametrize("format", [*FORMS])
+@pytest.mark.parametrize("format", TABLES)
 def test_p_higher_is_a_column(report, format):
     expected = {"csv": "p_higher", "json": "p_higher", "latex": "$P$(on $>$ off)", "html": "P(on &gt; off)"}
     expected["md"] = "P(on > off)"

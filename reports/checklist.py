@@ -1,0 +1,305 @@
+"""What the reporting checklists ask of an ablation, filled from the study; what it cannot know is a gap.
+
+The items, in our words, are those of the NeurIPS paper checklist of 2024
+(neurips.cc/public/guides/PaperChecklist) and of REFORMS (Kapoor et al. 2024, Science Advances 10(18),
+eadk3452, table 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ablate.training.metrics.registry import CONVENTIONS, conventions_of, label_of
+
+from . import conditions
+from .cost import compute
+from .model import AnalysisReport
+from .text import human, plural
+
+VOICEBANK_DOI = "10.7488/ds/2117"
+"""Of "Noisy speech database for training speech enhancement algorithms and TTS models" (VoiceBank+DEMAND)."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One item: what it asks, what the study answers, and what is left to its authors (or empty)."""
+
+    number: str
+    asks: str
+    answer: str
+    gap: str = ""
+
+
+def checklists(report: AnalysisReport) -> dict[str, list[Item]]:
+    """The items of each checklist."""
+    facts = _Facts(report)
+    return {"NeurIPS paper checklist": list(_neurips(facts)), "REFORMS": list(_reforms(facts))}
+
+
+def _neurips(facts: _Facts) -> Iterator[Item]:
+    yield Item("1", "claims match the results", facts.verdicts, facts.gap_of_claims)
+    yield Item("2", "limitations", facts.limits)
+    yield Item("3", "theory", "None: the study is empirical.")
+    yield Item("4", "results can be reproduced", facts.reproduction, facts.gap_of_commands)
+    yield Item(
+        "5",
+        "data and code are open",
+        facts.archive,
+        "where code, data and the exported study are to be had",
+    )
+    yield Item("6", "settings of the experiments", f"{facts.settings} {facts.tuning}".strip())
+    yield Item("7", "error bars: what varied, how they are made, on what assumptions", facts.uncertainty)
+    yield Item("8", "compute: hardware, memory, time", facts.compute, facts.gap_of_compute)
+    yield Item(
+        "9-11, 13-16", "ethics, impact, safeguards, assets, people, use of language models", "", "yours"
+    )
+    yield Item("12", "licences and credit", "", "the licence of the corpus, and whom to cite for it")
+
+
+def _reforms(facts: _Facts) -> Iterator[Item]:
+    yield Item(
+        "1a", "the population the claim is about", facts.population, "whether that is the one you mean"
+    )
+    yield Item("1b-1c", "why this population, and why learning", "", "yours")
+    yield Item("2a", "the data, with an identifier", facts.data, facts.gap_of_data)
+    yield Item("2b", "the code and its version", facts.code, facts.gap_of_code)
+    yield Item("2c", "the machines", facts.machines, "" if facts.machines else "the machines it ran on")
+    yield Item(
+        "2d-2e", "a README and a script that reproduce the results", facts.reproduction, facts.gap_of_commands
+    )
+    yield Item("3a-3c, 3g", "where the data come from, and whom they stand for", "", "yours")
+    yield Item("3d", "the outcome, described", facts.outcome)
+    yield Item("3e", "sample size", facts.sample)
+    yield Item("3f", "missing data", facts.missing)
+    yield Item("4a-4b", "what was left out, and corrupt samples", facts.missing)
+    yield Item("4c", "transformations of the data", facts.transformations)
+    yield Item("5a", "the models", facts.models)
+    yield Item("5b, 5f", "why these models and this baseline", "", "yours")
+    yield Item(
+        "5c-5d",
+        "how models are evaluated and selected",
+        f"{conditions.ENDPOINT[0].upper()}{conditions.ENDPOINT[1:]}.",
+    )
+    yield Item("5e", "hyperparameters", facts.tuning, "" if facts.tuning else "how they were chosen")
+    yield Item(
+        "6a-6b", "no leak from test to train, by files or by speakers", facts.leaks, facts.gap_of_leaks
+    )
+    yield Item("6c", "inputs are legitimate", "The network hears the noisy recording alone.")
+    yield Item("7a", "the metrics", facts.metrics)
+    yield Item("7b", "uncertainty", facts.uncertainty)
+    yield Item("7c", "tests", facts.tests)
+    yield Item("8a", "evidence beyond this test set", facts.beyond, facts.gap_beyond)
+    yield Item("8b", "where the findings do not hold", facts.limits)
+
+
+class _Facts:
+    """Sentences on a study; empty where it does not know."""
+
+    def __init__(self, report: AnalysisReport) -> None:
+        self.report = report
+        self.analysis = report.analysis
+        self.plan = report.info.plan
+        self.at = dict(conditions.measured_at(report))
+        self.notes = conditions.notes(report)
+
+    @property
+    def verdicts(self) -> str:
+        judged = [row for row in self.report.factors if row.claimed]
+        told = "; ".join(
+            f"{row.name} claimed {row.claimed}: {row.estimate} {row.interval}, {row.verdict}"
+            for row in judged
+        )
+        return f"In {self.report.metric}: {told}." if told else ""
+
+    @property
+    def gap_of_claims(self) -> str:
+        return "" if self.verdicts else "no claim is stated; --claim FACTOR=LOW..HIGH has it judged"
+
+    @property
+    def limits(self) -> str:
+        recipe = [f"Trained as: {self.at['recipe']}."] if "recipe" in self.at else []
+        return " ".join([*conditions.warnings(self.report), *recipe, *self.notes])
+
+    @property
+    def reproduction(self) -> str:
+        commands = self.plan.commands if self.plan else ()
+        return f"Commands: {'; '.join(f'`{command}`' for command in commands)}." if commands else ""
+
+    @property
+    def gap_of_commands(self) -> str:
+        return "" if self.reproduction else "the commands that made the study"
+
+    @property
+    def archive(self) -> str:
+        if self.plan is None:
+            return ""
+        return f"`ablate export {self.plan.name}` puts plan, scores, commands and versions into one file."
+
+    @property
+    def settings(self) -> str:
+        parts = [f"{key}: {self.at[key]}" for key in ("recipe", "corpus", "design") if key in self.at]
+        every = " Every field of every cell stands in the plan (`plan.json`)." if self.plan else ""
+        return f"{'; '.join(parts)}.{every}"
+
+    @property
+    def tuning(self) -> str:
+        return next((note for note in self.notes if note.startswith("Every cell was t")), "")
+
+    @property
+    def uncertainty(self) -> str:
+        if len(self.analysis.seeds) < 2:
+            return "One seed: there are no intervals, as nothing tells an effect from the luck of a training."
+        return (
+            "Varied with the seed: initialisation, order of the data, crops, dropout, augmentation. Sampled: "
+            "test utterances. Not varied: the split, the corpus, the settings. Error bars are intervals, "
+            f"{conditions.intervals(self.report)}; {plural(len(self.analysis.seeds), 'seed')}, "
+            f"{plural(self.analysis.utterances, 'test utterance')}. Beside cells stands the SD over seeds. "
+            "Assumed: trainings are independent and their means roughly normal; utterances stand for others "
+            "of these speakers and noises; no variance is pooled over cells."
+        )
+
+    @property
+    def compute(self) -> str:
+        hours = [f"{self.at['compute']}."] if "compute" in self.at else []
+        memory = [cost.peak_memory_bytes for cost in self.report.costs if cost.peak_memory_bytes is not None]
+        most = [f"At most {human(max(memory), 'peak_memory_bytes')} of memory."] if memory else []
+        return " ".join([*hours, *most, *filter(None, [self.machines])])
+
+    @property
+    def gap_of_compute(self) -> str:
+        if compute(self.report.info).hours is None:
+            return "hours of training: none were recorded"
+        return "what preliminary and discarded runs took"
+
+    @property
+    def machines(self) -> str:
+        devices = sorted({device for cost in self.report.costs for device in cost.devices})
+        parts = [*filter(None, [self.at.get("machine", "")]), *devices]
+        return f"{'; '.join(parts)}." if parts else ""
+
+    @property
+    def population(self) -> str:
+        return next((note for note in self.notes if "other trainings" in note), "")
+
+    @property
+    def data(self) -> str:
+        if self.plan is None:
+            return f"Scores from {self.report.info.source}."
+        corpus = self.plan.corpus
+        named = (
+            f" Named and counted like VoiceBank+DEMAND (DOI {VOICEBANK_DOI})."
+            if corpus.kind == "voicebank+demand"
+            else ""
+        )
+        further = "".join(
+            f" Test corpus {test.name}: digest {test.digest[:16]}." for test in self.plan.further_tests
+        )
+        return (
+            f"{self.at['corpus']}; digest of train and validation {corpus.digest[:16]}, of test "
+            f"{corpus.test_digest[:16]} (sha256 of names and 16 kHz contents).{named}{further}"
+        )
+
+    @property
+    def gap_of_data(self) -> str:
+        if self.plan is not None and self.plan.corpus.kind == "voicebank+demand":
+            return ""
+        return "a link or DOI"
+
+    @property
+    def code(self) -> str:
+        keys = ("commit of ablate", "commit of the folder")
+        parts = [f"{key} {self.at[key]}" for key in keys if key in self.at]
+        if self.plan is not None:
+            parts += [f"{package} {version}" for package, version in self.plan.versions.items()]
+            parts += [
+                f"plug-in {path} {(digest or 'of unrecorded code')[:16]}"
+                for path, digest in self.plan.plugins.items()
+            ]
+        return f"{', '.join(parts)}." if parts else ""
+
+    @property
+    def gap_of_code(self) -> str:
+        return "" if "commit of ablate" in self.at else "a commit, and a link"
+
+    @property
+    def outcome(self) -> str:
+        cells = self.analysis.cells
+        low, high = cells["mean"].min(), cells["mean"].max()
+        over = plural(len(cells), "cell")
+        return f"{self.report.metric}, mean over test utterances: {low:.3f} to {high:.3f} over {over}."
+
+    @property
+    def sample(self) -> str:
+        files = f"{self.at['corpus']}; " if "corpus" in self.at else ""
+        return f"{files}{self.analysis.utterances:,} test utterances in every run; seeds {self.at['seeds']}."
+
+    @property
+    def missing(self) -> str:
+        broken = sum(conditions.broken_outputs(self.report).values())
+        parts = [note for note in self.notes if "left out" in note]
+        parts += [f"{line}." for line in conditions.run_problems(self.report)]
+        parts += (
+            [f"{broken:,} outputs could not be measured and count as the metric's floor."] if broken else []
+        )
+        return " ".join(parts) or "None: every run is scored on every test utterance."
+
+    @property
+    def transformations(self) -> str:
+        notes = [f"{note}." for note in self.plan.corpus.notes] if self.plan else []
+        return " ".join(["All audio at 16 kHz, one channel.", *notes]) if self.plan else ""
+
+    @property
+    def models(self) -> str:
+        parts = [f"{role}: {self.at[role]}" for role in ("base", "baseline") if role in self.at]
+        levels = [f"{name} ({', '.join(levels)})" for name, levels in self.analysis.levels.items()]
+        return f"{'; '.join([*parts, 'factors: ' + ', '.join(levels)])}."
+
+    @property
+    def leaks(self) -> str:
+        if self.plan is None or self.plan.audit.skipped:
+            return ""
+        found = [line for line in conditions.audit_lines(self.report) if line.startswith("A501")]
+        return (
+            "; ".join(found)
+            or "The audit compared files by content, and speakers where names tell them: none is shared."
+        )
+
+    @property
+    def gap_of_leaks(self) -> str:
+        return "" if self.leaks else "whether test files or speakers are in train: no audit was run"
+
+    @property
+    def metrics(self) -> str:
+        names = [self.analysis.metric, *dict.fromkeys(self.analysis.guards["metric"])]
+        guards = f"; beside it {', '.join(map(label_of, names[1:]))}" if len(names) > 1 else ""
+        margin = f" Margin: {self.at['margin']}."
+        said = "".join(f" {CONVENTIONS[known]}." for known in conventions_of(names))
+        return f"{self.report.metric}{guards}.{margin}{said}"
+
+    @property
+    def tests(self) -> str:
+        family = len(self.report.mains)
+        if len(self.analysis.seeds) < 2:
+            return "None: one seed."
+        corrected = (
+            f" p-values of the {plural(family, 'main effect')} are corrected by Holm's procedure."
+            if family
+            else ""
+        )
+        return (
+            f"Two-sided t-tests with Satterthwaite's degrees of freedom; negligible: two one-sided tests at "
+            f"the margin.{corrected} Guards, further test corpora and conditions are outside that family."
+        )
+
+    @property
+    def beyond(self) -> str:
+        return " ".join(note for note in self.notes if note.startswith("On ") and " beside " in note)
+
+    @property
+    def gap_beyond(self) -> str:
+        return (
+            ""
+            if self.beyond
+            else "one test corpus: --test-data A --test-data B scores every training on more"
+        )

@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import pytest
+
+from ablate.reports.build import report_of, report_of_file, report_of_study
+from ablate.reports.checklist import Item, checklists
+from ablate.reports.forms import write
+from ablate.reports.model import AnalysisReport
+from ablate.studies.plan import AuditRecord
+
+
+def items(report: AnalysisReport, title: str) -> dict[str, Item]:
+    return {item.number: item for item in checklists(report)[title]}
+
+
+def planned(report: AnalysisReport, **fields) -> AnalysisReport:
+    plan = report.info.plan.model_copy(update=fields)
+    return replace(report, info=replace(report.info, plan=plan))
+
+
+def test_what_varied_the_intervals_and_the_compute_are_filled_in(report):
+    neurips = items(report, "NeurIPS paper checklist")
+    bars = neurips["7"]
+    assert "Varied with the seed: initialisation" in bars.answer
+    assert "Welch's t" in bars.answer
+    assert "3 seeds, 24 test utterances" in bars.answer
+    assert "Assumed:" in bars.answer
+    assert not bars.gap
+    assert "in 27 trainings" in neurips["8"].answer
+    assert "test machine; cpu, 1 thread." in neurips["8"].answer
+    assert "crossband claimed +0.05 to +0.10" in neurips["1"].answer
+    assert "DEMO CORPUS" in neurips["2"].answer
+
+
+def test_every_item_of_both_lists_is_there_and_is_answered_or_a_gap(report):
+    for title, numbers in (
+        ("NeurIPS paper checklist", {str(number) for number in range(1, 17)}),
+        ("REFORMS", {f"{i}{c}" for i, n in enumerate((3, 5, 7, 3, 6, 3, 3, 2), 1) for c in "abcdefg"[:n]}),
+    ):
+        there = set()
+        for item in checklists(report)[title]:
+            assert item.answer or item.gap, item
+            for part in item.number.split(", "):
+                first, _, last = part.partition("-")
+                if last and first.isdigit():
+                    there |= {str(number) for number in range(int(first), int(last) + 1)}
+                elif last:
+                    there |= {first[:-1] + chr(c) for c in range(ord(first[-1]), ord(last[-1]) + 1)}
+                else:
+                    there.add(first)
+        assert there == numbers
+
+
+def test_commands_code_and_data_are_named_or_marked_as_gaps(report):
+    reforms = items(report, "REFORMS")
+    assert "commit of ablate 0123456789ab" in reforms["2b"].answer
+    assert reforms["2d-2e"].gap == "the commands that made the study"
+    assert reforms["2a"].gap == "a link or DOI"
+    corpus = report.info.plan.corpus.model_copy(update={"kind": "voicebank+demand"})
+    known = items(planned(report, commands=("ablate run study.yaml",), corpus=corpus), "REFORMS")
+    assert known["2d-2e"] == Item("2d-2e", known["2d-2e"].asks, "Commands: `ablate run study.yaml`.", "")
+    assert "DOI 10.7488/ds/2117" in known["2a"].answer
+    assert not known["2a"].gap
+
+
+def test_a_leak_is_told_and_a_skipped_audit_is_a_gap(report):
+    assert "none is shared" in items(report, "REFORMS")["6a-6b"].answer
+    skipped = items(planned(report, audit=AuditRecord(skipped=True)), "REFORMS")["6a-6b"]
+    assert (skipped.answer, "no audit was run" in skipped.gap) == ("", True)
+    leak = {"code": "A501", "severity": "error", "where": "demo", "evidence": "clean audio of the test set"}
+    told = items(planned(report, audit=AuditRecord(findings=(leak,))), "REFORMS")["6a-6b"]
+    assert "A501 error: demo: clean audio of the test set" in told.answer
+
+
+def test_guards_and_their_convention_are_named(report):
+    scores = report.scores.assign(cbak=2.0 + report.scores["pesq_wb"] / 9)
+    metrics = items(report_of(scores, report.info, guards=["cbak"]), "REFORMS")["7a"].answer
+    assert metrics.startswith("PESQ-WB; beside it CBAK.")
+    assert "Loizou's composite.m" in metrics
+
+
+def test_one_seed_and_runs_without_scores_are_told(tmp_path, make_study):
+    root = make_study(tmp_path, factors=("crossband",), seeds=1, missing=[("baseline", 1)], utterances=6)
+    reforms = items(report_of_study(root), "REFORMS")
+    assert reforms["7b"].answer.startswith("One seed")
+    assert reforms["7c"].answer == "None: one seed."
+    assert "baseline, seed 1: pending." in reforms["3f"].answer
+
+
+def test_scores_from_elsewhere_have_more_gaps(report, tmp_path):
+    report.scores.to_csv(tmp_path / "s.csv", index=False)
+    other = report_of_file(tmp_path / "s.csv", report.info.base, "baseline")
+    reforms = items(other, "REFORMS")
+    for number in ("2a", "2b", "2c", "2d-2e", "5e", "6a-6b"):
+        assert reforms[number].gap, number
+
+
+@pytest.mark.parametrize("name", ["a|b", "<b>"])
+def test_the_form_counts_its_gaps(report, name):
+    out = io.StringIO()
+    write(replace(report, info=replace(report.info, name=name)), "checklist", out)
+    written = out.getvalue()
+    gaps = sum(line.count("**GAP**:") for line in written.splitlines())
+    assert f"marks the {gaps} items" in written
+    assert written.startswith(f"# {name.replace('|', chr(92) + '|').replace('<', '&lt;')}: checklists")
