@@ -107,7 +107,7 @@ def main() -> None:
         clock.append(time.perf_counter())
         book = plan_book(open_storage(root / "studies" / plan.name), plan)
         clock.append(time.perf_counter())
-        jobs = plan_jobs(plan, root, book, plan.seeds)
+        jobs = plan_jobs(plan, root, book)
         outcome = Driver(root, IdleLauncher()).run(jobs)
         clock.append(time.perf_counter())
         read = status(load(root, plan.name), root)

@@ -54,7 +54,8 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     facts.append(("design", f"{analysis.design}, {plural(len(analysis.cells), 'cell')} with scores"))
     scored = sum(run.scored for run in info.runs)
     seeds = ", ".join(str(seed) for seed in analysis.seeds)
-    facts.append(("seeds", f"{seeds} ({scored} of {plural(len(info.runs), 'run')} scored)"))
+    uneven = "" if report.seed_count == plural(len(analysis.seeds), "seed") else f"; {report.seed_count}"
+    facts.append(("seeds", f"{seeds} ({scored} of {plural(len(info.runs), 'run')} scored{uneven})"))
     facts.append(("intervals", intervals(report)))
     facts.append(("test utterances", f"{analysis.utterances:,} in every run"))
     if compute := _compute(report):
@@ -273,9 +274,13 @@ def _looks(report: AnalysisReport) -> list[str]:
     if not looks:
         return []
     seen = ", ".join(
-        f"{look.seeds} seeds: {look.half_width:.3f}" for look in looks if look.half_width is not None
+        f"{look.trainings} trainings: {look.half_width:.3f}"
+        if look.trainings is not None
+        else f"{look.seeds} seeds: {look.half_width:.3f}"
+        for look in looks
+        if look.half_width is not None
     )
-    return [f"Seeds were added until half-widths of {looks[-1].wanted}; widest at each look: {seen}."]
+    return [f"Trainings were added until half-widths of {looks[-1].wanted}; widest at each look: {seen}."]
 
 
 def audit_lines(report: AnalysisReport) -> list[str]:

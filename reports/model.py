@@ -171,8 +171,17 @@ class AnalysisReport:
         count = plural(self.analysis.utterances, "test utterance")
         return (
             f"Gap {self.baseline_name} - {self.base_name}: {gap.estimate} {self.metric} ({spread}), "
-            f"{plural(len(self.analysis.seeds), 'seed')}, {count}"
+            f"{self.seed_count}, {count}"
         )
+
+    @property
+    def seed_count(self) -> str:
+        """How many seeds there are, `5 to 9 seeds a cell` where cells differ by plan."""
+        plan = self.info.plan
+        counts = [len(cell.seeds) for cell in plan.cells] if plan is not None else []
+        if len(set(counts)) < 2:
+            return plural(len(self.analysis.seeds), "seed")
+        return f"{min(counts)} to {max(counts)} seeds a cell"
 
     @cached_property
     def sum_line(self) -> str:

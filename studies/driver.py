@@ -6,7 +6,7 @@ Run directories are the truth. A driver may die at any moment; the next one read
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -121,21 +121,25 @@ class DriverProgress:
         """The driver ends."""
 
 
-def plan_jobs(plan: Plan, root: Path, book: TrialBook, seeds: Iterable[int]) -> list[Job]:
-    """A job per distinct training of a plan, seed by seed so that every cell has its first seed early."""
+def plan_jobs(
+    plan: Plan, root: Path, book: TrialBook, runs: Collection[tuple[str, int]] | None = None
+) -> list[Job]:
+    """A job per distinct training of some cells x seeds of a plan (none: of all), seed by seed so that every
+    cell has its first seed early."""
     jobs: dict[str, Job] = {}
-    for seed in seeds:
-        for cell in plan.cells:
-            signature = cell.signatures[seed]
-            job = jobs.get(signature)
-            if job is None:
-                run = RunDir(run_path(root, signature))
-                document = plan.spec(cell, seed).document()
-                metric = None if plan.train is None else plan.endpoint.metric
-                job = jobs[signature] = Job(run, document, {}, [], metric=metric)
-            for evaluation in plan.evaluation_jobs(cell, seed):
-                job.evaluations[evaluation.signature] = evaluation
-            job.members.append((book, book.entries[cell.name, seed]))
+    for cell, seed in sorted(plan.runs, key=lambda run: run[1]):
+        if runs is not None and (cell.name, seed) not in runs:
+            continue
+        signature = cell.signatures[seed]
+        job = jobs.get(signature)
+        if job is None:
+            run = RunDir(run_path(root, signature))
+            document = plan.spec(cell, seed).document()
+            metric = None if plan.train is None else plan.endpoint.metric
+            job = jobs[signature] = Job(run, document, {}, [], metric=metric)
+        for evaluation in plan.evaluation_jobs(cell, seed):
+            job.evaluations[evaluation.signature] = evaluation
+        job.members.append((book, book.entries[cell.name, seed]))
     return list(jobs.values())
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ablate.ablations.inference.analysis import Analysis
-from ablate.ablations.inference.power import widths
 from ablate.ablations.runspec import run_path
 from ablate.training.rundir import RunDir
 
@@ -89,18 +87,17 @@ def join_scores(plan: Plan, read: Read) -> tuple[pd.DataFrame, list[RunInfo]]:
     tables: list[pa.Table] = []
     owners: list[tuple[PlannedCell, RunInfo, int]] = []
     known: dict[Path, pa.Table] = {}
-    for cell in plan.cells:
-        for seed in plan.seeds:
-            info, path = read(cell, seed)
-            runs.append(info)
-            if info.state == "diverged":
-                owners.append((cell, info, 1))
-                tables.append(pa.table({"utterance": pa.array([None], pa.string())}))
-            elif info.scored:
-                if path not in known:
-                    known[path] = _read_file(path)
-                tables.append(known[path])
-                owners.append((cell, info, known[path].num_rows))
+    for cell, seed in plan.runs:
+        info, path = read(cell, seed)
+        runs.append(info)
+        if info.state == "diverged":
+            owners.append((cell, info, 1))
+            tables.append(pa.table({"utterance": pa.array([None], pa.string())}))
+        elif info.scored:
+            if path not in known:
+                known[path] = _read_file(path)
+            tables.append(known[path])
+            owners.append((cell, info, known[path].num_rows))
     if any(run.scored for run in runs):
         return _frame(tables, owners, plan), runs
     columns = ["cell", *(factor.name for factor in plan.factors), "seed", "utterance", "pesq_wb", "status"]
@@ -113,13 +110,6 @@ def analysis_of(plan: Plan, root: Path) -> Analysis | None:
     if not any(run.scored for run in runs):
         return None
     return analyze_study(plan, table)
-
-
-def half_width(plan: Plan, root: Path) -> float | None:
-    """Of the widest main effect's interval; none where one has no interval yet."""
-    analysis = analysis_of(plan, root)
-    found = list(widths(analysis).values()) if analysis is not None else []
-    return None if not found or any(map(math.isnan, found)) else max(found)
 
 
 def _read_file(path: Path) -> pa.Table:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,7 +9,6 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage
 
-from ablate.models.errors import InputError
 from ablate.training.data.corpus import Corpus
 
 from . import own, tune
@@ -19,7 +17,6 @@ from .launchers import Launcher
 from .lease import Lease, hold
 from .plan import (
     AuditRecord,
-    Look,
     Plan,
     ResultsChangedError,
     extend,
@@ -28,18 +25,17 @@ from .plan import (
     load,
     make,
     merge,
-    run_dirs,
     save,
     study_path,
 )
 from .request import Request
 from .rerun import set_aside
-from .scores import half_width
 from .tracking import TrackerProcess
 from .trials import open_storage, plan_book, study_key
+from .until import Until, check_width
 
-LOST = 4
-"""Seeds of a cell that failed or diverged, after which no more are added for the one that did not."""
+Runs = set[tuple[str, int]]
+"""Cells by name, with a seed each."""
 
 
 class RefusedError(Exception):
@@ -55,7 +51,8 @@ class Session:
         audit: finds faults before training; none skips it, which the plan records.
         report: writes the study's report; called when the runs have ended, before the last mirror pass.
         retrain: train a study again that an earlier version of this code trained to other results.
-        until_width: add seeds until the half-width of every main effect's interval is at most this.
+        until_width: add trainings until the half-width of what is judged, and of the gap, is at most this.
+        max_seeds: of a cell, on the way there.
         say: tells the user a line.
         command: the command line, which the plan keeps.
     """
@@ -84,6 +81,8 @@ class Session:
             RefusedError: the audit refuses.
             InputError: the request or its data is wrong.
         """
+        if self.until_width is not None:
+            check_width(self.until_width, self.max_seeds)
         plan, corpus = make(request, self.root)
         folder = study_path(self.root, plan.name)
         with hold(folder) as lease:
@@ -96,16 +95,20 @@ class Session:
                 own.keep_code(plan.train, request.file, self.root)
                 for line in own.shown(plan.train) if not known else ():
                     self.say(line)
-            seeds = request.seeds if self.until_width is None else plan.seeds
+            runs = {
+                (cell.name, seed)
+                for cell, seed in plan.runs
+                if seed in request.seeds or self.until_width is not None
+            }
             lengths = (1.0, *request.at_lengths)
-            if not known or not all(self._finished(plan, seeds, lengths)):
+            if not known or not all(self._finished(plan, runs, lengths)):
                 plan = self._audited(plan, corpus)
             storage = open_storage(folder, self.storage_url)
             again = [plan.cell(name) for name in self.rerun]
             for line in set_aside(plan, again, self.root):
                 self.say(line)
             self._save(plan, lease)
-            return self._train(plan, seeds, lengths, lease, folder, storage)
+            return self._train(plan, runs, lengths, lease, folder, storage)
 
     def _joined(self, old: Plan, new: Plan) -> Plan:
         """The plan to go on with; with `retrain` the one asked for where results have changed since."""
@@ -119,12 +122,12 @@ class Session:
         self.say(f"the study as it was, with its scores, is {kept.name}")
         return extend(new, old.seeds, self.root, old.lengths)
 
-    def _finished(self, plan: Plan, seeds: Iterable[int], lengths: Iterable[float]) -> Iterable[bool]:
+    def _finished(self, plan: Plan, runs: Runs, lengths: Iterable[float]) -> Iterable[bool]:
         return (
             is_done(at, self.root, cell, seed)
             for at in map(plan.at, lengths)
-            for cell in at.cells
-            for seed in seeds
+            for cell, seed in at.runs
+            if (cell.name, seed) in runs
         )
 
     def _audited(self, plan: Plan, corpus: Corpus) -> Plan:
@@ -147,7 +150,7 @@ class Session:
     def _train(
         self,
         plan: Plan,
-        seeds: tuple[int, ...],
+        runs: Runs,
         lengths: tuple[float, ...],
         lease: Lease,
         folder: Path,
@@ -177,57 +180,26 @@ class Session:
                     return plan, outcome
                 plan = tune.settle(plan, outcome.done)
                 self._save(plan, lease)
+            rule = self.until_width and Until(self.until_width, self.max_seeds, launcher.slots)
+            if rule and (line := rule.outlook(plan)):
+                self.say(line)
             while True:
                 outcome = driver.run(
                     joined(
                         job
                         for at in map(plan.at, lengths)
-                        for job in plan_jobs(at, self.root, plan_book(storage, at, lease.check, key), seeds)
+                        for job in plan_jobs(at, self.root, plan_book(storage, at, lease.check, key), runs)
                     )
                 )
                 worked = bool(outcome.trained or outcome.failed or outcome.left)
-                plan, seeds = self._look(plan, seeds, outcome, lease)
-                if not seeds:
+                if not rule or outcome.interrupted or outcome.left:
                     return plan, outcome
-
-    def _look(
-        self, plan: Plan, seeds: tuple[int, ...], outcome: Outcome, lease: Lease
-    ) -> tuple[Plan, tuple[int, ...]]:
-        """The seeds to go on with until the intervals are narrow enough; none to stop."""
-        if self.until_width is None or outcome.interrupted or outcome.left:
-            return plan, ()
-        try:
-            width = half_width(plan, self.root)
-        except InputError as error:
-            self.say(f"no look at the intervals: {error}")
-            return plan, ()
-        look = Look(seeds=len(plan.seeds), half_width=width, wanted=self.until_width, time=time.time())
-        plan = plan.model_copy(update={"looks": (*plan.looks, look)})
-        shown = "unknown" if width is None else f"{width:.3f}"
-        self.say(f"look: {look.seeds} seeds, widest half-width {shown}, wanted {self.until_width}")
-        more: tuple[int, ...] = ()
-        hopeless = self._hopeless(plan) if width is None else []
-        if hopeless:
-            self.say(
-                f"no width with more seeds either: {', '.join(hopeless)} failed or diverged "
-                "at (almost) every seed; see ablate status"
-            )
-        elif (width is None or width > self.until_width) and len(plan.seeds) < self.max_seeds:
-            more = (max(plan.seeds) + 1,)
-            plan = extend(plan, more, self.root)
-        self._save(plan, lease)
-        return plan, more
-
-    def _hopeless(self, plan: Plan) -> list[str]:
-        """The cells of which no seed is done, or one beside `LOST` that failed or diverged for good."""
-        runs = run_dirs(plan, self.root)
-        hopeless = []
-        for cell in plan.cells:
-            states = [runs[cell.name, seed].state.state for seed in plan.seeds]
-            lost = sum(state in ("failed", "diverged") for state in states)
-            if lost == len(states) or (lost >= LOST and lost == len(states) - 1):
-                hopeless.append(cell.name)
-        return hopeless
+                before = {(cell.name, seed) for cell, seed in plan.runs}
+                plan = rule.after_look(plan, self.root, self.say)
+                self._save(plan, lease)
+                runs = {(cell.name, seed) for cell, seed in plan.runs} - before
+                if not runs:
+                    return plan, outcome
 
 
 @contextmanager

@@ -22,33 +22,32 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
     """
     runs = []
     for at in plan.every_length():
-        for cell in at.cells:
-            for seed in at.seeds:
-                run = RunDir(run_path(root, cell.signatures[seed]))
-                state = run.state
-                name: str = state.state
-                cause = state.cause
-                if name == "running" and not run.locked:
-                    name, cause = "pending", "interrupted"
-                elif name == "done" and not is_done(at, root, cell, seed):
-                    name = "pending"
-                runs.append(
-                    {
-                        "cell": cell.name,
-                        "seed": seed,
-                        "length": at.length,
-                        "state": name,
-                        "attempts": state.attempts,
-                        "step": state.step,
-                        "steps": state.steps or cell.steps,
-                        "val_pesq_wb": state.val_pesq_wb,
-                        "seconds_per_step": state.seconds_per_step,
-                        "seconds": state.finished and state.started and state.finished - state.started,
-                        "cause": cause,
-                        "message": state.message,
-                        "run": run.signature,
-                    }
-                )
+        for cell, seed in at.runs:
+            run = RunDir(run_path(root, cell.signatures[seed]))
+            state = run.state
+            name: str = state.state
+            cause = state.cause
+            if name == "running" and not run.locked:
+                name, cause = "pending", "interrupted"
+            elif name == "done" and not is_done(at, root, cell, seed):
+                name = "pending"
+            runs.append(
+                {
+                    "cell": cell.name,
+                    "seed": seed,
+                    "length": at.length,
+                    "state": name,
+                    "attempts": state.attempts,
+                    "step": state.step,
+                    "steps": state.steps or cell.steps,
+                    "val_pesq_wb": state.val_pesq_wb,
+                    "seconds_per_step": state.seconds_per_step,
+                    "seconds": state.finished and state.started and state.finished - state.started,
+                    "cause": cause,
+                    "message": state.message,
+                    "run": run.signature,
+                }
+            )
     return {
         "study": plan.name,
         "runs": runs,

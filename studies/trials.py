@@ -215,17 +215,16 @@ def plan_book(
     )
     seeds = IntDistribution(0, 2**31 - 1)
     levels = {factor.name: CategoricalDistribution(list(factor.levels)) for factor in plan.factors}
-    for cell in plan.cells:
-        for seed in plan.seeds:
-            if (cell.name, seed) not in book.entries:
-                book.add(
-                    (cell.name, seed),
-                    {"seed": seed, **cell.levels},
-                    {"seed": seeds, **(levels if cell.levels else {})},
-                    {
-                        "training_signature": cell.signatures[seed],
-                        "evaluation_signature": cell.evaluations[seed],
-                        **({} if length == 1.0 else {"length": length}),
-                    },
-                )
+    for cell, seed in plan.runs:
+        if (cell.name, seed) not in book.entries:
+            book.add(
+                (cell.name, seed),
+                {"seed": seed, **cell.levels},
+                {"seed": seeds, **(levels if cell.levels else {})},
+                {
+                    "training_signature": cell.signatures[seed],
+                    "evaluation_signature": cell.evaluations[seed],
+                    **({} if length == 1.0 else {"length": length}),
+                },
+            )
     return book

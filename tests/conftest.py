@@ -90,7 +90,8 @@ def build_plan(
         "endpoint": Endpoint(),
         "created": 1790000000.0,
     }
-    return Plan(**planned | fields).signed()
+    plan = Plan(**planned | fields)
+    return plan.signed({cell.name: plan.seeds for cell in plan.cells})
 
 
 @pytest.fixture(scope="session")

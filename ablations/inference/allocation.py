@@ -10,8 +10,10 @@ every cell has `FIRST` seeds.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -53,8 +55,8 @@ class Allocation:
     Attributes:
         widest: the widest target and its half-width as it is reported; none before the first look.
         floors: half-width that the utterances alone leave, of the targets where that is more than wanted: no
-            training brings them there, more test utterances would.
-        stopped: cells that keep diverging and get nothing more.
+            training brings them there, more test utterances would, and none is made for them.
+        stopped: cells that keep diverging or failing and get nothing more.
     """
 
     trainings: tuple[Training, ...]
@@ -148,6 +150,7 @@ def allocate(
     width: float | None = None,
     count: int = 10,
     max_seeds: int | None = None,
+    failed: Mapping[str, Collection[Any]] = MappingProxyType({}),
 ) -> Allocation:
     """The trainings that narrow most per hour, one after the other.
 
@@ -155,7 +158,8 @@ def allocate(
         hours: of a training of each cell; none: the same for all.
         width: half-width wanted for every target; none: go on.
         count: trainings to list at most.
-        max_seeds: of a cell, diverged ones counted.
+        max_seeds: of a cell, diverged and failed ones counted.
+        failed: seeds of each cell that failed for good; no seed is proposed twice.
 
     Raises:
         InputError: the width is not above zero, or a cell's hours are missing or not above zero.
@@ -163,29 +167,34 @@ def allocate(
     if width is not None and not width > 0:
         raise InputError(f"the half-width wanted is {width}; give one above zero")
     scores = analysis.scores
-    trainings = [_Group(scores, group, hours) for group in scores.groups]
+    trainings = [_Group(scores, group, hours, failed) for group in scores.groups]
+    most = math.inf if max_seeds is None else max_seeds
     stopped = tuple(cell for group in trainings if group.keeps_diverging for cell in group.cells)
     active = [group for group in trainings if not group.keeps_diverging]
-    first = [group.training(more) for more in range(FIRST) for group in active if group.done + more < FIRST]
+    first = [
+        group.training(more)
+        for more in range(FIRST)
+        for group in active
+        if group.done + more < min(FIRST, most) and len(group.made) + more < most
+    ]
     if first:
         return Allocation(tuple(first[:count]), None, {}, stopped)
-    rows = targets(analysis)
+    rows, halves = _with_width(analysis)
     if not rows:
         return Allocation((), None, {}, stopped)
     names = [analysis.contrasts[row].name for row in rows]
+    widest = max(zip(names, halves, strict=True), key=lambda named: named[1])
+    floors = {} if width is None else _floors(analysis, rows, width)
+    rows = [row for row, name in zip(rows, names, strict=True) if name not in floors]
+    names = [name for name in names if name not in floors]
     chosen = analysis.estimates.rows(rows)
-    half = chosen.half_width(analysis.confidence)
-    widest = names[int(half.argmax())], float(half.max())
-    floor = quantile(analysis.confidence, chosen.utterance_df) * np.sqrt(chosen.utterance_part)
-    floors = {n: float(f) for n, f in zip(names, floor, strict=True) if width is not None and f > width}
-    if width is not None and widest[1] <= width:
+    if not rows or (width is not None and chosen.half_width(analysis.confidence).max() <= width):
         return Allocation((), widest, floors, stopped)
     scored = scores.scored()
     there = [group for group in trainings if set(group.members) & set(scored)]
     sizes = (analysis.weights.to_numpy()[rows] ** 2) @ membership(scores.groups_of(scored), len(scored))
     state = Targets.of(chosen, sizes, analysis.confidence)
     price = np.array([group.hours for group in there])
-    most = np.inf if max_seeds is None else max_seeds
     added = np.zeros(len(there), dtype=int)
     found: list[Training] = []
     while len(found) < count:
@@ -203,10 +212,36 @@ def allocate(
     return Allocation(tuple(found), widest, floors, stopped)
 
 
+def _with_width(analysis: Analysis) -> tuple[list[int], list[float]]:
+    """Rows of the targets that have an interval, and its half-width: none where a cell that counts has one
+    seed."""
+    rows = targets(analysis)
+    half = analysis.estimates.rows(rows).half_width(analysis.confidence) if rows else np.empty(0)
+    there = np.flatnonzero(np.isfinite(half)).tolist()
+    return [rows[i] for i in there], half[there].tolist()
+
+
+def _floors(analysis: Analysis, rows: list[int], width: float) -> dict[str, float]:
+    """Half-width that the utterances alone leave, of the targets where that is more than wanted."""
+    chosen = analysis.estimates.rows(rows)
+    floor = quantile(analysis.confidence, chosen.utterance_df) * np.sqrt(chosen.utterance_part)
+    return {
+        analysis.contrasts[row].name: left
+        for row, left in zip(rows, floor.tolist(), strict=True)
+        if left > width
+    }
+
+
 class _Group:
     """Cells that share their trainings, as the allocation sees them."""
 
-    def __init__(self, scores: Scores, members: Sequence[int], hours: Mapping[str, float] | None) -> None:
+    def __init__(
+        self,
+        scores: Scores,
+        members: Sequence[int],
+        hours: Mapping[str, float] | None,
+        failed: Mapping[str, Collection[Any]],
+    ) -> None:
         self.members = list(members)
         self.cells = tuple(scores.cells[c] for c in members)
         done, gone = scores.present[self.members].any(0), scores.diverged[self.members].any(0)
@@ -215,8 +250,10 @@ class _Group:
             for seed, there in zip(scores.seeds, np.logical_or(done, gone).tolist(), strict=True)
             if there
         ]
+        lost = {seed for cell in self.cells for seed in failed.get(cell, ())} - set(self.made)
+        self.made += sorted(lost)
         self.done = int(done.sum())
-        self.keeps_diverging = bool(gone.sum() >= max(2, self.done))
+        self.keeps_diverging = bool(gone.sum() + len(lost) >= max(2, self.done))
         lacking = [cell for cell in self.cells if hours is not None and not hours.get(cell, 0) > 0]
         if lacking:
             raise InputError(f"hours of a training of {lacking[0]!r}: give a number above zero")

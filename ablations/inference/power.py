@@ -315,9 +315,3 @@ def _chosen(variances: Variances | None, pilot: Analysis | None) -> Variances:
     if variances is not None:
         return variances
     return Variances.of(pilot) if pilot is not None else Variances()
-
-
-def widths(analysis: Analysis) -> dict[str, float]:
-    """Half-width of each main effect's interval; NaN where there is none."""
-    main = analysis.kind("main")
-    return dict(zip(main["name"], ((main["high"] - main["low"]) / 2).tolist(), strict=True))

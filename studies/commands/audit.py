@@ -73,9 +73,7 @@ def audit(
     for cells, factors in jobs:
         runs: int | list[RunSpec] = len(cells) * seeds if factors else 0
         if study is not None and not seeds:
-            runs = [
-                at.spec(cell, seed) for at in study.every_length() for cell in at.cells for seed in at.seeds
-            ]
+            runs = [at.spec(cell, seed) for at in study.every_length() for cell, seed in at.runs]
         print(f"auditing {', '.join(c.name for c in cells)}", file=sys.stderr)
         for finding in audit_cells(
             cells, factors, corpus=corpus, budget=budget, slots=slots, runs=runs, trains_here=False

@@ -82,14 +82,14 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
             table.add_row(
                 cell.name if at.length == 1.0 else f"{cell.name} at {at.length:g}",
                 *_shown(cell, row["estimate"]),
-                f"{len(row['done'])} of {len(at.seeds)}",
+                f"{len(row['done'])} of {len(cell.seeds)}",
                 " ".join(signature[:8] for signature in cell.signatures.values()),
             )
     console = Console()
     console.print(table)
     lengths = f" x {1 + len(plan.lengths)} lengths" if plan.lengths else ""
     console.print(
-        f"{len(distinct)} distinct trainings for {len(plan.cells)} cells x {len(plan.seeds)} seeds{lengths}"
+        f"{len(distinct)} distinct trainings for {len(plan.runs)} runs of {len(plan.cells)} cells{lengths}"
     )
     for line in own.shown(plan.train) if plan.train is not None else ():
         console.print(line, markup=False, soft_wrap=True)
@@ -116,7 +116,7 @@ def _runs(plan: Plan, cell: PlannedCell, root: Path, costs: Mapping[str, Cost]) 
     return {
         "signatures": {str(seed): signature for seed, signature in cell.signatures.items()},
         "estimate": estimate,
-        "done": [seed for seed in plan.seeds if is_done(plan, root, cell, seed)],
+        "done": [seed for seed in cell.seeds if is_done(plan, root, cell, seed)],
     }
 
 

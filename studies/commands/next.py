@@ -46,7 +46,7 @@ def _print(found: Allocation, name: str, width: float | None) -> None:
         target, now = found.widest
         console.print(f"{name}: the widest interval is that of {target}, +-{now:.3f}", markup=False)
     for cell in found.stopped:
-        console.print(f"{cell} keeps diverging: nothing more for it", markup=False)
+        console.print(f"{cell} keeps diverging or failing: nothing more for it", markup=False)
     for target, floor in found.floors.items():
         console.print(
             f"{target}: the utterances alone leave +-{floor:.3f}; more test utterances would help, "

@@ -76,10 +76,10 @@ class RunOptions:
         default_factory=list
     )
     tune_trials: Annotated[int, typer.Option(help="Tuning trials of each cell.")] = 8
-    until_width: Annotated[float | None, typer.Option(help="Add seeds until intervals are this narrow.")] = (
+    until_width: Annotated[float | None, typer.Option(help="Train on until intervals are this narrow.")] = (
         None
     )
-    max_seeds: Annotated[int, typer.Option(help="The most seeds --until-width may reach.")] = 12
+    max_seeds: Annotated[int, typer.Option(help="The most seeds that --until-width may reach.")] = 12
     start_from: Annotated[str | None, typer.Option("--from", help="Start weights: best, latest or FILE.")] = (
         None
     )
@@ -298,7 +298,7 @@ def _audit(
 
     torch.set_num_threads(slots[0].threads)
     say(f"auditing {len(plan.cells)} cells (--no-audit skips this, and the report says so)")
-    runs = [at.spec(cell, seed) for at in plan.every_length() for cell in at.cells for seed in at.seeds]
+    runs = [at.spec(cell, seed) for at in plan.every_length() for cell, seed in at.runs]
     if plan.train is not None:
         found = audit_own(plan.own_cells, plan.factors, runs=runs, corpus=corpus, network=plan.train.network)
     else:

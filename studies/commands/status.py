@@ -97,9 +97,10 @@ def logs(
     root = root.resolve()
     plan = plans.load(root, study)
     chosen = plan.cell(cell)
-    if seed is not None and seed not in plan.seeds:
+    if seed is not None and seed not in chosen.seeds:
         raise InputError(
-            f"study {plan.name!r} has no seed {seed}; its seeds: {', '.join(map(str, plan.seeds))}"
+            f"cell {cell!r} of study {plan.name!r} has no seed {seed}; "
+            f"its seeds: {', '.join(map(str, chosen.seeds))}"
         )
     for at in plan.every_length():
         for (name, number), run in plans.run_dirs(at, root).items():

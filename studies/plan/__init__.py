@@ -14,7 +14,7 @@ from .model import (
     Signatures,
     run_label,
 )
-from .resolve import cache_path, extend, make
+from .resolve import add, cache_path, extend, make
 from .store import find, is_done, load, names, run_dirs, save, study_path
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "PlannedCell",
     "ResultsChangedError",
     "Signatures",
+    "add",
     "cache_path",
     "compare",
     "extend",

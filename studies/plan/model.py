@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
@@ -27,6 +29,8 @@ EXACT = 0.01
 class Signatures(Frozen):
     """The signatures of a cell's runs by seed (JSON keys are text).
 
+    Cells may differ in how many seeds they have; the lists are nested, so that they share the first ones.
+
     Attributes:
         further: the evaluation on each of the plan's further tests.
     """
@@ -34,6 +38,10 @@ class Signatures(Frozen):
     signatures: dict[int, str] = Field(default_factory=dict)
     evaluations: dict[int, str] = Field(default_factory=dict)
     further: dict[int, tuple[str, ...]] = Field(default_factory=dict)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted(self.signatures))
 
 
 def _signatures(found: Signatures) -> dict[str, Any]:
@@ -121,11 +129,16 @@ class Look(Frozen):
     """A look at the intervals on the way to `--until-width`.
 
     Attributes:
-        half_width: of the widest main effect; none: it had no interval yet.
+        seeds: of the cell that had most.
+        trainings: of the study; none: in a plan of version 0.1, where every cell had those seeds.
+        target: the widest of what is judged and the gap.
+        half_width: its half-width; none: nothing had an interval.
         time: in seconds since the epoch.
     """
 
     seeds: int
+    trainings: int | None = None
+    target: str = ""
     half_width: float | None
     wanted: float
     time: float
@@ -135,6 +148,7 @@ class Plan(Frozen):
     """A study, resolved.
 
     Attributes:
+        seeds: of all cells together.
         lengths: shares of every cell's steps at which the study is trained too, beside its own length.
         length: the share that these cells have: 1, or another of a plan that `at` gave.
     """
@@ -216,13 +230,15 @@ class Plan(Frozen):
         """Whether the cells are ready to train the study's seeds."""
         return self.tune is None or all(cell.tuned is not None for cell in self.cells)
 
-    def signed(self) -> Plan:
-        """This plan with the signatures of every cell x seed. Those that name the same training already
-        stay, as an earlier version may have written them."""
+    def signed(self, more: Mapping[str, Collection[int]] = MappingProxyType({})) -> Plan:
+        """This plan with the signatures of every cell x seed, and of `more` seeds by cell.
+
+        Those that name the same training already stay, as an earlier version may have written them.
+        """
         cells = []
         for cell in self.cells:
             signatures, evaluations, further = {}, {}, {}
-            for seed in self.seeds:
+            for seed in sorted({*cell.seeds, *more.get(cell.name, ())}):
                 spec = self.spec(cell, seed)
                 training, evaluation = spec.training_signature, spec.evaluation_signature
                 known = cell.signatures.get(seed, training)
@@ -235,11 +251,13 @@ class Plan(Frozen):
                     )
             signed = {"signatures": signatures, "evaluations": evaluations, "further": further}
             cells.append(cell.model_copy(update=signed))
-        shorter = {length: self.at(length).signed().cells for length in self.lengths}
+        every = {cell.name: cell.seeds for cell in cells}
+        shorter = {length: self.at(length).signed(every).cells for length in self.lengths}
         for index, cell in enumerate(cells):
             found = {length: Signatures(**_signatures(other[index])) for length, other in shorter.items()}
             cells[index] = cell.model_copy(update={"at_lengths": found})
-        return self.model_copy(update={"cells": tuple(cells)})
+        seeds = tuple(sorted({seed for cell in cells for seed in cell.seeds}))
+        return self.model_copy(update={"cells": tuple(cells), "seeds": seeds})
 
     def at(self, length: float) -> Plan:
         """The same study on its first test corpus, with every cell trained for a share of its steps; a length
@@ -271,7 +289,7 @@ class Plan(Frozen):
         """The oldest results version of runs that this code would train to others; none: no such run."""
         found = set()
         for cell in self.cells:
-            for seed in self.seeds[:1]:
+            for seed in cell.seeds[:1]:
                 spec = self.spec(cell, seed)
                 version = spec.results_version(cell.signatures[seed])
                 if version is not None and version < spec.current_results:
@@ -284,6 +302,11 @@ class Plan(Frozen):
             if cell.name == name:
                 return cell
         raise InputError(f"study {self.name!r} has no cell {name!r}; its cells: {', '.join(self.cell_names)}")
+
+    @property
+    def runs(self) -> list[tuple[PlannedCell, int]]:
+        """Every cell x seed."""
+        return [(cell, seed) for cell in self.cells for seed in cell.seeds]
 
     @property
     def cell_names(self) -> list[str]:

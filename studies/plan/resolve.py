@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -119,8 +119,8 @@ def _measuring(config: RunConfig | OwnConfig, metric: str, told: bool) -> RunCon
     return config
 
 
-def extend(plan: Plan, seeds: tuple[int, ...], root: Path, lengths: tuple[float, ...] = ()) -> Plan:
-    """A plan with more seeds and lengths; those it has stay.
+def extend(plan: Plan, seeds: Iterable[int], root: Path, lengths: tuple[float, ...] = ()) -> Plan:
+    """A plan with more seeds, in every cell, and lengths; those it has stay.
 
     Raises:
         InputError: a checkpoint that the new seeds start from is missing, no step count fits a length, or two
@@ -134,15 +134,24 @@ def extend(plan: Plan, seeds: tuple[int, ...], root: Path, lengths: tuple[float,
                 f"lengths {', '.join(f'{length:g}' for length in plan.lengths)} of "
                 f"{cell.steps:,} steps are {', '.join(map(str, steps))}: two are the same"
             )
-    more = tuple(seed for seed in seeds if seed not in plan.seeds)
-    cells = plan.cells
+    return add(plan, {cell.name: list(seeds) for cell in plan.cells}, root)
+
+
+def add(plan: Plan, seeds: Mapping[str, Collection[int]], root: Path) -> Plan:
+    """A plan with more seeds by cell; those they have stay.
+
+    Raises:
+        InputError: a checkpoint that the new seeds start from is missing.
+    """
     if plan.start_from is not None:
         starts = Starts(plan, root)
-        cells = tuple(
-            cell.model_copy(update={"starts": cell.starts | {seed: starts.find(cell, seed) for seed in more}})
-            for cell in cells
-        )
-    return plan.model_copy(update={"seeds": tuple(sorted({*plan.seeds, *more})), "cells": cells}).signed()
+        cells = []
+        for cell in plan.cells:
+            more = [seed for seed in seeds.get(cell.name, ()) if seed not in cell.starts]
+            found = {seed: starts.find(cell, seed) for seed in more}
+            cells.append(cell.model_copy(update={"starts": cell.starts | found}))
+        plan = plan.model_copy(update={"cells": tuple(cells)})
+    return plan.signed(seeds)
 
 
 class Starts:

@@ -83,11 +83,7 @@ def save(plan: Plan, root: Path) -> None:
 
 def run_dirs(plan: Plan, root: Path) -> dict[tuple[str, int], RunDir]:
     """The run directory of every cell x seed."""
-    return {
-        (cell.name, seed): RunDir(run_path(root, cell.signatures[seed]))
-        for cell in plan.cells
-        for seed in plan.seeds
-    }
+    return {(cell.name, seed): RunDir(run_path(root, cell.signatures[seed])) for cell, seed in plan.runs}
 
 
 def is_done(plan: Plan, root: Path, cell: PlannedCell, seed: int) -> bool:

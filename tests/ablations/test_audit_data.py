@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ablate.ablations.audit.data import leaked, noisy_score, unequal
 from ablate.ablations.factors import find
@@ -80,3 +82,19 @@ def test_runs_of_unequal_data_and_seeds(what: str) -> None:
     else:
         runs[-1] = last.model_copy(update={"start_from": {"path": "p", "digest": "q"}})
     assert [f.where for f in unequal(cells, (find("bidirectional"),), (), runs)] == [what]
+
+
+@given(
+    counts=st.lists(st.integers(1, 9), min_size=2, max_size=2),
+    order=st.permutations(range(1, 10)),
+    odd=st.booleans(),
+)
+def test_seeds_may_be_more_in_some_cells_as_long_as_they_are_nested(counts, order, odd) -> None:
+    cells = Grid.parse("bidirectional", baseline=None).cells()
+    lists = [order[:count] for count in counts]
+    if odd:
+        lists[0] = [*lists[0][:-1], 99]
+        lists[1] = order
+    runs = [RunSpec.of(cell, seed, DATA) for cell, seeds in zip(cells, lists, strict=True) for seed in seeds]
+    found = list(unequal(cells, (find("bidirectional"),), (), runs))
+    assert [f.where for f in found] == (["seeds"] if odd else [])

@@ -226,6 +226,18 @@ def test_tuning_and_looks_are_told(report):
     assert "with 8 trials on validation" in told
     assert f"{first.name} recipe.learning_rate 0.00123." in told
     assert "3 seeds: 0.041" in told
+    allocated = Look(seeds=7, trainings=31, target="gap", half_width=0.03, wanted=0.03, time=0.0)
+    assert "31 trainings: 0.030" in " ".join(conditions.notes(planned(report, looks=(allocated,))))
+
+
+def test_cells_that_differ_in_seeds_are_told(report):
+    first, *others = report.info.plan.cells
+    signatures = first.signatures | dict.fromkeys((8, 9), "f" * 64)
+    more = first.model_copy(update={"signatures": signatures})
+    assert "3 seeds" in report.headline
+    uneven = planned(report, cells=(more, *others))
+    assert "3 to 5 seeds a cell" in uneven.headline
+    assert "3 to 5 seeds a cell" in dict(conditions.measured_at(uneven))["seeds"]
 
 
 @pytest.mark.parametrize("format", [*FORMS])

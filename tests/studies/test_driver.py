@@ -88,7 +88,7 @@ def no_pause(monkeypatch):
 
 def drive(plan, root, launcher, policy=None):
     folder = root / "studies" / plan.name
-    jobs = plan_jobs(plan, root, plan_book(open_storage(folder), plan), plan.seeds)
+    jobs = plan_jobs(plan, root, plan_book(open_storage(folder), plan))
     return Driver(root, launcher, policy).run(jobs)
 
 

@@ -56,7 +56,7 @@ def test_contract(name, root, request_, request):
     assert not launcher.adopt({"launcher": "another", "id": "1"}, None)
     assert launcher.free == launcher.slots
     try:
-        jobs = plan_jobs(plan, root, plan_book(open_storage(root / name), plan), plan.seeds)
+        jobs = plan_jobs(plan, root, plan_book(open_storage(root / name), plan))
         outcome = Driver(root, launcher).run(jobs)
     finally:
         launcher.close()
@@ -70,7 +70,7 @@ def test_contract(name, root, request_, request):
 def test_a_killed_worker_takes_only_its_run_with_it(root, request_):
     plan, _ = make(request_.model_copy(update={"seeds": (3,)}), root)
     launcher = make_launcher("local", root / "killed")
-    jobs = plan_jobs(plan, root, plan_book(open_storage(root / "killed"), plan), plan.seeds)
+    jobs = plan_jobs(plan, root, plan_book(open_storage(root / "killed"), plan))
     kills = []
 
     class Killing(Driver):
@@ -102,7 +102,7 @@ from ablate.studies.trials import open_storage, plan_book
 plan = Plan.model_validate_json(sys.stdin.read())
 root = Path({str(root)!r})
 launcher = LocalLauncher([Slot(1)], root / "orphans.log")
-jobs = plan_jobs(plan, root, plan_book(open_storage(root / "orphans"), plan), plan.seeds)
+jobs = plan_jobs(plan, root, plan_book(open_storage(root / "orphans"), plan))
 submit = launcher.submit
 def told(task):
     submit(task)
@@ -180,7 +180,7 @@ def test_a_launcher_of_ones_own_is_one_file(tmp_path, monkeypatch, make_plan):
     request = Request(factors=parse_factors("bidirectional"), launcher="nowhere")
     launcher = LAUNCHERS[request.launcher].open(tmp_path, Resources())
     plan = make_plan("bidirectional", (1,))
-    jobs = plan_jobs(plan, tmp_path, plan_book(open_storage(tmp_path), plan), plan.seeds)
+    jobs = plan_jobs(plan, tmp_path, plan_book(open_storage(tmp_path), plan))
     outcome = Driver(tmp_path, launcher).run(jobs)
     assert {job.run.state.message for job in outcome.failed} == {"nobody is there"}
     assert len(outcome.failed) == 3

@@ -14,7 +14,19 @@ from ablate.ablations.grid import parse_factors
 from ablate.models.errors import InputError
 from ablate.models.plugins import load as load_plugins
 from ablate.studies import plan as plans
-from ablate.studies.plan import AuditRecord, Plan, PlanChangedError, compare, merge, store
+from ablate.studies.plan import (
+    AuditRecord,
+    Plan,
+    PlanChangedError,
+    add,
+    compare,
+    extend,
+    load,
+    merge,
+    run_dirs,
+    save,
+    store,
+)
 from ablate.studies.plan.resolve import default_name
 from ablate.studies.request import Request, Tuning
 from ablate.studies.session import Session
@@ -230,6 +242,19 @@ def test_a_plan_without_further_tests_opens_as_before(root, corpus):
 def test_an_unknown_or_empty_test_corpus_is_refused_before_training(root, corpus, tmp_path, place, words):
     with pytest.raises(InputError, match=words):
         planned(root, corpus, test_data=(str(corpus), str(tmp_path / place)))
+
+
+def test_cells_may_differ_in_seeds(root, corpus, tmp_path):
+    old = planned(root, corpus, seeds=(1,))
+    uneven = add(old, {"baseline": [2, 3], "base": [2]}, root)
+    assert [cell.seeds for cell in uneven.cells] == [(1, 2), (1,), (1, 2, 3)]
+    assert uneven.seeds == (1, 2, 3)
+    assert [(cell.name, seed) for cell, seed in uneven.runs] == list(run_dirs(uneven, root))
+    save(uneven, tmp_path)
+    assert load(tmp_path, uneven.name) == uneven
+    even = extend(uneven, (1, 2), root)
+    assert [cell.seeds for cell in even.cells] == [(1, 2), (1, 2), (1, 2, 3)]
+    assert all(even.cell(c.name).signatures.items() >= c.signatures.items() for c in uneven.cells)
 
 
 def test_bookkeeping_is_no_difference(root, corpus):

@@ -9,7 +9,9 @@ import pandas as pd
 import pytest
 
 from ablate.ablations import runspec
+from ablate.ablations.audit.data import unequal
 from ablate.ablations.grid import parse_factors
+from ablate.models.errors import InputError
 from ablate.studies import plan as plans
 from ablate.studies import session as sessions
 from ablate.studies.driver import Policy
@@ -56,7 +58,7 @@ class InstantLauncher(Launcher):
         for job in task.evaluations:
             path = run.scores_path(job.signature)
             path.parent.mkdir(exist_ok=True)
-            rows = {"utterance": list("abcd"), "pesq_wb": level + 0.1 * draw.standard_normal(4)}
+            rows = {"utterance": list("abcd"), "pesq_wb": level + 1e-6 * draw.standard_normal(4)}
             pd.DataFrame(rows).to_parquet(path)
         run.update_state(state="done", attempts=1, val_pesq_wb=level)
         return Ended(run=task.run)
@@ -99,7 +101,9 @@ def said():
 def ask(tmp_path, corpus, said):
     def call(launcher=None, grid="bidirectional", seeds=(1, 2), data=corpus, study="asked", **options):
         fields = {name: options.pop(name) for name in ("tune", "start_from", "at_lengths") if name in options}
-        request = Request(factors=parse_factors(grid), data=str(data), seeds=seeds, study=study, **fields)
+        request = Request(
+            factors=parse_factors(grid), data=str(data), seeds=tuple(seeds), study=study, **fields
+        )
         launcher = launcher or InstantLauncher()
         given = {"audit": None, "report": lambda plan: None, "say": said.append} | options
         plan, outcome = Session(root=tmp_path, launcher=lambda folder: launcher, **given).run(request)
@@ -130,12 +134,10 @@ def test_what_fails_at_the_end_hides_no_earlier_error():
 
 
 def test_seeds_are_added_until_the_intervals_are_narrow(ask, said):
-    plan, _, _ = ask(until_width=0.001, max_seeds=4)
-    assert plan.seeds == (1, 2, 3, 4)
-    assert [look.seeds for look in plan.looks] == [2, 3, 4]
-    assert all(look.half_width > 0.001 for look in plan.looks)
-    plan, _, _ = ask(until_width=100.0, study="wide")
-    assert plan.seeds == (1, 2)
+    plan, _, _ = ask(until_width=100.0)
+    assert plan.seeds == (1, 2, 3, 4, 5)
+    assert [(look.seeds, look.trainings) for look in plan.looks] == [(5, 15)]
+    assert "every cell gets 5 seeds before the first look" in said
     assert "wanted 100" in said[-1]
 
 
@@ -165,6 +167,49 @@ def test_two_lengths_may_share_a_training(ask):
     assert plan.lengths == (0.5,)
 
 
+def test_the_trainings_that_narrow_most_are_added_and_the_seeds_are_nested(ask, said, tmp_path):
+    launcher = InstantLauncher(slots=1)
+    first, _, _ = ask(launcher, until_width=100.0)
+    width = 0.9 * first.looks[-1].half_width
+    plan, outcome, _ = ask(launcher, until_width=width, max_seeds=40)
+    assert plan.looks[-1].half_width <= width
+    assert [look.trainings for look in plan.looks[1:]] == list(range(15, 15 + len(plan.looks) - 1))
+    counts = {cell.name: len(cell.seeds) for cell in plan.cells}
+    assert len(set(counts.values())) > 1
+    assert all(cell.seeds == tuple(range(1, counts[cell.name] + 1)) for cell in plan.cells)
+    assert not list(unequal(plan.cells, plan.factors, runs=[plan.spec(c, s) for c, s in plan.runs]))
+    kept = plans.load(tmp_path, "asked")
+    assert [cell.seeds for cell in kept.cells] == [cell.seeds for cell in plan.cells]
+    even, outcome, _ = ask(launcher, seeds=range(1, max(counts.values()) + 1))
+    assert {cell.seeds for cell in even.cells} == {plan.seeds}
+    assert outcome.trained == sum(max(counts.values()) - count for count in counts.values())
+
+
+def test_a_width_out_of_reach_says_what_it_would_take(ask, said):
+    plan, _, _ = ask(until_width=0.05, max_seeds=6)
+    assert {len(cell.seeds) for cell in plan.cells} == {6}
+    assert any(line.startswith("at typical variances") for line in said)
+    assert "0.05 would take about" in said[-1]
+    assert "--max-seeds" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [({"until_width": 0.0}, "above zero"), ({"until_width": 1.0, "max_seeds": 1}, "two seeds")],
+)
+def test_a_width_that_cannot_be_is_refused_before_training(ask, options, message):
+    launcher = InstantLauncher()
+    with pytest.raises(InputError, match=message):
+        ask(launcher, **options)
+    assert not launcher.trained
+
+
+def test_what_is_added_is_trained_at_every_length(ask):
+    plan, _, launcher = ask(until_width=100.0, at_lengths=(0.5,))
+    assert [cell.seeds for cell in plan.at(0.5).cells] == [(1, 2, 3, 4, 5)] * 3
+    assert len(launcher.trained) == 30
+
+
 def test_an_interrupted_seed_is_finished_by_the_same_command(ask):
     first = InstantLauncher(lambda spec: "interrupt" if spec["seed"] == 3 else "done")
     plan, outcome, _ = ask(first, until_width=0.001, max_seeds=3)
@@ -180,15 +225,28 @@ def test_no_seeds_are_added_for_a_cell_that_always_fails(ask, said, tmp_path):
     plan, outcome, _ = ask(broken, until_width=0.01, max_seeds=9)
     assert plan.seeds == (1, 2)
     assert len(outcome.failed) == 2
-    assert any("bidirectional failed or diverged at (almost) every seed" in line for line in said)
+    assert any("bidirectional failed or diverged at every seed" in line for line in said)
 
 
 def test_no_seeds_are_added_for_a_cell_that_nearly_always_diverges(ask):
     def ends(spec):
         return "diverged" if spec["model"]["direction"] == "bi" and spec["seed"] > 1 else "done"
 
-    plan, _, _ = ask(InstantLauncher(ends), until_width=0.001, max_seeds=9)
-    assert plan.seeds == (1, 2, 3, 4, 5)
+    plan, _, _ = ask(InstantLauncher(ends), until_width=0.03, max_seeds=9)
+    assert {cell.name: len(cell.seeds) for cell in plan.cells} == {
+        "base": 9,
+        "bidirectional": 6,
+        "baseline": 9,
+    }
+
+
+def test_a_seed_that_failed_is_not_asked_for_again(ask):
+    def ends(spec):
+        return "failed" if spec["model"]["direction"] == "bi" and spec["seed"] == 2 else "done"
+
+    plan, _, launcher = ask(InstantLauncher(ends), until_width=0.03, max_seeds=7)
+    assert plan.cell("bidirectional").seeds[:6] == (1, 2, 3, 4, 5, 6)
+    assert len(launcher.trained) == len(plan.runs)
 
 
 def test_a_look_without_any_score_is_no_error(ask):

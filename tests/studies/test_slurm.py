@@ -50,7 +50,7 @@ def make_plan(root, seed, steps=4, factors="bidirectional", plugins=()):
 
 def make_driver(plan, root, folder, **policy):
     launcher = SlurmLauncher(folder, settings=["time=20", "signal_delay_s=5"])
-    jobs = plan_jobs(plan, root, plan_book(open_storage(folder), plan), plan.seeds)
+    jobs = plan_jobs(plan, root, plan_book(open_storage(folder), plan))
     return Driver(root, launcher, Policy(**policy)), jobs, launcher
 
 

@@ -1,5 +1,7 @@
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ablate.ablations.inference.allocation import FIRST, PRIOR, Targets, allocate
 from ablate.ablations.inference.engine import estimate
@@ -31,6 +33,8 @@ def test_before_the_first_look_every_cell_gets_its_five_seeds(look):
     assert sorted(t.seed for t in found.trainings if t.cells == ("b",)) == [3, 4, 5]
     assert len(found.trainings) == 11
     assert len(allocate(look(seeds=3)).trainings) == 10
+    assert {t.seed for t in allocate(look(seeds=3), max_seeds=4).trainings} == {4}
+    assert allocate(look(seeds=3), max_seeds=3).widest is not None
 
 
 def test_the_widest_target_gets_the_training_that_narrows_it_most(look):
@@ -93,7 +97,20 @@ def test_a_cell_that_keeps_diverging_gets_nothing_more(make):
     assert found.trainings
     assert all("a" not in t.cells for t in found.trainings)
     frame["status"] = np.where((frame["cell"] == "a") & (frame["seed"] > 5), "diverged", "done")
-    assert allocate(analyze(frame, base=BASE, baseline="ref")).stopped == ()
+    few = analyze(frame, base=BASE, baseline="ref")
+    assert allocate(few).stopped == ()
+    assert allocate(few, failed={"a": [7, 8, 9, 10]}).stopped == ("a",)
+    seeds = [t.seed for t in allocate(few, failed={"ref": [7, 9]}).trainings if t.cells == ("ref",)]
+    assert seeds[:3] == [8, 10, 11]
+
+
+def test_a_cell_with_one_seed_left_hides_no_other(make):
+    frame = make(seeds=6, noise=0.05)
+    frame["status"] = np.where((frame["cell"] == "a") & (frame["seed"] > 1), "diverged", "done")
+    found = allocate(analyze(frame, base=BASE, baseline="ref"))
+    assert found.stopped == ("a",)
+    assert found.widest[0] == "gap"
+    assert np.isfinite(found.widest[1])
 
 
 def test_a_width_is_reached_or_said_to_be_out_of_reach(look):
@@ -117,3 +134,32 @@ def test_utterances_that_limit_the_width_are_named(make):
     found = allocate(analyze(frame, base=BASE, baseline="ref"), width=0.02)
     assert set(found.floors) == {"gap"}
     assert found.floors["gap"] > 0.02
+    assert found.trainings == ()
+    assert found.widest[0] == "gap"
+
+
+@given(
+    spread=st.lists(st.floats(0.001, 0.3), min_size=5, max_size=5),
+    seed=st.integers(0, 2**16),
+    factor=st.floats(0.3, 1.5),
+)
+@settings(max_examples=25, deadline=None)
+def test_whatever_the_variances_seeds_stay_nested_and_half_widths_fall(spread, seed, factor, make):
+    frame = make(seeds=FIRST, noise=0.01)
+    draw = np.random.default_rng(seed)
+    for cell, sd in zip(frame["cell"].unique(), spread, strict=True):
+        for number in range(1, FIRST + 1):
+            frame.loc[(frame["cell"] == cell) & (frame["seed"] == number), "pesq_wb"] += draw.normal(0, sd)
+    analysis = analyze(frame, base=BASE, baseline="ref")
+    now = allocate(analysis, count=1).widest[1]
+    found = allocate(analysis, width=factor * now, count=200, max_seeds=30)
+    taken: dict[tuple[str, ...], list[int]] = {}
+    for training in found.trainings:
+        taken.setdefault(training.cells, []).append(training.seed)
+    assert all(seeds == list(range(FIRST + 1, FIRST + 1 + len(seeds))) for seeds in taken.values())
+    assert all(max(seeds) <= 30 for seeds in taken.values())
+    widths = [t.half_width for t in found.trainings]
+    assert widths == sorted(widths, reverse=True)
+    assert all(width > factor * now for width in widths[:-1])
+    if factor >= 1:
+        assert found.trainings == ()
