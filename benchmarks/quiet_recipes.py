@@ -4,6 +4,10 @@ One trajectory for each network, cell, schedule, length and seed, trained by the
 from it several ways of taking the weights are scored on the same test utterances. Every training is one file,
 so that the measurement can be stopped and continued, by several processes at once; seeds come one after
 another, so that it can be cut at any time.
+
+    python benchmarks/quiet_recipes.py --folder RAW --corpus CORPUS   # train, as long as you like
+    python benchmarks/quiet_recipes.py --folder RAW --gather          # into results/quiet_recipes.csv
+    python benchmarks/quiet_recipes.py --table                        # what the documentation shows
 """
 
 from __future__ import annotations
@@ -11,11 +15,16 @@ from __future__ import annotations
 import argparse
 import fcntl
 import json
+import math
 import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
 
 NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
     network: {
@@ -36,6 +45,10 @@ TAIL = 0.25
 VALIDATED = (8, 16)
 """Utterances that the best weights are selected by; `quick` has 8."""
 UTTERANCES = 32
+RESULTS = Path(__file__).parent / "results" / "quiet_recipes.csv"
+KEYS = ["network", "cell", "schedule", "steps", "seed", "way"]
+TODAY = ("step", "best of 8")
+"""Schedule and choice of weights that the others are compared with."""
 
 
 class Training(NamedTuple):
@@ -62,7 +75,6 @@ def planned(seeds: range, lengths: list[int], schedules: list[str]) -> Iterator[
 
 def measure(training: Training, corpus: Any) -> dict[str, Any]:
     """Train once; score every way of taking the weights."""
-    import numpy as np
     import torch
     from torch.optim.swa_utils import AveragedModel
 
@@ -166,6 +178,63 @@ def collect(folder: Path, corpus: Path, trainings: list[Training]) -> None:
             path.with_suffix(".part").rename(path)
             seconds = found.get("train_seconds", 0), found.get("score_seconds", 0)
             print(training.name, found["status"], *(f"{value:.1f}" for value in seconds), flush=True)
+
+
+def gather(folder: Path) -> pd.DataFrame:
+    """A row per training and way of taking its weights, a column of PESQ-WB per utterance."""
+    rows = []
+    for path in sorted(folder.glob("*.json")):
+        found = json.loads(path.read_text())
+        if found["status"] != "done":
+            raise SystemExit(f"{path.name}: {found['message']}")
+        for way, scores in found["pesq_wb"].items():
+            step = found["selected"].get(way, found["steps"])
+            keys = {key: found[key] for key in KEYS[:-1]}
+            rows.append({**keys, "way": way, "step": step, "seconds": found["train_seconds"], **scores})
+    return pd.DataFrame(rows).sort_values(KEYS).round(3)
+
+
+def means(table: pd.DataFrame) -> pd.DataFrame:
+    """Mean PESQ-WB by network, steps, cell and seed (rows) and by schedule and way (columns)."""
+    utterances = table.columns.difference([*KEYS, "step", "seconds"])
+    flat = table[KEYS].assign(pesq_wb=table[utterances].mean(axis=1))
+    return flat.pivot(
+        index=["network", "steps", "cell", "seed"], columns=["schedule", "way"], values="pesq_wb"
+    )
+
+
+def deviations(found: pd.DataFrame) -> pd.DataFrame:
+    """From the mean over the seeds of each network, length and cell; those of one seed are left out."""
+    cells = found.groupby(level=["network", "steps", "cell"])
+    return (found - cells.transform("mean"))[cells.transform("count") > 1]
+
+
+def compared(one: pd.Series, other: pd.Series) -> tuple[float, float, float, int]:
+    """The ratio of two variances between the same seeds, its 95 % interval and degrees of freedom.
+
+    Each network and length is scaled by its own noise, so that none rules the others. The interval is that of
+    Pitman (1939) and Morgan (1939) for variances of paired values.
+    """
+    both = pd.DataFrame({"one": one, "other": other}).dropna()
+    df = len(both) - both.groupby(level=["network", "steps", "cell"]).ngroups
+    squares = (both**2).groupby(level=["network", "steps"]).transform("sum")
+    scaled = both.div(np.sqrt(squares["one"] * squares["other"]) ** 0.5, axis=0)
+    x, y = (scaled**2).sum()
+    correlation = float((scaled["one"] * scaled["other"]).sum()) / math.sqrt(x * y)
+    if df < 2 or correlation > 1 - 1e-12:
+        return x / y, math.nan, math.nan, df
+    k = 1 + 2 * (1 - correlation**2) * stats.t.isf(0.025, df - 1) ** 2 / (df - 1)
+    spread = k + math.sqrt(k**2 - 1)
+    return x / y, x / y / spread, x / y * spread, df
+
+
+def effects(found: pd.DataFrame, cell: str) -> pd.DataFrame:
+    """Of a cell over the base, by network, length and seed; bsrnn's decoder is narrowed, so its sign turns."""
+    base = found.xs("base", level="cell")
+    effect = found.xs(cell, level="cell") - base
+    if cell == "decoder":
+        effect = effect.mul(np.where(effect.index.get_level_values("network") == "bsrnn", -1, 1), axis=0)
+    return effect.dropna(how="all")
 
 
 def main() -> None:

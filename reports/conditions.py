@@ -9,6 +9,7 @@ from typing import Any
 from ablate.ablations.diff import Difference, differences, own_differences
 from ablate.ablations.factors import Factor
 from ablate.ablations.inference.guards import direction
+from ablate.studies.plan import Plan
 from ablate.training.config import RunConfig
 from ablate.training.metrics.registry import METRICS
 from ablate.training.own.config import OwnConfig, OwnTraining
@@ -28,8 +29,18 @@ SPEAKS_OF = (
     "An interval speaks of other trainings and other utterances of these test speakers and noises, "
     "not of other speakers, noises or recipes."
 )
-ENDPOINT = "the checkpoint selected on validation files, scored once on the test files"
+SELECTED = {
+    "best": "the checkpoint selected on validation files, scored once on the test files",
+    "last": "the last weights of a training, scored once on the test files",
+}
 OWN_ENDPOINT = "selection was the command's own; what it left at its end, measured once on the test files"
+
+
+def _selected(plan: Plan) -> str:
+    """Which weights of a training are tested."""
+    if plan.train is not None:
+        return OWN_ENDPOINT
+    return " or ".join(dict.fromkeys(SELECTED[cell.config.recipe.selection] for cell in plan.networks))
 
 
 def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
@@ -50,7 +61,7 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
             tests = [f"{report.test_name} (the first: verdicts are of it), {plan.corpus.test:,} files"]
             tests += [f"{test.name}, {test.files:,} files" for test in plan.further_tests]
             facts.append(("test corpora", "; ".join(tests)))
-        facts.append(("endpoint", f"{report.metric}; {ENDPOINT if plan.train is None else OWN_ENDPOINT}"))
+        facts.append(("endpoint", f"{report.metric}; {_selected(plan)}"))
     facts.append(("design", f"{analysis.design}, {plural(len(analysis.cells), 'cell')} with scores"))
     scored = sum(run.scored for run in info.runs)
     seeds = ", ".join(str(seed) for seed in analysis.seeds)

@@ -158,7 +158,7 @@ def same_scores(plan: Plan, root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     for cell in plan.cells:
         seen: dict[str, int] = {}
-        for seed in plan.seeds:
+        for seed in cell.seeds:
             run = RunDir(run_path(root, cell.signatures[seed]))
             path, state = run.scores_path(cell.evaluations[seed]), run.state
             if state.cause == own.SAME and state.message:

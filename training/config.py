@@ -123,6 +123,9 @@ class Recipe(Section):
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         "fp32", description="of matrix products, convolutions and recurrences; tf32 needs a GPU"
     )
+    selection: Annotated[Literal["best", "last"], Added] = Field(
+        "best", description="the weights that are tested: of the best validation PESQ-WB, or the last"
+    )
     validate_every: PositiveInt | None = Field(
         None, description="steps between two validations; none: a tenth of the steps, at least 20"
     )

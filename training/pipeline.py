@@ -139,6 +139,7 @@ def train(
         device=context.device,
         interval=recipe.validation_interval(trainer.steps),
         steps=trainer.steps,
+        choice=recipe.selection,
     )
     checkpoints = Checkpoints(
         run.checkpoints,

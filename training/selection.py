@@ -1,4 +1,4 @@
-"""Validation beside the training, and the weights that score best."""
+"""Validation beside the training, and the weights that are selected."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -32,7 +32,7 @@ class _Pending:
 
 
 class Selection:
-    """Validates a network on the way and keeps the weights of the highest mean PESQ-WB.
+    """Validates a network on the way and keeps the weights of the highest mean PESQ-WB, or the last.
 
     The network enhances at once; its scores are measured while training goes on, which never waits for them.
     A mean is over the same utterances at every check: one whose clean recording cannot be a reference is left
@@ -44,16 +44,25 @@ class Selection:
         device: of the network.
         interval: steps between two validations.
         steps: of the training; the last one is validated too.
+        choice: the weights that are kept as `best`.
     """
 
     def __init__(
-        self, pairs: Sequence[Pair], pool: MetricPool, *, device: torch.device, interval: int, steps: int
+        self,
+        pairs: Sequence[Pair],
+        pool: MetricPool,
+        *,
+        device: torch.device,
+        interval: int,
+        steps: int,
+        choice: Literal["best", "last"] = "best",
     ) -> None:
         self.pairs = pairs
         self.pool = pool
         self.device = device
         self.interval = interval
         self.steps = steps
+        self.choice = choice
         self.lines: list[dict[str, Any]] = []
         self.best: dict[str, Any] | None = None
         self._pending: deque[_Pending] = deque()
@@ -99,7 +108,9 @@ class Selection:
         pending = self._pending.popleft()
         line = pending.line | mean_scores({name: f.result() for name, f in pending.scores.items()})
         value = line["val/pesq_wb"]
-        if value is not None and (self.best is None or value > self.best["val_pesq_wb"]):
+        if self.choice == "last" or (
+            value is not None and (self.best is None or value > self.best["val_pesq_wb"])
+        ):
             self.best = {
                 "step": line["step"],
                 "val_pesq_wb": value,

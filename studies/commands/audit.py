@@ -117,7 +117,7 @@ def _own_findings(plan: Plan, root: Path, corpus: Corpus | None) -> list[Finding
     from ..scores import same_scores
 
     assert plan.train is not None
-    runs = [plan.spec(cell, seed) for cell in plan.cells for seed in plan.seeds]
+    runs = [plan.spec(cell, seed) for cell, seed in plan.runs]
     same = same_scores(plan, root)
     return audit_own(
         plan.own_cells, plan.factors, runs=runs, corpus=corpus, network=plan.train.network, same=same

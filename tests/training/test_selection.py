@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from ablate.training import selection as selection_module
 from ablate.training.evaluate import enhance_utterances
 from ablate.training.metrics import METRICS, MetricProcessError, score_with_errors
 from ablate.training.selection import Selection
@@ -113,6 +114,20 @@ def test_a_dead_metric_process_is_no_score(select, pairs, monkeypatch):
     with pytest.raises(MetricProcessError):
         selection.finish()
     assert selection.lines == []
+
+
+@pytest.mark.parametrize("measurable", [True, False])
+def test_the_last_weights_are_kept_where_they_are_asked_for(select, pairs, monkeypatch, measurable):
+    selection = select(pairs, choice="last")
+    for step, level in ((2, 1.0), (4, 0.1)):
+        selection.start(Scale(level), step, {})
+        if step == 4 and not measurable:
+            monkeypatch.setattr(
+                selection_module, "mean_scores", lambda _: {"val/pesq_wb": None, "val/stoi": None}
+            )
+        selection.finish()
+    assert selection.best["step"] == 4
+    assert (selection.best["val_pesq_wb"] is not None) == measurable
 
 
 def test_ties_go_to_the_earlier_one(select, pairs):
