@@ -2,11 +2,11 @@
 
     python benchmarks/answer_cost.py --repetitions 1000
 
-Before: the weights of the best of eight validation utterances, one more seed in every cell until the widest main
-effect is narrow enough. After: another recipe, and the training that narrows most per hour. Variances between
-seeds, of utterance x cell and of the residual, and the seconds of a training, are those that
-`quiet_recipes.py` measured (results/quiet_recipes.csv); each repetition draws scores (cell, seed, utterance) of
-nine cells and asks the engine of the reports, utterances included.
+Before: the weights of the best of eight validation utterances, one more seed in every cell until the widest
+main effect is narrow enough. After: another recipe, and the training that narrows most per hour. Variances
+between seeds, of utterance x cell and of the residual, and the seconds of a training, are those that
+`quiet_recipes.py` measured (results/quiet_recipes.csv); each repetition draws scores (cell, seed, utterance)
+of nine cells and asks the engine of the reports, utterances included.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ import math
 import re
 import time
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -229,7 +230,7 @@ def compared(one: pd.Series, other: pd.Series) -> tuple[float, float, float, int
 
 
 def effects(found: pd.DataFrame, cell: str) -> pd.DataFrame:
-    """Of a cell over the base, by network, length and seed; bsrnn's decoder is narrowed, so its sign turns."""
+    """Of a cell over the base, by network, length and seed; bsrnn's decoder is narrowed: its sign turns."""
     base = found.xs("base", level="cell")
     effect = found.xs(cell, level="cell") - base
     if cell == "decoder":
@@ -237,15 +238,105 @@ def effects(found: pd.DataFrame, cell: str) -> pd.DataFrame:
     return effect.dropna(how="all")
 
 
+WAYS = ["best of 8", "best of 16", "last", "ema .05", "ema .1", "tail"]
+
+
+HEAD = (
+    "steps",
+    "schedule",
+    "weights",
+    *NETWORKS,
+    "variance",
+    "level",
+    "decoder4x",
+    "fault",
+    "noise / effect",
+)
+
+
+def printed(table: pd.DataFrame) -> str:
+    """The tables of the documentation.
+
+    SD over seeds (df) by network; ratio of the variance to today's (95 % interval); PESQ-WB above today's
+    without the fault; effects (standard error over seeds); and (SD / effect)^2 of decoder4x and of the fault.
+    """
+    found = means(table)
+    off = deviations(found)
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    for steps, at in found.groupby(level="steps"):
+        here = off[off.index.get_level_values("steps") == steps]
+        sound = at[at.index.get_level_values("cell") != "fault"]
+        for schedule, way in product(SCHEDULES, WAYS):
+            if (schedule, way) not in at or not at[schedule, way].notna().any():
+                continue
+            column = schedule, way
+            ratio, low, high, _ = compared(here[column], here[TODAY])
+            spreads = [_spread(here[column], network) for network in NETWORKS]
+            noise = np.mean([variance for variance, df in spreads if df])
+            toggled = [effects(at, cell)[column].dropna() for cell in ("decoder", "fault")]
+            cells = [
+                *(str(steps), schedule, way),
+                *(f"{math.sqrt(variance):.4f} ({df})" if df else "" for variance, df in spreads),
+                "1" if column == TODAY else f"{ratio:.3f} ({low:.3f} to {high:.3f})",
+                f"{(sound[column] - sound[TODAY]).mean():+.3f}",
+                *(f"{e.mean():+.3f} ({e.sem():.3f})" if len(e) > 1 else "" for e in toggled),
+                ", ".join(f"{noise / e.mean() ** 2:.4f}" for e in toggled if len(e)),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join([*lines, "", *pairing(off)])
+
+
+def _spread(off: pd.Series, network: str) -> tuple[float, int]:
+    """Variance over seeds, pooled over cells, and its degrees of freedom."""
+    own = off[off.index.get_level_values("network") == network].dropna()
+    df = len(own) - own.groupby(level="cell").ngroups
+    return (float((own**2).sum()) / df if df else math.nan), df
+
+
+def pairing(off: pd.DataFrame) -> list[str]:
+    """Correlation over seeds between the base and the other cells, by kind of toggle."""
+    lines = ["| steps | schedule | weights | decoder4x | fault |", "|---|---|---|---|---|"]
+    for steps in off.index.get_level_values("steps").unique():
+        for column in off.columns:
+            here = off[column].xs(steps, level="steps").unstack("cell")
+            shown = [_correlation(here, cell) for cell in ("decoder", "fault")]
+            if any(shown):
+                lines.append(f"| {steps} | {' | '.join([*column, *shown])} |")
+    return lines
+
+
+def _correlation(here: pd.DataFrame, cell: str) -> str:
+    """Pooled over networks, with the interval of Fisher's z."""
+    if cell not in here:
+        return ""
+    pairs = here[["base", cell]].dropna()
+    own = pairs / np.sqrt((pairs**2).groupby(level="network").transform("sum"))
+    df = len(pairs) - pairs.groupby(level="network").ngroups
+    if df < 3:
+        return ""
+    r = float((own["base"] * own[cell]).sum()) / pairs.groupby(level="network").ngroups
+    z, spread = np.arctanh(r), 1.96 / math.sqrt(df - 2)
+    return f"{r:.2f} ({np.tanh(z - spread):.2f} to {np.tanh(z + spread):.2f})"
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--corpus", type=Path, required=True)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", type=Path, help="of the raw results")
+    parser.add_argument("--corpus", type=Path)
+    parser.add_argument("--gather", action="store_true", help=f"write {RESULTS.name} from the raw results")
+    parser.add_argument("--table", action="store_true", help=f"print the tables of {RESULTS.name}")
     parser.add_argument("--seeds", type=int, nargs=2, default=(1, 20), help="first and last")
-    parser.add_argument("--steps", type=int, nargs="+", default=[100, 300])
+    parser.add_argument("--steps", type=int, nargs="+", default=[100, 400])
     parser.add_argument("--schedules", nargs="+", choices=list(SCHEDULES), default=["step", "cosine"])
     parser.add_argument("--only", default="", help="trainings whose name matches this expression")
     options = parser.parse_args()
+    if options.gather:
+        RESULTS.parent.mkdir(exist_ok=True)
+        gather(options.folder).to_csv(RESULTS, index=False)
+    if options.table:
+        print(printed(pd.read_csv(RESULTS)))
+    if options.gather or options.table:
+        return
     listed = planned(range(options.seeds[0], options.seeds[1] + 1), options.steps, options.schedules)
     collect(options.folder, options.corpus, [t for t in listed if re.search(options.only, t.name)])
 
