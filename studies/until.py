@@ -50,7 +50,7 @@ class Until:
 
         Empty where `max_seeds` reach it, or where no typical variances are known.
         """
-        if plan.looks or plan.endpoint.metric != "pesq_wb":
+        if plan.looks or plan.endpoint.metric != "pesq_wb" or not plan.corpus.test:
             return ""
         variances = Variances(utterances=plan.corpus.test)
         planned = make_plan(
