@@ -212,11 +212,6 @@ def field_path(name: str) -> str | None:
     return named[0] if len(named) == 1 else None
 
 
-def is_factor(name: str) -> bool:
-    """Whether a name can stand at the head of an entry of a grid."""
-    return name in FACTORS or field_path(name) is not None
-
-
 def find(name: str, levels: list[str] | None = None) -> Factor:
     """The factor of a name, at the levels given (its first two where none are).
 
@@ -249,7 +244,12 @@ def _field(path: str) -> str:
 def parse_value(text: str) -> Any:
     """The value of a level or a `--set`: a JSON list, a number, true/false/null, or text."""
     if text.startswith("["):
-        return json.loads(text)
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{text!r} is no JSON list ({error.msg}); words in it want double quotes"
+            ) from None
     for kind in (int, float):
         try:
             return kind(text)

@@ -14,7 +14,7 @@ from ablate.training.config import Evaluation, Recipe, RunConfig, check_path, re
 from ablate.training.own.config import OwnConfig
 
 from .design import KINDS, Design, Kind, check_factor_name
-from .factors import Factor, find, is_factor, parse_value
+from .factors import FACTORS, Factor, find, parse_value
 
 BASE = "base"
 BASELINE = "baseline"
@@ -141,7 +141,9 @@ class Grid(Factorial):
         """
         for path in self.changes:
             check_path(path)
-        start = RunConfig.of(self.base, self.recipe).with_changes(self.changes)
+        of_recipe = {path: value for path, value in self.changes.items() if path.startswith("recipe.")}
+        recipe = RunConfig.of(self.base, self.recipe).with_changes(of_recipe).recipe
+        start = RunConfig.of(self.base, recipe).with_changes(self.changes)
         cells = []
         for name, levels, delta in self.deltas():
             try:
@@ -150,7 +152,7 @@ class Grid(Factorial):
                 raise InputError(f"cell {name!r} is no valid configuration: {error}") from error
         if self.baseline is not None:
             kept = {path: value for path, value in self.changes.items() if not path.startswith("model.")}
-            reference = RunConfig.of(self.baseline, self.recipe).with_changes(kept)
+            reference = RunConfig.of(self.baseline, recipe).with_changes(kept)
             cells.append(Cell(name=BASELINE, levels={}, config=reference))
         return cells
 
@@ -207,7 +209,7 @@ def parse_factors(text: str) -> tuple[Factor, ...]:
         if "=" in word:
             name, level = (part.strip() for part in word.split("=", 1))
             entries.append((name, [level] if level else []))
-        elif entries and entries[-1][1] is not None and not is_factor(word):
+        elif entries and entries[-1][1] is not None and word not in FACTORS:
             entries[-1][1].append(word)
         else:
             entries.append((word, None))

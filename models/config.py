@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeInt,
@@ -104,6 +105,12 @@ def _bands(layout: str | tuple[int, ...]) -> str | tuple[int, ...]:
     return layout
 
 
+def _no_bare_count(layout: Any) -> Any:
+    if isinstance(layout, int):
+        raise InputError(f"bands {layout}: say of which layout, e.g. mel:{layout} or uniform:{layout}")
+    return layout
+
+
 class Frozen(BaseModel):
     """Base of every configuration: immutable, and an unknown key is an error."""
 
@@ -168,7 +175,13 @@ class ModelConfig(Section):
         "group",
         description="before each time layer: over (channel, time, band) of an item, or over channel alone",
     )
-    bands: Annotated[str | tuple[int, ...], AfterValidator(_bands), Added, Of("split", "decoder")] = Field(
+    bands: Annotated[
+        str | tuple[int, ...],
+        BeforeValidator(_no_bare_count),
+        AfterValidator(_bands),
+        Added,
+        Of("split", "decoder"),
+    ] = Field(
         "bsrnn", description="bsrnn, uniform:K, mel:K, bark:K, one (no split), or the bins of each band"
     )
     input_level: Annotated[Literal["as-is", "unit"], Added, Of("split", "decoder")] = Field(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -27,12 +29,21 @@ def readable() -> Iterator[None]:
 
 
 def explain(error: ValidationError) -> str:
-    """What a configuration's error says, a clause for each field, with the value refused."""
-    return "; ".join(
-        f"{'.'.join(map(str, e['loc'])) or error.title}: {e['msg'].removeprefix('Value error, ')} "
-        f"(got {e['input']!r})"
-        for e in error.errors()
-    )
+    """What a configuration's error says, a clause for each field: the value refused, the nearest word."""
+    clauses = []
+    for e in error.errors():
+        where = ".".join(map(str, e["loc"])) or error.title
+        message = e["msg"].removeprefix("Value error, ")
+        if e["type"] == "literal_error":
+            near = nearest(str(e["input"]), re.findall(r"'([^']*)'", e["ctx"]["expected"]))
+            message += f"; did you mean {near!r}?" if near else ""
+        clauses.append(f"{where}: {message} (got {e['input']!r})")
+    return "; ".join(clauses)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name most like another; none: no known one is like it."""
+    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
 
 
 def listed(items: Sequence[Any], most: int = 6) -> str:

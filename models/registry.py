@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from typing import Any
 
-from .errors import InputError
+from .errors import InputError, nearest
 
 
 class Registry:
@@ -55,8 +54,13 @@ class Registry:
         return iter(self._parts)
 
 
-def suggestion(name: str, known: Any) -> str:
+MANY = 20
+"""Of so many known names an error lists all, of more only the nearest."""
+
+
+def suggestion(name: str, known: Iterable[Any]) -> str:
     """The tail of an error message on an unknown name: "; did you mean ...? Known: ..."."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    hint = f"; did you mean {near[0]!r}?" if near else "."
-    return f"{hint} Known: {', '.join(map(str, known))}"
+    names = [str(item) for item in known]
+    near = nearest(name, names)
+    hint = f"; did you mean {near!r}?" if near else "."
+    return hint if near and len(names) > MANY else f"{hint} Known: {', '.join(names)}"

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
@@ -32,6 +33,10 @@ def _known_metric(name: str) -> str:
     from .metrics.registry import find_metric
 
     return find_metric(name).name
+
+
+def _listed(names: Any) -> Any:
+    return tuple(names.split(",")) if isinstance(names, str) else names
 
 
 MetricName = Annotated[str, AfterValidator(_known_metric)]
@@ -215,7 +220,7 @@ class Evaluation(Section):
     mix_back: Annotated[Fraction, Added] = Field(
         0.0, description="share of the noisy signal in the output, before the post-processing"
     )
-    metrics: Annotated[tuple[MetricName, ...], Added] = Field(
+    metrics: Annotated[tuple[MetricName, ...], BeforeValidator(_listed), Added] = Field(
         (), description="measures taken on test beside the usual ones, e.g. dnsmos_ovrl"
     )
 

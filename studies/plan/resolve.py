@@ -38,6 +38,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
     """
     grid: Factorial = request.grid if request.train is None else request.own_grid
     cells = grid.cells()
+    _check_losses(cell.config for cell in cells)
     from ablate.training.data.corpus import Corpus
 
     first, *further = request.test_data or (None,)
@@ -92,6 +93,15 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         created=time.time(),
     )
     return extend(plan, request.seeds, root, request.at_lengths), corpus
+
+
+def _check_losses(configs: Iterable[RunConfig | OwnConfig]) -> None:
+    """Raise InputError where a recipe weights a loss that nobody registered."""
+    for config in configs:
+        if isinstance(config, RunConfig) and config.recipe.losses:
+            from ablate.training.losses import WeightedLoss
+
+            WeightedLoss.of(config.recipe)
 
 
 def _counting(request: Request) -> Callable[[RunConfig | OwnConfig], int | None]:

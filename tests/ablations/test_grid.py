@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import itertools
+import re
+from typing import get_args
 
 import pytest
 from hypothesis import given
@@ -9,8 +11,9 @@ from hypothesis import strategies as st
 from ablate.ablations.design import Design, check_factor_name, fraction
 from ablate.ablations.factors import Factor, find, parse_value
 from ablate.ablations.grid import Grid, parse_factors, parse_settings, safe_name
+from ablate.models.config import ARCHITECTURES, CORES, CROSSBANDS, DECODERS, HEADS, ModelConfig
 from ablate.models.errors import InputError
-from ablate.training.config import Recipe, RunConfig
+from ablate.training.config import Evaluation, Recipe, RunConfig
 
 THREE = "bidirectional,decoder4x,crossband"
 
@@ -72,12 +75,85 @@ def test_bad_grids_say_what_is_wrong(text, words):
         Grid.parse(text)
 
 
+WORDS = {
+    f"{section}.{name}": words
+    for section, kind in {"model": ModelConfig, "recipe": Recipe, "evaluation": Evaluation}.items()
+    for name, field in kind.model_fields.items()
+    if len(words := [w for w in get_args(field.annotation) if isinstance(w, str)]) > 1
+}
+PARTS = {
+    "model.architecture": ARCHITECTURES,
+    "model.core": CORES,
+    "model.crossband": CROSSBANDS,
+    "model.decoder": DECODERS,
+    "model.head": HEADS,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [(path, word) for path, words in (WORDS | PARTS).items() for word in words if len(word) > 2],
+)
+def test_a_misspelt_word_is_refused_with_the_nearest_right_one(path, right):
+    wrong = f"{right}_"
+    with pytest.raises(InputError, match=f"{re.escape(path)}.*; did you mean '{right}'"):
+        Grid.parse("bidirectional", changes={path: wrong})
+    with pytest.raises(InputError, match=f"{re.escape(path)}.*; did you mean '{right}'"):
+        Grid.parse(f"{path}={right},{wrong}", base="bsrnn")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("core=mambo,lstm", "model.core: unknown core 'mambo'; did you mean 'mamba'"),
+        ("norm=group,layers", "model.norm.* did you mean 'layer'"),
+        ("bands=bsrnn,mell:16", "unknown band layout 'mell'; did you mean 'mel'"),
+        ("bands=bsrnn,mel:300", "a count from 1 to 257"),
+        ("bands=bsrnn,mel", "say how many, e.g. mel:16"),
+        ("bands=bsrnn,16", "say of which layout, e.g. mel:16"),
+        ("lookahead=0,-1", "model.lookahead: .* greater than or equal to 0"),
+        ("lookahead=0,1.5", "model.lookahead: .* integer"),
+        ("kernel=3,0", "model.kernel: .* greater than 0"),
+        ("dilations=4,0", "model.dilations: .* greater than 0"),
+        ("input_compression=1,0", "model.input_compression: .* greater than 0"),
+        ("decoder_expansion=2,100", "not in \\(0, 64\\]"),
+        ("recipe.si_sdr_weight=0,-1", "recipe.si_sdr_weight: .* greater than or equal to 0"),
+        ("recipe.stft_weigth=0,1", "did you mean 'stft_weight'"),
+        ("recipe.consistency=0,1", "did you mean 'consistency_weight'"),
+        ("recipe.shedule=step,cosine", "did you mean 'schedule'"),
+        ("recipe.remix=0,1.5", "recipe.remix: .* less than or equal to 1"),
+        ("recipe.reverb=0,-0.1", "recipe.reverb: .* greater than or equal to 0"),
+        ("recipe.bandmask=0,0.5", "did you mean 'band_mask'"),
+        ("recipe.gain=0,loud", "recipe.gain: .* number"),
+        ("evaluation.taps=3,4", "evaluation.taps: .*1, 2 or 3"),
+        ("evaluation.mix_back=0,2", "evaluation.mix_back: .* less than or equal to 1"),
+        ("evaluation.mixback=0,0.1", "did you mean 'mix_back'"),
+        ("evaluation.metrics=lsd,dnsmos_over", "did you mean 'dnsmos_ovrl'"),
+    ],
+)
+def test_a_wrong_value_of_any_axis_is_refused(text, words):
+    with pytest.raises(InputError, match=words):
+        Grid.parse(text)
+
+
+def test_of_many_known_names_an_error_lists_the_nearest_alone():
+    with pytest.raises(InputError, match=r"'recipe.shedule'; did you mean 'recipe.schedule'\?$"):
+        parse_settings(["recipe.shedule=cosine"])
+
+
 def test_changes_reach_every_cell_but_spare_the_baseline_network():
     grid = Grid.parse(THREE, changes={"model.channels": 48, "recipe.steps": 7})
     cells = grid.cells()
     assert {cell.config.recipe.steps for cell in cells} == {7}
     assert {cell.config.model.channels for cell in cells[:-1]} == {48}
     assert cells[-1].config.model == RunConfig.of("bsrnn", "quick").model
+
+
+def test_a_changed_rule_shrinks_base_and_baseline():
+    changes = {"recipe.width": 0.5, "recipe.depth": 0.2}
+    cells = Grid.parse("bidirectional", changes=changes).cells()
+    sizes = [(cell.config.model.channels, cell.config.model.layers) for cell in cells]
+    assert sizes == [(64, 1), (64, 1), (32, 1)]
 
 
 @pytest.mark.parametrize(("design", "count"), [("full", 9), ("one-in", 5), ("one-out", 6), ("fractional", 5)])
@@ -149,6 +225,11 @@ def test_recipe_without_steps_is_possible_only_with_epochs():
     assert Recipe(epochs=2).steps is None
 
 
+def test_measures_are_set_as_a_list_of_names():
+    grid = Grid.parse("bidirectional", changes=parse_settings(["evaluation.metrics=lsd,dnsmos_ovrl"]))
+    assert {cell.config.evaluation.metrics for cell in grid.cells()} == {("lsd", "dnsmos_ovrl")}
+
+
 def test_settings_are_values_of_fields():
     assert parse_settings(["recipe.steps=400", "model.core=gru"]) == {
         "recipe.steps": 400,
@@ -162,6 +243,7 @@ def test_settings_are_values_of_fields():
         (["recipe.steps"], "write path=value"),
         (["recipe.step=4"], r"did you mean 'recipe\.steps'"),
         (["recipe.steps=4", "recipe.steps=5"], "twice"),
+        (["evaluation.metrics=[lsd]"], "no JSON list"),
     ],
 )
 def test_bad_settings(items, words):

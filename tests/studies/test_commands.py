@@ -109,6 +109,7 @@ def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path
         (("--grid", "bidirectional", "--set", "recipe.stepz=1"), "did you mean 'recipe.steps'"),
         (("--grid", "bidirectional", "--recipe", "quik"), "did you mean 'quick'"),
         (("--grid", "bidirectional", "--base", "mbsnt"), "did you mean 'mbsnet'"),
+        (("--grid", "recipe.losses.si_sdr=0,1"), "that loss has a field, recipe.si_sdr_weight"),
         (("--grid", "bidirectional", "--waive", "A999"), "unknown audit code 'A999'"),
         (("--grid", "bidirectional", "--plugin", "nowhere.py"), "nowhere.py"),
         (("missing.yaml",), "missing.yaml"),

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ablate.ablations.factors import find
+from ablate.models.errors import InputError
 from ablate.models.spectral import stft
 from ablate.training import losses
 from ablate.training.config import Recipe, RunConfig
@@ -162,6 +163,8 @@ def test_a_plug_in_brings_a_loss(monkeypatch):
         losses.register("complex", lambda pair: pair.estimate.abs().mean())
     with pytest.raises(ValueError, match=r"'loudnes'.*did you mean 'loudness'"):
         of(losses={"loudnes": 0.5})
+    with pytest.raises(InputError, match=r"recipe\.losses\.stft: .* recipe\.stft_weight"):
+        of(losses={"stft": 0.5})
 
 
 def test_a_loss_of_ones_own_is_a_factor():
