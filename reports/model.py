@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ablate.ablations.inference.analysis import records
-from ablate.training.metrics.registry import label_of
+from ablate.training.metrics.registry import METRICS, label_of
 
 from .collect import StudyInfo
 from .convergence import Convergence, Curve, convergence, curves
@@ -50,6 +50,19 @@ class EffectRow:
     p_higher: str
     parameters: str
     data: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class SeedsAveraged:
+    """The average over a cell's seeds, scored: an upper bound, no factor's level and without interval.
+
+    Attributes:
+        means: by metric, over the utterances of the analysis.
+    """
+
+    cell: str
+    seeds: int
+    means: Mapping[str, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,6 +208,17 @@ class AnalysisReport:
     def cell_scores(self) -> dict[str, float]:
         cells = self.analysis.cells
         return dict(zip(cells["cell"].astype(str), cells["mean"].astype(float), strict=True))
+
+    @cached_property
+    def averaged(self) -> list[SeedsAveraged]:
+        """The cells whose seeds' averaged outputs were scored."""
+        found = []
+        for cell, average in self.info.averages.items():
+            scores = average.scores.set_index("utterance").reindex(self.analysis.scores.utterances)
+            means = {name: float(scores[name].mean()) for name in METRICS if name in scores}
+            if known(means.get(self.analysis.metric)):
+                found.append(SeedsAveraged(cell, average.seeds, means))
+        return found
 
     @cached_property
     def costs(self) -> list[Cost]:

@@ -204,12 +204,22 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
                 bold.add((index, len(head)))
             rows[index] += _mean(found)
         head += [f"{label}, mean ± SD", f"{report.percent} interval"]
+    caption = (
+        "Mean and SD over trainings, and the interval of the mean. Bold: the best, where the "
+        f"{report.percent} interval of its difference to the runner-up excludes zero."
+    )
+    if report.averaged:
+        caption += " Seeds averaged: the averaged outputs of a cell's trainings, an upper bound."
+    for average in report.averaged:
+        name = report.short(average.cell) if wide else _name(report, average.cell)
+        line = [f"{name}, seeds averaged", *[""] * len(factors), str(average.seeds)]
+        line.append(f"{average.means[analysis.metric]:.3f}")
+        rows.append(line + [""] * (len(head) - len(line)))
     return Table(
         "Cells",
         head,
         rows,
-        "Mean and SD over trainings, and the interval of the mean. Bold: the best, where the "
-        f"{report.percent} interval of its difference to the runner-up excludes zero.",
+        caption,
         frozenset(bold),
     )
 

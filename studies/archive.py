@@ -177,7 +177,8 @@ def command_line(arguments: list[str] | None = None) -> str:
 
 def _study_files(folder: Path) -> list[Path]:
     report = (path for path in (folder / "report").rglob("*") if path.suffix not in (".wav", ".flac"))
-    return [p for p in (folder / "plan.json", folder / "journal.log", *report) if p.is_file()]
+    averages = (folder / "averages").glob("*.parquet")
+    return [p for p in (folder / "plan.json", folder / "journal.log", *averages, *report) if p.is_file()]
 
 
 def _run_files(run: RunDir) -> list[Path]:

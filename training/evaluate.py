@@ -46,6 +46,21 @@ def finishing(evaluation: Evaluation) -> Finish:
     return finish
 
 
+class Averaged(nn.Module):
+    """The mean of what several networks put out; of their spectrograms, which is that of their waveforms.
+
+    Args:
+        members: each maps (batch, 257, frame) complex to the same shape.
+    """
+
+    def __init__(self, members: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(members)
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        return torch.stack([member(noisy) for member in self.members]).mean(dim=0)
+
+
 @contextmanager
 def using_taps(model: nn.Module, taps: int) -> Iterator[None]:
     """Let filter heads use some of their taps."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ablate.ablations.factors import Factor
+from ablate.studies.averages import SeedAverage, stored
 from ablate.studies.plan import Plan, PlannedCell, load, study_path
 from ablate.studies.scores import RunInfo, scores_of_runs
 
@@ -32,6 +33,7 @@ class StudyInfo:
         plan: none: the scores were trained elsewhere.
         at_lengths: what was trained at other shares of the steps.
         further: scores on each further test corpus of the plan that has some, by its name.
+        averages: by cell, the scores of its seeds' averaged outputs, where they were taken.
     """
 
     name: str
@@ -42,6 +44,7 @@ class StudyInfo:
     runs: Sequence[RunInfo] = ()
     at_lengths: Mapping[float, LengthScores] = field(default_factory=dict)
     further: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    averages: Mapping[str, SeedAverage] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -51,6 +54,7 @@ class StudyInfo:
         source: str,
         at_lengths: Mapping[float, LengthScores] | None = None,
         further: Mapping[str, pd.DataFrame] | None = None,
+        averages: Mapping[str, SeedAverage] | None = None,
     ) -> StudyInfo:
         """What is known of a study that was planned here."""
         return cls(
@@ -62,6 +66,7 @@ class StudyInfo:
             runs=runs,
             at_lengths=at_lengths or {},
             further=further or {},
+            averages=averages or {},
         )
 
     @cached_property
@@ -110,4 +115,4 @@ def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.Dat
         if any(run.scored for run in scored):
             further[test.name] = table
     source = str(study_path(Path(root), plan.name))
-    return scores, StudyInfo.of(plan, runs, source, lengths, further)
+    return scores, StudyInfo.of(plan, runs, source, lengths, further, stored(plan, Path(root)))

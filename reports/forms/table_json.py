@@ -82,6 +82,7 @@ def document(report: AnalysisReport) -> dict[str, Any]:
             }
             for corpus in report.corpora
         ],
+        "seed_averages": [asdict(average) for average in report.averaged],
         "costs": [asdict(cost) for cost in report.costs],
         "pareto": [asdict(point) for point in report.pareto()],
         "convergence": [asdict(item) for item in report.convergence],

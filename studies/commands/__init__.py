@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from . import archive, audit, next, plan, run, status, tracking
+from . import archive, audit, averages, next, plan, run, status, tracking
 
 
 def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> None:
@@ -20,6 +20,7 @@ def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> Non
     app.command()(status.status)
     app.command()(status.logs)
     app.command("next")(next.next_)
+    app.command()(averages.average)
     app.command()(audit.audit)
     app.command()(plan.plan)
     app.command()(tracking.sync)

@@ -1,0 +1,51 @@
+"""`ablate average`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from ablate.models.console import ROOT, Format, Root, print_json
+
+
+def average(
+    study: Annotated[str | None, typer.Argument(help="The study. [default: the last one]")] = None,
+    device: Annotated[str, typer.Option(help="auto, or a torch device.")] = "auto",
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Threads and processes. [default: the cores]")
+    ] = None,
+    root: Root = ROOT,
+    format: Format = "table",
+) -> None:
+    """Score the average over each cell's seeds, an upper bound; the study's report then shows it.
+
+    The outputs of a cell's networks are averaged, and measured as those of one system.
+    """
+    import os
+
+    from .. import averages
+    from .. import plan as plans
+
+    root = root.resolve()
+    plan = plans.load(root, study)
+    cores = jobs or len(os.sched_getaffinity(0))
+    metric = plan.endpoint.metric
+    found = averages.score(
+        plan,
+        root,
+        device=device,
+        threads=cores,
+        processes=cores,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    means = {
+        cell: {"seeds": average.seeds, metric: float(average.scores[metric].mean())}
+        for cell, average in found.items()
+    }
+    if format == "json":
+        print_json(means)
+        return
+    for cell, values in means.items():
+        typer.echo(f"{cell}: {values[metric]:.3f} {metric}, {values['seeds']} seeds averaged")
