@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ablate.ablations.runspec import run_path
 from ablate.models.errors import InputError
-from ablate.training.config import digest
+from ablate.training.config import RunConfig, digest
 from ablate.training.rundir import RunDir
 
 from .plan import Plan, PlannedCell, cache_path, study_path
@@ -58,7 +58,8 @@ def score(
         say: is told each cell that is scored.
 
     Raises:
-        InputError: no cell has two trained seeds, or a checkpoint is not there (an imported study has none).
+        InputError: no cell has two trained seeds, a checkpoint is not there (an imported study has none), or
+            the study is trained by a command of its own.
     """
     from torch import nn
 
@@ -68,6 +69,11 @@ def score(
     from ablate.training.evaluate import Averaged, score_test
     from ablate.training.files import replacing
     from ablate.training.metrics import MetricPool
+
+    if plan.train is not None:
+        raise InputError(
+            f"{plan.name} is trained by a command of its own; its networks cannot be averaged here"
+        )
 
     def network(cell: PlannedCell, seed: int) -> nn.Module:
         path = RunDir(run_path(root, cell.signatures[seed])).checkpoints / "best.pt"
@@ -87,6 +93,7 @@ def score(
             if len(seeds[cell.name]) < 2 or path.exists():
                 continue
             say(f"{cell.name}: {len(seeds[cell.name])} seeds averaged on {len(pairs)} utterances")
+            assert isinstance(cell.config, RunConfig)
             with prepared(place, cell.config.recipe.precision, threads):
                 average = Averaged([network(cell, seed) for seed in seeds[cell.name]]).to(place)
                 scores = score_test(average, pairs, cell.config.evaluation, pool, cache=cache, device=place)
