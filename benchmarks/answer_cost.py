@@ -52,7 +52,7 @@ class Noise:
     def of(cls, table: pd.DataFrame, schedule: str, way: str, steps: int) -> Noise:
         """Of a recipe, over both networks and the cells without a fault, from the analysis of variance."""
         rows = table[(table["schedule"] == schedule) & (table["way"] == way) & (table["steps"] == steps)]
-        rows = rows[rows["cell"] != "fault"]
+        rows = rows[rows["cell"].isin(["base", "decoder"])]
         utterances = table.columns.difference([*KEYS, "step", "seconds"])
         squares = {"seed": 0.0, "residual": 0.0, "cell": 0.0}
         df = {"seed": 0, "residual": 0, "cell": 0}

@@ -32,10 +32,12 @@ NETWORKS: dict[str, dict[str, dict[str, Any]]] = {
         "base": {},
         "decoder": {"model.decoder_expansion": expansion},
         "fault": {"recipe.learning_rate": 1e-4},
+        "bidirectional": {"model.direction": "bi"},
+        "crossband": {"model.crossband": crossband, "model.crossband_layers": 1},
     }
-    for network, expansion in (("mbsnet", 4), ("bsrnn", 2))
+    for network, expansion, crossband in (("mbsnet", 4, "bilstm"), ("bsrnn", 2, "pointwise"))
 }
-"""Cells of each network: as it is, the decoder's width toggled, a planted fault (a tenth of the rate)."""
+"""Cells of each network: as it is, a planted fault (a tenth of the rate), and one part toggled."""
 SCHEDULES: dict[str, dict[str, Any]] = {
     "step": {},
     "cosine": {"recipe.schedule": "cosine"},
@@ -218,6 +220,8 @@ def compared(one: pd.Series, other: pd.Series) -> tuple[float, float, float, int
     """
     both = pd.DataFrame({"one": one, "other": other}).dropna()
     df = len(both) - both.groupby(level=["network", "steps", "cell"]).ngroups
+    if df < 1:
+        return (math.nan,) * 3 + (df,)
     squares = (both**2).groupby(level=["network", "steps"]).transform("sum")
     scaled = both.div(np.sqrt(squares["one"] * squares["other"]) ** 0.5, axis=0)
     x, y = (scaled**2).sum()
@@ -231,8 +235,10 @@ def compared(one: pd.Series, other: pd.Series) -> tuple[float, float, float, int
 
 def effects(found: pd.DataFrame, cell: str) -> pd.DataFrame:
     """Of a cell over the base, by network, length and seed; bsrnn's decoder is narrowed: its sign turns."""
-    base = found.xs("base", level="cell")
-    effect = found.xs(cell, level="cell") - base
+    by_cell = found.unstack("cell").reorder_levels(["cell", "schedule", "way"], axis=1)
+    if cell not in by_cell:
+        return found.iloc[:0]
+    effect = by_cell[cell] - by_cell["base"]
     if cell == "decoder":
         effect = effect.mul(np.where(effect.index.get_level_values("network") == "bsrnn", -1, 1), axis=0)
     return effect.dropna(how="all")
@@ -265,25 +271,32 @@ def printed(table: pd.DataFrame) -> str:
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
     for steps, at in found.groupby(level="steps"):
         here = off[off.index.get_level_values("steps") == steps]
-        sound = at[at.index.get_level_values("cell") != "fault"]
+        sound = at[at.index.get_level_values("cell").isin(["base", "decoder"])]
         for schedule, way in product(SCHEDULES, WAYS):
             if (schedule, way) not in at or not at[schedule, way].notna().any():
                 continue
             column = schedule, way
             ratio, low, high, _ = compared(here[column], here[TODAY])
             spreads = [_spread(here[column], network) for network in NETWORKS]
-            noise = np.mean([variance for variance, df in spreads if df])
+            known = [variance for variance, df in spreads if df]
+            noise = sum(known) / len(known) if known else math.nan
             toggled = [effects(at, cell)[column].dropna() for cell in ("decoder", "fault")]
             cells = [
                 *(str(steps), schedule, way),
                 *(f"{math.sqrt(variance):.4f} ({df})" if df else "" for variance, df in spreads),
-                "1" if column == TODAY else f"{ratio:.3f} ({low:.3f} to {high:.3f})",
+                "1" if column == TODAY else _interval(ratio, low, high),
                 f"{(sound[column] - sound[TODAY]).mean():+.3f}",
                 *(f"{e.mean():+.3f} ({e.sem():.3f})" if len(e) > 1 else "" for e in toggled),
-                ", ".join(f"{noise / e.mean() ** 2:.4f}" for e in toggled if len(e)),
+                ", ".join(f"{noise / e.mean() ** 2:.4f}" for e in toggled if len(e) > 1 and known),
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *pairing(off)])
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if math.isnan(value):
+        return ""
+    return f"{value:.3f}" + ("" if math.isnan(low) else f" ({low:.3f} to {high:.3f})")
 
 
 def _spread(off: pd.Series, network: str) -> tuple[float, int]:
@@ -293,13 +306,16 @@ def _spread(off: pd.Series, network: str) -> tuple[float, int]:
     return (float((own**2).sum()) / df if df else math.nan), df
 
 
+TOGGLED = ("decoder", "crossband", "bidirectional", "fault")
+
+
 def pairing(off: pd.DataFrame) -> list[str]:
     """Correlation over seeds between the base and the other cells, by kind of toggle."""
-    lines = ["| steps | schedule | weights | decoder4x | fault |", "|---|---|---|---|---|"]
+    lines = [f"| steps | schedule | weights | {' | '.join(TOGGLED)} |", "|---" * (3 + len(TOGGLED)) + "|"]
     for steps in off.index.get_level_values("steps").unique():
         for column in off.columns:
             here = off[column].xs(steps, level="steps").unstack("cell")
-            shown = [_correlation(here, cell) for cell in ("decoder", "fault")]
+            shown = [_correlation(here, cell) for cell in TOGGLED]
             if any(shown):
                 lines.append(f"| {steps} | {' | '.join([*column, *shown])} |")
     return lines

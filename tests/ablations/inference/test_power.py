@@ -15,7 +15,6 @@ from ablate.ablations.inference.power import (
     plan,
     plan_table,
     smallest_effect,
-    widths,
 )
 from ablate.reports import analyze
 
@@ -138,13 +137,8 @@ def test_the_fraction_is_the_cheapest_and_each_design_reaches_the_effect():
         compare_designs({"a": BINARY}, 0)
 
 
-def test_widths():
-    frame = grid_frame(seeds=4, utterances=20, spread=0.05)
-    found = widths(analyze(frame, base="a=off,b=off", baseline="ref"))
-    assert set(found) == {"a", "b"}
-    assert all(width > 0 for width in found.values())
-    single = analyze(frame[frame["seed"] == 1], base="a=off,b=off", baseline="ref")
-    assert all(math.isnan(width) for width in widths(single).values())
+def test_one_seed_is_no_pilot():
+    single = analyze(grid_frame(seeds=1, utterances=20, spread=0.05), base="a=off,b=off", baseline="ref")
     with pytest.raises(ValueError, match="no cell with two seeds"):
         Variances.of(single)
 
