@@ -13,6 +13,8 @@ from ablate.models.errors import InputError
 from ablate.models.registry import suggestion
 from ablate.training.metrics.registry import METRICS, find_metric
 
+from .scale import Conditions
+
 
 class Endpoint(Frozen):
     """What is compared, declared before training.
@@ -52,6 +54,7 @@ class Claim(Frozen):
         source: who claimed it, where.
         metric: it is judged on this one only.
         level: which level; none: the other one of two.
+        conditions: what it was made of; none: it counts as made for the study that judges it.
     """
 
     low: float
@@ -59,6 +62,7 @@ class Claim(Frozen):
     source: str = "user"
     metric: str = "pesq_wb"
     level: str | None = None
+    conditions: Conditions | None = None
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Claim:

@@ -1,8 +1,9 @@
-"""`ablate diff`, and the options that commands about grids share."""
+"""`ablate diff` and `ablate claims`, and the options that commands about grids share."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,8 +12,10 @@ from ablate.models.console import ROOT, Format, Plugins, Root, print_json
 if TYPE_CHECKING:
     from ablate.training.config import RunConfig
 
+    from .claims import Claim
     from .factors import Factor
     from .grid import Cell
+    from .published import PublishedEffect
 
 GridText = Annotated[str | None, typer.Option("--grid", help="Factors, e.g. bidirectional,core=lstm,mamba.")]
 Base = Annotated[str, typer.Option("--base", help="Preset the deltas apply to.")]
@@ -23,6 +26,7 @@ Settings = Annotated[list[str], typer.Option("--set", help="e.g. recipe.steps=40
 def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
     app.command()(diff)
+    app.command()(claims)
 
 
 def diff(
@@ -86,6 +90,66 @@ def diff(
     print(f"  all: {sum(parts[0].values()):,} -> {sum(parts[1].values()):,}")
     if close:
         print(f"a grid that covers all of it:\n  {close}")
+
+
+def claims(
+    factor: Annotated[
+        str | None, typer.Argument(help="Factors as in --grid, e.g. bidirectional,core=lstm,mamba.")
+    ] = None,
+    plugin: Plugins = [],  # noqa: B006
+    format: Format = "table",
+) -> None:
+    """What is claimed of factors, by whom and of what: their own claims, and published effects (on - off)."""
+    from .claims import effect_name
+    from .factors import FACTORS
+    from .grid import parse_factors
+    from .published import PUBLISHED_EFFECTS
+    from .targets import load_plugins
+
+    load_plugins(plugin)
+    chosen = parse_factors(factor) if factor is not None else tuple(FACTORS.values())
+    found: list[tuple[str, Claim, PublishedEffect | None]] = [
+        (effect_name(one.name, str(claim.level), list(one.levels)), claim, None)
+        for one in chosen
+        for claim in one.claims
+    ]
+    for effect in PUBLISHED_EFFECTS:
+        names = [one.name for one in chosen for _ in effect.levels_of(one)]
+        if names or factor is None:
+            found.append((names[0] if names else effect.grid, effect.claim(), effect))
+    rows = [
+        {
+            "factor": name,
+            "change": effect.what if effect else "",
+            "metric": claim.metric,
+            "low": claim.low,
+            "high": claim.high,
+            "off": effect.off if effect else None,
+            "on": effect.on if effect else None,
+            "of": str(claim.conditions or ""),
+            "seeds": effect.seeds if effect else "not stated",
+            "source": claim.source,
+        }
+        for name, claim, effect in found
+    ]
+    if format == "json":
+        print_json(rows)
+        return
+    for name in dict.fromkeys(row["factor"] for row in rows):
+        print(name or "no factor here")
+        for row in rows:
+            if row["factor"] == name:
+                _print_claim(row)
+    print("Published figures are as published, not measured here; --claims published judges them.")
+
+
+def _print_claim(row: Mapping[str, Any]) -> None:
+    low, high = row["low"], row["high"]
+    span = f"{low:+.2f}" if low == high else f"{low:+.2f} to {high:+.2f}"
+    scores = "" if row["off"] is None else f" ({row['off']:.2f} -> {row['on']:.2f})"
+    print(f"  {span} {row['metric']}{scores}  {row['source']}")
+    facts = [row["change"], f"of {row['of']}" if row["of"] else "", f"seeds {row['seeds']}"]
+    print(f"      {'; '.join(filter(None, facts))}")
 
 
 def _parts(config: RunConfig) -> dict[str, int]:

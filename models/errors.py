@@ -18,14 +18,14 @@ class InputError(ValueError):
 
 
 @contextmanager
-def readable() -> Iterator[None]:
-    """Turn a configuration that is refused within into an `InputError` that says why in one line."""
+def readable(where: str = "") -> Iterator[None]:
+    """Turn a configuration that is refused within into an `InputError` that says `where` and why."""
     from pydantic import ValidationError
 
     try:
         yield
     except ValidationError as error:
-        raise InputError(explain(error)) from error
+        raise InputError(where + explain(error)) from error
 
 
 def explain(error: ValidationError) -> str:

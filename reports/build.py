@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from ablate.ablations.claims import parse_claim
-from ablate.ablations.factors import claims_on, with_claims
+from ablate.ablations.claim_files import claims_from
+from ablate.ablations.claims import Claim, parse_claim
+from ablate.ablations.factors import claims_on, every_claim, with_claims, with_further
 from ablate.models.errors import InputError
 from ablate.models.registry import suggestion
 from ablate.studies.analysis import analyze_study
@@ -33,6 +34,7 @@ def report_of(
     margin: float | None = None,
     claims: Sequence[str] = (),
     guards: Sequence[str] = (),
+    others: str | None = None,
 ) -> AnalysisReport:
     """Analyse scores with the claims, margin and design of their study.
 
@@ -42,6 +44,7 @@ def report_of(
         claims: `FACTOR=LOW..HIGH` or `FACTOR=LEVEL=LOW..HIGH`, in place of the factors' own; of scores
             trained elsewhere the only ones.
         guards: other metrics beside the first.
+        others: claims of others to judge beside them, `published` or a YAML file; of a study's factors.
 
     Raises:
         NoScoresError: there is nothing to analyse yet.
@@ -55,9 +58,13 @@ def report_of(
         raise NoScoresError(f"no run of {info.name} has scores yet ({said})")
     _check_metrics(scores, metric, guards)
     stated = [parse_claim(text, metric, source="given with the report") for text in claims]
+    every: Sequence[tuple[str, Claim]] = ()
     if plan is not None:
-        judged = claims_on(with_claims(plan.factors, stated), metric)
-        analysis = analyze_study(plan, scores, metric, margin, judged, guards)
+        factors = with_claims(plan.factors, stated)
+        if others is not None:
+            factors = with_further(factors, claims_from(others, factors, metric))
+        every = every_claim(factors, metric)
+        analysis = analyze_study(plan, scores, metric, margin, claims_on(factors, metric), guards)
     else:
         analysis = analyze(
             scores,
@@ -69,7 +76,8 @@ def report_of(
             claims=dict(stated) or None,
             guards=guards,
         )
-    return AnalysisReport(analysis, info, scores)
+        every = list(analysis.claims.items())
+    return AnalysisReport(analysis, info, scores, every)
 
 
 def _check_metrics(scores: pd.DataFrame, metric: str, guards: Sequence[str]) -> None:

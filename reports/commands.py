@@ -43,6 +43,9 @@ def report(
     claim: Annotated[
         list[str], typer.Option(help="FACTOR=LOW..HIGH or FACTOR=LEVEL=LOW..HIGH, on - off; repeat.")
     ] = [],  # noqa: B006
+    claims: Annotated[
+        str | None, typer.Option(help="Claims of others, judged too: published, or a YAML file.")
+    ] = None,
     format: Annotated[str, formats(*FORMS)] = "table",
     open_page: Annotated[
         bool, typer.Option("--open", help="Write the study's HTML report and show it in the browser.")
@@ -65,6 +68,8 @@ def report(
     name = names[0] if names else None
     if scores is None and (base or baseline):
         raise InputError("--base and --baseline describe --scores; a study knows its own")
+    if scores is not None and claims is not None:
+        raise InputError("--claims judges a study, whose networks are known; for --scores give --claim")
     if scores is not None and name:
         raise InputError(f"give a study ({name}) or --scores, not both")
     if scores is not None and not base:
@@ -87,9 +92,9 @@ def report(
             result = build.report_of_file(scores, base or "", baseline, metric, margin, claim, guards)
         elif tracking_uri is not None:
             found = scores_from_mlflow(tracking_uri, str(name), str(name))
-            result = build.report_of(*found, metric, margin, claim, guards)
+            result = build.report_of(*found, metric, margin, claim, guards, claims)
         else:
-            result = build.report_of(*scores_from_study(root, name), metric, margin, claim, guards)
+            result = build.report_of(*scores_from_study(root, name), metric, margin, claim, guards, claims)
     except build.NoScoresError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(4) from None

@@ -16,6 +16,7 @@ from ablate.training.own.config import OwnConfig, OwnTraining
 
 from .corpora import corpus_lines
 from .cost import compute
+from .judged import claim_lines
 from .lengths import length_lines
 from .mixtures import mixture_lines
 from .model import AnalysisReport
@@ -255,6 +256,7 @@ def notes(report: AnalysisReport) -> list[str]:
             "Their effect is of the change as a whole, size included."
         )
     notes += corpus_lines(report.test_name, report.corpora)
+    notes += claim_lines(report.judged, of_a_study=report.info.plan is not None)
     notes += slope_lines(report.slopes, report.percent, bool(report.by_length))
     notes += length_lines(report.by_length, report.percent)
     return [*notes, *_tuning(report), *_looks(report)]
@@ -309,13 +311,8 @@ def audit_lines(report: AnalysisReport) -> list[str]:
 def sections(report: AnalysisReport) -> list[tuple[str, list[str]]]:
     """What stands under the tables, by title; sections without a line are left out."""
     found = [
-        ("Claimed by", claim_sources(report)),
         ("Runs without a result", run_problems(report)),
         ("Notes", notes(report)),
         ("Audit", audit_lines(report)),
     ]
     return [(title, lines) for title, lines in found if lines]
-
-
-def claim_sources(report: AnalysisReport) -> list[str]:
-    return list(dict.fromkeys(c.source for c in report.analysis.claims.values() if c.source))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,11 +16,13 @@ from .collect import StudyInfo
 from .convergence import Convergence, Curve, convergence, curves
 from .corpora import OnCorpus, on_further
 from .cost import Cost, ParetoPoint, costs, parameter_changes, pareto
+from .judged import Judged, judged
 from .lengths import AtLength, by_length
 from .slopes import Slope, slopes
 from .text import interval, known, plural, signed
 
 if TYPE_CHECKING:
+    from ablate.ablations.claims import Claim
     from ablate.ablations.inference.analysis import Analysis
 
 CREDIT = {
@@ -67,11 +69,16 @@ class SeedsAveraged:
 
 @dataclass(frozen=True, eq=False)
 class AnalysisReport:
-    """An analysis with what is known of its study: all that a form needs."""
+    """An analysis with what is known of its study: all that a form needs.
+
+    Attributes:
+        claims: what is claimed of its effects, those of others too.
+    """
 
     analysis: Analysis
     info: StudyInfo
     scores: pd.DataFrame
+    claims: Sequence[tuple[str, Claim]] = ()
 
     @property
     def metric(self) -> str:
@@ -247,6 +254,11 @@ class AnalysisReport:
     def slopes(self) -> list[Slope]:
         """How fast each factor's effect and the gap still change at the end of the training."""
         return slopes(self.analysis, self.info, self._shown)
+
+    @cached_property
+    def judged(self) -> list[Judged]:
+        """The verdict on every claim."""
+        return judged(self.analysis, self.info, self.claims)
 
     @cached_property
     def by_length(self) -> list[AtLength]:

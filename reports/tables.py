@@ -117,6 +117,29 @@ def _on_corpus(row: Mapping[str, Any] | None) -> list[str]:
     ]
 
 
+def claims_table(report: AnalysisReport) -> Table | None:
+    """Every claim with its source, what it was made of, and its verdict; none where nothing is claimed."""
+    rows = [
+        [
+            row.name,
+            f"{row.low:+.2f}" + ("" if row.low == row.high else f" to {row.high:+.2f}"),
+            f"{signed(row.estimate)} {interval(row.estimate_low, row.estimate_high)}".strip(),
+            row.verdict,
+            row.conditions or "this study's",
+            row.source,
+        ]
+        for row in report.judged
+    ]
+    if not rows:
+        return None
+    return Table(
+        "Claims",
+        ["effect", "claimed", f"here, {report.percent} interval", "verdict", "claimed of", "by"],
+        rows,
+        "Published figures are as published, not measured here; each claim is judged for itself.",
+    )
+
+
 def slopes_table(report: AnalysisReport) -> Table | None:
     """How fast the effects still change at the end; none where the curves cannot tell."""
     rows = [[s.name, signed(s.estimate), interval(s.low, s.high)] for s in report.slopes if not s.why]

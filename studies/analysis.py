@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 import pandas as pd
 
@@ -12,6 +14,7 @@ from ablate.ablations.factors import claims_on
 from ablate.ablations.inference.analysis import Analysis
 from ablate.ablations.inference.estimates import infer
 from ablate.ablations.inference.scores import Layout, read_scores
+from ablate.ablations.scale import Setting
 
 from .plan import Plan
 
@@ -40,12 +43,46 @@ def analyze_study(
     if margin is None and metric == plan.endpoint.metric:
         margin = plan.endpoint.margin
     layout = layout_of(plan, set(scores["cell"].unique()))
-    return infer(
+    analysis = infer(
         read_scores(scores, metric, layout),
         claims=claims_on(plan.factors, metric) if claims is None else claims,
         margin=margin,
         guards=[read_scores(scores, guard, layout) for guard in guards],
     )
+    return at_scale(analysis, setting_of(plan))
+
+
+def at_scale(analysis: Analysis, setting: Setting) -> Analysis:
+    """An analysis whose verdicts on claims say where they were made of something else."""
+    effects = analysis.effects.copy()
+    claimed = effects["claim_low"].notna()
+    effects.loc[claimed, "verdict"] = [
+        setting.verdict(verdict, analysis.claims[name].conditions)
+        for name, verdict in effects.loc[claimed, ["name", "verdict"]].itertuples(index=False)
+    ]
+    if setting.is_demo:
+        effects.loc[claimed, "seeds_needed"] = float("nan")
+    return replace(analysis, effects=effects)
+
+
+def setting_of(plan: Plan) -> Setting:
+    """What a study measures on: the toggled networks (all, where there are no others) and the corpora."""
+    cells = [cell for cell in plan.cells if cell.levels] or plan.cells
+    corpus = plan.corpus
+    trained = (corpus.name, corpus.kind)
+    return Setting(
+        parameters=_span([cell.parameters for cell in cells]),
+        steps=_span([cell.steps for cell in cells]),
+        trained_on=trained,
+        tested_on=trained if corpus.test_path is None else (Path(corpus.test_path).name,),
+        is_demo=corpus.is_demo,
+    )
+
+
+def _span(values: Sequence[int | None]) -> tuple[int, int] | None:
+    """From the smallest to the largest; none where one is not known."""
+    known = [value for value in values if value]
+    return (min(known), max(known)) if len(known) == len(values) else None
 
 
 def layout_of(plan: Plan, there: set[str]) -> Layout:

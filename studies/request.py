@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ablate.ablations.claims import Endpoint, claim_of
+from ablate.ablations.claim_files import claims_in
+from ablate.ablations.claims import Endpoint
 from ablate.ablations.design import Kind
 from ablate.ablations.factors import LEVEL, Factor, find, parse_value
 from ablate.ablations.grid import Grid, OwnGrid, parse_factors
@@ -258,9 +259,9 @@ _Loader.yaml_implicit_resolvers = {
 def read_file(path: Path) -> dict[str, Any]:
     """The fields of a `Request` that a YAML study file sets.
 
-    `factors` maps a factor's name to `{levels, claim}`, both optional: `levels` a list of known levels
-    or `{level: {dotted path: value}}`, `claim` a pair (on - off, in the endpoint's metric) or, for a factor
-    of several levels, `{level: pair}`. `grid` is the command line's text. With `train`, the values of levels,
+    `factors` maps a factor's name to `{levels, claim, source, metric, conditions}`, all optional: `levels` a
+    list of known levels or `{level: {dotted path: value}}`, the others as in a file of claims
+    (`ablations.claim_files`). `grid` is the command line's text. With `train`, the values of levels,
     `set` and `baseline` are overrides of the user's own command, and `scores` and `curve` are what it leaves.
 
     Raises:
@@ -336,9 +337,7 @@ def _values(delta: dict[str, Any]) -> dict[str, Any]:
 
 
 def _factor(name: str, body: dict[str, Any], metric: str, own: bool) -> Factor:
-    unknown = set(body) - {"levels", "claim", "source"}
-    if unknown:
-        raise InputError(f"factor {name!r}: unknown keys {sorted(unknown)}; known: levels, claim, source")
+    claims = claims_in(name, {k: v for k, v in body.items() if k != "levels"}, "study file", metric)
     levels = body.get("levels")
     if own and isinstance(levels, list):
         levels = {level: {name: level} for level in levels}
@@ -354,8 +353,6 @@ def _factor(name: str, body: dict[str, Any], metric: str, own: bool) -> Factor:
         factor = Factor(name=name, own=own, levels=deltas)
     else:
         factor = find(name, [str(level) for level in levels] if levels else None)
-    stated = body.get("claim", {})
-    for level, (low, high) in stated.items() if isinstance(stated, dict) else [(None, stated)]:
-        claim = claim_of(name, low, high, body.get("source", "study file"), metric)
-        factor = factor.with_claim(claim.model_copy(update={"level": level}))
+    for claim in claims:
+        factor = factor.with_claim(claim)
     return factor

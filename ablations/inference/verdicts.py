@@ -91,7 +91,7 @@ def effects_table(
         elif margin is None:
             verdict = "no margin" if claim or (credited and _is_credit(contrast, shapley)) else ""
         elif claim:
-            verdict = _judge(claim, estimates.value[i], half[i], equivalence[i], margin)
+            verdict = judge(claim, estimates.value[i], half[i], equivalence[i], margin)
             if verdict == "undecided":
                 seeds = seeds_to_decide(estimates, i, (claim.low, claim.high), margin, confidence)
                 if math.isnan(seeds):
@@ -125,7 +125,8 @@ def _is_credit(contrast: Contrast, shapley: Collection[str]) -> bool:
     return contrast.kind == "shapley" or not shapley
 
 
-def _judge(claim: Claim, estimate: Array, half: Array, equivalence: Array, margin: float) -> str:
+def judge(claim: Claim, estimate: Array, half: Array, equivalence: Array, margin: float) -> str:
+    """The verdict on a claim, from an estimate and the half-widths of its two intervals; see `decide`."""
     flags = decide(estimate, half, equivalence, (claim.low, claim.high), margin)
     words = ("contradicted", "negligible", "supported")
     return ", ".join(word for word, flag in zip(words, flags, strict=True) if flag) or "undecided"

@@ -13,9 +13,10 @@ from ..answer import answer
 from ..cost import COSTS
 from ..figures import draw_all
 from ..model import AnalysisReport
-from ..published import CAPTION, PUBLISHED
+from ..published import CAPTION, CONVENTION, PUBLISHED
 from ..tables import (
     cells_table,
+    claims_table,
     corpora_table,
     effects_head,
     effects_rows,
@@ -61,7 +62,6 @@ def content(report: AnalysisReport) -> dict[str, Any]:
             "warnings": conditions.warnings(report),
             "untoggled": conditions.untoggled_line(report),
             "measured_at": conditions.measured_at(report),
-            "claim_sources": conditions.claim_sources(report),
             "problems": conditions.run_problems(report),
             "notes": conditions.notes(report),
         },
@@ -91,13 +91,14 @@ def content(report: AnalysisReport) -> dict[str, Any]:
             ]
             for c in report.convergence
         ],
+        "claims": claims_table(report),
         "slopes": slopes_table(report),
         "lengths": lengths_table(report),
         "threshold": report.convergence[0].threshold if report.convergence else None,
         "sounds": sounds,
         "sounds_note": sounds_note,
         "published": PUBLISHED,
-        "published_caption": CAPTION,
+        "published_caption": f"{CAPTION} {CONVENTION}",
         "runs": [
             [
                 report.short(run.cell),

@@ -11,6 +11,7 @@ from ..model import AnalysisReport
 from ..tables import (
     Table,
     cells_table,
+    claims_table,
     corpora_table,
     effects_head,
     effects_rows,
@@ -43,7 +44,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         out.write(table(effects_head(report), rows))
     for line in filter(None, (report.sum_line, conditions.untoggled_line(report))):
         out.write(f"{escape(line)}\n\n")
-    for beside in filter(None, (guards_table(report), corpora_table(report))):
+    for beside in filter(None, (guards_table(report), corpora_table(report), claims_table(report))):
         out.write(_section(beside))
     percent = f"{report.percent} interval"
     if report.mains and report.credit_kind != "main effect":

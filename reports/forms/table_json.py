@@ -86,6 +86,7 @@ def document(report: AnalysisReport) -> dict[str, Any]:
         "costs": [asdict(cost) for cost in report.costs],
         "pareto": [asdict(point) for point in report.pareto()],
         "convergence": [asdict(item) for item in report.convergence],
+        "claims_judged": [asdict(item) for item in report.judged],
         "by_length": [asdict(item) for item in report.by_length],
         "slopes": [asdict(item) for item in report.slopes],
     }

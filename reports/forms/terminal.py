@@ -7,7 +7,15 @@ from typing import TextIO
 from .. import conditions
 from ..answer import answer
 from ..model import AnalysisReport
-from ..tables import cells_table, corpora_table, effects_head, effects_rows, guards_table, lengths_table
+from ..tables import (
+    cells_table,
+    claims_table,
+    corpora_table,
+    effects_head,
+    effects_rows,
+    guards_table,
+    lengths_table,
+)
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:
@@ -28,7 +36,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
             right = index != 4 and index > 0
             table.add_column(column, justify="right" if right else "left", no_wrap=index in (0, 1, 2))
         for row in effects_rows(report.factors):
-            style = "red" if "contradicted" in row[4] else "green" if row[4] == "supported" else ""
+            style = "red" if "contradicted" in row[4] else "green" if row[4].endswith("supported") else ""
             table.add_row(*(Text(cell, style=style if i == 4 else "") for i, cell in enumerate(row)))
         for extra in (report.not_toggled, report.gap):
             if extra is not None:
@@ -44,7 +52,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         for pair in report.interactions:
             table.add_row(pair.name, pair.estimate, pair.interval)
         console.print(table)
-    beside = guards_table(report), corpora_table(report), lengths_table(report)
+    beside = guards_table(report), corpora_table(report), claims_table(report), lengths_table(report)
     for found in filter(None, (*beside, cells_table(report, wide=False))):
         table = Table(title=found.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for index, column in enumerate(found.head):

@@ -58,6 +58,9 @@ class RunOptions:
     claim: Annotated[
         list[str], typer.Option(help="FACTOR=LOW..HIGH or FACTOR=LEVEL=LOW..HIGH, on - off; repeat.")
     ] = field(default_factory=list)
+    claims: Annotated[
+        str | None, typer.Option(help="Claims of others, judged too: published, or a YAML file.")
+    ] = None
     study: Annotated[str | None, typer.Option(help="Name of the study.")] = None
     root: Root = ROOT
     launcher: Annotated[str | None, typer.Option(help="inline, local or slurm. [default: local]")] = None
@@ -109,8 +112,9 @@ class RunOptions:
         Raises:
             InputError: an option, the file or a plug-in is wrong, or there is no grid.
         """
+        from ablate.ablations.claim_files import claims_from
         from ablate.ablations.claims import Endpoint, parse_claim
-        from ablate.ablations.factors import with_claims
+        from ablate.ablations.factors import with_claims, with_further
         from ablate.ablations.grid import parse_factors, parse_settings
         from ablate.models.plugins import load
 
@@ -148,6 +152,9 @@ class RunOptions:
             metric = Endpoint.model_validate(fields["endpoint"]).metric
         claims = [parse_claim(text, metric) for text in self.claim]
         fields["factors"] = with_claims(fields["factors"], claims)
+        if self.claims is not None:
+            others = claims_from(self.claims, fields["factors"], metric)
+            fields["factors"] = with_further(fields["factors"], others)
         fields["plugins"] = (*fields.get("plugins", ()), *map(str, self.plugin))
         load(map(Path, fields["plugins"]))
         with readable():

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ablate.ablations.factors import Factor
 from ablate.models.config import Frozen
 from ablate.training.config import RunConfig
 from ablate.training.own.config import OwnConfig, OwnTraining
@@ -45,9 +46,11 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
             f"keeps it as study {former(old)!r}, or give the new one a name of its own with --study NAME."
         )
     places = {field: getattr(new.corpus, field) for field in ("path", "name", "test_path")}
+    factors = {factor.name: factor for factor in new.factors}
     moved = old.model_copy(
         update={
             "corpus": old.corpus.model_copy(update=places),
+            "factors": tuple(factors[factor.name] for factor in old.factors),
             "further_tests": new.further_tests,
             "train": new.train,
         }
@@ -83,7 +86,7 @@ def compare(old: Plan, new: Plan) -> list[str]:
         for factor in new.factors
         if factor.name in factors
         for field in ("levels", "claims", "declares")
-        if getattr(factor, field) != getattr(factors[factor.name], field)
+        if _compared(factor, field, factors[factor.name]) != getattr(factors[factor.name], field)
     ]
     before = {cell.name: cell for cell in old.cells}
     after = {cell.name: cell for cell in new.cells}
@@ -116,6 +119,16 @@ def _training(old: OwnTraining | None, new: OwnTraining | None) -> list[str]:
     if old.digest != new.digest:
         lines.append(f"train.code: its content changed ({old.digest[:12]} -> {new.digest[:12]})")
     return lines
+
+
+def _compared(new: Factor, field: str, old: Factor) -> Any:
+    """A field of a factor; conditions that its claims did not have yet are no difference."""
+    if field != "claims" or len(new.claims) != len(old.claims):
+        return getattr(new, field)
+    pairs = zip(new.claims, old.claims, strict=True)
+    return tuple(
+        mine if theirs.conditions else mine.model_copy(update={"conditions": None}) for mine, theirs in pairs
+    )
 
 
 def _plugins(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:

@@ -77,6 +77,8 @@ def test_a_factor_as_version_0_1_wrote_it():
     assert Factor.model_validate({"name": "x", "levels": levels, "claim": None}).claims == ()
     with pytest.raises(ValidationError, match="two claims"):
         Factor(name="x", levels=levels, claims=(Claim(low=0, high=1), Claim(low=0, high=2)))
+    several = (Claim(low=0, high=1), Claim(low=0, high=2, source="another"))
+    assert claims_on([Factor(name="x", levels=levels, claims=several)], "pesq_wb")["x"].high == 1
 
 
 def test_an_endpoint_has_its_metrics_margin_and_no_other():

@@ -133,3 +133,18 @@ def test_options_of_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mo
         (budget,) = [f for f in json.loads(result.stdout) if f["code"] == "A401"]
         counts.append(int(budget["evidence"].split()[0].replace(",", "")))
     assert counts == [257 * (257 * kernel + 1) for kernel in (3, 5)]
+
+
+def test_what_is_claimed_is_listed_with_its_source() -> None:
+    rows = json.loads(ablate("claims", "--format", "json").stdout)
+    found = {(row["factor"], row["source"]): row for row in rows}
+    of_direction = found["bidirectional", "published: xLSTM-SENet, ablation table in its repository"]
+    assert (of_direction["off"], of_direction["on"], of_direction["metric"]) == (3.26, 3.48, "pesq_wb")
+    assert of_direction["seeds"] == "averaged, number not stated"
+    assert of_direction["of"] == "2,140,000 to 2,200,000 parameters, VoiceBank+DEMAND"
+    assert any(row["factor"] == "decoder4x" and "the report" in row["source"] for row in rows)
+    shown = ablate("claims", "core=lstm,mamba").stdout
+    assert "WSJ0" in shown
+    assert "not measured here" in shown
+    assert "SEMamba Table 1" not in shown
+    assert ablate("claims", "decodr4x").exit_code != 0

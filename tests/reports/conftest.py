@@ -31,6 +31,7 @@ LEVELS = {
     "crossband": {"pointwise": {"model.crossband": "pointwise"}, "bilstm": {"model.crossband": "bilstm"}},
 }
 NOT_TOGGLED = 0.08
+FOLDER = {"name": "recordings", "kind": "folder"}
 PARAMETERS = {"bidirectional": 360448, "decoder4x": 1813248, "crossband": 839424}
 
 
@@ -45,7 +46,7 @@ def write_study(
     diverged: Sequence[tuple[str, int]] = (),
     missing: Sequence[tuple[str, int]] = (),
     audio: bool = False,
-    is_demo: bool = True,
+    is_demo: bool = False,
     findings: Sequence[dict] = (),
     **fields: Any,
 ) -> Path:
@@ -59,7 +60,7 @@ def write_study(
         name=name,
         steps=60,
         factors=tuple(Factor(name=f, levels=LEVELS[f], claims=(Claim(**CLAIMS[f]),)) for f in factors),
-        corpus={"is_demo": is_demo, "notes": ("synthetic speech",)},
+        corpus={"is_demo": is_demo, "notes": ("synthetic speech",), **({} if is_demo else FOLDER)},
         audit=AuditRecord(findings=tuple(findings), waived=("AB012",) if findings else ()),
         git_commit="0123456789abcdef",
         machine="test machine",
@@ -167,6 +168,13 @@ def planted_root(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[
         "remedy": "use bilstm",
     }
     return make_study(tmp_path_factory.mktemp("planted"), audio=True, findings=[finding])
+
+
+@pytest.fixture(scope="session")
+def demo_report(tmp_path_factory: pytest.TempPathFactory, make_study: Callable[..., Path]) -> AnalysisReport:
+    """The report of a study of the demo corpus."""
+    root = make_study(tmp_path_factory.mktemp("demo"), factors=("crossband",), utterances=8, is_demo=True)
+    return report_of_study(root)
 
 
 @pytest.fixture(scope="session")

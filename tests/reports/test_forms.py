@@ -28,7 +28,6 @@ def text(report, format):
 def test_the_table_says_what_it_must(report):
     table = text(report, "table")
     for part in (
-        "DEMO CORPUS",
         "Gap bsrnn - mbsnet: +0.4",
         "95 % interval",
         "Shapley value",
@@ -67,7 +66,7 @@ def test_json_has_a_versioned_schema_and_effects(report):
     assert (data["schema"], data["version"]) == ("ablate.report", 1)
     kinds = {effect["kind"] for effect in data["effects"]}
     assert {"gap", "main", "shapley", "interaction", "one-out", "one-in", "not-toggled", "simple"} <= kinds
-    assert data["study"]["demo_corpus"] is True
+    assert data["study"]["demo_corpus"] is False
     assert len(data["study"]["runs"]) == 27
     assert data["study"]["parameters"]["baseline"] == 2963024
 

@@ -36,9 +36,13 @@ def scores_of(plan, utterances=8):
 def test_a_whole_study_is_what_the_guess_says(make_plan, design):
     cells = Grid.parse(GRID, design=design).cells()
     planned = tuple(PlannedCell(**dict(cell), parameters=1) for cell in cells)
-    plan = make_plan(GRID, seeds=(1, 2, 3), design=design, cells=planned)
+    real = {"is_demo": False, "kind": "folder"}
+    plan = make_plan(GRID, seeds=(1, 2, 3), design=design, cells=planned, corpus=real)
     frame = scores_of(plan)
     found = analyze_study(plan, frame)
+    judged = found.effects["claim_low"].notna()
+    assert found.effects.loc[judged, "verdict"].str.startswith("at this size: ").all()
+    found.effects["verdict"] = found.effects["verdict"].str.removeprefix("at this size: ")
     guessed = analyze(frame, base="bidirectional=off,decoder4x=off", baseline="baseline", design=design)
     for frame, other in ((found.effects, guessed.effects), (found.cells, guessed.cells)):
         pd.testing.assert_frame_equal(frame, other, check_dtype=False)

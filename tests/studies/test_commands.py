@@ -113,6 +113,7 @@ def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path
         (("--grid", "bidirectional", "--waive", "A999"), "unknown audit code 'A999'"),
         (("--grid", "bidirectional", "--plugin", "nowhere.py"), "nowhere.py"),
         (("missing.yaml",), "missing.yaml"),
+        (("--grid", "bidirectional", "--claims", "publishd"), "no such file; give 'published'"),
         (("--grid", "bidirectional", "--at-lengths", "half"), "lengths 'half'"),
         (("--grid", "bidirectional", "--at-lengths", "0.33"), "no number of steps"),
         (("--grid", "bidirectional", "--format", "xml"), "unknown format 'xml'"),

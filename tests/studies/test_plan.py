@@ -325,6 +325,22 @@ def test_another_claim_is_another_plan(root, corpus):
     assert compare(old, new) == ["factor bidirectional: its claims changed"]
 
 
+def test_conditions_that_a_claim_did_not_have_yet_are_no_difference(root, corpus):
+    from ablate.ablations.scale import Conditions
+
+    new = planned(root, corpus)
+    (factor,) = new.factors
+    (claim,) = factor.claims
+    assert claim.conditions is not None
+    bare = factor.model_copy(update={"claims": (claim.model_copy(update={"conditions": None}),)})
+    old = new.model_copy(update={"factors": (bare,)})
+    assert compare(old, new) == []
+    assert merge(old, new, root).factors == new.factors
+    other = claim.model_copy(update={"conditions": Conditions(steps=7)})
+    changed = new.model_copy(update={"factors": (factor.model_copy(update={"claims": (other,)}),)})
+    assert compare(new, changed) == ["factor bidirectional: its claims changed"]
+
+
 def test_the_code_of_a_plugin_is_part_of_the_plan(root, corpus, tmp_path):
     path = tmp_path / "net_of_plan.py"
     path.write_text("x = 1\n")

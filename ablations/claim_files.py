@@ -1,0 +1,85 @@
+"""Claims that others made, to be judged beside a study's own: the published ones, or those of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ablate.models.errors import InputError
+from ablate.models.registry import suggestion
+from ablate.training.metrics.registry import find_metric
+
+from .claims import Claim, claim_of
+from .factors import FACTORS, Factor, is_factor
+from .published import published_claims
+from .scale import Conditions
+
+KEYS = ("claim", "source", "metric", "conditions")
+PUBLISHED = "published"
+
+
+def claims_from(place: str, factors: Iterable[Factor], metric: str) -> list[tuple[str, Claim]]:
+    """The claims of `published`, or of a YAML file, on these factors, by factor.
+
+    A file maps a factor's name to `{claim, source, metric, conditions}`, all but the first optional; what it
+    says of other factors is passed over.
+
+    Args:
+        place: `published` or a path.
+        metric: of the claims that name none.
+
+    Raises:
+        InputError: there is no such file, a factor is none, a key is unknown or a value wrong.
+    """
+    factors = list(factors)
+    if place == PUBLISHED:
+        return list(published_claims(factors))
+    path = Path(place)
+    if not path.is_file():
+        raise InputError(f"--claims {place}: no such file; give {PUBLISHED!r} or a YAML file of claims")
+    try:
+        data = yaml.load(path.read_text(), yaml.BaseLoader)
+    except yaml.YAMLError as error:
+        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    if not isinstance(data, Mapping):
+        raise InputError(f"{path}: a claims file maps factors to {', '.join(KEYS)}")
+    mine = {factor.name: factor for factor in factors}
+    found = []
+    for name, body in data.items():
+        if name not in mine and not is_factor(name):
+            raise InputError(f"{path}: no factor {name!r}{suggestion(name, [*mine, *FACTORS])}")
+        stated = list(claims_in(name, body, f"{path.name}", metric))
+        if name in mine:
+            found += [(name, claim.on(name, list(mine[name].levels))) for claim in stated]
+    return found
+
+
+def claims_in(name: str, body: Any, source: str, metric: str) -> list[Claim]:
+    """The claims in a factor's `{claim, source, metric, conditions}`; `claim` is a pair, or `{level: pair}`.
+
+    Raises:
+        InputError: a key is unknown or a value wrong.
+    """
+    if not isinstance(body, Mapping):
+        raise InputError(f"factor {name!r}: give {', '.join(KEYS)}, not {body!r}")
+    if unknown := sorted({*map(str, body)} - {*KEYS}):
+        raise InputError(f"factor {name!r}: unknown keys {', '.join(unknown)}; known: {', '.join(KEYS)}")
+    if "claim" not in body:
+        if body:
+            raise InputError(f"factor {name!r}: {', '.join(body)} without a claim; give claim: [low, high]")
+        return []
+    metric = find_metric(str(body.get("metric", metric))).name
+    conditions = Conditions.read(body["conditions"], name) if "conditions" in body else None
+    stated = body["claim"]
+    found = []
+    for level, ends in stated.items() if isinstance(stated, Mapping) else [(None, stated)]:
+        try:
+            low, high = map(float, ends if isinstance(ends, list | tuple) else ())
+        except (TypeError, ValueError):
+            raise InputError(f"claim for {name!r}: give a pair [low, high], not {ends!r}") from None
+        claim = claim_of(name, low, high, str(body.get("source", source)), metric)
+        found.append(claim.model_copy(update={"level": level, "conditions": conditions}))
+    return found

@@ -1,0 +1,197 @@
+"""Published effects of single changes, with their sources: as published, not measured here.
+
+Hardly anybody publishes seeds. No source was found for the size of the decoder or for cross-band modules.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from .claims import Claim
+from .factors import Factor
+from .scale import Conditions
+
+VOICEBANK = "VoiceBank+DEMAND"
+_ON_VOICEBANK = Conditions(corpus=VOICEBANK)
+
+
+@dataclass(frozen=True)
+class PublishedEffect:
+    """What switching something on gained, on - off.
+
+    Attributes:
+        what: the change in words.
+        off, on: the scores without and with it, as published.
+        sd: their SDs over seeds, where stated.
+        source: where; `doubt` is what speaks against it.
+        seeds: as stated.
+        field: dotted path, and its value off and on (None: any other), of the factor that is this change;
+            none: no field of this package is.
+        metric: of `METRICS`. Composite measures name their convention: those of the `ports` are not Loizou's.
+    """
+
+    what: str
+    off: float
+    on: float
+    source: str
+    sd: tuple[float, float] | None = None
+    seeds: str = "not stated"
+    doubt: str = ""
+    field: tuple[str, Any, Any] | None = None
+    metric: str = "pesq_wb"
+    conditions: Conditions = _ON_VOICEBANK
+
+    @property
+    def grid(self) -> str:
+        """What toggles it, as in `--grid`; empty where no field does."""
+        if self.field is None:
+            return ""
+        path, off, on = self.field
+        return f"{path.partition('.')[2]}={off},{'...' if on is None else on}"
+
+    def levels_of(self, factor: Factor) -> Iterator[tuple[str, bool]]:
+        """The levels of a factor that are this change against its first, and whether they undo it."""
+        if self.field is None:
+            return
+        path, before, after = self.field
+        off, *others = factor.levels.items()
+        for level, delta in others:
+            if {*off[1], *delta} == {path}:
+                if off[1][path] == before and after in (None, delta[path]):
+                    yield level, False
+                elif delta[path] == before and off[1][path] == after:
+                    yield level, True
+
+    def claim(self, level: str | None = None, *, reverse: bool = False) -> Claim:
+        """As a claim: the difference, wider by one SD of it on either side where SDs are stated.
+
+        Args:
+            reverse: of switching it off.
+        """
+        gain = (self.off - self.on) if reverse else (self.on - self.off)
+        spread = math.hypot(*self.sd) if self.sd else 0.0
+        told = f"published: {self.source}" + (f" ({self.doubt})" if self.doubt else "")
+        return Claim(
+            low=round(gain - spread, 3),
+            high=round(gain + spread, 3),
+            source=told,
+            metric=self.metric,
+            level=level,
+            conditions=self.conditions,
+        )
+
+
+def _sizes(low: float, high: float) -> Conditions:
+    return Conditions(parameters=(low, high), corpus=VOICEBANK)
+
+
+_DIRECTION = ("model.direction", "uni", "bi")
+_CORE = ("model.core", "lstm", "mamba")
+_PCS = ("evaluation.post_processing", "none", "pcs")
+_XLSTM = "xLSTM-SENet, ablation table in its repository"
+_AVERAGED = "averaged, number not stated"
+
+PUBLISHED_EFFECTS = (
+    PublishedEffect(
+        "both directions in time instead of one",
+        3.26,
+        3.48,
+        _XLSTM,
+        sd=(0.02, 0.00),
+        seeds=_AVERAGED,
+        field=_DIRECTION,
+        conditions=_sizes(2.14e6, 2.20e6),
+    ),
+    PublishedEffect(
+        "both directions in time instead of one",
+        3.29,
+        3.52,
+        "SEMamba Table 2",
+        doubt="second hand, size not matched",
+        field=_DIRECTION,
+        conditions=_sizes(1.41e6, 2.26e6),
+    ),
+    PublishedEffect(
+        "both directions in time instead of one",
+        2.76,
+        2.85,
+        "SEMamba Table 1, its basic network",
+        doubt="second hand",
+        field=_DIRECTION,
+    ),
+    PublishedEffect(
+        "look-ahead of 200 ms instead of 12.5 ms",
+        3.35,
+        3.47,
+        "LaCo-SENet README",
+        sd=(0.02, 0.02),
+        conditions=_sizes(1.37e6, 1.37e6),
+    ),
+    PublishedEffect(
+        "core Mamba instead of LSTM, band-split, causal",
+        2.82,
+        2.92,
+        "BSDB-Net Table 5",
+        field=_CORE,
+        conditions=Conditions(parameters=(9.8e6, 14.7e6), corpus="WSJ0"),
+    ),
+    PublishedEffect(
+        "core Mamba instead of LSTM, same trunk",
+        3.49,
+        3.49,
+        f"{_XLSTM} (SEMamba run again)",
+        sd=(0.02, 0.01),
+        seeds=_AVERAGED,
+        field=_CORE,
+    ),
+    PublishedEffect(
+        "core mLSTM instead of LSTM, same trunk", 3.49, 3.48, _XLSTM, sd=(0.02, 0.00), seeds=_AVERAGED
+    ),
+    PublishedEffect(
+        "expansion of the core 4 instead of 2",
+        3.45,
+        3.48,
+        _XLSTM,
+        sd=(0.01, 0.00),
+        seeds=_AVERAGED,
+        field=("model.expand", 2, 4),
+    ),
+    PublishedEffect("magnitude and phase instead of magnitude", 2.67, 2.92, "BSDB-Net Table 3"),
+    PublishedEffect("two branches instead of a complex one", 2.76, 2.92, "BSDB-Net Table 3"),
+    PublishedEffect(
+        "consistency loss",
+        3.52,
+        3.55,
+        "SEMamba",
+        field=("recipe.consistency_weight", 0.0, None),
+    ),
+    PublishedEffect("PCS", 3.55, 3.69, "SEMamba", field=_PCS, conditions=_sizes(2.26e6, 2.26e6)),
+    PublishedEffect(
+        "PCS",
+        3.95,
+        3.63,
+        "SEMamba",
+        field=_PCS,
+        metric="cbak_ports",
+        conditions=_sizes(2.26e6, 2.26e6),
+    ),
+    PublishedEffect(
+        "PCS",
+        3.59,
+        3.73,
+        "Mamba-SEUNet, abstract",
+        field=_PCS,
+        conditions=_sizes(6.28e6, 6.28e6),
+    ),
+)
+
+
+def published_claims(factors: Iterable[Factor]) -> Iterator[tuple[str, Claim]]:
+    """The published claims, by factor, on those that change that field alone, between those values."""
+    for factor in factors:
+        for effect in PUBLISHED_EFFECTS:
+            for level, reverse in effect.levels_of(factor):
+                yield factor.name, effect.claim(level, reverse=reverse)

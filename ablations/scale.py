@@ -1,0 +1,144 @@
+"""At what scale a claim was made, and in what a study differs: network size, steps, corpus."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from ablate.models.config import Frozen
+from ablate.models.errors import InputError, readable
+
+NEAR = 0.1
+"""How far, as a share, a number may be from a claim's and still count as the same."""
+DEMO = "no verdict"
+ELSEWHERE = "at this size"
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_COUNT = re.compile(r"([\d_,]+(?:\.\d+)?(?:e\d+)?)\s*([kmg]?)", re.IGNORECASE)
+
+
+def _count(value: Any) -> float:
+    """A number above zero: `2139920`, `2.3M`.
+
+    Raises:
+        InputError: it is none.
+    """
+    match = _COUNT.fullmatch(str(value).strip())
+    try:
+        found = float(re.sub("[_,]", "", match[1])) * _UNITS[match[2].lower()] if match else math.nan
+    except ValueError:
+        found = math.nan
+    if not (math.isfinite(found) and found > 0):
+        raise InputError(f"{value!r} is no number above zero; write e.g. 2.3M, or 2.1M..2.5M")
+    return found
+
+
+def _span(value: Any) -> Any:
+    """From a number, `low..high` or a pair to (low, high)."""
+    if isinstance(value, str) and ".." in value:
+        value = value.split("..")
+    ends = list(value) if isinstance(value, list | tuple) else [value, value]
+    if len(ends) != 2:
+        raise InputError(f"{value!r} is no number and no pair of numbers")
+    low, high = map(_count, ends)
+    if low > high:
+        raise InputError(f"{low:g} is above {high:g}")
+    return low, high
+
+
+Span = Annotated[tuple[float, float], BeforeValidator(_span)]
+
+
+class Conditions(Frozen):
+    """What a claim was made of; what is not said holds for every study.
+
+    Attributes:
+        parameters: of the networks compared.
+        steps: of their trainings.
+        corpus: its name; of VoiceBank+DEMAND any copy counts.
+    """
+
+    parameters: Span | None = None
+    steps: Span | None = None
+    corpus: str | None = None
+
+    @classmethod
+    def read(cls, fields: Any, of: str) -> Conditions:
+        """Conditions of the claim for `of` as a file has them.
+
+        Raises:
+            InputError: a key is unknown or a value wrong.
+        """
+        if not isinstance(fields, Mapping):
+            raise InputError(
+                f"conditions of the claim for {of!r}: give some of {', '.join(cls.model_fields)}"
+            )
+        if unknown := sorted({*map(str, fields)} - {*cls.model_fields}):
+            raise InputError(
+                f"conditions of the claim for {of!r}: unknown keys {', '.join(unknown)}; "
+                f"known: {', '.join(cls.model_fields)}"
+            )
+        with readable(f"conditions of the claim for {of!r}: "):
+            return cls.model_validate(dict(fields))
+
+    def __str__(self) -> str:
+        """As a table prints them; empty where there are none."""
+        parts = [
+            f"{_spelled(span)} {unit}"
+            for span, unit in ((self.parameters, "parameters"), (self.steps, "steps"))
+            if span is not None
+        ]
+        return ", ".join([*parts, *filter(None, [self.corpus])])
+
+
+class Setting(Frozen):
+    """What a study measures on.
+
+    Attributes:
+        parameters, steps: of its toggled networks, smallest and largest; none: not known.
+        trained_on, tested_on: names that the corpus goes by.
+    """
+
+    parameters: Span | None
+    steps: Span | None
+    trained_on: tuple[str, ...]
+    tested_on: tuple[str, ...]
+    is_demo: bool = False
+
+    def differs(self, claimed: Conditions | None) -> list[str]:
+        """In what this is not what was claimed of, a clause each."""
+        if claimed is None:
+            return []
+        found = []
+        for name in ("parameters", "steps"):
+            theirs, mine = getattr(claimed, name), getattr(self, name)
+            if theirs is not None and not (mine and _meet(mine, theirs)):
+                here = _spelled(mine) if mine else "an unknown number of"
+                found.append(f"{here} {name} instead of {_spelled(theirs)}")
+        if claimed.corpus is not None:
+            for split, names in (("training", self.trained_on), ("test", self.tested_on)):
+                if _plain(claimed.corpus) not in map(_plain, names):
+                    found.append(f"{names[0]} for {split} instead of {claimed.corpus}")
+        return found
+
+    def verdict(self, verdict: str, claimed: Conditions | None) -> str:
+        """A verdict on a claim as it may be given here: none on the demo corpus."""
+        if self.is_demo:
+            return DEMO
+        return f"{ELSEWHERE}: {verdict}" if verdict and self.differs(claimed) else verdict
+
+
+def _meet(mine: tuple[float, float], theirs: tuple[float, float]) -> bool:
+    return mine[0] <= theirs[1] * (1 + NEAR) and mine[1] >= theirs[0] / (1 + NEAR)
+
+
+def _plain(corpus: str) -> str:
+    return re.sub("[^a-z0-9]", "", corpus.lower())
+
+
+def _spelled(span: tuple[float, float]) -> str:
+    low, high = (f"{end:,.0f}" for end in span)
+    return low if low == high else f"{low} to {high}"

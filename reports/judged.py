@@ -1,0 +1,102 @@
+"""The verdict on every claim of a report, those of others too, and of what each was made."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ablate.ablations.inference.verdicts import judge
+from ablate.ablations.scale import DEMO
+from ablate.studies.analysis import setting_of
+
+if TYPE_CHECKING:
+    from ablate.ablations.claims import Claim
+    from ablate.ablations.inference.analysis import Analysis
+
+    from .collect import StudyInfo
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim beside the estimate.
+
+    Attributes:
+        conditions: what it was made of, as text.
+        differs: in what the study is not that.
+        verdict: empty where there is no interval or no margin.
+    """
+
+    name: str
+    low: float
+    high: float
+    source: str
+    conditions: str
+    differs: tuple[str, ...]
+    estimate: float
+    estimate_low: float
+    estimate_high: float
+    verdict: str
+
+
+def judged(analysis: Analysis, info: StudyInfo, claims: Sequence[tuple[str, Claim]]) -> list[Judged]:
+    """A verdict for each claim whose effect is estimated."""
+    effects, estimates = analysis.effects, analysis.estimates
+    half = estimates.half_width(analysis.confidence)
+    equivalence = estimates.half_width(max(2 * analysis.confidence - 1, 0.0))
+    setting = setting_of(info.plan) if info.plan is not None else None
+    credited = {
+        name: index for index, name in zip(analysis.credit.index, analysis.credit["name"], strict=True)
+    }
+    mains = effects[effects["kind"] == "main"]
+    rows = dict(zip(mains["name"], mains.index, strict=True)) | credited
+    found = []
+    for name, claim in claims:
+        if name not in rows:
+            continue
+        i = rows[name]
+        verdict = ""
+        if estimates.estimable[i] and analysis.margin is not None:
+            verdict = judge(claim, estimates.value[i], half[i], equivalence[i], analysis.margin)
+        differs: list[str] = []
+        if setting is not None:
+            verdict = setting.verdict(verdict, claim.conditions)
+            differs = setting.differs(claim.conditions)
+        value = float(estimates.value[i])
+        found.append(
+            Judged(
+                name,
+                claim.low,
+                claim.high,
+                claim.source,
+                str(claim.conditions or ""),
+                tuple(differs),
+                value,
+                value - float(half[i]),
+                value + float(half[i]),
+                verdict,
+            )
+        )
+    return found
+
+
+def claim_lines(found: Sequence[Judged], *, of_a_study: bool) -> list[str]:
+    """What bounds the verdicts, in sentences."""
+    if any(row.verdict == DEMO for row in found):
+        return ["No claim is judged: on the demo corpus there is no verdict on any."]
+    if not of_a_study:
+        known = dict.fromkeys(row.conditions for row in found if row.conditions)
+        return (
+            [f"Claims were made of {'; '.join(known)}: whether these scores are is not known."]
+            if known
+            else []
+        )
+    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for row in found:
+        if row.differs:
+            alike.setdefault((row.source, row.differs), []).append(row.name)
+    return [
+        f"At this size: the claim on {', '.join(dict.fromkeys(names))} ({source}) was made of something "
+        f"else; this study has {'; '.join(differs)}."
+        for (source, differs), names in alike.items()
+    ]
