@@ -18,6 +18,8 @@ import soundfile
 from typer.main import get_command
 
 import ablate
+from ablate.ablations.claim_files import claims_from
+from ablate.ablations.grid import parse_factors
 from ablate.reports.cli import app
 from ablate.studies import plan as plans
 from ablate.studies.commands.run import START, RunOptions
@@ -162,6 +164,10 @@ def test_reasons_are_of_commands_that_are_there():
 def test_study_files_are_read(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for block in blocks(page, "yaml"):
+        if block.startswith("# claims.yaml"):
+            Path("claims.yaml").write_text(block)
+            assert claims_from("claims.yaml", parse_factors("bidirectional"), "pesq_wb")
+            continue
         Path("study.yaml").write_text(block)
         assert RunOptions(file=Path("study.yaml")).request().factors
 
