@@ -13,7 +13,7 @@ from ablate.models.registry import suggestion
 from ablate.training.metrics.registry import find_metric
 
 from .claims import Claim, claim_of
-from .factors import FACTORS, Factor, is_factor
+from .factors import FACTORS, Factor, field_path
 from .published import published_claims
 from .scale import Conditions
 
@@ -49,7 +49,7 @@ def claims_from(place: str, factors: Iterable[Factor], metric: str) -> list[tupl
     mine = {factor.name: factor for factor in factors}
     found = []
     for name, body in data.items():
-        if name not in mine and not is_factor(name):
+        if name not in mine and name not in FACTORS and field_path(name) is None:
             raise InputError(f"{path}: no factor {name!r}{suggestion(name, [*mine, *FACTORS])}")
         stated = list(claims_in(name, body, f"{path.name}", metric))
         if name in mine:

@@ -79,7 +79,7 @@ def _reforms(facts: _Facts) -> Iterator[Item]:
     yield Item(
         "5c-5d",
         "how models are evaluated and selected",
-        f"{conditions.ENDPOINT[0].upper()}{conditions.ENDPOINT[1:]}.",
+        facts.at.get("endpoint", ""),
     )
     yield Item("5e", "hyperparameters", facts.tuning, "" if facts.tuning else "how they were chosen")
     yield Item(
