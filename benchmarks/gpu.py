@@ -1,9 +1,9 @@
 """What a GPU has to prove, in one command (`make gpu`).
 
 A table, JSON if asked for, and exit code 1 if a check failed. Each check runs in processes of its own; it
-passes, fails, or is skipped for a reason that is named. All but the last two need no more than torch, triton,
-numpy, numba, scipy, pandas, pyarrow, psutil, pydantic and pytest. `--device cpu --tiny` goes the same ways on
-a machine without a GPU.
+passes, fails, or is skipped for a reason that is named. All but the last three need no more than torch,
+triton, numpy, numba, scipy, pandas, pyarrow, psutil, pydantic and pytest. `--device cpu --tiny` goes the same
+ways on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -219,6 +219,29 @@ def pesq(setting: Setting) -> Result:
     return Result("PESQ", "passed", f"{count / took:.1f} clips a second, {cores} processes", figures=[row])
 
 
+def judge_lag(setting: Setting) -> Result:
+    """A training whose discriminator lags keeps the metric processes busy."""
+    if missing := absent("pesq"):
+        return Result("judge lag", "skipped", missing)
+    from judge_lag import TARGET
+
+    processes = max(1, len(os.sched_getaffinity(0)) - 1)
+    sizes = {"processes": processes, "steps": 4 if setting.tiny else 40, "full": not setting.tiny}
+    figures = [apart(lagging, lag=lag, device=setting.device, **sizes) for lag in (0, 1, 2)]
+    share = figures[1]["of_bound"]
+    detail = f"{share:.2f} of the steps a second that {processes} processes allow, at lag 1; wanted: {TARGET}"
+    good = setting.tiny or share >= TARGET
+    return Result("judge lag", "passed" if good else "failed", detail, figures=figures)
+
+
+def lagging(device: str, **options: Any) -> dict[str, float]:
+    """`judge_lag.measure` on a device by name."""
+    import torch
+    from judge_lag import measure
+
+    return measure(device=torch.device(device), **options)
+
+
 def grid(setting: Setting) -> Result:
     """A quick grid of trainings, over all GPUs."""
     if missing := absent("mlflow", "optuna", "pesq", "pystoi", "soundfile", "soxr", "typer", "rich", "yaml"):
@@ -262,6 +285,7 @@ CHECKS: dict[str, Callable[[Setting], Result]] = {
     "waits": waits,
     "step-times": step_times,
     "pesq": pesq,
+    "judge-lag": judge_lag,
     "grid": grid,
 }
 

@@ -87,6 +87,23 @@ def standardise_so_far(x: Tensor, dims: Sequence[int], time: int) -> Tensor:
     return (x - mean) * scale
 
 
+def standardise(x: Tensor) -> Tensor:
+    """`x` less the mean of each item, over its standard deviation, both over all axes but the first.
+
+    On CUDA in two passes, of which each uses the whole device; torch's kernel has one block an item.
+    """
+    if not x.is_cuda:
+        return F.layer_norm(x, x.shape[1:], eps=EPSILON)
+    return two_passes(x)
+
+
+def two_passes(x: Tensor) -> Tensor:
+    """What `standardise` does on CUDA, in single precision at least."""
+    x = x if x.dtype == torch.float64 else x.float()
+    variance, mean = torch.var_mean(x, tuple(range(1, x.dim())), correction=0, keepdim=True)
+    return (x - mean) * torch.rsqrt(variance + EPSILON)
+
+
 class GlobalNorm(nn.Module):
     """GroupNorm(1, channels): statistics of an item over all axes but the batch, a scale for each channel.
 
@@ -106,7 +123,7 @@ class GlobalNorm(nn.Module):
         if self.statistics == "cumulative":
             normed = standardise_so_far(x, [1, 3], time=2)
         else:
-            normed = F.layer_norm(x, x.shape[1:], eps=EPSILON)
+            normed = standardise(x)
         return torch.addcmul(self.bias, normed, self.weight)
 
     def extra_repr(self) -> str:

@@ -46,7 +46,17 @@ def stft(waveform: Tensor) -> Tensor:
             f"{samples} samples are too few for a centred transform; give more than {N_FFT // 2}"
         )
     window = _window(waveform.device, waveform.dtype)
+    if waveform.is_cuda:
+        return torch.stft(
+            reflected(waveform, N_FFT // 2), N_FFT, HOP, window=window, center=False, return_complex=True
+        )
     return torch.stft(waveform, N_FFT, HOP, window=window, center=True, return_complex=True)
+
+
+def reflected(waveform: Tensor, count: int) -> Tensor:
+    """`F.pad(waveform, (count, count), mode="reflect")`, of which CUDA has no deterministic backward."""
+    first, last = waveform[..., 1 : count + 1], waveform[..., -count - 1 : -1]
+    return torch.cat([first.flip(-1), waveform, last.flip(-1)], -1)
 
 
 def istft(spectrogram: Tensor, samples: int | None = None) -> Tensor:

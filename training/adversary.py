@@ -20,6 +20,7 @@ from ablate.models.spectral import istft, stft
 from . import seeds
 from .config import Recipe
 from .data.batches import Waves
+from .determinism import tolerantly
 from .discriminator import Discriminator, discriminator_loss
 from .feed import Feed
 from .losses import adversarial_distance, compressed_magnitude
@@ -158,9 +159,9 @@ class Adversary:
         dropped = 0
         last = step + 1 == self.steps
         while self._lessons and (last or self._lessons[0].step <= step - self.recipe.judge_lag):
-            loss, norm, failed = self._grade(self._lessons[0])
-            finite = finite & loss.isfinite() & norm.isfinite()
             lesson = self._lessons.popleft()
+            loss, norm, failed = tolerantly(partial(self._grade, lesson))
+            finite = finite & loss.isfinite() & norm.isfinite()
             self.optimiser.step(learning_rate_factor(self.recipe, lesson.step, self.steps), finite)
             losses.append(loss)
             norms.append(norm)
@@ -175,7 +176,10 @@ class Adversary:
         enhanced = compressed_magnitude(lesson.estimate, exponent)
         pairs = (reference, reference), (reference, enhanced), (enhanced, noise)
         self.optimiser.zero_grad()
-        judgements = [judge(*pair, mask=mask) for pair, mask in zip(pairs, lesson.masks, strict=True)]
+        if self.device.type == "cuda":
+            judgements = judge.judge_together(pairs, lesson.masks)
+        else:
+            judgements = [judge(*pair, mask=mask) for pair, mask in zip(pairs, lesson.masks, strict=True)]
         values = lesson.measured()
         count = len(lesson.clean)
         loss, dropped = discriminator_loss(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 from .transfer import to_device
 
@@ -34,7 +37,7 @@ class Discriminator(nn.Module):
                 nn.PReLU(out),
             ]
             channels = out
-        self.convolutions = nn.Sequential(*blocks, nn.AdaptiveMaxPool2d(1), nn.Flatten())
+        self.convolutions = nn.Sequential(*blocks)
         self.features = 4 * width
         self.hidden = spectral_norm(nn.Linear(8 * width, 4 * width))
         self.activation = nn.PReLU(4 * width)
@@ -58,12 +61,30 @@ class Discriminator(nn.Module):
         Returns:
             Estimates of `(PESQ_wb + 0.5) / 5`, `(batch,)`.
         """
-        hidden = self.hidden(self.convolutions(torch.stack([reference, judged], 1)))
+        features = self.convolutions(torch.stack([reference, judged], 1))
+        hidden = self.hidden(features.flatten(2).max(-1).values)  # as AdaptiveMaxPool2d(1), deterministically
         if mask is None and self.training:
             mask = self.dropout_mask(len(hidden))
         if mask is not None:
             hidden = hidden * mask
         return CEILING * torch.sigmoid(self.slope * self.output(self.activation(hidden)).squeeze(-1))
+
+    def judge_together(self, pairs: Sequence[tuple[Tensor, Tensor]], masks: Tensor) -> list[Tensor]:
+        """Judge pairs of magnitudes in one forward, as `forward` would one after the other, up to rounding.
+
+        In training each forward is a step of the power iteration behind the spectral norms: it takes as many.
+
+        Args:
+            pairs: reference and judged, `(batch, band, time)` each.
+            masks: of the dropout, `(pair, batch, feature)`.
+        """
+        with torch.no_grad():
+            for module in self.modules():
+                if is_parametrized(module, "weight"):
+                    for _ in pairs[1:]:
+                        _ = module.weight
+        references, judged = (torch.cat(side) for side in zip(*pairs, strict=True))
+        return list(self(references, judged, masks.flatten(0, 1)).chunk(len(pairs)))
 
 
 def target(pesq_wb: float) -> float:

@@ -121,26 +121,21 @@ def prepared(device: torch.device, precision: str, threads: int) -> Iterator[Non
     """
     import torch
 
+    from .determinism import strict
+
     check_precision(device, precision)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    filling: Any = torch.utils.deterministic
     threads_before = torch.get_num_threads()
-    deterministic = torch.are_deterministic_algorithms_enabled()
-    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
-    filled = filling.fill_uninitialized_memory
     operators = _operators()
     precisions = [operator.fp32_precision for operator in operators]
     torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    filling.fill_uninitialized_memory = False
     for operator in operators:
         operator.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
-        yield
+        with strict():
+            yield
     finally:
         torch.set_num_threads(threads_before)
-        torch.use_deterministic_algorithms(deterministic, warn_only=warn_only)
-        filling.fill_uninitialized_memory = filled
         for operator, before in zip(operators, precisions, strict=True):
             operator.fp32_precision = before
 

@@ -20,15 +20,19 @@ from ablate.models.spectral import utterance_frames
 from .audio import SAMPLE_RATE
 from .config import Evaluation
 from .data.corpus import Pair
+from .determinism import tolerantly
 from .environment import OtherLoad
 from .metrics import MetricPool
 from .pcs import pcs
 from .tables import measured
+from .transfer import to_device, to_host
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BATCH_SECONDS = 30.0
+BATCH_SECONDS = {"cpu": 30.0, "cuda": 120.0}
+"""Bound on the audio in a batch of more than one utterance, by the type of a device. It is fixed, as the last
+bits of scores depend on how utterances are batched, and a run's summary names it."""
 POST_PROCESSING: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda waveform: waveform, "pcs": pcs}
 """What `Evaluation.post_processing` may name: (batch, sample) -> (batch, sample)."""
 
@@ -93,7 +97,7 @@ def enhance_utterances(
     *,
     evaluation: Evaluation = Evaluation(),  # noqa: B008
     device: torch.device | str | None = None,
-    batch_seconds: float = BATCH_SECONDS,
+    batch_seconds: float | None = None,
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Enhance whole utterances.
 
@@ -106,7 +110,7 @@ def enhance_utterances(
         waveforms: (sample,) each, at 16 kHz.
         evaluation: what is done with the enhanced speech.
         device: where the model is; None: where its parameters are.
-        batch_seconds: bound on the audio in a batch of more than one utterance.
+        batch_seconds: bound on the audio in a batch of more than one utterance; None: `BATCH_SECONDS`.
 
     Yields:
         Index into `waveforms` and the enhanced one, (sample,) float32; in the order of frame counts.
@@ -117,10 +121,16 @@ def enhance_utterances(
     place = device_of(model) if device is None else torch.device(device)
     finish = finishing(evaluation)
     alike = Interface.of(model).alike
-    for batch in equal_frames([len(waveform) for waveform in waveforms], batch_seconds, alike):
+    bound = batch_bound(place) if batch_seconds is None else batch_seconds
+    for batch in equal_frames([len(waveform) for waveform in waveforms], bound, alike):
         with using_taps(model, evaluation.taps):
             results = enhance_batch(model, [waveforms[i] for i in batch], finish, place)
         yield from zip(batch, results, strict=True)
+
+
+def batch_bound(device: torch.device) -> float:
+    """Seconds of `BATCH_SECONDS` of a device."""
+    return BATCH_SECONDS.get(device.type, BATCH_SECONDS["cpu"])
 
 
 def equal_frames(
@@ -153,12 +163,14 @@ def enhance_batch(
     """
     interface = Interface.of(model)
     with evaluating(model):
-        noisy = [torch.from_numpy(np.array(w, dtype=np.float32)).to(device)[None] for w in waveforms]
-        signals = interface(model, torch.cat([interface.whole(waveform) for waveform in noisy]))
-        return [
-            finish(interface.utterance(signal[None], waveform.shape[-1]), waveform)[0].float().cpu().numpy()
+        noisy = [to_device(torch.from_numpy(np.array(w, np.float32)), device)[None] for w in waveforms]
+        signal = torch.cat([interface.whole(waveform) for waveform in noisy])
+        signals = tolerantly(lambda: interface(model, signal))
+        enhanced = [
+            to_host(finish(interface.utterance(signal[None], waveform.shape[-1]), waveform)[0].float())
             for signal, waveform in zip(signals, noisy, strict=True)
         ]
+        return [waveform().numpy() for waveform in enhanced]
 
 
 def score_test(

@@ -30,6 +30,7 @@ from .data.augment import Augment
 from .data.batches import Batches
 from .data.corpus import Corpus, Pair, find_corpus, find_test
 from .data.noisy import noisy_scores
+from .determinism import refused
 from .environment import Environment, PeakMemory, check_precision, choose_device, prepared
 from .files import replacing
 from .metrics import MetricPool
@@ -130,7 +131,7 @@ def train(
         batches,
         seed=seed,
         device=context.device,
-        scorer=_pesq_scorer(context.pool),
+        scorer=pesq_scorer(context.pool),
         accumulation=accumulation,
     )
     selection = Selection(
@@ -174,7 +175,7 @@ def train(
     return selection.best
 
 
-def _pesq_scorer(pool: MetricPool) -> Scorer:
+def pesq_scorer(pool: MetricPool) -> Scorer:
     """Measures PESQ-WB beside the training step."""
 
     def start(pairs: list[tuple[Any, Any]]) -> Callable[[], list[float | None]]:
@@ -233,6 +234,8 @@ def summary(
         "noisy_val_pesq_wb": _measured(noisy["pesq_wb"].mean()),
         "noisy_val_stoi": _measured(noisy["stoi"].mean()),
         "dropped_pesq_clips": progress.dropped_clips,
+        "not_deterministic": refused(),
+        "evaluation_batch_seconds": evaluate.batch_bound(context.device),
     }
 
 

@@ -22,6 +22,7 @@ from .adversary import Adversary, Scorer
 from .causes import DivergedError
 from .config import Recipe
 from .data.batches import Batches
+from .determinism import refused, tolerantly, tolerate
 from .feed import Feed
 from .losses import WeightedLoss
 from .optimisation import Optimiser, follow, gradient_norms, learning_rate_factor, parameter_groups
@@ -158,9 +159,8 @@ class Trainer:
         recipe, adversary = self.recipe, self.adversary
         clean, noisy = self.feed.batch(step)
         factor = learning_rate_factor(recipe, step, self.steps)
-        seeds.set_global(self.seed, "dropout", step)
         learning = adversary is not None and adversary.learns(step)
-        losses, estimate = self._backward(step, clean, noisy, keep=learning)
+        losses, estimate = tolerantly(lambda: self._backward(step, clean, noisy, keep=learning))
         if adversary is not None and learning:
             adversary.watch(step, clean, noisy, estimate)
         names, norms = gradient_norms(self.model)
@@ -186,6 +186,7 @@ class Trainer:
             Its part of each micro-batch, and, if kept, the estimates `(batch, 257, frame)`.
         """
         count, adversary = len(clean), self.adversary
+        seeds.set_global(self.seed, "dropout", step)
         self.model.train()
         self.optimiser.zero_grad()
         losses, estimates = [], []
@@ -259,6 +260,7 @@ class Trainer:
             "step": self.step,
             "weights": self.network.state_dict(),
             "optimizer": self.optimiser.state(),
+            "not_deterministic": refused(),
         }
         if self.average is not None:
             state["unaveraged"] = self.model.state_dict()
@@ -271,6 +273,7 @@ class Trainer:
         self.step = state["step"]
         self.network.load_state_dict(state["weights"])
         self.optimiser.restore(state["optimizer"])
+        tolerate(state.get("not_deterministic", ()))
         if self.average is not None:
             self.model.load_state_dict(state["unaveraged"])
         if self.adversary is not None:

@@ -12,6 +12,7 @@ from ablate.models.spectral import (
     enhance_waveform,
     frame_count,
     istft,
+    reflected,
     stft,
     synthesise,
     utterance_frames,
@@ -92,3 +93,15 @@ def test_the_inverse_is_that_of_torch_bit_for_bit(samples, wanted):
     for wave in waves:
         wave.square().sum().backward()
     assert torch.equal(torch.view_as_real(one.grad), torch.view_as_real(other.grad))
+
+
+def test_reflection_by_parts_is_that_of_torch_bit_for_bit():
+    torch.manual_seed(0)
+    one = torch.randn(2, 600).requires_grad_()
+    other = one.detach().clone().requires_grad_()
+    padded = reflected(one, 256), torch.nn.functional.pad(other, (256, 256), mode="reflect")
+    assert torch.equal(*padded)
+    weights = torch.randn(2, 1112)
+    for wave in padded:
+        (wave * weights).sum().backward()
+    assert torch.equal(one.grad, other.grad)

@@ -51,6 +51,37 @@ def test_weights_are_spectrally_normalised():
         assert largest.item() == pytest.approx(1, abs=0.02)
 
 
+def test_the_maximum_is_that_of_adaptive_pooling_bit_for_bit():
+    torch.manual_seed(0)
+    judge, x = Discriminator(4).eval(), torch.rand(2, 257, 60)
+    x[1] = x[0, :1, :1]  # a constant magnitude: every place ties
+    one, other = x.clone().requires_grad_(), x.clone().requires_grad_()
+    features = judge.convolutions(torch.stack([other, other], 1))
+    hidden = judge.hidden(torch.nn.AdaptiveMaxPool2d(1)(features).flatten(1))
+    wanted = 1.2 * torch.sigmoid(judge.slope * judge.output(judge.activation(hidden)).squeeze(-1))
+    found = judge(one, one)
+    assert torch.equal(found, wanted)
+    found.sum().backward()
+    wanted.sum().backward()
+    assert torch.equal(one.grad, other.grad)
+
+
+def test_judged_together_is_as_judged_one_after_the_other():
+    torch.manual_seed(0)
+    apart, together = Discriminator(4).train(), Discriminator(4).train()
+    for _ in range(50):
+        apart(torch.rand(1, 257, 40), torch.rand(1, 257, 40))
+    together.load_state_dict(apart.state_dict())
+    pairs = [(torch.rand(2, 257, 40), torch.rand(2, 257, 40)) for _ in range(3)]
+    masks = torch.stack([apart.dropout_mask(2) for _ in pairs])
+    wanted = [apart(*pair, mask=mask) for pair, mask in zip(pairs, masks, strict=True)]
+    found = together.judge_together(pairs, masks)
+    for one, other in zip(found, wanted, strict=True):
+        assert torch.allclose(one, other, atol=1e-3)
+    for (name, one), other in zip(together.state_dict().items(), apart.state_dict().values(), strict=True):
+        assert torch.allclose(one, other, atol=1e-5), name
+
+
 def test_target():
     assert target(4.5) == 1
     assert target(-0.5) == 0

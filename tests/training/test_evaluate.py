@@ -9,6 +9,7 @@ from ablate.models.heads import as_complex
 from ablate.models.spectral import analyse, enhance_waveform, synthesise
 from ablate.training.config import Evaluation
 from ablate.training.evaluate import (
+    batch_bound,
     enhance_utterances,
     equal_frames,
     evaluating,
@@ -226,3 +227,13 @@ def test_speed_is_told_by_the_clock_and_by_the_processor(pairs):
     assert found["real_time_factor"] >= 0.1
     assert 0 < found["processor_time_factor"] < found["real_time_factor"]
     assert found["other_cores_busy"] >= 0
+
+
+def test_how_utterances_are_batched_depends_on_the_device_alone(make_pair):
+    waveforms = [make_pair(f"u{number}", 1.0).noisy for number in range(50)]
+    sizes = {}
+    for device in ("cpu", "cuda"):
+        batches = equal_frames([len(w) for w in waveforms], batch_bound(torch.device(device)))
+        sizes[device] = [len(batch) for batch in batches]
+    assert sizes == {"cpu": [30, 20], "cuda": [50]}
+    assert batch_bound(torch.device("meta")) == batch_bound(torch.device("cpu"))

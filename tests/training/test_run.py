@@ -498,7 +498,13 @@ def written(run: RunDir) -> int:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "recipe", [{}, {"ema": 0.3, "warmup": 0.2}, {"adversarial_weight": 1.0, "adversarial_start": 0.3}]
+    "recipe",
+    [
+        {},
+        {"ema": 0.3, "warmup": 0.2},
+        {"adversarial_weight": 1.0, "adversarial_start": 0.3},
+        {"adversarial_weight": 1.0, "judge_lag": 2, "judged_clips": 0.5},
+    ],
 )
 def test_killed_at_any_moment_is_as_never_killed(new_run, go, cache, recipe):
     recipe = {"steps": 24, "validate_every": 7, "checkpoint_every": 3, "keep_every": 10, **recipe}

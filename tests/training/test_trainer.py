@@ -7,7 +7,7 @@ import torch
 
 from ablate.models import build_model
 from ablate.models.config import ModelConfig
-from ablate.training import adversary, optimisation, seeds, transfer
+from ablate.training import adversary, environment, optimisation, seeds, transfer
 from ablate.training import discriminator as discriminator_module
 from ablate.training import losses as losses_module
 from ablate.training import trainer as trainer_module
@@ -48,10 +48,12 @@ class Scorer:
         return lambda: [None if i in self.failing else value for i, value in enumerate(values)]
 
 
-def make(recipe=None, model=None, *, scorer=None, seed=1, data=None, accumulation=None) -> Trainer:
+def make(
+    recipe=None, model=None, *, network=None, scorer=None, seed=1, data=None, accumulation=None
+) -> Trainer:
     course = Recipe(**{"steps": 6, "batch_size": 3, "crop_seconds": 0.2, **(recipe or {})})
     torch.manual_seed(seeds.torch_seed(seed, "init"))
-    network = build_model(ModelConfig(**{**TINY, **(model or {})}))
+    network = network or build_model(ModelConfig(**{**TINY, **(model or {})}))
     batches = Batches(
         data or pairs(), batch_size=course.batch_size, crop=round(course.crop_seconds * 16_000), seed=seed
     )
@@ -460,6 +462,31 @@ def test_without_weight_decay_there_is_one_group_as_ever():
     (group,) = make().optimiser.torch.param_groups
     assert group["weight_decay"] == 0
     assert len(group["params"]) == len(list(make().model.parameters()))
+
+
+class Putting(torch.nn.Module):
+    """A network with an operation that has no deterministic form on any device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.ones(1))
+
+    def forward(self, spectrogram):
+        return spectrogram * torch.ones(1).put_(torch.tensor([0]), self.gain)
+
+
+def test_an_operation_without_a_deterministic_form_is_named_and_tolerated(caplog):
+    plain, trainer, resumed = (make(network=Putting()) for _ in range(3))
+    wanted = losses(plain, 4)
+    with environment.prepared(CPU, "fp32", torch.get_num_threads()):
+        assert losses(trainer, 2) == wanted[:2]
+        state = trainer.state()
+    assert state["not_deterministic"] == ["put_"]
+    assert "put_ has no deterministic form" in caplog.text
+    with environment.prepared(CPU, "fp32", torch.get_num_threads()):
+        resumed.restore(state)
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert losses(resumed, 2) == wanted[2:]
 
 
 def test_unresolved_recipes_are_refused():

@@ -1,0 +1,83 @@
+"""Deterministic operations alone, until one has no such form: it is named, and the work goes on."""
+
+from __future__ import annotations
+
+import logging
+import re
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+
+REFUSAL = re.compile(r"(\S+) does not have a deterministic implementation")
+"""What torch says of an operation, as an error or, where it only warns, as a warning."""
+
+_refused: list[str] = []
+
+logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def strict() -> Iterator[None]:
+    """Operations without a deterministic form raise inside; as before afterwards."""
+    filling: Any = torch.utils.deterministic
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
+    filled = filling.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    filling.fill_uninitialized_memory = False
+    _refused.clear()
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        filling.fill_uninitialized_memory = filled
+        _refused.clear()
+
+
+def refused() -> list[str]:
+    """Operations without a deterministic form that were used since `strict` began, in order."""
+    return list(_refused)
+
+
+def tolerate(names: Iterable[str]) -> None:
+    """Have operations without a deterministic form only warn, from now on, if some are known to be used."""
+    for name in names:
+        if name not in _refused:
+            _refused.append(name)
+            logger.warning("%s has no deterministic form: an equal run may differ in its last bits", name)
+    if _refused:
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def tolerantly(work: Callable[[], Result]) -> Result:
+    """What work gives; where one of its operations refuses, it is done again with that one tolerated.
+
+    Args:
+        work: may be done twice.
+    """
+    if not torch.are_deterministic_algorithms_enabled():
+        return work()
+    if not torch.is_deterministic_algorithms_warn_only_enabled():
+        try:
+            return work()
+        except RuntimeError as error:
+            if (found := REFUSAL.search(str(error))) is None:
+                raise
+            tolerate([found[1]])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=f".*{REFUSAL.pattern}")
+        show = warnings.showwarning
+
+        def listen(message: Warning | str, *details: Any) -> None:
+            if found := REFUSAL.search(str(message)):
+                tolerate([found[1]])
+            else:
+                show(message, *details)
+
+        warnings.showwarning = listen  # type: ignore[assignment]
+        return work()
