@@ -36,7 +36,7 @@ def stored(plan: Plan, root: Path) -> dict[str, SeedAverage]:
     return {
         cell.name: SeedAverage(len(seeds), pd.read_parquet(path))
         for cell in plan.cells
-        if (path := _path(plan, cell, seeds := _seeds(plan, cell, root), root)).exists()
+        if (path := _path(plan, cell, seeds := _seeds(cell, root), root)).exists()
     }
 
 
@@ -81,7 +81,7 @@ def score(
             raise InputError(f"cell {cell.name!r}, seed {seed}: no weights at {path}; averages need them")
         return load_model(path)
 
-    seeds = {cell.name: _seeds(plan, cell, root) for cell in plan.cells}
+    seeds = {cell.name: _seeds(cell, root) for cell in plan.cells}
     if max(map(len, seeds.values())) < 2:
         raise InputError(f"no cell of {plan.name} has two trained seeds to average")
     cache = cache_path(root)
@@ -102,10 +102,10 @@ def score(
     return stored(plan, root)
 
 
-def _seeds(plan: Plan, cell: PlannedCell, root: Path) -> tuple[int, ...]:
+def _seeds(cell: PlannedCell, root: Path) -> tuple[int, ...]:
     """The seeds whose training is done."""
     return tuple(
-        seed for seed in plan.seeds if RunDir(run_path(root, cell.signatures[seed])).state.state == "done"
+        seed for seed in cell.seeds if RunDir(run_path(root, cell.signatures[seed])).state.state == "done"
     )
 
 
