@@ -1,0 +1,327 @@
+"""Runs of a command that goes well and wrong in every way we know."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ablate.training.child import environment
+from ablate.training.config import Evaluation, EvaluationJob
+from ablate.training.data.corpus import Corpus
+from ablate.training.own import code, process
+from ablate.training.run import execute
+from ablate.training.rundir import RunDir
+
+COMMAND = "{python} toy.py --seed {{seed}} --out {{out}} --data {{data}} {{overrides}}"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    place = tmp_path / "repo"
+    place.mkdir()
+    shutil.copy(Path(__file__).with_name("toy.py"), place)
+    return place
+
+
+@pytest.fixture
+def new_run(tmp_path, folder, tiny_corpus, cache):
+    """`new_run(mode, **fields of the training)`: a run planned, its code kept."""
+    corpus = Corpus.open(tiny_corpus, cache=cache)
+
+    def make(mode="well", seed=1, name="a" * 64, metrics=(), **train) -> tuple[RunDir, EvaluationJob]:
+        files = code.find_code(folder, ())
+        digest = code.digest_of(files)
+        code.keep(files, digest, tmp_path / "code")
+        run = RunDir(tmp_path / "runs" / name)
+        program = sys.executable.replace("{", "{{")
+        run.write_spec(
+            {
+                "training_signature": name,
+                "train": {
+                    "command": COMMAND.format(python=program),
+                    "folder": str(folder),
+                    "resume": "--resume {out}/latest.pt",
+                    "curve": "metrics.jsonl",
+                    "digest": digest,
+                    **train,
+                },
+                "overrides": {"mode": mode},
+                "seed": seed,
+                "corpus": {"path": str(tiny_corpus), "digest": corpus.digest, "name": corpus.name},
+            }
+        )
+        evaluation = Evaluation(metrics=metrics)
+        job = EvaluationJob(signature="plain", evaluation=evaluation, test_digest=corpus.test_digest)
+        return run, job
+
+    return make
+
+
+@pytest.fixture
+def go(cache):
+    def go(run, job, **changes):
+        return execute(run, [job], **{"cache": cache, "threads": 1, "processes": 0, **changes})
+
+    return go
+
+
+def called(run: RunDir) -> list[str]:
+    return (run.path / "out" / "called.txt").read_text().split()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def wait_for(path: Path, seconds: float = 30.0) -> str:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not come"
+        time.sleep(0.02)
+    return path.read_text()
+
+
+def test_a_command_to_its_end(new_run, go):
+    run, job = new_run()
+    state = go(run, job)
+    assert (state.state, state.cause, state.step, state.steps) == ("done", None, 20, 20), state.message
+    assert [line["step"] for line in run.metrics()] == [10, 20]
+    assert state.val_pesq_wb == max(line["val/pesq_wb"] for line in run.metrics())
+    table = pd.read_parquet(run.scores_path("plain"))
+    assert list(table["utterance"]) == ["d_1", "d_2"]
+    assert {"pesq_wb", "stoi", "si_sdr", "noisy_pesq_wb", "speaker", "seconds"} <= set(table)
+    assert table["pesq_wb"].notna().all()
+    summary = run.summary
+    assert summary["python"] == ".".join(map(str, sys.version_info[:3]))
+    assert "numpy" in summary["packages"]
+    assert summary["seconds_per_step"] > 0
+    assert (run.audio / "d_1-enhanced.wav").exists()
+    assert "seed 1, mode well, resumed from None" in run.log.read_text()
+    assert not (run.path / "process.json").exists()
+    assert go(run, job) == state
+    assert called(run) == ["-"]
+
+
+def test_other_seeds_give_other_scores(new_run, go):
+    tables = []
+    for seed in (1, 2):
+        run, job = new_run(seed=seed, name=str(seed) * 64)
+        go(run, job)
+        tables.append(pd.read_parquet(run.scores_path("plain")))
+    assert not tables[0].equals(tables[1])
+
+
+def test_a_table_of_its_own(new_run, go):
+    run, job = new_run(scores="scores.csv", metrics=("pesq_wb",), curve=None)
+    state = go(run, job)
+    assert (state.state, state.val_pesq_wb, state.steps) == ("done", None, 1), state.message
+    table = pd.read_parquet(run.scores_path("plain"))
+    assert table["pesq_wb"].between(2, 3).all()
+    assert "extra" not in table
+    assert {"noisy_pesq_wb", "seconds", "speaker"} <= set(table)
+
+
+FAILURES = {
+    "failing": ("failed", "error", "exit code 1: ValueError: the learning rate is a fish"),
+    "memory": ("failed", "out-of-memory", "exit code 1: torch.OutOfMemoryError: CUDA out of memory"),
+    "SIGSEGV": ("failed", "error", "ended by SIGSEGV"),
+    "SIGKILL": ("failed", "lost-worker", "ended by SIGKILL"),
+    "silent": ("failed", "output", "left no enhanced: expected 2 enhanced test files such as d_1.wav in"),
+    "elsewhere": ("failed", "output", "it wrote outside {out}, in its own folder: enhanced/d_1.wav"),
+    "partial": ("failed", "output", "1 of 2 test files are missing"),
+    "short": ("failed", "output", "enhanced files are as long as the noisy ones"),
+    "nan": ("diverged", None, "train/loss is not finite in the last line of metrics.jsonl"),
+}
+
+
+@pytest.mark.parametrize("mode", FAILURES)
+def test_what_goes_wrong_is_told(new_run, go, mode):
+    run, job = new_run(mode)
+    state = go(run, job)
+    kind, cause, said = FAILURES[mode]
+    assert (state.state, state.cause) == (kind, cause)
+    assert said in state.message
+    assert not run.scores_path("plain").exists()
+    assert not (run.path / "ended.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("train", "cause", "said"),
+    [
+        ({"command": "pyhton toy.py {seed} {out} {overrides}"}, "configuration", "pyhton"),
+        ({"command": COMMAND.format(python=sys.executable) + " --fish"}, "configuration", "--fish"),
+        ({"digest": "0" * 64}, "configuration", "gone"),
+    ],
+)
+def test_a_command_that_is_not_there_or_refuses(new_run, go, train, cause, said):
+    run, job = new_run(**train)
+    state = go(run, job)
+    assert (state.state, state.cause) == ("failed", cause)
+    assert said in state.message
+
+
+def test_scores_that_are_no_numbers_are_a_divergence(new_run, go):
+    run, job = new_run("nan-scores", scores="scores.csv", metrics=("pesq_wb",))
+    state = go(run, job)
+    assert (state.state, state.message.count("d_1")) == ("diverged", 1)
+
+
+def test_a_table_that_lacks_the_measure(new_run, go):
+    run, job = new_run(scores="scores.csv", metrics=("si_sdr",))
+    state = go(run, job)
+    assert (state.state, state.cause) == ("failed", "output")
+    assert "utterance, pesq_wb, extra; it needs si_sdr" in state.message
+
+
+def test_asked_to_stop_it_is_resumed(new_run, go):
+    run, job = new_run("waiting")
+    pids = run.path / "out" / "pids"
+    state = go(run, job, should_stop=pids.exists)
+    assert (state.state, state.cause) == ("pending", "interrupted")
+    assert not any(alive(int(pid)) for pid in pids.read_text().split())
+    state = go(run, job)
+    assert (state.state, state.attempts) == ("done", 2), state.message
+    assert called(run)[0] == "-"
+    assert called(run)[1].endswith("latest.pt")
+    assert [line["resumed"] for line in run.attempts()] == [False, True]
+    assert [line["step"] for line in run.metrics()] == [10, 20]
+
+
+def test_one_that_does_not_end_is_killed(new_run, go, monkeypatch):
+    monkeypatch.setattr(process, "GRACE", 0.3)
+    run, job = new_run("stubborn")
+    pids = run.path / "out" / "pids"
+    assert go(run, job, should_stop=pids.exists).state == "pending"
+    assert not any(alive(int(pid)) for pid in pids.read_text().split())
+
+
+def test_two_equal_failures_of_the_resume_start_anew(new_run, go):
+    run, job = new_run("broken-resume")
+    (run.path / "out").mkdir()
+    (run.path / "out" / "latest.pt").write_text("cut off")
+    state = go(run, job)
+    assert state.state == "done", state.message
+    assert called(run) == ["-"]
+    former = run.path / "out-failed" / "called.txt"
+    assert len(former.read_text().split()) == 2
+
+
+def test_scores_of_an_earlier_attempt_are_removed(new_run, go):
+    run, job = new_run("failing")
+    for path in (run.path / "out" / "enhanced" / "d_1.wav", run.scores_path("old"), run.audio / "x.wav"):
+        path.parent.mkdir(parents=True)
+        path.write_text("old")
+    go(run, job)
+    assert not (run.path / "out" / "enhanced").exists()
+    assert not run.scores_path("old").exists()
+    assert not run.audio.exists()
+
+
+def test_an_edit_in_the_middle_of_a_study_changes_nothing(new_run, go, folder):
+    run, job = new_run()
+    (folder / "toy.py").write_text("raise SystemExit('edited')")
+    assert go(run, job).state == "done"
+
+
+def worker(run: RunDir, job: EvaluationJob, cache: Path) -> subprocess.Popen:
+    """Another process that carries out a run."""
+    text = (
+        "import sys; from pathlib import Path; from ablate.training.run import execute; "
+        "from ablate.training.rundir import RunDir; from ablate.training.config import EvaluationJob; "
+        "execute(RunDir(sys.argv[1]), [EvaluationJob.model_validate_json(sys.argv[2])], "
+        "cache=Path(sys.argv[3]), threads=1, processes=0)"
+    )
+    words = [sys.executable, "-P", "-c", text, str(run.path), job.model_dump_json(), str(cache)]
+    return subprocess.Popen(words, env=environment())
+
+
+def test_a_worker_killed_while_its_command_runs(new_run, go, cache):
+    """The command outlives its worker and holds the run; the next one ends it before it writes."""
+    run, job = new_run("waiting")
+    other = worker(run, job, cache)
+    pids = [int(pid) for pid in wait_for(run.path / "out" / "pids").split()]
+    other.kill()
+    other.wait()
+    assert run.locked
+    assert all(map(alive, pids))
+    state = go(run, job)
+    assert (state.state, state.attempts) == ("done", 2), state.message
+    assert not any(map(alive, pids))
+    assert len(called(run)) == 2
+
+
+def test_a_command_whose_worker_lives_is_left_alone(new_run, cache):
+    run, job = new_run("waiting")
+    other = worker(run, job, cache)
+    pids = [int(pid) for pid in wait_for(run.path / "out" / "pids").split()]
+    process.end_left_behind(run)
+    assert all(map(alive, pids))
+    other.send_signal(signal.SIGINT)
+    other.wait(60)
+    assert not any(map(alive, pids))
+    assert run.state.cause == "interrupted"
+
+
+def test_the_note_of_another_process_of_that_number_is_not_believed(new_run, monkeypatch):
+    """A number that was used again, another start of the machine, another machine: nobody is ended."""
+    run, _ = new_run()
+    sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        note = {"pid": sleeper.pid, "born": 1.0, **process._keeper(), "keeper_born": 1.0}
+        for changes in ({}, {"boot": "another"}, {"host": "another"}):
+            (run.path / "process.json").write_text(json.dumps(note | changes))
+            process.end_left_behind(run)
+            assert alive(sleeper.pid)
+    finally:
+        sleeper.kill()
+        sleeper.wait()
+
+
+def test_what_it_writes_is_seen_while_it_runs(new_run, go):
+    run, job = new_run("waiting")
+    stop = threading.Event()
+    seen = []
+
+    def look():
+        wait_for(run.path / "out" / "pids")
+        deadline = time.monotonic() + 20
+        while run.state.step != 20 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        seen.append((run.state.step, len(run.metrics()), run.state.state))
+        stop.set()
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    go(run, job, should_stop=stop.is_set)
+    thread.join()
+    assert seen == [(20, 2, "running")]
+
+
+def test_the_environment_and_the_file_carry_overrides(new_run, go, folder):
+    (folder / "toy.py").write_text(
+        "import os, sys, pathlib\n"
+        "out = pathlib.Path(sys.argv[2])\n"
+        "text = os.environ['MODE'] if sys.argv[1] == 'env' else pathlib.Path(sys.argv[3]).read_text()\n"
+        "(out / 'told.txt').write_text(text + os.environ['OMP_NUM_THREADS'])\n"
+    )
+    python = sys.executable
+    for name, style, rest in (("e" * 64, "env", ""), ("f" * 64, "yaml", " {config}")):
+        command = f"{python} toy.py {style} {{out}}{rest} {{seed}}"
+        run, job = new_run(name=name, command=command, overrides=style)
+        spec = run.spec
+        run.write_spec({**spec, "overrides": {"MODE": "7"}})
+        os.environ.pop("OMP_NUM_THREADS", None)
+        assert go(run, job).cause == "output"
+        told = (run.path / "out" / "told.txt").read_text()
+        assert told == ("71" if style == "env" else "MODE: 7\n1")
