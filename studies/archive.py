@@ -20,9 +20,11 @@ from ablate.ablations.runspec import run_path
 from ablate.models.errors import InputError
 from ablate.models.plugins import sources
 from ablate.training.files import locked, replacing, replacing_folder
+from ablate.training.own.code import keep, kept_files
 from ablate.training.rundir import RunDir, file_digest, read_json, write_json
 
 from . import plan as plans
+from .own import COPIES
 from .plan import Plan, study_path
 
 FORMAT = 1
@@ -57,6 +59,9 @@ def export(root: Path, name: str | None, output: Path) -> dict[str, Any]:
     for number, plugin in enumerate(map(Path, plan.plugins)):
         for path in sources(plugin):
             files[f"plugins/{number}/{path.relative_to(plugin.parent)}"] = path
+    if plan.train is not None:
+        for name_of, path in kept_files(root / COPIES / plan.train.digest).items():
+            files[f"code/{plan.train.digest}/{name_of}"] = path
     texts = {
         "environment.json": json.dumps(environment(plan), indent=1),
         "reproduce.sh": reproduce(plan),
@@ -82,7 +87,8 @@ def export(root: Path, name: str | None, output: Path) -> dict[str, Any]:
 def import_(archive: Path, root: Path, *, trust_plugins: bool = False) -> Plan:
     """Put an exported study under a root, where it can be reported, looked at and extended.
 
-    Nothing of it is run, and runs that are there already stay as they are.
+    Nothing of it is run, and runs that are there already stay as they are. A command that trained it is run
+    again only where a study file of one's own names it and its code.
 
     Args:
         archive: a file of `export`.
@@ -123,6 +129,8 @@ def _put(unpacked: Path, manifest: dict[str, Any], root: Path) -> None:
             return
         raise InputError(f"another study {manifest['study']!r} is under {folder.parent}; give another --root")
     _check_runs(unpacked, root)
+    for source in (unpacked / "code").glob("*"):
+        keep(kept_files(source), source.name, root / COPIES)
     for source in sorted((unpacked / "runs").glob("*")):
         target = run_path(root, source.name)
         if not target.exists():

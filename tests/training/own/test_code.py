@@ -40,9 +40,7 @@ def test_patterns_name_code(folder, patterns, names):
 def test_what_git_ignores_is_no_code(folder):
     subprocess.run(["git", "-C", folder, "init", "-q"], check=True)
     (folder / ".gitignore").write_text("conf.yaml\nruns/\n")
-    assert list(code.find_code(folder, ())) == [
-        *("net/deep/core.py", "net/model.py", "train.py", "venv/lib/site.py")[:3]
-    ]
+    assert list(code.find_code(folder, ())) == ["net/deep/core.py", "net/model.py", "train.py"]
 
 
 def test_the_digest_is_of_names_and_contents_of_code_alone(folder):
@@ -95,7 +93,6 @@ def test_a_run_has_the_code_as_planned_and_links_to_the_rest(folder, tmp_path):
     assert (work / "data").is_symlink()
     assert (work / "net/weights.bin").resolve() == folder / "net/weights.bin"
     assert not (work / "net").is_symlink()
-    assert sorted(path.name for path in folder.iterdir() if path.name == "work") == []
 
 
 def test_what_a_command_writes_beside_is_found(folder, tmp_path):
