@@ -156,13 +156,14 @@ def _frame(
 def same_scores(plan: Plan, root: Path) -> dict[str, str]:
     """The runs of a plan whose scores are another seed's, or were, each with a sentence on it."""
     found: dict[str, str] = {}
-    for cell in plan.cells:
-        seen: dict[str, int] = {}
-        for seed in cell.seeds:
-            run = RunDir(run_path(root, cell.signatures[seed]))
-            path, state = run.scores_path(cell.evaluations[seed]), run.state
-            if state.cause == own.SAME and state.message:
-                found[f"{cell.name} seed {seed}"] = state.message
-            elif path.exists() and (first := seen.setdefault(own.digest_of_scores(path), seed)) != seed:
+    seen: dict[tuple[str, str], int] = {}
+    for cell, seed in plan.runs:
+        run = RunDir(run_path(root, cell.signatures[seed]))
+        path, state = run.scores_path(cell.evaluations[seed]), run.state
+        if state.cause == own.SAME and state.message:
+            found[f"{cell.name} seed {seed}"] = state.message
+        elif path.exists():
+            first = seen.setdefault((cell.name, own.digest_of_scores(path)), seed)
+            if first != seed:
                 found[f"{cell.name} seed {seed}"] = f"its scores are those of seed {first} to the last digit"
     return found

@@ -77,7 +77,7 @@ def planned(file: Path, root: Path, **options) -> Plan:
 
 def drive(plan: Plan, root: Path, policy: Policy | None = None):
     book = plan_book(open_storage(study_path(root, plan.name)), plan)
-    return Driver(root, InlineLauncher(), policy).run(plan_jobs(plan, root, book, plan.seeds))
+    return Driver(root, InlineLauncher(), policy).run(plan_jobs(plan, root, book))
 
 
 def signatures(plan: Plan) -> list[str]:
@@ -195,6 +195,7 @@ def test_a_signature_knows_no_order_and_every_value(file, root, order, values):
 PLANS: dict[str, Plan] = {}
 
 
+@pytest.mark.slow
 def test_a_study_to_its_end(file, root):
     plan = planned(file, root)
     outcome = drive(plan, root)
@@ -215,6 +216,7 @@ def test_a_study_to_its_end(file, root):
     assert audit_own(plan.own_cells, plan.factors, same=same_scores(plan, root))[-1].code == "A601"
 
 
+@pytest.mark.slow
 def test_a_curve_gives_the_value(file, root):
     plan = planned(changed(file, ("seeds: 2", "seeds: 1\ncurve: metrics.jsonl")), root)
     drive(plan, root)
@@ -233,6 +235,7 @@ def test_one_cell_that_fails_leaves_the_others(file, root):
     assert drive(plan, root).trained == 0
 
 
+@pytest.mark.slow
 def test_a_training_that_forgets_its_seed_is_refused(file, root):
     plan = planned(file, root, settings=["mode=forgetful"])
     outcome = drive(plan, root)
@@ -260,6 +263,7 @@ def test_the_audit_says_what_it_sees_and_what_not(file, root):
     assert "no network in sight" in found["A601"].evidence
 
 
+@pytest.mark.slow
 def test_an_imported_study_runs_nothing(file, root, tmp_path):
     plan = planned(file, root)
     drive(plan, root)
