@@ -239,12 +239,21 @@ def parse_settings(items: list[str]) -> dict[str, Any]:
     Raises:
         InputError: an item has no `=`, a path is unknown, or one is set twice.
     """
-    settings: dict[str, Any] = {}
+    return {check_path(path): value for path, value in values_of(items).items()}
+
+
+def values_of(items: list[str]) -> dict[str, Any]:
+    """Values by name from `name=value` texts.
+
+    Raises:
+        InputError: an item has no `=`, or a name is given twice.
+    """
+    values: dict[str, Any] = {}
     for item in items:
-        path, separator, value = item.partition("=")
+        name, separator, value = item.partition("=")
         if not separator:
             raise InputError(f"setting {item!r}: write path=value, e.g. recipe.steps=400")
-        if path in settings:
-            raise InputError(f"setting {path!r} is given twice")
-        settings[check_path(path)] = parse_value(value)
-    return settings
+        if name in values:
+            raise InputError(f"setting {name!r} is given twice")
+        values[name] = parse_value(value)
+    return values

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,11 +12,11 @@ from ablate.models import config as parts
 from ablate.models import plugins
 from ablate.models.config import PRESETS, ModelConfig
 from ablate.models.errors import InputError, readable
-from ablate.training.config import Recipe, RunConfig, resolve_recipe
+from ablate.training.config import Recipe, RunConfig, is_path, resolve_recipe
 from ablate.training.rundir import read_json
 
 from .factors import FACTORS, Factor, find
-from .grid import Cell, Grid, parse_settings
+from .grid import Cell, Grid, parse_settings, values_of
 
 Job = tuple[list[Cell], tuple[Factor, ...]]
 """Cells that are audited together, and the factors they differ in."""
@@ -27,6 +29,11 @@ REGISTRIES = {
     "model.head": parts.HEADS,
 }
 """The field that names a part -> the registry of these parts."""
+
+
+def is_class(name: str) -> bool:
+    """Whether a name is `path/to/file.py:Class`."""
+    return re.fullmatch(r".+\.py:\w+", name) is not None
 
 
 @dataclass
@@ -64,8 +71,8 @@ def load_plugins(paths: Sequence[Path]) -> Brought:
     return brought
 
 
-def preset_config(name: str, recipe: str | None) -> RunConfig:
-    """A preset under a recipe; without one at its own size."""
+def preset_config(name: str | ModelConfig, recipe: str | None) -> RunConfig:
+    """A preset (or a network) under a recipe; without one at its own size."""
     own_size = resolve_recipe("quick").model_copy(update={"width": 1.0, "depth": 1.0})
     return RunConfig.of(name, recipe or own_size)
 
@@ -82,10 +89,12 @@ def parse_grid(text: str, base: str, baseline: str, recipe: str | None, settings
 
 
 def jobs_named(name: str, recipe: str | None, settings: list[str], brought: Brought) -> list[Job]:
-    """A preset, at its own size or under a recipe; a plug-in's part in place of mbsnet's; its factor.
+    """A preset, at its own size or under a recipe; a plug-in's part in mbsnet's place; its factor; a class.
 
     Empty where nothing has that name.
     """
+    if is_class(name):
+        return [_job_of_class(name, recipe, settings)]
     changes = parse_settings(settings)
     if name in PRESETS:
         config = preset_config(name, recipe).with_changes(changes)
@@ -105,6 +114,19 @@ def jobs_named(name: str, recipe: str | None, settings: list[str], brought: Brou
             both = config.with_changes({"model.direction": "bi"})
             jobs.append(([Cell(name=f"{name}, direction=bi", levels={}, config=both)], ()))
     return jobs
+
+
+def _job_of_class(text: str, recipe: str | None, settings: list[str]) -> Job:
+    """A network's class; what was guessed of it goes to stderr. Settings of no section are its arguments."""
+    from ablate.models.classes import class_of_file
+
+    own = [item for item in settings if not is_path(item.partition("=")[0])]
+    brought = class_of_file(text, values_of(own))
+    for line in brought.told:
+        print(f"{text}: {line}", file=sys.stderr)
+    start = preset_config(brought.config, recipe)
+    config = start.with_changes(parse_settings([item for item in settings if item not in own]))
+    return [Cell(name=text.rpartition(":")[2], levels={}, config=config)], ()
 
 
 def _claims_both(config: RunConfig) -> bool:

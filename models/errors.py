@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
+import traceback
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -50,3 +53,19 @@ def listed(items: Sequence[Any], most: int = 6) -> str:
     """The first items, and how many more there are."""
     shown = ", ".join(str(item) for item in items[:most])
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
+
+
+def told(error: BaseException) -> str:
+    """An error with the last line of a network's own code that it passed through."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not f.filename.startswith(("<", *_around_networks()))]
+    at = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
+    return f"{type(error).__name__}: {error}{at}"
+
+
+def _around_networks() -> tuple[str, ...]:
+    """Where code lies that calls networks, or that they call."""
+    house = Path(__file__).parents[1]
+    torch = getattr(sys.modules.get("torch"), "__file__", None)
+    ours = [house / "ablations", *(house / "models" / f"{name}.py" for name in ("interface", "classes"))]
+    return tuple(map(str, [*ours, *([Path(torch).parent] if torch else [])]))

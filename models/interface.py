@@ -287,9 +287,10 @@ class Interface:
 
     def _wave(self, wave: Tensor, noisy: Tensor) -> Tensor:
         samples = noisy.shape[-1]
-        given = wave.float().reshape(len(wave), -1) if wave.dim() and len(wave) else wave
-        if wave.is_complex() or given.shape[0] != len(noisy) or abs(given.shape[-1] - samples) > LONGER:
+        items = len(wave) if wave.dim() else 0
+        if wave.is_complex() or items != len(noisy) or abs(wave.numel() // items - samples) > LONGER:
             raise InputError(f"the network gives {_shape(wave)} for waveforms {tuple(noisy.shape)}")
+        given = wave.float().reshape(items, -1)
         return nn.functional.pad(given[:, :samples], (0, max(samples - given.shape[-1], 0)))
 
     def _undone(self, part: Tensor, shape: tuple[int, ...], have: str, axes: str | None = None) -> Tensor:

@@ -130,7 +130,7 @@ def _load(path: str | Path) -> tuple[ModuleType, str]:
     if path not in _loaded:
         try:
             digest = code_digest(path)
-            _make_importable(path.parent)
+            make_importable(path.parent)
             _check_rooms(path)
             module = _import(path)
         except InputError:
@@ -158,7 +158,7 @@ def _import(path: Path) -> ModuleType:
     return module
 
 
-def _make_importable(folder: Path) -> None:
+def make_importable(folder: Path) -> None:
     """Put a folder on `sys.path`, behind the standard library and before installed packages."""
     if str(folder) not in sys.path:
         library = Path(sysconfig.get_paths()["stdlib"])

@@ -6,12 +6,12 @@ A check is one function with its code, in the module of its family; `docs/audit.
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stdout
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ablate.models.errors import InputError
-from ablate.training.config import RunConfig
+from ablate.training.config import Recipe, RunConfig, resolve_recipe
 
 from ..factors import Factor
 from ..grid import Cell
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from ..runspec import RunSpec
 
-__all__ = ["CODES", "Finding", "audit_cells", "audit_config", "errors", "parse_waivers"]
+__all__ = ["CODES", "Finding", "audit_cells", "audit_class", "audit_config", "errors", "parse_waivers"]
 
 
 def audit_config(config: RunConfig) -> list[Finding]:
@@ -38,6 +38,29 @@ def audit_config(config: RunConfig) -> list[Finding]:
     with redirect_stdout(sys.stderr):
         audited.try_out()
         return [*network.check(audited), *declarations.check(audited)]
+
+
+def audit_class(
+    text: str, settings: Mapping[str, Any] | None = None, recipe: Recipe | None = None
+) -> tuple[list[str], list[Finding]]:
+    """A1xx and A202 of a network's class in a file, which needs no plug-in.
+
+    Args:
+        text: `path/to/file.py:Class`.
+        settings: arguments of the class, or `domain`, `axes`, `compress`, `output`.
+        recipe: how it is trained; none: `quick`.
+
+    Returns:
+        What was guessed of the class, a sentence each; and the findings.
+
+    Raises:
+        InputError: as `audit_config`, or there is no such class.
+    """
+    from ablate.models.classes import class_of_file
+
+    brought = class_of_file(text, settings)
+    config = RunConfig(model=brought.config, recipe=recipe or resolve_recipe("quick"))
+    return list(brought.told), audit_config(config)
 
 
 def audit_cells(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ablate.models import build_model, declarations
 from ablate.models.config import ModelConfig
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, told
 from ablate.models.interface import Interface
 from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import Recipe
@@ -24,7 +24,7 @@ from ablate.training.losses import WeightedLoss
 from ablate.training.trainer import DivergedError, Trainer
 
 from .operations import Activity, Watch, watched
-from .trial import SEED, isolated, speech_like, told, try_out
+from .trial import SEED, isolated, speech_like, try_out
 from .writes import InitWrite, watch_init
 
 LARGE = 500_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, told
 from ablate.models.interface import Interface
 from ablate.models.spectral import HOP
 from ablate.training.audio import SAMPLE_RATE
-
-from .operations import NOT_THE_NETWORK
 
 SEED = 20
 
@@ -93,11 +90,3 @@ def try_out(network: nn.Module, interface: Interface, signals: Tensor) -> None:
                 f"the network gives {what} for {kind} {tuple(batch.shape)}{why}; "
                 f"give back {kind} of the same shape, or say what it takes and gives (docs/plugins.md)"
             )
-
-
-def told(error: Exception) -> str:
-    """An error with the last line of the network's own code that it passed through."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not f.filename.startswith((*NOT_THE_NETWORK, "<"))]
-    at = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {error}{at}"
