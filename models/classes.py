@@ -47,14 +47,14 @@ SAID = ("domain", "axes", "compress", "output")
 
 
 @dataclass(frozen=True)
-class Brought:
+class FromClass:
     """A class as a configuration, and what was guessed of it, a sentence each."""
 
     config: ModelConfig
     told: tuple[str, ...]
 
 
-def class_of_file(text: str, settings: Mapping[str, Any] | None = None) -> Brought:
+def class_of_file(text: str, settings: Mapping[str, Any] | None = None) -> FromClass:
     """Make a class of a file an architecture of its own.
 
     Args:
@@ -92,7 +92,7 @@ def class_of_file(text: str, settings: Mapping[str, Any] | None = None) -> Broug
             guess, more = _guess(network.eval(), _transform(known, options))
             said |= guess
             words += more
-    return Brought(config, tuple(words))
+    return FromClass(config, tuple(words))
 
 
 def _kind(text: str) -> type[nn.Module]:
@@ -117,10 +117,12 @@ def _imported(file: Path) -> ModuleType:
     for root in _roots(file):
         before, path = set(sys.modules), list(sys.path)
         make_importable(root)
+        sys.path.insert(0, str(root))
         try:
             module = import_module(".".join(file.relative_to(root).with_suffix("").parts))
             if (origin := Path(module.__file__ or "").resolve()) != file.resolve():
                 raise ImportError(f"{module.__name__!r} is {origin} in this process; rename one")
+            sys.path.remove(str(root))
             return module
         except Exception as error:
             first = first or error

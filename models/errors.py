@@ -68,4 +68,5 @@ def _around_networks() -> tuple[str, ...]:
     house = Path(__file__).parents[1]
     torch = getattr(sys.modules.get("torch"), "__file__", None)
     ours = [house / "ablations", *(house / "models" / f"{name}.py" for name in ("interface", "classes"))]
-    return tuple(map(str, [*ours, *([Path(torch).parent] if torch else [])]))
+    importing = Path(sys.modules["importlib"].__file__ or "").parent
+    return tuple(map(str, [*ours, importing, *([Path(torch).parent] if torch else [])]))
