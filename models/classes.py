@@ -193,12 +193,12 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
 def _transform(known: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> Transform | None:
     """The transform that arguments of a class speak of."""
     values = {name: options.get(name, parameter.default) for name, parameter in known.items()}
-    sizes = [
+    n_fft, hop = (
         next((v for n, v in values.items() if n in SIZES[size] and isinstance(v, int)), None)
         for size in (512, 128)
-    ]
+    )
     try:
-        return Transform(*sizes) if None not in sizes else None
+        return None if n_fft is None or hop is None else Transform(n_fft, hop)
     except InputError:
         return None
 
