@@ -150,9 +150,10 @@ class _Facts:
     def uncertainty(self) -> str:
         if len(self.analysis.seeds) < 2:
             return "One seed: there are no intervals, as nothing tells an effect from the luck of a training."
+        told, fixed = conditions.varied(self.report)
+        varied = f"Varied with the seed: {', '.join(told)}. Not varied: {', '.join(fixed)}." if told else ""
         return (
-            "Varied with the seed: initialisation, order of the data, crops, dropout, augmentation. Sampled: "
-            "test utterances. Not varied: the split, the corpus, the settings. Error bars are intervals, "
+            f"{varied} Sampled: test utterances. Error bars are intervals, "
             f"{conditions.intervals(self.report)}; {plural(len(self.analysis.seeds), 'seed')}, "
             f"{plural(self.analysis.utterances, 'test utterance')}. Beside cells stands the SD over seeds. "
             "Assumed: trainings are independent and their means roughly normal; utterances stand for others "

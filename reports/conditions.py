@@ -69,6 +69,9 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     uneven = "" if report.seed_count == plural(len(analysis.seeds), "seed") else f"; {report.seed_count}"
     facts.append(("seeds", f"{seeds} ({scored} of {plural(len(info.runs), 'run')} scored{uneven})"))
     facts.append(("intervals", intervals(report)))
+    sources, fixed = varied(report)
+    if sources:
+        facts.append(("varied with the seed", f"{', '.join(sources)}; not {', '.join(fixed)}"))
     facts.append(("test utterances", f"{analysis.utterances:,} in every run"))
     if compute := _compute(report):
         facts.append(("compute", compute))
@@ -109,6 +112,32 @@ def _compute(report: AnalysisReport) -> str:
         return ""
     trained = plural(found.trainings, "training")
     return f"{found.hours:,.2g} h of steps in {trained}; validation and scoring come on top"
+
+
+def varied(report: AnalysisReport) -> tuple[list[str], list[str]]:
+    """The sources of variation between the trainings of a cell, and those held fixed; empty where not known.
+
+    At one seed all cells have the same of each (Bouthillier et al. 2021, arXiv 2103.03098).
+    """
+    plan = report.info.plan
+    if plan is None:
+        return [], []
+    if plan.train is not None:
+        return ["what the command makes of it"], ["the test files"]
+    recipes = [cell.config.recipe for cell in plan.networks]
+    same_start = plan.start_from not in (None, "best", "latest")
+    sources = {
+        "initialisation": not same_start,
+        "order of the files": True,
+        "crops": True,
+        "augmentation": any((r.remix, r.reverb, r.gain, r.band_mask) != (0, 0, 0, 0) for r in recipes),
+        "the validation split (--split-seed varies it)": False,
+    }
+    if any(recipe.split == "seed" for recipe in recipes):
+        sources.popitem()
+        sources["the validation split"] = True
+    fixed = [name for name, does in sources.items() if not does and name != "augmentation"]
+    return [name for name, does in sources.items() if does], [*fixed, "the test files"]
 
 
 def _recipe(report: AnalysisReport) -> str:

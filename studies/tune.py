@@ -24,6 +24,7 @@ from optuna.trial import TrialState
 from scipy.stats import qmc
 
 from ablate.ablations.runspec import RunSpec, run_path
+from ablate.training.config import RunConfig
 from ablate.training.rundir import RunDir
 
 from .driver import Job
@@ -98,7 +99,10 @@ def jobs(
 
 
 def _spec(plan: Plan, cell: PlannedCell, settings: dict[str, Any], seed: int) -> RunSpec:
-    tried = cell.model_copy(update={"config": cell.config.with_changes(settings)})
+    config = cell.config.with_changes(settings)
+    if isinstance(config, RunConfig):  # candidates are compared on the same files
+        config = config.with_changes({"recipe.split": "fixed"})
+    tried = cell.model_copy(update={"config": config})
     return plan.spec(tried, seed)
 
 

@@ -131,6 +131,10 @@ class Recipe(Section):
     selection: Annotated[Literal["best", "last"], Added] = Field(
         "best", description="the weights that are tested: of the best validation PESQ-WB, or the last"
     )
+    split: Annotated[Literal["fixed", "seed"], Added] = Field(
+        "fixed",
+        description="what is held out for validation: the same in every training, or drawn by the seed",
+    )
     validate_every: PositiveInt | None = Field(
         None, description="steps between two validations; none: a tenth of the steps, at least 20"
     )

@@ -87,6 +87,8 @@ def opened(
     ):
         with failing_as("data"):
             corpus = find_corpus(spec["corpus"]["path"], spec["corpus"]["digest"], cache=cache)
+            if recipe.split == "seed":
+                corpus = corpus.split_by(spec["seed"])
         validation = corpus.select_validation(recipe.validation_utterances)
         yield Context(run, spec, config, recipe, corpus, validation, place, pool, cache, memory)
 

@@ -46,6 +46,9 @@ class RunOptions:
     at_lengths: Annotated[
         str | None, typer.Option(help="Train at these shares of the steps too, e.g. 0.5,1.")
     ] = None
+    split_seed: Annotated[
+        bool, typer.Option("--split-seed", help="Draw what is held out for validation by the seed.")
+    ] = False
     recipe: Annotated[str | None, typer.Option(help="quick, small or reference. [default: quick]")] = None
     settings: Annotated[list[str], typer.Option("--set", help="e.g. recipe.steps=400; repeat.")] = field(
         default_factory=list
@@ -144,6 +147,10 @@ class RunOptions:
         fields["set"] = fields.get("set", {}) | parse(self.settings)
         if self.keep is not None:
             fields["set"]["recipe.keep_every"] = self.keep
+        if self.split_seed:
+            if "train" in fields:
+                raise InputError("--split-seed: what a command of one's own holds out is its own affair")
+            fields["set"]["recipe.split"] = "seed"
         endpoint = fields.get("endpoint") or {}
         if self.metric is not None and endpoint.get("metric") != self.metric:
             endpoint = {"metric": self.metric}

@@ -268,3 +268,27 @@ def test_broken_outputs_are_counted(report, format):
     assert conditions.broken_outputs(report) == {}
     if format != "csv":
         assert "count as PESQ-WB 1: 2 of 648 (baseline 2)" in " ".join(text(broken, format).split())
+
+
+def with_recipe(report, **changes):
+    cells = tuple(
+        cell.model_copy(
+            update={"config": cell.config.with_changes({f"recipe.{k}": v for k, v in changes.items()})}
+        )
+        for cell in report.info.plan.cells
+    )
+    plan = report.info.plan.model_copy(update={"cells": cells})
+    return replace(report, info=replace(report.info, plan=plan))
+
+
+def test_what_varied_with_the_seed_is_said(report):
+    said = dict(conditions.measured_at(report))["varied with the seed"]
+    assert said == (
+        "initialisation, order of the files, crops; not the validation split (--split-seed varies it), "
+        "the test files"
+    )
+    drawn, fixed = conditions.varied(with_recipe(report, split="seed", remix=0.5))
+    assert drawn == ["initialisation", "order of the files", "crops", "augmentation", "the validation split"]
+    assert fixed == ["the test files"]
+    started = report.info.plan.model_copy(update={"start_from": "some.pt"})
+    assert "initialisation" in conditions.varied(replace(report, info=replace(report.info, plan=started)))[1]

@@ -88,13 +88,21 @@ def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path
     assert len(own | other) == 6
     shown = ablate(*words)[1]
     assert "base at 0.5" in shown
-    assert "6 distinct trainings for 3 cells x 1 seeds x 2 lengths" in shown
+    assert "6 distinct trainings for 3 runs of 3 cells x 2 lengths" in shown
     fields = {"factors": parse_factors("bidirectional"), "data": str(corpus), "seeds": (1,)}
     request = Request(**fields, study="lengths", at_lengths="0.5,1")
     plans.save(plans.make(request, tmp_path / "root")[0], tmp_path / "root")
     runs = json.loads(ablate("status", "--format", "json")[1])["runs"]
     assert [(run["length"], run["steps"]) for run in runs] == [(1.0, 40)] * 3 + [(0.5, 20)] * 3
     assert "length" in ablate("status")[1]
+
+
+def test_a_split_drawn_by_the_seed_is_asked_for(ablate, corpus):
+    words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--dry-run", "--no-timing")
+    found = [json.loads(ablate(*words, *more, "--format", "json")[1]) for more in ((), ("--split-seed",))]
+    fixed, drawn = (document["cells"][0] for document in found)
+    assert (fixed["config"]["recipe"]["split"], drawn["config"]["recipe"]["split"]) == ("fixed", "seed")
+    assert fixed["signatures"] != drawn["signatures"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -160,6 +160,12 @@ class Corpus:
             further_tests=more,
         )
 
+    def split_by(self, seed: int) -> Corpus:
+        """The corpus with the tenth held out for validation that a seed draws."""
+        pairs = sorted((*self.train, *self.validation), key=lambda pair: pair.name)
+        train, validation, speakers, _ = split_validation(pairs, seed)
+        return replace(self, train=train, validation=validation, validation_speakers=speakers)
+
     def select_validation(self, count: int | None) -> tuple[Pair, ...]:
         """A fixed draw of `count` validation pairs, evenly spread over the names; None: all."""
         return spread(self.validation, count)
@@ -260,13 +266,13 @@ def is_voicebank_test(pairs: Sequence[Pair]) -> bool:
 
 
 def split_validation(
-    pairs: Sequence[Pair],
+    pairs: Sequence[Pair], seed: int | None = None
 ) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[str, ...], list[str]]:
     """Hold about a tenth of the pairs out for validation: `(train, validation, speakers, notes)`.
 
     Whole speakers where names tell speakers, else single files. The order of trial is that of the hashes
-    of the names, so the choice depends on the names alone; a speaker is taken when that brings the share
-    nearer to a tenth.
+    of the names, so the choice depends on the names (and the seed, where there is one) alone; a speaker is
+    taken when that brings the share nearer to a tenth.
 
     Raises:
         InputError: there are fewer than two pairs.
@@ -275,16 +281,20 @@ def split_validation(
         raise InputError(f"{len(pairs)} train pair; two are needed, one of them for validation")
     sizes = Counter(pair.speaker for pair in pairs if pair.speaker is not None)
     target = VALIDATION_SHARE * len(pairs)
+
+    def place(name: str) -> str:
+        return _hash(name if seed is None else f"{seed} {name}")
+
     notes = []
     if len(sizes) > 1:
         held: set[str] = set()
         total = 0
-        for speaker in sorted(sizes, key=_hash):
+        for speaker in sorted(sizes, key=place):
             if abs(total + sizes[speaker] - target) < abs(total - target):
                 held.add(speaker)
                 total += sizes[speaker]
         if not held:
-            held = {min(sizes, key=lambda speaker: (sizes[speaker], _hash(speaker)))}
+            held = {min(sizes, key=lambda speaker: (sizes[speaker], place(speaker)))}
         if (share := sum(sizes[speaker] for speaker in held) / len(pairs)) > 2 * VALIDATION_SHARE:
             notes.append(f"validation holds {share:.0%} of the train files: there are {len(sizes)} speakers")
         taken = [pair.speaker in held for pair in pairs]
@@ -292,7 +302,7 @@ def split_validation(
     else:
         why = "names do not tell the speaker" if not sizes else f"there is one speaker, {next(iter(sizes))}"
         notes.append(f"validation held out by file: {why}")
-        names = set(sorted((pair.name for pair in pairs), key=_hash)[: max(1, round(target))])
+        names = set(sorted((pair.name for pair in pairs), key=place)[: max(1, round(target))])
         taken = [pair.name in names for pair in pairs]
         speakers = ()
     train = tuple(pair for pair, out in zip(pairs, taken, strict=True) if not out)

@@ -246,3 +246,18 @@ def test_draws_are_spread(folder: Path, tmp_path: Path) -> None:
     assert corpus.select_validation(1)[0] in corpus.validation
     with pytest.raises(ValueError, match="0 utterances"):
         spread(corpus.train, 0)
+
+
+def test_a_seed_draws_the_validation_split_and_nothing_else(folder: Path, tmp_path: Path) -> None:
+    corpus = Corpus.open(folder, cache=tmp_path / "cache")
+    splits = {seed: corpus.split_by(seed) for seed in range(1, 9)}
+    held = {split.validation_speakers for split in splits.values()}
+    assert len(held) > 2
+    for seed, split in splits.items():
+        assert split == corpus.split_by(seed)
+        assert {pair.speaker for pair in split.validation} == set(split.validation_speakers)
+        assert not {pair.speaker for pair in split.train} & set(split.validation_speakers)
+        assert sorted(p.name for p in (*split.train, *split.validation)) == sorted(TRAIN)
+        assert (split.digest, split.test) == (corpus.digest, corpus.test)
+    again = corpus.split_by(1).split_by(2)
+    assert again == splits[2], "a split does not depend on the one before"
