@@ -19,10 +19,10 @@ from ..rundir import read_json, write_json
 from .cache import Report, mapped, open_split
 from .demo import DEMO, DEMO_MARK, make_demo
 from .names import read_logs, speakers_of
+from .split import split_validation
 
 Found = TypeVar("Found")
 
-VALIDATION_SHARE = 0.1
 TEST_COUNT = 824
 """Test pairs of VoiceBank+DEMAND."""
 TRAIN_COUNTS = (11_572, 23_075)
@@ -265,51 +265,6 @@ def is_voicebank_test(pairs: Sequence[Pair]) -> bool:
     return bool(pairs) and all(re.fullmatch(r"p(232|257)_\d{3}", pair.name) for pair in pairs)
 
 
-def split_validation(
-    pairs: Sequence[Pair], seed: int | None = None
-) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[str, ...], list[str]]:
-    """Hold about a tenth of the pairs out for validation: `(train, validation, speakers, notes)`.
-
-    Whole speakers where names tell speakers, else single files. The order of trial is that of the hashes
-    of the names, so the choice depends on the names (and the seed, where there is one) alone; a speaker is
-    taken when that brings the share nearer to a tenth.
-
-    Raises:
-        InputError: there are fewer than two pairs.
-    """
-    if len(pairs) < 2:
-        raise InputError(f"{len(pairs)} train pair; two are needed, one of them for validation")
-    sizes = Counter(pair.speaker for pair in pairs if pair.speaker is not None)
-    target = VALIDATION_SHARE * len(pairs)
-
-    def place(name: str) -> str:
-        return _hash(name if seed is None else f"{seed} {name}")
-
-    notes = []
-    if len(sizes) > 1:
-        held: set[str] = set()
-        total = 0
-        for speaker in sorted(sizes, key=place):
-            if abs(total + sizes[speaker] - target) < abs(total - target):
-                held.add(speaker)
-                total += sizes[speaker]
-        if not held:
-            held = {min(sizes, key=lambda speaker: (sizes[speaker], place(speaker)))}
-        if (share := sum(sizes[speaker] for speaker in held) / len(pairs)) > 2 * VALIDATION_SHARE:
-            notes.append(f"validation holds {share:.0%} of the train files: there are {len(sizes)} speakers")
-        taken = [pair.speaker in held for pair in pairs]
-        speakers = tuple(sorted(held))
-    else:
-        why = "names do not tell the speaker" if not sizes else f"there is one speaker, {next(iter(sizes))}"
-        notes.append(f"validation held out by file: {why}")
-        names = set(sorted((pair.name for pair in pairs), key=place)[: max(1, round(target))])
-        taken = [pair.name in names for pair in pairs]
-        speakers = ()
-    train = tuple(pair for pair, out in zip(pairs, taken, strict=True) if not out)
-    validation = tuple(pair for pair, out in zip(pairs, taken, strict=True) if out)
-    return train, validation, speakers, notes
-
-
 _LAYOUTS = "a corpus has train/clean, train/noisy, or clean_trainset_28spk_wav, noisy_trainset_28spk_wav"
 
 
@@ -402,7 +357,3 @@ def digest_of(pairs: Sequence[Pair]) -> str:
     """sha256 of the names and the 16 kHz contents of pairs, in hexadecimal."""
     rows = sorted(f"{pair.name} {pair.clean_sha256} {pair.noisy_sha256}\n" for pair in pairs)
     return sha256("".join(rows).encode()).hexdigest()
-
-
-def _hash(text: str) -> str:
-    return sha256(text.encode()).hexdigest()

@@ -1,0 +1,74 @@
+"""What of a corpus is held out for validation."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
+from typing import Protocol, TypeVar
+
+from ablate.models.errors import InputError
+
+SHARE = 0.1
+
+
+class Named(Protocol):
+    """A file by its name, and who speaks in it where that is known."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def speaker(self) -> str | None: ...
+
+
+P = TypeVar("P", bound=Named)
+
+
+def split_validation(
+    pairs: Sequence[P], seed: int | None = None
+) -> tuple[tuple[P, ...], tuple[P, ...], tuple[str, ...], list[str]]:
+    """Hold about a tenth of the pairs out for validation: `(train, validation, speakers, notes)`.
+
+    Whole speakers where names tell speakers, else single files. The order of trial is that of the hashes
+    of the names, so the choice depends on the names (and the seed, where there is one) alone; a speaker is
+    taken when that brings the share nearer to a tenth.
+
+    Raises:
+        InputError: there are fewer than two pairs.
+    """
+    if len(pairs) < 2:
+        raise InputError(f"{len(pairs)} train pair; two are needed, one of them for validation")
+    sizes = Counter(pair.speaker for pair in pairs if pair.speaker is not None)
+    target = SHARE * len(pairs)
+
+    def place(name: str) -> str:
+        return _hash(name if seed is None else f"{seed} {name}")
+
+    notes = []
+    if len(sizes) > 1:
+        held: set[str] = set()
+        total = 0
+        for speaker in sorted(sizes, key=place):
+            if abs(total + sizes[speaker] - target) < abs(total - target):
+                held.add(speaker)
+                total += sizes[speaker]
+        if not held:
+            held = {min(sizes, key=lambda speaker: (sizes[speaker], place(speaker)))}
+        if (share := sum(sizes[speaker] for speaker in held) / len(pairs)) > 2 * SHARE:
+            notes.append(f"validation holds {share:.0%} of the train files: there are {len(sizes)} speakers")
+        taken = [pair.speaker in held for pair in pairs]
+        speakers = tuple(sorted(held))
+    else:
+        why = "names do not tell the speaker" if not sizes else f"there is one speaker, {next(iter(sizes))}"
+        notes.append(f"validation held out by file: {why}")
+        names = set(sorted((pair.name for pair in pairs), key=place)[: max(1, round(target))])
+        taken = [pair.name in names for pair in pairs]
+        speakers = ()
+    train = tuple(pair for pair, out in zip(pairs, taken, strict=True) if not out)
+    validation = tuple(pair for pair, out in zip(pairs, taken, strict=True) if out)
+    return train, validation, speakers, notes
+
+
+def _hash(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
