@@ -198,49 +198,6 @@ def run(scenario: Scenario, repetitions: int, seed: int) -> list[Row]:
     return rows
 
 
-def until_width(
-    repetitions: int, seed: int, width: float = 0.03, first: int = 3, most: int = 12
-) -> list[Row]:
-    """Coverage when seeds are added to all cells until every main effect's half-width is `width`."""
-    scenario = Scenario("", most, unstable=0.09)
-    cells, found = contrasts()
-    weights = found.matrix(cells)
-    truth = weights @ true_means(scenario)
-    kinds = np.array([contrast.kind for contrast in found.rows])
-    rng = np.random.default_rng(seed)
-    holds, stops = [], []
-    for start in range(0, repetitions, BATCH):
-        scores = draw(scenario, rng, min(BATCH, repetitions - start))
-        stopped = np.zeros(len(scores), dtype=int)
-        held = np.zeros((len(scores), len(weights)), dtype=bool)
-        for seeds in range(first, most + 1):
-            looking = np.flatnonzero(stopped == 0)
-            if not len(looking):
-                break
-            look = estimate(scores[looking, :, :seeds], weights, groups_of(scenario))
-            half = look.half_width(0.95)
-            done = (half[:, kinds == "main"] <= width).all(-1) | (seeds == most)
-            held[looking[done]] = (np.abs(look.value - truth) <= half)[done]
-            stopped[looking[done]] = seeds
-        holds.append(held)
-        stops.append(stopped)
-    share, used = np.concatenate(holds).mean(0), np.concatenate(stops)
-    name = f"seeds added until half-width {width} ({first} to {most})"
-    return [
-        Row(
-            name,
-            f"mean {used.mean():.1f}",
-            kind,
-            float(share[kinds == kind].min()),
-            float(share[kinds == kind].max()),
-            0.93,
-            None,
-            repetitions,
-        )
-        for kind in ("gap", "main", "shapley")
-    ]
-
-
 @dataclass(frozen=True)
 class Race:
     """A rule that adds seeds until every Shapley value's and the gap's half-width is `width`.
@@ -353,7 +310,6 @@ def main() -> int:
     rows: list[Row] = []
     for index, scenario in enumerate(scenarios()):
         rows += run(scenario, options.repetitions, options.seed + index)
-    rows += until_width(options.repetitions, options.seed + 1000)
     costs = {}
     for rule in races():
         covered, costs[rule.name] = race(rule, options.repetitions, options.seed + 2000)

@@ -19,6 +19,7 @@ OF_0_1 = Path(__file__).parents[1] / "written_by_0_1"
 NAME = "written-by-0.1"
 SETTINGS = {
     "recipe.steps": 4,
+    "recipe.selection": "best",
     "recipe.validation_utterances": 2,
     "recipe.batch_size": 2,
     "recipe.crop_seconds": 0.5,

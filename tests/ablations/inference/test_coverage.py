@@ -31,12 +31,6 @@ def test_intervals_hold_the_planted_effects(coverage, seeds):
                 assert row.kept, row
 
 
-def test_looking_until_the_interval_is_narrow_keeps_the_coverage(coverage):
-    rows = coverage.until_width(REPETITIONS, seed=1)
-    assert all(row.kept for row in rows), rows
-    assert float(rows[0].seeds.removeprefix("mean ")) < 11
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 4])
 def test_following_what_narrows_most_keeps_the_coverage(coverage, index):
