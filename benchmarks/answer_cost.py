@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=1000)
     parser.add_argument("--width", type=float, default=0.03)
-    parser.add_argument("--utterances", type=int, default=824)
+    parser.add_argument("--utterances", type=int, default=167, help="of the test set")
     parser.add_argument("--steps", type=int, default=100, help="length whose noise is taken")
     parser.add_argument("--after", nargs=2, default=("step", "last"), help="schedule and weights")
     parser.add_argument("--table", type=Path, default=RESULTS)

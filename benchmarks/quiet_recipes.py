@@ -19,6 +19,7 @@ import math
 import re
 import time
 from collections.abc import Iterator
+from copy import deepcopy
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -79,14 +80,14 @@ def planned(seeds: range, lengths: list[int], schedules: list[str]) -> Iterator[
 def measure(training: Training, corpus: Any) -> dict[str, Any]:
     """Train once; score every way of taking the weights."""
     import torch
-    from torch.optim.swa_utils import AveragedModel
 
     from ablate.models import build_model
     from ablate.training import seeds
     from ablate.training.causes import DivergedError
     from ablate.training.config import RunConfig
     from ablate.training.data.batches import Batches
-    from ablate.training.trainer import Trainer, averaged
+    from ablate.training.optimisation import follow
+    from ablate.training.trainer import Trainer
 
     changes = NETWORKS[training.network][training.cell] | SCHEDULES[training.schedule]
     config = RunConfig.of(training.network, "quick").with_changes({"recipe.steps": training.steps, **changes})
@@ -95,18 +96,20 @@ def measure(training: Training, corpus: Any) -> dict[str, Any]:
     model = build_model(config.model)
     batches = Batches(corpus.train, batch_size=recipe.batch_size, crop=16000, seed=training.seed)
     trainer = Trainer(model, recipe, batches, seed=training.seed, device=device)
-    averages = {way: averaged(model, share * training.steps) for way, share in HORIZONS.items()}
-    averages["tail"] = AveragedModel(model)
+    averages = {way: deepcopy(model) for way in (*HORIZONS, "tail")}
+    tail = round((1 - TAIL) * training.steps)
     interval = recipe.validation_interval(training.steps)
     checked: dict[int, Any] = {}
     validations: dict[int, list[float]] = {}
     began = time.process_time()
     try:
         while trainer.step < training.steps:
+            step = trainer.step
             trainer.train_step()
-            for way, average in averages.items():
-                if way != "tail" or trainer.step > (1 - TAIL) * training.steps:
-                    average.update_parameters(model)
+            for way, share in HORIZONS.items():
+                follow(averages[way], model, step, share * training.steps)
+            if step >= tail:
+                follow(averages["tail"], model, step - tail, math.inf)
             if trainer.step % interval == 0 or trainer.step == training.steps:
                 checked[trainer.step] = {k: value.clone() for k, value in model.state_dict().items()}
                 scores = score(model, corpus.select_validation(max(VALIDATED)))
@@ -114,7 +117,7 @@ def measure(training: Training, corpus: Any) -> dict[str, Any]:
     except DivergedError as error:
         return {**training._asdict(), "status": "diverged", "message": str(error)}
     trained = time.process_time() - began
-    ways = {"last": model.state_dict()} | {way: a.module.state_dict() for way, a in averages.items()}
+    ways = {"last": model.state_dict()} | {way: average.state_dict() for way, average in averages.items()}
     rows = {}
     for way, weights in ways.items():
         model.load_state_dict({name: value.clone() for name, value in weights.items()})
@@ -216,10 +219,12 @@ def compared(one: pd.Series, other: pd.Series) -> tuple[float, float, float, int
     """The ratio of two variances between the same seeds, its 95 % interval and degrees of freedom.
 
     Each network and length is scaled by its own noise, so that none rules the others. The interval is that of
-    Pitman (1939) and Morgan (1939) for variances of paired values.
+    Pitman (1939) and Morgan (1939) for variances of paired values; cells of a seed count as one, since they
+    vary together.
     """
     both = pd.DataFrame({"one": one, "other": other}).dropna()
-    df = len(both) - both.groupby(level=["network", "steps", "cell"]).ngroups
+    seeds = both.groupby(level=["network", "steps", "seed"]).ngroups
+    df = seeds - both.groupby(level=["network", "steps"]).ngroups
     if df < 1:
         return (math.nan,) * 3 + (df,)
     squares = (both**2).groupby(level=["network", "steps"]).transform("sum")
@@ -247,24 +252,18 @@ def effects(found: pd.DataFrame, cell: str) -> pd.DataFrame:
 WAYS = ["best of 8", "best of 16", "last", "ema .05", "ema .1", "tail"]
 
 
-HEAD = (
-    "steps",
-    "schedule",
-    "weights",
-    *NETWORKS,
-    "variance",
-    "level",
-    "decoder4x",
-    "fault",
-    "noise / effect",
-)
+HEAD = [
+    *("steps", "schedule", "weights", *NETWORKS),
+    *("variance", "to last", "level", "decoder4x", "fault", "noise"),
+]
 
 
 def printed(table: pd.DataFrame) -> str:
     """The tables of the documentation.
 
-    SD over seeds (df) by network; ratio of the variance to today's (95 % interval); PESQ-WB above today's
-    without the fault; effects (standard error over seeds); and (SD / effect)^2 of decoder4x and of the fault.
+    SD over seeds (df) by network; the variance over that of the best of eight, and of the last weights under
+    the same schedule (95 % interval); PESQ-WB above the best of eight, of base and decoder4x; effects
+    (standard error over seeds); and noise: (SD / effect)^2 of decoder4x and of the fault.
     """
     found = means(table)
     off = deviations(found)
@@ -276,27 +275,29 @@ def printed(table: pd.DataFrame) -> str:
             if (schedule, way) not in at or not at[schedule, way].notna().any():
                 continue
             column = schedule, way
-            ratio, low, high, _ = compared(here[column], here[TODAY])
             spreads = [_spread(here[column], network) for network in NETWORKS]
             known = [variance for variance, df in spreads if df]
             noise = sum(known) / len(known) if known else math.nan
             toggled = [effects(at, cell)[column].dropna() for cell in ("decoder", "fault")]
             cells = [
                 *(str(steps), schedule, way),
-                *(f"{math.sqrt(variance):.4f} ({df})" if df else "" for variance, df in spreads),
-                "1" if column == TODAY else _interval(ratio, low, high),
+                *(f"{math.sqrt(variance):.3f} ({df})" if df else "" for variance, df in spreads),
+                *(_ratio(here, column, other) for other in (TODAY, ("step", "last"))),
                 f"{(sound[column] - sound[TODAY]).mean():+.3f}",
                 *(f"{e.mean():+.3f} ({e.sem():.3f})" if len(e) > 1 else "" for e in toggled),
-                ", ".join(f"{noise / e.mean() ** 2:.4f}" for e in toggled if len(e) > 1 and known),
+                ", ".join(f"{noise / e.mean() ** 2:.2g}" for e in toggled if len(e) > 1 and known),
             ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", *pairing(off)])
 
 
-def _interval(value: float, low: float, high: float) -> str:
-    if math.isnan(value):
+def _ratio(here: pd.DataFrame, column: tuple[str, str], other: tuple[str, str]) -> str:
+    if column == other:
+        return "1"
+    value, low, high, df = compared(here[column], here[other])
+    if df < 1:
         return ""
-    return f"{value:.3f}" + ("" if math.isnan(low) else f" ({low:.3f} to {high:.3f})")
+    return f"{value:.2g}" + ("" if math.isnan(low) else f" ({low:.2g} to {high:.2g})")
 
 
 def _spread(off: pd.Series, network: str) -> tuple[float, int]:

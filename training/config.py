@@ -198,7 +198,6 @@ RECIPES: dict[str, Recipe] = {
         name="small",
         steps=1500,
         crop_seconds=2.0,
-        selection="last",
         validation_utterances=32,
         width=0.25,
         depth=0.5,
