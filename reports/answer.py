@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from ablate.ablations.inference.analysis import records
 from ablate.ablations.inference.guards import direction
-from ablate.training.metrics.registry import METRICS
+from ablate.training.metrics.registry import in_words
 
 from .model import AnalysisReport, EffectRow
 from .text import known
@@ -17,25 +17,26 @@ MOST = 5
 
 def answer(report: AnalysisReport) -> str:
     """What explains the gap and what does not; an effect is shown where its interval excludes zero."""
-    metric, gap, rest = report.metric, report.gap, report.not_toggled
+    name, label = report.analysis.metric, in_words(report.analysis.metric)
+    gap, rest = report.gap, report.not_toggled
+    better = "" if direction(name) > 0 else " (lower is better)"
     rows = [row for row in report.factors if not row.name.endswith("(main effect)")]
     judged = [row for row in rows if row.interval]
     if not judged and (gap is None or not gap.interval):
-        return f"No interval, so no difference in {metric} is shown: single trainings differ by luck alone."
+        return f"No interval, so no difference in {label} is shown: single trainings differ by luck alone."
     shown = sorted((row for row in judged if _excludes_zero(row)), key=lambda row: -abs(row.data["estimate"]))
     open_ = [row.name for row in judged if row not in shown]
     effects = _listed([f"{row.name} {_round(row)}" for row in shown])
     unseen = f"no effect of {_listed(open_)} is shown" if open_ else ""
     if gap is None or not gap.interval:
-        told = f"switched on, {effects} {metric}" if effects else ""
+        told = f"switched on, {in_words(name, effects)}{better}" if effects else ""
     elif not _excludes_zero(gap):
-        told = f"no gap in {metric} between {report.base_name} and {report.baseline_name} is shown"
+        told = f"no gap in {label}{better} between {report.base_name} and {report.baseline_name} is shown"
         told += f"; switched on, {effects}" if effects else ""
     else:
-        size = f"{abs(float(gap.data['estimate'])):.2f} {metric}"
+        size = in_words(name, f"{abs(float(gap.data['estimate'])):.2f}")
         side = "above" if gap.data["estimate"] > 0 else "below"
-        sign = "" if direction(report.analysis.metric) > 0 else " (lower is better)"
-        told = f"of the {size} by which {report.baseline_name} is {side} {report.base_name}{sign}, "
+        told = f"of the {size} by which {report.baseline_name} is {side} {report.base_name}{better}, "
         if report.credit_kind == "Shapley value":
             told += f"{effects} come of the toggles" if effects else "no toggle is shown to explain any"
             told += f"; {_round(rest)} is not explained by any toggle" if rest is not None else ""
@@ -53,11 +54,8 @@ def _costs(report: AnalysisReport, shown: Sequence[EffectRow]) -> str:
     costs: dict[str, list[str]] = {}
     for row in records(report.analysis.guards):
         if row["name"] in gains and row["change"] == "worse":
-            metric = METRICS.get(row["metric"])
-            label, unit = (metric.label, metric.unit) if metric else (row["metric"], "")
-            costs.setdefault(row["name"], []).append(
-                f"{label} ({row['estimate']:+.2f}{f' {unit}' if unit else ''})"
-            )
+            lost = in_words(row["metric"], f"{abs(row['estimate']):.2f}")
+            costs.setdefault(row["name"], []).append(lost)
     told = _listed([f"{name} costs {_listed(lost)}" for name, lost in costs.items()])
     return f"but {told}" if told else ""
 
@@ -71,7 +69,7 @@ def _elsewhere(report: AnalysisReport) -> str:
             effects = [name for name in words.get(word, []) if name not in ("gap", "not toggled")]
             if effects:
                 verb = word if len(effects) == 1 else several
-                told.append(f"on {corpus.name} {_listed(effects)} {verb}")
+                told.append(f"on {corpus.name}, {_listed(effects)} {verb}")
     return _listed(told)
 
 

@@ -154,7 +154,7 @@ class _Facts:
         varied = f"Varied with the seed: {', '.join(told)}. Not varied: {', '.join(fixed)}." if told else ""
         return (
             f"{varied} Sampled: test utterances. Error bars are intervals, "
-            f"{conditions.intervals(self.report)}; {plural(len(self.analysis.seeds), 'seed')}, "
+            f"{conditions.intervals(self.report)}; {self.report.seed_count}, "
             f"{plural(self.analysis.utterances, 'test utterance')}. Beside cells stands the SD over seeds. "
             "Assumed: trainings are independent and their means roughly normal; utterances stand for others "
             "of these speakers and noises; no variance is pooled over cells."

@@ -11,7 +11,7 @@ from ablate.ablations.factors import Factor
 from ablate.ablations.inference.guards import direction
 from ablate.studies.plan import Plan
 from ablate.training.config import RunConfig
-from ablate.training.metrics.registry import METRICS
+from ablate.training.metrics.registry import METRICS, in_words
 from ablate.training.own.config import OwnConfig, OwnTraining
 
 from .corpora import corpus_lines
@@ -76,9 +76,9 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     if compute := _compute(report):
         facts.append(("compute", compute))
     if analysis.margin is None:
-        facts.append(("margin", f"none for {report.metric}: no verdicts; --margin gives one"))
+        facts.append(("margin", f"none for {in_words(analysis.metric)}: no verdicts; --margin gives one"))
     else:
-        told = f"{analysis.margin:g} {report.metric}: smaller effects are negligible"
+        told = f"{in_words(analysis.metric, f'{analysis.margin:g}')}: smaller effects are negligible"
         declared = plan.endpoint.margin if plan and plan.endpoint.metric == analysis.metric else None
         if declared not in (None, analysis.margin):
             told += f" (given with the report; the study declared {declared:g})"
@@ -264,7 +264,7 @@ def notes(report: AnalysisReport) -> list[str]:
     analysis = report.analysis
     notes = list(analysis.notes)
     if direction(analysis.metric) < 0:
-        notes.insert(0, f"Lower {report.metric} is better: a positive effect is a loss.")
+        notes.insert(0, f"Lower {in_words(analysis.metric)} is better: a positive effect is a loss.")
     if not any("other trainings" in note for note in notes) and len(analysis.seeds) > 1:
         notes.insert(0, SPEAKS_OF)
     lost = [item for item in analysis.not_estimable if item.missing]

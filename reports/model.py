@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ablate.ablations.inference.analysis import records
-from ablate.training.metrics.registry import METRICS, label_of
+from ablate.training.metrics.registry import METRICS, in_words, label_of
 
 from .collect import StudyInfo
 from .convergence import Convergence, Curve, convergence, curves
@@ -189,10 +189,8 @@ class AnalysisReport:
         else:
             spread = f"{self.percent} interval {gap.interval}"
         count = plural(self.analysis.utterances, "test utterance")
-        return (
-            f"Gap {self.baseline_name} - {self.base_name}: {gap.estimate} {self.metric} ({spread}), "
-            f"{self.seed_count}, {count}"
-        )
+        size = in_words(self.analysis.metric, gap.estimate)
+        return f"Gap {self.baseline_name} - {self.base_name}: {size} ({spread}), {self.seed_count}, {count}"
 
     @property
     def seed_count(self) -> str:

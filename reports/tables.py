@@ -197,7 +197,7 @@ def _change(metric: str, row: Mapping[str, Any]) -> str:
 def _effect(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return ""
-    parts = signed(row["estimate"]), interval(row["low"], row["high"]), row["change"]
+    parts = row["change"], signed(row["estimate"]), interval(row["low"], row["high"])
     return " ".join(filter(None, parts))
 
 

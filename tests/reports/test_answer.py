@@ -45,6 +45,9 @@ def test_without_a_baseline_the_effects_are_the_answer(report):
 
 def test_where_lower_is_better_it_is_said(report):
     distance = replace(report, analysis=replace(report.analysis, metric="lsd"))
-    assert "0.42 LSD (dB) by which bsrnn is above mbsnet (lower is better), " in answer(distance)
-    assert notes(distance)[0] == "Lower LSD (dB) is better: a positive effect is a loss."
+    assert "0.42 dB LSD by which bsrnn is above mbsnet (lower is better), " in answer(distance)
+    assert notes(distance)[0] == "Lower LSD is better: a positive effect is a loss."
+    apart = changed(distance, gap=(-0.1, 0.9))
+    assert answer(apart).startswith("No gap in LSD (lower is better) between mbsnet and bsrnn is shown")
+    assert "+0.416 dB LSD (95 % interval" in distance.headline
     assert not any("is better" in note for note in notes(report))

@@ -82,7 +82,7 @@ def test_the_first_corpus_alone_is_judged_and_corrected(report, root):
     family = report.analysis.kind("main")
     assert len(family) == 3
     assert family["p_holm"].notna().all()
-    assert "on far crossband turns round" in answer(report)
+    assert "on far, crossband turns round" in answer(report)
     (far,) = report.corpora
     assert "p_holm" not in far.effects
     assert "verdict" not in far.effects

@@ -167,6 +167,13 @@ def label_of(name: str) -> str:
     return f"{metric.label} ({metric.unit})" if metric.unit else metric.label
 
 
+def in_words(name: str, value: str = "") -> str:
+    """A value of a metric with its unit, as sentences have it (`0.42 dB SSNR`); without one the label."""
+    metric = METRICS.get(name)
+    parts = (value, metric.unit if metric and value else "", metric.label if metric else name)
+    return " ".join(filter(None, parts))
+
+
 def find_metric(name: str) -> Metric:
     """The metric of a name.
 
