@@ -61,7 +61,7 @@ def test_every_form_shows_the_effect_on_each_corpus_and_whether_they_agree(repor
         assert (crossband["utterances"], crossband["p_holm"], crossband["verdict"]) == ("12", "", "")
     elif format == "json":
         document = json.loads(out.getvalue())
-        assert document["first_test"] == "demo"
+        assert document["first_test"] == report.test_name
         (far,) = document["further_tests"]
         words = {(row["kind"], row["name"]): row["words"] for row in far["effects"]}
         assert words["shapley", "crossband"] == "turns round"
@@ -69,10 +69,10 @@ def test_every_form_shows_the_effect_on_each_corpus_and_whether_they_agree(repor
     else:
         assert "turns round" in written
         assert "By test corpus" in written
-        assert "family and every other table are of demo, the first" in written
-        assert "demo (the first: verdicts are of it)" in written
+        assert f"family and every other table are of {report.test_name}, the first" in written
+        assert f"{report.test_name} (the first: verdicts are of it)" in written
     if format != "csv":
-        assert "On far beside demo: turns round, by both intervals: crossband" in written
+        assert f"On far beside {report.test_name}: turns round, by both intervals: crossband" in written
 
 
 def test_the_first_corpus_alone_is_judged_and_corrected(report, root):
