@@ -37,10 +37,10 @@ def differences(a: RunConfig, b: RunConfig, factors: Sequence[Factor] = ()) -> l
 
     A factor accounts for a field if the value of `a` and that of `b` are among its levels.
     """
-    second = b.flat()
+    first, second = a.flat(), b.flat()
     found = []
-    for path, old in a.flat().items():
-        new = second[path]
+    for path in {**first, **second}:
+        old, new = first.get(path), second.get(path)
         if old == new or is_bookkeeping(path):
             continue
         group, why = _group(path, a, b, factors)
@@ -51,7 +51,7 @@ def differences(a: RunConfig, b: RunConfig, factors: Sequence[Factor] = ()) -> l
 
 def _group(path: str, first: RunConfig, second: RunConfig, factors: Sequence[Factor]) -> tuple[Group, str]:
     a, b = first.flat(), second.flat()
-    if _toggles(path, a[path], b[path], factors):
+    if _toggles(path, a.get(path), b.get(path), factors):
         return "toggled", next(f.name for f in factors if path in f.paths)
     reads = first.reads(path), second.reads(path)
     if not all(reads):
@@ -60,9 +60,9 @@ def _group(path: str, first: RunConfig, second: RunConfig, factors: Sequence[Fac
         if not any(reads):
             return "consequence", " ".join(["neither reads it", *(f"({field})" for field in deciding[:1])])
         which = "only the first" if reads[0] else "only the second"
-        decides = next((field for field in deciding if a[field] != b[field]), None)
+        decides = next((field for field in deciding if a.get(field) != b.get(field)), None)
         if decides is not None:
-            if _toggles(decides, a[decides], b[decides], factors):
+            if _toggles(decides, a.get(decides), b.get(decides), factors):
                 return "consequence", f"{which} reads it; {decides} is toggled"
             return "not toggled", f"{which} reads it; it goes with {decides}"
     fixing = [f for f in factors if path in f.paths]
@@ -129,11 +129,12 @@ def propose(
         if factor.name not in blocking:
             words.append(_word(factor))
             continue
-        paths += [p for p in sorted(factor.paths) if flat[p] != other[p] and p not in (*paths, *covered)]
+        differing = [p for p in sorted(factor.paths) if flat.get(p) != other.get(p)]
+        paths += [p for p in differing if p not in (*paths, *covered)]
     for path in paths:
         name = path.split(".")[1]
         name = name if field_path(name) == path else path
-        values = [_level(flat[path]), _level(other[path])]
+        values = [_level(flat.get(path)), _level(other.get(path))]
         if all(v is not None for v in values):
             words.append(f"{name}={','.join(map(str, values))}")
     command = f"ablate run --base {base_name} --baseline {baseline_name} --recipe {base.recipe.name}"

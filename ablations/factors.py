@@ -16,7 +16,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.models.registry import suggestion
-from ablate.training.config import check_path, config_paths, is_path
+from ablate.training.config import check_path, config_paths, is_path, open_paths
 
 from .claims import Claim, claim_target, effect_name
 from .scale import Conditions
@@ -104,9 +104,12 @@ class Factor(Frozen):
 
     @property
     def paths(self) -> set[str]:
-        """The dotted paths of the fields that this factor declares it changes."""
-        named = {path for delta in self.levels.values() for path in delta}
-        return named if self.own else {".".join(path.split(".")[:2]) for path in named}
+        """The dotted paths of the fields that this factor declares it changes; keys of a mapping each."""
+        named: set[str] = set()
+        for delta in self.levels.values():
+            for path, value in delta.items():
+                named |= {f"{path}.{key}" for key in value} if isinstance(value, dict) else {path}
+        return named
 
     @property
     def evaluation_only(self) -> bool:
@@ -244,11 +247,12 @@ def claims_on(factors: Iterable[Factor], metric: str) -> dict[str, Claim]:
 
 
 def field_path(name: str) -> str | None:
-    """The dotted path that a factor's name stands for: itself, or the one field of that name."""
+    """The dotted path that a factor's name stands for: itself, or the one field of that name (or its key)."""
     if is_path(name):
         return name
-    named = [path for path in config_paths() if path.split(".")[1] == name]
-    return named[0] if len(named) == 1 else None
+    short, dot, key = name.partition(".")
+    named = [path for path in (open_paths() if dot else config_paths()) if path.split(".")[1] == short]
+    return f"{named[0]}{dot}{key}" if len(named) == 1 and bool(key) == bool(dot) else None
 
 
 def find(name: str, levels: list[str] | None = None) -> Factor:

@@ -99,7 +99,7 @@ class RunSpec(Frozen):
         if isinstance(self.config, OwnConfig):
             return self.config.signed_fields()
         flat = self.config.flat()
-        return {path: flat[path] for path in self.config.signed_fields()}
+        return {path: flat.get(path, value) for path, value in self.config.signed_fields().items()}
 
     @property
     def evaluation_signature(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated, Any
 
 import typer
@@ -55,10 +56,26 @@ def doctor(format: Format = "table") -> None:
     print_table(rows)
 
 
+def init_plugin(
+    name: Annotated[str, typer.Argument(help="Of the network, e.g. my-net.")],
+) -> None:
+    """Write a plug-in with a network of your own to start from; it runs as it is."""
+    from .starting import write_start
+
+    path = write_start(name)
+    print(path)
+    print(
+        f"next: ablate audit --plugin {path}\n"
+        f"      ablate run --plugin {path} --base {name} --baseline none --grid options.kernel=3,5",
+        file=sys.stderr,
+    )
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
     app.command("models")(models)
     app.command("doctor")(doctor)
+    app.command("init-plugin")(init_plugin)
 
 
 def _modules(name: str) -> list[dict[str, Any]]:

@@ -280,12 +280,15 @@ class RunConfig(Frozen):
             raise InputError(explain(error)) from None
 
     def flat(self) -> dict[str, Any]:
-        """Every field by dotted path."""
-        return {
+        """Every field by dotted path; of a mapping each of its keys (`recipe.losses.mine`)."""
+        found = {
             f"{part}.{field}": value
             for part, fields in self.model_dump(mode="json").items()
             for field, value in fields.items()
         }
+        for path in open_paths():
+            found |= {f"{path}.{key}": value for key, value in found.pop(path).items()}
+        return found
 
     def reads(self, path: str) -> bool:
         """Whether the field at a dotted path means anything in this configuration."""

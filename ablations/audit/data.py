@@ -63,13 +63,12 @@ def unequal(
     """
     covered = {path for factor in factors for path in factor.paths} | set(tuned)
     flat = {cell.name: cell.config.flat() for cell in cells}
-    first = cells[0].name
-    for path in flat[first]:
+    for path in {path: None for fields in flat.values() for path in fields}:
         if path.startswith("model.") or path in covered or is_bookkeeping(path):
             continue
         values: dict[str, list[str]] = {}
         for name, fields in flat.items():
-            values.setdefault(repr(fields[path]), []).append(name)
+            values.setdefault(repr(fields.get(path)), []).append(name)
         yield from _differing(path, values, "set it for every cell, or make it a factor")
     yield from unequal_runs(runs)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import nn
@@ -46,10 +47,14 @@ def without_effect(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator
             )
 
 
+def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> set[str]:
+    return {path for path in {**first, **second} if first.get(path) != second.get(path)}
+
+
 def _same(a: Cell, b: Cell) -> str | None:
     """Why two cells are the same in effect, or None."""
     first, second = a.config.flat(), b.config.flat()
-    differs = {path for path in first if first[path] != second[path]}
+    differs = _differing(first, second)
     if not differs:
         return "they resolve to the same configuration"
     if any(path.startswith("evaluation.") for path in differs):
@@ -156,9 +161,9 @@ def _hidden_fields(factor: Factor) -> Iterator[str]:
 
 def _hidden_in_pair(a: Cell, b: Cell, factor: Factor) -> Iterator[str]:
     first, second = a.config.flat(), b.config.flat()
-    changed = {path for path in first if first[path] != second[path]}
+    changed = _differing(first, second)
     for path in sorted(changed - factor.paths):
-        yield f"{path} changes from {first[path]!r} to {second[path]!r} along with it"
+        yield f"{path} changes from {first.get(path)!r} to {second.get(path)!r} along with it"
     allowed = {part for path in changed & factor.paths for part in field_facts(path).parts}
     if not any(path.startswith("model.") for path in changed) or allowed >= set(PARTS):
         return

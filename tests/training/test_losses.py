@@ -171,6 +171,6 @@ def test_a_loss_of_ones_own_is_a_factor():
     config = RunConfig.of("bsrnn").with_changes({"recipe.losses.mine": 0.5, "recipe.losses.other": 1})
     assert config.recipe.losses == {"mine": 0.5, "other": 1}
     assert find("recipe.losses.mine", ["0", "0.5"]).levels["0.5"] == {"recipe.losses.mine": 0.5}
-    assert find("recipe.losses.mine", ["0", "0.5"]).paths == {"recipe.losses"}
+    assert find("recipe.losses.mine", ["0", "0.5"]).paths == {"recipe.losses.mine"}
     with pytest.raises(ValueError, match=r"recipe\.loses"):
         RunConfig.of("bsrnn").with_changes({"recipe.loses.mine": 0.5})
