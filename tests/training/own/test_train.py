@@ -2,94 +2,23 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from ablate.training.child import environment
-from ablate.training.config import Evaluation, EvaluationJob
-from ablate.training.data.corpus import Corpus
-from ablate.training.own import code, process
-from ablate.training.run import execute
+from ablate.training.own import process
 from ablate.training.rundir import RunDir
 
-COMMAND = "{python} toy.py --seed {{seed}} --out {{out}} --data {{data}} {{overrides}}"
-
-
-@pytest.fixture
-def folder(tmp_path):
-    place = tmp_path / "repo"
-    place.mkdir()
-    shutil.copy(Path(__file__).with_name("toy.py"), place)
-    return place
-
-
-@pytest.fixture
-def new_run(tmp_path, folder, tiny_corpus, cache):
-    """`new_run(mode, **fields of the training)`: a run planned, its code kept."""
-    corpus = Corpus.open(tiny_corpus, cache=cache)
-
-    def make(mode="well", seed=1, name="a" * 64, metrics=(), **train) -> tuple[RunDir, EvaluationJob]:
-        files = code.find_code(folder, ())
-        digest = code.digest_of(files)
-        code.keep(files, digest, tmp_path / "code")
-        run = RunDir(tmp_path / "runs" / name)
-        program = sys.executable.replace("{", "{{")
-        run.write_spec(
-            {
-                "training_signature": name,
-                "train": {
-                    "command": COMMAND.format(python=program),
-                    "folder": str(folder),
-                    "resume": "--resume {out}/latest.pt",
-                    "curve": "metrics.jsonl",
-                    "digest": digest,
-                    **train,
-                },
-                "overrides": {"mode": mode},
-                "seed": seed,
-                "corpus": {"path": str(tiny_corpus), "digest": corpus.digest, "name": corpus.name},
-            }
-        )
-        evaluation = Evaluation(metrics=metrics)
-        job = EvaluationJob(signature="plain", evaluation=evaluation, test_digest=corpus.test_digest)
-        return run, job
-
-    return make
-
-
-@pytest.fixture
-def go(cache):
-    def go(run, job, **changes):
-        return execute(run, [job], **{"cache": cache, "threads": 1, "processes": 0, **changes})
-
-    return go
+COMMAND = f"{sys.executable} toy.py --seed {{seed}} --out {{out}} --data {{data}} {{overrides}}"
 
 
 def called(run: RunDir) -> list[str]:
     return (run.path / "out" / "called.txt").read_text().split()
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def wait_for(path: Path, seconds: float = 30.0) -> str:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert time.monotonic() < deadline, f"{path} did not come"
-        time.sleep(0.02)
-    return path.read_text()
 
 
 def test_a_command_to_its_end(new_run, go):
@@ -160,7 +89,7 @@ def test_what_goes_wrong_is_told(new_run, go, mode):
     ("train", "cause", "said"),
     [
         ({"command": "pyhton toy.py {seed} {out} {overrides}"}, "configuration", "pyhton"),
-        ({"command": COMMAND.format(python=sys.executable) + " --fish"}, "configuration", "--fish"),
+        ({"command": COMMAND + " --fish"}, "configuration", "--fish"),
         ({"digest": "0" * 64}, "configuration", "gone"),
     ],
 )
@@ -184,7 +113,7 @@ def test_a_table_that_lacks_the_measure(new_run, go):
     assert "utterance, pesq_wb, extra; it needs si_sdr" in state.message
 
 
-def test_asked_to_stop_it_is_resumed(new_run, go):
+def test_asked_to_stop_it_is_resumed(new_run, go, alive):
     run, job = new_run("waiting")
     pids = run.path / "out" / "pids"
     state = go(run, job, should_stop=pids.exists)
@@ -198,7 +127,7 @@ def test_asked_to_stop_it_is_resumed(new_run, go):
     assert [line["step"] for line in run.metrics()] == [10, 20]
 
 
-def test_one_that_does_not_end_is_killed(new_run, go, monkeypatch):
+def test_one_that_does_not_end_is_killed(new_run, go, alive, monkeypatch):
     monkeypatch.setattr(process, "GRACE", 0.3)
     run, job = new_run("stubborn")
     pids = run.path / "out" / "pids"
@@ -234,22 +163,10 @@ def test_an_edit_in_the_middle_of_a_study_changes_nothing(new_run, go, folder):
     assert go(run, job).state == "done"
 
 
-def worker(run: RunDir, job: EvaluationJob, cache: Path) -> subprocess.Popen:
-    """Another process that carries out a run."""
-    text = (
-        "import sys; from pathlib import Path; from ablate.training.run import execute; "
-        "from ablate.training.rundir import RunDir; from ablate.training.config import EvaluationJob; "
-        "execute(RunDir(sys.argv[1]), [EvaluationJob.model_validate_json(sys.argv[2])], "
-        "cache=Path(sys.argv[3]), threads=1, processes=0)"
-    )
-    words = [sys.executable, "-P", "-c", text, str(run.path), job.model_dump_json(), str(cache)]
-    return subprocess.Popen(words, env=environment())
-
-
-def test_a_worker_killed_while_its_command_runs(new_run, go, cache):
+def test_a_worker_killed_while_its_command_runs(new_run, go, worker, alive, wait_for):
     """The command outlives its worker and holds the run; the next one ends it before it writes."""
     run, job = new_run("waiting")
-    other = worker(run, job, cache)
+    other = worker(run, job)
     pids = [int(pid) for pid in wait_for(run.path / "out" / "pids").split()]
     other.kill()
     other.wait()
@@ -261,9 +178,9 @@ def test_a_worker_killed_while_its_command_runs(new_run, go, cache):
     assert len(called(run)) == 2
 
 
-def test_a_command_whose_worker_lives_is_left_alone(new_run, cache):
+def test_a_command_whose_worker_lives_is_left_alone(new_run, worker, alive, wait_for):
     run, job = new_run("waiting")
-    other = worker(run, job, cache)
+    other = worker(run, job)
     pids = [int(pid) for pid in wait_for(run.path / "out" / "pids").split()]
     process.end_left_behind(run)
     assert all(map(alive, pids))
@@ -273,7 +190,7 @@ def test_a_command_whose_worker_lives_is_left_alone(new_run, cache):
     assert run.state.cause == "interrupted"
 
 
-def test_the_note_of_another_process_of_that_number_is_not_believed(new_run, monkeypatch):
+def test_the_note_of_another_process_of_that_number_is_not_believed(new_run, alive):
     """A number that was used again, another start of the machine, another machine: nobody is ended."""
     run, _ = new_run()
     sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True)
@@ -288,7 +205,7 @@ def test_the_note_of_another_process_of_that_number_is_not_believed(new_run, mon
         sleeper.wait()
 
 
-def test_what_it_writes_is_seen_while_it_runs(new_run, go):
+def test_what_it_writes_is_seen_while_it_runs(new_run, go, wait_for):
     run, job = new_run("waiting")
     stop = threading.Event()
     seen = []
@@ -318,9 +235,7 @@ def test_the_environment_and_the_file_carry_overrides(new_run, go, folder):
     python = sys.executable
     for name, style, rest in (("e" * 64, "env", ""), ("f" * 64, "yaml", " {config}")):
         command = f"{python} toy.py {style} {{out}}{rest} {{seed}}"
-        run, job = new_run(name=name, command=command, overrides=style)
-        spec = run.spec
-        run.write_spec({**spec, "overrides": {"MODE": "7"}})
+        run, job = new_run(name=name, command=command, overrides=style, given={"MODE": "7"})
         os.environ.pop("OMP_NUM_THREADS", None)
         assert go(run, job).cause == "output"
         told = (run.path / "out" / "told.txt").read_text()
