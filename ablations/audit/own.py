@@ -6,6 +6,7 @@ No network is in sight: A1xx, A203, A302 and A4xx need one.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablate.models.errors import listed
@@ -29,6 +30,7 @@ def audit_own(
     runs: Sequence[RunSpec] = (),
     corpus: Corpus | None = None,
     network: str | None = None,
+    folder: str = ".",
     same: Mapping[str, str] | None = None,
 ) -> list[Finding]:
     """Everything the audit has to say of cells that a command trains.
@@ -36,13 +38,17 @@ def audit_own(
     Args:
         runs: of the study.
         corpus: for leaks and the noisy score; none leaves these out.
-        network: what the study calls its network, which is audited apart; none: nothing.
+        network: `file.py:Class`, whose code is imported; none: no network is in sight.
+        folder: of that file.
         same: runs whose scores are another seed's -> whose.
 
     Returns:
         Findings in the order of their codes.
+
+    Raises:
+        InputError: there is no such network, or it does not run.
     """
-    found = [*without_effect(cells, factors), *untoggled(cells, factors), *unseen(network)]
+    found = [*without_effect(cells, factors), *untoggled(cells, factors), *of_network(network, folder)]
     found += data.unequal_runs(runs)
     if corpus is not None:
         found += data.leaked(corpus)
@@ -92,8 +98,8 @@ def untoggled(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Iterator[F
         )
 
 
-def unseen(network: str | None) -> Iterator[Finding]:
-    """A601: what is not checked where a command trains."""
+def of_network(network: str | None, folder: str) -> Iterator[Finding]:
+    """A1xx of the network that a command is said to train, and A601: what is not checked."""
     if network is None:
         yield Finding.of(
             "A601",
@@ -102,3 +108,15 @@ def unseen(network: str | None) -> Iterator[Finding]:
             "declares and what else it changes, sizes, memory and time were not checked",
             "name the class in the study file to have it audited, e.g. network: model.py:Net",
         )
+        return
+    from . import audit_class
+
+    told, findings = audit_class(str(Path(folder) / network))
+    yield Finding.of(
+        "A601",
+        network,
+        f"audited with the arguments it has by itself ({'; '.join(told) or 'nothing was guessed'}); "
+        "whether the command's overrides do in it what the factors say was not checked",
+        f"look at a level too: ablate audit {network} --set ARGUMENT=VALUE",
+    )
+    yield from findings

@@ -120,7 +120,13 @@ def _own_findings(plan: Plan, root: Path, corpus: Corpus | None) -> list[Finding
     runs = [plan.spec(cell, seed) for cell, seed in plan.runs]
     same = same_scores(plan, root)
     return audit_own(
-        plan.own_cells, plan.factors, runs=runs, corpus=corpus, network=plan.train.network, same=same
+        plan.own_cells,
+        plan.factors,
+        runs=runs,
+        corpus=corpus,
+        network=plan.train.network,
+        folder=plan.train.folder,
+        same=same,
     )
 
 

@@ -314,7 +314,14 @@ def _audit(
     say(f"auditing {len(plan.cells)} cells (--no-audit skips this, and the report says so)")
     runs = [at.spec(cell, seed) for at in plan.every_length() for cell, seed in at.runs]
     if plan.train is not None:
-        found = audit_own(plan.own_cells, plan.factors, runs=runs, corpus=corpus, network=plan.train.network)
+        found = audit_own(
+            plan.own_cells,
+            plan.factors,
+            runs=runs,
+            corpus=corpus,
+            network=plan.train.network,
+            folder=plan.train.folder,
+        )
     else:
         found = audit_cells(
             plan.networks,

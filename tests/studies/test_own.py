@@ -263,6 +263,36 @@ def test_the_audit_says_what_it_sees_and_what_not(file, root):
     assert "no network in sight" in found["A601"].evidence
 
 
+NETWORK = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, hidden=8):
+        super().__init__()
+        self.lstm = nn.LSTM(257, hidden, batch_first=True)
+        self.mask = nn.Linear(hidden, 257)
+        self.forgotten = nn.Linear(hidden, hidden)
+
+    def forward(self, spectrum: torch.Tensor) -> torch.Tensor:
+        magnitude = spectrum.abs().transpose(1, 2)
+        return torch.sigmoid(self.mask(self.lstm(magnitude)[0])).transpose(1, 2) * spectrum
+"""
+
+
+def test_a_network_that_is_named_is_audited_too(file, root):
+    changed(file, ("seeds: 2", "seeds: 2\nnetwork: net.py:Net"))
+    (file.parent / "repo" / "net.py").write_text(NETWORK)
+    train = RunOptions(file=file).request().train
+    found = audit_own([], (), network=train.network, folder=train.folder)
+    by_code = {finding.code: finding for finding in found}
+    assert "forgotten" in by_code["A101"].where + by_code["A101"].evidence
+    assert "overrides" in by_code["A601"].evidence
+    with pytest.raises(InputError, match="Nut"):
+        audit_own([], (), network="net.py:Nut", folder=train.folder)
+
+
 @pytest.mark.slow
 def test_an_imported_study_runs_nothing(file, root, tmp_path):
     plan = planned(file, root)
