@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -119,9 +119,12 @@ class Setting(Frozen):
                 here = _spelled(mine) if mine else "an unknown number of"
                 found.append(f"{here} {name} instead of {_spelled(theirs)}")
         if claimed.corpus is not None:
-            for split, names in (("training", self.trained_on), ("test", self.tested_on)):
-                if _plain(claimed.corpus) not in map(_plain, names):
-                    found.append(f"{names[0]} for {split} instead of {claimed.corpus}")
+            splits = {"training": self.trained_on, "test": self.tested_on}
+            others = {s: names[0] for s, names in splits.items() if not _named(claimed.corpus, names)}
+            if len(set(others.values())) == 1 and len(others) == len(splits):
+                found.append(f"{others['test']} instead of {claimed.corpus}")
+            else:
+                found += [f"{name} for {s} instead of {claimed.corpus}" for s, name in others.items()]
         return found
 
     def verdict(self, verdict: str, claimed: Conditions | None) -> str:
@@ -133,6 +136,10 @@ class Setting(Frozen):
 
 def _meet(mine: tuple[float, float], theirs: tuple[float, float]) -> bool:
     return mine[0] <= theirs[1] * (1 + NEAR) and mine[1] >= theirs[0] / (1 + NEAR)
+
+
+def _named(corpus: str, names: Iterable[str]) -> bool:
+    return _plain(corpus) in map(_plain, names)
 
 
 def _plain(corpus: str) -> str:

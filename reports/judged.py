@@ -91,12 +91,13 @@ def claim_lines(found: Sequence[Judged], *, of_a_study: bool) -> list[str]:
             if known
             else []
         )
-    alike: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    alike: dict[tuple[str, ...], list[Judged]] = {}
     for row in found:
         if row.differs:
-            alike.setdefault((row.source, row.differs), []).append(row.name)
+            alike.setdefault(row.differs, []).append(row)
     return [
-        f"At this size: the claim on {', '.join(dict.fromkeys(names))} ({source}) was made of something "
-        f"else; this study has {'; '.join(differs)}."
-        for (source, differs), names in alike.items()
+        f"At this size: what was claimed of {', '.join(dict.fromkeys(row.name for row in rows))} "
+        f"({'; '.join(dict.fromkeys(row.source for row in rows))}) was claimed of other networks, steps or "
+        f"data: this study has {', '.join(differs)}."
+        for differs, rows in alike.items()
     ]

@@ -14,7 +14,7 @@ from ablate.models.errors import listed
 from ablate.training.config import RunConfig
 
 from .convergence import points
-from .text import interval, known, signed
+from .text import known
 
 if TYPE_CHECKING:
     from ablate.ablations.inference.analysis import Analysis
@@ -25,6 +25,8 @@ FEWEST = 3
 """Validations without which a curve has no end to speak of."""
 SLOW = 0.5
 """A learning rate that ends below this share of where it began flattens the curve by itself."""
+ROUNDING = 1e-9
+"""A slope below this is that of curves of one shape."""
 PER = 100
 """Steps of a slope."""
 SPEED = "also an effect on the speed of learning"
@@ -47,8 +49,17 @@ class Slope:
     why: str = ""
 
     @property
+    def rate(self) -> str:
+        """The estimate as it is printed: in figures that count, for a long training has a small one."""
+        return f"{self.estimate:+.2g}" if known(self.estimate) else ""
+
+    @property
+    def spread(self) -> str:
+        return f"[{self.low:+.2g}, {self.high:+.2g}]" if known(self.low) and known(self.high) else ""
+
+    @property
     def is_shown(self) -> bool:
-        return known(self.low) and known(self.high) and (self.low > 0 or self.high < 0)
+        return known(self.low) and known(self.high) and (self.low > ROUNDING or self.high < -ROUNDING)
 
 
 def end_slope(curve: Sequence[tuple[int, float]]) -> float | None:
@@ -133,15 +144,15 @@ def slope_lines(found: Sequence[Slope], percent: str, other_lengths: bool = Fals
             assert slope.estimate is not None
             moving = "rising" if slope.estimate > 0 else "falling"
             lines.append(
-                f"{slope.name} is still {moving} by {abs(slope.estimate):.3f} validation PESQ-WB "
-                f"a {PER} steps ({percent} interval {interval(slope.low, slope.high)}): this is {SPEED}."
+                f"{slope.name} is still {moving} by {abs(slope.estimate):.2g} validation PESQ-WB "
+                f"a {PER} steps ({percent} interval {slope.spread}): this is {SPEED}."
             )
     alone = [slope.name for slope in read if not (known(slope.low) and known(slope.high))]
     if alone:
         lines.append(f"One seed: whether {listed(alone)} still changes at the end cannot be told.")
     still = [slope for slope in read if not slope.is_shown and slope.name not in alone]
     if still:
-        each = [f"{slope.name} {signed(slope.estimate)} {interval(slope.low, slope.high)}" for slope in still]
+        each = [f"{slope.name} {slope.rate} {slope.spread}" for slope in still]
         lines.append(
             f"No change at the end is shown, in validation PESQ-WB a {PER} steps, for {'; '.join(each)}."
         )

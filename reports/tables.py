@@ -142,7 +142,7 @@ def claims_table(report: AnalysisReport) -> Table | None:
 
 def slopes_table(report: AnalysisReport) -> Table | None:
     """How fast the effects still change at the end; none where the curves cannot tell."""
-    rows = [[s.name, signed(s.estimate), interval(s.low, s.high)] for s in report.slopes if not s.why]
+    rows = [[s.name, s.rate, s.spread] for s in report.slopes if not s.why]
     if not rows:
         return None
     return Table(

@@ -96,6 +96,15 @@ def test_under_annealing_and_with_few_validations_a_curve_tells_nothing(report):
     assert "flattens every curve (a)" in slope_lines(some, "95 %")[0]
 
 
+def test_a_long_training_has_a_small_slope_that_is_still_said():
+    slope = Slope("a", "main", 2.1e-5, 1.0e-5, 3.2e-5)
+    assert slope_lines([slope], "95 %") == [
+        "a is still rising by 2.1e-05 validation PESQ-WB a 100 steps (95 % interval [+1e-05, +3.2e-05]): "
+        "this is also an effect on the speed of learning."
+    ]
+    assert not Slope("a", "main", 1e-15, 0.9e-15, 1.1e-15).is_shown, "rounding is no slope"
+
+
 def test_one_seed_gives_no_interval_of_a_slope(make_study, tmp_path):
     found = report_of_study(make_study(tmp_path, seeds=1))
     assert any("One seed: whether" in line for line in conditions.notes(found))
