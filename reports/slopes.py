@@ -51,15 +51,20 @@ class Slope:
     @property
     def rate(self) -> str:
         """The estimate as it is printed: in figures that count, for a long training has a small one."""
-        return f"{self.estimate:+.2g}" if known(self.estimate) else ""
+        return _figures(self.estimate) if known(self.estimate) else ""
 
     @property
     def spread(self) -> str:
-        return f"[{self.low:+.2g}, {self.high:+.2g}]" if known(self.low) and known(self.high) else ""
+        low, high = self.low, self.high
+        return f"[{_figures(low)}, {_figures(high)}]" if known(low) and known(high) else ""
 
     @property
     def is_shown(self) -> bool:
         return known(self.low) and known(self.high) and (self.low > ROUNDING or self.high < -ROUNDING)
+
+
+def _figures(value: float) -> str:
+    return f"{value if abs(value) > ROUNDING else 0.0:+.2g}"
 
 
 def end_slope(curve: Sequence[tuple[int, float]]) -> float | None:
