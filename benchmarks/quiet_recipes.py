@@ -327,11 +327,14 @@ def _correlation(here: pd.DataFrame, cell: str) -> str:
     if cell not in here:
         return ""
     pairs = here[["base", cell]].dropna()
+    pairs = pairs - pairs.groupby(level="network").transform("mean")
     own = pairs / np.sqrt((pairs**2).groupby(level="network").transform("sum"))
     df = len(pairs) - pairs.groupby(level="network").ngroups
-    if df < 3:
+    if df < 2:
         return ""
     r = float((own["base"] * own[cell]).sum()) / pairs.groupby(level="network").ngroups
+    if df == 2:
+        return f"{r:.2f}"
     z, spread = np.arctanh(r), 1.96 / math.sqrt(df - 2)
     return f"{r:.2f} ({np.tanh(z - spread):.2f} to {np.tanh(z + spread):.2f})"
 
