@@ -33,6 +33,12 @@ def parameters(config: ModelConfig) -> int:
     return sum(p.numel() for p in _without_weights(config).parameters())
 
 
+@lru_cache(maxsize=4096)
+def trained_parameters(config: ModelConfig) -> int:
+    """The same without constants that are kept as parameters."""
+    return sum(p.numel() for p in _without_weights(config).parameters() if p.requires_grad)
+
+
 def _without_weights(config: ModelConfig) -> nn.Module:
     """The network on the meta device; one of a plug-in that cannot be built there, on the CPU."""
     try:

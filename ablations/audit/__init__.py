@@ -15,6 +15,7 @@ from ablate.training.config import Recipe, RunConfig, resolve_recipe
 
 from ..factors import Factor
 from ..grid import Cell
+from .cells import measured
 from .finding import CODES, Finding, errors, parse_waivers
 
 if TYPE_CHECKING:
@@ -78,6 +79,8 @@ def audit_cells(
 ) -> list[Finding]:
     """Everything the audit has to say of the cells of a grid; cells of equal configuration are measured once.
 
+    Of a large grid `cells.MEASURED` networks are measured, and a note (A404) says how many are not.
+
     Args:
         cells: with the baseline (no levels) among them, if there is one.
         corpus: for leaks and the noisy score; none leaves these out.
@@ -99,10 +102,10 @@ def audit_cells(
     from . import data, declarations, differences, toggles
 
     limit = budgets.Budget.parse(budget) if budget is not None else None
+    every, cells = cells, measured(cells, _network)
     grouped: dict[str, tuple[RunConfig, list[str]]] = {}
     for cell in cells:
-        key = cell.config.model.model_dump_json() + cell.config.recipe.model_dump_json()
-        grouped.setdefault(key, (cell.config, []))[1].append(cell.name)
+        grouped.setdefault(_network(cell), (cell.config, []))[1].append(cell.name)
     found: dict[tuple[str, str, str], tuple[Finding, list[str]]] = {}
     for config, names in grouped.values():
         try:
@@ -119,16 +122,22 @@ def audit_cells(
     results += differences.untoggled(cells, factors)
     results += differences.capacity(cells, factors)
     if limit is not None:
-        results += budgets.parameters(cells, limit)
+        results += budgets.parameters(every, limit)
+    results += budgets.not_measured(every, cells, len(grouped))
     results += budgets.fits(cells, slots=beside or slots, available=memory, trains_here=trains_here)
     if runs:
         results += budgets.hours(cells, runs=runs, slots=slots)
     if corpus is not None:
         results += data.leaked(corpus)
         results += data.noisy_score(corpus)
-    if cells:
-        results += data.unequal(cells, factors, tuned, () if isinstance(runs, int) else runs)
+    if every:
+        results += data.unequal(every, factors, tuned, () if isinstance(runs, int) else runs)
     return sorted(results, key=lambda finding: finding.code)
+
+
+def _network(cell: Cell) -> str:
+    """What cells of one network under one recipe have in common."""
+    return cell.config.model.model_dump_json() + cell.config.recipe.model_dump_json()
 
 
 def _in_cells(finding: Finding, names: list[str], total: int) -> Finding:

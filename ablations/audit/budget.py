@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed
+from ablate.models.summary import trained_parameters
 
 from ..grid import Cell
 from ..runspec import RunSpec
@@ -58,7 +59,7 @@ def parameters(cells: Sequence[Cell], budget: Budget) -> Iterator[Finding]:
     """A401: networks with fewer or more parameters than declared."""
     wrong: dict[int, list[str]] = {}
     for cell in cells:
-        count = subject(cell.config.model, cell.config.recipe).parameters
+        count = trained_parameters(cell.config.model)
         if not budget.low <= count <= budget.high:
             wrong.setdefault(count, []).append(cell.name)
     for count, names in wrong.items():
@@ -67,6 +68,20 @@ def parameters(cells: Sequence[Cell], budget: Budget) -> Iterator[Finding]:
             ", ".join(names),
             f"{count:,} parameters, declared are {budget.text} ({budget.low:,.0f} to {budget.high:,.0f})",
             "change width, depth or decoder, or declare what is meant",
+        )
+
+
+def not_measured(every: Sequence[Cell], cells: Sequence[Cell], networks: int) -> Iterator[Finding]:
+    """A404: cells whose networks nothing but their parameters was asked of."""
+    names = {cell.name for cell in cells}
+    left = [cell.name for cell in every if cell.name not in names]
+    if left:
+        yield Finding.of(
+            "A404",
+            "study",
+            f"{networks} networks were measured, those nearest the base; {len(left)} of {len(every)} cells "
+            f"were not: {listed(left, 4)}",
+            "audit one of them by its name: ablate audit CELL --grid ...",
         )
 
 
@@ -193,6 +208,10 @@ def hours(cells: Sequence[Cell], *, runs: int | Sequence[RunSpec], slots: int = 
             total += seconds * steps * runs / len(cells)
         else:
             total += seconds * sum(run.steps or 0 for run in runs if run.cell == cell.name)
+    if not isinstance(runs, int):
+        names = {cell.name for cell in cells}
+        known = sum(run.steps or 0 for run in runs if run.cell in names)
+        total *= sum(run.steps or 0 for run in runs) / max(known, 1)
     if total:
         cores = f"{torch.get_num_threads()} of {os.cpu_count()}"
         yield Finding.of(

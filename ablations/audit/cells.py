@@ -3,13 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
 
 from ..factors import Factor
 from ..grid import Combination
 
 AnyCell = TypeVar("AnyCell", bound=Combination)
+
+
+MEASURED = 32
+"""Distinct networks of a grid that the audit measures; what is probed in each takes seconds to minutes."""
+
+
+def measured(cells: Sequence[AnyCell], key: Callable[[AnyCell], str], most: int = MEASURED) -> list[AnyCell]:
+    """The cells that are measured: those of the first so many distinct networks.
+
+    The base comes first, then the baseline and what differs from the base in the fewest factors, so that each
+    level is seen beside the base.
+    """
+    base = next((cell for cell in cells if cell.levels), None)
+
+    def distance(cell: AnyCell) -> int:
+        return sum(base is not None and base.levels.get(name) != level for name, level in cell.levels.items())
+
+    keys = dict.fromkeys(key(cell) for cell in sorted(cells, key=distance))
+    chosen = set(list(keys)[:most])
+    return [cell for cell in cells if key(cell) in chosen]
 
 
 def neighbours(cells: Sequence[AnyCell], factor: Factor) -> Iterator[tuple[AnyCell, AnyCell]]:

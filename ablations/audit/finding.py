@@ -23,6 +23,7 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A401": ("budget", "error"),
     "A402": ("memory", "error"),
     "A403": ("time", "note"),
+    "A404": ("not-measured", "note"),
     "A501": ("leak", "error"),
     "A502": ("unequal", "error"),
     "A503": ("noisy-score", "note"),

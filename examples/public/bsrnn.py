@@ -6,9 +6,7 @@ from clone import attribute, importing, register
 def build(config):
     unused = {"matplotlib": {}, "matplotlib.pyplot": {}}
     with importing(config, stand_ins=unused):
-        net = attribute("module", "BSRNN")(num_channel=64, num_layer=5)
-    net.looks_ahead = 1
-    return net
+        return attribute("module", "BSRNN")(num_channel=64, num_layer=5)
 
 
-register("bsrnn-public", build, direction="uni")
+register("bsrnn-public", build, direction="uni", looks_ahead=1)

@@ -10,12 +10,10 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from ablate.models import ARCHITECTURES, PRESETS, ModelConfig
+from ablate.models import ARCHITECTURES, PRESETS, ModelConfig, declare
 from ablate.models.errors import InputError
-from ablate.models.spectral import istft, stft
 
 
 def source(config: ModelConfig) -> Path:
@@ -68,55 +66,15 @@ def attribute(module: str, name: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def register(name: str, make: Callable[[ModelConfig], nn.Module], *, direction: str) -> None:
-    """Make a network an architecture and a preset of its own; `direction` is what its authors say."""
-    ARCHITECTURES.register(name, make)
-    PRESETS[name] = ModelConfig(architecture=name, direction=direction)  # type: ignore[arg-type]
-
-
-class MagnitudePhase(nn.Module):
-    """A network of compressed magnitude and phase, `(batch, bin, frame)`, that returns both first."""
-
-    def __init__(self, net: nn.Module, exponent: float = 0.3) -> None:
-        super().__init__()
-        self.net, self.exponent = net, exponent
-
-    def forward(self, noisy: Tensor) -> Tensor:
-        size = torch.view_as_real(noisy).square().sum(-1).add(1e-9).sqrt()
-        phase = torch.atan2(noisy.imag + 1e-10, noisy.real + 1e-5)
-        magnitude, angle = self.net(size.pow(self.exponent), phase)[:2]
-        return torch.polar(magnitude.abs().add(1e-9).pow(1 / self.exponent), angle)
-
-
-class Pairs(nn.Module):
-    """A network of real and imaginary parts `(batch, bin, frame, 2)`."""
-
-    def __init__(self, net: nn.Module) -> None:
-        super().__init__()
-        self.net = net
-
-    def forward(self, noisy: Tensor) -> Tensor:
-        return torch.view_as_complex(self.net(torch.view_as_real(noisy)).contiguous())
-
-
-class Waveform(nn.Module):
-    """A network of waveforms `(batch, sample)` between our transforms, which are centred: it looks ahead.
+def register(name: str, make: Callable[[ModelConfig], nn.Module], *, direction: str, **said: Any) -> None:
+    """Make a network an architecture and a preset of its own.
 
     Args:
-        call: how the network is called, and what of its output is the enhanced wave.
+        direction: what its authors say.
+        said: what it takes and gives, as `declare` has it.
     """
-
-    looks_ahead = True
-
-    def __init__(self, net: nn.Module, call: Callable[[nn.Module, Tensor], Tensor] | None = None) -> None:
-        super().__init__()
-        self.net, self.call = net, call or (lambda net, wave: net(wave))
-
-    def forward(self, noisy: Tensor) -> Tensor:
-        wave = istft(noisy)
-        enhanced = self.call(self.net, wave).reshape(len(wave), -1)
-        enhanced = nn.functional.pad(enhanced, (0, max(wave.shape[-1] - enhanced.shape[-1], 0)))
-        return stft(enhanced[:, : wave.shape[-1]])
+    ARCHITECTURES.register(name, lambda config: declare(make(config), **said))
+    PRESETS[name] = ModelConfig(architecture=name, direction=direction)  # type: ignore[arg-type]
 
 
 def settings(**fields: Any) -> SimpleNamespace:

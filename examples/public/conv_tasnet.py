@@ -1,12 +1,11 @@
 """Conv-TasNet: github.com/kaituoxu/Conv-TasNet, one speaker."""
 
-from clone import Waveform, attribute, importing, register
+from clone import attribute, importing, register
 
 
 def build(config):
     with importing(config, "src"):
-        net = attribute("conv_tasnet", "ConvTasNet")(256, 20, 256, 512, 3, 8, 4, 1)
-    return Waveform(net)
+        return attribute("conv_tasnet", "ConvTasNet")(256, 20, 256, 512, 3, 8, 4, 1)
 
 
-register("conv-tasnet", build, direction="bi")
+register("conv-tasnet", build, direction="bi", domain="waveform")

@@ -1,11 +1,11 @@
 """DeepVQE: github.com/Xiaobin-Rong/deepvqe."""
 
-from clone import Pairs, attribute, importing, register
+from clone import attribute, importing, register
 
 
 def build(config):
     with importing(config):
-        return Pairs(attribute("deepvqe", "DeepVQE")())
+        return attribute("deepvqe", "DeepVQE")()
 
 
-register("deepvqe", build, direction="uni")
+register("deepvqe", build, direction="uni", axes="bft2")

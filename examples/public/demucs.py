@@ -1,6 +1,6 @@
 """Demucs: github.com/facebookresearch/denoiser."""
 
-from clone import Waveform, attribute, importing, register
+from clone import attribute, importing, register
 
 
 def build(config):
@@ -9,8 +9,7 @@ def build(config):
         from clone import source
 
         denoiser.__path__ = [str(source(config) / "denoiser")]
-        net = attribute("denoiser.demucs", "Demucs")(hidden=48, causal=True)
-    return Waveform(net)
+        return attribute("denoiser.demucs", "Demucs")(hidden=48, causal=True)
 
 
-register("demucs", build, direction="bi")
+register("demucs", build, direction="bi", domain="waveform")

@@ -1,11 +1,11 @@
 """DPCRN, as in github.com/Xiaobin-Rong/SEtrain."""
 
-from clone import Pairs, attribute, importing, register
+from clone import attribute, importing, register
 
 
 def build(config):
     with importing(config):
-        return Pairs(attribute("model", "DPCRN")())
+        return attribute("model", "DPCRN")()
 
 
-register("dpcrn", build, direction="uni")
+register("dpcrn", build, direction="uni", axes="bft2")

@@ -1,11 +1,11 @@
 """GTCRN: github.com/Xiaobin-Rong/gtcrn."""
 
-from clone import Pairs, attribute, importing, register
+from clone import attribute, importing, register
 
 
 def build(config):
     with importing(config):
-        return Pairs(attribute("gtcrn", "GTCRN")())
+        return attribute("gtcrn", "GTCRN")()
 
 
-register("gtcrn", build, direction="uni")
+register("gtcrn", build, direction="uni", axes="bft2")

@@ -1,7 +1,7 @@
 """LiSenNet: github.com/hyyan2k/LiSenNet."""
 
 import torch
-from clone import Waveform, attribute, importing, register, source
+from clone import attribute, importing, register, source
 
 
 def mel_bands(n_freqs, f_min, f_max, n_mels, sample_rate):
@@ -21,7 +21,7 @@ def build(config):
         net = attribute("generator.generator", "LiSenNet")(
             num_channels=16, n_blocks=2, n_fft=512, hop_length=256, compress_factor=0.3
         )
-    return Waveform(net, lambda net, wave: net(wave)["est"])
+    return net
 
 
-register("lisennet", build, direction="bi")
+register("lisennet", build, direction="bi", domain="waveform", output="est")

@@ -1,12 +1,11 @@
 """MANNER: github.com/winddori2002/MANNER."""
 
-from clone import Waveform, attribute, importing, register
+from clone import attribute, importing, register
 
 
 def build(config):
     with importing(config, stand_ins={"neptune": {}, "neptune.new": {}, "torchaudio": {}}):
-        net = attribute("src.models", "MANNER")(1, 1, 60, 4, 8, 4, 2, 1, 64)
-    return Waveform(net, lambda net, wave: net(wave[:, None]))
+        return attribute("src.models", "MANNER")(1, 1, 60, 4, 8, 4, 2, 1, 64)
 
 
-register("manner", build, direction="bi")
+register("manner", build, direction="bi", domain="waveform", axes="b1t")

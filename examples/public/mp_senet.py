@@ -1,12 +1,11 @@
 """MP-SENet: github.com/yxlu-0102/MP-SENet."""
 
-from clone import MagnitudePhase, attribute, importing, register, settings
+from clone import attribute, importing, register, settings
 
 
 def build(config):
     with importing(config):
-        net = attribute("models.model", "MPNet")(settings(dense_channel=64, n_fft=512, beta=2.0))
-    return MagnitudePhase(net)
+        return attribute("models.model", "MPNet")(settings(dense_channel=64, n_fft=512, beta=2.0))
 
 
-register("mp-senet", build, direction="bi")
+register("mp-senet", build, direction="bi", domain="magnitude-phase", compress=0.3)

@@ -1,6 +1,6 @@
 """Online SpatialNet: github.com/Audio-WestlakeU/NBSS, one channel, attention over 251 frames."""
 
-from clone import Pairs, attribute, importing, register
+from clone import attribute, importing, register
 
 
 def build(config):
@@ -14,7 +14,7 @@ def build(config):
             dim_input=2, dim_output=2, num_layers=4, dim_squeeze=8, num_freqs=257, dim_hidden=96,
             dim_ffn=192, num_heads=4, attention="mhsa(251)",
         )  # fmt: skip
-    return Pairs(net)
+    return net
 
 
-register("online-spatialnet", build, direction="uni")
+register("online-spatialnet", build, direction="uni", axes="bft2")

@@ -1,6 +1,6 @@
 """SCNet: github.com/starrytong/SCNet, one source and one channel."""
 
-from clone import Waveform, attribute, importing, register, source
+from clone import attribute, importing, register, source
 
 
 def build(config):
@@ -8,7 +8,7 @@ def build(config):
         net = attribute("scnet.SCNet", "SCNet")(
             sources=["speech"], audio_channels=1, dims=[2, 32, 64, 128], nfft=512, hop_size=128, win_size=512
         )
-    return Waveform(net, lambda net, wave: net(wave[:, None]))
+    return net
 
 
-register("scnet", build, direction="bi")
+register("scnet", build, direction="bi", domain="waveform", axes="b1t")

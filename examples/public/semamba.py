@@ -1,6 +1,6 @@
 """SEMamba: github.com/RoyChao19477/SEMamba, at the size of its recipe."""
 
-from clone import MagnitudePhase, attribute, importing, register, source
+from clone import attribute, importing, register, source
 from mamba_stand_in import STAND_INS
 
 
@@ -13,8 +13,7 @@ def build(config):
     parent = next(source(config).glob("mamba-1_2_0*"))
     package = {"mamba_ssm": {"__path__": [str(parent / "mamba_ssm")]}}
     with importing(config, "", parent.name, stand_ins=STAND_INS | package):
-        net = attribute("models.generator", "SEMamba")(cfg)
-    return MagnitudePhase(net, cfg["model_cfg"]["compress_factor"])
+        return attribute("models.generator", "SEMamba")(cfg)
 
 
-register("semamba", build, direction="bi")
+register("semamba", build, direction="bi", domain="magnitude-phase", compress=0.3)

@@ -1,6 +1,6 @@
 """SpatialNet: github.com/Audio-WestlakeU/NBSS, one channel."""
 
-from clone import Pairs, attribute, importing, register
+from clone import attribute, importing, register
 
 
 def build(config):
@@ -9,7 +9,7 @@ def build(config):
             dim_input=2, dim_output=2, num_layers=4, dim_squeeze=8, num_freqs=257, dim_hidden=96,
             dim_ffn=192, num_heads=4,
         )  # fmt: skip
-    return Pairs(net)
+    return net
 
 
-register("spatialnet", build, direction="bi")
+register("spatialnet", build, direction="bi", axes="bft2")

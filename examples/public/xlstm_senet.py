@@ -1,6 +1,6 @@
 """xLSTM-SENet: github.com/NikolaiKyhne/xLSTM-SENet, with four blocks."""
 
-from clone import MagnitudePhase, attribute, importing, register, source
+from clone import attribute, importing, register, source
 from mamba_stand_in import STAND_INS
 
 
@@ -11,8 +11,7 @@ def build(config):
     cfg["stft_cfg"]["n_fft"] = 512
     package = {"mamba_ssm": {"__path__": [str(source(config) / "mamba_install" / "mamba_ssm")]}}
     with importing(config, "", "mamba_install", stand_ins=STAND_INS | package):
-        net = attribute("models.generator", "xLSTMSENet")(cfg)
-    return MagnitudePhase(net, cfg["model_cfg"]["compress_factor"])
+        return attribute("models.generator", "xLSTMSENet")(cfg)
 
 
-register("xlstm-senet", build, direction="bi")
+register("xlstm-senet", build, direction="bi", domain="magnitude-phase", compress=0.3)
