@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -20,6 +22,7 @@ from pydantic import (
 from .errors import InputError
 from .fields import PARTS, Added, Of, ReadIf, ReadUnless, Unread, facts
 from .layouts import BINS
+from .plugins import folder_digest
 from .registry import Registry, suggestion
 
 ARCHITECTURES = Registry(
@@ -109,6 +112,31 @@ def _no_bare_count(layout: Any) -> Any:
     if isinstance(layout, int):
         raise InputError(f"bands {layout}: say of which layout, e.g. mel:{layout} or uniform:{layout}")
     return layout
+
+
+PATH = "path:"
+"""How an option begins that is a folder. A preset declares it so: `options={"source": "path:"}`."""
+
+
+def _folder(name: str) -> Path:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"no folder at {name!r}; give its path")
+    return folder.resolve()
+
+
+def _with_digests(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of which those that are folders have their full path and the digest of their code."""
+
+    def resolved(value: Any) -> Any:
+        if not isinstance(value, str) or not value.startswith(PATH) or value == PATH:
+            return value
+        if re.fullmatch(r".+@[0-9a-f]{64}", value):
+            return value
+        folder = _folder(value.removeprefix(PATH))
+        return f"{PATH}{folder}@{folder_digest(folder)}"
+
+    return {key: resolved(value) for key, value in options.items()}
 
 
 class Frozen(BaseModel):
@@ -238,14 +266,43 @@ class ModelConfig(Section):
         "kept", description="wiped: the network's init zeroes dt_proj.bias after Mamba has set it"
     )
     clamps: Annotated[Literal["off", "on"], *_Ssm] = Field("off", description="the clamps of MBS-Net's scan")
-    options: Annotated[dict[str, bool | int | float | str], Added, _Everywhere] = Field(
-        {}, description="settings of a plug-in's parts, by names of their own"
+    options: Annotated[
+        dict[str, bool | int | float | str], AfterValidator(_with_digests), Added, _Everywhere
+    ] = Field(
+        {}, description="settings of a plug-in's parts, by names of their own; path:FOLDER counts by its code"
     )
 
     @property
     def band_widths(self) -> tuple[int, ...]:
         """Bins per band, low to high."""
         return band_widths(self.bands)
+
+    def folder(self, option: str) -> Path:
+        """The folder that an option names, `path:FOLDER`, as it was planned.
+
+        Raises:
+            InputError: none is named, or its code is no longer that planned.
+        """
+        value = str(self.options.get(option, ""))
+        name, _, planned = value.removeprefix(PATH).rpartition("@")
+        if not value.startswith(PATH) or not name:
+            raise InputError(f"the network needs a folder; give it, --option {option}=PATH")
+        found = folder_digest(_folder(name))
+        if found != planned:
+            raise InputError(
+                f"the code in {name} has changed since this run was planned: digest {found[:12]}, "
+                f"planned {planned[:12]}; restore it, or plan the run again under another name"
+            )
+        return Path(name)
+
+    def result_fields(self) -> dict[str, Any]:
+        """As of any section; an option that names a folder stands for its code, wherever that lies."""
+        fields = super().result_fields()
+        options = {
+            key: value.rpartition("@")[2] if isinstance(value, str) and value.startswith(PATH) else value
+            for key, value in fields["options"].items()
+        }
+        return fields | {"options": options}
 
     def reads(self, name: str) -> bool:
         """Whether the network reads a field; a part that a plug-in brought may read any."""

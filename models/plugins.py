@@ -18,6 +18,8 @@ from types import ModuleType
 from .errors import InputError
 
 _ROOMS = ("models", "training", "ablations", "studies", "reports")
+CODE = (".py", ".yaml", ".yml", ".toml", ".json")
+"""Endings of the files that count as a folder's code."""
 _HERE = Path(__file__).resolve().parents[1]
 _loaded: dict[Path, tuple[ModuleType, str]] = {}
 """File -> the module it became, and the digest of its code at that time."""
@@ -69,6 +71,17 @@ def code_digest(path: Path) -> str:
     for file in sorted(sources(path)):
         name = file.relative_to(path.parent).as_posix()
         total.update(f"{name}\n{sha256(file.read_bytes()).hexdigest()}\n".encode())
+    return total.hexdigest()
+
+
+def folder_digest(folder: Path) -> str:
+    """sha256 of the code and settings in a folder and below, by their relative paths, in hexadecimal."""
+    total = sha256()
+    for file in sorted(folder.rglob("*")):
+        name = file.relative_to(folder)
+        hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
+        if file.suffix in CODE and not hidden and file.is_file():
+            total.update(f"{name.as_posix()}\n{sha256(file.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()
 
 

@@ -20,7 +20,7 @@ from pydantic import (
     ValidationError,
 )
 
-from ablate.models.config import Frozen, ModelConfig, Section, resolve_model
+from ablate.models.config import PATH, Frozen, ModelConfig, Section, resolve_model
 from ablate.models.errors import InputError, explain
 from ablate.models.fields import Added, Bookkeeping, Facts, ReadIf, ReadUnless, facts
 from ablate.models.registry import suggestion
@@ -273,6 +273,12 @@ class RunConfig(Frozen):
         data = self.model_dump()
         for path, value in changes.items():
             part, field, *key = check_path(path).split(".", 2)
+            if (
+                key
+                and str(data[part][field].get(key[0])).startswith(PATH)
+                and not str(value).startswith(PATH)
+            ):
+                value = f"{PATH}{value}"
             data[part][field] = data[part][field] | {key[0]: value} if key else value
         try:
             return type(self).model_validate(data)

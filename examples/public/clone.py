@@ -13,7 +13,6 @@ from typing import Any
 from torch import nn
 
 from ablate.models import ARCHITECTURES, PRESETS, ModelConfig, declare
-from ablate.models.errors import InputError
 
 
 def source(config: ModelConfig) -> Path:
@@ -22,10 +21,7 @@ def source(config: ModelConfig) -> Path:
     Raises:
         InputError: it is not given, or no folder.
     """
-    path = Path(str(config.options.get("source", ""))).expanduser()
-    if path == Path() or not path.is_dir():
-        raise InputError(f"no clone at {str(path)!r}; give its folder, --option source=PATH")
-    return path.resolve()
+    return config.folder("source")
 
 
 @contextmanager
@@ -74,7 +70,11 @@ def register(name: str, make: Callable[[ModelConfig], nn.Module], *, direction: 
         said: what it takes and gives, as `declare` has it.
     """
     ARCHITECTURES.register(name, lambda config: declare(make(config), **said))
-    PRESETS[name] = ModelConfig(architecture=name, direction=direction)  # type: ignore[arg-type]
+    PRESETS[name] = ModelConfig(
+        architecture=name,
+        direction=direction,  # type: ignore[arg-type]
+        options={"source": "path:"},
+    )
 
 
 def settings(**fields: Any) -> SimpleNamespace:

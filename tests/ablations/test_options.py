@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from torch import nn
 
@@ -11,6 +13,8 @@ from ablate.ablations.factors import field_path
 from ablate.ablations.grid import Grid
 from ablate.ablations.runspec import Data, RunSpec
 from ablate.models.config import ARCHITECTURES, PRESETS, ModelConfig
+from ablate.models.errors import InputError
+from ablate.training.config import RECIPES, RunConfig
 
 
 class Mask(nn.Module):
@@ -85,3 +89,38 @@ def test_an_option_that_the_network_does_not_read_makes_no_difference() -> None:
     crossed = grid("options.wide=false,true")
     (finding,) = toggles.without_effect(crossed.cells(), crossed.factors)
     assert (finding.code, finding.severity) == ("A201", "error")
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    folder = tmp_path / "clone"
+    (folder / "nets").mkdir(parents=True)
+    (folder / "nets" / "net.py").write_text("x = 1\n")
+    (folder / "README.md").write_text("first\n")
+    return folder
+
+
+def with_source(path: Path) -> RunConfig:
+    config = ModelConfig(architecture="mask-with-options", options={"kernel": 3, "source": "path:"})
+    return RunConfig(model=config, recipe=RECIPES["quick"]).with_changes({"model.options.source": str(path)})
+
+
+def test_an_option_that_is_a_folder_counts_by_its_code_wherever_it_lies(clone: Path, tmp_path: Path) -> None:
+    first = with_source(clone)
+    assert first.model.folder("source") == clone
+    (clone / "README.md").write_text("second\n")
+    moved = with_source(clone.rename(tmp_path / "elsewhere"))
+    assert moved.model.options["source"] != first.model.options["source"]
+    assert moved.signed_fields() == first.signed_fields()
+    assert ModelConfig.model_validate(moved.model_dump()["model"]) == moved.model
+    (tmp_path / "elsewhere" / "nets" / "net.py").write_text("x = 2\n")
+    assert with_source(tmp_path / "elsewhere").signed_fields() != first.signed_fields()
+    with pytest.raises(InputError, match=r"the code in .*elsewhere has changed since this run was planned"):
+        moved.model.folder("source")
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no folder at .*none"):
+        with_source(tmp_path / "none")
+    with pytest.raises(InputError, match="the network needs a folder; give it, --option source=PATH"):
+        ModelConfig(options={"source": "path:"}).folder("source")
