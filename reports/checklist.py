@@ -8,7 +8,7 @@ eadk3452, table 1).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ablate.training.metrics.registry import CONVENTIONS, conventions_of, label_of
 
@@ -34,7 +34,14 @@ class Item:
 def checklists(report: AnalysisReport) -> dict[str, list[Item]]:
     """The items of each checklist."""
     facts = _Facts(report)
-    return {"NeurIPS paper checklist": list(_neurips(facts)), "REFORMS": list(_reforms(facts))}
+    found = {"NeurIPS paper checklist": _neurips(facts), "REFORMS": _reforms(facts)}
+    return {
+        title: [
+            item if item.answer or item.gap else replace(item, gap="the study does not tell")
+            for item in items
+        ]
+        for title, items in found.items()
+    }
 
 
 def _neurips(facts: _Facts) -> Iterator[Item]:
@@ -85,7 +92,7 @@ def _reforms(facts: _Facts) -> Iterator[Item]:
     yield Item(
         "6a-6b", "no leak from test to train, by files or by speakers", facts.leaks, facts.gap_of_leaks
     )
-    yield Item("6c", "inputs are legitimate", "The network hears the noisy recording alone.")
+    yield Item("6c", "inputs are legitimate", facts.inputs)
     yield Item("7a", "the metrics", facts.metrics)
     yield Item("7b", "uncertainty", facts.uncertainty)
     yield Item("7c", "tests", facts.tests)
@@ -248,7 +255,16 @@ class _Facts:
     @property
     def transformations(self) -> str:
         notes = [f"{note}." for note in self.plan.corpus.notes] if self.plan else []
-        return " ".join(["All audio at 16 kHz, one channel.", *notes]) if self.plan else ""
+        return " ".join([*(["All audio at 16 kHz, one channel."] if self._is_ours else []), *notes])
+
+    @property
+    def inputs(self) -> str:
+        return "The network hears the noisy recording alone." if self._is_ours else ""
+
+    @property
+    def _is_ours(self) -> bool:
+        """Whether the trainings were this project's own, not a user's command or elsewhere."""
+        return self.plan is not None and self.plan.train is None
 
     @property
     def models(self) -> str:

@@ -94,8 +94,10 @@ def test_scores_from_elsewhere_have_more_gaps(report, tmp_path):
     report.scores.to_csv(tmp_path / "s.csv", index=False)
     other = report_of_file(tmp_path / "s.csv", report.info.base, "baseline")
     reforms = items(other, "REFORMS")
-    for number in ("2a", "2b", "2c", "2d-2e", "5e", "6a-6b"):
+    for number in ("2a", "2b", "2c", "2d-2e", "4c", "5c-5d", "5e", "6a-6b", "6c"):
         assert reforms[number].gap, number
+    assert reforms["6c"].answer == ""
+    assert all(item.answer or item.gap for items in checklists(other).values() for item in items)
 
 
 @pytest.mark.parametrize("name", ["a|b", "<b>"])
