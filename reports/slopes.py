@@ -38,7 +38,7 @@ class Slope:
 
     Attributes:
         estimate, low, high: PESQ a `PER` steps; none: no interval, or the curve cannot tell.
-        why: empty, or why there is no estimate: `annealed` or `few validations`.
+        why: empty, or why there is no estimate: `few validations`, `annealed`, or `unknown schedule`.
     """
 
     name: str
@@ -82,7 +82,7 @@ def end_slope(curve: Sequence[tuple[int, float]]) -> float | None:
 
 
 def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, str]]) -> list[Slope]:
-    """The slopes of the contrasts of some (kind, name); empty where no training's curve is known.
+    """The slopes of the contrasts of some (kind, name); empty for scores that were trained elsewhere.
 
     Its interval is Welch's over the runs' own slopes: of other trainings, on these validation files.
     """
@@ -90,7 +90,7 @@ def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, st
     runs = [run for run in info.runs if run.scored and run.cell in cells]
     curves = {(run.cell, run.seed): curve for run in runs if (curve := points(run.metrics))}
     recipes = {name: c.config.recipe for name, c in cells.items() if isinstance(c.config, RunConfig)}
-    if not curves or len(recipes) < len(cells):  # the schedule of a user's own training is not known
+    if info.plan is None:
         return []
     values = np.full((len(data.cells), len(data.seeds), 1), np.nan)
     for (cell, seed), curve in curves.items():
@@ -98,17 +98,19 @@ def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, st
             values[data.cells.index(cell), data.seeds.index(seed)] = slope
     present = np.isfinite(values[..., 0]) & data.present
     short = {cell for i, cell in enumerate(data.cells) if not np.array_equal(present[i], data.present[i])}
-    annealed = {name for name, recipe in recipes.items() if recipe.scheduled(1.0) < SLOW}
+    reasons = {
+        "few validations": short,
+        "annealed": {name for name, recipe in recipes.items() if recipe.scheduled(1.0) < SLOW},
+        "unknown schedule": cells.keys() - recipes.keys(),
+    }
     found, told = [], []
     for contrast in analysis.contrasts:
         if (contrast.kind, contrast.name) not in wanted:
             continue
         involved = {cell for cell, weight in contrast.weights.items() if weight}
-        if involved & short or involved & annealed:
-            why = "few validations" if involved & short else "annealed"
-            found.append(Slope(contrast.name, contrast.kind, why=why))
-        else:
-            found.append(Slope(contrast.name, contrast.kind))
+        why = next((why for why, which in reasons.items() if involved & which), "")
+        found.append(Slope(contrast.name, contrast.kind, why=why))
+        if not why:
             told.append(contrast)
     if not told:
         return found
@@ -142,6 +144,11 @@ def slope_lines(found: Sequence[Slope], percent: str, other_lengths: bool = Fals
             f"The learning rate falls to less than {SLOW:.0%} of where it began, which flattens every "
             f"curve{annealed}: the curve cannot tell what longer training would bring"
             + ("." if other_lengths else "; ablate run --at-lengths 0.5,1 can.")
+        )
+    if (unknown := of("unknown schedule")) is not None:
+        lines.append(
+            f"The schedule of the learning rate is the command's own{unknown}: a curve may be flat at its "
+            "end by it, and cannot tell what longer training would bring."
         )
     read = [slope for slope in found if not slope.why]
     for slope in read:

@@ -96,6 +96,19 @@ def test_under_annealing_and_with_few_validations_a_curve_tells_nothing(report):
     assert "flattens every curve (a)" in slope_lines(some, "95 %")[0]
 
 
+def test_a_training_of_ones_own_has_a_schedule_that_is_not_known(report):
+    from ablate.training.own.config import OwnConfig
+
+    told = rising(report, lambda *_: 0.3)
+    cells = tuple(cell.model_copy(update={"config": OwnConfig()}) for cell in told.info.plan.cells)
+    plan = told.info.plan.model_copy(update={"cells": cells})
+    own = replace(told, info=replace(told.info, plan=plan))
+    assert {slope.why for slope in own.slopes} == {"unknown schedule"}
+    assert "is the command's own" in slope_lines(own.slopes, "95 %")[0]
+    silent = replace(own, info=replace(own.info, runs=[replace(run, metrics=[]) for run in own.info.runs]))
+    assert {slope.why for slope in silent.slopes} == {"few validations"}
+
+
 def test_a_long_training_has_a_small_slope_that_is_still_said():
     slope = Slope("a", "main", 2.1e-5, 1.0e-5, 3.2e-5)
     assert slope_lines([slope], "95 %") == [
