@@ -30,7 +30,10 @@ lint: .venv/installed ## Check style and types
 docs: .venv/installed ## Build the pages into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
+pictures: demo ## Take the README's pictures of that (needs chromium)
+	$(BIN)/python benchmarks/pictures.py
+
 gpu: ## Prove on this machine's GPU what the tests cannot prove without one
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -P benchmarks/gpu.py --json gpu.json
 
-.PHONY: help install demo quick test lint docs gpu
+.PHONY: help install demo quick test lint docs pictures gpu

@@ -88,7 +88,8 @@ def prose(page: str) -> str:
 
 def quoted(page: str) -> list[str]:
     """What stands between backticks in the text, each as one line."""
-    return [" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page))]
+    codes = (" ".join(code.split()) for code in re.findall(r"`([^`]+)`", prose(page)))
+    return [code.removeprefix(".venv/bin/") for code in codes]
 
 
 def why_not(words: list[str]) -> str | None:
@@ -216,7 +217,8 @@ class Field:
             "PYTHONPATH": str(Path(ablate.__file__).parents[1]),
         }
 
-    def run(self, words: list[str]) -> None:
+    def run(self, words: list[str]) -> str:
+        """Run a command to its end; what it wrote to standard error."""
         program = [sys.executable, STAND_IN] if words[0] == "ablate" else words[:1]
         done = subprocess.run(
             [*program, *(self.stand_ins.get(word, word) for word in words[1:])],
@@ -226,11 +228,15 @@ class Field:
             text=True,
         )
         assert done.returncode == 0, f"{' '.join(words)}: {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stderr
 
     def study(self) -> None:
         """One study is there before the pages, for what they say of a study, a run and its weights."""
-        self.run(["ablate", "run", "--grid", "bidirectional,decoder4x,crossband"])
+        said = self.run(["ablate", "run", "--grid", "bidirectional,decoder4x,crossband"])
         plan = plans.load(self.root, None)
+        page = plans.study_path(self.root.resolve(), plan.name) / "report" / "report.html"
+        assert page.is_file()
+        assert f"the report: {page}" in said.splitlines()
         run = next(iter(plans.run_dirs(plan, self.root).values()))
         self.stand_ins |= {
             "STUDY": plan.name,

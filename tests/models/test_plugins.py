@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import ablate
 from ablate.models import plugins
 from ablate.models.errors import InputError
 
@@ -25,7 +26,7 @@ def python(tmp_path):
     """Run code as a user's Python does: `ablate` is installed, its folders are nowhere on the path."""
     installed = tmp_path / "installed"
     installed.mkdir()
-    (installed / "ablate").symlink_to(REPOSITORY / "ablate")
+    (installed / "ablate").symlink_to(Path(ablate.__file__).parent)
 
     def run(code: str, folder: Path) -> str:
         done = subprocess.run(
