@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from itertools import zip_longest
 
 from torch import Tensor, nn
@@ -13,7 +15,7 @@ from .lookahead import shares
 
 
 def build_model(preset_or_config: str | ModelConfig) -> nn.Module:
-    """A new network, initialised from torch's global random state.
+    """A new network, initialised from torch's global random state. What it prints goes to stderr.
 
     It maps a complex spectrogram `(batch, 257, time)` to one of the same shape, and carries its `config`.
 
@@ -21,7 +23,8 @@ def build_model(preset_or_config: str | ModelConfig) -> nn.Module:
         ValueError: no preset has that name, or the parts do not fit together.
     """
     config = resolve_model(preset_or_config)
-    return ARCHITECTURES[config.architecture](config)
+    with redirect_stdout(sys.stderr):
+        return ARCHITECTURES[config.architecture](config)
 
 
 class BandSplitNetwork(Enhancer):

@@ -10,6 +10,7 @@ import ast
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import redirect_stdout
 from hashlib import sha256
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
@@ -164,7 +165,8 @@ def _import(path: Path) -> ModuleType:
     assert spec.loader is not None
     module = sys.modules[name] = module_from_spec(spec)
     try:
-        spec.loader.exec_module(module)
+        with redirect_stdout(sys.stderr):
+            spec.loader.exec_module(module)
     except BaseException:
         del sys.modules[name]
         raise

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from contextlib import redirect_stdout
 from functools import lru_cache
 from typing import Any
 
@@ -112,7 +114,7 @@ def _macs(config: ModelConfig, device: str) -> float:
             if interface.bins is None
             else torch.zeros(1, interface.bins, places, dtype=torch.complex64)
         )
-        with FlopCounterMode(display=False) as counter:
+        with FlopCounterMode(display=False) as counter, redirect_stdout(sys.stderr):
             interface.outputs(model, signal)
     return float(macs + counter.get_total_flops() / 2)
 

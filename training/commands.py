@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -126,7 +127,8 @@ def enhance(
     model = load_model(checkpoint).to(device)
     for source, target in planned:
         started = time.perf_counter()
-        seconds = enhance_file(model, source, target, pcs=pcs)
+        with redirect_stdout(sys.stderr):
+            seconds = enhance_file(model, source, target, pcs=pcs)
         print(target)
         took = time.perf_counter() - started
         print(f"{source}: {seconds:.1f} s of audio in {took:.1f} s", file=sys.stderr)

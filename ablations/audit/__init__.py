@@ -116,22 +116,23 @@ def audit_cells(
             found.setdefault((finding.code, finding.where, finding.evidence), (finding, []))[1].extend(names)
     results = [_in_cells(finding, names, len(cells)) for finding, names in found.values()]
 
-    results += toggles.without_effect(cells, factors)
-    results += declarations.of_factors(cells, factors)
-    results += toggles.hidden_changes(cells, factors)
-    results += differences.untoggled(cells, factors)
-    results += differences.capacity(cells, factors)
-    if limit is not None:
-        results += budgets.parameters(every, limit)
-    results += budgets.not_measured(every, cells, len(grouped))
-    results += budgets.fits(cells, slots=beside or slots, available=memory, trains_here=trains_here)
-    if runs:
-        results += budgets.hours(cells, runs=runs, slots=slots)
-    if corpus is not None:
-        results += data.leaked(corpus)
-        results += data.noisy_score(corpus)
-    if every:
-        results += data.unequal(every, factors, tuned, () if isinstance(runs, int) else runs)
+    with redirect_stdout(sys.stderr):
+        results += toggles.without_effect(cells, factors)
+        results += declarations.of_factors(cells, factors)
+        results += toggles.hidden_changes(cells, factors)
+        results += differences.untoggled(cells, factors)
+        results += differences.capacity(cells, factors)
+        if limit is not None:
+            results += budgets.parameters(every, limit)
+        results += budgets.not_measured(every, cells, len(grouped))
+        results += budgets.fits(cells, slots=beside or slots, available=memory, trains_here=trains_here)
+        if runs:
+            results += budgets.hours(cells, runs=runs, slots=slots)
+        if corpus is not None:
+            results += data.leaked(corpus)
+            results += data.noisy_score(corpus)
+        if every:
+            results += data.unequal(every, factors, tuned, () if isinstance(runs, int) else runs)
     return sorted(results, key=lambda finding: finding.code)
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -172,3 +173,35 @@ def test_what_cannot_be_loaded(tmp_path, name, text, message):
     for _ in range(2):
         with pytest.raises(InputError, match=message):
             plugins.load([tmp_path / name])
+
+
+CHATTY = """
+import torch
+from ablate.models import ARCHITECTURES, PRESETS, ModelConfig
+print("imported")
+class Chatty(torch.nn.Module):
+    def __init__(self, config):
+        super().__init__()
+        print("built")
+        self.scale = torch.nn.Parameter(torch.ones(1))
+    def forward(self, noisy):
+        print("run")
+        return self.scale * noisy
+ARCHITECTURES.register("chatty-of-test", Chatty)
+PRESETS["chatty-of-test"] = ModelConfig(architecture="chatty-of-test")
+"""
+
+
+def test_what_a_network_prints_goes_to_stderr(tmp_path):
+    path = write(tmp_path, {"chatty_of_test.py": CHATTY}) / "chatty_of_test.py"
+    command = "from ablate.reports.cli import main; main()"
+    asked = ["models", "chatty-of-test", "--plugin", str(path), "--format", "json"]
+    done = subprocess.run(
+        [sys.executable, "-c", command, *asked],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+    )
+    assert json.loads(done.stdout)["causal"] is None
+    assert {"imported", "built", "run"} <= set(done.stderr.split())
