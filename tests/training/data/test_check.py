@@ -99,6 +99,17 @@ def test_leaks_are_found_by_content_and_by_speaker(folder: Path, cache: Path) ->
     ]
 
 
+def test_leaks_into_a_further_test_corpus_are_found(folder: Path, cache: Path, tmp_path: Path) -> None:
+    far = tmp_path / "far"
+    for kind in ("clean", "noisy"):
+        (far / kind).mkdir(parents=True)
+        shutil.copy(folder / "train" / kind / "a2_1.wav", far / kind / "c7_1.wav")
+    assert [(leak.what, leak.test) for leak in leaks(Corpus.open(folder, cache=cache, further=[far]))] == [
+        ("clean audio", "c7_1"),
+        ("noisy audio", "c7_1"),
+    ]
+
+
 def test_scores_are_remembered_by_content(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     corpus = Corpus.open(folder, cache=cache)
     first = noisy_pesq(corpus.test, processes=1)
