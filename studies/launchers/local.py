@@ -12,6 +12,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
+from ablate.training.own.process import end_left_behind
+from ablate.training.rundir import RunDir
+
 from .base import ALLOCATOR, Ended, Launcher, Resources, Task
 from .slots import Slot, check_gpus, find_slots
 
@@ -134,4 +137,6 @@ class LocalLauncher(Launcher):
             worker.process.kill()
         for worker in self._workers:
             worker.process.wait()
+            if worker.task is not None:
+                end_left_behind(RunDir(worker.task.run))
         self._workers.clear()

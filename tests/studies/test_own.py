@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import sys
+import threading
+import time
 from pathlib import Path
 
 import optuna
+import psutil
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,11 +25,15 @@ from ablate.studies.analysis import analyze_study
 from ablate.studies.archive import export, import_
 from ablate.studies.commands.run import RunOptions
 from ablate.studies.driver import Driver, Policy, plan_jobs
+from ablate.studies.launchers import Task
 from ablate.studies.launchers.inline import InlineLauncher
+from ablate.studies.launchers.local import LocalLauncher
+from ablate.studies.launchers.slots import Slot
 from ablate.studies.plan import Plan, compare, load, make, merge, run_dirs, save, study_path
 from ablate.studies.scores import same_scores, scores_of_runs
 from ablate.studies.status import status
 from ablate.studies.trials import open_storage, plan_book
+from ablate.training.rundir import RunDir
 
 TOY = Path(__file__).parents[1] / "training" / "own" / "toy.py"
 STUDY = """
@@ -291,6 +300,62 @@ def test_a_network_that_is_named_is_audited_too(file, root):
     assert "overrides" in by_code["A601"].evidence
     with pytest.raises(InputError, match="Nut"):
         audit_own([], (), network="net.py:Nut", folder=train.folder)
+
+
+def living(pids: list[int]) -> list[int]:
+    return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
+
+
+def pids_in(run: RunDir) -> list[int]:
+    """The processes of a toy that waits, when they are there."""
+    path = run.path / "out" / "pids"
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    return [int(pid) for pid in path.read_text().split()]
+
+
+@pytest.mark.slow
+def test_a_worker_killed_under_a_driver_costs_an_attempt(file, root):
+    changed(file, ("seeds: 2", "seeds: 1"), ("on: {gain: 1.0}", "on: {gain: 1.0, mode: waiting}"))
+    plan = planned(changed(file, ("baseline: {gain: 0.5}", "baseline: none")), root)
+    run = run_dirs(plan, root)["gain", 1]
+    launcher = LocalLauncher([Slot(1)], root / "workers.log")
+    before: list[int] = []
+
+    def kill():
+        before.extend(pids_in(run))
+        os.kill(launcher.pids[run.path], signal.SIGKILL)
+
+    thread = threading.Thread(target=kill)
+    thread.start()
+    book = plan_book(open_storage(study_path(root, plan.name)), plan)
+    outcome = Driver(root, launcher).run(plan_jobs(plan, root, book))
+    thread.join()
+    launcher.close()
+    assert (len(outcome.done), outcome.failed) == (2, [])
+    assert (run.state.state, run.state.attempts) == ("done", 2)
+    assert before
+    assert not living(before)
+    states = [t.state for t in optuna.load_study(study_name=plan.name, storage=book._storage).trials]
+    assert states.count(TrialState.COMPLETE) == 2
+    assert states.count(TrialState.FAIL) == 1
+
+
+@pytest.mark.slow
+def test_a_launcher_that_closes_ends_its_commands(file, root):
+    plan = planned(file, root, settings=["mode=waiting"])
+    book = plan_book(open_storage(study_path(root, plan.name)), plan)
+    job = plan_jobs(plan, root, book)[0]
+    job.run.write_spec(job.document)
+    launcher = LocalLauncher([Slot(1)], root / "workers.log")
+    launcher.submit(Task(run=job.run.path, evaluations=(), cache=root / "cache"))
+    found = pids_in(job.run)
+    assert len(living(found)) == 2
+    launcher.close()
+    assert not living(found)
+    assert not job.run.locked
 
 
 @pytest.mark.slow
