@@ -236,7 +236,9 @@ def in_steps(config: RunConfig, train_files: int) -> RunConfig:
 
 def default_name(request: Request, corpus: str) -> str:
     """A study's name from its base, grid, recipe and corpus; long ones are cut and end in a digest."""
-    base = request.base if request.train is None else Path(request.train.folder).name
+    base = (
+        request.base if request.train is None else Path(request.train.folder).name.lstrip("._-+=,") or "own"
+    )
     recipe = [request.recipe] if request.train is None else []
     factors = [
         f.name if set(f.levels) == {"off", "on"} else f"{f.name}={'.'.join(f.levels)}"

@@ -46,7 +46,7 @@ def find_code(folder: Path, patterns: Collection[str], apart: Iterable[Path] = (
     """
     if not folder.is_dir():
         raise InputError(f"train.folder {folder}: no such folder")
-    away = {path.resolve() for path in apart}
+    folder, away = folder.resolve(), {path.resolve() for path in apart}
     there = {name: folder / name for name in _walk(folder, away)}
     if patterns:
         found: dict[str, Path] = {}
@@ -62,8 +62,9 @@ def find_code(folder: Path, patterns: Collection[str], apart: Iterable[Path] = (
         found = {
             name: path
             for name, path in there.items()
-            if path.suffix.lower() in SOURCES and (kept is None or name in kept)
+            if path.suffix.lower() in SOURCES and (kept is None or name in kept) and not _is_study(path)
         }
+    found = {name: path for name, path in sorted(found.items()) if path.is_file()}
     if not found:
         raise InputError(f"{folder} holds no source file; name what decides the result with train.code")
     size = sum(path.stat().st_size for path in found.values())
@@ -72,7 +73,15 @@ def find_code(folder: Path, patterns: Collection[str], apart: Iterable[Path] = (
             f"train.code matches {len(found):,} files of {size / 1e6:,.0f} MB in {folder}, "
             'too much for code; name less, e.g. code: ["**/*.py", "*.yaml"]'
         )
-    return dict(sorted(found.items()))
+    return found
+
+
+def _is_study(path: Path) -> bool:
+    """Whether a file is a study file, of this or another study."""
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return False
+    lines = path.read_text(errors="replace").splitlines()
+    return {"train:", "factors:"} <= {line.rstrip() for line in lines}
 
 
 def _walk(folder: Path, away: Collection[Path]) -> Iterator[str]:
@@ -82,13 +91,13 @@ def _walk(folder: Path, away: Collection[Path]) -> Iterator[str]:
         folders[:] = [name for name in folders if not _no_code(here / name, away)]
         for name in files:
             path = here / name
-            if path.resolve() not in away and path.is_file():
+            if path not in away:
                 yield path.relative_to(folder).as_posix()
 
 
 def _no_code(folder: Path, away: Collection[Path]) -> bool:
     hidden = folder.name.startswith(".") or folder.name in ("__pycache__", "node_modules")
-    return hidden or (folder / "pyvenv.cfg").exists() or folder.resolve() in away
+    return hidden or (folder / "pyvenv.cfg").exists() or folder in away
 
 
 def _matches(name: str, pattern: str) -> bool:

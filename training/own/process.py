@@ -60,8 +60,8 @@ def run_command(
             pass_fds=(lock,),
             start_new_session=True,
         )
-    write_json(_note(run), {"pid": process.pid, "born": _born(process.pid), **_keeper()})
     try:
+        write_json(_note(run), {"pid": process.pid, "born": _born(process.pid), **_keeper()})
         while not should_stop():
             with suppress(subprocess.TimeoutExpired):
                 return process.wait(TICK)

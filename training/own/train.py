@@ -174,8 +174,9 @@ def train_and_score(
             for job in evaluations:
                 if not run.scores_path(job.signature).exists():
                     _score(call, corpus, job, pool, cache)
-    except (Failed, DivergedError):
-        ended.unlink()  # the next attempt calls the command again
+    except (Failed, DivergedError) as failure:
+        if isinstance(failure, DivergedError) or failure.doing == "output":
+            ended.unlink()  # the next attempt calls the command again
         raise
     if not run.summary:
         run.write_summary(_summary(call, progress))

@@ -20,6 +20,7 @@ def folder(tmp_path):
 
 
 def test_source_files_are_code(folder):
+    (folder / "other.yaml").write_text("train:\n  command: x\nfactors:\n  y: {}\n")
     names = list(code.find_code(folder, (), [folder / "runs"]))
     assert names == ["conf.yaml", "net/deep/core.py", "net/model.py", "train.py"]
 
