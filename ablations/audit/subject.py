@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -296,11 +297,11 @@ class Subject:
                 try:
                     trainer.train_step()
                 except (DivergedError, FloatingPointError) as error:
+                    norms = error.evidence["gradient_norms"] if isinstance(error, DivergedError) else {}
                     bad = [
                         n
                         for n, p in model.named_parameters()
-                        if not torch.isfinite(p).all()
-                        or (p.grad is not None and not torch.isfinite(p.grad).all())
+                        if not torch.isfinite(p).all() or not math.isfinite(norms.get(n, 0.0))
                     ]
                     where = (
                         f"; not finite: {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}" if bad else ""

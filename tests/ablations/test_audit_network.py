@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ablate.ablations.audit import audit_config, declarations, network, probes
+from ablate.ablations.audit import subject as subject_module
 from ablate.ablations.audit.subject import Subject, subject
 from ablate.models.config import PRESETS, ModelConfig
 from ablate.models.errors import InputError
@@ -55,6 +56,22 @@ def test_a_right_part_gives_no_error(faults: ModuleType, right_core: str) -> Non
 def test_a_planted_fault_of_a_whole_network_is_found(faults: ModuleType, network_fault: str) -> None:
     found = codes(SMALL.model_copy(update={"architecture": network_fault}))
     assert found == {faults.NETWORK_FAULTS[network_fault]}
+
+
+def test_a_gradient_that_is_not_finite_is_named_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    build = subject_module.build
+
+    def poisoned(config: ModelConfig) -> torch.nn.Module:
+        model = build(config)
+        next(model.parameters()).register_hook(lambda gradient: gradient * torch.nan)
+        return model
+
+    name = next(iter(dict(build(SMALL).named_parameters())))
+    monkeypatch.setattr(subject_module, "build", poisoned)
+    problem = Subject(SMALL, QUICK).training.problem
+    assert problem is not None
+    assert problem.startswith("step 1: ")
+    assert problem.endswith(f"; not finite: {name}")
 
 
 def test_a_right_network_gives_no_error(faults: ModuleType, right_network: str) -> None:
