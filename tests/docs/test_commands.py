@@ -53,7 +53,9 @@ FOREIGN_OPTIONS = {
     "--cells": "benchmarks/driver_scale.py",
     "--tiny": "benchmarks/gpu.py",
     "--long-minutes": "benchmarks/enhance_chunks.py",
+    "--table": "benchmarks/quiet_recipes.py",
     "--multirun": "Hydra",
+    **dict.fromkeys(("--lr", "--causal", "--no-causal", "--sizes"), "a training command of one's own"),
 }
 """Options in the text that are not of `ablate` -> whose."""
 
@@ -132,6 +134,8 @@ def test_every_command_in_the_text_parses(page):
         elif len(words) == 2 or words[1:2] == ["data"]:
             names = known["data"].commands if words[1] == "data" and len(words) > 2 else known
             assert words[2 if names is not known else 1] in names or words[1] == "--help", code
+        elif words and words[-1].startswith("--"):
+            assert words[1] in known, code
         elif words:
             parse(words)
 
