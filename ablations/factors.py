@@ -6,7 +6,6 @@ configuration is a factor too when its levels are given: `core=lstm,mamba`, `rec
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -15,6 +14,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
+from ablate.models.fields import parse_value
 from ablate.models.registry import suggestion
 from ablate.training.config import check_path, config_paths, is_path, open_paths
 
@@ -282,20 +282,3 @@ def find(name: str, levels: list[str] | None = None) -> Factor:
 def _field(path: str) -> str:
     name = path.split(".")[1]
     return name if field_path(name) else path
-
-
-def parse_value(text: str) -> Any:
-    """The value of a level or a `--set`: a JSON list, a number, true/false/null, or text."""
-    if text.startswith("["):
-        try:
-            return json.loads(text)
-        except json.JSONDecodeError as error:
-            raise InputError(
-                f"{text!r} is no JSON list ({error.msg}); words in it want double quotes"
-            ) from None
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return {"true": True, "false": False, "null": None}.get(text, text)

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .console import Format, Plugins, print_json, print_table, table
 
+if TYPE_CHECKING:
+    from .config import ModelConfig
+
 
 def models(
     name: Annotated[str | None, typer.Argument(help="Preset; default: all of them, one a line.")] = None,
+    settings: Annotated[list[str], typer.Option("--set", help="e.g. model.bands=mel:16; repeat.")] = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
     format: Format = "table",
 ) -> None:
@@ -22,7 +26,8 @@ def models(
     from .summary import summarise
 
     load(plugin)
-    chosen = {name: resolve_model(name)} if name else PRESETS
+    presets = {name: resolve_model(name)} if name else PRESETS
+    chosen = {preset: _changed(config, settings) for preset, config in presets.items()}
     found = {
         preset: {"name": preset, **summarise(config), "config": config.model_dump(mode="json")}
         for preset, config in chosen.items()
@@ -30,7 +35,7 @@ def models(
     if name is None:
         print_json(list(found.values())) if format == "json" else _print_networks(found)
         return
-    description = {**found[name], "modules": _modules(name)}
+    description = {**found[name], "modules": _modules(chosen[name])}
     print_json(description) if format == "json" else _print_network(description)
 
 
@@ -78,14 +83,34 @@ def register(app: typer.Typer) -> None:
     app.command("init-plugin")(init_plugin)
 
 
-def _modules(name: str) -> list[dict[str, Any]]:
+def _changed(config: ModelConfig, settings: list[str]) -> ModelConfig:
+    """A network with fields replaced, from `model.field=value` texts."""
+    from .config import ModelConfig
+    from .errors import InputError, readable
+    from .fields import parse_value
+    from .registry import suggestion
+
+    fields = {f"model.{field}": field for field in ModelConfig.model_fields}
+    values = config.model_dump()
+    for item in settings:
+        path, separator, value = item.partition("=")
+        if not separator:
+            raise InputError(f"setting {item!r}: write path=value, e.g. model.bands=mel:16")
+        if path not in fields:
+            raise InputError(f"unknown setting {path!r}{suggestion(path, fields)}")
+        values[fields[path]] = parse_value(value)
+    with readable():
+        return ModelConfig.model_validate(values)
+
+
+def _modules(config: ModelConfig) -> list[dict[str, Any]]:
     """Every module of a network that holds parameters of its own, with their shapes."""
     import torch
 
     from . import build_model
 
     with torch.device("meta"):
-        model = build_model(name)
+        model = build_model(config)
     return [
         {
             "path": path,

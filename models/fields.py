@@ -11,12 +11,15 @@ Runs trained before then keep their signatures, and their files are read with th
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
+
+from .errors import InputError
 
 PARTS = ("split", "encoder", "cross-band", "decoder", "other")
 """The parts of a network; `other` is what a plug-in's network has beside the four."""
@@ -110,3 +113,20 @@ def facts(kind: type[BaseModel], name: str) -> Facts:
         parts=next((mark.parts for mark in field.metadata if isinstance(mark, Of)), ()),
         conditions=tuple(mark for mark in field.metadata if isinstance(mark, ReadIf)),
     )
+
+
+def parse_value(text: str) -> Any:
+    """The value of a level or a `--set` from its text: a JSON list, a number, true/false/null, or text."""
+    if text.startswith("["):
+        try:
+            return json.loads(text)
+        except json.JSONDecodeError as error:
+            raise InputError(
+                f"{text!r} is no JSON list ({error.msg}); words in it want double quotes"
+            ) from None
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "null": None}.get(text, text)

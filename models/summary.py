@@ -193,7 +193,7 @@ def _words(frames: float | None, core: str) -> str:
     if frames is None:
         return "not declared"
     if math.isinf(frames):
-        return "unbounded (attention)" if core == "attention" else "unbounded (recurrent)"
+        return f"unbounded ({'attention' if core in ('attention', 'conformer') else 'recurrent'})"
     return f"{frames:.0f} frames ({_seconds(frames):.3f} s)"
 
 

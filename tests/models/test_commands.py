@@ -41,6 +41,32 @@ def test_one_model_shows_modules_and_configuration(cli: typer.Typer) -> None:
     assert "model.dt_init" in table
 
 
+def test_a_field_may_be_set(cli: typer.Typer) -> None:
+    causal = [f"model.{part}_statistics=cumulative" for part in ("split", "trunk", "decoder")]
+    words = [
+        *causal,
+        "model.filter_taps=past",
+        "model.lookahead=4",
+        "model.bands=mel:16",
+        "model.core=conformer",
+    ]
+    found = json.loads(
+        run(cli, "models", "bsrnn", *(w for s in words for w in ("--set", s)), "--format", "json")
+    )
+    config = ModelConfig.model_validate(found["config"])
+    assert (config.bands, config.lookahead) == ("mel:16", 4)
+    assert found["parameters"] == sum(p.numel() for p in build_model(config).parameters())
+    assert found["latency_ms"] == 32 + 4 * 8
+    assert found["receptive_field"] == "unbounded (attention)"
+    for wrong, said in (
+        ("model.band=one", "did you mean 'model.bands'"),
+        ("model.bands=mell:4", "did you mean 'mel'"),
+        ("model.bands", "write path=value"),
+    ):
+        with pytest.raises(InputError, match=said):
+            run(cli, "models", "bsrnn", "--set", wrong)
+
+
 def test_unknown_model_is_an_error_with_the_nearest(cli: typer.Typer) -> None:
     with pytest.raises(ValueError, match="did you mean 'mbsnet'"):
         run(cli, "models", "mbsnte")
