@@ -33,7 +33,10 @@ docs: .venv/installed ## Build the pages into site/
 pictures: demo ## Take the README's pictures of that (needs chromium)
 	$(BIN)/python benchmarks/pictures.py
 
+findings: .venv/installed ## Write docs/findings from the stored scores
+	$(BIN)/python benchmarks/findings.py
+
 gpu: ## Prove on this machine's GPU what the tests cannot prove without one
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -P benchmarks/gpu.py --json gpu.json
 
-.PHONY: help install demo quick test lint docs pictures gpu
+.PHONY: help install demo quick test lint docs pictures findings gpu

@@ -1,0 +1,281 @@
+"""The pages of docs/findings: every number and figure in them is made from the scores stored beside them.
+
+`make findings` writes the pages from what is stored. `python benchmarks/findings.py --take ROOT` first stores
+what the studies have under a root: scores as parquet, and what the plan says of cells and audit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ablate.ablations.diff import differences
+from ablate.ablations.factors import claims_on
+from ablate.ablations.grid import BASELINE
+from ablate.ablations.inference.analysis import records
+from ablate.models.errors import InputError
+from ablate.reports.answer import answer
+from ablate.reports.build import report_of_file
+from ablate.reports.figures import draw_one
+from ablate.reports.figures.style import style
+from ablate.reports.forms.markdown import table
+from ablate.reports.model import AnalysisReport
+from ablate.reports.text import interval, plural, signed
+from ablate.studies.request import Request, read_file
+from ablate.training.metrics.registry import METRICS, label_of
+
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "findings"
+STUDIES = {
+    "a": "the question as it was asked",
+    "b": "what really happened",
+    "c": "what the gap is made of",
+    "d": "equal tuning",
+}
+GUARDS = ("stoi", "csig", "cbak", "covl", "ssnr", "si_sdr")
+WANTED = 0.02
+"""Half-width that the studies are to reach."""
+FIGURES = ("waterfall", "forest", "cells")
+
+
+def request(name: str) -> Request:
+    """A study as its file asks for it."""
+    return Request.model_validate(read_file(FOLDER / f"{name}.yaml"))
+
+
+def take(root: Path, name: str) -> None:
+    """Store the scores of a study and what its plan says, without a path or a machine's name."""
+    from ablate.studies import plan as plans
+    from ablate.studies.scores import scores_of_runs
+
+    plan = plans.load(root, request(name).study)
+    scores, runs = scores_of_runs(plan, root)
+    kept = ["cell", *(factor.name for factor in plan.factors), "seed", "training", "status", "utterance"]
+    kept += ["speaker", "snr", "noise", *(m for m in METRICS if m in scores), "noisy_pesq_wb"]
+    (FOLDER / "scores").mkdir(exist_ok=True)
+    stored = scores[kept]
+    numbers = dict.fromkeys(stored.select_dtypes("float"), "float32")
+    stored.astype(numbers).round(4).to_parquet(_stored(name), index=False, compression="zstd")
+    facts = {
+        "parameters": {cell.name: cell.parameters for cell in plan.cells},
+        "planned": len(runs),
+        "scored": sum(run.scored for run in runs),
+        "diverged": sum(run.state == "diverged" for run in runs),
+        "corpus": plan.corpus.model_dump(include={"train", "validation", "test"}),
+        "waived": plan.audit.waived,
+        "skipped_audit": plan.audit.skipped,
+        "errors": sorted({f["code"] for f in plan.audit.findings if f["severity"] == "error"}),
+    }
+    _stored(name).with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
+
+
+def _stored(name: str) -> Path:
+    return FOLDER / "scores" / f"{name}.parquet"
+
+
+def report(name: str) -> AnalysisReport:
+    """The report of a study from its stored scores."""
+    asked = request(name)
+    claims = claims_on(asked.factors, "pesq_wb")
+    return report_of_file(
+        _stored(name),
+        {factor.name: factor.off for factor in asked.factors},
+        BASELINE if (pd.read_parquet(_stored(name))["cell"] == BASELINE).any() else None,
+        claims=[f"{effect}={claim.low}..{claim.high}" for effect, claim in claims.items()],
+        guards=GUARDS,
+    )
+
+
+def pages(folder: Path) -> dict[str, str]:
+    """The text of the pages by name; the figures are written into a folder."""
+    found = {name: report(name) for name in STUDIES if _stored(name).exists()}
+    if not found:
+        raise InputError(f"no scores in {FOLDER / 'scores'}; --take ROOT stores those of finished studies")
+    for name, result in found.items():
+        for figure in FIGURES:
+            _draw(result, figure, folder / "figures" / f"{name}-{figure}.svg")
+    return {"index.md": "".join(_words(found)), "tables.md": "".join(_tables(found))}
+
+
+def _draw(result: AnalysisReport, figure: str, path: Path) -> None:
+    drawn = draw_one(result, figure)
+    if drawn is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with style(figure):
+            drawn.canvas.savefig(path, facecolor="white", metadata={"Date": None})
+
+
+INTRODUCTION = """# Where did the PESQ go? What was measured so far
+
+A report attributed the gap between two systems, PESQ 3.00 and 2.62, to three changes: a bidirectional core,
+a decoder four times as wide, and a module across bands. Each was said to be worth so much. The networks
+behind it had three faults, too. These pages measure the changes again, with seeds and intervals, on real
+speech in real noise in the layout of VoiceBank+DEMAND. Every number here is written by `make findings` from
+the scores stored beside the page; the full tables are on [their own page](tables.md).
+
+"""
+LIMITS = """The published systems reach 3. Networks this small, trained this briefly, are far from
+there: an effect here may shrink, grow or turn where they have converged, and no verdict of these pages
+is one on the published networks. The test speakers and noises are few, and other corpora may answer
+otherwise.
+
+"""
+GOING_ON = """## How to go on
+
+    ablate run docs/findings/a.yaml --root ROOT --seeds 5
+    ablate next findings-a --root ROOT
+    python benchmarks/findings.py --take ROOT && make findings
+
+A study resumes where it stopped. The corpus belongs beside the checkout, in `../shared/corpus`; no
+recording of it is stored here.
+"""
+
+
+def _words(found: dict[str, AnalysisReport]) -> Iterator[str]:
+    yield INTRODUCTION
+    for name, result in found.items():
+        yield from _study(name, result)
+    missing = [f"{name.upper()} ({words})" for name, words in STUDIES.items() if name not in found]
+    if missing:
+        yield "## What has not been run\n\n"
+        yield f"Not measured yet: {', '.join(missing)}. The files that ask for it stand beside this page.\n\n"
+    yield "## What this scale cannot say\n\n"
+    for name, result in found.items():
+        means = result.analysis.cells["mean"]
+        noisy = pd.read_parquet(_stored(name))["noisy_pesq_wb"].mean()
+        yield (
+            f"In study {name.upper()} the noisy recordings have a PESQ-WB of {noisy:.3f} and the cells "
+            f"{means.min():.3f} to {means.max():.3f}.\n"
+        )
+    yield LIMITS
+    yield GOING_ON
+
+
+def _study(name: str, result: AnalysisReport) -> Iterator[str]:
+    yield f"## Study {name.upper()}: {STUDIES[name]}\n\n{_measured(name, result)}\n\n**{answer(result)}**\n\n"
+    rows = [*result.factors, *filter(None, (result.not_toggled, result.gap))]
+    yield table(
+        ["effect on PESQ-WB", result.credit_kind, f"{result.percent} interval", "claimed", "verdict"],
+        [[r.name, r.estimate, r.interval or "none yet", r.claimed, r.verdict] for r in rows],
+    )
+    widths = [(row.data["high"] - row.data["low"]) / 2 for row in rows if row.interval]
+    if widths:
+        yield f"The widest of these intervals is ±{max(widths):.3f}; ±{WANTED} was wanted.\n\n"
+    if len(widths) < len(rows):
+        yield (
+            "Where there is no interval, a cell has a single training, and nothing tells an effect from its "
+            f"luck: an estimate and no verdict. Half-widths of ±{WANTED} were wanted.\n\n"
+        )
+    if left := untoggled(name):
+        yield f"What the toggles leave different between all-on and the baseline: {', '.join(left)}.\n\n"
+    for figure in FIGURES:
+        if (FOLDER / "figures" / f"{name}-{figure}.svg").exists():
+            yield f"![Study {name.upper()}, {figure}](figures/{name}-{figure}.svg)\n\n"
+
+
+def _measured(name: str, result: AnalysisReport) -> str:
+    facts, recipe = _facts(name), request(name).grid.cells()[0].config.recipe
+    sizes = [size for size in facts["parameters"].values() if size]
+    diverged = f", {facts['diverged']} diverged" if facts["diverged"] else ""
+    return " ".join(
+        (
+            f"{facts['scored']} of {facts['planned']} planned trainings are scored{diverged}:",
+            f"{plural(len(sizes), 'cell')}, {_seeds(result)},",
+            f"{recipe.steps} steps of {recipe.batch_size} clips of {recipe.crop_seconds:g} s,",
+            f"{min(sizes):,} to {max(sizes):,} parameters (networks shrunk to {recipe.width:g} of their",
+            f"width and {recipe.depth:g} of their depth),",
+            f"{plural(result.analysis.utterances, 'test utterance')}.",
+            _audit(facts),
+        )
+    )
+
+
+def _seeds(result: AnalysisReport) -> str:
+    runs = sorted({int(row["runs"]) for row in records(result.analysis.cells)})
+    return " to ".join(dict.fromkeys((str(runs[0]), str(runs[-1])))) + (
+        " seed each" if runs[-1] == 1 else " seeds each"
+    )
+
+
+def _audit(facts: dict[str, Any]) -> str:
+    if facts["skipped_audit"]:
+        return "The audit was skipped."
+    if facts["waived"]:
+        return f"The audit's findings {', '.join(facts['waived'])} were waived, as they are what is studied."
+    return f"The audit found {plural(len(facts['errors']), 'error')}."
+
+
+def untoggled(name: str) -> list[str]:
+    """The fields in which a study's all-on cell and its baseline differ, though no factor is about them."""
+    asked = request(name)
+    *cells, baseline = asked.grid.cells()
+    last = {factor.name: list(factor.levels)[-1] for factor in asked.factors}
+    return [
+        f"`{d.path}` ({d.a} and {d.b})"
+        for cell in cells
+        if cell.levels == last
+        for d in differences(cell.config, baseline.config, asked.factors)
+    ]
+
+
+def _tables(found: dict[str, AnalysisReport]) -> Iterator[str]:
+    yield "# The tables behind the findings\n\nWritten by `make findings`; see [the findings](index.md).\n\n"
+    for name, result in found.items():
+        yield f"## Study {name.upper()}: cells\n\n"
+        sizes = _facts(name)["parameters"]
+        rows = [
+            [str(c["cell"]), f"{sizes[c['cell']]:,}", str(c["runs"]), f"{c['mean']:.3f}", _spread(c)]
+            for c in records(result.analysis.cells)
+        ]
+        yield table(["cell", "parameters", "trainings", "PESQ-WB", "interval"], rows)
+        yield f"## Study {name.upper()}: effects on PESQ-WB\n\n"
+        yield table(
+            ["kind", "name", "at", "on - off", "interval", "p (Holm)"],
+            [
+                [
+                    *(str(e[key] or "") for key in ("kind", "name", "at")),
+                    signed(e["estimate"]),
+                    _spread(e),
+                    signed(e["p_holm"]).lstrip("+"),
+                ]
+                for e in records(result.analysis.effects)
+            ],
+        )
+        yield f"## Study {name.upper()}: other measures\n\n"
+        yield table(
+            ["measure", "name", "on - off", "interval"],
+            [
+                [label_of(e["metric"]), e["name"], signed(e["estimate"]), _spread(e)]
+                for e in records(result.analysis.guards)
+            ],
+        )
+
+
+def _spread(row: dict[str, Any]) -> str:
+    return interval(row["low"], row["high"])
+
+
+def _facts(name: str) -> dict[str, Any]:
+    return json.loads(_stored(name).with_suffix(".json").read_text())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--take", type=Path, metavar="ROOT", help="store what the studies have under a root")
+    options = parser.parse_args(arguments)
+    if options.take is not None:
+        for name in STUDIES:
+            try:
+                take(options.take, name)
+            except InputError as error:
+                print(f"study {name}: {error}")
+    for name, text in pages(FOLDER).items():
+        (FOLDER / name).write_text(text)
+
+
+if __name__ == "__main__":
+    main()
