@@ -84,7 +84,7 @@ def by_length(
                     {_at(cell, length): weight for cell, weight in contrast.weights.items()},
                     _change(contrast.weights, length),
                 ]
-    if not rows:
+    if len({length for *_, length in keys}) < 2:
         return []
     weights = np.array([[row.get(cell, 0.0) for cell in there] for row in rows])
     found = estimate(data.values[scored], weights, data.groups_of(scored), data.present[scored])

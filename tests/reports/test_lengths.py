@@ -116,6 +116,12 @@ def test_a_length_that_lacks_a_cell_has_what_can_be_said(tmp_path, make_study):
     assert ("bidirectional", 1.0) in rows
 
 
+def test_a_length_that_has_hardly_begun_has_no_table_yet(tmp_path, make_study):
+    root = make_study(tmp_path, factors=("bidirectional",), utterances=4, lengths=(0.5,))
+    train_at_half(root, left_out=[(cell, s) for cell in ("bidirectional=on", "baseline") for s in (1, 2, 3)])
+    assert report_of_study(root).by_length == []
+
+
 def test_one_length_has_no_table(report):
     assert report.by_length == []
     assert lengths_table(report) is None
