@@ -297,7 +297,7 @@ def _ratio(here: pd.DataFrame, column: tuple[str, str], other: tuple[str, str]) 
     value, low, high, df = compared(here[column], here[other])
     if df < 1:
         return ""
-    return f"{value:.2g}" + ("" if math.isnan(low) else f" ({low:.2g} to {high:.2g})")
+    return f"{value:.2g}" + ("" if math.isnan(low) else f" ({low:.2g} to {float(f'{high:.2g}'):g})")
 
 
 def _spread(off: pd.Series, network: str) -> tuple[float, int]:
