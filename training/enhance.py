@@ -217,6 +217,8 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
     if len(found) > 1:
         raise InputError(f"{run!r} begins {len(found)} runs: {', '.join(name[:16] for name in found[:5])}")
     path = folder / found[0] / "checkpoints" / "best.pt"
+    if (own := folder / found[0] / "out").is_dir():
+        raise InputError(f"run {found[0][:12]} was trained by a command of your own, which enhances ({own})")
     if not path.exists():
         raise InputError(f"run {found[0][:12]} has no selected checkpoint yet ({path})")
     return path

@@ -20,6 +20,8 @@ from optuna.trial import TrialState
 
 from ablate.ablations.audit.own import audit_own
 from ablate.models.errors import InputError
+from ablate.reports.build import report_of_study
+from ablate.reports.forms import FORMS, write
 from ablate.studies import own
 from ablate.studies.analysis import analyze_study
 from ablate.studies.archive import export, import_
@@ -214,6 +216,10 @@ def test_a_study_to_its_end(file, root):
     assert {run["steps"] for run in told["runs"]} == {1}
     analysis = analyze_study(plan, scores_of_runs(plan, root)[0])
     assert set(analysis.effects["kind"]) >= {"gap", "main"}
+    for form, path in ((form, root / f"report.{form}") for form in FORMS):
+        write(report_of_study(root, plan.name), form, path)
+    assert "selection was the command's own" in (root / "report.md").read_text()
+    assert plan.train.command in (root / "report.html").read_text()
 
     study = optuna.load_study(study_name=plan.name, storage=open_storage(study_path(root, plan.name)))
     assert study.metric_names == ["test mean si_sdr"]

@@ -11,6 +11,8 @@ import time
 import pandas as pd
 import pytest
 
+from ablate.models.errors import InputError
+from ablate.training.enhance import checkpoint_of_run
 from ablate.training.own import process
 from ablate.training.rundir import RunDir
 
@@ -40,6 +42,8 @@ def test_a_command_to_its_end(new_run, go):
     assert not (run.path / "process.json").exists()
     assert go(run, job) == state
     assert called(run) == ["-"]
+    with pytest.raises(InputError, match="by a command of your own"):
+        checkpoint_of_run(run.path.parents[1], run.signature)
 
 
 def test_other_seeds_give_other_scores(new_run, go):
