@@ -92,7 +92,7 @@ PARTS = {
 
 @pytest.mark.parametrize(
     ("path", "right"),
-    [(path, word) for path, words in (WORDS | PARTS).items() for word in words if len(word) > 2],
+    [(path, word) for path, words in (WORDS | PARTS).items() for word in sorted(words) if len(word) > 2],
 )
 def test_a_misspelt_word_is_refused_with_the_nearest_right_one(path, right):
     wrong = f"{right}_"
