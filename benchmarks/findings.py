@@ -157,12 +157,21 @@ def _study(name: str, result: AnalysisReport) -> Iterator[str]:
     yield f"## Study {name.upper()}: {STUDIES[name]}\n\n{_measured(name, result)}\n\n**{answer(result)}**\n\n"
     rows = [*result.factors, *filter(None, (result.not_toggled, result.gap))]
     yield table(
-        ["effect on PESQ-WB", result.credit_kind, f"{result.percent} interval", "claimed", "verdict"],
+        [
+            "effect on PESQ-WB",
+            result.credit_kind,
+            f"{result.percent} interval",
+            "claimed",
+            "verdict at this size",
+        ],
         [[r.name, r.estimate, r.interval or "none yet", r.claimed, r.verdict] for r in rows],
     )
     widths = [(row.data["high"] - row.data["low"]) / 2 for row in rows if row.interval]
     if widths:
         yield f"The widest of these intervals is ±{max(widths):.3f}; ±{WANTED} was wanted.\n\n"
+    fewest = min(int(row["runs"]) for row in records(result.analysis.cells))
+    if 1 < fewest < 5:
+        yield f"With {fewest} trainings of a cell the intervals rest on few degrees of freedom.\n\n"
     if len(widths) < len(rows):
         yield (
             "Where there is no interval, a cell has a single training, and nothing tells an effect from its "
