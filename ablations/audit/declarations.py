@@ -173,15 +173,15 @@ def _items(audited: Subject) -> Iterator[Broken]:
 
 
 def _whole(audited: Subject) -> tuple[Measured, list[Broken]]:
-    """The network as one part: frames beyond the filter's last tap, and bins of other bands.
+    """The network as one part: frames beyond those of filter and projection, and bins of other bands.
 
     What a network does that says nothing, and none of whose parts does, is a note where its configuration's
     direction is another.
     """
     model, config = audited.settled, audited.config
     inside = [m for _, m in probes.declaring(model)]
-    head = getattr(model, "head", None)
-    taps = any(getattr(m, "looks_ahead", False) and m is head for m in inside)
+    after = [getattr(model, name, None) for name in ("head", "projection")]
+    allowed = sum(int(getattr(m, "looks_ahead", 0)) for m in inside if any(m is part for part in after))
     said_ahead, said_mixes = getattr(model, "looks_ahead", None), getattr(model, "mixes_bands", None)
     name = f"network ({type(model).__name__})"
     if said_ahead is None and isinstance(model, BandSplitNetwork):
@@ -195,8 +195,8 @@ def _whole(audited: Subject) -> tuple[Measured, list[Broken]]:
     frames, mixes = probe.frames_ahead(), probe.mixes_bins() if audited.interface.ours else None
     broken: list[Broken] = []
     if said_ahead is not None:
-        allowed = 1 if taps and said_ahead is False else 0
-        broken += _ahead(audited, "network", name, said_ahead, frames and max(frames - allowed, 0))
+        beyond = frames and max(frames - (allowed if said_ahead is False else 0), 0)
+        broken += _ahead(audited, "network", name, said_ahead, beyond)
     elif not inside:
         broken += [
             Broken(item.path, item.evidence, "note")
@@ -205,7 +205,7 @@ def _whole(audited: Subject) -> tuple[Measured, list[Broken]]:
     if said_mixes is not None and mixes is not None and bool(said_mixes) != mixes:
         text = f"{name} declares mixes_bands={bool(said_mixes)}, found is {mixes}"
         broken.append(Broken("network", text))
-    return Measured(None if frames is None else frames > int(taps), mixes), broken
+    return Measured(None if frames is None else frames > allowed, mixes), broken
 
 
 def of_factors(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:

@@ -36,6 +36,12 @@ def codes(config: ModelConfig) -> set[str]:
     return {f.code for f in audit_config(RunConfig(model=config, recipe=QUICK)) if f.severity == "error"}
 
 
+@pytest.mark.parametrize("taps", ["centred", "past"])
+def test_the_frames_of_a_projection_are_no_broken_word(taps: str) -> None:
+    consistent = small(core="lstm", projection="consistent", filter_taps=taps)
+    assert list(declarations.check(consistent)) == []
+
+
 def test_a_planted_fault_of_a_core_is_found(faults: ModuleType, core_fault: str) -> None:
     code = faults.CORE_FAULTS[core_fault]
     found = list(CHECK[code](small(core=core_fault)))

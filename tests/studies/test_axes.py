@@ -26,7 +26,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
     "networks": (
         "bsrnn",
         "core=lstm,gru,mamba,mamba2,tcn,conformer,attention,direction=uni,bi,lookahead=0,4,16,norm=group,layer,"
-        "bands=bsrnn,uniform:8,mel:16,bark:16,one,input_level=as-is,unit,input_compression=1,0.3,"
+        "bands=bsrnn,uniform:8,mel:16,bark:16,input_level=as-is,unit,input_compression=1,0.3,"
         "projection=none,consistent,split_statistics=utterance,cumulative,trunk_statistics=utterance,cumulative,"
         "decoder_statistics=utterance,cumulative,filter_taps=centred,past,"
         "head=filter,mask,magnitude-phase,magnitude-only,decoder=per-band,shared,decoder_expansion=4,2,"
@@ -37,6 +37,7 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
     "conformer": ("mbsnet", "heads=4,2,kernel=3,5,lookahead=0,4", {"model.core": "conformer"}),
     "mamba2": ("mbsnet", "heads=4,2,d_state=12,8,expand=1,2,lookahead=0,4", {"model.core": "mamba2"}),
     "mamba": ("mbsnet", "d_state=12,8,expand=1,2,d_conv=4,2,lookahead=0,4", {}),
+    "one-band": ("bsrnn", "bands=bsrnn,one", {"model.crossband": "none"}),
     "causal": ("bsrnn", "core=lstm,tcn,lookahead=0,4", CAUSAL),
     "recipes": (
         "bsrnn",
