@@ -7,7 +7,6 @@ from typing import TextIO
 import pandas as pd
 
 from .. import conditions
-from ..cost import compute
 from ..mixtures import mixed
 from ..model import AnalysisReport
 
@@ -17,8 +16,9 @@ def render(report: AnalysisReport, out: TextIO) -> None:
 
     Of a further corpus (`corpus`) there is also `difference`, the first's effect minus its own, in `words`.
 
-    Four columns say the same in every row: the kind of the intervals, of how many seeds and utterances they
-    are, and what the trainings took. `mixes` names what a contrast was computed across. `slope` (with its
+    Four columns say the same in every row: corpus, utterances, the kind of the intervals, and of how many
+    seeds they are. No times are in it: equal results are equal bytes. `mixes` names what a contrast was
+    computed across. `slope` (with its
     interval, or `slope_note`) says how fast an effect still changes at the end: see `reports.slopes`.
     """
     analysis = report.analysis
@@ -43,7 +43,6 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     frame = pd.concat(parts, ignore_index=True)
     frame["interval"] = conditions.intervals(report)
     frame["seeds"] = len(analysis.seeds)
-    frame["compute_hours"] = compute(report.info).hours
     frame["mixes"] = [
         ", ".join(across.get(key, ())) for key in zip(frame["kind"], frame["name"], strict=True)
     ]

@@ -129,7 +129,6 @@ def test_every_form_says_what_its_intervals_are(guarded, format):
     if format == "csv":
         row = pd.read_csv(io.StringIO(_raw(guarded, "csv"))).iloc[0]
         assert (row["seeds"], row["utterances"]) == (3, 24)
-        assert row["compute_hours"] > 0
     else:
         assert "27 of 27 runs scored" in written
         assert re.search(r"24 (test utterances )?in every run", written)
