@@ -14,22 +14,17 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from ablate.ablations.design import Design
 from ablate.ablations.inference.allocation import FIRST, Targets
-from ablate.ablations.inference.contrasts import ContrastSet, build
 from ablate.ablations.inference.engine import estimate
 
 sys.path.append(str(Path(__file__).parent))
+from interval_coverage import contrasts
 from quiet_recipes import KEYS, RESULTS
-
-FACTORS = ("a", "b", "c")
-LEVELS = dict.fromkeys(FACTORS, ("off", "on"))
 
 
 @dataclass(frozen=True)
@@ -97,16 +92,6 @@ class Rule:
     allocated: bool
     kinds: tuple[str, ...] = ("main",)
     most: int = 200
-
-
-def contrasts() -> tuple[list[str], ContrastSet]:
-    """The cells of the grid and its baseline (last), and their contrasts."""
-    cells = {
-        "".join(level[1] for level in at): dict(zip(FACTORS, at, strict=True))
-        for at in product(("off", "on"), repeat=len(FACTORS))
-    }
-    cells["baseline"] = {}
-    return list(cells), build(Design.of(LEVELS), cells, baseline="baseline")
 
 
 def cost(rule: Rule, noise: Noise, width: float, utterances: int, repetitions: int, seed: int) -> np.ndarray:

@@ -126,10 +126,10 @@ otherwise.
 """
 GOING_ON = """## How to go on
 
-A study resumes where it stopped: `ablate run docs/findings/a.yaml --root ROOT --seeds 5` adds seeds,
-`ablate next findings-a --root ROOT` says which training narrows most, and `python benchmarks/findings.py
---take ROOT` stores the scores and writes these pages. The corpus belongs beside the checkout, in
-`../shared/corpus`; no recording of it is stored here.
+A study resumes where it stopped: `ablate run docs/findings/a.yaml --data CORPUS --root ROOT --seeds 5`
+adds seeds, `ablate next findings-a --root ROOT` says which training narrows most, and
+`python benchmarks/findings.py --take ROOT` stores the scores and writes these pages. CORPUS is a folder in
+the layout of VoiceBank+DEMAND; no recording is stored here.
 """
 
 

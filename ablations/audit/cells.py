@@ -32,6 +32,13 @@ def measured(cells: Sequence[AnyCell], key: Callable[[AnyCell], str], most: int 
     return [cell for cell in cells if key(cell) in chosen]
 
 
+def ends(cells: Sequence[AnyCell], factors: Sequence[Factor]) -> tuple[AnyCell | None, AnyCell | None]:
+    """The ends of the gap: the base, with every factor off, and the baseline; None where one is missing."""
+    base = next((c for c in cells if c.levels and all(c.levels[f.name] == f.off for f in factors)), None)
+    baseline = next((c for c in cells if not c.levels), None)
+    return base, baseline
+
+
 def neighbours(cells: Sequence[AnyCell], factor: Factor) -> Iterator[tuple[AnyCell, AnyCell]]:
     """Pairs of cells that differ in this factor alone, the lower level first."""
     order = {level: index for index, level in enumerate(factor.levels)}

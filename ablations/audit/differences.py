@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from ..diff import differences, propose
 from ..factors import Factor
 from ..grid import Cell
-from .cells import neighbours
+from .cells import ends, neighbours
 from .finding import Finding
 from .subject import subject
 
@@ -37,9 +37,8 @@ def capacity(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Findi
 
 def untoggled(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:
     """A301: in what base and baseline differ that no factor covers."""
-    base = next((c for c in cells if c.levels and all(c.levels[f.name] == f.off for f in factors)), None)
-    baseline = next((c for c in cells if not c.levels), None)
-    if base is None or baseline is None or base is baseline:
+    base, baseline = ends(cells, factors)
+    if base is None or baseline is None:
         return
     found = [d for d in differences(base.config, baseline.config, factors) if d.group == "not toggled"]
     if found:

@@ -16,7 +16,7 @@ from ..factors import Factor
 from ..grid import OwnCell
 from ..runspec import RunSpec
 from . import data
-from .cells import neighbours
+from .cells import ends, neighbours
 from .finding import Finding
 
 if TYPE_CHECKING:
@@ -84,8 +84,7 @@ def without_effect(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Itera
 
 def untoggled(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Iterator[Finding]:
     """A301: overrides in which base and baseline differ that no factor covers."""
-    base = next((c for c in cells if c.levels and all(c.levels[f.name] == f.off for f in factors)), None)
-    baseline = next((c for c in cells if not c.levels), None)
+    base, baseline = ends(cells, factors)
     if base is None or baseline is None:
         return
     found = [d for d in own_differences(base.config, baseline.config, factors) if d.group == "not toggled"]

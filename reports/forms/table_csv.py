@@ -18,8 +18,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
 
     Four columns say the same in every row: corpus, utterances, the kind of the intervals, and of how many
     seeds they are. No times are in it: equal results are equal bytes. `mixes` names what a contrast was
-    computed across. `slope` (with its
-    interval, or `slope_note`) says how fast an effect still changes at the end: see `reports.slopes`.
+    computed across. `slope` (with its interval, or `slope_note`) says how fast an effect still changes at
+    the end: see `reports.slopes`.
     """
     analysis = report.analysis
     frame = analysis.effects.copy()

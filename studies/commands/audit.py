@@ -13,6 +13,8 @@ from ablate.models.console import ROOT, Format, Plugins, Root, print_json
 from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ablate.ablations.audit import Finding
     from ablate.ablations.grid import Grid
     from ablate.ablations.runspec import RunSpec
@@ -51,6 +53,8 @@ def audit(
     from ablate.ablations.audit import audit_cells, errors, parse_waivers
     from ablate.ablations.targets import jobs_named, load_plugins, parse_grid
 
+    from ..scores import same_scores
+
     settings = [*settings, *(f"model.options.{item}" for item in option)]
     waived = parse_waivers(waive)
     brought = load_plugins(plugin)
@@ -69,7 +73,9 @@ def audit(
             study = _study(target, root)
             jobs = [(list(study.networks), study.factors)] if study.train is None else []
     corpus = _corpus(data or (study.corpus.path if study else None), test_data, root)
-    found = [] if study is None or study.train is None else _own_findings(study, root, corpus)
+    found = (
+        [] if study is None or study.train is None else own_findings(study, corpus, same_scores(study, root))
+    )
     for cells, factors in jobs:
         runs: int | list[RunSpec] = len(cells) * seeds if factors else 0
         if study is not None and not seeds:
@@ -110,19 +116,19 @@ def _job_of_grid(grid: Grid, target: str | None) -> Job:
     return named, ()
 
 
-def _own_findings(plan: Plan, root: Path, corpus: Corpus | None) -> list[Finding]:
-    """What is to be said of a study whose cells a command trains; the command is not run."""
+def own_findings(plan: Plan, corpus: Corpus | None, same: Mapping[str, str] | None = None) -> list[Finding]:
+    """What is to be said of a study whose cells a command trains; the command is not run.
+
+    Args:
+        same: runs whose scores are another seed's -> whose.
+    """
     from ablate.ablations.audit.own import audit_own
 
-    from ..scores import same_scores
-
     assert plan.train is not None
-    runs = [plan.spec(cell, seed) for cell, seed in plan.runs]
-    same = same_scores(plan, root)
     return audit_own(
         plan.own_cells,
         plan.factors,
-        runs=runs,
+        runs=[plan.spec(cell, seed) for cell, seed in plan.runs],
         corpus=corpus,
         network=plan.train.network,
         folder=plan.train.folder,

@@ -306,22 +306,14 @@ def _audit(
     import torch
 
     from ablate.ablations.audit import audit_cells
-    from ablate.ablations.audit.own import audit_own
 
     from ..plan import AuditRecord
+    from .audit import own_findings
 
     torch.set_num_threads(slots[0].threads)
     say(f"auditing {len(plan.cells)} cells (--no-audit skips this, and the report says so)")
-    runs = [at.spec(cell, seed) for at in plan.every_length() for cell, seed in at.runs]
     if plan.train is not None:
-        found = audit_own(
-            plan.own_cells,
-            plan.factors,
-            runs=runs,
-            corpus=corpus,
-            network=plan.train.network,
-            folder=plan.train.folder,
-        )
+        found = own_findings(plan, corpus)
     else:
         found = audit_cells(
             plan.networks,
@@ -331,7 +323,7 @@ def _audit(
             slots=len(slots),
             beside=slots[0].beside,
             memory=min((slot.gpu.memory for slot in slots if slot.gpu and slot.gpu.memory), default=None),
-            runs=runs,
+            runs=[at.spec(cell, seed) for at in plan.every_length() for cell, seed in at.runs],
             tuned=plan.tune.space if plan.tune else (),
             trains_here=trains_here,
         )
