@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,18 @@ if TYPE_CHECKING:
     from ablate.studies.plan import Plan
 
 ON = {"a": 0.25, "b": 0.1}
+
+
+@pytest.fixture(autouse=True)
+def modules_of_a_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test imports from its own folder is no module of the next one."""
+    before, path = set(sys.modules), list(sys.path)
+    yield
+    folder = str(tmp_path_factory.getbasetemp())
+    sys.path[:] = path
+    for name in set(sys.modules) - before:
+        if (getattr(sys.modules[name], "__file__", None) or "").startswith(folder):
+            del sys.modules[name]
 
 
 def score_table(seeds=3, utterances=12, noise=0.03, seed=0, factors=("a", "b"), metric="pesq_wb"):

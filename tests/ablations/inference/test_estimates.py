@@ -246,7 +246,7 @@ def test_fraction_of_a_grid(make):
 
 
 def test_the_package_answers_without_loading_pandas():
-    code = "import sys, reports; assert 'pandas' not in sys.modules; print(reports.analyze.__name__)"
+    code = "import sys, ablate.reports as r; assert 'pandas' not in sys.modules; print(r.analyze.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "analyze"
 
