@@ -10,6 +10,7 @@ import typer
 
 from ablate.models.console import ROOT, Root, formats
 from ablate.models.errors import InputError
+from ablate.studies.commands.study import studies_of_root
 
 from .forms import FORMS, write
 
@@ -22,7 +23,10 @@ def register(app: typer.Typer) -> None:
 def report(
     study: Annotated[
         list[str] | None,
-        typer.Argument(help="Study to report; default: the most recent one. After --logs: more log files."),
+        typer.Argument(
+            help="Study to report; default: the most recent one. After --logs: more log files.",
+            autocompletion=studies_of_root,
+        ),
     ] = None,
     scores: Annotated[Path | None, typer.Option(help="CSV or parquet of results trained elsewhere.")] = None,
     base: Annotated[

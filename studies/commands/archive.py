@@ -10,9 +10,11 @@ import typer
 
 from ablate.models.console import ROOT, Root
 
+from .study import Study
+
 
 def export(
-    study: Annotated[str | None, typer.Argument(help="Study; default: the last one.")] = None,
+    study: Study = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File; default: STUDY.tar.gz.")
     ] = None,

@@ -9,9 +9,11 @@ import typer
 
 from ablate.models.console import ROOT, Format, Root, print_json
 
+from .study import Study
+
 
 def average(
-    study: Annotated[str | None, typer.Argument(help="The study. [default: the last one]")] = None,
+    study: Study = None,
     device: Annotated[str, typer.Option(help="auto, or a torch device.")] = "auto",
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Threads and processes. [default: the cores]")

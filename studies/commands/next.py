@@ -9,12 +9,14 @@ import typer
 
 from ablate.models.console import ROOT, Format, Root, print_json
 
+from .study import Study
+
 if TYPE_CHECKING:
     from ablate.ablations.inference.allocation import Allocation
 
 
 def next_(
-    study: Annotated[str | None, typer.Argument(help="The study. [default: the last one]")] = None,
+    study: Study = None,
     width: Annotated[
         float | None, typer.Option(help="Half-width wanted for every effect and the gap.")
     ] = None,

@@ -11,9 +11,11 @@ import typer
 from ablate.models.console import ROOT, Format, Root, print_json
 from ablate.models.errors import InputError
 
+from .study import Study, studies_of_root
+
 
 def status(
-    study: Annotated[str | None, typer.Argument(help="The study. [default: the last one]")] = None,
+    study: Study = None,
     root: Root = ROOT,
     format: Format = "table",
     watch: Annotated[bool, typer.Option("--watch", help="Renew every two seconds.")] = False,
@@ -87,7 +89,9 @@ def _status_view(read: dict[str, Any]) -> Any:
 
 def logs(
     cell: Annotated[str, typer.Argument(help="Name of the cell.")],
-    study: Annotated[str | None, typer.Option(help="The study. [default: the last one]")] = None,
+    study: Annotated[
+        str | None, typer.Option(help="The study. [default: the last one]", autocompletion=studies_of_root)
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="One seed. [default: all]")] = None,
     root: Root = ROOT,
 ) -> None:

@@ -10,6 +10,8 @@ import typer
 from ablate.models.console import ROOT, Root
 from ablate.models.errors import InputError
 
+from .study import studies_of_root
+
 TrackingUri = Annotated[
     str | None,
     typer.Option(
@@ -21,7 +23,9 @@ TrackingUri = Annotated[
 
 
 def sync(
-    study: Annotated[str | None, typer.Argument(help="Study; default: all under the root.")] = None,
+    study: Annotated[
+        str | None, typer.Argument(help="Study; default: all under the root.", autocompletion=studies_of_root)
+    ] = None,
     root: Root = ROOT,
     tracking_uri: TrackingUri = None,
 ) -> None:
@@ -46,7 +50,10 @@ def sync(
 
 
 def ui(
-    study: Annotated[str | None, typer.Argument(help="Study to open on; default: the newest.")] = None,
+    study: Annotated[
+        str | None,
+        typer.Argument(help="Study to open on; default: the newest.", autocompletion=studies_of_root),
+    ] = None,
     root: Root = ROOT,
     tracking_uri: TrackingUri = None,
     port: Annotated[

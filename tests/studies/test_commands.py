@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from ablate.ablations.grid import parse_factors
-from ablate.reports.cli import main
+from ablate.reports.cli import app, main
 from ablate.studies import plan as plans
 from ablate.studies.request import Request
 
@@ -175,3 +175,20 @@ def test_status_without_a_study_says_so(ablate):
     code, out, err = ablate("status")
     assert (code, out) == (2, "")
     assert "no study under" in err
+
+
+@pytest.mark.parametrize("command", ["report", "status", "average", "next", "export", "sync", "ui"])
+def test_a_shell_completes_to_the_names_of_studies(monkeypatch, capsys, tmp_path, command):
+    for name in ("first", "second"):
+        (tmp_path / "studies" / name).mkdir(parents=True)
+        (tmp_path / "studies" / name / "plan.json").touch()
+    for key, value in {
+        "ABLATE_ROOT": str(tmp_path),
+        "_ABLATE_COMPLETE": "complete_bash",
+        "COMP_WORDS": f"ablate {command} s",
+        "COMP_CWORD": "2",
+    }.items():
+        monkeypatch.setenv(key, value)
+    with pytest.raises(SystemExit):
+        app(prog_name="ablate")
+    assert capsys.readouterr().out.split() == ["second"]
