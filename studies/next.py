@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ablate.ablations.inference.allocation import Allocation, allocate
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed
 
 from .analysis import analyze_study
 from .plan import Plan
@@ -19,13 +19,35 @@ def next_trainings(
     """The trainings to add, first things first; see `allocate`.
 
     Raises:
-        InputError: no run of the study is scored yet, or the width is not above zero.
+        InputError: no run of the study or of one of its cells is scored yet, or the width is not above zero.
     """
     table, runs = scores_of_runs(plan, root)
     if not any(run.scored for run in runs):
         raise InputError(f"no run of {plan.name!r} is scored yet; ablate run starts with every cell's seeds")
-    analysis = analyze_study(plan, table)
-    return allocate(analysis, hours=hours_of(plan, runs), width=width, count=count, max_seeds=max_seeds)
+    if pending := sorted({run.cell for run in runs} - {run.cell for run in runs if _has_ended(run)}):
+        raise InputError(f"no run of {listed(pending)} is scored yet; ablate run trains what is planned")
+    return allocate(
+        analyze_study(plan, table),
+        hours=hours_of(plan, runs),
+        width=width,
+        count=count,
+        max_seeds=max_seeds,
+        failed=failed_of(runs),
+    )
+
+
+def _has_ended(run: RunInfo) -> bool:
+    """Whether a run is scored, or will not be."""
+    return run.scored or run.state in ("diverged", "failed")
+
+
+def failed_of(runs: list[RunInfo]) -> dict[str, list[int]]:
+    """By cell, the seeds that failed."""
+    failed: dict[str, list[int]] = {}
+    for run in runs:
+        if run.state == "failed":
+            failed.setdefault(run.cell, []).append(run.seed)
+    return failed
 
 
 def hours_of(plan: Plan, runs: list[RunInfo]) -> dict[str, float] | None:

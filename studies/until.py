@@ -14,13 +14,15 @@ from ablate.ablations.inference.verdicts import MOST_SEEDS
 from ablate.models.errors import InputError
 
 from .analysis import analyze_study
-from .next import hours_of
+from .next import failed_of, hours_of
 from .plan import Look, Plan, add
 from .progress import duration
 from .scores import scores_of_runs
 
 MOST_TRAININGS = 2000
 """How far ahead is looked for what a width would take."""
+WITHOUT_END = 10**9
+"""Seeds of a cell that leave the utterances' part alone."""
 
 
 def check_width(width: float, max_seeds: int) -> None:
@@ -72,12 +74,15 @@ class Until:
         left, target = widest(self.max_seeds)
         if left <= self.width:
             return ""
-        enough = next((n for n in range(self.max_seeds, MOST_SEEDS) if widest(n)[0] <= self.width), None)
-        takes = (
-            "no number of trainings gets there, more test utterances would"
-            if enough is None
-            else f"that takes about {enough} seeds ({planned.runs(enough)} trainings): --max-seeds {enough}"
-        )
+        more = range(self.max_seeds, MOST_SEEDS + 1)
+        if enough := next((n for n in more if widest(n)[0] <= self.width), None):
+            takes = (
+                f"that takes about {enough} seeds ({planned.runs(enough)} trainings): --max-seeds {enough}"
+            )
+        elif widest(WITHOUT_END)[0] <= self.width:
+            takes = f"that takes more than {MOST_SEEDS} seeds"
+        else:
+            takes = "no number of trainings gets there, more test utterances would"
         return (
             f"at typical variances (SD {variances.seed:g} between seeds) {self.max_seeds} seeds of every "
             f"cell leave +-{left:.3f} on {target}, not {self.width:g}; {takes}"
@@ -99,10 +104,7 @@ class Until:
             say(f"no look at the intervals: {error}")
             return plan
         hours = hours_of(plan, runs)
-        failed: dict[str, list[int]] = {}
-        for run in runs:
-            if run.state == "failed":
-                failed.setdefault(run.cell, []).append(run.seed)
+        failed = failed_of(runs)
 
         def ahead(max_seeds: int | None) -> Allocation:
             return allocate(
@@ -149,15 +151,10 @@ class Until:
         self, plan: Plan, found: Allocation, ahead: Callable[[int | None], Allocation], timed: bool
     ) -> list[str]:
         """What keeps the width from being reached, and what it would take."""
-        lines = [f"{cell} keeps diverging or failing: nothing more for it" for cell in found.stopped]
-        lines += [
-            f"{target}: the utterances alone leave +-{floor:.3f}; more test utterances would help, trainings "
-            "do not"
-            for target, floor in found.floors.items()
-        ]
+        lines = found.limits
         assert found.widest is not None
         last = found.trainings[-1].half_width if found.trainings else found.widest[1]
-        if found.floors or last is None or last <= self.width:
+        if found.floors or found.blocked or last is None or last <= self.width:
             return lines
         more = ahead(None).trainings
         if not more or more[-1].half_width is None or more[-1].half_width > self.width:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -57,12 +57,31 @@ class Allocation:
         floors: half-width that the utterances alone leave, of the targets where that is more than wanted: no
             training brings them there, more test utterances would, and none is made for them.
         stopped: cells that keep diverging or failing and get nothing more.
+        blocked: half-width that the utterances and the stopped cells leave, of the other targets where that
+            is more than wanted: none is made for them either.
     """
 
     trainings: tuple[Training, ...]
     widest: tuple[str, float] | None
     floors: Mapping[str, float]
     stopped: tuple[str, ...]
+    blocked: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def limits(self) -> list[str]:
+        """What no training changes, in sentences."""
+        lines = [f"{cell} keeps diverging or failing: nothing more for it" for cell in self.stopped]
+        lines += [
+            f"{target}: the utterances alone leave +-{floor:.3f}; more test utterances would help, trainings "
+            "do not"
+            for target, floor in self.floors.items()
+        ]
+        lines += [
+            f"{target}: with nothing more of {', '.join(self.stopped)}, trainings of the others leave "
+            f"+-{floor:.3f}; none is made for it"
+            for target, floor in self.blocked.items()
+        ]
+        return lines
 
 
 @dataclass(frozen=True)
@@ -73,6 +92,7 @@ class Targets:
         one_seed: (target, group) what one seed adds to the variance, shrunk.
         seeds: (target, group) how many there are; 0 where a group does not matter.
         utterance_part, utterance_df: (target,) as in `Estimates`.
+        stuck: (target,) which nothing narrows any more.
     """
 
     one_seed: Array
@@ -80,6 +100,7 @@ class Targets:
     utterance_part: Array
     utterance_df: Array
     confidence: float
+    stuck: Array
 
     @classmethod
     def of(cls, estimates: Estimates, sizes: Array, confidence: float) -> Targets:
@@ -93,7 +114,14 @@ class Targets:
         own = np.maximum(estimates.seeds - 1, 0)
         trust = own / (own + PRIOR)
         shrunk = np.where(involved, trust * estimates.one_seed + (1 - trust) * mean * sizes, 0.0)
-        return cls(shrunk, estimates.seeds, estimates.utterance_part, estimates.utterance_df, confidence)
+        return cls(
+            shrunk,
+            estimates.seeds,
+            estimates.utterance_part,
+            estimates.utterance_df,
+            confidence,
+            np.zeros(len(shrunk), dtype=bool),
+        )
 
     def half_widths(self) -> Array:
         """(target,)"""
@@ -102,10 +130,10 @@ class Targets:
         )
 
     def best(self, hours: Array, open: Array) -> tuple[int, int, float]:
-        """(target, group, gain): the widest target, and the group (of those `open`) that narrows it most per
-        hour. A gain of zero or less: nothing narrows it."""
+        """(target, group, gain): the widest target that is not stuck, and the group (of those `open`) that
+        narrows it most per hour. A gain of zero or less: nothing narrows it."""
         half = self.half_widths()
-        target = int(half.argmax())
+        target = int(np.where(self.stuck, -np.inf, half).argmax())
         seeds = self.seeds[target]
         one_more = seeds + np.eye(len(seeds), dtype=int) * (seeds > 0)
         after = _half_widths(
@@ -123,7 +151,11 @@ class Targets:
         """One more seed of a group."""
         seeds = self.seeds.copy()
         seeds[:, group] += seeds[:, group] > 0
-        return Targets(self.one_seed, seeds, self.utterance_part, self.utterance_df, self.confidence)
+        return replace(self, seeds=seeds)
+
+    def without(self, target: int) -> Targets:
+        """This target stuck."""
+        return replace(self, stuck=self.stuck | (np.arange(len(self.stuck)) == target))
 
 
 def _half_widths(one_seed: Array, seeds: Array, part: Array, part_df: Array, confidence: float) -> Array:
@@ -159,7 +191,8 @@ def allocate(
         width: half-width wanted for every target; none: go on.
         count: trainings to list at most.
         max_seeds: of a cell, diverged and failed ones counted.
-        failed: seeds of each cell that failed for good; no seed is proposed twice.
+        failed: seeds of each cell that failed for good; no seed is proposed twice. A cell without scores that
+            is named here gets nothing.
 
     Raises:
         InputError: the width is not above zero, or a cell's hours are missing or not above zero.
@@ -170,6 +203,7 @@ def allocate(
     trainings = [_Group(scores, group, hours, failed) for group in scores.groups]
     most = math.inf if max_seeds is None else max_seeds
     stopped = tuple(cell for group in trainings if group.keeps_diverging for cell in group.cells)
+    stopped += tuple(cell for cell in failed if cell not in scores.cells)
     active = [group for group in trainings if not group.keeps_diverging]
     first = [
         group.training(more)
@@ -184,32 +218,36 @@ def allocate(
         return Allocation((), None, {}, stopped)
     names = [analysis.contrasts[row].name for row in rows]
     widest = max(zip(names, halves, strict=True), key=lambda named: named[1])
-    floors = {} if width is None else _floors(analysis, rows, width)
-    rows = [row for row, name in zip(rows, names, strict=True) if name not in floors]
-    names = [name for name in names if name not in floors]
-    chosen = analysis.estimates.rows(rows)
-    if not rows or (width is not None and chosen.half_width(analysis.confidence).max() <= width):
-        return Allocation((), widest, floors, stopped)
     scored = scores.scored()
     there = [group for group in trainings if set(group.members) & set(scored)]
+    closed = np.array([group.keeps_diverging for group in there])
+    floors = {} if width is None else _above(width, analysis, rows, np.zeros_like(closed))
+    blocked = {} if width is None else _above(width, analysis, rows, closed)
+    blocked = {name: left for name, left in blocked.items() if name not in floors}
+    rows = [row for row, name in zip(rows, names, strict=True) if name not in floors | blocked]
+    names = [name for name in names if name not in floors | blocked]
+    if not rows:
+        return Allocation((), widest, floors, stopped, blocked)
+    chosen = analysis.estimates.rows(rows)
     sizes = (analysis.weights.to_numpy()[rows] ** 2) @ membership(scores.groups_of(scored), len(scored))
     state = Targets.of(chosen, sizes, analysis.confidence)
+    half = chosen.half_width(analysis.confidence)
     price = np.array([group.hours for group in there])
     added = np.zeros(len(there), dtype=int)
     found: list[Training] = []
-    while len(found) < count:
+    while len(found) < count and not state.stuck.all():
+        if width is not None and half[~state.stuck].max() <= width:
+            break
         room = np.array([len(group.made) < most - more for group, more in zip(there, added, strict=True)])
-        usable = room & np.array([not group.keeps_diverging for group in there])
-        target, group, gain = state.best(price, usable)
+        target, group, gain = state.best(price, room & ~closed)
         if not gain > 0:
-            break
+            state = state.without(target)
+            continue
         state = state.with_seed(group)
-        after = float(state.half_widths().max())
-        found.append(there[group].training(int(added[group]), names[target], after, gain))
+        half = state.half_widths()
+        found.append(there[group].training(int(added[group]), names[target], float(half.max()), gain))
         added[group] += 1
-        if width is not None and after <= width:
-            break
-    return Allocation(tuple(found), widest, floors, stopped)
+    return Allocation(tuple(found), widest, floors, stopped, blocked)
 
 
 def _with_width(analysis: Analysis) -> tuple[list[int], list[float]]:
@@ -221,14 +259,17 @@ def _with_width(analysis: Analysis) -> tuple[list[int], list[float]]:
     return [rows[i] for i in there], half[there].tolist()
 
 
-def _floors(analysis: Analysis, rows: list[int], width: float) -> dict[str, float]:
-    """Half-width that the utterances alone leave, of the targets where that is more than wanted."""
+def _above(width: float, analysis: Analysis, rows: list[int], closed: Array) -> dict[str, float]:
+    """Half-width that the utterances and the `closed` groups leave, of the targets where it is above."""
     chosen = analysis.estimates.rows(rows)
-    floor = quantile(analysis.confidence, chosen.utterance_df) * np.sqrt(chosen.utterance_part)
+    parts, part_df = chosen.seed_parts[:, closed], chosen.seeds[:, closed] - 1
+    variance = parts.sum(-1) + chosen.utterance_part
+    df = satterthwaite(variance, parts, part_df, chosen.utterance_part, chosen.utterance_df)
+    left = quantile(analysis.confidence, df) * np.sqrt(variance)
     return {
-        analysis.contrasts[row].name: left
-        for row, left in zip(rows, floor.tolist(), strict=True)
-        if left > width
+        analysis.contrasts[row].name: half
+        for row, half in zip(rows, left.tolist(), strict=True)
+        if half > width
     }
 
 

@@ -47,14 +47,8 @@ def _print(found: Allocation, name: str, width: float | None) -> None:
     if found.widest is not None:
         target, now = found.widest
         console.print(f"{name}: the widest interval is that of {target}, +-{now:.3f}", markup=False)
-    for cell in found.stopped:
-        console.print(f"{cell} keeps diverging or failing: nothing more for it", markup=False)
-    for target, floor in found.floors.items():
-        console.print(
-            f"{target}: the utterances alone leave +-{floor:.3f}; more test utterances would help, "
-            "trainings do not",
-            markup=False,
-        )
+    for line in found.limits:
+        console.print(line, markup=False)
     if found.widest is None and found.trainings:
         console.print(f"first every cell gets {FIRST} seeds; before that nothing is looked at", markup=False)
     if not found.trainings:

@@ -58,6 +58,28 @@ def test_before_any_score_and_before_the_first_look(study, tmp_path):
     assert {training.seed for training in found.trainings} == {5}
 
 
+def test_a_cell_that_waits_is_named_and_a_seed_that_failed_is_not_proposed_again(study, tmp_path):
+    plan = study()
+    runs = {(cell.name, seed): RunDir(run_path(tmp_path, cell.signatures[seed])) for cell, seed in plan.runs}
+
+    def lose(cell, seed, state):
+        runs[cell, seed].scores_path(plan.cell(cell).evaluations[seed]).unlink()
+        runs[cell, seed].update_state(state=state, cause="nan" if state == "failed" else None)
+
+    lose("baseline", 3, "failed")
+    offered = [t.seed for t in next_trainings(plan, tmp_path).trainings if t.cells == ("baseline",)]
+    assert offered[0] == 6
+    for seed in (1, 2, 4, 5):
+        lose("baseline", seed, "failed")
+    found = next_trainings(plan, tmp_path)
+    assert found.stopped == ("baseline",)
+    assert all(t.cells != ("baseline",) for t in found.trainings)
+    for seed in plan.seeds:
+        runs["baseline", seed].update_state(state="pending", cause=None)
+    with pytest.raises(InputError, match="no run of baseline is scored yet"):
+        next_trainings(plan, tmp_path)
+
+
 def test_the_command_prints_and_gives_json(study, tmp_path):
     study()
     command = ["next", "--root", str(tmp_path)]

@@ -104,6 +104,33 @@ def test_a_cell_that_keeps_diverging_gets_nothing_more(make):
     assert seeds[:3] == [8, 10, 11]
 
 
+def test_what_a_stopped_cell_keeps_wide_gets_nothing_and_the_others_are_served(make):
+    frame = make(seeds=10, noise=0.05)
+    lost = (frame["cell"] == "ref") & (frame["seed"] > 5)
+    frame["status"] = np.where(lost, "diverged", "done")
+    frame.loc[frame["cell"] == "ref", "pesq_wb"] += frame["seed"] * 0.1
+    found = allocate(analyze(frame, base=BASE, baseline="ref"), width=0.03, count=500)
+    assert found.stopped == ("ref",)
+    assert found.blocked.keys() == {"gap"}
+    assert found.blocked["gap"] > 0.1
+    assert found.trainings
+    assert {t.target for t in found.trainings} <= {"a", "b"}
+    assert found.trainings[-1].half_width <= 0.03
+    assert "with nothing more of ref, trainings of the others leave" in found.limits[-1]
+
+
+def test_a_target_that_has_all_its_seeds_ends_no_other_ones(make):
+    frame = make(seeds=8, noise=0.02)
+    frame.loc[frame["cell"] == "ref", "pesq_wb"] += frame["seed"] * 0.05
+    frame = frame[frame["cell"].isin(["ref", "base"]) | (frame["seed"] <= 5)]
+    analysis = analyze(frame, base=BASE, baseline="ref")
+    found = allocate(analysis, width=0.02, count=99, max_seeds=8)
+    assert found.widest[0] == "gap"
+    assert found.trainings
+    assert {t.target for t in found.trainings} <= {"a", "b"}
+    assert len({t.half_width for t in found.trainings}) == 1
+
+
 def test_a_cell_with_one_seed_left_hides_no_other(make):
     frame = make(seeds=6, noise=0.05)
     frame["status"] = np.where((frame["cell"] == "a") & (frame["seed"] > 1), "diverged", "done")
