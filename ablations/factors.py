@@ -206,12 +206,17 @@ def with_claims(factors: Iterable[Factor], claims: Iterable[tuple[str, Claim]]) 
     """Factors with claims by the name of their effect, as `parse_claim` gives them, in place of their own.
 
     Raises:
-        InputError: a claim names no factor, or a factor of several levels without saying which.
+        InputError: a claim names no factor, or a factor of several levels without saying which, or two speak
+            of one effect.
     """
     found = {factor.name: factor for factor in factors}
     levels = {name: list(factor.levels) for name, factor in found.items()}
+    stated: set[tuple[str, str, str]] = set()
     for name, claim in claims:
         factor, level = claim_target(name, levels)
+        if (factor, level, claim.metric) in stated:
+            raise InputError(f"two claims for {effect_name(factor, level, levels[factor])!r}; give one")
+        stated.add((factor, level, claim.metric))
         found[factor] = found[factor].with_claim(claim.model_copy(update={"level": level}))
     return tuple(found.values())
 

@@ -15,6 +15,8 @@ from .factors import Factor
 from .scale import Conditions
 
 VOICEBANK = "VoiceBank+DEMAND"
+UNSAID = object()
+"""The value of a field that a level leaves as the base has it."""
 _ON_VOICEBANK = Conditions(corpus=VOICEBANK)
 
 
@@ -60,9 +62,10 @@ class PublishedEffect:
         off, *others = factor.levels.items()
         for level, delta in others:
             if {*off[1], *delta} == {path}:
-                if off[1][path] == before and after in (None, delta[path]):
+                old, new = off[1].get(path, UNSAID), delta.get(path, UNSAID)
+                if old == before and new is not UNSAID and after in (None, new):
                     yield level, False
-                elif delta[path] == before and off[1][path] == after:
+                elif new == before and old == after:
                     yield level, True
 
     def claim(self, level: str | None = None, *, reverse: bool = False) -> Claim:

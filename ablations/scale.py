@@ -15,6 +15,7 @@ from ablate.models.errors import InputError, readable
 NEAR = 0.1
 """How far, as a share, a number may be from a claim's and still count as the same."""
 DEMO = "no verdict"
+NO_MARGIN = "no margin"
 ELSEWHERE = "at this size"
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _COUNT = re.compile(r"([\d_,]+(?:\.\d+)?(?:e\d+)?)\s*([kmg]?)", re.IGNORECASE)
@@ -115,7 +116,7 @@ class Setting(Frozen):
         found = []
         for name in ("parameters", "steps"):
             theirs, mine = getattr(claimed, name), getattr(self, name)
-            if theirs is not None and not (mine and _meet(mine, theirs)):
+            if theirs is not None and not (mine and _within(mine, theirs)):
                 here = _spelled(mine) if mine else "an unknown number of"
                 found.append(f"{here} {name} instead of {_spelled(theirs)}")
         if claimed.corpus is not None:
@@ -131,11 +132,12 @@ class Setting(Frozen):
         """A verdict on a claim as it may be given here: none on the demo corpus."""
         if self.is_demo:
             return DEMO
-        return f"{ELSEWHERE}: {verdict}" if verdict and self.differs(claimed) else verdict
+        judged = verdict not in ("", NO_MARGIN)
+        return f"{ELSEWHERE}: {verdict}" if judged and self.differs(claimed) else verdict
 
 
-def _meet(mine: tuple[float, float], theirs: tuple[float, float]) -> bool:
-    return mine[0] <= theirs[1] * (1 + NEAR) and mine[1] >= theirs[0] / (1 + NEAR)
+def _within(mine: tuple[float, float], theirs: tuple[float, float]) -> bool:
+    return mine[0] >= theirs[0] / (1 + NEAR) and mine[1] <= theirs[1] * (1 + NEAR)
 
 
 def _named(corpus: str, names: Iterable[str]) -> bool:

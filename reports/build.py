@@ -73,11 +73,20 @@ def report_of(
             metric=metric,
             margin=margin,
             factors=list(info.base),
-            claims=dict(stated) or None,
+            claims=_by_name(stated) or None,
             guards=guards,
         )
         every = list(analysis.claims.items())
     return AnalysisReport(analysis, info, scores, every)
+
+
+def _by_name(claims: Sequence[tuple[str, Claim]]) -> dict[str, Claim]:
+    """Raises InputError where two claims have one name."""
+    found = dict(claims)
+    if len(found) < len(claims):
+        doubled = next(name for name, count in Counter(name for name, _ in claims).items() if count > 1)
+        raise InputError(f"two claims for {doubled!r}; give one")
+    return found
 
 
 def _check_metrics(scores: pd.DataFrame, metric: str, guards: Sequence[str]) -> None:

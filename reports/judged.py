@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ablate.ablations.inference.verdicts import judge
-from ablate.ablations.scale import DEMO
+from ablate.ablations.scale import DEMO, NO_MARGIN
 from ablate.studies.analysis import setting_of
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ class Judged:
     Attributes:
         conditions: what it was made of, as text.
         differs: in what the study is not that.
-        verdict: empty where there is no interval or no margin.
+        verdict: `undecided` where there is no interval, `no margin` where there is none.
     """
 
     name: str
@@ -55,8 +55,11 @@ def judged(analysis: Analysis, info: StudyInfo, claims: Sequence[tuple[str, Clai
         if name not in rows:
             continue
         i = rows[name]
-        verdict = ""
-        if estimates.estimable[i] and analysis.margin is not None:
+        if not estimates.estimable[i]:
+            verdict = "undecided"
+        elif analysis.margin is None:
+            verdict = NO_MARGIN
+        else:
             verdict = judge(claim, estimates.value[i], half[i], equivalence[i], analysis.margin)
         differs: list[str] = []
         if setting is not None:

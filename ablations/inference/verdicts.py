@@ -13,6 +13,7 @@ from ablate.models.errors import InputError, listed
 
 from ..claims import Claim, claim_of, named_claims
 from ..factors import FACTORS, claims_on
+from ..scale import NO_MARGIN
 from .contrasts import Contrast
 from .engine import Array, Estimates, holm, quantile
 from .retraining import p_higher
@@ -89,7 +90,7 @@ def effects_table(
         if not estimates.estimable[i]:
             verdict, note = "undecided", _why_no_interval(contrast, runs)
         elif margin is None:
-            verdict = "no margin" if claim or (credited and _is_credit(contrast, shapley)) else ""
+            verdict = NO_MARGIN if claim or (credited and _is_credit(contrast, shapley)) else ""
         elif claim:
             verdict = judge(claim, estimates.value[i], half[i], equivalence[i], margin)
             if verdict == "undecided":

@@ -67,6 +67,8 @@ def test_claims_reach_their_factors():
     assert claims_on(again, "pesq_wb")["bidirectional"].high == 9
     with pytest.raises(InputError, match="say which one"):
         with_claims(factors, [parse_claim("core=0..1")])
+    with pytest.raises(InputError, match="two claims for 'bidirectional'; give one"):
+        with_claims(factors, [parse_claim("bidirectional=0..1"), parse_claim("bidirectional=on=0..2")])
 
 
 def test_a_factor_as_version_0_1_wrote_it():

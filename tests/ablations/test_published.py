@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from ablate.ablations.factors import every_claim, with_further
+from ablate.ablations.factors import Factor, every_claim, with_further
 from ablate.ablations.grid import parse_factors
 from ablate.ablations.published import PUBLISHED_EFFECTS, published_claims
 from ablate.training.config import is_path
@@ -32,6 +32,13 @@ def test_they_are_found_whatever_the_factor_is_called():
 def test_a_factor_the_other_way_round_has_the_sign_turned():
     assert claims("core=mamba,lstm")[0] == ("core", "lstm", -0.1, -0.1)
     assert claims("core=lstm,gru,mamba")[0] == ("core", "mamba", 0.1, 0.1)
+
+
+def test_a_level_that_leaves_the_field_as_it_is_says_nothing_of_its_value():
+    levels = {"off": {}, "on": {"model.direction": "bi"}}
+    assert not list(published_claims([Factor(name="direction", levels=levels)]))
+    turned = {"off": {"recipe.consistency_weight": 0.0}, "on": {}}
+    assert not list(published_claims([Factor(name="consistency", levels=turned)]))
 
 
 def test_no_claim_where_nothing_is_known_or_the_change_is_another():

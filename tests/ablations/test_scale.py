@@ -48,8 +48,12 @@ def test_wrong_conditions_are_one_clear_line(fields, words):
     [
         (None, []),
         (Conditions(), []),
-        (Conditions(parameters=300_000, steps=43, corpus="VoiceBank+DEMAND"), []),
-        (Conditions(parameters=(350_000, 1e6)), []),
+        (Conditions(parameters=(160_000, 300_000), steps=43, corpus="VoiceBank+DEMAND"), []),
+        (Conditions(parameters=300_000), ["150,000 to 320,000 parameters instead of 300,000"]),
+        (
+            Conditions(parameters=(300_000, 1e6)),
+            ["150,000 to 320,000 parameters instead of 300,000 to 1,000,000"],
+        ),
         (Conditions(parameters=2_139_920), ["150,000 to 320,000 parameters instead of 2,139,920"]),
         (Conditions(steps=(28_930, 231_440)), ["40 steps instead of 28,930 to 231,440"]),
         (Conditions(corpus="WSJ0"), ["vb instead of WSJ0"]),
@@ -75,4 +79,5 @@ def test_another_test_corpus_is_another_condition():
 def test_the_demo_gives_no_verdict_at_all():
     demo = SMALL.model_copy(update={"is_demo": True})
     assert demo.verdict("supported", None) == demo.verdict("", Conditions(steps=40)) == "no verdict"
-    assert SMALL.verdict("", Conditions(steps=9)) == ""
+    for none in ("", "no margin"):
+        assert SMALL.verdict(none, Conditions(steps=9)) == none

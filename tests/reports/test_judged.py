@@ -9,8 +9,9 @@ import pytest
 from ablate.ablations.claims import Claim
 from ablate.ablations.factors import Factor
 from ablate.ablations.scale import Conditions
+from ablate.models.errors import InputError
 from ablate.reports import conditions
-from ablate.reports.build import report_of
+from ablate.reports.build import report_of, report_of_file
 from ablate.reports.collect import scores_from_study
 from ablate.reports.forms import write
 from ablate.reports.tables import claims_table
@@ -94,3 +95,29 @@ def test_a_factor_without_a_claim_of_its_own_takes_the_first(make_study, tmp_pat
     assert claims_table(report_of(scores, info)) is None
     report = report_of(scores, info, others="published")
     assert "xLSTM-SENet" in report.analysis.claims["bidirectional"].source
+
+
+def test_the_claims_table_and_the_main_table_give_one_verdict(elsewhere, make_study, tmp_path):
+    scores, info = elsewhere.scores, elsewhere.info
+    stoi = Claim(low=0, high=0.1, metric="stoi", conditions=FULL)
+    factors = (info.plan.factors[0].with_claim(stoi), *info.plan.factors[1:])
+    there = type(info).of(info.plan.model_copy(update={"factors": factors}), info.runs, info.source)
+    one = scores[scores["seed"] == 1]
+    for report in (
+        elsewhere,
+        report_of(scores, there, "stoi"),
+        report_of(one, info),
+    ):
+        main = {row.name: row.data["verdict"] for row in report.factors if row.claimed}
+        assert {row.name: row.verdict for row in report.judged} == main
+    assert main == {"bidirectional": "at this size: undecided", "crossband": "undecided"}
+    assert report_of(scores, there, "stoi").factors[0].verdict == "no margin"
+
+
+def test_two_claims_of_one_effect_are_refused(report, tmp_path):
+    report.scores.to_csv(tmp_path / "s.csv", index=False)
+    claims = ["crossband=0.1..0.2", "crossband=0.3..0.4"]
+    with pytest.raises(InputError, match="two claims for 'crossband'; give one"):
+        report_of_file(tmp_path / "s.csv", report.info.base, "baseline", claims=claims)
+    with pytest.raises(InputError, match="two claims for 'crossband'; give one"):
+        report_of(report.scores, report.info, claims=claims)
