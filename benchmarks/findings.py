@@ -24,6 +24,7 @@ from ablate.reports.build import report_of_file
 from ablate.reports.figures import draw_one
 from ablate.reports.figures.style import style
 from ablate.reports.forms.markdown import table
+from ablate.reports.lengths import by_length, length_lines
 from ablate.reports.model import AnalysisReport
 from ablate.reports.text import interval, plural, signed
 from ablate.studies.request import Request, read_file
@@ -53,13 +54,17 @@ def take(root: Path, name: str) -> None:
     from ablate.studies.scores import scores_of_runs
 
     plan = plans.load(root, request(name).study)
-    scores, runs = scores_of_runs(plan, root)
-    kept = ["cell", *(factor.name for factor in plan.factors), "seed", "training", "status", "utterance"]
-    kept += ["speaker", "snr", "noise", *(m for m in METRICS if m in scores), "noisy_pesq_wb"]
     (FOLDER / "scores").mkdir(exist_ok=True)
-    stored = scores[kept]
-    numbers = dict.fromkeys(stored.select_dtypes("float"), "float32")
-    stored.astype(numbers).round(4).to_parquet(_stored(name), index=False, compression="zstd")
+    runs = []
+    for at in plan.every_length():
+        scores, found = scores_of_runs(at, root)
+        runs += found
+        kept = ["cell", *(factor.name for factor in plan.factors), "seed", "training", "status", "utterance"]
+        kept += ["speaker", "snr", "noise", *(m for m in METRICS if m in scores), "noisy_pesq_wb"]
+        stored = scores[kept]
+        numbers = dict.fromkeys(stored.select_dtypes("float"), "float32")
+        path = _stored(name, at.length)
+        stored.astype(numbers).round(4).to_parquet(path, index=False, compression="zstd")
     facts = {
         "parameters": {cell.name: cell.parameters for cell in plan.cells},
         "planned": len(runs),
@@ -73,8 +78,8 @@ def take(root: Path, name: str) -> None:
     _stored(name).with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
 
 
-def _stored(name: str) -> Path:
-    return FOLDER / "scores" / f"{name}.parquet"
+def _stored(name: str, length: float = 1.0) -> Path:
+    return FOLDER / "scores" / (f"{name}.parquet" if length == 1.0 else f"{name}-{length:g}.parquet")
 
 
 def report(name: str) -> AnalysisReport:
@@ -177,11 +182,49 @@ def _study(name: str, result: AnalysisReport) -> Iterator[str]:
             "Where there is no interval, a cell has a single training, and nothing tells an effect from its "
             f"luck: an estimate and no verdict. Half-widths of ±{WANTED} were wanted.\n\n"
         )
+    yield from _by_length(name, result)
     if left := untoggled(name):
         yield f"What the toggles leave different between all-on and the baseline: {', '.join(left)}.\n\n"
     for figure in FIGURES:
         if (FOLDER / "figures" / f"{name}-{figure}.svg").exists():
             yield f"![Study {name.upper()}, {figure}](figures/{name}-{figure}.svg)\n\n"
+
+
+def _by_length(name: str, result: AnalysisReport) -> Iterator[str]:
+    """The effects after fewer steps, each trained for its own length."""
+    asked = request(name)
+    steps = asked.grid.cells()[0].config.recipe.steps
+    stored = {length: _stored(name, length) for length in asked.at_lengths}
+    tables = {length: pd.read_parquet(path) for length, path in stored.items() if path.exists()}
+    shown = {(row.kind, row.data["name"]) for row in filter(None, [*result.factors, result.gap])}
+    found = by_length(
+        result.analysis, {1.0: result.scores} | tables, lambda length: (round(length * steps),), shown
+    )
+    if not found:
+        return
+    yield "The same cells, trained for fewer steps (each training to the end of its own schedule):\n\n"
+    yield table(
+        [
+            "effect",
+            "steps",
+            "on - off",
+            f"{result.percent} interval",
+            "change to the full length",
+            "interval",
+        ],
+        [
+            [
+                *(row.name, f"{row.steps[0]:,}", signed(row.estimate), interval(row.low, row.high)),
+                *(
+                    ("", "")
+                    if row.length == 1.0
+                    else (signed(row.change), interval(row.change_low, row.change_high))
+                ),
+            ]
+            for row in found
+        ],
+    )
+    yield "\n".join(length_lines(found, result.percent)) + "\n\n"
 
 
 def _measured(name: str, result: AnalysisReport) -> str:

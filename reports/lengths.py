@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,6 @@ from .text import interval, known, signed
 
 if TYPE_CHECKING:
     from ablate.ablations.inference.analysis import Analysis
-
-    from .collect import StudyInfo
 
 
 @dataclass(frozen=True)
@@ -49,15 +47,21 @@ class AtLength:
 
 
 def by_length(
-    analysis: Analysis, scores: pd.DataFrame, info: StudyInfo, wanted: Collection[tuple[str, str]]
+    analysis: Analysis,
+    scores: Mapping[float, pd.DataFrame],
+    steps: Callable[[float], tuple[int, ...]],
+    wanted: Collection[tuple[str, str]],
 ) -> list[AtLength]:
     """The contrasts of some (kind, name) at every length with scores, shortest first; empty with one length.
 
     Every number is of the utterances that all lengths have. A change is a contrast of both lengths'
     trainings, which are taken for independent: seeds have their order of files in common, not their end.
+
+    Args:
+        scores: by length, a share of the study's steps; its own is 1.
+        steps: of a length's trainings.
     """
-    tables = {1.0: scores} | {length: found.scores for length, found in info.at_lengths.items()}
-    tables = {length: table for length, table in sorted(tables.items()) if len(table)}
+    tables = {length: table for length, table in sorted(scores.items()) if len(table)}
     if len(tables) < 2:
         return []
     names = [str(cell) for cell in analysis.scores.cell_levels]
@@ -89,13 +93,13 @@ def by_length(
     weights = np.array([[row.get(cell, 0.0) for cell in there] for row in rows])
     found = estimate(data.values[scored], weights, data.groups_of(scored), data.present[scored])
     low, high = found.interval(analysis.confidence)
-    steps = {length: _steps(info, length) for length in tables}
+    counts = {length: steps(length) for length in tables}
     return [
         AtLength(
             name,
             kind,
             length,
-            steps[length],
+            counts[length],
             *(float(each[2 * i]) for each in (found.value, low, high)),
             *(float(each[2 * i + 1]) for each in (found.value, low, high)),
         )
@@ -112,11 +116,6 @@ def _change(weights: Mapping[str, float], length: float) -> dict[str, float]:
         return {}
     own = {_at(cell, 1.0): weight for cell, weight in weights.items()}
     return own | {_at(cell, length): -weight for cell, weight in weights.items()}
-
-
-def _steps(info: StudyInfo, length: float) -> tuple[int, ...]:
-    assert info.plan is not None
-    return tuple(sorted({cell.steps or 0 for cell in info.plan.at(length).cells}))
 
 
 def in_steps(steps: Sequence[int]) -> str:

@@ -261,7 +261,8 @@ class AnalysisReport:
     @cached_property
     def by_length(self) -> list[AtLength]:
         """Each factor's effect and the gap at every length that was trained; empty with one length."""
-        return by_length(self.analysis, self.scores, self.info, self._shown)
+        tables = {length: found.scores for length, found in self.info.at_lengths.items()}
+        return by_length(self.analysis, {1.0: self.scores} | tables, self.info.steps, self._shown)
 
     @property
     def _shown(self) -> set[tuple[str, str]]:

@@ -87,6 +87,10 @@ class StudyInfo:
         """The runs of all lengths."""
         return [*self.runs, *(run for found in self.at_lengths.values() for run in found.runs)]
 
+    def steps(self, length: float) -> tuple[int, ...]:
+        """Of the trainings of a length; several where a factor is about them."""
+        return tuple(sorted({cell.steps or 0 for cell in self.plan.at(length).cells})) if self.plan else ()
+
     @cached_property
     def by_cell(self) -> dict[str, list[RunInfo]]:
         """The runs of each cell."""
