@@ -1,4 +1,4 @@
-"""The pictures of the README, from a study on disk (`make pictures`): its report and its page in MLflow.
+"""The pictures of the README (`make pictures`): the findings' study A, and MLflow's page of a study on disk.
 
 Needs chromium and chromedriver. Each is taken light and dark as WebP, and said in words on standard output.
 """
@@ -10,13 +10,16 @@ import base64
 import shutil
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import findings
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from ablate.reports.build import report_of_study, study_folder, write_folder
 from ablate.reports.figures import draw_one
+from ablate.reports.forms import write
+from ablate.studies.plan import find, load
 from ablate.studies.ui import serve
 
 PATIENCE = 600
@@ -96,19 +99,21 @@ def main() -> None:
     options.add_argument("--output", type=Path, default=Path("docs/pictures"))
     given = options.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
-    report = report_of_study(given.root, given.study)
-    page = write_folder(report, study_folder(given.root, given.study)).resolve()
+    found = findings.report("a")
+    cells = load(given.root, find(given.root, given.study)).cells
     opened = browser()
     try:
-        take(opened, page.as_uri(), 1080, LOADED, EFFECTS, given.output / "report")
+        with TemporaryDirectory() as folder:
+            page = Path(folder) / "report.html"
+            write(found, "html", page)
+            take(opened, page.as_uri(), 1080, LOADED, EFFECTS, given.output / "report")
         with serve(given.root, given.study, port=0) as window:
-            ready = CURVES.replace("CELLS", str(len(report.analysis.cells)))
+            ready = CURVES.replace("CELLS", str(len(cells)))
             take(opened, window.runs, 1500, ready, GROUPS, given.output / "mlflow")
     finally:
         opened.quit()
-    print(report.info.name)
     for name in ("waterfall", "forest"):
-        if (figure := draw_one(report, name)) is not None:
+        if (figure := draw_one(found, name)) is not None:
             print(figure.alternative)
 
 
