@@ -90,14 +90,11 @@ def _by_name(claims: Sequence[tuple[str, Claim]]) -> dict[str, Claim]:
 
 
 def _check_metrics(scores: pd.DataFrame, metric: str, guards: Sequence[str]) -> None:
-    """Raises InputError, naming the nearest, where a metric has no scores or guards itself."""
+    """Raises InputError, naming the nearest, where a metric has no scores."""
     there = [name for name in METRICS if name in scores.columns and scores[name].notna().any()]
     for name in (metric, *guards):
         if name not in scores.columns:
             raise InputError(f"no metric {name!r} in the scores{suggestion(name, there)}")
-    if metric in guards or len(set(guards)) < len(guards):
-        doubled = metric if metric in guards else next(name for name in guards if guards.count(name) > 1)
-        raise InputError(f"guard {doubled!r} stands there twice; guards are other metrics than the endpoint")
 
 
 def report_of_study(root: Path | str, name: str | None = None, metric: str | None = None) -> AnalysisReport:

@@ -155,7 +155,7 @@ class _Facts:
 
     @property
     def uncertainty(self) -> str:
-        if len(self.analysis.seeds) < 2:
+        if self.report.seeds[1] < 2:
             return "One seed: there are no intervals, as nothing tells an effect from the luck of a training."
         told, fixed = conditions.varied(self.report)
         varied = f"Varied with the seed: {', '.join(told)}. Not varied: {', '.join(fixed)}." if told else ""
@@ -296,8 +296,8 @@ class _Facts:
 
     @property
     def tests(self) -> str:
-        family = len(self.report.mains)
-        if len(self.analysis.seeds) < 2:
+        family = len(self.report.mains) + sum(item.kind == "main" for item in self.analysis.not_estimable)
+        if self.report.seeds[1] < 2:
             return "None: one seed."
         corrected = (
             f" p-values of the {plural(family, 'main effect')} are corrected by Holm's procedure."
@@ -315,8 +315,8 @@ class _Facts:
 
     @property
     def gap_beyond(self) -> str:
-        return (
-            ""
-            if self.beyond
-            else "one test corpus: --test-data A --test-data B scores every training on more"
-        )
+        if self.beyond:
+            return ""
+        if self.report.corpora:
+            return "there are no effects on the further test corpora: see the notes"
+        return "one test corpus: --test-data A --test-data B scores every training on more"

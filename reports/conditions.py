@@ -98,8 +98,8 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
 
 
 def intervals(report: AnalysisReport) -> str:
-    """The kind of the intervals; `none` where there is one seed."""
-    if len(report.analysis.seeds) < 2:
+    """The kind of the intervals; `none` where no cell has two seeds."""
+    if report.seeds[1] < 2:
         return "none"
     kind = "Welch's t with Satterthwaite's degrees of freedom, over seeds (each cell its own) and utterances"
     return f"{report.percent}: {kind}"
@@ -182,7 +182,7 @@ def warnings(report: AnalysisReport) -> list[str]:
         lines.append("The audit was skipped: nothing checked that the factors do what they declare.")
     if plan is not None and plan.audit.waived:
         lines.append(f"Audit findings were waived: {', '.join(plan.audit.waived)}.")
-    if len(report.analysis.seeds) < 2:
+    if report.seeds[1] < 2:
         lines.append(
             "One seed: no interval can be given, for nothing tells an effect from the luck of a training."
         )
@@ -211,14 +211,16 @@ def _broken_line(report: AnalysisReport) -> list[str]:
 
 
 def run_problems(report: AnalysisReport) -> list[str]:
-    """Runs without scores, and the divergence rate of each cell that diverged."""
+    """Runs without scores, those of other lengths too, and the divergence rate of each cell that diverged."""
     lines = []
-    for run in report.info.runs:
-        if not run.scored:
-            cause = f" ({run.cause})" if run.cause else ""
-            at = f" at step {run.step:,}" if run.step else ""
-            state = "done but not scored" if run.state == "done" else run.state
-            lines.append(f"{run.cell}, seed {run.seed}: {state}{at}{cause}")
+    others = {f" at {length:g}": found.runs for length, found in report.info.at_lengths.items()}
+    for length, runs in {"": report.info.runs, **others}.items():
+        for run in runs:
+            if not run.scored:
+                cause = f" ({run.cause})" if run.cause else ""
+                at = f" at step {run.step:,}" if run.step else ""
+                state = "done but not scored" if run.state == "done" else run.state
+                lines.append(f"{run.cell}, seed {run.seed}{length}: {state}{at}{cause}")
     for row in report.analysis.divergence.to_dict("records"):
         if row["diverged"]:
             lines.append(
@@ -265,7 +267,7 @@ def notes(report: AnalysisReport) -> list[str]:
     notes = list(analysis.notes)
     if direction(analysis.metric) < 0:
         notes.insert(0, f"Lower {in_words(analysis.metric)} is better: a positive effect is a loss.")
-    if not any("other trainings" in note for note in notes) and len(analysis.seeds) > 1:
+    if not any("other trainings" in note for note in notes) and report.seeds[1] > 1:
         notes.insert(0, SPEAKS_OF)
     lost = [item for item in analysis.not_estimable if item.missing]
     if lost and not any("not estimable" in note.lower() for note in notes):
@@ -284,6 +286,8 @@ def notes(report: AnalysisReport) -> list[str]:
             f"These factors also change the parameter count: {', '.join(changed)}. "
             "Their effect is of the change as a whole, size included."
         )
+    if report.corpora and len(analysis.guards):
+        notes.append(f"Guards are judged on {report.test_name} alone, the first test corpus.")
     notes += corpus_lines(report.test_name, report.corpora)
     notes += claim_lines(report.judged, of_a_study=report.info.plan is not None)
     notes += slope_lines(report.slopes, report.percent, bool(report.by_length))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ import pandas as pd
 from ablate.ablations.inference.cells import best_cell, cell_table
 from ablate.ablations.inference.corpora import on_corpora
 from ablate.ablations.inference.engine import estimate
-from ablate.ablations.inference.scores import read_scores
-from ablate.models.errors import InputError
+from ablate.ablations.inference.scores import Scores, read_scores
+from ablate.models.errors import InputError, listed
 
 from .collect import StudyInfo
 
@@ -30,6 +30,7 @@ class OnCorpus:
         cells: as `Analysis.cells`.
         best: as `Analysis.best`.
         problem: why there are no effects, or empty.
+        left_out: what of the scores is not used.
     """
 
     name: str
@@ -38,6 +39,7 @@ class OnCorpus:
     best: str | None
     utterances: int
     problem: str = ""
+    left_out: tuple[str, ...] = ()
 
     def words(self) -> list[tuple[str, list[str]]]:
         """What is said of the effects -> their names, what agrees least in front."""
@@ -46,16 +48,17 @@ class OnCorpus:
         return [(word, names) for word, names in named if names]
 
 
-def on_further(analysis: Analysis, info: StudyInfo, kinds: Sequence[str]) -> list[OnCorpus]:
-    """The contrasts of some kinds on every further test corpus of a study."""
+def on_further(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, str]]) -> list[OnCorpus]:
+    """The contrasts of some (kind, name) on every further test corpus of a study."""
     if info.plan is None:
         return []
-    contrasts = [contrast for contrast in analysis.contrasts if contrast.kind in kinds]
+    contrasts = [contrast for contrast in analysis.contrasts if (contrast.kind, contrast.name) in wanted]
     empty = pd.DataFrame({"name": [], "words": []})
     found = []
     for test in info.plan.further_tests:
         if test.name not in info.further:
-            found.append(OnCorpus(test.name, empty, pd.DataFrame(), None, 0, "no run is scored on it here"))
+            why = info.no_further or "no run is scored on it here"
+            found.append(OnCorpus(test.name, empty, pd.DataFrame(), None, 0, why))
             continue
         try:
             data = read_scores(info.further[test.name], analysis.metric, analysis.scores.layout)
@@ -63,14 +66,30 @@ def on_further(analysis: Analysis, info: StudyInfo, kinds: Sequence[str]) -> lis
             found.append(OnCorpus(test.name, empty, pd.DataFrame(), None, 0, str(error)))
             continue
         effects = on_corpora(contrasts, analysis.scores, data, analysis.margin, analysis.confidence)
+        if effects.empty:
+            why = "no effect has all its cells there"
+            found.append(OnCorpus(test.name, empty, pd.DataFrame(), None, 0, why))
+            continue
         scored = data.scored()
         means = estimate(
             data.values[scored], np.eye(len(scored)), data.groups_of(scored), data.present[scored]
         )
         cells = cell_table(data, means, analysis.confidence)
         best = best_cell(data, cells, analysis.confidence)
-        found.append(OnCorpus(test.name, effects, cells, best, len(data.utterances)))
+        known = {*analysis.scores.layout.notes}
+        left_out = (*_unscored(analysis.scores, data), *(note for note in data.notes if note not in known))
+        found.append(
+            OnCorpus(test.name, effects, cells, best, len(data.utterances), left_out=tuple(left_out))
+        )
     return found
+
+
+def _unscored(first: Scores, other: Scores) -> list[str]:
+    """A sentence on the runs that are scored on the first corpus alone."""
+    there = {(other.cells[c], other.seeds[s]) for c, s in np.argwhere(other.present)}
+    runs = [(first.cells[c], first.seeds[s]) for c, s in np.argwhere(first.present)]
+    lacking = [f"{cell} seed {seed}" for cell, seed in runs if (cell, seed) not in there]
+    return [f"{len(lacking)} of {len(runs)} runs are not scored on it: {listed(lacking)}."] if lacking else []
 
 
 def corpus_lines(first: str, corpora: Sequence[OnCorpus]) -> list[str]:
@@ -89,4 +108,5 @@ def corpus_lines(first: str, corpora: Sequence[OnCorpus]) -> list[str]:
             continue
         parts = [f"{told[word]}: {', '.join(names)}" for word, names in corpus.words()]
         lines.append(f"On {corpus.name} beside {first}: {'; '.join(parts)}.")
+        lines += [f"On {corpus.name}: {note}" for note in corpus.left_out]
     return lines

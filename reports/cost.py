@@ -96,14 +96,18 @@ def _device(summary: Mapping[str, Any]) -> str:
 
 
 def pareto(
-    scores: Mapping[str, float], cell_costs: Sequence[Cost], against: str = "parameters"
+    scores: Mapping[str, float],
+    cell_costs: Sequence[Cost],
+    against: str = "parameters",
+    direction: int = 1,
 ) -> list[ParetoPoint]:
     """Score against one cost, cheapest first.
 
     Args:
-        scores: mean score of each cell; higher is better.
+        scores: mean score of each cell.
         cell_costs: what the cells cost.
         against: a key of `COSTS`.
+        direction: 1 where higher is better, -1 where lower is.
 
     Raises:
         ValueError: `against` is no cost.
@@ -117,11 +121,12 @@ def pareto(
     ]
 
     points, best, at = [], -math.inf, math.nan
-    for cell, score, price in sorted(known, key=lambda cell: (cell[2], -cell[1])):
-        on_front = score > best or (score, price) == (best, at)
+    for cell, score, price in sorted(known, key=lambda cell: (cell[2], -direction * cell[1])):
+        good = direction * score
+        on_front = good > best or (good, price) == (best, at)
         points.append(ParetoPoint(cell, score, price, on_front))
         if on_front:
-            best, at = score, price
+            best, at = good, price
     return points
 
 

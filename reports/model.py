@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ablate.ablations.inference.analysis import records
+from ablate.ablations.inference.guards import direction
 from ablate.training.metrics.registry import METRICS, in_words, label_of
 
 from .collect import StudyInfo
@@ -192,14 +193,17 @@ class AnalysisReport:
         size = in_words(self.analysis.metric, gap.estimate)
         return f"Gap {self.baseline_name} - {self.base_name}: {size} ({spread}), {self.seed_count}, {count}"
 
+    @cached_property
+    def seeds(self) -> tuple[int, int]:
+        """The fewest and the most seeds that a cell with scores has."""
+        counts = [int(runs) for runs in self.analysis.cells["runs"]]
+        return min(counts), max(counts)
+
     @property
     def seed_count(self) -> str:
-        """How many seeds there are, `5 to 9 seeds a cell` where cells differ by plan."""
-        plan = self.info.plan
-        counts = [len(cell.seeds) for cell in plan.cells] if plan is not None else []
-        if len(set(counts)) < 2:
-            return plural(len(self.analysis.seeds), "seed")
-        return f"{min(counts)} to {max(counts)} seeds a cell"
+        """How many seeds are scored, `5 to 9 seeds a cell` where cells differ."""
+        fewest, most = self.seeds
+        return plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds a cell"
 
     @cached_property
     def sum_line(self) -> str:
@@ -236,8 +240,7 @@ class AnalysisReport:
     @cached_property
     def corpora(self) -> list[OnCorpus]:
         """The credited effects, `not toggled` and the gap on the further test corpora."""
-        kinds = {row.kind for row in self.factors if not row.name.endswith("(main effect)")}
-        return on_further(self.analysis, self.info, [*kinds, "not-toggled", "gap"])
+        return on_further(self.analysis, self.info, self._shown | {("not-toggled", "not toggled")})
 
     @property
     def test_name(self) -> str:
@@ -270,7 +273,7 @@ class AnalysisReport:
         return {(row.kind, row.data["name"]) for row in rows}
 
     def pareto(self, against: str = "parameters") -> list[ParetoPoint]:
-        return pareto(self.cell_scores, self.costs, against)
+        return pareto(self.cell_scores, self.costs, against, direction(self.analysis.metric))
 
     @cached_property
     def by(self) -> dict[str, pd.DataFrame]:

@@ -64,7 +64,7 @@ def guards_table(report: AnalysisReport) -> Table | None:
     mine = [*report.factors, *filter(None, (report.not_toggled, report.gap))]
     rows = []
     for row in mine:
-        beside = [found.get((metric, row.name)) for metric in metrics]
+        beside = [found.get((metric, row.data["name"])) for metric in metrics]
         if any(beside):
             own = dict(row.data, change=_change(analysis.metric, row.data))
             rows.append([row.name, *(_effect(effect) for effect in (own, *beside))])
@@ -89,7 +89,7 @@ def corpora_table(report: AnalysisReport) -> Table | None:
     found = [{(row["kind"], row["name"]): row for row in records(corpus.effects)} for corpus in corpora]
     rows = []
     for effect in [*report.factors, *filter(None, (report.not_toggled, report.gap))]:
-        beside = [rows_of.get((effect.kind, effect.name)) for rows_of in found]
+        beside = [rows_of.get((effect.kind, effect.data["name"])) for rows_of in found]
         if not any(beside):
             continue
         line = [effect.name, f"{effect.estimate} {effect.interval}".strip()]

@@ -37,7 +37,8 @@ class Analysis:
         cells: a row per cell with scores: cell, one column per factor, runs, mean, sd (over seeds), se,
             df, low, high.
         divergence: a row per cell: cell, runs, diverged, rate, low, high (exact binomial interval).
-        guards: the credited effects, `not toggled` and the gap in other metrics, outside Holm's family:
+        guards: the credited effects (main effects of levels that have no other), `not toggled` and the gap in
+            other metrics, outside Holm's family:
             metric, name, kind, estimate, se, df, low, high, p, change (`better` or `worse` where the interval
             excludes zero).
         guard_cells: `cells` in the guards' metrics, with metric and best in front.

@@ -36,12 +36,19 @@ def infer(
     Claims, margin and confidence are those of `reports.analyze`; guards are the same table in other metrics.
 
     Raises:
-        InputError: confidence or margin is no such number, a claim names no factor, or there is nothing
-            to compare.
+        InputError: confidence or margin is no such number, a claim names no factor, a guard is the endpoint
+            or stands there twice, or there is nothing to compare.
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1")
     layout, metric = data.layout, data.metric
+    taken = [metric]
+    for guard in guards:
+        if guard.metric in taken:
+            raise InputError(
+                f"guard {guard.metric!r} stands there twice; guards are other metrics than the endpoint"
+            )
+        taken.append(guard.metric)
     margin = margin_of(metric) if margin is None else check_margin(margin)
     scored = data.scored()
     names = [data.cells[i] for i in scored]
@@ -73,9 +80,14 @@ def infer(
         notes.append(pooled_note)
     kinds = set(effects["kind"])
     credit = next((kind for kind in ("shapley", "main", "one-in", "one-out") if kind in kinds), "main")
-    judged = [c for c in found.rows if c.kind in (credit, "not-toggled", "gap")]
-    beside = guard_effects(judged, guards, confidence)
-    notes += trade_offs(metric, effects[effects["kind"].isin([c.kind for c in judged])], beside)
+    credited = {c.name for c in found.rows if c.kind == credit}
+    rows = [
+        row
+        for row, c in enumerate(found.rows)
+        if c.kind in (credit, "not-toggled", "gap") or (c.kind == "main" and c.name not in credited)
+    ]
+    beside = guard_effects([found.rows[row] for row in rows], guards, confidence)
+    notes += trade_offs(metric, margin, effects.iloc[rows], beside)
     notes += dict.fromkeys(note for guard in guards for note in guard.notes if note not in notes)
     return Analysis(
         effects=effects,

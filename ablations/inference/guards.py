@@ -12,6 +12,7 @@ import pandas as pd
 
 from ablate.training.metrics.registry import METRICS
 
+from ..claims import margin_of
 from .contrasts import Contrast, weight_matrix
 from .engine import Array, estimate
 from .scores import Scores
@@ -54,8 +55,11 @@ def guard_effects(contrasts: Sequence[Contrast], guards: Sequence[Scores], confi
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
-def trade_offs(metric: str, effects: pd.DataFrame, guards: pd.DataFrame) -> list[str]:
-    """A sentence for each effect that is better in the endpoint and worse in a guard, or the other way."""
+def trade_offs(metric: str, margin: float | None, effects: pd.DataFrame, guards: pd.DataFrame) -> list[str]:
+    """A sentence for each effect that is better in the endpoint and worse in a guard, or the other way.
+
+    `margin` is the endpoint's; a guard has its own.
+    """
     mine = dict(
         zip(
             effects["name"],
@@ -69,14 +73,17 @@ def trade_offs(metric: str, effects: pd.DataFrame, guards: pd.DataFrame) -> list
         other = {"better": "worse", "worse": "better"}.get(change)
         against = guards[(guards["name"] == name) & (guards["change"] == other)] if other else guards[:0]
         if len(against):
-            terms = [_moved(metric, values[name])]
-            terms += [_moved(row["metric"], row["estimate"]) for row in against.to_dict("records")]
+            terms = [_moved(metric, values[name], margin)]
+            terms += [
+                _moved(row["metric"], row["estimate"], margin_of(row["metric"]))
+                for row in against.to_dict("records")
+            ]
             said.append(f"{name}: {', '.join(terms)}.")
     return said
 
 
-def _moved(metric: str, by: float) -> str:
+def _moved(metric: str, by: float, margin: float | None) -> str:
     known = METRICS.get(metric)
-    small = known is not None and known.margin is not None and abs(by) < known.margin
+    small = margin is not None and abs(by) < margin
     label = known.label if known else metric
     return f"{label} {'up' if by > 0 else 'down'} ({by:+.3f}{', less than its margin' if small else ''})"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from ablate.studies.scores import RunInfo, join_scores
 from ablate.training.rundir import read_json
 
 from .study import LengthScores, StudyInfo
+
+FIRST_ALONE = "a tracking server has the scores on the first corpus alone; report from the run directories"
 
 
 def scores_from_mlflow(
@@ -98,6 +101,7 @@ def scores_from_mlflow(
             scores = download(run_id, "scores.parquet")
             summary = download(run_id, "summary.json")
             metrics = download(run_id, "metrics.jsonl")
+            lines = _lines(metrics) if metrics else []
             tags = child.data.tags
             state = tags.get("ablate.state") or _state_of(child.info.status, scores is not None)
             info = RunInfo(
@@ -107,8 +111,10 @@ def scores_from_mlflow(
                 evaluation=signatures[1],
                 state=state,
                 cause=tags.get("ablate.cause"),
+                step=max((int(line["step"]) for line in lines), default=0),
+                steps=cell.steps,
                 summary=read_json(summary) if summary else {},
-                metrics=_lines(metrics) if metrics else [],
+                metrics=lines,
                 scored=scores is not None,
             )
             return info, scores or missing
@@ -118,7 +124,8 @@ def scores_from_mlflow(
             at.length: LengthScores(*join_scores(at, partial(run_of, at.length)))
             for at in plan.every_length()[1:]
         }
-        return scores, StudyInfo.of(plan, infos, f"{shown}, experiment {experiment}", lengths)
+        info = StudyInfo.of(plan, infos, f"{shown}, experiment {experiment}", lengths)
+        return scores, replace(info, no_further=FIRST_ALONE)
 
 
 def _state_of(status: str, scored: bool) -> str:

@@ -33,6 +33,7 @@ class StudyInfo:
         plan: none: the scores were trained elsewhere.
         at_lengths: what was trained at other shares of the steps.
         further: scores on each further test corpus of the plan that has some, by its name.
+        no_further: why none are known of any, where the source keeps none.
         averages: by cell, the scores of its seeds' averaged outputs, where they were taken.
     """
 
@@ -44,6 +45,7 @@ class StudyInfo:
     runs: Sequence[RunInfo] = ()
     at_lengths: Mapping[float, LengthScores] = field(default_factory=dict)
     further: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    no_further: str = ""
     averages: Mapping[str, SeedAverage] = field(default_factory=dict)
 
     @classmethod

@@ -8,7 +8,16 @@ from typing import TextIO
 from .. import conditions
 from ..answer import answer
 from ..model import AnalysisReport, EffectRow
-from ..tables import CROSS, TICK, Table, cells_table, corpora_table, guards_table
+from ..tables import (
+    CROSS,
+    TICK,
+    Table,
+    cells_table,
+    claims_table,
+    corpora_table,
+    guards_table,
+    lengths_table,
+)
 
 _ESCAPES = {
     "\\": r"\textbackslash{}",
@@ -82,8 +91,9 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     ]
     lines += ["\\par\\smallskip\\footnotesize\\raggedright", *(escape(n) + r" \par" for n in notes if n)]
     lines += ["\\end{table}", ""]
-    for found in filter(None, (guards_table(report), corpora_table(report), cells_table(report))):
-        lines += _table(found, f"tab:{label}-{found.title.split()[0].lower()}")
+    beside = guards_table(report), corpora_table(report), claims_table(report), lengths_table(report)
+    for found in filter(None, (*beside, cells_table(report))):
+        lines += _table(found, f"tab:{label}-{'-'.join(found.title.lower().split())}")
     out.write("\n".join(lines))
 
 

@@ -42,7 +42,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     ]
     frame = pd.concat(parts, ignore_index=True)
     frame["interval"] = conditions.intervals(report)
-    frame["seeds"] = len(analysis.seeds)
+    fewest, most = report.seeds
+    frame["seeds"] = most if fewest == most else f"{fewest} to {most}"
     frame["mixes"] = [
         ", ".join(across.get(key, ())) for key in zip(frame["kind"], frame["name"], strict=True)
     ]

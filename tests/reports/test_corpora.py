@@ -5,14 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from ablate.reports import conditions
 from ablate.reports.answer import answer
-from ablate.reports.build import report_of_study
+from ablate.reports.build import report_of, report_of_study
+from ablate.reports.checklist import checklists
 from ablate.reports.collect import scores_from_study
+from ablate.reports.collect.mlflow import FIRST_ALONE
 from ablate.reports.forms import FORMS, write
 from ablate.reports.model import AnalysisReport
 from ablate.studies.plan import FurtherTestNote, Plan, load, save
@@ -88,6 +92,33 @@ def test_the_first_corpus_alone_is_judged_and_corrected(report, root):
     assert "verdict" not in far.effects
 
 
+def test_what_is_not_used_of_a_further_corpus_is_named(report):
+    far = report.info.further["far"]
+    gone = (far["cell"] == "baseline") & (far["seed"] > 1)
+    far = far[~gone].copy()
+    far.loc[(far["utterance"] == "far0") & (far["cell"] == "baseline"), "pesq_wb"] = np.nan
+    info = replace(report.info, further={"far": far})
+    notes = conditions.notes(replace(report, info=info))
+    assert "On far: 2 of 27 runs are not scored on it: baseline seed 2, baseline seed 3." in notes
+    assert any(note.startswith("On far: 1 of 12 utterances are left out") for note in notes)
+    assert not any(note.startswith("On far: ") for note in conditions.notes(report))
+
+
+def test_guards_are_said_to_be_of_the_first_corpus(report):
+    scores = report.scores.assign(cbak=report.scores["pesq_wb"] / 2)
+    line = f"Guards are judged on {report.test_name} alone, the first test corpus."
+    assert line in conditions.notes(report_of(scores, report.info, guards=["cbak"]))
+    assert line not in conditions.notes(report)
+
+
+def test_a_corpus_on_which_no_effect_has_its_cells_says_so(report):
+    far = report.info.further["far"]
+    info = replace(report.info, further={"far": far[far["cell"] == "baseline"]})
+    alone = replace(report, info=info)
+    assert "Nothing on test corpus far: no effect has all its cells there." in conditions.notes(alone)
+    assert "there are no effects on the further test corpora" in checklists(alone)["REFORMS"][-2].gap
+
+
 def test_a_corpus_that_is_not_scored_is_named(tmp_path, make_study):
     root = make_study(tmp_path, factors=("crossband",), utterances=6)
     further(root)
@@ -95,3 +126,6 @@ def test_a_corpus_that_is_not_scored_is_named(tmp_path, make_study):
     write(report_of_study(root), "md", out)
     assert "Nothing on test corpus far: no run is scored on it here." in out.getvalue()
     assert "By test corpus" not in out.getvalue()
+    report = report_of_study(root)
+    mirrored = replace(report, info=replace(report.info, no_further=FIRST_ALONE))
+    assert f"Nothing on test corpus far: {FIRST_ALONE}." in conditions.notes(mirrored)

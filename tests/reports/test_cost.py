@@ -25,6 +25,8 @@ def test_front_keeps_what_nothing_beats():
         "same": True,
     }
     assert [p.cost for p in points] == [1.0, 2.0, 3.0, 3.0]
+    lower = pareto({"small": 2.0, "worse": 2.1, "big": 1.0, "same": 1.0}, cells, direction=-1)
+    assert [p.on_front for p in lower] == [p.on_front for p in points]
 
 
 def test_cells_without_a_cost_or_score_are_left_out():

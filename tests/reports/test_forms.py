@@ -11,7 +11,7 @@ import pytest
 
 from ablate.ablations.diff import differences
 from ablate.reports import conditions
-from ablate.reports.build import NoScoresError, report_of_file, report_of_study, write_folder
+from ablate.reports.build import NoScoresError, report_of, report_of_file, report_of_study, write_folder
 from ablate.reports.forms import FORMS, write
 from ablate.studies.plan import Look
 from ablate.studies.request import Tuning
@@ -230,13 +230,21 @@ def test_tuning_and_looks_are_told(report):
 
 
 def test_cells_that_differ_in_seeds_are_told(report):
-    first, *others = report.info.plan.cells
-    signatures = first.signatures | dict.fromkeys((8, 9), "f" * 64)
-    more = first.model_copy(update={"signatures": signatures})
     assert "3 seeds" in report.headline
-    uneven = planned(report, cells=(more, *others))
-    assert "3 to 5 seeds a cell" in uneven.headline
-    assert "3 to 5 seeds a cell" in dict(conditions.measured_at(uneven))["seeds"]
+    scores = report.scores[(report.scores["cell"] != "baseline") | (report.scores["seed"] < 3)]
+    uneven = report_of(scores, report.info)
+    assert "2 to 3 seeds a cell" in uneven.headline
+    assert "2 to 3 seeds a cell" in dict(conditions.measured_at(uneven))["seeds"]
+    assert set(pd.read_csv(io.StringIO(text(uneven, "csv")))["seeds"]) == {"2 to 3"}
+
+
+def test_seeds_of_which_no_cell_has_two_give_no_interval(report):
+    seed = report.scores["cell"].map(lambda cell: 2 if cell == "baseline" else 1)
+    alone = report_of(report.scores[report.scores["seed"] == seed.astype(int)], report.info)
+    assert alone.analysis.seeds == (1, 2)
+    assert conditions.intervals(alone) == "none"
+    assert "1 seed, " in alone.headline
+    assert any(line.startswith("One seed: no interval") for line in conditions.warnings(alone))
 
 
 @pytest.mark.parametrize("format", [*FORMS])

@@ -80,6 +80,8 @@ def test_published_claims_are_judged_each_for_itself(planted_root):
     table = claims_table(report)
     assert [row[0] for row in table.rows].count("bidirectional") == 4
     assert table.rows[0][4] == "this study's"
+    for format in ("table", "md", "latex", "html"):
+        assert "xLSTM-SENet, ablation table in its repository" in said(report, format)
     document = json.loads(said(report, "json"))
     assert len(document["claims_judged"]) == 6
     assert report.analysis.claims["bidirectional"].source == "report", (

@@ -11,6 +11,7 @@ import pytest
 from ablate.reports import conditions
 from ablate.reports.build import report_of, report_of_study
 from ablate.reports.collect import scores_from_mlflow, scores_from_study
+from ablate.reports.cost import compute
 from ablate.reports.figures import draw_one
 from ablate.reports.forms import write
 from ablate.reports.tables import lengths_table
@@ -81,7 +82,7 @@ def test_the_effects_at_another_length_are_those_of_its_trainings_alone(found, r
 
 
 def test_the_forms_have_the_table_the_words_and_the_figure(found):
-    for format in ("table", "md", "html"):
+    for format in ("table", "md", "latex", "html"):
         out = io.StringIO()
         write(found, format, out)
         said = re.sub(r"\s+", " ", out.getvalue())
@@ -102,8 +103,6 @@ def test_the_forms_have_the_table_the_words_and_the_figure(found):
 
 
 def test_compute_counts_the_trainings_of_all_lengths(found):
-    from ablate.reports.cost import compute
-
     assert compute(found.info).trainings == 30
 
 
@@ -114,6 +113,8 @@ def test_a_length_that_lacks_a_cell_has_what_can_be_said(tmp_path, make_study):
     assert ("gap", 0.5) in rows
     assert ("bidirectional", 0.5) not in rows
     assert ("bidirectional", 1.0) in rows
+    problems = conditions.run_problems(report_of_study(root))
+    assert [f"bidirectional=on,decoder4x=off, seed {seed} at 0.5: pending" for seed in (1, 2, 3)] == problems
 
 
 def test_a_length_that_has_hardly_begun_has_no_table_yet(tmp_path, make_study):
@@ -137,3 +138,4 @@ def test_lengths_come_back_from_an_mlflow_store(root, tmp_path):
     pd.testing.assert_frame_equal(again, scores)
     pd.testing.assert_frame_equal(other.at_lengths[0.5].scores, info.at_lengths[0.5].scores)
     assert len(report_of(again, other).by_length) == len(report_of(scores, info).by_length)
+    assert compute(other) == compute(info)

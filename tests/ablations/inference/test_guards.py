@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from ablate.ablations.inference import guards
@@ -47,6 +48,47 @@ def test_a_guard_is_the_analysis_of_its_metric_and_changes_nothing_else(frame):
     assert found.effects.equals(without.effects)
     with pytest.raises(InputError, match="lack covl"):
         analyze(frame, base=BASE, baseline="ref", guards=["covl"])
+
+
+def test_a_move_is_small_by_the_margin_that_was_given(frame):
+    said = [
+        next(note for note in found.notes if note.startswith("a: "))
+        for found in (
+            analyze(frame, base=BASE, baseline="ref", guards=["cbak"], margin=margin)
+            for margin in (None, 0.5)
+        )
+    ]
+    assert "less than its margin" not in said[0]
+    assert "PESQ-WB up (+0.2" in said[1]
+    assert "less than its margin), CBAK" in said[1]
+
+
+def test_a_guard_is_another_metric_and_named_once(frame):
+    for guards_ in (["pesq_wb"], ["cbak", "cbak"]):
+        with pytest.raises(InputError, match=f"guard '{guards_[-1]}' stands there twice"):
+            analyze(frame, base=BASE, baseline="ref", guards=guards_)
+
+
+def test_a_level_with_a_main_effect_alone_is_guarded_too():
+    rng = np.random.default_rng(2)
+    effects = {"low": (0.0, 0.0), "mid": (0.3, -0.3), "high": (0.0, 0.0)}
+    rows = [
+        {
+            "cell": level,
+            "a": level,
+            "seed": seed,
+            "utterance": f"u{u}",
+            "pesq_wb": 2.5 + gain + rng.normal(0, 0.01),
+            "cbak": 2.5 + cost + rng.normal(0, 0.01),
+        }
+        for level, (gain, cost) in effects.items()
+        for seed in range(1, 5)
+        for u in range(6)
+    ]
+    found = analyze(pd.DataFrame(rows), base="a=low", guards=["cbak"], levels={"a": list(effects)})
+    assert list(found.kind("shapley")["name"]) == ["a=high"]
+    assert set(found.guards["name"]) == {"a=high", "a=mid"}
+    assert any(note.startswith("a=mid: PESQ-WB up (+0.3") for note in found.notes)
 
 
 def test_better_is_the_metrics_direction(monkeypatch):
