@@ -111,7 +111,9 @@ def _compute(report: AnalysisReport) -> str:
     if found.hours is None:
         return ""
     trained = plural(found.trainings, "training")
-    return f"{found.hours:,.2g} h of steps in {trained}; validation and scoring come on top"
+    told = f"{found.hours:,.2g} h of steps in {trained}; validation and scoring come on top"
+    tune = report.info.plan.tune if report.info.plan is not None else None
+    return told if tune is None else f"{told}, and so does tuning ({tune.trials} trials of every cell)"
 
 
 def varied(report: AnalysisReport) -> tuple[list[str], list[str]]:

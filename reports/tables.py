@@ -149,8 +149,8 @@ def slopes_table(report: AnalysisReport) -> Table | None:
         "Effects at the end of the training",
         ["effect", f"slope, validation PESQ-WB a {PER} steps", f"{report.percent} interval"],
         rows,
-        "The contrast of the runs' own slopes over the last third of the steps; above zero it was still "
-        "rising.",
+        "The contrast of the runs' own slopes over the last third of the steps (the last three validations "
+        "where that has fewer); above zero it was still rising.",
     )
 
 

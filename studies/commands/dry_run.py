@@ -16,15 +16,19 @@ if TYPE_CHECKING:
     from ..launchers.slots import Slot
     from ..plan import Plan, PlannedCell
     from ..request import Request
+    from ..until import Until
 
     Cost = tuple[float, float]
 
 
-def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> None:
+def show_plan(
+    request: Request, root: Path, format: str, slot: Slot | None, rule: Until | None = None
+) -> None:
     """Print the cells of a study with their sizes, signatures and what a run takes; nothing is trained.
 
     Args:
         slot: where a few steps of each cell are timed; none: nothing is.
+        rule: what a width that it does not reach would take is said.
     """
     from .. import own
     from ..plan import PlanChangedError, load, make, merge, study_path
@@ -36,6 +40,8 @@ def show_plan(request: Request, root: Path, format: str, slot: Slot | None) -> N
         except PlanChangedError as error:
             print(f"refused: {error}", file=sys.stderr)
             raise typer.Exit(5) from None
+    if rule is not None and (line := rule.outlook(plan)):
+        print(line, file=sys.stderr)
     ours = plan.train is None
     costs = _costs(plan, slot) if slot is not None and ours else {}
     document = {

@@ -198,10 +198,16 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
         request = options.request()
         root = options.root.resolve()
         if options.dry_run:
+            from ..until import Until, check_width
             from .dry_run import show_plan
 
+            if options.until_width is not None:
+                check_width(options.until_width, options.max_seeds)
+                rule = Until(options.until_width, options.max_seeds, at_once=1)
+            else:
+                rule = None
             slot = None if options.no_timing else options.slots(request.launcher)[0]
-            show_plan(request, root, options.format, slot)
+            show_plan(request, root, options.format, slot, rule)
         else:
             _run_study(options, request, root, write_report)
 

@@ -222,6 +222,8 @@ def test_tuning_and_looks_are_told(report):
         looks=(Look(seeds=3, half_width=0.041, wanted=0.03, time=0.0),),
     )
     told = " ".join(conditions.notes(changed))
+    assert dict(conditions.measured_at(changed))["compute"].endswith("tuning (8 trials of every cell)")
+    assert "tuning" not in dict(conditions.measured_at(report))["compute"]
     assert "with 8 trials on validation" in told
     assert f"{first.name} recipe.learning_rate 0.00123." in told
     assert "3 seeds: 0.041" in told

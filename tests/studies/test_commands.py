@@ -97,6 +97,15 @@ def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path
     assert "length" in ablate("status")[1]
 
 
+def test_a_dry_run_says_what_a_width_would_take(ablate, corpus):
+    words = ("run", "--grid", "bidirectional", "--data", corpus, "--dry-run", "--no-timing")
+    _, _, said = ablate(*words, "--until-width", "0.01")
+    assert "at typical variances" in said
+    assert "at typical variances" not in ablate(*words, "--until-width", "9")[2]
+    code, _, said = ablate(*words, "--until-width", "0")
+    assert (code, "give a half-width above zero" in said) == (2, True)
+
+
 def test_a_split_drawn_by_the_seed_is_asked_for(ablate, corpus):
     words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--dry-run", "--no-timing")
     found = [json.loads(ablate(*words, *more, "--format", "json")[1]) for more in ((), ("--split-seed",))]

@@ -21,6 +21,7 @@ from ablate.studies.request import Request, parse_tuning
 from ablate.studies.scores import analysis_of
 from ablate.studies.session import Session, ending
 from ablate.studies.tracking import Mirrored
+from ablate.studies.until import Until
 from ablate.training.rundir import RunDir
 
 
@@ -191,6 +192,10 @@ def test_a_width_out_of_reach_says_what_it_would_take(ask, said):
     assert any(line.startswith("at typical variances") for line in said)
     assert "0.05 would take about" in said[-1]
     assert "--max-seeds" in said[-1]
+    left = plan.model_copy(update={"looks": ()})
+    far = left.model_copy(update={"corpus": left.corpus.model_copy(update={"test": 10**6})})
+    assert "that takes more than 200 seeds" in Until(0.002, 6, 1).outlook(far)
+    assert "more test utterances would" in Until(0.002, 6, 1).outlook(left)
 
 
 @pytest.mark.parametrize(
