@@ -59,10 +59,13 @@ def report_of(
     _check_metrics(scores, metric, guards)
     stated = [parse_claim(text, metric, source="given with the report") for text in claims]
     every: Sequence[tuple[str, Claim]] = ()
+    in_vain = ""
     if plan is not None:
         factors = with_claims(plan.factors, stated)
         if others is not None:
-            factors = with_further(factors, claims_from(others, factors, metric))
+            found = claims_from(others, factors, metric)
+            factors = with_further(factors, found)
+            in_vain = "" if any(claim.metric == metric for _, claim in found) else others
         every = every_claim(factors, metric)
         analysis = analyze_study(plan, scores, metric, margin, claims_on(factors, metric), guards)
     else:
@@ -77,7 +80,7 @@ def report_of(
             guards=guards,
         )
         every = list(analysis.claims.items())
-    return AnalysisReport(analysis, info, scores, every)
+    return AnalysisReport(analysis, info, scores, every, in_vain)
 
 
 def _by_name(claims: Sequence[tuple[str, Claim]]) -> dict[str, Claim]:

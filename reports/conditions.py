@@ -291,6 +291,8 @@ def notes(report: AnalysisReport) -> list[str]:
     if report.corpora and len(analysis.guards):
         notes.append(f"Guards are judged on {report.test_name} alone, the first test corpus.")
     notes += corpus_lines(report.test_name, report.corpora)
+    if report.in_vain:
+        notes.append(f"--claims {report.in_vain}: nothing on these factors in {report.metric}.")
     notes += claim_lines(report.judged, of_a_study=report.info.plan is not None)
     notes += slope_lines(report.slopes, report.percent, bool(report.by_length))
     notes += length_lines(report.by_length, report.percent)

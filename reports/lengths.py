@@ -27,12 +27,14 @@ class AtLength:
     Attributes:
         length: share of the study's steps.
         steps: of its trainings; several where a factor is about them.
+        utterances: those that every length has.
     """
 
     name: str
     kind: str
     length: float
     steps: tuple[int, ...]
+    utterances: int
     estimate: float
     low: float
     high: float
@@ -100,6 +102,7 @@ def by_length(
             kind,
             length,
             counts[length],
+            len(data.utterances),
             *(float(each[2 * i]) for each in (found.value, low, high)),
             *(float(each[2 * i + 1]) for each in (found.value, low, high)),
         )

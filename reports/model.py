@@ -74,12 +74,14 @@ class AnalysisReport:
 
     Attributes:
         claims: what is claimed of its effects, those of others too.
+        in_vain: where claims of others were looked for and none is of these factors in this metric; or empty.
     """
 
     analysis: Analysis
     info: StudyInfo
     scores: pd.DataFrame
     claims: Sequence[tuple[str, Claim]] = ()
+    in_vain: str = ""
 
     @property
     def metric(self) -> str:

@@ -15,7 +15,7 @@ from ablate.training.metrics.registry import label_of
 from .lengths import in_steps
 from .model import AnalysisReport, EffectRow
 from .slopes import PER
-from .text import interval, known, signed
+from .text import interval, known, plural, signed
 
 TICK, CROSS = "✓", "✗"
 
@@ -183,7 +183,8 @@ def lengths_table(report: AnalysisReport) -> Table | None:
             *(f"1 less {length:g}" for length, _ in lengths if length != 1.0),
         ],
         rows,
-        f"{report.credit_kind}s in {report.metric} with {report.percent} intervals, each length trained for "
+        f"{report.credit_kind}s in {report.metric} with {report.percent} intervals, of the "
+        f"{plural(found[0].utterances, 'test utterance')} that every length has, each length trained for "
         "itself; then what the effect is at the study's own length less the other.",
     )
 

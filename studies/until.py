@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.ablations.inference.allocation import FIRST, Allocation, Training, allocate
+from ablate.ablations.inference.contrasts import judged
 from ablate.ablations.inference.engine import quantile
 from ablate.ablations.inference.power import Variances, make_plan
 from ablate.ablations.inference.verdicts import MOST_SEEDS
@@ -63,13 +64,13 @@ class Until:
             evaluation_only=[factor.name for factor in plan.factors if factor.evaluation_only],
             exclude=plan.constraints,
         )
-        judged = "shapley" if any(c.kind == "shapley" for c in planned.contrasts.rows) else "main"
-        rows = [i for i, c in enumerate(planned.contrasts.rows) if c.kind in ("gap", judged)]
+        contrasts = planned.contrasts.rows
+        rows = [*judged(contrasts), *(i for i, c in enumerate(contrasts) if c.kind == "gap")]
 
         def widest(seeds: int) -> tuple[float, str]:
             se, df = planned.unit.at_seeds(seeds)
             half = (quantile(0.95, df) * se)[rows]
-            return float(half.max()), planned.contrasts.rows[rows[int(half.argmax())]].name
+            return float(half.max()), contrasts[rows[int(half.argmax())]].name
 
         left, target = widest(self.max_seeds)
         if left <= self.width:

@@ -21,6 +21,7 @@ import numpy as np
 from ablate.models.errors import InputError
 
 from .analysis import Analysis
+from .contrasts import judged
 from .engine import Array, Estimates, membership, quantile, satterthwaite
 from .scores import Scores
 
@@ -167,11 +168,11 @@ def _half_widths(one_seed: Array, seeds: Array, part: Array, part_df: Array, con
 
 def targets(analysis: Analysis) -> list[int]:
     """Rows of `effects` that are to be narrowed: what is judged, and the gap."""
-    kinds = ("gap", "shapley" if len(analysis.kind("shapley")) else "main")
+    wanted = {*judged(analysis.contrasts)}
     return [
         row
         for row, contrast in enumerate(analysis.contrasts)
-        if contrast.kind in kinds and analysis.estimates.estimable[row]
+        if (contrast.kind == "gap" or row in wanted) and analysis.estimates.estimable[row]
     ]
 
 

@@ -76,6 +76,16 @@ def weight_matrix(contrasts: Sequence[Contrast], cells: Sequence[str]) -> np.nda
     return weights
 
 
+def judged(contrasts: Sequence[Contrast]) -> list[int]:
+    """Places of what a claim is compared with: each effect's Shapley value, else its main effect."""
+    shapley = {contrast.name for contrast in contrasts if contrast.kind == "shapley"}
+    return [
+        place
+        for place, contrast in enumerate(contrasts)
+        if contrast.kind == ("shapley" if contrast.name in shapley else "main")
+    ]
+
+
 def shapley_weight(size: int, factors: int) -> float:
     """Weight of a factor's effect when `size` of the `factors - 1` others are on (Shapley 1953)."""
     return factorial(size) * factorial(factors - size - 1) / factorial(factors)

@@ -15,7 +15,7 @@ from ablate.models.errors import InputError, listed
 from ..claims import Claim, check_margin, margin_of, unit_of
 from .analysis import Analysis
 from .cells import cell_table, guard_cells
-from .contrasts import build
+from .contrasts import Contrast, build, judged
 from .engine import estimate
 from .guards import guard_effects, trade_offs
 from .pooled import pooled_effects
@@ -78,14 +78,10 @@ def infer(
         )
     if pooled_note:
         notes.append(pooled_note)
-    kinds = set(effects["kind"])
-    credit = next((kind for kind in ("shapley", "main", "one-in", "one-out") if kind in kinds), "main")
-    credited = {c.name for c in found.rows if c.kind == credit}
-    rows = [
-        row
-        for row, c in enumerate(found.rows)
-        if c.kind in (credit, "not-toggled", "gap") or (c.kind == "main" and c.name not in credited)
-    ]
+    credited = judged(found.rows) or next(
+        (rows for kind in ("one-in", "one-out") if (rows := _of_kinds(found.rows, kind))), []
+    )
+    rows = sorted([*credited, *_of_kinds(found.rows, "not-toggled", "gap")])
     beside = guard_effects([found.rows[row] for row in rows], guards, confidence)
     notes += trade_offs(metric, margin, effects.iloc[rows], beside)
     notes += dict.fromkeys(note for guard in guards for note in guard.notes if note not in notes)
@@ -114,6 +110,11 @@ def infer(
         scores=data,
         estimates=estimates,
     )
+
+
+def _of_kinds(contrasts: Sequence[Contrast], *kinds: str) -> list[int]:
+    """Places of the contrasts of some kinds."""
+    return [place for place, contrast in enumerate(contrasts) if contrast.kind in kinds]
 
 
 def _divergence(data: Scores, confidence: float) -> pd.DataFrame:

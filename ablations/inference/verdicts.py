@@ -14,7 +14,7 @@ from ablate.models.errors import InputError, listed
 from ..claims import Claim, claim_of, named_claims
 from ..factors import FACTORS, claims_on
 from ..scale import NO_MARGIN
-from .contrasts import Contrast
+from .contrasts import Contrast, judged
 from .engine import Array, Estimates, holm, quantile
 from .retraining import p_higher
 from .scores import Scores
@@ -83,8 +83,9 @@ def effects_table(
     bound = math.nan if margin is None else margin
     negligible = decide(estimates.value, half, equivalence, None, bound)[1]
     verdicts, notes, needed, stated = [], [], [], []
+    compared = {*judged(contrasts)}
     for i, contrast in enumerate(contrasts):
-        credited = contrast.kind == ("shapley" if contrast.name in shapley else "main")
+        credited = i in compared
         claim = claims.get(contrast.name) if credited else None
         verdict, note, seeds = "negligible" if negligible[i] else "", "", math.nan
         if not estimates.estimable[i]:

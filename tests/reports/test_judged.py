@@ -89,6 +89,13 @@ def test_published_claims_are_judged_each_for_itself(planted_root):
     )
 
 
+def test_claims_of_others_that_are_of_nothing_here_are_missed(report):
+    line = "--claims published: nothing on these factors in STOI."
+    assert line in conditions.notes(report_of(report.scores, report.info, "stoi", others="published"))
+    told = conditions.notes(report_of(report.scores, report.info, others="published"))
+    assert not any(note.startswith("--claims") for note in told)
+
+
 def test_a_factor_without_a_claim_of_its_own_takes_the_first(make_study, tmp_path):
     scores, info = scores_from_study(make_study(tmp_path, factors=("bidirectional",), utterances=4))
     bare = Factor(name="bidirectional", levels=info.plan.factors[0].levels)

@@ -63,6 +63,7 @@ def test_effects_at_each_length_and_their_change(found):
             (data["estimate"], data["low"], data["high"])
         )
         assert (row.steps, rows[name, 0.5].steps) == ((60,), (30,))
+        assert row.utterances == 24
         assert rows[name, 0.5].change == pytest.approx(row.estimate - rows[name, 0.5].estimate)
     assert rows["bidirectional", 0.5].change == pytest.approx(0.3, abs=0.05)
     assert rows["bidirectional", 0.5].differs

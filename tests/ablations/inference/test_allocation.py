@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -152,6 +153,21 @@ def test_a_width_is_reached_or_said_to_be_out_of_reach(look):
     assert all(t.seed <= 6 for t in allocate(analysis, width=1e-6, max_seeds=6, count=99).trainings)
     with pytest.raises(InputError, match="above zero"):
         allocate(analysis, width=0)
+
+
+def test_a_level_between_is_a_target_too():
+    rng = np.random.default_rng(0)
+    spread = {"low": 0.01, "mid": 0.3, "high": 0.01}
+    rows = [
+        {"cell": level, "a": level, "seed": seed, "utterance": f"u{u}", "pesq_wb": run + rng.normal(0, 0.01)}
+        for level, sd in spread.items()
+        for seed, run in enumerate(rng.normal(2.5, sd, FIRST), start=1)
+        for u in range(6)
+    ]
+    analysis = analyze(pd.DataFrame(rows), base="a=low", levels={"a": list(spread)}, claims={})
+    found = allocate(analysis)
+    assert found.widest[0] == "a=mid"
+    assert found.trainings[0].cells == ("mid",)
 
 
 def test_utterances_that_limit_the_width_are_named(make):
