@@ -47,7 +47,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     for beside in filter(None, (guards_table(report), corpora_table(report), claims_table(report))):
         out.write(_section(beside))
     percent = f"{report.percent} interval"
-    if report.mains and report.credit_kind != "main effect":
+    if report.mains:
         out.write("## Main effects\n\n")
         body = [[r.name, r.estimate, r.interval, p_value(r.data.get("p_holm"))] for r in report.mains]
         out.write(table(["factor", "main effect", percent, "p (Holm)"], body))

@@ -205,6 +205,15 @@ def test_levels_and_cells_beyond_a_factorial_of_two(tmp_path):
     assert "no gap to explain" in text(holed, "table")
 
 
+@pytest.mark.parametrize("format", ["md", "html"])
+def test_a_fraction_has_its_corrected_p_values_too(make, tmp_path, format):
+    frame = make(factors=("a", "b", "c"))
+    frame[frame["cell"].isin(["base", "a+b", "a+c", "b+c"])].to_csv(tmp_path / "s.csv", index=False)
+    fraction = report_of_file(tmp_path / "s.csv", "a=off,b=off,c=off")
+    assert fraction.credit_kind == "main effect"
+    assert "p (Holm)" in text(fraction, format)
+
+
 def planned(report, **fields):
     """A report whose plan says something else."""
     plan = report.info.plan.model_copy(update=fields)

@@ -121,7 +121,7 @@ CONVENTIONS = {
 
 
 def by_convention(names: Iterable[str], convention: str) -> tuple[str, ...]:
-    """Measures with the composite ones as a convention has them.
+    """Measures, each once, with the composite ones as a convention has them.
 
     Raises:
         InputError: there is no such convention.
@@ -130,7 +130,8 @@ def by_convention(names: Iterable[str], convention: str) -> tuple[str, ...]:
         known = suggestion(convention, CONVENTIONS)
         raise InputError(f"unknown convention {convention!r} of the composite measures{known}")
     ports = convention == "ports"
-    return tuple(f"{name}_ports" if ports and name in COMPOSITE else name for name in names)
+    chosen = (f"{name}_ports" if ports and name in COMPOSITE else name for name in names)
+    return tuple(dict.fromkeys(chosen))
 
 
 def conventions_of(names: Iterable[str]) -> tuple[str, ...]:
