@@ -8,18 +8,20 @@ import math
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 
 import typer
 
 from .errors import InputError
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.table import Table
 
+WIDE = 10_000
 ROOT = Path("ablate-runs")
 Root = Annotated[
     Path, typer.Option("--root", envvar="ABLATE_ROOT", help="Folder of studies, runs and caches.")
@@ -75,11 +77,41 @@ def table(*columns: str) -> Table:
     return Table(*columns, box=box.SIMPLE, show_header=any(columns))
 
 
-def print_table(table: Any) -> None:
-    """A table to standard output, as wide as it needs where that is no terminal."""
+def console(out: TextIO | None = None) -> Console:
+    """A console on standard output, or another stream, that breaks no line and cuts no cell where that is no
+    terminal."""
     from rich.console import Console
 
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
+    out = sys.stdout if out is None else out
+    return Console(file=out, highlight=False, width=None if out.isatty() else WIDE)
+
+
+def print_table(table: Table, out: Console | None = None, spare: Sequence[str] = ()) -> None:
+    """Print a table whole, and beneath it what `fit` left out."""
+    out = console() if out is None else out
+    left_out = fit(table, out, spare)
+    out.print(table)
+    if left_out:
+        out.print(left_out, style="dim", markup=False)
+
+
+def fit(table: Table, out: Console, spare: Sequence[str] = ()) -> str:
+    """Make a table fit a console, and say what that took: of the columns `spare` as many are left out as it
+    takes, the first first. What is too wide even so is folded, not cut."""
+
+    def too_wide() -> bool:
+        return out.measure(table, options=out.options.update(max_width=WIDE)).maximum > out.width
+
+    gone: list[str] = []
+    for heading in spare:
+        if too_wide() and any(column.header == heading for column in table.columns):
+            table.columns = [column for column in table.columns if column.header != heading]
+            gone.append(heading)
+    for index, column in enumerate(table.columns):
+        column._index = index
+        column.overflow = "fold"
+        column.no_wrap &= not too_wide()
+    return f"left out, the terminal is too narrow: {', '.join(gone)}" if gone else ""
 
 
 def plain(value: Any) -> Any:

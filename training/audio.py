@@ -68,7 +68,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
     if twice:
         raise FilesError(f"{folder} has two files of one name", twice, "Keep one of each.")
     if not found:
-        raise InputError(f"{folder} holds no audio file (looked for {', '.join(sorted(suffixes()))})")
+        raise InputError(f"{folder} holds no audio file, such as .wav or .flac")
     return dict(sorted(found.items()))
 
 

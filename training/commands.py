@@ -259,7 +259,6 @@ def _reasons(scored: Scored) -> str | None:
 
 
 def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     table = Table("utterance", box=None)
@@ -278,8 +277,7 @@ def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
     if len(scored) > 1:
         add(f"mean of {len(scored)}", _means(scored, metrics))
     missing = {m: n for m in metrics if (n := sum(m in r.errors for r in scored.values()))}
-    console = Console(width=None if sys.stdout.isatty() else 200)
-    console.print(table)
+    print_table(table, spare=metrics[::-1])
     if missing:
         told = ", ".join(f"{metric} {count}" for metric, count in missing.items())
         print(f"not measured, and not in the mean: {told}", file=sys.stderr)

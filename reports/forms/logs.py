@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from ablate.models.console import plain
+from ablate.models.console import console, plain, print_table
 from ablate.models.errors import InputError
 
 from ..collect.logs import Epoch, TrainingLog, compare_logs, objections
@@ -103,19 +103,18 @@ def write_logs(logs: Sequence[TrainingLog], format: str, out: TextIO) -> None:
         out.write("## Not an attribution\n\n" + "".join(f"- {r}\n" for r in objections(logs)))
     elif format == "table":
         from rich import box
-        from rich.console import Console
         from rich.table import Table
 
-        console = Console(file=out, highlight=False, width=None if out.isatty() else 120)
+        screen = console(out)
         for title, header, body in (("Runs", _HEAD, summary), ("Test PESQ by epoch", head, rows)):
             table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
             for column in header:
                 table.add_column(column, justify="left" if column == "log" else "right")
             for row in body:
                 table.add_row(*row)
-            console.print(table)
-        console.print("[bold]Not an attribution.[/bold] These logs cannot say what a change is worth:")
+            print_table(table, screen)
+        screen.print("[bold]Not an attribution.[/bold] These logs cannot say what a change is worth:")
         for reason in objections(logs):
-            console.print(f"  - {reason}", markup=False)
+            screen.print(f"  - {reason}", markup=False)
     else:
-        raise InputError(f"logs are printed as {', '.join(FORMATS)}, not {format!r}")
+        raise InputError(f"logs are screen as {', '.join(FORMATS)}, not {format!r}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TextIO
 
+from ablate.models.console import console, print_table
+
 from .. import conditions
 from ..answer import answer
 from ..model import AnalysisReport
@@ -21,20 +23,19 @@ from ..tables import (
 def render(report: AnalysisReport, out: TextIO) -> None:
     """Print the gap, the factors with their intervals and verdicts, and what bounds their meaning."""
     from rich import box
-    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(file=out, highlight=False, width=None if out.isatty() else 132)
+    screen = console(out)
     for line in conditions.warnings(report):
-        console.print(Text(line, style="bold yellow"))
-    console.print(Text(answer(report), style="bold"))
-    console.print(Text(report.headline))
+        screen.print(Text(line, style="bold yellow"))
+    screen.print(Text(answer(report), style="bold"))
+    screen.print(Text(report.headline))
     if report.factors:
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for index, column in enumerate(effects_head(report)):
             right = index != 4 and index > 0
-            table.add_column(column, justify="right" if right else "left", no_wrap=index in (0, 1, 2))
+            table.add_column(column, justify="right" if right else "left", no_wrap=True)
         for row in effects_rows(report.factors):
             style = "red" if "contradicted" in row[4] else "green" if row[4].endswith("supported") else ""
             table.add_row(*(Text(cell, style=style if i == 4 else "") for i, cell in enumerate(row)))
@@ -42,16 +43,16 @@ def render(report: AnalysisReport, out: TextIO) -> None:
             if extra is not None:
                 table.add_section()
                 table.add_row(*(Text(cell) for cell in effects_rows([extra])[0]))
-        console.print(table)
+        print_table(table, screen, spare=("parameters", "P(on > off)", "one-in", "one-out", "claimed"))
     for line in filter(None, (report.sum_line, conditions.untoggled_line(report))):
-        console.print(Text(line))
+        screen.print(Text(line))
     if report.interactions:
         table = Table(title="Two-way interactions", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for column in ("factors", "estimate", f"{report.percent} interval"):
             table.add_column(column, justify="left" if column == "factors" else "right")
         for pair in report.interactions:
             table.add_row(pair.name, pair.estimate, pair.interval)
-        console.print(table)
+        print_table(table, screen)
     beside = guards_table(report), corpora_table(report), claims_table(report), lengths_table(report)
     for found in filter(None, (*beside, cells_table(report, wide=False))):
         table = Table(title=found.title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -61,13 +62,13 @@ def render(report: AnalysisReport, out: TextIO) -> None:
             table.add_row(
                 *(Text(cell, "bold" if (i, j) in found.bold else "") for j, cell in enumerate(cells))
             )
-        console.print(table)
-        console.print(Text(found.caption, style="dim"))
+        print_table(table, screen, spare=("by", "claimed of"))
+        screen.print(Text(found.caption, style="dim"))
     facts = Table(title="Measured at", title_justify="left", box=None, show_header=False, pad_edge=False)
     for key, value in conditions.measured_at(report):
         facts.add_row(Text(key, style="dim"), Text(value))
-    console.print(facts)
+    screen.print(facts)
     for title, lines in conditions.sections(report):
-        console.print(Text(f"\n{title}", style="bold"))
+        screen.print(Text(f"\n{title}", style="bold"))
         for line in lines:
-            console.print(Text(f"- {line}"))
+            screen.print(Text(f"- {line}"))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from ablate.models.console import print_json
+from ablate.models.console import console, print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,7 +73,6 @@ def show_plan(
     if format == "json":
         print_json(document)
         return
-    from rich.console import Console
     from rich.table import Table
 
     table = Table(title=f"{plan.name} on {plan.corpus.name}", box=None)
@@ -91,20 +90,18 @@ def show_plan(
                 f"{len(row['done'])} of {len(cell.seeds)}",
                 " ".join(signature[:8] for signature in cell.signatures.values()),
             )
-    console = Console()
-    console.print(table)
+    out = console()
+    print_table(table, out, spare=("training signatures", "memory", "a run", "steps"))
     lengths = f" x {1 + len(plan.lengths)} lengths" if plan.lengths else ""
-    console.print(
+    out.print(
         f"{len(distinct)} distinct trainings for {len(plan.runs)} runs of {len(plan.cells)} cells{lengths}"
     )
     for line in own.shown(plan.train) if plan.train is not None else ():
-        console.print(line, markup=False, soft_wrap=True)
+        out.print(line, markup=False, soft_wrap=True)
     if slot is not None and ours:
-        console.print(
-            f"time and memory of a run: from steps on {slot.device}, without validation and scoring"
-        )
+        out.print(f"time and memory of a run: from steps on {slot.device}, without validation and scoring")
     for alias in plan.aliases:
-        console.print(f"not told apart by this design: {alias}")
+        out.print(f"not told apart by this design: {alias}")
 
 
 def _runs(plan: Plan, cell: PlannedCell, root: Path, costs: Mapping[str, Cost]) -> dict[str, Any]:

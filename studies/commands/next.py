@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate.models.console import ROOT, Format, Root, print_json
+from ablate.models.console import ROOT, Format, Root, console, print_json, print_table
 
 from .study import Study
 
@@ -38,33 +38,35 @@ def next_(
 
 
 def _print(found: Allocation, name: str, width: float | None) -> None:
-    from rich.console import Console
     from rich.table import Table
 
     from ablate.ablations.inference.allocation import FIRST
 
-    console = Console(highlight=False)
+    from ..progress import duration
+
+    out = console()
     if found.widest is not None:
         target, now = found.widest
-        console.print(f"{name}: the widest interval is that of {target}, +-{now:.3f}", markup=False)
+        out.print(f"{name}: the widest interval is that of {target}, +-{now:.3f}", markup=False)
     for line in found.limits:
-        console.print(line, markup=False)
+        out.print(line, markup=False)
     if found.widest is None and found.trainings:
-        console.print(f"first every cell gets {FIRST} seeds; before that nothing is looked at", markup=False)
+        out.print(f"first every cell gets {FIRST} seeds; before that nothing is looked at", markup=False)
     if not found.trainings:
         reached = width is not None and found.widest is not None and found.widest[1] <= width
-        console.print("narrow enough" if reached else "no training narrows it", markup=False)
+        out.print("narrow enough" if reached else "no training narrows it", markup=False)
         return
     table = Table(box=None)
-    for heading in ("cell", "seed", "hours", "for", "half-width then", "gain an hour"):
+    for heading in ("cell", "seed", "takes", "for", "half-width then", "gain an hour"):
         table.add_column(heading, no_wrap=heading == "cell")
     for training in found.trainings:
         table.add_row(
             ", ".join(training.cells),
             str(training.seed),
-            f"{training.hours:.2f}",
+            duration(3600 * training.hours),
             training.target,
             "" if training.half_width is None else f"{training.half_width:.4f}",
             "" if training.gain is None else f"{training.gain:.5f}",
         )
-    console.print(table)
+    table.columns = [column for column in table.columns if any(column.cells)]
+    print_table(table, out, spare=("gain an hour", "half-width then"))

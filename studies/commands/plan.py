@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from ablate.models.console import ROOT, Root, formats
+from ablate.models.console import ROOT, Root, console, formats, print_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,34 +87,32 @@ def write_outlook(found: Outlook, format: str, out: TextIO) -> None:
 
 
 def _print(found: Outlook, out: TextIO) -> None:
-    from rich.console import Console
-
     from ablate.ablations.inference.power import plan_table
 
-    console = Console(file=out, highlight=False, width=None if out.isatty() else 132)
+    screen = console(out)
     v = found.variances
-    console.print(
+    screen.print(
         f"Smallest effects that a {found.design} design finds with probability {found.power:g} "
         "(two-sided, 0.05)",
         markup=False,
         style="bold",
     )
-    console.print(
+    screen.print(
         f"Planned with: {found.source}: seed SD {v.seed:.3f}, residual {v.residual:.3f}, "
         f"{v.utterances:,} test utterances",
         markup=False,
     )
     wide = plan_table(found.table)
-    _table(console, wide if found.hours is not None else wide.drop(columns="hours"))
+    _table(screen, wide if found.hours is not None else wide.drop(columns="hours"))
     if found.designs is not None:
-        console.print(
+        screen.print(
             f"Designs that find a main effect of {found.effect:g} in every factor", style="bold", markup=False
         )
         frame = found.designs if found.hours is not None else found.designs.drop(columns="hours")
-        _table(console, frame)
+        _table(screen, frame)
 
 
-def _table(console: Console, frame: pd.DataFrame) -> None:
+def _table(screen: Console, frame: pd.DataFrame) -> None:
     from rich import box
     from rich.table import Table
 
@@ -124,7 +122,8 @@ def _table(console: Console, frame: pd.DataFrame) -> None:
         table.add_column(str(name).replace("_", " "), justify="left" if words else "right")
     for row in frame.to_dict("records"):
         table.add_row(*(_text(str(name), value) for name, value in row.items()))
-    console.print(table)
+    pairs = [str(name) for name in frame.columns if " x " in str(name)]
+    print_table(table, screen, spare=(*reversed(pairs),))
 
 
 def _text(name: str, value: Any) -> str:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.models.console import ROOT, Format, Root, print_json
-from ablate.models.errors import InputError
+from ablate.models.console import ROOT, Format, Root, console, fit, print_json
+from ablate.models.errors import InputError, listed
 
 from .study import Study, studies_of_root
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def status(
@@ -29,20 +32,21 @@ def status(
     if format == "json":
         print_json(read(plan, root))
         return
-    from rich.console import Console
     from rich.live import Live
 
+    out = console()
     if not watch:
-        Console().print(_status_view(read(plan, root)))
+        out.print(_status_view(read(plan, root), out))
         return
-    with Live(_status_view(read(plan, root)), refresh_per_second=1) as live:
+    with Live(_status_view(read(plan, root), out), console=out, refresh_per_second=1) as live:
         while True:
             time.sleep(2)
             plan = plans.load(root, plan.name)
-            live.update(_status_view(read(plan, root)))
+            live.update(_status_view(read(plan, root), out))
 
 
-def _status_view(read: dict[str, Any]) -> Any:
+def _status_view(read: dict[str, Any], out: Console) -> Any:
+    """The runs, and beneath them why some failed: each reason once."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text
@@ -76,15 +80,14 @@ def _status_view(read: dict[str, Any]) -> Any:
             "" if run["seconds_per_step"] is None else f"{run['seconds_per_step']:.2f}",
             str(run["attempts"]),
         )
-    failures = [
-        Text(
-            f"{plans.run_label(run['cell'], run['seed'], run['length'])}: {run['cause']}: "
-            f"{run['message'] or 'see ablate logs'}"
-        )
-        for run in read["runs"]
-        if run["cause"]
-    ]
-    return Group(table, *failures)
+    failed: dict[str, list[str]] = {}
+    for run in read["runs"]:
+        if run["cause"]:
+            reason = f"{run['cause']}: {run['message'] or 'see ablate logs'}"
+            failed.setdefault(reason, []).append(plans.run_label(run["cell"], run["seed"], run["length"]))
+    left_out = fit(table, out, spare=("attempts", "s/step", "val PESQ"))
+    reasons = [Text(f"{listed(runs)}: {reason}") for reason, runs in failed.items()]
+    return Group(table, *([Text(left_out, style="dim")] if left_out else []), *reasons)
 
 
 def logs(

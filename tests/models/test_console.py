@@ -1,12 +1,15 @@
+import io
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import pytest
 import typer
+from rich.console import Console
+from rich.table import Table
 from typer.testing import CliRunner
 
 from ablate.models import ModelConfig
-from ablate.models.console import Format, run, takes
+from ablate.models.console import Format, console, print_table, run, takes
 from ablate.models.errors import InputError, readable
 
 
@@ -68,3 +71,38 @@ def test_a_fault_is_told_apart(capsys: pytest.CaptureFixture[str], monkeypatch: 
 def test_what_a_configuration_refuses_is_readable() -> None:
     with pytest.raises(InputError, match=r"channels: Input should be .* \(got -1\)"), readable():
         ModelConfig(channels=-1)
+
+
+def wide_table() -> Table:
+    table = Table("cell", "digests", "seed", box=None)
+    table.add_row("bidirectional+decoder4x", " ".join(["0123456789abcdef"] * 40), "12345")
+    return table
+
+
+def test_where_there_is_no_terminal_no_cell_is_cut_and_no_line_broken(monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    out = io.StringIO()
+    print_table(wide_table(), console(out), spare=("digests",))
+    console(out).print("a word " * 60)
+    _, row, words, *rest = out.getvalue().splitlines()
+    assert row.split() == ["bidirectional+decoder4x", *["0123456789abcdef"] * 40, "12345"]
+    assert words.split() == ["a", "word"] * 60
+    assert not rest
+
+
+def test_a_terminal_too_narrow_gets_fewer_columns_and_is_told_so() -> None:
+    out = io.StringIO()
+    print_table(wide_table(), Console(file=out, width=60), spare=("digests", "seed"))
+    head, row, told = out.getvalue().splitlines()
+    assert head.split() == ["cell", "seed"]
+    assert row.split() == ["bidirectional+decoder4x", "12345"]
+    assert told == "left out, the terminal is too narrow: digests"
+
+
+def test_what_is_too_wide_even_so_is_folded() -> None:
+    out = io.StringIO()
+    table = Table("cell", box=None)
+    table.columns[0].no_wrap = True
+    table.add_row("0123456789" * 5)
+    print_table(table, Console(file=out, width=20))
+    assert "".join(out.getvalue().split()) == "cell" + "0123456789" * 5

@@ -47,6 +47,25 @@ def test_the_table_says_what_it_must(report):
         assert part in re.sub(r"\s+", " ", table), part
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_terminal_of_80_columns_has_whole_numbers(report, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    out = Terminal()
+    write(report, "table", out)
+    shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
+    assert "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
+    assert "left out, the terminal is too narrow: parameters, P(on > off)" in shown
+    row = next(line for line in shown.splitlines() if line.strip().startswith("crossband"))
+    assert "contradicted" in row
+    assert text(report, "table").count("+1,813,248") == 1
+
+
 def test_claims_stand_beside_their_factor(report):
     rows = {row.name: row for row in report.factors}
     assert list(rows) == ["bidirectional", "decoder4x", "crossband"]

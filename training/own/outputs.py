@@ -15,7 +15,7 @@ import numpy as np
 from ablate.models.errors import InputError, listed
 
 from .. import tables
-from ..audio import SAMPLE_RATE, audio_files, read_mono, resample
+from ..audio import SAMPLE_RATE, audio_files, is_audio, read_mono, resample
 from ..causes import DivergedError
 from ..config import Evaluation
 from ..data.corpus import Pair
@@ -49,20 +49,22 @@ def scores_at(own: OwnTraining, out: Path, pairs: Sequence[Pair]) -> Path:
     )
     if own.is_table and place.is_file():
         return place
-    if not own.is_table and place.is_dir():
+    if not own.is_table and place.is_dir() and any(map(is_audio, place.iterdir())):
         try:
             there = set(audio_files(place))
         except InputError as error:
-            raise OutputError(f"expected {expected} in {place}: {error}") from None
+            raise OutputError(str(error)) from None
         missing = [pair.name for pair in pairs if pair.name not in there]
         if missing:
             raise OutputError(
-                f"{len(missing)} of {len(pairs)} test files are missing in {place}: {listed(missing, 3)}"
+                f"{len(missing)} of {len(pairs)} test files are missing in {{out}}/{own.scores}: "
+                f"{listed(missing, 3)}"
             )
         return place
     found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    left = f"no audio file in {own.scores}" if place.is_dir() else f"no {own.scores}"
     raise OutputError(
-        f"the command ended well and left no {own.scores}: expected {expected} in {place}; "
+        f"the command ended well and left {left}: expected {expected} in {{out}}/{own.scores}; "
         f"{{out}} holds {listed(found) or 'nothing'}"
     )
 
