@@ -40,10 +40,7 @@ def claims_from(place: str, factors: Iterable[Factor], metric: str) -> list[tupl
     path = Path(place)
     if not path.is_file():
         raise InputError(f"--claims {place}: no such file; give {PUBLISHED!r} or a YAML file of claims")
-    try:
-        data = yaml.load(path.read_text(), yaml.BaseLoader)
-    except yaml.YAMLError as error:
-        raise InputError(f"{path}: {' '.join(str(error).split())}") from None
+    data = read_yaml(path, yaml.BaseLoader)
     if not isinstance(data, Mapping):
         raise InputError(f"{path}: a claims file maps factors to {', '.join(KEYS)}")
     mine = {factor.name: factor for factor in factors}
@@ -55,6 +52,22 @@ def claims_from(place: str, factors: Iterable[Factor], metric: str) -> list[tupl
         if name in mine:
             found += [(name, claim.on(name, list(mine[name].levels))) for claim in stated]
     return found
+
+
+def read_yaml(path: Path, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) -> Any:
+    """What a YAML file holds.
+
+    Raises:
+        InputError: it is no YAML; the message says where.
+    """
+    try:
+        return yaml.load(path.read_text(), loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise InputError(f"{path}{at}: {error.problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no YAML file: {' '.join(str(error).split())}") from None
 
 
 def claims_in(name: str, body: Any, source: str, metric: str) -> list[Claim]:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
+from ablate.models.fields import split_settings
 from ablate.training.config import Evaluation, Recipe, RunConfig, check_path, resolve_recipe
 from ablate.training.own.config import OwnConfig
 
@@ -237,23 +238,11 @@ def parse_settings(items: list[str]) -> dict[str, Any]:
     """Settings from `path=value` texts.
 
     Raises:
-        InputError: an item has no `=`, a path is unknown, or one is set twice.
+        InputError: as in `split_settings`, or a path is unknown.
     """
     return {check_path(path): value for path, value in values_of(items).items()}
 
 
 def values_of(items: list[str]) -> dict[str, Any]:
-    """Values by name from `name=value` texts.
-
-    Raises:
-        InputError: an item has no `=`, or a name is given twice.
-    """
-    values: dict[str, Any] = {}
-    for item in items:
-        name, separator, value = item.partition("=")
-        if not separator:
-            raise InputError(f"setting {item!r}: write path=value, e.g. recipe.steps=400")
-        if name in values:
-            raise InputError(f"setting {name!r} is given twice")
-        values[name] = parse_value(value)
-    return values
+    """Values by name from `name=value` texts; raises as `split_settings` does."""
+    return {name: parse_value(value) for name, value in split_settings(items, "recipe.steps=400")}

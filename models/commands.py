@@ -87,15 +87,12 @@ def _changed(config: ModelConfig, settings: list[str]) -> ModelConfig:
     """A network with fields replaced, from `model.field=value` texts."""
     from .config import ModelConfig
     from .errors import InputError, readable
-    from .fields import parse_value
+    from .fields import parse_value, split_settings
     from .registry import suggestion
 
     fields = {f"model.{field}": field for field in ModelConfig.model_fields}
     values = config.model_dump()
-    for item in settings:
-        path, separator, value = item.partition("=")
-        if not separator:
-            raise InputError(f"setting {item!r}: write path=value, e.g. model.bands=mel:16")
+    for path, value in split_settings(settings, "model.bands=mel:16"):
         if path not in fields:
             raise InputError(f"unknown setting {path!r}{suggestion(path, fields)}")
         values[fields[path]] = parse_value(value)
@@ -140,7 +137,7 @@ def _print_networks(found: dict[str, dict[str, Any]]) -> None:
             row["receptive_field"],
             _yes(row["causal"]),
         )
-    print_table(rows)
+    print_table(rows, spare=("reach", "split", "cross-band", "encoder", "decoder"))
     typer.echo(
         "GMAC/s: billions of multiply-adds for a second of audio. Causal: no time layer looks ahead; "
         "the filter's third tap (one frame) and the normalisation (whole utterance) do.",

@@ -12,6 +12,7 @@ Runs trained before then keep their signatures, and their files are read with th
 from __future__ import annotations
 
 import json
+from collections.abc import Container, Iterable
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -113,6 +114,28 @@ def facts(kind: type[BaseModel], name: str) -> Facts:
         parts=next((mark.parts for mark in field.metadata if isinstance(mark, Of)), ()),
         conditions=tuple(mark for mark in field.metadata if isinstance(mark, ReadIf)),
     )
+
+
+def split_settings(
+    items: Iterable[str], example: str, kind: str = "setting", repeated: Container[str] = ()
+) -> list[tuple[str, str]]:
+    """Names and the texts of their values, from `name=value` texts.
+
+    Args:
+        repeated: names that may be given more than once.
+
+    Raises:
+        InputError: an item has no name or no `=`, or a name is given twice.
+    """
+    found: list[tuple[str, str]] = []
+    for item in items:
+        name, separator, value = item.partition("=")
+        if not (name and separator):
+            raise InputError(f"{kind} {item!r}: write name=value, e.g. {example}")
+        if name not in repeated and any(name == other for other, _ in found):
+            raise InputError(f"{kind} {name!r} is given twice")
+        found.append((name, value))
+    return found
 
 
 def parse_value(text: str) -> Any:

@@ -10,13 +10,15 @@ from typing import Any
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
-from ablate.ablations.claim_files import claims_in
+from ablate.ablations.claim_files import claims_in, read_yaml
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.design import Kind
 from ablate.ablations.factors import LEVEL, Factor, find, parse_value
 from ablate.ablations.grid import Grid, OwnGrid, parse_factors
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError, explain
+from ablate.models.fields import split_settings
+from ablate.models.registry import suggestion
 from ablate.training.config import Recipe, check_path, resolve_recipe
 from ablate.training.own import words
 from ablate.training.own.config import OwnTraining, override
@@ -72,6 +74,8 @@ def _as_field(path: str, values: Range | Choices) -> Range | Choices:
     return float(low), float(high)
 
 
+BESIDE_TRAIN = ("scores", "curve", "network")
+"""Fields of an `OwnTraining` that stand beside `train` in a study file."""
 _OURS = frozenset({"base", "recipe", "test_data", "tune", "start_from", "at_lengths"})
 """Fields that mean nothing where a command trains."""
 
@@ -235,15 +239,8 @@ def parse_tuning(items: list[str], trials: int) -> Tuning | None:
 
 
 def parse_overrides(items: list[str]) -> dict[str, Any]:
-    """Overrides of the user's own command from `name=value` texts.
-
-    Raises:
-        InputError: an item has no `=`.
-    """
-    for item in items:
-        if "=" not in item:
-            raise InputError(f"setting {item!r}: write name=value, as the command calls it")
-    return _overrides(dict(item.split("=", 1) for item in items))
+    """Overrides of the user's own command from `name=value` texts; raises as `split_settings` does."""
+    return _overrides(dict(split_settings(items, "lr=1e-4, as the command calls it")))
 
 
 class _Loader(yaml.SafeLoader):
@@ -265,12 +262,15 @@ def read_file(path: Path) -> dict[str, Any]:
     `set` and `baseline` are overrides of the user's own command, and `scores` and `curve` are what it leaves.
 
     Raises:
-        InputError: the file is no mapping, or a factor in it is none.
-        InputError: there is no such file.
+        InputError: the file is no YAML mapping, a key is unknown, or a factor in it is none.
     """
-    data = yaml.load(path.read_text(), _Loader)
+    data = read_yaml(path, _Loader)
     if not isinstance(data, dict):
         raise InputError(f"{path}: a study file is a mapping of fields such as base, factors, seeds")
+    known = ["grid", *(field for field in Request.model_fields if field != "file"), *BESIDE_TRAIN]
+    for key in data:
+        if key not in known:
+            raise InputError(f"{path}: unknown key {key!r}{suggestion(str(key), known)}")
     data["file"] = str(path.resolve())
     own = "train" in data
     if own:
@@ -313,7 +313,7 @@ def _train(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(data["train"], dict) or "command" not in data["train"]:
         raise InputError(f"{path}: train is a mapping with a command, e.g. train: {{command: python ...}}")
     train = dict(data["train"])
-    for key in ("scores", "curve", "network"):
+    for key in BESIDE_TRAIN:
         if key in data:
             train[key] = data.pop(key)
     if isinstance(train.get("code"), str):

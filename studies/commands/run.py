@@ -165,7 +165,10 @@ class RunOptions:
         fields["plugins"] = (*fields.get("plugins", ()), *map(str, self.plugin))
         load(map(Path, fields["plugins"]))
         with readable():
-            return Request.model_validate(fields)
+            request = Request.model_validate(fields)
+        if request.launcher in ("inline", "local") and (self.slurm or self.partition):
+            raise InputError(f"--slurm and --partition are not for the launcher {request.launcher!r}")
+        return request
 
     @property
     def resources(self) -> Resources:

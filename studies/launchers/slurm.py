@@ -23,6 +23,7 @@ from typing import Any
 from uuid import uuid4
 
 from ablate.models.errors import InputError
+from ablate.models.fields import split_settings
 from ablate.training.rundir import read_json, write_json
 
 from ..outcomes import Exit
@@ -230,7 +231,7 @@ def parse_parameters(settings: Iterable[str], known: Iterable[str]) -> dict[str,
     """submitit's parameters from `name=value` texts. Values stay text where they are no counts of ours.
 
     Raises:
-        InputError: a setting is not one of `known`, or its value is of another kind.
+        InputError: as in `split_settings`, a setting is not one of `known`, or its value is of another kind.
     """
     exports = [f"export {name}=${{{name}:-{value}}}" for name, value in ALLOCATOR.items()]
     parameters: dict[str, Any] = {
@@ -239,10 +240,7 @@ def parse_parameters(settings: Iterable[str], known: Iterable[str]) -> dict[str,
         "cpus_per_task": 1,
         "setup": exports,
     }
-    for setting in settings:
-        name, separator, value = setting.partition("=")
-        if not separator:
-            raise InputError(f"SLURM setting {setting!r}: write name=value, e.g. time=60")
+    for name, value in split_settings(settings, "time=60", "SLURM setting", LINES):
         if name not in known:
             raise InputError(f"no SLURM setting {name!r}; known: {', '.join(sorted(known))}")
         if name in LINES:

@@ -240,7 +240,7 @@ def test_settings_are_values_of_fields():
 @pytest.mark.parametrize(
     ("items", "words"),
     [
-        (["recipe.steps"], "write path=value"),
+        (["recipe.steps"], "write name=value"),
         (["recipe.step=4"], r"did you mean 'recipe\.steps'"),
         (["recipe.steps=4", "recipe.steps=5"], "twice"),
         (["evaluation.metrics=[lsd]"], "no JSON list"),

@@ -61,7 +61,7 @@ def test_a_field_may_be_set(cli: typer.Typer) -> None:
     for wrong, said in (
         ("model.band=one", "did you mean 'model.bands'"),
         ("model.bands=mell:4", "did you mean 'mel'"),
-        ("model.bands", "write path=value"),
+        ("model.bands", "write name=value"),
     ):
         with pytest.raises(InputError, match=said):
             run(cli, "models", "bsrnn", "--set", wrong)

@@ -9,7 +9,17 @@ from hypothesis import strategies as st
 
 from ablate.models import ModelConfig, build_model
 from ablate.models.config import CORES, Section
-from ablate.models.fields import Added, Bookkeeping, Of, ReadIf, ReadUnless, Unread, facts
+from ablate.models.errors import InputError
+from ablate.models.fields import (
+    Added,
+    Bookkeeping,
+    Of,
+    ReadIf,
+    ReadUnless,
+    Unread,
+    facts,
+    split_settings,
+)
 
 
 class Before(Section):
@@ -115,3 +125,22 @@ def test_options_are_read_by_parts_of_plug_ins_alone(monkeypatch: pytest.MonkeyP
     assert mine.signed_fields()["options"] == {"kernel": 3}
     assert "options" not in ModelConfig(core="mine").signed_fields()
     assert hash(mine) == hash(ModelConfig(core="mine", options={"kernel": 3}))
+
+
+def test_settings_are_split_at_the_first_equals_sign() -> None:
+    items = ["setup=module load x", "setup=export A=1", "time="]
+    expected = [("setup", "module load x"), ("setup", "export A=1"), ("time", "")]
+    assert split_settings(items, "time=60", repeated=("setup",)) == expected
+
+
+@pytest.mark.parametrize(
+    ("items", "said"),
+    [
+        (["time"], "SLURM setting 'time': write name=value, e.g. time=60"),
+        (["=60"], "SLURM setting '=60': write name=value"),
+        (["time=60", "time=70"], "SLURM setting 'time' is given twice"),
+    ],
+)
+def test_what_is_no_setting_is_said(items: list[str], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        split_settings(items, "time=60", "SLURM setting")

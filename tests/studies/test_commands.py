@@ -74,7 +74,9 @@ def test_a_dry_run_without_timing_times_nothing(ablate, corpus, monkeypatch):
     code, out, _ = ablate(*words, "--format", "json")
     assert code == 0
     assert [cell["estimate"] for cell in json.loads(out)["cells"]] == [None] * 3
-    assert "not timed" in ablate(*words)[1]
+    shown = ablate(*words)[1]
+    assert "not timed" in shown
+    assert json.loads(out)["cells"][0]["signatures"]["1"][:8] in shown
 
 
 def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path):
@@ -130,6 +132,7 @@ def test_a_split_drawn_by_the_seed_is_asked_for(ablate, corpus):
         (("--grid", "bidirectional", "--waive", "A999"), "unknown audit code 'A999'"),
         (("--grid", "bidirectional", "--plugin", "nowhere.py"), "nowhere.py"),
         (("missing.yaml",), "missing.yaml"),
+        (("--grid", "bidirectional", "--slurm", "time=60"), "not for the launcher 'local'"),
         (("--grid", "bidirectional", "--claims", "publishd"), "no such file; give 'published'"),
         (("--grid", "bidirectional", "--at-lengths", "half"), "lengths 'half'"),
         (("--grid", "bidirectional", "--at-lengths", "0.33"), "no number of steps"),

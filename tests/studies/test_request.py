@@ -102,6 +102,9 @@ def test_study_file_with_a_grid(tmp_path):
         ("factors: {wide: {levels: {off: {}}}}", "at least two levels"),
         ("factors: {bidirectonal: }", "did you mean 'bidirectional'"),
         ("set: {recipe.step: 4}", "did you mean"),
+        ("grd: bidirectional", r"unknown key 'grd'; did you mean 'grid'"),
+        ("seeds: 2\ngrid: [bidirectional\n", r"study\.yaml, line 3, column 1: expected ',' or '\]'"),
+        ("grid: a\ttrain: {command: python a.py {seed}}", r"study\.yaml, line 1, column"),
     ],
 )
 def test_bad_study_files(tmp_path, text, words):
