@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import quote
 
-from ablate.training.files import locked
+from ablate.training.files import locked, replacing
 
 from ..secrets import brief, keep_secret, redact, scrub
 
@@ -76,11 +76,13 @@ def connect(uri: str) -> MlflowClient:
 
 
 def prepare(uri: str) -> None:
-    """Make the schema of the tracking store, in one process at a time: concurrent migrations fail.
+    """Make the schema of the tracking store, in one process at a time: concurrent migrations fail. One that
+    was killed halfway fails ever after, so a new SQLite file gets its name when it has its schema.
 
     Raises:
         TrackingError: the store does not answer.
     """
+    database = None
     if uri.startswith("sqlite:///"):
         database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
         database.parent.mkdir(parents=True, exist_ok=True)
@@ -90,6 +92,9 @@ def prepare(uri: str) -> None:
         lock = Path(tempfile.gettempdir()) / f"ablate-{os.getuid()}-{digest}.lock"
     with locked(lock):
         try:
+            if database is not None and not database.exists():
+                with replacing(database) as draft:
+                    connect(f"sqlite:///{draft}").search_experiments(max_results=1)
             connect(uri).search_experiments(max_results=1)
         except Exception as error:
             raise TrackingError(f"{redact(uri)} does not answer: {scrub(brief(error), uri)}") from None

@@ -705,6 +705,24 @@ def test_many_processes_make_one_schema(tmp_path: Path, forked: Any) -> None:
     assert connect(uri).search_experiments()
 
 
+def _dies_while_it_makes_a_schema(uri: str) -> None:
+    from mlflow.store.db import utils
+
+    utils._upgrade_db = lambda engine: os._exit(9)
+    prepare(uri)
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_makes_the_schema_spoils_nothing(tmp_path: Path, forked: Any) -> None:
+    uri = f"sqlite:///{tmp_path / 'new.db'}"
+    killed = forked.Process(target=_dies_while_it_makes_a_schema, args=(uri,))
+    killed.start()
+    killed.join(300)
+    assert killed.exitcode == 9
+    prepare(uri)
+    assert connect(uri).search_experiments()
+
+
 @pytest.mark.slow
 def test_sync_to_postgresql(toy: Any, postgresql: str, capfd: pytest.CaptureFixture[str]) -> None:
     """A study is mirrored once however often it is sent, and the password shows nowhere."""
