@@ -9,6 +9,7 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage
 
+from ablate.models.errors import InputError
 from ablate.training.data.corpus import Corpus
 
 from . import own, tune
@@ -22,6 +23,7 @@ from .plan import (
     extend,
     former,
     is_done,
+    lacks_weights,
     load,
     make,
     merge,
@@ -34,8 +36,8 @@ from .tracking import TrackerProcess
 from .trials import open_storage, plan_book, study_key
 from .until import Until, check_width
 
-Runs = set[tuple[str, int]]
-"""Cells by name, with a seed each."""
+Runs = dict[float, set[tuple[str, int]]]
+"""By length, cells by name with a seed each."""
 
 
 class RefusedError(Exception):
@@ -95,20 +97,16 @@ class Session:
                 own.keep_code(plan.train, request.file, self.root)
                 for line in own.shown(plan.train) if not known else ():
                     self.say(line)
-            runs = {
-                (cell.name, seed)
-                for cell, seed in plan.runs
-                if seed in request.seeds or self.until_width is not None
-            }
-            lengths = (1.0, *request.at_lengths)
-            if not known or not all(self._finished(plan, runs, lengths)):
+            runs = self._asked(plan, request)
+            self._check_weights(plan, runs)
+            if not known or not all(self._finished(plan, runs)):
                 plan = self._audited(plan, corpus)
             storage = open_storage(folder, self.storage_url)
             again = [plan.cell(name) for name in self.rerun]
             for line in set_aside(plan, again, self.root):
                 self.say(line)
             self._save(plan, lease)
-            return self._train(plan, runs, lengths, lease, folder, storage)
+            return self._train(plan, runs, (1.0, *request.at_lengths), lease, folder, storage)
 
     def _joined(self, old: Plan, new: Plan) -> Plan:
         """The plan to go on with; with `retrain` the one asked for where results have changed since."""
@@ -122,12 +120,53 @@ class Session:
         self.say(f"the study as it was, with its scores, is {kept.name}")
         return extend(new, old.seeds, self.root, old.lengths)
 
-    def _finished(self, plan: Plan, runs: Runs, lengths: Iterable[float]) -> Iterable[bool]:
+    def _asked(self, plan: Plan, request: Request) -> Runs:
+        """What this call trains: the seeds and lengths that it names, and all that `rerun` sets aside."""
+        aside, asked = self._aside(plan), Runs()
+        for at in plan.every_length():
+            named = at.length == 1.0 or at.length in request.at_lengths
+            asked[at.length] = {
+                (cell.name, seed)
+                for cell, seed in at.runs
+                if cell.signatures[seed] in aside
+                or (named and (seed in request.seeds or self.until_width is not None))
+            }
+        return asked
+
+    def _aside(self, plan: Plan) -> set[str]:
+        """The trainings that `rerun` sets aside."""
+        return {
+            signature
+            for at in plan.every_length()
+            for name in self.rerun
+            for signature in at.cell(name).signatures.values()
+        }
+
+    def _check_weights(self, plan: Plan, runs: Runs) -> None:
+        """Raises InputError where a finished training is to be scored and its weights are not there: another
+        machine may train to others, and one run would have scores of both."""
+        aside = self._aside(plan)
+        lost = dict.fromkeys(
+            cell.name
+            for at in plan.every_length()
+            for cell, seed in at.runs
+            if (cell.name, seed) in runs[at.length]
+            and cell.signatures[seed] not in aside
+            and lacks_weights(at, self.root, cell, seed)
+        )
+        if lost:
+            again = " ".join(f"--rerun {name}" for name in lost)
+            raise InputError(
+                f"{', '.join(lost)}: trained, but not scored as asked for here, and the weights are not "
+                f"under {self.root} (an import brings none); {again} trains anew"
+            )
+
+    def _finished(self, plan: Plan, runs: Runs) -> Iterable[bool]:
         return (
             is_done(at, self.root, cell, seed)
-            for at in map(plan.at, lengths)
+            for at in plan.every_length()
             for cell, seed in at.runs
-            if (cell.name, seed) in runs
+            if (cell.name, seed) in runs[at.length]
         )
 
     def _audited(self, plan: Plan, corpus: Corpus) -> Plan:
@@ -187,8 +226,9 @@ class Session:
                 outcome = driver.run(
                     joined(
                         job
-                        for at in map(plan.at, lengths)
-                        for job in plan_jobs(at, self.root, plan_book(storage, at, lease.check, key), runs)
+                        for at in plan.every_length()
+                        if (asked := runs.get(at.length))
+                        for job in plan_jobs(at, self.root, plan_book(storage, at, lease.check, key), asked)
                     )
                 )
                 worked = bool(outcome.trained or outcome.failed or outcome.left)
@@ -197,9 +237,10 @@ class Session:
                 before = {(cell.name, seed) for cell, seed in plan.runs}
                 plan = rule.after_look(plan, self.root, self.say)
                 self._save(plan, lease)
-                runs = {(cell.name, seed) for cell, seed in plan.runs} - before
-                if not runs:
+                added = {(cell.name, seed) for cell, seed in plan.runs} - before
+                if not added:
                     return plan, outcome
+                runs = dict.fromkeys(lengths, added)
 
 
 @contextmanager

@@ -72,6 +72,13 @@ class RunDir:
         return self.path / "checkpoints"
 
     @property
+    def has_weights(self) -> bool:
+        """Whether a finished training can still be scored on a test: by its checkpoint, or by what a command
+        of the user's own left."""
+        kept = (self.checkpoints / "latest.pt", self.checkpoints / "previous.pt", self.path / "ended.json")
+        return any(path.exists() for path in kept)
+
+    @property
     def audio(self) -> Path:
         return self.path / "audio"
 

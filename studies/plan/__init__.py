@@ -15,7 +15,7 @@ from .model import (
     run_label,
 )
 from .resolve import add, cache_path, extend, make
-from .store import find, is_done, load, names, run_dirs, save, study_path
+from .store import find, is_done, lacks_weights, load, names, run_dirs, save, study_path
 
 __all__ = [
     "AuditRecord",
@@ -34,6 +34,7 @@ __all__ = [
     "find",
     "former",
     "is_done",
+    "lacks_weights",
     "load",
     "make",
     "merge",

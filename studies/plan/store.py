@@ -92,3 +92,9 @@ def is_done(plan: Plan, root: Path, cell: PlannedCell, seed: int) -> bool:
     return run.state.state == "done" and all(
         run.scores_path(signature).exists() for signature in cell.scored_as(seed)
     )
+
+
+def lacks_weights(plan: Plan, root: Path, cell: PlannedCell, seed: int) -> bool:
+    """Whether a cell x seed is trained, not scored on every test corpus, and without the weights for it."""
+    run = RunDir(run_path(root, cell.signatures[seed]))
+    return run.state.state == "done" and not run.has_weights and not is_done(plan, root, cell, seed)

@@ -101,7 +101,8 @@ def said():
 @pytest.fixture
 def ask(tmp_path, corpus, said):
     def call(launcher=None, grid="bidirectional", seeds=(1, 2), data=corpus, study="asked", **options):
-        fields = {name: options.pop(name) for name in ("tune", "start_from", "at_lengths") if name in options}
+        named = {"tune", "start_from", "at_lengths", "test_data"} & set(options)
+        fields = {name: options.pop(name) for name in named}
         request = Request(
             factors=parse_factors(grid), data=str(data), seeds=tuple(seeds), study=study, **fields
         )
@@ -158,6 +159,39 @@ def test_other_lengths_are_trained_beside_and_only_when_asked_for(ask):
     assert {(spec["seed"], spec["recipe"]["steps"]) for spec in late.trained} == {(3, 20)}
     _, _, alone = ask(study="alone", grid="bidirectional", at_lengths=(0.25, 0.5))
     assert {spec["recipe"]["steps"] for spec in alone.trained} == {10}, "trainings are shared between studies"
+
+
+def test_all_that_is_set_aside_is_trained_again(ask):
+    """Also seeds, lengths and cells of the same trainings that the call does not name."""
+    ask(grid="bidirectional,pcs", seeds=(1, 2, 3), at_lengths=(0.5,))
+    _, outcome, again = ask(grid="bidirectional,pcs", seeds=(1,), rerun=("base",))
+    assert {(spec["seed"], spec["recipe"]["steps"]) for spec in again.trained} == {
+        (seed, steps) for seed in (1, 2, 3) for steps in (20, 40)
+    }
+    assert len(again.trained) == 6
+    assert "base seed 2 at 0.5, pcs seed 2 at 0.5" in {job.name for job in outcome.done}
+    _, outcome, _ = ask(grid="bidirectional,pcs", seeds=(1, 2, 3), at_lengths=(0.5,))
+    assert outcome.trained == 0
+
+
+def test_a_training_without_its_weights_is_scored_on_no_further_test(ask, corpus, tmp_path):
+    """Of an import: another machine may train to other weights, and one run would have scores of both."""
+    ask(study="imported")
+    further = tmp_path / "further"
+    for kind in ("clean", "noisy"):
+        (further / kind).mkdir(parents=True)
+        shutil.copy(corpus / "test" / kind / "d_0.wav", further / kind)
+    with pytest.raises(InputError, match="--rerun base --rerun bidirectional --rerun baseline trains anew"):
+        ask(study="more", test_data=(str(further),))
+    assert plans.names(tmp_path) == ["imported"]
+    for run in plans.run_dirs(plans.load(tmp_path, "imported"), tmp_path).values():
+        run.checkpoints.mkdir()
+        (run.checkpoints / "latest.pt").touch()
+    _, outcome, _ = ask(study="more", test_data=(str(further),))
+    assert len(outcome.done) == 6
+    shutil.rmtree(run.checkpoints)
+    _, outcome, again = ask(study="third", test_data=(str(further), str(corpus)), rerun=("baseline",))
+    assert (len(outcome.done), len(again.trained)) == (6, 2)
 
 
 def test_two_lengths_may_share_a_training(ask):
