@@ -198,7 +198,9 @@ class Driver:
     def _remains(self, job: Job) -> bool:
         """Bring Optuna's record in line with a run directory; true where the job is to be put on a slot."""
         state = job.run.state
-        found = at_start(state, scored=job.scored, retry_failed=self._policy.retry_failed)
+        found = at_start(
+            state, scored=job.scored, divisible=job.divisible, retry_failed=self._policy.retry_failed
+        )
         if found == "done":
             self._close(job)
             return False
@@ -278,7 +280,8 @@ class Driver:
                 state = job.run.state
                 action = decide(state, ended.exit, scored=job.scored, **facts)
                 if action.becomes is not None:
-                    message = state.message if state.state == "failed" else ended.message or state.message
+                    told = state.state == "failed" and state.cause == action.cause
+                    message = state.message if told else ended.message or state.message
                     job.run.update_state(state=action.becomes, cause=action.cause, message=message)
                 return action
         except RunLockedError:

@@ -48,17 +48,19 @@ def is_final(state: RunState) -> bool:
 
 
 def at_start(
-    state: RunState, *, scored: bool, retry_failed: bool = False
+    state: RunState, *, scored: bool, divisible: bool = True, retry_failed: bool = False
 ) -> Literal["done", "fail", "retry-failed", "run"]:
     """What a driver does with a run that it finds.
 
     Args:
         scored: every test that is asked for has its scores.
+        divisible: a step can be cut into more micro-batches.
         retry_failed: start again what failed or diverged for good.
     """
     if state.state == "done" and scored:
         return "done"
-    if is_final(state):
+    too_large = state.state == "failed" and state.cause == "out-of-memory" and not divisible
+    if is_final(state) or too_large:
         return "retry-failed" if retry_failed else "fail"
     return "run"
 
@@ -99,11 +101,12 @@ def decide(
 
 
 def _cause(state: RunState, exit: Exit) -> str:
-    """Why an attempt did not end well: the run's own word before the launcher's, a user's before both."""
+    """Why an attempt did not end well: the run's own word before the launcher's, a user's before both. A run
+    that was killed does not know what for; where it was memory the launcher does."""
     if exit in ("cancelled", "refused"):
         return exit
     if state.state == "failed" and state.cause is not None:
-        return state.cause
+        return exit if exit == "out-of-memory" and state.cause == "lost-worker" else state.cause
     if exit == "finished":
         words = {"done": "not scored", "pending": state.cause or "interrupted"}
         return words.get(state.state, "lost-worker")

@@ -259,6 +259,17 @@ def test_a_training_that_is_done_stays_done_when_its_job_scored_another_test(mak
     assert sum(task.run == run.path for task in launcher.tasks) == 1
 
 
+def test_a_cancelled_run_says_so_whatever_the_run_says(make_plan, tmp_path):
+    class Cancelled(ScriptedLauncher):
+        def end(self, task):
+            RunDir(task.run).update_state(state="failed", cause="lost-worker", message="ended by SIGTERM")
+            return Ended(run=task.run, exit="cancelled", message="cancelled; --retry-failed starts it again")
+
+    outcome = drive(make_plan(), tmp_path, Cancelled())
+    told = {(job.run.state.cause, job.run.state.message) for job in outcome.failed}
+    assert told == {("cancelled", "cancelled; --retry-failed starts it again")}
+
+
 def test_a_cancelled_run_does_not_come_back_by_itself(make_plan, tmp_path):
     plan = make_plan(seeds=(1,))
     launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["cancelled"]})

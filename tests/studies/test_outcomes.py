@@ -74,6 +74,7 @@ def test_what_failed_for_its_own_reason_is_trained_once(name, exit):
         ("asked to stop", "cancelled", Action("fail", "cancelled", "failed")),
         ("out-of-memory", "finished", Action("retry", "out-of-memory", "pending", smaller=True)),
         ("out-of-memory", "killed", Action("retry", "out-of-memory", "pending", smaller=True)),
+        ("lost-worker", "out-of-memory", Action("retry", "out-of-memory", "pending", smaller=True)),
         ("out-of-memory", "stopped", Action("leave", "interrupted")),
         ("device", "killed", Action("retry", "device", "pending")),
         ("done", "finished", Action("retry", "not scored")),
@@ -90,6 +91,9 @@ def test_attempts_end():
     assert lost == Action("fail", "lost-worker", "failed")
     whole = decide(STATES["out-of-memory"], "finished", scored=False, divisible=False)
     assert whole == Action("fail", "out-of-memory", "failed")
+    assert at_start(STATES["out-of-memory"], scored=False, divisible=False) == "fail"
+    again = at_start(STATES["out-of-memory"], scored=False, divisible=False, retry_failed=True)
+    assert again == "retry-failed"
 
 
 @pytest.mark.parametrize("name", STATES)

@@ -250,6 +250,15 @@ def test_one_cell_that_fails_leaves_the_others(file, root):
     assert drive(plan, root).trained == 0
 
 
+def test_a_command_that_ran_out_of_memory_is_called_again_only_if_asked(file, root):
+    plan = planned(changed(file, ("seeds: 2", "seeds: 1"), ("gain: 1.0}", "gain: 1.0, mode: memory}")), root)
+    run = run_dirs(plan, root)["gain", 1]
+    for policy, attempts in ((None, 1), (None, 1), (Policy(retry_failed=True), 2)):
+        outcome = drive(plan, root, policy)
+        assert [job.run.state.cause for job in outcome.failed] == ["out-of-memory"]
+        assert run.state.attempts == attempts
+
+
 @pytest.mark.slow
 def test_a_training_that_forgets_its_seed_is_refused(file, root):
     plan = planned(file, root, settings=["mode=forgetful"])

@@ -11,8 +11,8 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ GRACE = 30.0
 """Seconds that a command has after SIGTERM before it is killed."""
 TICK = 0.2
 """Seconds between two looks at a command."""
+NOT_FOR_COMMANDS = frozenset({signal.SIGUSR2})
+"""Signals by which SLURM tells all processes of a job that its time is up: meant for the worker, which then
+ends its command; most programs would die of one before they have written anything."""
 
 
 def run_command(
@@ -44,12 +47,13 @@ def run_command(
         should_stop: asked as often; the command then gets SIGTERM, and SIGKILL after a while.
 
     Returns:
-        The exit code, negative for a signal; none: it was stopped.
+        The exit code, negative for a signal; none: it was stopped, or ended badly when it was to be stopped,
+        since SLURM asks all processes of a job at once.
 
     Raises:
         OSError: there is no such program, or it may not be run.
     """
-    with run.log.open("ab") as log:
+    with run.log.open("ab") as log, _blocked(NOT_FOR_COMMANDS):
         process = subprocess.Popen(
             words,
             cwd=folder,
@@ -64,12 +68,25 @@ def run_command(
         write_json(_note(run), {"pid": process.pid, "born": _born(process.pid), **_keeper()})
         while not should_stop():
             with suppress(subprocess.TimeoutExpired):
-                return process.wait(TICK)
+                code = process.wait(TICK)
+                if code != 0:
+                    time.sleep(TICK)
+                return None if code != 0 and should_stop() else code
             tick()
         return None
     finally:
         _end_group(process.pid, process)
         _note(run).unlink(missing_ok=True)
+
+
+@contextmanager
+def _blocked(signals: Collection[int]) -> Iterator[None]:
+    """Hold signals back from this thread; a process that it starts never gets them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def end_left_behind(run: RunDir) -> None:

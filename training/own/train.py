@@ -166,8 +166,13 @@ def train_and_score(
     ended = run.path / "ended.json"
     if not ended.exists():
         _train(call, progress, lock, should_stop)
-        with failing_as("output"):
-            _check_output(call, corpus)
+        try:
+            with failing_as("output"):
+                _check_output(call, corpus)
+        except Failed:
+            if should_stop():
+                raise Interrupted("the command was asked to end, and left no scores") from None
+            raise
         write_json(ended, {"time": time.time()})
     try:
         with failing_as("error"), MetricPool(processes, plugins=spec.get("plugins", ())) as pool:

@@ -131,6 +131,31 @@ def test_asked_to_stop_it_is_resumed(new_run, go, alive):
     assert [line["step"] for line in run.metrics()] == [10, 20]
 
 
+@pytest.mark.parametrize("mode", ["waiting", "polite3", "polite0"])
+def test_one_that_was_asked_to_end_by_others_too_is_resumed(new_run, go, mode):
+    """SLURM asks all processes of a job at once."""
+    run, job = new_run(mode)
+    pids = run.path / "out" / "pids"
+    asked = []
+
+    def should_stop():
+        if pids.exists() and not asked:
+            asked.append(pid := int(pids.read_text().split()[0]))
+            os.kill(pid, signal.SIGTERM)
+            return False
+        return bool(asked)
+
+    state = go(run, job, should_stop=should_stop)
+    assert (state.state, state.cause) == ("pending", "interrupted"), state.message
+    assert go(run, job).state == "done"
+
+
+def test_the_signal_by_which_time_is_up_is_the_workers_alone(new_run, go):
+    run, job = new_run(command="sh -c 'kill -USR2 $$; exec \"$@\"' sh " + COMMAND)
+    state = go(run, job)
+    assert state.state == "done", state.message
+
+
 def test_one_that_does_not_end_is_killed(new_run, go, alive, monkeypatch):
     monkeypatch.setattr(process, "GRACE", 0.3)
     run, job = new_run("stubborn")

@@ -41,7 +41,9 @@ if mode == "memory":
     sys.exit(1)
 if mode in ("SIGSEGV", "SIGKILL"):
     os.kill(os.getpid(), getattr(signal, mode))
-if mode in ("waiting", "stubborn") and not options.resume:
+if mode.startswith("polite"):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(int(mode.removeprefix("polite"))))
+if mode.startswith(("waiting", "stubborn", "polite")) and not options.resume:
     if mode == "stubborn":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     child = subprocess.Popen(["sleep", "600"])
