@@ -18,6 +18,7 @@ from ablate.ablations.diff import differences
 from ablate.ablations.factors import claims_on
 from ablate.ablations.grid import BASELINE
 from ablate.ablations.inference.analysis import records
+from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError
 from ablate.reports.answer import answer
 from ablate.reports.build import report_of_file
@@ -160,6 +161,7 @@ def _words(found: dict[str, AnalysisReport]) -> Iterator[str]:
 
 def _study(name: str, result: AnalysisReport) -> Iterator[str]:
     yield f"## Study {name.upper()}: {STUDIES[name]}\n\n{_measured(name, result)}\n\n**{answer(result)}**\n\n"
+    yield table(["factor", "off", "on", "the field"], list(_toggled(name)))
     rows = [*result.factors, *filter(None, (result.not_toggled, result.gap))]
     yield table(
         [
@@ -188,6 +190,19 @@ def _study(name: str, result: AnalysisReport) -> Iterator[str]:
     for figure in FIGURES:
         if (FOLDER / "figures" / f"{name}-{figure}.svg").exists():
             yield f"![Study {name.upper()}, {figure}](figures/{name}-{figure}.svg)\n\n"
+
+
+def _toggled(name: str) -> Iterator[list[str]]:
+    """The factors of a study: the fields that they set, and what these are."""
+    for factor in request(name).factors:
+        first, last = list(factor.levels)[0], list(factor.levels)[-1]
+        for path in sorted(factor.paths):
+            field = path.removeprefix("model.")
+            off, on = (factor.levels[level].get(path) for level in (first, last))
+            off = off if off is not None else getattr(request(name).grid.base.model, field)
+            if off == on:
+                continue
+            yield [factor.name, str(off), str(on), f"`{path}`: {ModelConfig.model_fields[field].description}"]
 
 
 def _by_length(name: str, result: AnalysisReport) -> Iterator[str]:

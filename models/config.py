@@ -192,7 +192,7 @@ class ModelConfig(Section):
     architecture: Annotated[Architecture, _Everywhere] = "band-split"
     channels: Annotated[PositiveInt, _Everywhere] = Field(64, description="features per (time, band): N")
     layers: Annotated[PositiveInt, _Encoder] = Field(5, description="time layers")
-    core: Annotated[Core, _Encoder] = "lstm"
+    core: Annotated[Core, _Encoder] = Field("lstm", description="of the time layers")
     direction: Annotated[Literal["uni", "bi"], _Encoder] = Field(
         "uni", description="of the time layers; bi sees later frames"
     )
@@ -234,7 +234,9 @@ class ModelConfig(Section):
     filter_taps: Annotated[Literal["centred", "past"], Added, _Decoder, ReadIf("head", "filter")] = Field(
         "centred", description="one frame back, now and one ahead; or two back and now (filter head)"
     )
-    crossband: Annotated[CrossBand, _CrossBand] = "bilstm"
+    crossband: Annotated[CrossBand, _CrossBand] = Field(
+        "bilstm", description="module across the bands of a frame; pointwise, called an MLP, mixes none"
+    )
     crossband_layers: Annotated[PositiveInt, _CrossBand, ReadUnless("crossband", "none"), Unread(1)] = 5
     order: Annotated[Literal["stacked", "interleaved"], ReadUnless("crossband", "none")] = Field(
         "stacked", description="all time layers before all band layers (BSRNN), or in turn (ESPnet)"
