@@ -195,10 +195,10 @@ def _study(name: str, result: AnalysisReport) -> Iterator[str]:
 def _toggled(name: str) -> Iterator[list[str]]:
     """The factors of a study: the fields that they set, and what these are."""
     for factor in request(name).factors:
-        first, last = list(factor.levels)[0], list(factor.levels)[-1]
+        last = list(factor.levels)[-1]
         for path in sorted(factor.paths):
             field = path.removeprefix("model.")
-            off, on = (factor.levels[level].get(path) for level in (first, last))
+            off, on = (factor.levels[level].get(path) for level in (factor.off, last))
             off = off if off is not None else getattr(request(name).grid.base.model, field)
             if off == on:
                 continue
