@@ -49,6 +49,9 @@ NOT_RUN = {
 }
 """How a command begins that is parsed and not run -> why."""
 
+OF_TYPER = {"--help", "--install-completion"}
+"""Options of every program that Typer makes."""
+
 FOREIGN_OPTIONS = {
     "--cells": "benchmarks/driver_scale.py",
     "--tiny": "benchmarks/gpu.py",
@@ -133,7 +136,7 @@ def test_every_command_in_the_text_parses(page):
             assert [word for word in words if word.startswith("--") and f'"{word}"' not in script] == [], code
         elif len(words) == 2 or words[1:2] == ["data"]:
             names = known["data"].commands if words[1] == "data" and len(words) > 2 else known
-            assert words[2 if names is not known else 1] in names or words[1] == "--help", code
+            assert words[2 if names is not known else 1] in names or words[1] in OF_TYPER, code
         elif words and words[-1].startswith("--"):
             assert words[1] in known, code
         elif words:
@@ -154,7 +157,7 @@ def test_the_three_ways_to_start_parse():
 
 def test_every_option_in_the_text_is_there():
     parameters = [part for command in every_command(COMMANDS) for part in command.params]
-    known = {name for part in parameters for name in part.opts} | {"--help"}
+    known = {name for part in parameters for name in part.opts} | OF_TYPER
     codes = [code for page in PAGES for code in quoted(page) if code.startswith(("--", "ablate "))]
     named = {option for code in codes for option in re.findall(r"(?<!\S)--[a-z-]+", code)}
     assert named - known == set(FOREIGN_OPTIONS)
