@@ -108,15 +108,18 @@ def claims(
 
     load_plugins(plugin)
     chosen = parse_factors(factor) if factor is not None else tuple(FACTORS.values())
+
+    def named(one: Factor, level: str) -> str:
+        return effect_name(one.name, level, list(one.levels))
+
     found: list[tuple[str, Claim, PublishedEffect | None]] = [
-        (effect_name(one.name, str(claim.level), list(one.levels)), claim, None)
-        for one in chosen
-        for claim in one.claims
+        (named(one, str(claim.level)), claim, None) for one in chosen for claim in one.claims
     ]
     for effect in PUBLISHED_EFFECTS:
-        names = [one.name for one in chosen for _ in effect.levels_of(one)]
-        if names or factor is None:
-            found.append((names[0] if names else effect.grid, effect.claim(), effect))
+        toggled = [(named(one, level), told) for one in chosen for level, told in effect.levels_of(one)]
+        if not toggled and factor is None:
+            toggled = [(effect.grid, effect)]
+        found += [(name, told.claim(), told) for name, told in toggled]
     rows = [
         {
             "factor": name,

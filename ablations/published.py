@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from .claims import Claim
@@ -54,8 +54,13 @@ class PublishedEffect:
         path, off, on = self.field
         return f"{path.partition('.')[2]}={off},{'...' if on is None else on}"
 
-    def levels_of(self, factor: Factor) -> Iterator[tuple[str, bool]]:
-        """The levels of a factor that are this change against its first, and whether they undo it."""
+    @property
+    def undone(self) -> PublishedEffect:
+        """What switching it off lost."""
+        return replace(self, what=f"undone: {self.what}", off=self.on, on=self.off)
+
+    def levels_of(self, factor: Factor) -> Iterator[tuple[str, PublishedEffect]]:
+        """The levels of a factor that are this change against its first, or undo it, and what that gained."""
         if self.field is None:
             return
         path, before, after = self.field
@@ -64,17 +69,13 @@ class PublishedEffect:
             if {*off[1], *delta} == {path}:
                 old, new = off[1].get(path, UNSAID), delta.get(path, UNSAID)
                 if old == before and new is not UNSAID and after in (None, new):
-                    yield level, False
+                    yield level, self
                 elif new == before and old == after:
-                    yield level, True
+                    yield level, self.undone
 
-    def claim(self, level: str | None = None, *, reverse: bool = False) -> Claim:
-        """As a claim: the difference, wider by one SD of it on either side where SDs are stated.
-
-        Args:
-            reverse: of switching it off.
-        """
-        gain = (self.off - self.on) if reverse else (self.on - self.off)
+    def claim(self, level: str | None = None) -> Claim:
+        """As a claim: the difference, wider by one SD of it on either side where SDs are stated."""
+        gain = self.on - self.off
         spread = math.hypot(*self.sd) if self.sd else 0.0
         told = f"published: {self.source}" + (f" ({self.doubt})" if self.doubt else "")
         return Claim(
@@ -196,5 +197,5 @@ def published_claims(factors: Iterable[Factor]) -> Iterator[tuple[str, Claim]]:
     """The published claims, by factor, on those that change that field alone, between those values."""
     for factor in factors:
         for effect in PUBLISHED_EFFECTS:
-            for level, reverse in effect.levels_of(factor):
-                yield factor.name, effect.claim(level, reverse=reverse)
+            for level, told in effect.levels_of(factor):
+                yield factor.name, told.claim(level)

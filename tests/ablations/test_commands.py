@@ -148,3 +148,7 @@ def test_what_is_claimed_is_listed_with_its_source() -> None:
     assert "not measured here" in shown
     assert "SEMamba Table 1" not in shown
     assert ablate("claims", "decodr4x").exit_code != 0
+    for grid, name, gain in (("core=mamba,lstm", "core", -0.1), ("core=lstm,gru,mamba", "core=mamba", 0.1)):
+        first = json.loads(ablate("claims", grid, "--format", "json").stdout)[0]
+        assert (first["factor"], first["low"], first["high"]) == (name, gain, gain)
+        assert round(first["on"] - first["off"], 2) == gain
