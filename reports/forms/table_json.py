@@ -76,6 +76,7 @@ def document(report: AnalysisReport) -> dict[str, Any]:
                 "name": corpus.name,
                 "utterances": corpus.utterances,
                 "problem": corpus.problem,
+                "left_out": list(corpus.left_out),
                 "effects": records(corpus.effects),
                 "cells": records(corpus.cells),
                 "best": corpus.best,
