@@ -1,18 +1,22 @@
-"""One driver at a time holds a study; a dead one loses it, and one held up for too long finds out."""
+"""One driver at a time holds a study; a dead one loses it, and one held up for too long finds out.
+
+Who holds a study stands in its `driver.json`; the time of that file says when the lease was last renewed. A
+driver that takes over puts another file in its place: a late renewal is of a file that counts no more.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from ablate.training.files import LockHeldError, locked
-from ablate.training.rundir import read_json, write_json
+from ablate.training.rundir import write_json
 
 EXPIRES = 60.0
 """Seconds after which a driver on another host that has not renewed its lease counts as dead."""
@@ -37,9 +41,10 @@ class Lease:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / "driver.json"
-        self.token = _read(self._path).get("token", 0) + 1
+        self.token = _read(self._path)[0].get("token", 0) + 1
         self._me = {"host": socket.gethostname(), "pid": os.getpid(), "token": self.token}
-        self._write()
+        write_json(self._path, self._me)
+        self._note = os.open(self._path, os.O_RDONLY)
         self._left = threading.Event()
         self._heartbeat = threading.Thread(target=self._keep, name="lease", daemon=True)
         self._heartbeat.start()
@@ -50,21 +55,18 @@ class Lease:
         Raises:
             LeaseLostError: the study is another driver's by now.
         """
-        holder = _read(self._path)
-        if any(holder.get(field) != value for field, value in self._me.items()):
+        holder, _ = _read(self._path)
+        if holder != self._me:
             raise LeaseLostError(
                 f"study {self._folder.name!r} was taken over by {_named(holder)} after this driver had not "
                 "renewed its lease in time; it stops, and its last checkpoints are kept"
             )
 
-    def _write(self) -> None:
-        write_json(self._path, {**self._me, "renewed": time.time()})
-
     def _keep(self) -> None:
         while not self._left.wait(EXPIRES / 6):
             try:
                 self.check()
-                self._write()
+                os.utime(self._note)
             except LeaseLostError:
                 return
             except OSError:
@@ -74,9 +76,9 @@ class Lease:
         """Give the study back; the count of its drivers stays. Another driver's note is left alone."""
         self._left.set()
         self._heartbeat.join()
-        with suppress(LeaseLostError):
-            self.check()
-            write_json(self._path, {"token": self.token})
+        with suppress(OSError):
+            os.utime(self._note, (0, 0))
+        os.close(self._note)
 
 
 @contextmanager
@@ -84,27 +86,36 @@ def hold(folder: Path) -> Iterator[Lease]:
     """Hold the study in `folder`.
 
     A file lock guards against drivers of this host and goes with the process; a dated note guards
-    against those of other hosts that share the folder.
+    against those of other hosts that share the folder. Its age is the time between it and a file touched now,
+    which the file server's clock tells, not those of two hosts.
 
     Raises:
         StudyHeldError: another driver holds it.
     """
-    holder = _read(folder / "driver.json")
+    note = folder / "driver.json"
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(folder / "driver.lock", wait=False))
+            lock = stack.enter_context(locked(folder / "driver.lock", wait=False))
         except LockHeldError:
-            raise StudyHeldError(_held(folder, holder)) from None
-        age = time.time() - holder.get("renewed", 0.0)
-        if holder.get("host") not in (None, socket.gethostname()) and age < EXPIRES:
+            raise StudyHeldError(_held(folder, _read(note)[0])) from None
+        os.utime(lock)
+        holder, renewed = _read(note)
+        lapsed = os.fstat(lock).st_mtime - renewed >= EXPIRES
+        if holder.get("host") not in (None, socket.gethostname()) and not lapsed:
             raise StudyHeldError(_held(folder, holder))
         lease = Lease(folder)
         stack.callback(lease.leave)
         yield lease
 
 
-def _read(note: Path) -> dict[str, Any]:
-    return read_json(note) or {}
+def _read(note: Path) -> tuple[dict[str, Any], float]:
+    """What a note says, and when it was renewed. It is opened for both: NFS may tell the attributes of a file
+    that is not as they were a minute ago."""
+    try:
+        with note.open() as file:
+            return json.load(file), os.fstat(file.fileno()).st_mtime
+    except FileNotFoundError:
+        return {}, 0.0
 
 
 def _held(folder: Path, holder: dict[str, Any]) -> str:

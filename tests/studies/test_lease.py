@@ -9,7 +9,7 @@ import pytest
 
 from ablate.studies import lease as leases
 from ablate.studies.driver import Driver, plan_jobs
-from ablate.studies.lease import LeaseLostError, StudyHeldError, hold
+from ablate.studies.lease import Lease, LeaseLostError, StudyHeldError, hold
 from ablate.studies.trials import TrialBook, open_storage, plan_book
 from ablate.training.rundir import read_json, write_json
 
@@ -22,8 +22,12 @@ def take_over(folder):
     """What a driver on another host writes when it takes the study."""
     write_json(
         folder / "driver.json",
-        {"host": "elsewhere", "pid": 1, "token": note(folder)["token"] + 1, "renewed": time.time()},
+        {"host": "elsewhere", "pid": 1, "token": note(folder)["token"] + 1},
     )
+
+
+def renewed(folder):
+    return (folder / "driver.json").stat().st_mtime
 
 
 def test_one_driver_holds_a_study(tmp_path):
@@ -34,12 +38,28 @@ def test_one_driver_holds_a_study(tmp_path):
 
 
 def test_a_driver_on_another_host_is_respected_until_its_lease_expires(tmp_path):
-    holder = {"host": "elsewhere", "pid": 1, "renewed": time.time()}
-    write_json(tmp_path / "driver.json", holder)
+    write_json(tmp_path / "driver.json", {"host": "elsewhere", "pid": 1})
     with pytest.raises(StudyHeldError, match="elsewhere"), hold(tmp_path):
         pass
-    write_json(tmp_path / "driver.json", holder | {"renewed": time.time() - 3600})
+    os.utime(tmp_path / "driver.json", (time.time() - 3600,) * 2)
     with hold(tmp_path):
+        pass
+
+
+def test_a_study_given_back_is_free_on_every_host(tmp_path, monkeypatch):
+    with hold(tmp_path):
+        pass
+    monkeypatch.setattr(leases.socket, "gethostname", lambda: "elsewhere")
+    with hold(tmp_path):
+        assert note(tmp_path)["host"] == "elsewhere"
+    with hold(tmp_path):
+        pass
+
+
+def test_the_clocks_of_two_hosts_may_differ(tmp_path, monkeypatch):
+    write_json(tmp_path / "driver.json", {"host": "elsewhere", "pid": 1})
+    monkeypatch.setattr(time, "time", lambda: 1e12)
+    with pytest.raises(StudyHeldError, match="elsewhere"), hold(tmp_path):
         pass
 
 
@@ -49,17 +69,33 @@ def test_every_driver_has_a_higher_token(tmp_path):
         with hold(tmp_path) as lease:
             tokens.append(lease.token)
     assert tokens == [1, 2, 3]
-    assert note(tmp_path) == {"token": 3}
+    assert note(tmp_path)["token"] == 3
 
 
 def test_the_lease_is_renewed_while_the_driver_is_busy(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "EXPIRES", 0.3)
     with hold(tmp_path):
-        first = note(tmp_path)["renewed"]
+        first = renewed(tmp_path)
         deadline = time.time() + 10
-        while note(tmp_path)["renewed"] - first < 0.3 and time.time() < deadline:
+        while renewed(tmp_path) - first < 0.3 and time.time() < deadline:
             time.sleep(0.02)
-        assert note(tmp_path)["renewed"] - first >= 0.3
+        assert renewed(tmp_path) - first >= 0.3
+
+
+def test_a_takeover_right_after_the_check_stands(tmp_path, monkeypatch):
+    check, taken = Lease.check, []
+
+    def late(lease):
+        check(lease)
+        take_over(tmp_path)
+        taken.append(note(tmp_path))
+
+    monkeypatch.setattr(leases, "EXPIRES", 0.3)
+    monkeypatch.setattr(Lease, "check", late)
+    with hold(tmp_path) as lease:
+        lease._heartbeat.join(30)
+        assert not lease._heartbeat.is_alive()
+        assert [note(tmp_path)] == taken
 
 
 def test_a_driver_that_lost_its_lease_neither_renews_nor_removes_the_note_of_another(tmp_path, monkeypatch):
@@ -72,6 +108,7 @@ def test_a_driver_that_lost_its_lease_neither_renews_nor_removes_the_note_of_ano
         lease._heartbeat.join(30)
         assert not lease._heartbeat.is_alive()
     assert note(tmp_path) == taken
+    assert time.time() - renewed(tmp_path) < 3600
 
 
 def test_a_note_that_somebody_deleted_ends_the_lease(tmp_path):
