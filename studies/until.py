@@ -120,7 +120,7 @@ class Until:
         found = ahead(self.max_seeds)
         if found.widest is None and found.trainings:
             say(f"every cell gets {min(FIRST, self.max_seeds)} seeds before the first look")
-            return _with(plan, found.trainings, root)
+            return _with(plan, found.trainings, root, say)
         plan = self._looked(plan, found.widest)
         to_go = _cost(found.trainings, hours is not None)
         if found.widest is None:
@@ -134,7 +134,7 @@ class Until:
         if len(plan.looks) == 1 or not found.trainings:
             for line in self._notes(plan, found, ahead, hours is not None):
                 say(line)
-        return _with(plan, found.trainings[: self.at_once], root)
+        return _with(plan, found.trainings[: self.at_once], root, say)
 
     def _looked(self, plan: Plan, widest: tuple[str, float] | None) -> Plan:
         target, half_width = widest or ("", None)
@@ -171,12 +171,17 @@ class Until:
         ]
 
 
-def _with(plan: Plan, trainings: Sequence[Training], root: Path) -> Plan:
+def _with(plan: Plan, trainings: Sequence[Training], root: Path, say: Callable[[str], None]) -> Plan:
+    """The plan with more trainings; as it is where these have no weights to start from."""
     more: dict[str, list[int]] = {}
     for training in trainings:
         for cell in training.cells:
             more.setdefault(cell, []).append(training.seed)
-    return add(plan, more, root)
+    try:
+        return add(plan, more, root)
+    except InputError as error:
+        say(f"nothing is added: {error}")
+        return plan
 
 
 def _trainings(plan: Plan) -> int:

@@ -371,6 +371,18 @@ def test_starting_from_another_study_ends_in_a_report(ask, tmp_path):
     assert "best" in page
 
 
+def test_a_seed_without_weights_to_start_from_is_not_added(ask, said, tmp_path):
+    source, _, _ = ask(study="source", seeds=(1, 2, 3, 4, 5))
+    for (_, seed), run in plans.run_dirs(source, tmp_path).items():
+        if seed < 5:
+            run.checkpoints.mkdir()
+            (run.checkpoints / "best.pt").write_bytes(run.signature.encode())
+    plan, outcome, _ = ask(study="next", start_from="best", until_width=0.001)
+    assert (plan.seeds, len(outcome.done)) == ((1, 2), 6)
+    assert said[-1].startswith("nothing is added: --from best: no other study")
+    assert said[-1].endswith("seed 5")
+
+
 def test_too_many_failures_end_a_session(ask):
     _, outcome, _ = ask(InstantLauncher(lambda spec: "failed", slots=1), policy=Policy(max_failures=1))
     assert len(outcome.failed) == 1
