@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -65,8 +65,9 @@ def report(
     """Where the gap comes from: effects with intervals, verdicts on claims, and what bounds them."""
     names = list(study or [])
     if logs:
-        judging = {"scores": scores, "base": base, "baseline": baseline, "metric": metric, "guard": guard}
-        judging |= {"margin": margin, "claim": claim or None, "claims": claims, "tracking-uri": tracking_uri}
+        judging: dict[str, Any] = {"scores": scores, "base": base, "baseline": baseline, "metric": metric}
+        judging |= {"guard": guard, "margin": margin, "claim": claim or None, "claims": claims}
+        judging |= {"tracking-uri": tracking_uri}
         if given := [f"--{option}" for option, value in judging.items() if value is not None]:
             raise InputError(f"--logs shows old logs side by side; without {', '.join(given)}")
         _report_logs([*logs, *map(Path, names)], format, output)
