@@ -104,6 +104,13 @@ class Outcome:
     trained: int = 0
     interrupted: bool = False
 
+    def add(self, later: Outcome) -> None:
+        """Take what a later run of the driver left into account."""
+        self.done += later.done
+        self.failed += later.failed
+        self.left, self.interrupted = later.left, later.interrupted
+        self.trained += later.trained
+
 
 class DriverProgress:
     """What a driver tells while it works; the base class says nothing."""

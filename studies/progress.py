@@ -27,10 +27,11 @@ class ConsoleProgress(DriverProgress):
             console=console,
         )
         self._live = Live(console=console, refresh_per_second=4, transient=True)
-        self._started = time.time()
-        self._ended = 0
 
     def start(self, jobs: int, done: int) -> None:
+        for former in self._bar.task_ids:
+            self._bar.remove_task(former)
+        self._started, self._ended = time.time(), 0
         self._task = self._bar.add_task("runs", total=jobs, completed=done, left="")
         self._jobs, self._done = jobs, done
         if self._console.is_terminal and done < jobs:

@@ -88,25 +88,26 @@ class Session:
         plan, corpus = make(request, self.root)
         folder = study_path(self.root, plan.name)
         with hold(folder) as lease:
-            known = (folder / "plan.json").exists()
-            if known:
-                plan = self._joined(load(self.root, plan.name), plan)
+            old = load(self.root, plan.name) if (folder / "plan.json").exists() else None
+            if old is not None:
+                plan = self._joined(old, plan)
+            grown = old is None or old.cells != plan.cells
             if self.command and self.command not in plan.commands:
                 plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})
             if plan.train is not None:
                 own.keep_code(plan.train, request.file, self.root)
-                for line in own.shown(plan.train) if not known else ():
+                for line in own.shown(plan.train) if old is None else ():
                     self.say(line)
             runs = self._asked(plan, request)
             self._check_weights(plan, runs)
-            if not known or not all(self._finished(plan, runs)):
+            if old is None or not all(self._finished(plan, runs)):
                 plan = self._audited(plan, corpus)
             storage = open_storage(folder, self.storage_url)
             again = [plan.cell(name) for name in self.rerun]
             for line in set_aside(plan, again, self.root):
                 self.say(line)
             self._save(plan, lease)
-            return self._train(plan, runs, (1.0, *request.at_lengths), lease, folder, storage)
+            return self._train(plan, grown, runs, (1.0, *request.at_lengths), lease, folder, storage)
 
     def _joined(self, old: Plan, new: Plan) -> Plan:
         """The plan to go on with; with `retrain` the one asked for where results have changed since."""
@@ -189,6 +190,7 @@ class Session:
     def _train(
         self,
         plan: Plan,
+        grown: bool,
         runs: Runs,
         lengths: tuple[float, ...],
         lease: Lease,
@@ -209,7 +211,7 @@ class Session:
             if not mirrored.complete:
                 self.say(mirrored.message)
 
-        worked = True
+        worked, total = True, Outcome()
         with ending(launcher.close, report, stop_tracker):
             tracker.start()
             if not plan.tuned:
@@ -231,15 +233,16 @@ class Session:
                         for job in plan_jobs(at, self.root, plan_book(storage, at, lease.check, key), asked)
                     )
                 )
-                worked = bool(outcome.trained or outcome.failed or outcome.left)
+                total.add(outcome)
+                worked = grown or bool(rule or total.trained or total.failed or total.left)
                 if not rule or outcome.interrupted or outcome.left:
-                    return plan, outcome
+                    return plan, total
                 before = {(cell.name, seed) for cell, seed in plan.runs}
                 plan = rule.after_look(plan, self.root, self.say)
                 self._save(plan, lease)
                 added = {(cell.name, seed) for cell, seed in plan.runs} - before
                 if not added:
-                    return plan, outcome
+                    return plan, total
                 runs = dict.fromkeys(lengths, added)
 
 

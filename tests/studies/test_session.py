@@ -143,6 +143,27 @@ def test_seeds_are_added_until_the_intervals_are_narrow(ask, said):
     assert "wanted 100" in said[-1]
 
 
+def test_what_a_session_tells_is_of_all_its_rounds(ask):
+    fate = InstantLauncher(lambda spec: "diverged" if spec["seed"] == 1 else "done")
+    _, outcome, launcher = ask(fate, until_width=100.0)
+    assert (len(outcome.done), len(outcome.failed), outcome.trained) == (15, 3, 15)
+    assert len(launcher.trained) == 18
+
+
+def test_a_report_is_written_anew_for_runs_that_another_study_has_trained(ask, tmp_path):
+    written = []
+
+    def report(plan):
+        (plans.study_path(tmp_path, plan.name) / "report").mkdir(exist_ok=True)
+        written.append(plan.seeds)
+
+    ask(study="other", seeds=(1, 2, 3))
+    for seeds in ((1, 2), (1, 2), (1, 2, 3)):
+        _, outcome, _ = ask(seeds=seeds, report=report)
+        assert outcome.trained == 0
+    assert written == [(1, 2), (1, 2, 3)]
+
+
 def test_other_lengths_are_trained_beside_and_only_when_asked_for(ask):
     plan, outcome, launcher = ask(at_lengths=(0.5, 1.0))
     assert (plan.lengths, outcome.trained) == ((0.5,), 12)
