@@ -273,9 +273,8 @@ def find(name: str, levels: list[str] | None = None) -> Factor:
     if path is None:
         if known is not None and levels is not None:
             known.at(levels)
-        raise InputError(
-            f"unknown factor {name!r}{suggestion(name, [*FACTORS, *map(_field, config_paths())])}"
-        )
+        named = dict.fromkeys([*FACTORS, *map(_field, config_paths())])
+        raise InputError(f"unknown factor {name!r}{suggestion(name, named)}")
     if levels is None:
         raise InputError(f"factor {name!r} is a field: give its levels, e.g. {name}=a,b")
     field = Factor(

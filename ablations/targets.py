@@ -12,6 +12,7 @@ from ablate.models import config as parts
 from ablate.models import plugins
 from ablate.models.config import PRESETS, ModelConfig
 from ablate.models.errors import InputError, readable
+from ablate.models.registry import suggestion
 from ablate.training.config import Recipe, RunConfig, is_path, resolve_recipe
 from ablate.training.rundir import read_json
 
@@ -160,10 +161,9 @@ def find_config(name: str, cells: Sequence[Cell], recipe: str | None, root: Path
             )
     if len(runs) > 1:
         raise InputError(f"{len(runs)} runs under {root} begin with {name!r}; give more of the signature")
-    known = ", ".join(c.name for c in cells) or "none (no --grid)"
-    raise InputError(
-        f"{name!r} is no preset ({', '.join(PRESETS)}), no cell ({known}), no run under {root} and no file"
-    )
+    known = [*PRESETS, *(cell.name for cell in cells if cell.name not in PRESETS)]
+    what = "preset, cell of the grid" if cells else "preset"
+    raise InputError(f"{name!r} is no {what}, run under {root} or file{suggestion(name, known)}")
 
 
 def _model_of_checkpoint(path: Path) -> ModelConfig:

@@ -98,8 +98,10 @@ def class_of_file(text: str, settings: Mapping[str, Any] | None = None) -> FromC
 def _kind(text: str) -> type[nn.Module]:
     path, _, name = text.rpartition(":")
     file = Path(path).expanduser().absolute()
-    if not name or not file.is_file():
+    if not name:
         raise InputError(f"no class at {text!r}; write path/to/file.py:Class")
+    if not file.is_file():
+        raise InputError(f"{text}: there is no file {path}")
     module = _imported(file)
     kind = getattr(module, name, None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):

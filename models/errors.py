@@ -40,7 +40,8 @@ def explain(error: ValidationError) -> str:
         if e["type"] == "literal_error":
             near = nearest(str(e["input"]), re.findall(r"'([^']*)'", e["ctx"]["expected"]))
             message += f"; did you mean {near!r}?" if near else ""
-        clauses.append(f"{where}: {message} (got {e['input']!r})")
+        got = "" if isinstance(e["input"], dict) else f" (got {e['input']!r})"
+        clauses.append(f"{where}: {message}{got}")
     return "; ".join(clauses)
 
 
@@ -53,6 +54,18 @@ def listed(items: Sequence[Any], most: int = 6) -> str:
     """The first items, and how many more there are."""
     shown = ", ".join(str(item) for item in items[:most])
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as `45 s`, `12 min` or `3.4 h`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:,.1f} h"
+
+
+def plural(count: int, noun: str) -> str:
+    """`1 error`, `1,200 errors`."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
 
 
 def told(error: BaseException) -> str:

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
+from ablate.models.errors import plural
 from ablate.training.metrics.registry import CONVENTIONS, conventions_of, label_of
 
 from . import conditions
 from .cost import compute
 from .model import AnalysisReport
-from .text import human, plural
+from .text import human
 
 VOICEBANK_DOI = "10.7488/ds/2117"
 """Of "Noisy speech database for training speech enhancement algorithms and TTS models" (VoiceBank+DEMAND)."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from ablate.ablations import commands as ablations
@@ -17,12 +21,21 @@ app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    help="Which of my changes cost the PESQ? Ablations of speech-enhancement networks, with intervals.",
 )
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"ablate {version('ablate')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _front() -> None:
+def _front(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
     """Which of my changes cost the PESQ? Ablations of speech-enhancement networks, with intervals.
 
     Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 a fault, 2 usage,
@@ -35,6 +48,11 @@ reports.register(app)
 ablations.register(app)
 models.register(app)
 training.register(app)
+
+
+for listed in (app, *(group.typer_instance for group in app.registered_groups)):
+    for command in listed.registered_commands if listed is not None else ():
+        command.short_help = (inspect.getdoc(command.callback) or "").partition("\n\n")[0]
 
 
 def main() -> None:

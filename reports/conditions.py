@@ -9,6 +9,7 @@ from typing import Any
 from ablate.ablations.diff import Difference, differences, own_differences
 from ablate.ablations.factors import Factor
 from ablate.ablations.inference.guards import direction
+from ablate.models.errors import duration, plural
 from ablate.studies.plan import Plan
 from ablate.training.config import RunConfig
 from ablate.training.metrics.registry import METRICS, in_words
@@ -21,7 +22,7 @@ from .lengths import length_lines
 from .mixtures import mixture_lines
 from .model import AnalysisReport
 from .slopes import slope_lines
-from .text import plural, text
+from .text import text
 
 DEMO_WARNING = (
     "DEMO CORPUS: synthetic speech for trying the harness. These numbers say nothing about real recordings."
@@ -111,7 +112,7 @@ def _compute(report: AnalysisReport) -> str:
     if found.hours is None:
         return ""
     trained = plural(found.trainings, "training")
-    told = f"{found.hours:,.2g} h of steps in {trained}; validation and scoring come on top"
+    told = f"{duration(3600 * found.hours)} of steps in {trained}; validation and scoring come on top"
     tune = report.info.plan.tune if report.info.plan is not None else None
     return told if tune is None else f"{told}, and so does tuning ({tune.trials} trials of every cell)"
 

@@ -105,13 +105,14 @@ def curves(info: StudyInfo, key: str = CURVE) -> list[Curve]:
 
 
 def default_threshold(info: StudyInfo) -> float | None:
-    """Nine tenths of the way from the noisy input (else the lowest point) to the base cell's best."""
+    """Nine tenths of the way from the noisy input to the base cell's best; from the lowest point where the
+    noisy input's score is not known, or is above the best."""
     base = base_cell(info)
     heights = [value for run in info.runs if run.cell == base for _, value in points(run.metrics)]
     if not heights:
         return None
     noisy = [s["noisy_val_pesq_wb"] for r in info.runs if (s := r.summary).get("noisy_val_pesq_wb")]
-    floor = fmean(noisy) if noisy else min(heights)
+    floor = fmean(noisy) if noisy and fmean(noisy) < max(heights) else min(heights)
     return floor + 0.9 * (max(heights) - floor)
 
 

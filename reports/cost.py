@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
+from ablate.models.errors import plural
+
 from .collect import StudyInfo
-from .text import plural
 
 COSTS = {
     "parameters": "parameters",

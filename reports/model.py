@@ -11,6 +11,7 @@ import pandas as pd
 
 from ablate.ablations.inference.analysis import records
 from ablate.ablations.inference.guards import direction
+from ablate.models.errors import plural
 from ablate.training.metrics.registry import METRICS, in_words, label_of
 
 from .collect import StudyInfo
@@ -20,7 +21,7 @@ from .cost import Cost, ParetoPoint, costs, parameter_changes, pareto
 from .judged import Judged, judged
 from .lengths import AtLength, by_length
 from .slopes import Slope, slopes
-from .text import interval, known, plural, signed
+from .text import interval, known, signed
 
 if TYPE_CHECKING:
     from ablate.ablations.claims import Claim
@@ -186,7 +187,9 @@ class AnalysisReport:
     def headline(self) -> str:
         gap = self.gap
         if gap is None:
-            return f"{self.metric}: no baseline is named or it has no scores, so there is no gap to explain."
+            plan = self.info.plan
+            why = "no baseline" if plan is not None and plan.baseline is None else "no scores of a baseline"
+            return f"{self.metric}: {why}, so there is no gap to explain."
         if gap.interval == "":
             spread = "no interval"
         else:

@@ -138,7 +138,10 @@ def slope_lines(found: Sequence[Slope], percent: str, other_lengths: bool = Fals
 
     lines = []
     if (few := of("few validations")) is not None:
-        lines.append(f"Fewer than {FEWEST} validations{few}: not shown to have converged; {SPEED}.")
+        lines.append(
+            f"Fewer than {FEWEST} validations{few}: convergence is not shown, and an effect may "
+            "be one on the speed of learning."
+        )
     if (annealed := of("annealed")) is not None:
         lines.append(
             f"The learning rate falls to less than {SLOW:.0%} of where it began, which flattens every "

@@ -10,12 +10,13 @@ import numpy as np
 
 from ablate.ablations.inference.analysis import records
 from ablate.ablations.inference.guards import changes
+from ablate.models.errors import plural
 from ablate.training.metrics.registry import label_of
 
 from .lengths import in_steps
 from .model import AnalysisReport, EffectRow
 from .slopes import PER
-from .text import interval, known, plural, signed
+from .text import interval, known, signed
 
 TICK, CROSS = "✓", "✗"
 

@@ -20,8 +20,8 @@ def interval(low: Any, high: Any, digits: int = 3) -> str:
     return f"[{signed(low, digits)}, {signed(high, digits)}]" if known(low) and known(high) else ""
 
 
-def plural(count: int, noun: str) -> str:
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+LABELS = {"snr": "SNR (dB)"}
+"""Columns of the scores by another name than their own."""
 
 
 def text(value: Any) -> str:

@@ -10,6 +10,8 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from ablate.models.errors import duration
+
 from .driver import DriverProgress, Job
 
 
@@ -70,13 +72,6 @@ class ConsoleProgress(DriverProgress):
 
     def close(self) -> None:
         self._live.stop()
-
-
-def duration(seconds: float) -> str:
-    """Seconds as `45 s`, `12 min` or `3.4 h`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _number(value: float | None, form: str) -> str:

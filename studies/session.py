@@ -9,7 +9,7 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, plural
 from ablate.training.data.corpus import Corpus
 
 from . import own, tune
@@ -178,7 +178,7 @@ class Session:
         if errors:
             codes = sorted({finding["code"] for finding in errors})
             raise RefusedError(
-                f"the audit found {len(errors)} errors ({', '.join(codes)}); mend them, "
+                f"the audit found {plural(len(errors), 'error')} ({', '.join(codes)}); mend it, "
                 f"or accept them with --waive {','.join(codes)}"
             )
         return plan.model_copy(update={"audit": record})

@@ -12,12 +12,11 @@ from ablate.ablations.inference.contrasts import judged
 from ablate.ablations.inference.engine import quantile
 from ablate.ablations.inference.power import Variances, make_plan
 from ablate.ablations.inference.verdicts import MOST_SEEDS
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, duration
 
 from .analysis import analyze_study
 from .next import failed_of, hours_of
 from .plan import Look, Plan, add
-from .progress import duration
 from .scores import scores_of_runs
 
 MOST_TRAININGS = 2000

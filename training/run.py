@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from ablate.models.errors import InputError
+
 from .causes import DivergedError, Interrupted, cause_of, failing_as
 from .config import EvaluationJob
 from .own.process import end_left_behind
@@ -128,7 +130,7 @@ def _outcome(run: RunDir, work: Callable[[], None], update: Callable[..., RunSta
     except Exception as failure:
         error, cause = cause_of(failure)
         logger.error("failed (%s)", cause, exc_info=error)
-        message = f"{type(error).__name__}: {error}"
+        message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         return update(state="failed", cause=cause, message=message, finished=time.time())
     logger.info("done")
     return update(state="done", cause=None, message=None, finished=time.time())

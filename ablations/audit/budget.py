@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ablate.models.errors import InputError, listed
+from ablate.models.errors import InputError, duration, listed, plural
 from ablate.models.summary import trained_parameters
 
 from ..grid import Cell
@@ -217,7 +217,7 @@ def hours(cells: Sequence[Cell], *, runs: int | Sequence[RunSpec], slots: int = 
         yield Finding.of(
             "A403",
             "study",
-            f"about {total / 3600 / slots:.2g} hours for {count} runs, {slots} at once, "
+            f"about {duration(total / slots)} for {plural(count, 'run')}, {slots} at once, "
             f"without validation and scoring; steps were measured on {cores} cores",
             "fewer seeds or levels, a shorter recipe, or more slots (--jobs, --gpus)",
         )

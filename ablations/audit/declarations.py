@@ -198,9 +198,10 @@ def _whole(audited: Subject) -> tuple[Measured, list[Broken]]:
         beyond = frames and max(frames - (allowed if said_ahead is False else 0), 0)
         broken += _ahead(audited, "network", name, said_ahead, beyond)
     elif not inside:
+        silent = f"{name} does not declare looks_ahead; its configuration"
         broken += [
             Broken(item.path, item.evidence, "note")
-            for item in _ahead(audited, "network", name, config.direction == "bi", frames, "direction")
+            for item in _ahead(audited, "network", silent, config.direction == "bi", frames, "direction")
         ]
     if said_mixes is not None and mixes is not None and bool(said_mixes) != mixes:
         text = f"{name} declares mixes_bands={bool(said_mixes)}, found is {mixes}"

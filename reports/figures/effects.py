@@ -9,7 +9,7 @@ import numpy as np
 
 from ..lengths import in_steps
 from ..model import AnalysisReport
-from ..text import interval, known, signed
+from ..text import LABELS, interval, known, signed
 from .style import BAND, BLUE, CYCLE, GREY, INK, LINES, ORANGE, Drawn, in_words, make_canvas, reach_of
 
 
@@ -220,7 +220,7 @@ def subsets(report: AnalysisReport) -> Drawn | None:
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(frame)), [str(v) for v in frame[column]])
         axes.set_ylim(len(frame) - 0.5, -0.5)
-        axes.set_ylabel(column)
+        axes.set_ylabel(LABELS.get(column, column))
     grid[-1, 0].set_xlabel(f"gap in {report.metric}")
     return (
         "The gap by condition",

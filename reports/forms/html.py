@@ -24,7 +24,7 @@ from ..tables import (
     lengths_table,
     slopes_table,
 )
-from ..text import human, interval, p_value, signed
+from ..text import LABELS, human, interval, p_value, signed
 from .audio import listening
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _by(report: AnalysisReport, column: str, frame: pd.DataFrame) -> dict[str, A
     base, baseline = report.analysis.base_cell, report.analysis.baseline
     reference = [cell for cell in (base, baseline) if cell is not None]
     head = [
-        {"snr": "SNR (dB)"}.get(column, column),
+        LABELS.get(column, column),
         "utterances",
         *(report.short(cell) for cell in reference),
         *(["gap"] if has_gap else []),
@@ -158,7 +158,6 @@ def _provenance(plan: Plan | None) -> list[tuple[str, str]]:
         ("study", plan.name),
         ("planned", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime(plan.created))),
         ("commit of the folder it was planned in", plan.git_commit),
-        ("machine", plan.machine),
         ("versions", ", ".join(f"{package} {version}" for package, version in plan.versions.items())),
         ("corpus digest", plan.corpus.digest),
         ("test digest", plan.corpus.test_digest),

@@ -10,7 +10,7 @@ import typer
 
 from ablate.ablations.commands import Base, Baseline, GridText, Settings
 from ablate.models.console import ROOT, Format, Plugins, Root, print_json
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -97,10 +97,11 @@ def audit(
     else:
         for finding in found:
             mark = "waived" if finding.code in waived and finding.severity == "error" else finding.severity
-            print(f"{finding.code} {finding.name} [{mark}] {finding.evidence}\n    at {finding.where}")
-            print(f"    {finding.remedy}")
+            print(f"{finding.code} {finding.name} [{mark}] {finding.where}: {finding.evidence}")
+            print(f"    -> {finding.remedy}")
         notes = sum(f.severity == "note" for f in found)
-        print(f"{len(refusing)} errors, {len(found) - len(refusing) - notes} waived, {notes} notes")
+        waived_now = len(found) - len(refusing) - notes
+        print(f"{plural(len(refusing), 'error')}, {waived_now} waived, {plural(notes, 'note')}")
     if refusing:
         raise typer.Exit(5)
 

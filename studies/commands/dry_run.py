@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from ablate.models.console import console, print_json, print_table
+from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,7 +126,7 @@ def _runs(plan: Plan, cell: PlannedCell, root: Path, costs: Mapping[str, Cost]) 
 
 def _shown(cell: PlannedCell, estimate: dict[str, float] | None) -> tuple[str, ...]:
     """What a row says of a cell's runs: their size and costs, or what the command is given."""
-    from ..progress import duration
+    from ablate.models.errors import duration
 
     if cell.steps is None:
         return (", ".join(f"{name}={value}" for name, value in cell.config.result_fields().items()),)
@@ -152,6 +153,14 @@ def _on_cores(plan: Plan, slot: Slot) -> dict[str, Cost]:
     import torch
 
     from ablate.ablations.audit.budget import step_bytes, step_seconds
+    from ablate.ablations.audit.subject import subject
 
     torch.set_num_threads(slot.threads)
-    return {cell.name: (step_seconds(cell) or float("nan"), step_bytes(cell)) for cell in plan.networks}
+    costs = {}
+    for cell in plan.networks:
+        try:
+            subject(cell.config.model, cell.config.recipe).try_out()
+        except InputError as error:
+            raise InputError(f"cell {cell.name}: {error}") from error
+        costs[cell.name] = (step_seconds(cell) or float("nan"), step_bytes(cell))
+    return costs

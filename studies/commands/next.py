@@ -41,8 +41,7 @@ def _print(found: Allocation, name: str, width: float | None) -> None:
     from rich.table import Table
 
     from ablate.ablations.inference.allocation import FIRST
-
-    from ..progress import duration
+    from ablate.models.errors import duration
 
     out = console()
     if found.widest is not None:

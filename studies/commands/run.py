@@ -256,7 +256,8 @@ def _run_study(
     page = study_path(root, plan.name) / "report" / "report.html"
     if page.exists():
         say(f"the report: {page}")
-        say('look first at the gap and at "not toggled", then at each interval beside what was claimed')
+        if plan.baseline is not None:
+            say('look first at the gap and at "not toggled", then at each interval beside what was claimed')
     if plan.corpus.is_demo:
         say("the demo corpus shows how this works; its numbers say nothing of real speech")
     say(f"the table: ablate report {plan.name}; curves and sound: ablate ui {plan.name}")

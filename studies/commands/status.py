@@ -51,8 +51,9 @@ def _status_view(read: dict[str, Any], out: Console) -> Any:
     from rich.table import Table
     from rich.text import Text
 
+    from ablate.models.errors import duration
+
     from .. import plan as plans
-    from ..progress import duration
 
     counts = ", ".join(f"{count} {state}" for state, count in sorted(read["counts"].items()))
     left = read["seconds_left"]

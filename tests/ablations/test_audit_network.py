@@ -104,6 +104,8 @@ def test_the_number_of_frames_is_found(faults: ModuleType) -> None:
     for net, severity in (("SaysOneAhead", "error"), ("SaysNothingAhead", "note")):
         (found,) = declarations.check(small(architecture=net))
         assert (found.severity, "2 later frames" in found.evidence) == (severity, True)
+        said = "does not declare looks_ahead; its configuration says direction=uni, but"
+        assert (said in found.evidence) == (severity == "note")
 
 
 def test_the_write_after_which_a_value_differs_is_named(faults: ModuleType) -> None:

@@ -53,7 +53,9 @@ def test_a_budget_and_a_cell(faults: ModuleType) -> None:
         (["audit", "nosuch", "--grid", "bidirectional"], "no cell"),
         (["audit", "mbsnet", "--waive", "A999"], "A999"),
         (["audit", "mbsnet", "--format", "xml"], "xml"),
-        (["diff", "mbsnet", "nosuch"], "no run"),
+        (["diff", "mbsnet", "nosuch"], "is no preset, run under"),
+        (["diff", "mbsnet", "bsrn"], "did you mean 'bsrnn'"),
+        (["diff", "mbsnet", "bidirectionl", "--grid", "bidirectional"], "did you mean 'bidirectional'"),
     ],
 )
 def test_bad_input_says_what_to_do(arguments: list[str], message: str, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ def test_what_cannot_be_guessed(file, name, settings, message):
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(InputError, match=r"no class at .*; write path/to/file.py:Class"):
+    with pytest.raises(InputError, match=r"none\.py:Net: there is no file .*none\.py"):
         class_of_file(f"{tmp_path / 'none.py'}:Net")
 
 

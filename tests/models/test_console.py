@@ -4,6 +4,7 @@ from typing import Annotated
 
 import pytest
 import typer
+from pydantic import BaseModel, model_validator
 from rich.console import Console
 from rich.table import Table
 from typer.testing import CliRunner
@@ -71,6 +72,16 @@ def test_a_fault_is_told_apart(capsys: pytest.CaptureFixture[str], monkeypatch: 
 def test_what_a_configuration_refuses_is_readable() -> None:
     with pytest.raises(InputError, match=r"channels: Input should be .* \(got -1\)"), readable():
         ModelConfig(channels=-1)
+    with pytest.raises(InputError, match=r"refuses all of it$"), readable():
+        Refusing(size=3)
+
+
+class Refusing(BaseModel):
+    size: int
+
+    @model_validator(mode="after")
+    def _refused(self) -> "Refusing":
+        raise InputError("refuses all of it")
 
 
 def wide_table() -> Table:

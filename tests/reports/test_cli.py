@@ -3,8 +3,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
+from typer.testing import CliRunner
+
+from ablate.reports.cli import app
 
 
 def test_the_front_door_imports_nothing_heavy():
@@ -25,3 +29,15 @@ def test_a_shell_completes_commands_options_and_values(line, offered):
         [sys.executable, "-c", script], env=os.environ | asked, capture_output=True, text=True, check=True
     )
     assert told.stdout.split() == [offered]
+
+
+def test_help_says_what_each_command_does_to_the_end_and_what_exit_codes_mean():
+    told = CliRunner().invoke(app, ["--help"]).stdout
+    assert "Exit codes" in told
+    assert "..." not in told.replace("[ARGS]...", "")
+    assert "every seed; what is done is not done again." in " ".join(told.split())
+    assert "speakers, clipping" in CliRunner().invoke(app, ["data", "--help"]).stdout
+
+
+def test_the_version_is_shown():
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"ablate {version('ablate')}\n"

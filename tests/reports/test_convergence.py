@@ -59,3 +59,11 @@ def test_curves_of_a_study(planted_root):
     assert result["baseline"].steps_to_threshold < base.steps_to_threshold
     assert result["baseline"].area > base.area
     assert base.threshold == threshold
+
+
+def test_the_threshold_lies_within_the_curve_of_a_network_that_is_worse_than_its_input(planted_root):
+    _, info = scores_from_study(planted_root)
+    for run in info.runs:
+        run.summary["noisy_val_pesq_wb"] = 9.0
+    heights = [value for run in info.runs for _, value in points(run.metrics)]
+    assert min(heights) < default_threshold(info) < max(heights)

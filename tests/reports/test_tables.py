@@ -133,7 +133,7 @@ def test_every_form_says_what_its_intervals_are(guarded, format):
     else:
         assert "27 of 27 runs scored" in written
         assert re.search(r"24 (test utterances )?in every run", written)
-        assert "h of steps in 27 trainings" in written
+        assert "of steps in 27 trainings" in written
 
 
 @pytest.mark.parametrize("format", TABLES)

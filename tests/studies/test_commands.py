@@ -79,6 +79,40 @@ def test_a_dry_run_without_timing_times_nothing(ablate, corpus, monkeypatch):
     assert json.loads(out)["cells"][0]["signatures"]["1"][:8] in shown
 
 
+BROKEN = """
+import torch
+from ablate.models import ARCHITECTURES, PRESETS, ModelConfig
+
+class Net(torch.nn.Module):
+    def __init__(self, wrong):
+        super().__init__()
+        self.gain, self.wrong = torch.nn.Parameter(torch.ones(1)), wrong
+
+    def forward(self, noisy):
+        return self.gain * (noisy + noisy[..., :self.wrong] if self.wrong else noisy)
+
+ARCHITECTURES.register("breaks", lambda c: Net(c.options["wrong"]))
+PRESETS["breaks"] = ModelConfig(architecture="breaks", options={"wrong": 0})
+"""
+
+
+def test_a_network_of_ones_own_that_does_not_run_is_named_with_its_line(
+    ablate, corpus, tmp_path, monkeypatch
+):
+    from ablate.models import ARCHITECTURES, PRESETS
+
+    monkeypatch.setattr(ARCHITECTURES, "_parts", dict(ARCHITECTURES._parts))
+    (tmp_path / "breaking_net.py").write_text(BROKEN)
+    code, out, err = ablate(
+        *("run", "--plugin", tmp_path / "breaking_net.py", "--base", "breaks", "--baseline", "none"),
+        *("--grid", "options.wrong=0,7", "--data", corpus, "--seeds", "1", "--dry-run"),
+    )
+    PRESETS.pop("breaks")
+    assert (code, out) == (2, "")
+    assert "error: cell options.wrong=7: the network does not run on (1, 257," in err
+    assert f"({tmp_path / 'breaking_net.py'}:11)" in err
+
+
 def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path):
     words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--study", "lengths")
     words = (*words, "--at-lengths", "0.5,1", "--dry-run", "--no-timing")
