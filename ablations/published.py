@@ -84,7 +84,7 @@ class PublishedEffect:
             source=told,
             metric=self.metric,
             level=level,
-            conditions=self.conditions,
+            conditions=self.conditions.model_copy(update={"unstated": True}),
         )
 
 

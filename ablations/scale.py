@@ -12,6 +12,8 @@ from pydantic import BeforeValidator
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError, readable
 
+KEYS = ("parameters", "steps", "corpus")
+"""Of the conditions in a file of claims."""
 NEAR = 0.1
 """How far, as a share, a number may be from a claim's and still count as the same."""
 DEMO = "no verdict"
@@ -54,17 +56,19 @@ Span = Annotated[tuple[float, float], BeforeValidator(_span)]
 
 
 class Conditions(Frozen):
-    """What a claim was made of; what is not said holds for every study.
+    """What a claim was made of; what is not said counts as that of the study which judges it.
 
     Attributes:
         parameters: of the networks compared.
         steps: of their trainings.
         corpus: its name; of VoiceBank+DEMAND any copy counts.
+        unstated: what is not said is not known instead, so that no study is shown to be like it.
     """
 
     parameters: Span | None = None
     steps: Span | None = None
     corpus: str | None = None
+    unstated: bool = False
 
     @classmethod
     def read(cls, fields: Any, of: str) -> Conditions:
@@ -74,24 +78,23 @@ class Conditions(Frozen):
             InputError: a key is unknown or a value wrong.
         """
         if not isinstance(fields, Mapping):
-            raise InputError(
-                f"conditions of the claim for {of!r}: give some of {', '.join(cls.model_fields)}"
-            )
-        if unknown := sorted({*map(str, fields)} - {*cls.model_fields}):
+            raise InputError(f"conditions of the claim for {of!r}: give some of {', '.join(KEYS)}")
+        if unknown := sorted({*map(str, fields)} - {*KEYS}):
             raise InputError(
                 f"conditions of the claim for {of!r}: unknown keys {', '.join(unknown)}; "
-                f"known: {', '.join(cls.model_fields)}"
+                f"known: {', '.join(KEYS)}"
             )
         with readable(f"conditions of the claim for {of!r}: "):
             return cls.model_validate(dict(fields))
 
     def __str__(self) -> str:
         """As a table prints them; empty where there are none."""
-        parts = [
-            f"{_spelled(span)} {unit}"
-            for span, unit in ((self.parameters, "parameters"), (self.steps, "steps"))
-            if span is not None
-        ]
+        parts = []
+        for span, unit in ((self.parameters, "parameters"), (self.steps, "steps")):
+            if span is not None:
+                parts.append(f"{_spelled(span)} {unit}")
+            elif self.unstated:
+                parts.append(f"{unit} not stated")
         return ", ".join([*parts, *filter(None, [self.corpus])])
 
 
@@ -116,8 +119,10 @@ class Setting(Frozen):
         found = []
         for name in ("parameters", "steps"):
             theirs, mine = getattr(claimed, name), getattr(self, name)
-            if theirs is not None and not (mine and _within(mine, theirs)):
-                here = _spelled(mine) if mine else "an unknown number of"
+            here = _spelled(mine) if mine else "an unknown number of"
+            if theirs is None and claimed.unstated:
+                found.append(f"{here} {name} instead of a number not stated")
+            elif theirs is not None and not (mine and _within(mine, theirs)):
                 found.append(f"{here} {name} instead of {_spelled(theirs)}")
         if claimed.corpus is not None:
             splits = {"training": self.trained_on, "test": self.tested_on}

@@ -20,7 +20,7 @@ def answer(report: AnalysisReport) -> str:
     name, label = report.analysis.metric, in_words(report.analysis.metric)
     gap, rest = report.gap, report.not_toggled
     better = "" if direction(name) > 0 else " (lower is better)"
-    rows = [row for row in report.factors if not row.name.endswith("(main effect)")]
+    rows = [row for row in report.factors if row.name == row.data["name"]]
     judged = [row for row in rows if row.interval]
     if not judged and (gap is None or not gap.interval):
         return f"No interval, so no difference in {label} is shown: single trainings differ by luck alone."
@@ -43,14 +43,23 @@ def answer(report: AnalysisReport) -> str:
         else:
             told += "this design cannot say how much each toggle explains"
             told += f"; switched on, {effects}" if effects else ""
-    sentence = "; ".join(filter(None, (told, _costs(report, shown), _elsewhere(report), unseen)))
+    between = [row for row in report.factors if row not in rows and _excludes_zero(row)]
+    more = _listed([f"{row.data['name']} {_round(row)}" for row in between])
+    parts = (
+        told,
+        f"at levels between, {more}" if more else "",
+        _costs(report, [*shown, *between]),
+        _elsewhere(report),
+        unseen,
+    )
+    sentence = "; ".join(filter(None, parts))
     return f"{sentence[0].upper()}{sentence[1:]}."
 
 
 def _costs(report: AnalysisReport, shown: Sequence[EffectRow]) -> str:
     """What effects that are shown to gain cost in the guards."""
     up = direction(report.analysis.metric)
-    gains = [row.name for row in shown if up * row.data["estimate"] > 0]
+    gains = [row.data["name"] for row in shown if up * row.data["estimate"] > 0]
     costs: dict[str, list[str]] = {}
     for row in records(report.analysis.guards):
         if row["name"] in gains and row["change"] == "worse":

@@ -21,7 +21,7 @@ from .cost import Cost, ParetoPoint, costs, parameter_changes, pareto
 from .judged import Judged, judged
 from .lengths import AtLength, by_length
 from .slopes import Slope, slopes
-from .text import interval, known, signed
+from .text import interval, known, signed, span
 
 if TYPE_CHECKING:
     from ablate.ablations.claims import Claim
@@ -148,13 +148,12 @@ class AnalysisReport:
 
     def _row(self, data: Mapping[str, Any]) -> EffectRow:
         name, kind = str(data["name"]), str(data["kind"])
-        low, high = data.get("claim_low"), data.get("claim_high")
         return EffectRow(
             name=name,
             kind=kind,
             estimate=signed(data["estimate"]),
             interval=interval(data["low"], data["high"]),
-            claimed=f"{signed(low, 2)} to {signed(high, 2)}" if known(low) and known(high) else "",
+            claimed=span(data.get("claim_low"), data.get("claim_high")),
             verdict=_verdict(data),
             one_in=self._beside("one-in", name),
             one_out=self._beside("one-out", name),

@@ -16,7 +16,7 @@ from ablate.training.metrics.registry import label_of
 from .lengths import in_steps
 from .model import AnalysisReport, EffectRow
 from .slopes import PER
-from .text import interval, known, signed
+from .text import interval, known, signed, span
 
 TICK, CROSS = "✓", "✗"
 
@@ -102,9 +102,10 @@ def corpora_table(report: AnalysisReport) -> Table | None:
         head,
         rows,
         f"{report.credit_kind}s in {report.metric} with {report.percent} intervals. Verdicts, the corrected "
-        f"family and every other table are of {first}, the first. Agrees: the difference is within the "
-        "margin, by two one-sided tests. Differs: its interval excludes zero. Turns round, same sign: the "
-        "intervals of both effects exclude zero, on opposite sides or the same. Open: none of these.",
+        f"family and every other table are of {first}, the first, where no column names another. Agrees: the "
+        "difference is within the margin, by two one-sided tests. Differs: its interval excludes zero. Turns "
+        "round, same sign: the intervals of both effects exclude zero, on opposite sides or the same. Open: "
+        "none of these.",
     )
 
 
@@ -123,7 +124,7 @@ def claims_table(report: AnalysisReport) -> Table | None:
     rows = [
         [
             row.name,
-            f"{row.low:+.2f}" + ("" if row.low == row.high else f" to {row.high:+.2f}"),
+            span(row.low, row.high),
             f"{signed(row.estimate)} {interval(row.estimate_low, row.estimate_high)}".strip(),
             row.verdict,
             row.conditions or "this study's",

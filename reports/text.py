@@ -20,6 +20,13 @@ def interval(low: Any, high: Any, digits: int = 3) -> str:
     return f"[{signed(low, digits)}, {signed(high, digits)}]" if known(low) and known(high) else ""
 
 
+def span(low: Any, high: Any, digits: int = 2) -> str:
+    """A range as it was claimed; a point once."""
+    if not (known(low) and known(high)):
+        return ""
+    return signed(low, digits) if low == high else f"{signed(low, digits)} to {signed(high, digits)}"
+
+
 LABELS = {"snr": "SNR (dB)"}
 """Columns of the scores by another name than their own."""
 

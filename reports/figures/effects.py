@@ -82,7 +82,15 @@ def forest(report: AnalysisReport) -> Drawn | None:
         if known(low) and known(high):
             width = float(high) - float(low)
             axes.barh(
-                index, width, left=float(low), height=0.62, color=BAND, alpha=0.45, label=once("claimed")
+                index,
+                width,
+                left=float(low),
+                height=0.62,
+                color=BAND,
+                alpha=0.45,
+                edgecolor=BAND,
+                linewidth=0 if width else 2,
+                label=once("claimed"),
             )
         spread = reach_of(row)
         error = np.array([spread]).T if spread else None

@@ -143,7 +143,7 @@ def test_what_is_claimed_is_listed_with_its_source() -> None:
     of_direction = found["bidirectional", "published: xLSTM-SENet, ablation table in its repository"]
     assert (of_direction["off"], of_direction["on"], of_direction["metric"]) == (3.26, 3.48, "pesq_wb")
     assert of_direction["seeds"] == "averaged, number not stated"
-    assert of_direction["of"] == "2,140,000 to 2,200,000 parameters, VoiceBank+DEMAND"
+    assert of_direction["of"] == "2,140,000 to 2,200,000 parameters, steps not stated, VoiceBank+DEMAND"
     assert any(row["factor"] == "decoder4x" and "the report" in row["source"] for row in rows)
     shown = ablate("claims", "core=lstm,mamba").stdout
     assert "WSJ0" in shown

@@ -65,6 +65,15 @@ def test_in_what_a_study_differs(claimed, differs):
     assert setting.verdict("contradicted", claimed) == ("at this size: " if differs else "") + "contradicted"
 
 
+def test_what_a_publication_does_not_state_is_not_taken_for_this_studys():
+    published = Conditions(parameters=(150_000, 320_000), corpus="vb", unstated=True)
+    assert SMALL.differs(published) == ["40 steps instead of a number not stated"]
+    assert SMALL.verdict("contradicted", published) == "at this size: contradicted"
+    assert str(published) == "150,000 to 320,000 parameters, steps not stated, vb"
+    with pytest.raises(InputError, match="unknown keys unstated"):
+        Conditions.read({"unstated": "true"}, "a")
+
+
 def test_what_is_not_known_of_a_study_is_no_agreement():
     own = SMALL.model_copy(update={"parameters": None, "steps": None})
     assert own.differs(Conditions(steps=40)) == ["an unknown number of steps instead of 40"]
