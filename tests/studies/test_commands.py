@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import sys
 
@@ -238,3 +239,19 @@ def test_a_shell_completes_to_the_names_of_studies(monkeypatch, capsys, tmp_path
     with pytest.raises(SystemExit):
         app(prog_name="ablate")
     assert capsys.readouterr().out.split() == ["second"]
+
+
+def test_a_reason_that_several_runs_failed_for_stands_once():
+    from ablate.models.console import console
+    from ablate.studies.commands.status import _status_view
+
+    run = {"cell": "base", "length": 1.0, "state": "failed", "step": 3, "steps": None, "val_pesq_wb": None}
+    run |= {"seconds_per_step": None, "attempts": 1, "cause": "output", "message": "left no enhanced"}
+    runs = [run | {"seed": seed} for seed in (1, 2)] + [run | {"seed": 3, "message": "left no scores.csv"}]
+    read = {"study": "s", "counts": {"failed": 3}, "seconds_left": None, "runs": runs}
+    out = console(io.StringIO())
+    out.print(_status_view(read, out))
+    assert out.file.getvalue().splitlines()[-2:] == [
+        "base seed 1, base seed 2: output: left no enhanced",
+        "base seed 3: output: left no scores.csv",
+    ]

@@ -119,7 +119,7 @@ def test_a_study_file_says_how_its_cells_are_trained(file, root, corpus):
     [
         (("seeds: 2", "seeds: 2\nrecipe: small"), "recipe: of our own trainings"),
         (("seeds: 2", "seeds: 2\nbase: bsrnn"), "base: of our own trainings"),
-        (("factors:", "grid: bidirectional\nx:"), "give grid or train"),
+        (("factors:", "grid: bidirectional\nset:"), "give grid or train"),
         (("baseline: {gain: 0.5}", "baseline: bsrnn"), "none or overrides"),
         (("  gain: {levels", "  gain: {claim: [0, 1]}\n  other: {levels"), "give its levels"),
         (("toy.py --seed", "toy.py --sed {sed} --seed"), "unknown placeholder {sed}"),

@@ -368,7 +368,6 @@ def test_a_checkpoint_of_another_version_is_never_trained_over(new_run, go):
     before = path.read_bytes(), (run.path / "metrics.jsonl").read_bytes()
     state = go(run)
     assert (state.state, state.cause) == ("failed", "configuration")
-    assert "ForeignCheckpointError" in state.message
     assert "version 99" in state.message
     assert (path.read_bytes(), (run.path / "metrics.jsonl").read_bytes()) == before
     torch.save({**content, "signature": "f" * 64}, path)

@@ -12,8 +12,11 @@ import pandas as pd
 import pytest
 
 from ablate.models.errors import InputError
+from ablate.training.data.corpus import Corpus
 from ablate.training.enhance import checkpoint_of_run
 from ablate.training.own import process
+from ablate.training.own.config import OwnTraining
+from ablate.training.own.outputs import OutputError, scores_at
 from ablate.training.rundir import RunDir
 
 COMMAND = f"{sys.executable} toy.py --seed {{seed}} --out {{out}} --data {{data}} {{overrides}}"
@@ -102,6 +105,17 @@ def test_a_command_that_is_not_there_or_refuses(new_run, go, train, cause, said)
     state = go(run, job)
     assert (state.state, state.cause) == ("failed", cause)
     assert said in state.message
+
+
+def test_a_folder_without_audio_is_told_by_what_was_expected(tiny_corpus, cache, tmp_path):
+    (tmp_path / "enhanced").mkdir()
+    pairs = Corpus.open(tiny_corpus, cache=cache).test
+    with pytest.raises(OutputError) as told:
+        scores_at(OwnTraining(command=COMMAND, folder=str(tmp_path)), tmp_path, pairs)
+    assert str(told.value) == (
+        "the command ended well and left no audio file in enhanced: expected 2 enhanced test files such as "
+        "d_1.wav in {out}/enhanced; {out} holds enhanced"
+    )
 
 
 def test_scores_that_are_no_numbers_are_a_divergence(new_run, go):
