@@ -19,7 +19,7 @@ from ablate.ablations.factors import claims_on
 from ablate.ablations.grid import BASELINE
 from ablate.ablations.inference.analysis import records
 from ablate.models.config import ModelConfig
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, plural
 from ablate.reports.answer import answer
 from ablate.reports.build import report_of_file
 from ablate.reports.figures import draw_one
@@ -27,7 +27,7 @@ from ablate.reports.figures.style import style
 from ablate.reports.forms.markdown import table
 from ablate.reports.lengths import by_length, length_lines
 from ablate.reports.model import AnalysisReport
-from ablate.reports.text import interval, plural, signed
+from ablate.reports.text import interval, signed
 from ablate.studies.request import Request, read_file
 from ablate.training.metrics.registry import METRICS, label_of
 
