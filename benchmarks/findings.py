@@ -176,6 +176,12 @@ def _study(name: str, result: AnalysisReport) -> Iterator[str]:
     widths = [(row.data["high"] - row.data["low"]) / 2 for row in rows if row.interval]
     if widths:
         yield f"The widest of these intervals is ±{max(widths):.3f}; ±{WANTED} was wanted.\n\n"
+    if aliases := [alias for row in result.analysis.aliases.values() for alias in row]:
+        order = 1 + min(alias.count(" x ") for alias in aliases)
+        yield (
+            f"Not every combination is trained (a {result.analysis.design} design): an effect is mixed up "
+            f"with interactions of {order} factors and more.\n\n"
+        )
     fewest = min(int(row["runs"]) for row in records(result.analysis.cells))
     if 1 < fewest < 5:
         yield f"With {fewest} trainings of a cell the intervals rest on few degrees of freedom.\n\n"
