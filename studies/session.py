@@ -92,14 +92,14 @@ class Session:
             if old is not None:
                 plan = self._joined(old, plan)
             grown = old is None or old.cells != plan.cells
+            runs = self._asked(plan, request)
+            self._check_weights(plan, runs)
             if self.command and self.command not in plan.commands:
                 plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})
             if plan.train is not None:
                 own.keep_code(plan.train, request.file, self.root)
                 for line in own.shown(plan.train) if old is None else ():
                     self.say(line)
-            runs = self._asked(plan, request)
-            self._check_weights(plan, runs)
             if old is None or not all(self._finished(plan, runs)):
                 plan = self._audited(plan, corpus)
             storage = open_storage(folder, self.storage_url)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -13,9 +14,11 @@ import pytest
 
 from ablate.ablations.grid import parse_factors
 from ablate.models import plugins
+from ablate.studies import own
+from ablate.studies.commands.run import RunOptions
 from ablate.studies.driver import Driver, Policy, plan_jobs
 from ablate.studies.launchers.slurm import EXITS, SlurmLauncher, job_states
-from ablate.studies.plan import make
+from ablate.studies.plan import make, study_path
 from ablate.studies.request import Request
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir, read_json
@@ -59,6 +62,13 @@ def wait_for(condition, seconds=120):
     while not condition():
         assert time.time() < deadline, "waited in vain"
         time.sleep(0.3)
+
+
+def requeue(job):
+    subprocess.run(["scontrol", "requeue", job], check=True)
+    # SLURM holds a requeued job back for two minutes.
+    now = ["scontrol", "update", f"jobid={job}", "starttime=now"]
+    wait_for(lambda: subprocess.run(now, capture_output=True, check=False).returncode == 0)
 
 
 def when_training(job, act):
@@ -139,15 +149,59 @@ def test_ctrl_c_leaves_checkpoints_and_the_next_driver_goes_on(cluster, root):
     assert len(driver.run(jobs).done) == 2
 
 
+OWN = """
+train:
+  command: {python} toy.py --seed {{seed}} --out {{out}} --data {{data}} {{overrides}}
+  resume: --resume {{out}}/latest.pt
+  folder: {folder}
+  code: [toy.py]
+factors:
+  gain: {{levels: {{off: {{gain: "0.90"}}, on: {{gain: 1.0}}}}}}
+set: {{mode: polite0}}
+endpoint: {{metric: si_sdr, margin: 1}}
+data: {data}
+scores: enhanced/
+seeds: 1
+"""
+
+
+@pytest.mark.parametrize("asked", ["requeued", "interrupted"])
+def test_a_command_is_asked_to_end_and_called_again(cluster, tmp_path, corpus, asked):
+    """Beside its worker, to which SLURM sends the same signal; it ends well, and without its scores."""
+    toy = Path(__file__).parents[1] / "training" / "own" / "toy.py"
+    file = tmp_path / "study.yaml"
+    file.write_text(OWN.format(python=sys.executable, folder=toy.parent, data=corpus))
+    request = RunOptions(file=file).request()
+    plan, _ = make(request, tmp_path)
+    own.keep_code(plan.train, request.file, tmp_path)
+    folder = study_path(tmp_path, plan.name)
+
+    def waits(job):
+        return (job.run.path / "out" / "pids").exists()
+
+    def act():
+        wait_for(lambda: all(map(waits, jobs)))
+        if asked == "requeued":
+            for job in jobs:
+                requeue(read_json(job.run.path / "job.json")["id"])
+        else:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    driver, jobs, _ = make_driver(plan, tmp_path, folder)
+    watcher = threading.Thread(target=act)
+    watcher.start()
+    outcome = driver.run(jobs)
+    watcher.join()
+    ended = (2, 0, 0) if asked == "requeued" else (0, 0, 2)
+    assert tuple(map(len, (outcome.done, outcome.failed, outcome.left))) == ended
+    driver, jobs, _ = make_driver(plan, tmp_path, folder)
+    assert len(driver.run(jobs).done) == 2, [job.run.state for job in jobs]
+    assert [len((job.run.path / "out" / "called.txt").read_text().split()) for job in jobs] == [2, 2]
+
+
 def test_a_requeued_job_goes_on_from_its_checkpoint(cluster, root):
     plan = make_plan(root, 3, steps=40)
     driver, jobs, _ = make_driver(plan, root, root / "requeued")
-
-    def requeue(job):
-        subprocess.run(["scontrol", "requeue", job], check=True)
-        # SLURM holds a requeued job back for two minutes.
-        now = ["scontrol", "update", f"jobid={job}", "starttime=now"]
-        wait_for(lambda: subprocess.run(now, capture_output=True, check=False).returncode == 0)
 
     watcher = when_training(jobs[0], requeue)
     outcome = driver.run(jobs)
