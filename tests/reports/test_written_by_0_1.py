@@ -43,9 +43,7 @@ def test_it_reports_what_it_reported(root, monkeypatch, capsys):
     for effect in then["effects"]:
         if effect["claim_low"] is not None:  # it is of the demo corpus, where no claim is judged any more
             effect |= {"verdict": "no verdict", "seeds_needed": None}
-    for row in then[
-        "convergence"
-    ]:  # no curve came near the noisy input, from which no threshold is taken now
+    for row in then["convergence"]:  # its threshold was taken from the noisy input, which no curve came near
         for field in ("threshold", "reached", "steps_to_threshold", "seconds_to_threshold"):
             del row[field]
     found["notes"] = [note for note in found["notes"] if note in then["notes"]]
