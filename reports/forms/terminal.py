@@ -67,7 +67,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     facts = Table(title="Measured at", title_justify="left", box=None, show_header=False, pad_edge=False)
     for key, value in conditions.measured_at(report):
         facts.add_row(Text(key, style="dim"), Text(value))
-    screen.print(facts)
+    print_table(facts, screen)
     for title, lines in conditions.sections(report):
         screen.print(Text(f"\n{title}", style="bold"))
         for line in lines:

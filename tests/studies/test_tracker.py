@@ -705,20 +705,20 @@ def test_many_processes_make_one_schema(tmp_path: Path, forked: Any) -> None:
     assert connect(uri).search_experiments()
 
 
-def _dies_while_it_makes_a_schema(uri: str) -> None:
-    from mlflow.store.db import utils
-
-    utils._upgrade_db = lambda engine: os._exit(9)
-    prepare(uri)
+DIES_WHILE_IT_MAKES_A_SCHEMA = """
+import os, sys
+from mlflow.store.db import utils
+from ablate.studies.tracking import prepare
+utils._upgrade_db = lambda engine: os._exit(9)
+prepare(sys.argv[1])
+"""
 
 
 @pytest.mark.slow
-def test_a_process_killed_while_it_makes_the_schema_spoils_nothing(tmp_path: Path, forked: Any) -> None:
+def test_a_process_killed_while_it_makes_the_schema_spoils_nothing(tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path / 'new.db'}"
-    killed = forked.Process(target=_dies_while_it_makes_a_schema, args=(uri,))
-    killed.start()
-    killed.join(300)
-    assert killed.exitcode == 9
+    killed = subprocess.run([sys.executable, "-c", DIES_WHILE_IT_MAKES_A_SCHEMA, uri], timeout=300)
+    assert killed.returncode == 9
     prepare(uri)
     assert connect(uri).search_experiments()
 
