@@ -204,8 +204,7 @@ def _toggled(name: str) -> Iterator[list[str]]:
         last = list(factor.levels)[-1]
         for path in sorted(factor.paths):
             field = path.removeprefix("model.")
-            off, on = (factor.levels[level].get(path) for level in (factor.off, last))
-            off = off if off is not None else getattr(request(name).grid.base.model, field)
+            off, on = (factor.levels[level][path] for level in (factor.off, last))
             if off == on:
                 continue
             yield [factor.name, str(off), str(on), f"`{path}`: {ModelConfig.model_fields[field].description}"]
@@ -217,9 +216,8 @@ def _by_length(name: str, result: AnalysisReport) -> Iterator[str]:
     steps = asked.grid.cells()[0].config.recipe.steps
     stored = {length: _stored(name, length) for length in asked.at_lengths}
     tables = {length: pd.read_parquet(path) for length, path in stored.items() if path.exists()}
-    shown = {(row.kind, row.data["name"]) for row in filter(None, [*result.factors, result.gap])}
     found = by_length(
-        result.analysis, {1.0: result.scores} | tables, lambda length: (round(length * steps),), shown
+        result.analysis, {1.0: result.scores} | tables, lambda length: (round(length * steps),), result.shown
     )
     if not found:
         return

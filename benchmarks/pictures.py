@@ -19,7 +19,7 @@ from selenium.webdriver.chrome.service import Service
 
 from ablate.reports.figures import draw_one
 from ablate.reports.forms import write
-from ablate.studies.plan import find, load
+from ablate.studies.plan import load
 from ablate.studies.ui import serve
 
 PATIENCE = 600
@@ -100,7 +100,7 @@ def main() -> None:
     given = options.parse_args()
     given.output.mkdir(parents=True, exist_ok=True)
     found = findings.report("a")
-    cells = load(given.root, find(given.root, given.study)).cells
+    cells = load(given.root, given.study).cells
     opened = browser()
     try:
         with TemporaryDirectory() as folder:

@@ -244,7 +244,7 @@ class AnalysisReport:
     @cached_property
     def corpora(self) -> list[OnCorpus]:
         """The credited effects, `not toggled` and the gap on the further test corpora."""
-        return on_further(self.analysis, self.info, self._shown | {("not-toggled", "not toggled")})
+        return on_further(self.analysis, self.info, self.shown | {("not-toggled", "not toggled")})
 
     @property
     def test_name(self) -> str:
@@ -258,7 +258,7 @@ class AnalysisReport:
     @cached_property
     def slopes(self) -> list[Slope]:
         """How fast each factor's effect and the gap still change at the end of the training."""
-        return slopes(self.analysis, self.info, self._shown)
+        return slopes(self.analysis, self.info, self.shown)
 
     @cached_property
     def judged(self) -> list[Judged]:
@@ -269,10 +269,11 @@ class AnalysisReport:
     def by_length(self) -> list[AtLength]:
         """Each factor's effect and the gap at every length that was trained; empty with one length."""
         tables = {length: found.scores for length, found in self.info.at_lengths.items()}
-        return by_length(self.analysis, {1.0: self.scores} | tables, self.info.steps, self._shown)
+        return by_length(self.analysis, {1.0: self.scores} | tables, self.info.steps, self.shown)
 
     @property
-    def _shown(self) -> set[tuple[str, str]]:
+    def shown(self) -> set[tuple[str, str]]:
+        """Kind and name of each factor's effect and of the gap."""
         rows = filter(None, [*self.factors, self.gap])
         return {(row.kind, row.data["name"]) for row in rows}
 

@@ -57,6 +57,31 @@ def score_table(seeds=3, utterances=12, noise=0.03, seed=0, factors=("a", "b"), 
     return pd.concat(parts, ignore_index=True)
 
 
+def level_table(means, seeds, seed):
+    """Scores of one factor `a` with several levels, six utterances: level -> {metric: mean}."""
+    rng = np.random.default_rng(seed)
+    return pd.DataFrame(
+        [
+            {
+                "cell": level,
+                "a": level,
+                "seed": s,
+                "utterance": f"u{u}",
+                **{metric: mean + rng.normal(0, 0.01) for metric, mean in metrics.items()},
+            }
+            for level, metrics in means.items()
+            for s in range(1, seeds + 1)
+            for u in range(6)
+        ]
+    )
+
+
+@pytest.fixture(scope="session")
+def make_levels():
+    """`make_levels(means, seeds, seed)`; see `level_table`."""
+    return level_table
+
+
 @pytest.fixture(scope="session")
 def make():
     """`make(**options)` draws a table of scores; see `score_table`."""

@@ -2,9 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-import pandas as pd
-
 from ablate.reports.answer import answer
 from ablate.reports.build import report_of_file, report_of_study
 from ablate.reports.conditions import notes
@@ -46,23 +43,10 @@ def test_without_a_baseline_the_effects_are_the_answer(report):
     assert answer(replace(report, analysis=alone)).startswith("Switched on, crossband +0.21")
 
 
-def test_a_level_between_is_told_and_what_it_costs(tmp_path):
-    rng = np.random.default_rng(0)
+def test_a_level_between_is_told_and_what_it_costs(make_levels, tmp_path):
     effects = {"low": 0.0, "mid": 0.3, "high": 0.1}
-    rows = [
-        {
-            "cell": level,
-            "a": level,
-            "seed": seed,
-            "utterance": f"u{u}",
-            "pesq_wb": 2 + gain + rng.normal(0, 0.01),
-            "cbak": 3 - gain + rng.normal(0, 0.01),
-        }
-        for level, gain in effects.items()
-        for seed in (1, 2, 3)
-        for u in range(6)
-    ]
-    pd.DataFrame(rows).to_csv(tmp_path / "s.csv", index=False)
+    means = {level: {"pesq_wb": 2 + gain, "cbak": 3 - gain} for level, gain in effects.items()}
+    make_levels(means, seeds=3, seed=0).to_csv(tmp_path / "s.csv", index=False)
     claims = ["a=high=0.1..0.1", "a=mid=0.1..0.2"]
     found = report_of_file(tmp_path / "s.csv", "a=low", guards=["cbak"], claims=claims)
     told = answer(found)

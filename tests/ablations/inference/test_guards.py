@@ -1,5 +1,4 @@
 import numpy as np
-import pandas as pd
 import pytest
 
 from ablate.ablations.inference import guards
@@ -69,23 +68,11 @@ def test_a_guard_is_another_metric_and_named_once(frame):
             analyze(frame, base=BASE, baseline="ref", guards=guards_)
 
 
-def test_a_level_with_a_main_effect_alone_is_guarded_too():
-    rng = np.random.default_rng(2)
+def test_a_level_with_a_main_effect_alone_is_guarded_too(make_levels):
     effects = {"low": (0.0, 0.0), "mid": (0.3, -0.3), "high": (0.0, 0.0)}
-    rows = [
-        {
-            "cell": level,
-            "a": level,
-            "seed": seed,
-            "utterance": f"u{u}",
-            "pesq_wb": 2.5 + gain + rng.normal(0, 0.01),
-            "cbak": 2.5 + cost + rng.normal(0, 0.01),
-        }
-        for level, (gain, cost) in effects.items()
-        for seed in range(1, 5)
-        for u in range(6)
-    ]
-    found = analyze(pd.DataFrame(rows), base="a=low", guards=["cbak"], levels={"a": list(effects)})
+    means = {level: {"pesq_wb": 2.5 + gain, "cbak": 2.5 + cost} for level, (gain, cost) in effects.items()}
+    scores = make_levels(means, seeds=4, seed=2)
+    found = analyze(scores, base="a=low", guards=["cbak"], levels={"a": list(effects)})
     assert list(found.kind("shapley")["name"]) == ["a=high"]
     assert set(found.guards["name"]) == {"a=high", "a=mid"}
     assert any(note.startswith("a=mid: PESQ-WB up (+0.3") for note in found.notes)
