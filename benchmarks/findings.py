@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from findings_summary import summary
 
 from ablate.ablations.diff import differences
 from ablate.ablations.factors import claims_on
@@ -25,7 +26,7 @@ from ablate.reports.build import report_of_file
 from ablate.reports.figures import draw_one
 from ablate.reports.figures.style import style
 from ablate.reports.forms.markdown import table
-from ablate.reports.lengths import by_length, length_lines
+from ablate.reports.lengths import AtLength, by_length, length_lines
 from ablate.reports.model import AnalysisReport
 from ablate.reports.text import interval, signed
 from ablate.studies.request import Request, read_file
@@ -71,6 +72,7 @@ def take(root: Path, name: str) -> None:
         "planned": len(runs),
         "scored": sum(run.scored for run in runs),
         "diverged": sum(run.state == "diverged" for run in runs),
+        "tuned": {cell.name: cell.tuned for cell in plan.cells if cell.tuned},
         "corpus": plan.corpus.model_dump(include={"train", "validation", "test"}),
         "waived": plan.audit.waived,
         "skipped_audit": plan.audit.skipped,
@@ -140,9 +142,12 @@ the layout of VoiceBank+DEMAND; no recording is stored here.
 
 
 def _words(found: dict[str, AnalysisReport]) -> Iterator[str]:
+    lengths = {name: _lengths(name, result) for name, result in found.items()}
+    steps = {name: request(name).grid.cells()[0].config.recipe.steps for name in found}
     yield INTRODUCTION
+    yield from summary(found, lengths, steps)
     for name, result in found.items():
-        yield from _study(name, result)
+        yield from _study(name, result, lengths[name])
     missing = [f"{name.upper()} ({words})" for name, words in STUDIES.items() if name not in found]
     if missing:
         yield "## What has not been run\n\n"
@@ -159,7 +164,7 @@ def _words(found: dict[str, AnalysisReport]) -> Iterator[str]:
     yield GOING_ON
 
 
-def _study(name: str, result: AnalysisReport) -> Iterator[str]:
+def _study(name: str, result: AnalysisReport, lengths: Sequence[AtLength]) -> Iterator[str]:
     yield f"## Study {name.upper()}: {STUDIES[name]}\n\n{_measured(name, result)}\n\n**{answer(result)}**\n\n"
     yield table(["factor", "off", "on", "the field"], list(_toggled(name)))
     rows = [*result.factors, *filter(None, (result.not_toggled, result.gap))]
@@ -190,7 +195,8 @@ def _study(name: str, result: AnalysisReport) -> Iterator[str]:
             "Where there is no interval, a cell has a single training, and nothing tells an effect from its "
             f"luck: an estimate and no verdict. Half-widths of ±{WANTED} were wanted.\n\n"
         )
-    yield from _by_length(name, result)
+    yield from _by_length(lengths, result.percent)
+    yield from _tuned(name)
     if left := untoggled(name):
         yield f"What the toggles leave different between all-on and the baseline: {', '.join(left)}.\n\n"
     for figure in FIGURES:
@@ -210,25 +216,29 @@ def _toggled(name: str) -> Iterator[list[str]]:
             yield [factor.name, str(off), str(on), f"`{path}`: {ModelConfig.model_fields[field].description}"]
 
 
-def _by_length(name: str, result: AnalysisReport) -> Iterator[str]:
-    """The effects after fewer steps, each trained for its own length."""
+def _lengths(name: str, result: AnalysisReport) -> list[AtLength]:
+    """The effects after each number of steps that was trained; empty with one."""
     asked = request(name)
     steps = asked.grid.cells()[0].config.recipe.steps
     stored = {length: _stored(name, length) for length in asked.at_lengths}
     tables = {length: pd.read_parquet(path) for length, path in stored.items() if path.exists()}
-    found = by_length(
+    return by_length(
         result.analysis, {1.0: result.scores} | tables, lambda length: (round(length * steps),), result.shown
     )
+
+
+def _by_length(found: Sequence[AtLength], percent: str) -> Iterator[str]:
+    """What the effects are after each number of steps."""
     if not found:
         return
-    yield "The same cells, trained for fewer steps (each training to the end of its own schedule):\n\n"
+    yield "The same cells at another length, each training to the end of its own schedule:\n\n"
     yield table(
         [
             "effect",
             "steps",
             "on - off",
-            f"{result.percent} interval",
-            "change to the full length",
+            f"{percent} interval",
+            "longer less shorter",
             "interval",
         ],
         [
@@ -243,18 +253,32 @@ def _by_length(name: str, result: AnalysisReport) -> Iterator[str]:
             for row in found
         ],
     )
-    yield "\n".join(length_lines(found, result.percent)) + "\n\n"
+    yield "\n".join(length_lines(found, percent)) + "\n\n"
+
+
+def _tuned(name: str) -> Iterator[str]:
+    """The settings that tuning found for each cell."""
+    tuned, tuning = _facts(name).get("tuned"), request(name).tune
+    if not tuned or tuning is None:
+        return
+    yield f"Each cell was tuned with {tuning.trials} trials, at seeds of their own, on validation:\n\n"
+    paths = sorted({path for found in tuned.values() for path in found})
+    yield table(
+        ["cell", *paths], [[cell, *(f"{found[p]:.3g}" for p in paths)] for cell, found in tuned.items()]
+    )
 
 
 def _measured(name: str, result: AnalysisReport) -> str:
     facts, recipe = _facts(name), request(name).grid.cells()[0].config.recipe
     sizes = [size for size in facts["parameters"].values() if size]
+    stored = [each for each in (1.0, *request(name).at_lengths) if _stored(name, each).exists()]
+    steps = [f"{each * recipe.steps:,.0f}" for each in sorted(stored)]
     diverged = f", {facts['diverged']} diverged" if facts["diverged"] else ""
     return " ".join(
         (
             f"{facts['scored']} of {facts['planned']} planned trainings are scored{diverged}:",
             f"{plural(len(sizes), 'cell')}, {_seeds(result)},",
-            f"{recipe.steps} steps of {recipe.batch_size} clips of {recipe.crop_seconds:g} s,",
+            f"{' and '.join(steps)} steps of {recipe.batch_size} clips of {recipe.crop_seconds:g} s,",
             f"{min(sizes):,} to {max(sizes):,} parameters (networks shrunk to {recipe.width:g} of their",
             f"width and {recipe.depth:g} of their depth),",
             f"{plural(result.analysis.utterances, 'test utterance')}.",

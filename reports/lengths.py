@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AtLength:
-    """An effect at one length; `change` is what it is at the study's own length less this.
+    """An effect at one length of the trainings.
 
     Attributes:
         length: share of the study's steps.
         steps: of its trainings; several where a factor is about them.
         utterances: those that every length has.
+        change: the effect at the longer of this and the study's own length less that at the shorter.
     """
 
     name: str
@@ -117,8 +118,9 @@ def _at(cell: str, length: float) -> str:
 def _change(weights: Mapping[str, float], length: float) -> dict[str, float]:
     if length == 1.0:
         return {}
-    own = {_at(cell, 1.0): weight for cell, weight in weights.items()}
-    return own | {_at(cell, length): -weight for cell, weight in weights.items()}
+    longer, shorter = max(1.0, length), min(1.0, length)
+    later = {_at(cell, longer): weight for cell, weight in weights.items()}
+    return later | {_at(cell, shorter): -weight for cell, weight in weights.items()}
 
 
 def in_steps(steps: Sequence[int]) -> str:
@@ -129,17 +131,20 @@ def in_steps(steps: Sequence[int]) -> str:
 def length_lines(found: Sequence[AtLength], percent: str) -> list[str]:
     """What the effects at several lengths say, in sentences."""
     lines, same = [], []
+    own = {row.name: row for row in found if row.length == 1.0}
     for row in found:
         if row.length == 1.0 or not (known(row.change_low) and known(row.change_high)):
             continue
         change = f"{signed(row.change)} {interval(row.change_low, row.change_high)}"
         if row.differs:
+            earlier, later = sorted((row, own[row.name]), key=lambda each: each.length)
             lines.append(
-                f"{row.name} is {signed(row.estimate)} after {in_steps(row.steps)} and changes by {change} "
-                f"({percent} interval) to the study's own length: this is {SPEED}."
+                f"{row.name} is {signed(earlier.estimate)} after {in_steps(earlier.steps)} and "
+                f"{signed(later.estimate)} after {in_steps(later.steps)}, a change of {change} "
+                f"({percent} interval): this is {SPEED}."
             )
         else:
-            same.append(f"{row.name} from {row.length:g} {change}")
+            same.append(f"{row.name} between {row.length:g} and 1 {change}")
     if same:
         lines.append(
             f"No change of the effect with the length of the training is shown for {listed(same)}. "

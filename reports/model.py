@@ -244,7 +244,7 @@ class AnalysisReport:
     @cached_property
     def corpora(self) -> list[OnCorpus]:
         """The credited effects, `not toggled` and the gap on the further test corpora."""
-        return on_further(self.analysis, self.info, self.shown | {("not-toggled", "not toggled")})
+        return on_further(self.analysis, self.info, self.shown)
 
     @property
     def test_name(self) -> str:
@@ -273,8 +273,8 @@ class AnalysisReport:
 
     @property
     def shown(self) -> set[tuple[str, str]]:
-        """Kind and name of each factor's effect and of the gap."""
-        rows = filter(None, [*self.factors, self.gap])
+        """Kind and name of each factor's effect, of what is not toggled and of the gap."""
+        rows = filter(None, [*self.factors, self.not_toggled, self.gap])
         return {(row.kind, row.data["name"]) for row in rows}
 
     def pareto(self, against: str = "parameters") -> list[ParetoPoint]:

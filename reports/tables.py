@@ -182,12 +182,12 @@ def lengths_table(report: AnalysisReport) -> Table | None:
         [
             "effect",
             *(f"{length:g}: {in_steps(row.steps)}" for length, row in lengths),
-            *(f"1 less {length:g}" for length, _ in lengths if length != 1.0),
+            *(f"{max(1.0, length):g} less {min(1.0, length):g}" for length, _ in lengths if length != 1.0),
         ],
         rows,
         f"{report.credit_kind}s in {report.metric} with {report.percent} intervals, of the "
         f"{plural(found[0].utterances, 'test utterance')} that every length has, each length trained for "
-        "itself; then what the effect is at the study's own length less the other.",
+        "itself; then the effect at the longer of two lengths less that at the shorter.",
     )
 
 

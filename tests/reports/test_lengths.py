@@ -21,30 +21,31 @@ from ablate.studies.tracking import mirror
 FACTORS = ("bidirectional", "decoder4x")
 
 
-def train_at_half(root, left_out=()):
-    """Half as long: bidirectional is worth 0.3 less, everything 0.2 less."""
+def train_at(root, length=0.5, left_out=()):
+    """At another length bidirectional is worth 0.3 less, everything 0.2 less."""
     plan = load(root)
     rng = np.random.default_rng(3)
-    half = plan.at(0.5)
-    for (cell, seed), run in run_dirs(half, root).items():
+    other = plan.at(length)
+    steps = round(60 * length)
+    for (cell, seed), run in run_dirs(other, root).items():
         if (cell, seed) in left_out:
             continue
         long = run_dirs(plan, root)[cell, seed]
         scores = pd.read_parquet(long.scores_path(plan.cell(cell).evaluations[seed]))
         scores["pesq_wb"] -= 0.2 + 0.3 * ("bidirectional=on" in cell) + rng.normal(0, 0.02)
-        path = run.scores_path(half.cell(cell).evaluations[seed])
+        path = run.scores_path(other.cell(cell).evaluations[seed])
         run.write_spec({"training_signature": run.signature, "seed": seed})
         path.parent.mkdir()
         scores.to_parquet(path)
         run.write_summary(long.summary)
-        run.update_state(state="done", step=30, steps=30, started=0.0, finished=30.0)
+        run.update_state(state="done", step=steps, steps=steps, started=0.0, finished=30.0)
     return root
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory, make_study):
     root = tmp_path_factory.mktemp("lengths")
-    return train_at_half(make_study(root, factors=FACTORS, lengths=(0.5,)))
+    return train_at(make_study(root, factors=FACTORS, lengths=(0.5,)))
 
 
 @pytest.fixture(scope="module")
@@ -93,8 +94,8 @@ def test_the_forms_have_the_table_the_words_and_the_figure(found):
     write(found, "json", out)
     assert {row["length"] for row in json.loads(out.getvalue())["by_length"]} == {0.5, 1.0}
     lines = conditions.notes(found)
-    (changes,) = [line for line in lines if "bidirectional is" in line and "changes by" in line]
-    assert "after 30 steps and changes by +0.3" in changes
+    (changes,) = [line for line in lines if "bidirectional is" in line and "a change of" in line]
+    assert re.search(r"after 30 steps and \+\d\.\d+ after 60 steps, a change of \+0\.3", changes)
     assert "also an effect on the speed of learning" in changes
     assert any("outside the family" in line for line in lines)
     figure = draw_one(found, "lengths")
@@ -103,13 +104,24 @@ def test_the_forms_have_the_table_the_words_and_the_figure(found):
     assert lengths_table(found).head[1:3] == ["0.5: 30 steps", "1: 60 steps"]
 
 
+def test_a_change_is_the_longer_training_less_the_shorter(tmp_path, make_study):
+    found = report_of_study(train_at(make_study(tmp_path, factors=FACTORS, lengths=(2.0,)), 2.0))
+    rows = {(row.name, row.length): row for row in found.by_length}
+    own, longer = rows["bidirectional", 1.0], rows["bidirectional", 2.0]
+    assert longer.change == pytest.approx(longer.estimate - own.estimate)
+    assert longer.change == pytest.approx(-0.3, abs=0.05)
+    assert lengths_table(found).head[-1] == "2 less 1"
+    (line,) = [line for line in conditions.notes(found) if "a change of" in line and "bidirectional" in line]
+    assert line.index("after 60 steps") < line.index("after 120 steps")
+
+
 def test_compute_counts_the_trainings_of_all_lengths(found):
     assert compute(found.info).trainings == 30
 
 
 def test_a_length_that_lacks_a_cell_has_what_can_be_said(tmp_path, make_study):
     gone = [("bidirectional=on,decoder4x=off", seed) for seed in (1, 2, 3)]
-    root = train_at_half(make_study(tmp_path, factors=FACTORS, lengths=(0.5,)), left_out=gone)
+    root = train_at(make_study(tmp_path, factors=FACTORS, lengths=(0.5,)), left_out=gone)
     rows = {(row.name, row.length) for row in report_of_study(root).by_length}
     assert ("gap", 0.5) in rows
     assert ("bidirectional", 0.5) not in rows
@@ -120,7 +132,7 @@ def test_a_length_that_lacks_a_cell_has_what_can_be_said(tmp_path, make_study):
 
 def test_a_length_that_has_hardly_begun_has_no_table_yet(tmp_path, make_study):
     root = make_study(tmp_path, factors=("bidirectional",), utterances=4, lengths=(0.5,))
-    train_at_half(root, left_out=[(cell, s) for cell in ("bidirectional=on", "baseline") for s in (1, 2, 3)])
+    train_at(root, left_out=[(cell, s) for cell in ("bidirectional=on", "baseline") for s in (1, 2, 3)])
     assert report_of_study(root).by_length == []
 
 
