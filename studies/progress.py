@@ -68,7 +68,7 @@ class ConsoleProgress(DriverProgress):
         self._ended += final
         console = self._live.console if self._live.is_started else self._console
         finished = f"[{self._done + self._ended}/{self._jobs}]"
-        console.print(f"{finished} {job.name}: {note}", markup=False, highlight=False)
+        console.print(f"{finished} {job.name}: {note}", markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._live.stop()

@@ -28,12 +28,10 @@ from ablate.training.config import RunConfig
 from ablate.training.rundir import RunDir
 
 from .driver import Job
-from .plan import Plan, PlannedCell
+from .plan import FIRST_TUNING_SEED, Plan, PlannedCell
 from .request import Choices, Range, Tuning
 from .trials import TrialBook
 
-FIRST_SEED = 1_000_001
-"""Tuning runs have seeds from here on, which no study's own seeds reach."""
 LEAST: tuple[float, dict[str, Any]] = (-math.inf, {})
 
 
@@ -87,7 +85,7 @@ def jobs(
     for cell in plan.cells:
         book = TrialBook(storage, f"{key or plan.name}/tune/{cell.name}", check)
         for index, settings in enumerate(candidates(plan.tune)):
-            seed = FIRST_SEED + index
+            seed = FIRST_TUNING_SEED + index
             spec = _spec(plan, cell, settings, seed)
             signature = spec.training_signature
             if (cell.name, seed) not in book.entries:
@@ -120,7 +118,7 @@ def settle(plan: Plan, done: Iterable[Job]) -> Plan:
         for _, entry in job.members:
             name, seed = entry.key
             if entry.state == TrialState.COMPLETE and value is not None and value > best.get(name, LEAST)[0]:
-                best[name] = (value, options[seed - FIRST_SEED])
+                best[name] = (value, options[seed - FIRST_TUNING_SEED])
     missing = [cell.name for cell in plan.cells if cell.name not in best]
     if missing:
         raise RuntimeError(

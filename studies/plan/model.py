@@ -48,8 +48,14 @@ def _signatures(found: Signatures) -> dict[str, Any]:
     return {name: getattr(found, name) for name in Signatures.model_fields}
 
 
+FIRST_TUNING_SEED = 1_000_001
+"""Tuning runs have seeds from here on, which no study's own seeds reach."""
+
+
 def run_label(cell: str, seed: int, length: float = 1.0) -> str:
     """What a run is called in messages."""
+    if seed >= FIRST_TUNING_SEED:
+        return f"{cell} tuning trial {seed - FIRST_TUNING_SEED + 1}"
     return f"{cell} seed {seed}" + ("" if length == 1.0 else f" at {length:g}")
 
 

@@ -15,6 +15,7 @@ from ablate.models.errors import InputError
 from ablate.models.plugins import load as load_plugins
 from ablate.studies import plan as plans
 from ablate.studies.plan import (
+    FIRST_TUNING_SEED,
     AuditRecord,
     Plan,
     PlanChangedError,
@@ -24,6 +25,7 @@ from ablate.studies.plan import (
     load,
     merge,
     run_dirs,
+    run_label,
     save,
     store,
 )
@@ -31,7 +33,7 @@ from ablate.studies.plan.resolve import default_name
 from ablate.studies.request import Request, Tuning
 from ablate.studies.session import Session
 from ablate.studies.status import status
-from ablate.studies.tune import FIRST_SEED, candidates
+from ablate.studies.tune import candidates
 
 
 def planned(root, corpus, **fields):
@@ -308,7 +310,7 @@ def test_every_cell_is_tuned_at_the_same_candidates():
     assert all(1e-4 <= point["recipe.learning_rate"] <= 1e-2 for point in points)
     below = sum(point["recipe.learning_rate"] < 1e-3 for point in points)
     assert 2 <= below <= 4
-    assert FIRST_SEED > 10**6
+    assert run_label("base", FIRST_TUNING_SEED + 1) == "base tuning trial 2"
 
 
 def test_another_claim_is_another_plan(root, corpus):
