@@ -240,7 +240,7 @@ def _run_study(
         say(f"refused: {error}")
         raise typer.Exit(5) from None
     say(
-        f"{plan.name}: {len(outcome.done)} runs done ({outcome.trained} trained now), "
+        f"{plan.name}: {len(outcome.done)} runs done ({outcome.trained} trained or scored now), "
         f"{len(outcome.failed)} failed or diverged, {len(outcome.left)} left; {time.time() - started:.0f} s"
     )
     if outcome.interrupted:

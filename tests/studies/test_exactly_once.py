@@ -87,4 +87,4 @@ def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path):
     assert len(done) == len(set(done)) == 10
     assert {t.state.name for t in trials} <= {"COMPLETE", "FAIL"}
     again = subprocess.run(RUN, cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert "(0 trained now)" in again.stderr
+    assert "(0 trained or scored now)" in again.stderr
