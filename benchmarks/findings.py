@@ -7,12 +7,12 @@ what the studies have under a root: scores as parquet, and what the plan says of
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from findings_store import FOLDER, STUDIES, facts_of, request, stored, take
 from findings_summary import summary
 
 from ablate.ablations.diff import differences
@@ -21,6 +21,7 @@ from ablate.ablations.grid import BASELINE
 from ablate.ablations.inference.analysis import records
 from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError, plural
+from ablate.reports.agreement import Agreement, agreement, agreement_lines
 from ablate.reports.answer import answer
 from ablate.reports.build import report_of_file
 from ablate.reports.figures import draw_one
@@ -29,60 +30,13 @@ from ablate.reports.forms.markdown import table
 from ablate.reports.lengths import AtLength, by_length, length_lines
 from ablate.reports.model import AnalysisReport
 from ablate.reports.text import interval, signed
-from ablate.studies.request import Request, read_file
-from ablate.training.metrics.registry import METRICS, label_of
+from ablate.studies.scores import RunInfo
+from ablate.training.metrics.registry import label_of
 
-FOLDER = Path(__file__).resolve().parent.parent / "docs" / "findings"
-STUDIES = {
-    "a": "the question as it was asked",
-    "b": "what really happened",
-    "c": "what the gap is made of",
-    "d": "equal tuning",
-}
 GUARDS = ("stoi", "csig", "cbak", "covl", "ssnr", "si_sdr")
 WANTED = 0.02
 """Half-width that the studies are to reach."""
 FIGURES = ("waterfall", "forest", "cells")
-
-
-def request(name: str) -> Request:
-    """A study as its file asks for it."""
-    return Request.model_validate(read_file(FOLDER / f"{name}.yaml"))
-
-
-def take(root: Path, name: str) -> None:
-    """Store the scores of a study and what its plan says, without a path or a machine's name."""
-    from ablate.studies import plan as plans
-    from ablate.studies.scores import scores_of_runs
-
-    plan = plans.load(root, request(name).study)
-    (FOLDER / "scores").mkdir(exist_ok=True)
-    runs = []
-    for at in plan.every_length():
-        scores, found = scores_of_runs(at, root)
-        runs += found
-        kept = ["cell", *(factor.name for factor in plan.factors), "seed", "training", "status", "utterance"]
-        kept += ["speaker", "snr", "noise", *(m for m in METRICS if m in scores), "noisy_pesq_wb"]
-        stored = scores[kept]
-        numbers = dict.fromkeys(stored.select_dtypes("float"), "float32")
-        path = _stored(name, at.length)
-        stored.astype(numbers).round(4).to_parquet(path, index=False, compression="zstd")
-    facts = {
-        "parameters": {cell.name: cell.parameters for cell in plan.cells},
-        "planned": len(runs),
-        "scored": sum(run.scored for run in runs),
-        "diverged": sum(run.state == "diverged" for run in runs),
-        "tuned": {cell.name: cell.tuned for cell in plan.cells if cell.tuned},
-        "corpus": plan.corpus.model_dump(include={"train", "validation", "test"}),
-        "waived": plan.audit.waived,
-        "skipped_audit": plan.audit.skipped,
-        "errors": sorted({f["code"] for f in plan.audit.findings if f["severity"] == "error"}),
-    }
-    _stored(name).with_suffix(".json").write_text(json.dumps(facts, indent=1) + "\n")
-
-
-def _stored(name: str, length: float = 1.0) -> Path:
-    return FOLDER / "scores" / (f"{name}.parquet" if length == 1.0 else f"{name}-{length:g}.parquet")
 
 
 def report(name: str) -> AnalysisReport:
@@ -90,9 +44,9 @@ def report(name: str) -> AnalysisReport:
     asked = request(name)
     claims = claims_on(asked.factors, "pesq_wb")
     return report_of_file(
-        _stored(name),
+        stored(name),
         {factor.name: factor.off for factor in asked.factors},
-        BASELINE if (pd.read_parquet(_stored(name))["cell"] == BASELINE).any() else None,
+        BASELINE if (pd.read_parquet(stored(name))["cell"] == BASELINE).any() else None,
         claims=[f"{effect}={claim.low}..{claim.high}" for effect, claim in claims.items()],
         guards=GUARDS,
     )
@@ -100,7 +54,7 @@ def report(name: str) -> AnalysisReport:
 
 def pages(folder: Path) -> dict[str, str]:
     """The text of the pages by name; the figures are written into a folder."""
-    found = {name: report(name) for name in STUDIES if _stored(name).exists()}
+    found = {name: report(name) for name in STUDIES if stored(name).exists()}
     if not found:
         raise InputError(f"no scores in {FOLDER / 'scores'}; --take ROOT stores those of finished studies")
     for name, result in found.items():
@@ -155,7 +109,7 @@ def _words(found: dict[str, AnalysisReport]) -> Iterator[str]:
     yield "## What this scale cannot say\n\n"
     for name, result in found.items():
         means = result.analysis.cells["mean"]
-        noisy = pd.read_parquet(_stored(name))["noisy_pesq_wb"].mean()
+        noisy = pd.read_parquet(stored(name))["noisy_pesq_wb"].mean()
         yield (
             f"In study {name.upper()} the noisy recordings have a PESQ-WB of {noisy:.3f} and the cells "
             f"{means.min():.3f} to {means.max():.3f}.\n"
@@ -197,6 +151,10 @@ def _study(name: str, result: AnalysisReport, lengths: Sequence[AtLength]) -> It
         )
     yield from _by_length(lengths, result.percent)
     yield from _tuned(name)
+    for line in agreement_lines(
+        _agreement(name, result), result.analysis.metric, chosen=bool(facts_of(name)["tried"])
+    ):
+        yield f"{line}\n\n"
     if left := untoggled(name):
         yield f"What the toggles leave different between all-on and the baseline: {', '.join(left)}.\n\n"
     for figure in FIGURES:
@@ -220,8 +178,8 @@ def _lengths(name: str, result: AnalysisReport) -> list[AtLength]:
     """The effects after each number of steps that was trained; empty with one."""
     asked = request(name)
     steps = asked.grid.cells()[0].config.recipe.steps
-    stored = {length: _stored(name, length) for length in asked.at_lengths}
-    tables = {length: pd.read_parquet(path) for length, path in stored.items() if path.exists()}
+    paths = {length: stored(name, length) for length in asked.at_lengths}
+    tables = {length: pd.read_parquet(path) for length, path in paths.items() if path.exists()}
     return by_length(
         result.analysis, {1.0: result.scores} | tables, lambda length: (round(length * steps),), result.shown
     )
@@ -257,22 +215,37 @@ def _by_length(found: Sequence[AtLength], percent: str) -> Iterator[str]:
 
 
 def _tuned(name: str) -> Iterator[str]:
-    """The settings that tuning found for each cell."""
-    tuned, tuning = _facts(name).get("tuned"), request(name).tune
-    if not tuned or tuning is None:
+    """What each cell was tuned with, what validation said of it, and what it chose."""
+    facts, tuning = facts_of(name), request(name).tune
+    if not facts["tried"] or tuning is None:
         return
-    yield f"Each cell was tuned with {tuning.trials} trials, at seeds of their own, on validation:\n\n"
-    paths = sorted({path for found in tuned.values() for path in found})
-    yield table(
-        ["cell", *paths], [[cell, *(f"{found[p]:.3g}" for p in paths)] for cell, found in tuned.items()]
+    (path,) = tuning.space
+    validated = request(name).grid.cells()[0].config.recipe.validation_utterances
+    rates = sorted({each[path] for found in facts["tried"].values() for each in found})
+    yield (
+        f"Each cell was tuned with {tuning.trials} trials, at seeds of their own. The PESQ-WB of each on "
+        f"{validated} validation files, and what they chose:\n\n"
     )
+    rows = []
+    for cell, found in facts["tried"].items():
+        values = {each[path]: each["validation"] for each in found}
+        rows.append([cell, *(f"{values[r]:.3f}" for r in rates), f"{facts['tuned'][cell][path]:.2g}"])
+    yield table(["cell", *(f"{path.removeprefix('recipe.')} {r:.2g}" for r in rates), "chosen"], rows)
+
+
+def _agreement(name: str, result: AnalysisReport) -> Agreement | None:
+    runs = [
+        RunInfo(cell, seed, training=training, summary={"val_pesq_wb": value}, scored=True)
+        for cell, seed, training, value in facts_of(name)["validation"]
+    ]
+    return agreement(result.scores, runs, result.analysis.metric)
 
 
 def _measured(name: str, result: AnalysisReport) -> str:
-    facts, recipe = _facts(name), request(name).grid.cells()[0].config.recipe
+    facts, recipe = facts_of(name), request(name).grid.cells()[0].config.recipe
     sizes = [size for size in facts["parameters"].values() if size]
-    stored = [each for each in (1.0, *request(name).at_lengths) if _stored(name, each).exists()]
-    steps = [f"{each * recipe.steps:,.0f}" for each in sorted(stored)]
+    lengths = sorted(each for each in (1.0, *request(name).at_lengths) if stored(name, each).exists())
+    steps = [f"{each * recipe.steps:,.0f}" for each in lengths]
     diverged = f", {facts['diverged']} diverged" if facts["diverged"] else ""
     return " ".join(
         (
@@ -319,7 +292,7 @@ def _tables(found: dict[str, AnalysisReport]) -> Iterator[str]:
     yield "# The tables behind the findings\n\nWritten by `make findings`; see [the findings](index.md).\n\n"
     for name, result in found.items():
         yield f"## Study {name.upper()}: cells\n\n"
-        sizes = _facts(name)["parameters"]
+        sizes = facts_of(name)["parameters"]
         rows = [
             [str(c["cell"]), f"{sizes[c['cell']]:,}", str(c["runs"]), f"{c['mean']:.3f}", _spread(c)]
             for c in records(result.analysis.cells)
@@ -350,10 +323,6 @@ def _tables(found: dict[str, AnalysisReport]) -> Iterator[str]:
 
 def _spread(row: dict[str, Any]) -> str:
     return interval(row["low"], row["high"])
-
-
-def _facts(name: str) -> dict[str, Any]:
-    return json.loads(_stored(name).with_suffix(".json").read_text())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -45,7 +45,7 @@ def summary(
     )
     yield "Shapley values where every combination of a study was trained, main effects elsewhere, each with "
     yield "half the width of its 95 % interval.\n\n"
-    sentences = (*_claims(found), *_lengths(lengths), *_faults(found), *_untoggled(found), *_tuning(found))
+    sentences = (*_claims(found), *_lengths(lengths), *_faults(lengths), *_untoggled(found), *_tuning(found))
     for line in sentences:
         yield f"- {line}\n"
     yield "\n"
@@ -68,7 +68,7 @@ def _claims(found: Mapping[str, AnalysisReport]) -> Iterator[str]:
         for row in report.factors:
             if row.claimed:
                 by_verdict = judged.setdefault(f"{row.name} ({row.claimed})", {})
-                by_verdict.setdefault(row.verdict.split(",")[0], []).append(name.upper())
+                by_verdict.setdefault(_verdict(row), []).append(name.upper())
     for claim, by_verdict in judged.items():
         told = [f"{verdict} in {listed(names)}" for verdict, names in by_verdict.items()]
         yield f"The claim about {claim} is {', '.join(told)}, each at its study's own length."
@@ -85,13 +85,14 @@ def _lengths(lengths: Mapping[str, Sequence[AtLength]]) -> Iterator[str]:
         yield f"Between the lengths of study {name.upper()} a change is shown {' and '.join(told)}."
 
 
-def _faults(found: Mapping[str, AnalysisReport]) -> Iterator[str]:
-    if "b" not in found:
-        return
-    rows = [row for row in found["b"].factors if row.name in FAULTS]
-    shown = [row.name for row in rows if row.data["low"] > 0 or row.data["high"] < 0]
-    verdict = f"an effect is shown for {listed(shown)}" if shown else "no effect of a fault is shown"
-    yield f"Mending the faults of the network that was trained: {_each(rows)}; {verdict}."
+def _faults(lengths: Mapping[str, Sequence[AtLength]]) -> Iterator[str]:
+    rows = [row for row in lengths.get("b", ()) if row.name in FAULTS]
+    for steps in sorted({row.steps for row in rows}):
+        mine = [row for row in rows if row.steps == steps]
+        told = listed([f"{row.name} {_cell((row.estimate, row.low, row.high))}" for row in mine])
+        shown = [row.name for row in mine if row.low > 0 or row.high < 0]
+        verdict = f"an effect is shown for {listed(shown)}" if shown else "no effect of a fault is shown"
+        yield f"Mending the faults of the network that was trained, after {in_steps(steps)}: {told}; {verdict}."
 
 
 def _untoggled(found: Mapping[str, AnalysisReport]) -> Iterator[str]:
@@ -110,9 +111,16 @@ def _each(rows: Sequence[EffectRow]) -> str:
 
 
 def _tuning(found: Mapping[str, AnalysisReport]) -> Iterator[str]:
-    if not {"a", "d"} <= set(found):
+    if "a" not in found:
         return
-    before, after = ({row.name: row.verdict for row in _rows(found[name])} for name in "ad")
-    turned = [f"{name} from {before[name]} to {after[name]}" for name in after if after[name] != before[name]]
-    told = f"these verdicts turn: {'; '.join(turned)}" if turned else "no verdict turns"
-    yield f"With the learning rate of every cell tuned at an equal budget, {told}."
+    before = {row.name: _verdict(row) for row in found["a"].factors}
+    for name in sorted({"d", "e"} & set(found)):
+        after = {row.name: _verdict(row) for row in found[name].factors}
+        turned = [f"{k} from {before[k]} to {after[k]}" for k in after if after[k] != before[k]]
+        told = f"these verdicts turn: {'; '.join(turned)}" if turned else "no verdict turns"
+        yield f"With the learning rate of every cell tuned at an equal budget (study {name.upper()}), {told}."
+
+
+def _verdict(row: EffectRow) -> str:
+    """A verdict without what it would take to decide, or whether the effect is negligible."""
+    return row.verdict.split(",")[0].split(" (")[0]

@@ -15,6 +15,7 @@ from ablate.training.config import RunConfig
 from ablate.training.metrics.registry import METRICS, in_words
 from ablate.training.own.config import OwnConfig, OwnTraining
 
+from .agreement import agreement_lines
 from .corpora import corpus_lines
 from .cost import compute
 from .judged import claim_lines
@@ -297,7 +298,15 @@ def notes(report: AnalysisReport) -> list[str]:
     notes += claim_lines(report.judged, of_a_study=report.info.plan is not None)
     notes += slope_lines(report.slopes, report.percent, bool(report.by_length))
     notes += length_lines(report.by_length, report.percent)
+    notes += agreement_lines(report.agreement, analysis.metric, chosen=_validation_chose(report.info.plan))
     return [*notes, *_tuning(report), *_looks(report)]
+
+
+def _validation_chose(plan: Plan | None) -> bool:
+    """Whether settings or weights were chosen by validation."""
+    if plan is None:
+        return False
+    return plan.tune is not None or any(c.config.recipe.selection == "best" for c in plan.networks)
 
 
 def _tuning(report: AnalysisReport) -> list[str]:

@@ -14,6 +14,7 @@ from ablate.ablations.inference.guards import direction
 from ablate.models.errors import plural
 from ablate.training.metrics.registry import METRICS, in_words, label_of
 
+from .agreement import Agreement, agreement
 from .collect import StudyInfo
 from .convergence import Convergence, Curve, convergence, curves
 from .corpora import OnCorpus, on_further
@@ -259,6 +260,11 @@ class AnalysisReport:
     def slopes(self) -> list[Slope]:
         """How fast each factor's effect and the gap still change at the end of the training."""
         return slopes(self.analysis, self.info, self.shown)
+
+    @cached_property
+    def agreement(self) -> Agreement | None:
+        """Whether validation orders the trainings as the test does."""
+        return agreement(self.scores, self.info.runs, self.analysis.metric)
 
     @cached_property
     def judged(self) -> list[Judged]:

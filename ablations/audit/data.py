@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
 
 SHOWN = 5
+ONE_SIDED = 0.6
+"""Share of the validation files above which one speaker chooses."""
 
 
 def leaked(corpus: Corpus) -> Iterator[Finding]:
@@ -45,6 +48,28 @@ def noisy_score(corpus: Corpus) -> Iterator[Finding]:
         yield Finding.of(
             "A503", corpus.name, text, "compare with published scores only on the published files"
         )
+
+
+def one_sided(corpus: Corpus, cells: Sequence[Cell], tuned: Collection[str] = ()) -> Iterator[Finding]:
+    """A504: weights or tuned settings are chosen on validation files that are mostly of one speaker.
+
+    Args:
+        tuned: dotted paths that tuning sets for each cell.
+    """
+    recipes = [cell.config.recipe for cell in cells]
+    counts = {recipe.validation_utterances for recipe in recipes if tuned or recipe.selection == "best"}
+    chosen = "tuned settings" if tuned else "the weights that are tested"
+    for count in sorted(counts, key=str):
+        drawn = corpus.select_validation(count)
+        (speaker, files), *_ = Counter(pair.speaker for pair in drawn).most_common(1)
+        if speaker is not None and files > ONE_SIDED * len(drawn):
+            yield Finding.of(
+                "A504",
+                corpus.name,
+                f"{files} of the {len(drawn)} validation files that choose {chosen} are of speaker {speaker}",
+                "what suits one voice need not suit the test: raise recipe.validation_utterances, or let "
+                "validation choose nothing",
+            )
 
 
 def unequal(

@@ -27,6 +27,7 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A501": ("leak", "error"),
     "A502": ("unequal", "error"),
     "A503": ("noisy-score", "note"),
+    "A504": ("one-sided-validation", "note"),
     "A601": ("not-looked-into", "note"),
     "A602": ("seed-without-effect", "error"),
 }

@@ -89,6 +89,7 @@ def document(report: AnalysisReport) -> dict[str, Any]:
         "convergence": [asdict(item) for item in report.convergence],
         "claims_judged": [asdict(item) for item in report.judged],
         "by_length": [asdict(item) for item in report.by_length],
+        "agreement": None if report.agreement is None else asdict(report.agreement),
         "slopes": [asdict(item) for item in report.slopes],
     }
     analysis = report.analysis.to_dict()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablate.ablations.audit.data import leaked, noisy_score, unequal
+from ablate.ablations.audit.data import leaked, noisy_score, one_sided, unequal
 from ablate.ablations.factors import find
 from ablate.ablations.grid import Cell, Grid
 from ablate.ablations.runspec import Data, RunSpec
@@ -53,6 +54,30 @@ def test_files_named_like_a_known_corpus_that_are_not_its(tmp_path: Path) -> Non
     named = corpus(tmp_path, TRAIN, {f"p{s}_{i:03}": s * 3 + i for s in (232, 257) for i in range(1, 4)})
     found = list(noisy_score(named))
     assert [(f.code, f.severity) for f in found] == [("A503", "note")]
+
+
+def test_validation_of_one_voice_is_noted_where_it_chooses(tmp_path: Path) -> None:
+    fine = corpus(tmp_path, TRAIN, {"p240_001": 1})
+
+    def heard(**files: int) -> Corpus:
+        pairs = [
+            replace(fine.train[0], name=f"{s}_{i}", speaker=s) for s, n in files.items() for i in range(n)
+        ]
+        return replace(fine, validation=tuple(pairs))
+
+    last = [Cell(name="base", levels={}, config=RunConfig.of("mbsnet", recipe="quick"))]
+    best = [Cell(name="base", levels={}, config=last[0].config.with_changes({"recipe.selection": "best"}))]
+    mostly = heard(p1=5, p2=2, p3=1)
+    assert not list(one_sided(mostly, last)), "the last weights are chosen by nobody"
+    (finding,) = one_sided(mostly, last, tuned=("recipe.learning_rate",))
+    assert (finding.code, finding.severity) == ("A504", "note")
+    assert finding.evidence.startswith(
+        "5 of the 8 validation files that choose tuned settings are of speaker p1"
+    )
+    (finding,) = one_sided(mostly, best)
+    assert "choose the weights that are tested" in finding.evidence
+    assert not list(one_sided(heard(p1=3, p2=2), best))
+    assert not list(one_sided(replace(mostly, validation=(replace(fine.train[0], speaker=None),)), best))
 
 
 def test_cells_that_differ_where_no_factor_says_so() -> None:

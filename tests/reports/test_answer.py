@@ -59,7 +59,8 @@ def test_a_level_between_is_told_and_what_it_costs(make_levels, tmp_path):
 
 
 def test_where_lower_is_better_it_is_said(report):
-    distance = replace(report, analysis=replace(report.analysis, metric="lsd"))
+    scores = report.scores.assign(lsd=report.scores["pesq_wb"])
+    distance = replace(report, analysis=replace(report.analysis, metric="lsd"), scores=scores)
     assert "0.42 dB LSD by which bsrnn is above mbsnet (lower is better), " in answer(distance)
     assert notes(distance)[0] == "Lower LSD is better: a positive effect is a loss."
     apart = changed(distance, gap=(-0.1, 0.9))
