@@ -92,7 +92,7 @@ def _faults(lengths: Mapping[str, Sequence[AtLength]]) -> Iterator[str]:
         told = listed([f"{row.name} {_cell((row.estimate, row.low, row.high))}" for row in mine])
         shown = [row.name for row in mine if row.low > 0 or row.high < 0]
         verdict = f"an effect is shown for {listed(shown)}" if shown else "no effect of a fault is shown"
-        yield f"Mending the faults of the network that was trained, after {in_steps(steps)}: {told}; {verdict}."
+        yield f"Mending the faults of the trained network, after {in_steps(steps)}: {told}; {verdict}."
 
 
 def _untoggled(found: Mapping[str, AnalysisReport]) -> Iterator[str]:
