@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 from findings_store import FOLDER, STUDIES, facts_of, request, stored, take
-from findings_summary import summary
+from findings_summary import Studies, summary
 
 from ablate.ablations.diff import differences
 from ablate.ablations.factors import claims_on
@@ -39,12 +39,12 @@ WANTED = 0.02
 FIGURES = ("waterfall", "forest", "cells")
 
 
-def report(name: str) -> AnalysisReport:
-    """The report of a study from its stored scores."""
+def report(name: str, length: float = 1.0) -> AnalysisReport:
+    """The report of a study from the stored scores of a length."""
     asked = request(name)
     claims = claims_on(asked.factors, "pesq_wb")
     return report_of_file(
-        stored(name),
+        stored(name, length),
         {factor.name: factor.off for factor in asked.factors},
         BASELINE if (pd.read_parquet(stored(name))["cell"] == BASELINE).any() else None,
         claims=[f"{effect}={claim.low}..{claim.high}" for effect, claim in claims.items()],
@@ -97,9 +97,9 @@ the layout of VoiceBank+DEMAND; no recording is stored here.
 
 def _words(found: dict[str, AnalysisReport]) -> Iterator[str]:
     lengths = {name: _lengths(name, result) for name, result in found.items()}
-    steps = {name: request(name).grid.cells()[0].config.recipe.steps for name in found}
+    studies = _together(found, lengths)
     yield INTRODUCTION
-    yield from summary(found, lengths, steps)
+    yield from summary(studies)
     for name, result in found.items():
         yield from _study(name, result, lengths[name])
     missing = [f"{name.upper()} ({words})" for name, words in STUDIES.items() if name not in found]
@@ -107,15 +107,40 @@ def _words(found: dict[str, AnalysisReport]) -> Iterator[str]:
         yield "## What has not been run\n\n"
         yield f"Not measured yet: {', '.join(missing)}. The files that ask for it stand beside this page.\n\n"
     yield "## What this scale cannot say\n\n"
-    for name, result in found.items():
+    noisy = next(iter(found.values())).scores["noisy_pesq_wb"].mean()
+    told = []
+    for (name, steps), result in studies.reports.items():
         means = result.analysis.cells["mean"]
-        noisy = pd.read_parquet(stored(name))["noisy_pesq_wb"].mean()
-        yield (
-            f"In study {name.upper()} the noisy recordings have a PESQ-WB of {noisy:.3f} and the cells "
-            f"{means.min():.3f} to {means.max():.3f}.\n"
-        )
+        told.append(f"{means.min():.3f} to {means.max():.3f} in {name.upper()} after {steps:,} steps")
+    yield f"The noisy recordings have a PESQ-WB of {noisy:.3f}, the cells {', '.join(told)}.\n"
     yield LIMITS
     yield GOING_ON
+
+
+def _together(found: dict[str, AnalysisReport], lengths: dict[str, list[AtLength]]) -> Studies:
+    """What the summary is made from."""
+    reports, own, tuned = {}, {}, {}
+    for name, result in found.items():
+        asked = request(name)
+        own[name] = asked.grid.cells()[0].config.recipe.steps
+        for length in _stored_lengths(name):
+            reports[name, round(length * own[name])] = result if length == 1.0 else report(name, length)
+        if asked.tune is not None:
+            (path,) = asked.tune.space
+            tuned[name] = {cell: values[path] for cell, values in facts_of(name)["tuned"].items()}
+    return Studies(
+        reports,
+        own,
+        lengths,
+        tuned,
+        {name: _agreement(name, found[name]) for name in tuned},
+        {name: {training for *_, training, _ in facts_of(name)["validation"]} for name in found},
+        untoggled("a"),
+    )
+
+
+def _stored_lengths(name: str) -> list[float]:
+    return sorted(each for each in (1.0, *request(name).at_lengths) if stored(name, each).exists())
 
 
 def _study(name: str, result: AnalysisReport, lengths: Sequence[AtLength]) -> Iterator[str]:
@@ -229,7 +254,13 @@ def _tuned(name: str) -> Iterator[str]:
     rows = []
     for cell, found in facts["tried"].items():
         values = {each[path]: each["validation"] for each in found}
-        rows.append([cell, *(f"{values[r]:.3f}" for r in rates), f"{facts['tuned'][cell][path]:.2g}"])
+        rows.append(
+            [
+                cell,
+                *(f"{values[r]:.3f}" if r in values else "" for r in rates),
+                f"{facts['tuned'][cell][path]:.2g}",
+            ]
+        )
     yield table(["cell", *(f"{path.removeprefix('recipe.')} {r:.2g}" for r in rates), "chosen"], rows)
 
 
@@ -244,8 +275,7 @@ def _agreement(name: str, result: AnalysisReport) -> Agreement | None:
 def _measured(name: str, result: AnalysisReport) -> str:
     facts, recipe = facts_of(name), request(name).grid.cells()[0].config.recipe
     sizes = [size for size in facts["parameters"].values() if size]
-    lengths = sorted(each for each in (1.0, *request(name).at_lengths) if stored(name, each).exists())
-    steps = [f"{each * recipe.steps:,.0f}" for each in lengths]
+    steps = [f"{each * recipe.steps:,.0f}" for each in _stored_lengths(name)]
     diverged = f", {facts['diverged']} diverged" if facts["diverged"] else ""
     return " ".join(
         (
@@ -254,7 +284,8 @@ def _measured(name: str, result: AnalysisReport) -> str:
             f"{' and '.join(steps)} steps of {recipe.batch_size} clips of {recipe.crop_seconds:g} s,",
             f"{min(sizes):,} to {max(sizes):,} parameters (networks shrunk to {recipe.width:g} of their",
             f"width and {recipe.depth:g} of their depth),",
-            f"{plural(result.analysis.utterances, 'test utterance')}.",
+            f"{facts['corpus']['train']} files to train, {facts['corpus']['validation']} to validate and",
+            f"{facts['corpus']['test']} to test ({plural(result.scores['speaker'].nunique(), 'speaker')}).",
             _audit(facts),
         )
     )

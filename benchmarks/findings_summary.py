@@ -2,38 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from statistics import fmean
 
-from ablate.models.errors import listed
+from ablate.models.errors import listed, plural
+from ablate.reports.agreement import Agreement
 from ablate.reports.forms.markdown import table
 from ablate.reports.lengths import AtLength, in_steps
 from ablate.reports.model import AnalysisReport, EffectRow
-from ablate.reports.text import signed
+from ablate.reports.text import known, signed
+from ablate.training.metrics.registry import METRICS
 
 FAULTS = ("ssm_skip", "dt_init", "clamps")
 """Factors of study B that mend what was wrong in the network that was trained."""
 
 
-def summary(
-    found: Mapping[str, AnalysisReport], lengths: Mapping[str, Sequence[AtLength]], steps: Mapping[str, int]
-) -> Iterator[str]:
-    """The part of the page that precedes the studies.
+@dataclass(frozen=True)
+class Studies:
+    """What is stored of the studies, by their letter.
 
-    Args:
-        found: reports by the letter of their study.
-        lengths: effects of the studies with several lengths, by letter.
-        steps: of the studies' own lengths, by letter.
+    Attributes:
+        reports: by letter and steps.
+        own: the steps that a study is judged at.
+        lengths: effects of the studies with several lengths.
+        tuned: the learning rate of each cell, of studies that were tuned.
+        agreement: of validation and test, of studies that were tuned.
+        trainings: signatures, at the studies' own length.
+        left: fields that study A leaves untoggled.
     """
+
+    reports: Mapping[tuple[str, int], AnalysisReport]
+    own: Mapping[str, int]
+    lengths: Mapping[str, Sequence[AtLength]]
+    tuned: Mapping[str, Mapping[str, float]]
+    agreement: Mapping[str, Agreement | None]
+    trainings: Mapping[str, set[str]]
+    left: Sequence[str]
+
+    def judged(self, name: str) -> AnalysisReport:
+        return self.reports[name, self.own[name]]
+
+
+def summary(studies: Studies) -> Iterator[str]:
+    """The part of the page that precedes the studies."""
     yield "## What came out\n\n"
-    columns = {}
-    for name, report in found.items():
-        columns[f"{name.upper()}, {in_steps([steps[name]])}"] = {
-            row.name: (row.data["estimate"], row.data["low"], row.data["high"]) for row in _rows(report)
-        }
-        for other in (row for row in lengths[name] if row.length != 1.0):
-            column = columns.setdefault(f"{name.upper()}, {in_steps(other.steps)}", {})
-            column[other.name] = (other.estimate, other.low, other.high)
-    claimed = {row.name: row.claimed for report in found.values() for row in report.factors if row.claimed}
+    columns = {
+        f"{name.upper()}, {in_steps([steps])}": {row.name: row for row in _rows(report)}
+        for (name, steps), report in studies.reports.items()
+    }
+    claimed = {
+        row.name: row.claimed for report in studies.reports.values() for row in report.factors if row.claimed
+    }
     order = list(dict.fromkeys(name for column in columns.values() for name in column))
     order.sort(key=lambda name: (name in ("not toggled", "gap"), name not in claimed))
     yield table(
@@ -43,9 +64,21 @@ def summary(
             for name in order
         ],
     )
-    yield "Shapley values where every combination of a study was trained, main effects elsewhere, each with "
-    yield "half the width of its 95 % interval.\n\n"
-    sentences = (*_claims(found), *_lengths(lengths), *_faults(lengths), *_untoggled(found), *_tuning(found))
+    margin = METRICS["pesq_wb"].margin
+    yield (
+        "Shapley values where every combination of a study was trained, main effects elsewhere, each with "
+        "half the width of its 95 % interval; these are single intervals, not corrected for their number. "
+        f"{_shared(studies.trainings)}A gap is baseline less base, and *not toggled* what the factors leave "
+        "of it ([glossary](../glossary.md)). A verdict compares an interval with what was claimed and a "
+        f"margin of {margin:g} ([reading a report](../reading.md)); each is one at this size.\n\n"
+    )
+    sentences = (
+        *_claims(studies),
+        *_lengths(studies),
+        *_faults(studies),
+        *_untoggled(studies),
+        *_tuning(studies),
+    )
     for line in sentences:
         yield f"- {line}\n"
     yield "\n"
@@ -55,72 +88,116 @@ def _rows(report: AnalysisReport) -> list[EffectRow]:
     return [*report.factors, *filter(None, (report.not_toggled, report.gap))]
 
 
-def _cell(found: tuple[float, float, float] | None) -> str:
-    if found is None:
-        return ""
-    estimate, low, high = found
-    return f"{signed(estimate)} ±{(high - low) / 2:.3f}"
+def _cell(row: EffectRow | None) -> str:
+    return "" if row is None else _effect(row.data["estimate"], row.data["low"], row.data["high"])
 
 
-def _claims(found: Mapping[str, AnalysisReport]) -> Iterator[str]:
-    judged: dict[str, dict[str, list[str]]] = {}
-    for name, report in found.items():
+def _effect(estimate: float, low: float, high: float) -> str:
+    return f"{signed(estimate)} ±{(high - low) / 2:.3f}" if known(low) and known(high) else signed(estimate)
+
+
+def _shared(trainings: Mapping[str, set[str]]) -> str:
+    told = [
+        f"{a.upper()} and {b.upper()} {len(both)}"
+        for a, b in combinations(trainings, 2)
+        if (both := trainings[a] & trainings[b])
+    ]
+    return f"Studies share trainings ({listed(told)}): what equals is one measurement. " if told else ""
+
+
+def _claims(studies: Studies) -> Iterator[str]:
+    judged: dict[str, dict[str, dict[str, list[int]]]] = {}
+    for (name, steps), report in studies.reports.items():
         for row in report.factors:
             if row.claimed:
-                by_verdict = judged.setdefault(f"{row.name} ({row.claimed})", {})
-                by_verdict.setdefault(_verdict(row), []).append(name.upper())
-    for claim, by_verdict in judged.items():
-        told = [f"{verdict} in {listed(names)}" for verdict, names in by_verdict.items()]
-        yield f"The claim about {claim} is {', '.join(told)}, each at its study's own length."
+                verdicts = judged.setdefault(f"{row.name} ({row.claimed})", {})
+                verdicts.setdefault(_verdict(row), {}).setdefault(name.upper(), []).append(steps)
+    for claim, verdicts in judged.items():
+        told = [
+            f"{verdict} in {listed([f'{name} ({_and(steps)} steps)' for name, steps in names.items()])}"
+            for verdict, names in verdicts.items()
+        ]
+        yield f"The claim about {claim} is {'; '.join(told)}."
 
 
-def _lengths(lengths: Mapping[str, Sequence[AtLength]]) -> Iterator[str]:
-    for name, found in lengths.items():
+def _lengths(studies: Studies) -> Iterator[str]:
+    for name, found in studies.lengths.items():
         others = [row for row in found if row.length != 1.0]
         if not others:
             continue
         changed = [row.name for row in others if row.differs]
         same = [row.name for row in others if not row.differs]
         told = [f"{what} {listed(names)}" for what, names in (("for", changed), ("not for", same)) if names]
-        yield f"Between the lengths of study {name.upper()} a change is shown {' and '.join(told)}."
+        steps = _and(sorted({row.steps[0] for row in found}))
+        yield f"Between {steps} steps a change is shown in study {name.upper()} {' and '.join(told)}."
 
 
-def _faults(lengths: Mapping[str, Sequence[AtLength]]) -> Iterator[str]:
-    rows = [row for row in lengths.get("b", ()) if row.name in FAULTS]
-    for steps in sorted({row.steps for row in rows}):
-        mine = [row for row in rows if row.steps == steps]
-        told = listed([f"{row.name} {_cell((row.estimate, row.low, row.high))}" for row in mine])
-        shown = [row.name for row in mine if row.low > 0 or row.high < 0]
+def _faults(studies: Studies) -> Iterator[str]:
+    for (name, steps), report in studies.reports.items():
+        rows = [row for row in report.factors if row.name in FAULTS]
+        if name != "b" or not rows:
+            continue
+        told = listed([f"{row.name} {_cell(row)}" for row in rows])
+        shown = [row.name for row in rows if row.data["low"] > 0 or row.data["high"] < 0]
         verdict = f"an effect is shown for {listed(shown)}" if shown else "no effect of a fault is shown"
-        yield f"Mending the faults of the trained network, after {in_steps(steps)}: {told}; {verdict}."
+        yield f"Mending the faults of the trained network, after {steps:,} steps: {told}; {verdict}."
 
 
-def _untoggled(found: Mapping[str, AnalysisReport]) -> Iterator[str]:
-    if not {"a", "c"} <= set(found):
+def _untoggled(studies: Studies) -> Iterator[str]:
+    told = [
+        f"{_cell(report.not_toggled)} after {steps:,} steps"
+        for (name, steps), report in studies.reports.items()
+        if name == "a" and report.not_toggled is not None
+    ]
+    if told:
+        yield (
+            f"Not toggled in study A is {_and(told)}. All-on and the baseline still differ in "
+            f"{listed(studies.left)}; study C switches all of these but the direction, at the baseline's end."
+        )
+
+
+def _tuning(studies: Studies) -> Iterator[str]:
+    if "a" not in studies.own:
         return
-    rest, known = found["a"].not_toggled, {row.name for row in found["a"].factors}
-    rows = [row for row in found["c"].factors if row.name not in known]
-    if rest is not None:
-        at = _cell((rest.data["estimate"], rest.data["low"], rest.data["high"]))
-        yield f"Not toggled in study A is {at}; C switches its fields at the baseline's end: {_each(rows)}."
-
-
-def _each(rows: Sequence[EffectRow]) -> str:
-    named = [(row.name, _cell((row.data["estimate"], row.data["low"], row.data["high"]))) for row in rows]
-    return listed([f"{name} {effect}" for name, effect in named])
-
-
-def _tuning(found: Mapping[str, AnalysisReport]) -> Iterator[str]:
-    if "a" not in found:
-        return
-    before = {row.name: _verdict(row) for row in found["a"].factors}
-    for name in sorted({"d", "e"} & set(found)):
-        after = {row.name: _verdict(row) for row in found[name].factors}
+    base = studies.judged("a")
+    before = {row.name: _verdict(row) for row in base.factors}
+    for name, rates in studies.tuned.items():
+        report = studies.judged(name)
+        after = {row.name: _verdict(row) for row in report.factors}
         turned = [f"{k} from {before[k]} to {after[k]}" for k in after if after[k] != before[k]]
-        told = f"these verdicts turn: {'; '.join(turned)}" if turned else "no verdict turns"
-        yield f"With the learning rate of every cell tuned at an equal budget (study {name.upper()}), {told}."
+        told = f"these verdicts turn: {', '.join(turned)}" if turned else "no verdict turns"
+        yield (
+            f"With the learning rate of every cell tuned at an equal budget (study {name.upper()}), {told}. "
+            f"Against study A's rate {_by_rate(base, report, rates)}.{_chosen(studies.agreement[name])}"
+        )
+
+
+def _by_rate(base: AnalysisReport, report: AnalysisReport, rates: Mapping[str, float]) -> str:
+    """How the cells that were tuned to a rate changed on the test."""
+    was, now = (
+        dict(zip(r.analysis.cells["cell"], r.analysis.cells["mean"], strict=True)) for r in (base, report)
+    )
+    told = []
+    for rate in sorted(set(rates.values())):
+        cells = [cell for cell, chosen in rates.items() if chosen == rate]
+        change = fmean(now[cell] - was[cell] for cell in cells)
+        told.append(f"{plural(len(cells), 'cell')} at {rate:.2g} by {signed(change)}")
+    return f"test scores change on average in {listed(told)}"
+
+
+def _chosen(found: Agreement | None) -> str:
+    if found is None or found.same:
+        return ""
+    return (
+        " Validation does not order the cells as the test does (a rank correlation of "
+        f"{signed(found.correlation, 2)}): these verdicts are of what it chose."
+    )
 
 
 def _verdict(row: EffectRow) -> str:
     """A verdict without what it would take to decide, or whether the effect is negligible."""
     return row.verdict.split(",")[0].split(" (")[0]
+
+
+def _and(items: Iterable[object]) -> str:
+    return " and ".join(f"{item:,}" if isinstance(item, int) else str(item) for item in items)

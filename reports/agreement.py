@@ -1,4 +1,4 @@
-"""Whether validation orders the trainings of a study as the test does."""
+"""Whether validation orders the cells of a study as the test does."""
 
 from __future__ import annotations
 
@@ -15,50 +15,62 @@ from ablate.training.metrics.registry import in_words
 from .text import known, signed
 
 FEWEST = 6
-"""Trainings from which on their order is compared."""
-SHOWN = 0.05
+"""Cells from which on their order is compared."""
+LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """Spearman's rank correlation of the trainings' validation PESQ-WB and their test scores.
+    """Spearman's rank correlation of the cells' validation PESQ-WB and their test scores.
+
+    Both are means over the seeds that have both: trainings of one cell are alike, so they are no further
+    evidence of an order.
 
     Attributes:
-        trainings: that have both.
-        correlation: 1: the same order; the test's is by the mean over the utterances, the better the higher.
-        p: of no correlation against a positive one.
+        cells: of different trainings, that have both.
+        correlation: 1: the same order, the better the higher; -1: the opposite one.
+        same: whether a positive correlation is shown, one-sided at 5 %.
+        opposite: whether a negative one is.
     """
 
-    trainings: int
+    cells: int
     correlation: float
-    p: float
-
-    @property
-    def shown(self) -> bool:
-        """Whether validation is shown to order the trainings as the test does."""
-        return self.p < SHOWN
+    same: bool
+    opposite: bool
 
 
 def agreement(scores: pd.DataFrame, runs: Sequence[RunInfo], metric: str) -> Agreement | None:
-    """How well the orders agree; none with few trainings, or where all are alike.
+    """How well the orders agree; none with few cells, or where all are alike.
 
     Args:
         scores: rows of cell, seed and utterance.
         metric: of the test.
     """
-    means = scores.groupby(["cell", "seed"], observed=True)[metric].mean()
-    found = {
-        run.training: (validation, direction(metric) * means[run.cell, run.seed])
+    tested = scores.groupby(["cell", "seed"], observed=True)[metric].mean()
+    rows = [
+        (
+            run.cell,
+            run.training or f"{run.cell} {run.seed}",
+            validation,
+            direction(metric) * tested[run.cell, run.seed],
+        )
         for run in runs
         if run.scored
         and known(validation := run.summary.get("val_pesq_wb"))
-        and known(means.get((run.cell, run.seed)))
-    }
-    validation, test = zip(*found.values(), strict=True) if found else ((), ())
-    if len(found) < FEWEST or min(len(set(validation)), len(set(test))) < 2:
+        and known(tested.get((run.cell, run.seed)))
+    ]
+    table = pd.DataFrame(rows, columns=["cell", "training", "validation", "test"])
+    means = table.drop_duplicates("training").groupby("cell")[["validation", "test"]].mean()
+    if len(means) < FEWEST or means.nunique().min() < 2:
         return None
-    result = spearmanr(validation, test, alternative="greater")
-    return Agreement(len(found), float(result.statistic), float(result.pvalue))
+    found = spearmanr(means["validation"], means["test"])
+    p = found.pvalue / 2
+    return Agreement(
+        len(means),
+        float(found.statistic),
+        same=bool(found.statistic > 0 and p < LEVEL),
+        opposite=bool(found.statistic < 0 and p < LEVEL),
+    )
 
 
 def agreement_lines(found: Agreement | None, metric: str, *, chosen: bool) -> list[str]:
@@ -70,15 +82,19 @@ def agreement_lines(found: Agreement | None, metric: str, *, chosen: bool) -> li
     if found is None:
         return []
     told = (
-        f"Over {found.trainings} trainings, validation PESQ-WB and {in_words(metric)} of the test have a "
-        f"rank correlation of {signed(found.correlation, 2)}."
+        f"Over {found.cells} cells, validation PESQ-WB and {in_words(metric)} of the test have a rank "
+        f"correlation of {signed(found.correlation, 2)}"
     )
-    if found.shown:
-        return [told]
-    told += " That validation orders them as the test does is not shown"
+    if found.same:
+        return [f"{told}."]
+    told += (
+        ": validation orders them the other way round"
+        if found.opposite
+        else ": that validation orders them as the test does is not shown"
+    )
     if not chosen:
         return [f"{told}."]
     return [
-        f"{told}: what it chose (tuned settings, weights) need not suit the test. Validate on more files "
+        f"{told}, and what it chose (tuned settings, weights) need not suit the test. Validate on more files "
         "(recipe.validation_utterances), or on speakers and noises nearer to the test's."
     ]

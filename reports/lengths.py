@@ -130,26 +130,29 @@ def in_steps(steps: Sequence[int]) -> str:
 
 def length_lines(found: Sequence[AtLength], percent: str) -> list[str]:
     """What the effects at several lengths say, in sentences."""
-    lines, same = [], []
+    lines: list[str] = []
+    same: dict[tuple[str, str], list[str]] = {}
     own = {row.name: row for row in found if row.length == 1.0}
     for row in found:
         if row.length == 1.0 or not (known(row.change_low) and known(row.change_high)):
             continue
         change = f"{signed(row.change)} {interval(row.change_low, row.change_high)}"
+        earlier, later = sorted((row, own[row.name]), key=lambda each: each.length)
         if row.differs:
-            earlier, later = sorted((row, own[row.name]), key=lambda each: each.length)
             lines.append(
                 f"{row.name} is {signed(earlier.estimate)} after {in_steps(earlier.steps)} and "
                 f"{signed(later.estimate)} after {in_steps(later.steps)}, a change of {change} "
                 f"({percent} interval): this is {SPEED}."
             )
         else:
-            same.append(f"{row.name} between {row.length:g} and 1 {change}")
-    if same:
-        lines.append(
-            f"No change of the effect with the length of the training is shown for {listed(same)}. "
-            "That is no proof that there is none."
-        )
+            same.setdefault((in_steps(earlier.steps), in_steps(later.steps)), []).append(
+                f"{row.name} {change}"
+            )
+    lines += [
+        f"From {before} to {after} no change of the effect is shown for {listed(rows)}. "
+        "That is no proof that there is none."
+        for (before, after), rows in same.items()
+    ]
     if found:
         lines.append(
             "Claims are judged at the study's own length; the other lengths stand outside the family that "

@@ -244,7 +244,7 @@ class AnalysisReport:
 
     @cached_property
     def corpora(self) -> list[OnCorpus]:
-        """The credited effects, `not toggled` and the gap on the further test corpora."""
+        """What is `shown`, on the further test corpora."""
         return on_further(self.analysis, self.info, self.shown)
 
     @property
@@ -258,12 +258,14 @@ class AnalysisReport:
 
     @cached_property
     def slopes(self) -> list[Slope]:
-        """How fast each factor's effect and the gap still change at the end of the training."""
+        """How fast what is `shown` still changes at the end of the training."""
         return slopes(self.analysis, self.info, self.shown)
 
     @cached_property
     def agreement(self) -> Agreement | None:
-        """Whether validation orders the trainings as the test does."""
+        """Whether validation orders the cells as the test does; none where a user's command chooses."""
+        if self.info.plan is not None and self.info.plan.train is not None:
+            return None
         return agreement(self.scores, self.info.runs, self.analysis.metric)
 
     @cached_property
@@ -273,14 +275,16 @@ class AnalysisReport:
 
     @cached_property
     def by_length(self) -> list[AtLength]:
-        """Each factor's effect and the gap at every length that was trained; empty with one length."""
+        """What is `shown`, at every length that was trained; empty with one length."""
         tables = {length: found.scores for length, found in self.info.at_lengths.items()}
         return by_length(self.analysis, {1.0: self.scores} | tables, self.info.steps, self.shown)
 
     @property
     def shown(self) -> set[tuple[str, str]]:
-        """Kind and name of each factor's effect, of what is not toggled and of the gap."""
-        rows = filter(None, [*self.factors, self.not_toggled, self.gap])
+        """Kind and name of each factor's effect, of the gap and of what is not toggled, where that can be."""
+        rest = self.not_toggled
+        none_left = rest is None or rest.data["low"] == rest.data["high"]
+        rows = filter(None, [*self.factors, None if none_left else rest, self.gap])
         return {(row.kind, row.data["name"]) for row in rows}
 
     def pareto(self, against: str = "parameters") -> list[ParetoPoint]:

@@ -76,6 +76,8 @@ def _as_field(path: str, values: Range | Choices) -> Range | Choices:
 
 BESIDE_TRAIN = ("scores", "curve", "network")
 """Fields of an `OwnTraining` that stand beside `train` in a study file."""
+FIRST_TUNING_SEED = 1_000_001
+"""Tuning runs have seeds from here on; a study's own are below."""
 _OURS = frozenset({"base", "recipe", "test_data", "tune", "start_from", "at_lengths"})
 """Fields that mean nothing where a command trains."""
 
@@ -126,6 +128,15 @@ class Request(Frozen):
         for cell in self.own_grid.cells():
             words.check_overrides(self.train.overrides, cell.config.overrides)
         return self
+
+    @field_validator("seeds")
+    @classmethod
+    def _below_those_of_tuning(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if any(seed >= FIRST_TUNING_SEED for seed in seeds):
+            raise InputError(
+                f"seed {max(seeds)}: seeds from {FIRST_TUNING_SEED} on are those of tuning; give smaller ones"
+            )
+        return seeds
 
     @field_validator("at_lengths", mode="before")
     @classmethod

@@ -28,8 +28,8 @@ from ablate.training.config import RunConfig
 from ablate.training.rundir import RunDir
 
 from .driver import Job
-from .plan import FIRST_TUNING_SEED, Plan, PlannedCell
-from .request import Choices, Range, Tuning
+from .plan import Plan, PlannedCell
+from .request import FIRST_TUNING_SEED, Choices, Range, Tuning
 from .trials import TrialBook
 
 LEAST: tuple[float, dict[str, Any]] = (-math.inf, {})

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import pandas as pd
 import pytest
+
+from ablate.reports.agreement import Agreement
 
 ROOT = Path(__file__).parent.parent
 
@@ -42,3 +46,61 @@ def test_no_number_is_by_hand(findings, tmp_path):
         assert (ROOT / "docs" / "findings" / name).read_text() == text
     for figure in (tmp_path / "figures").iterdir():
         assert (ROOT / "docs" / "findings" / "figures" / figure.name).exists()
+
+
+def row(name, estimate, half, verdict="", claimed=""):
+    data = {"name": name, "estimate": estimate, "low": estimate - half, "high": estimate + half}
+    return SimpleNamespace(name=name, data=data, verdict=verdict, claimed=claimed)
+
+
+def fake(*rows, means=()):
+    cells = pd.DataFrame({"cell": list(dict(means)), "mean": list(dict(means).values())})
+    return SimpleNamespace(
+        factors=rows,
+        gap=row("gap", 0.1, 0.02),
+        not_toggled=row("not toggled", 0.0, 0.01),
+        analysis=SimpleNamespace(cells=cells),
+    )
+
+
+@pytest.fixture
+def said(findings):
+    """The summary of two studies, the first at two lengths; the second is of other learning rates."""
+    from findings_summary import Studies, summary
+
+    claim = "+0.05 to +0.10"
+    short = fake(row("crossband", 0.07, 0.01, "supported", claim), means={"base": 2.1, "crossband": 2.2})
+    long = fake(row("crossband", 0.01, 0.01, "contradicted, negligible", claim))
+    tuned = fake(
+        row("crossband", 0.03, 0.1, "undecided (about 3 seeds would decide)", claim),
+        means={"base": 2.2, "crossband": 2.0},
+    )
+    studies = Studies(
+        reports={("a", 200): short, ("a", 400): long, ("d", 200): tuned},
+        own={"a": 200, "d": 200},
+        lengths={"a": [], "d": []},
+        tuned={"d": {"base": 1e-3, "crossband": 1e-4}},
+        agreement={"d": Agreement(9, -0.5, same=False, opposite=False)},
+        trainings={"a": {"1", "2"}, "d": {"2", "3"}},
+        left=["`model.core` (mamba and lstm)"],
+    )
+    return "".join(summary(studies))
+
+
+def test_a_claim_is_judged_at_every_length(said):
+    told = "supported in A (200 steps); contradicted in A (400 steps); undecided in D (200 steps)."
+    assert f"The claim about crossband (+0.05 to +0.10) is {told}" in said
+    assert "| crossband | +0.05 to +0.10 | +0.070 ±0.010 | +0.010 ±0.010 | +0.030 ±0.100 |" in said
+
+
+def test_tuning_is_compared_with_the_study_that_was_not_tuned(said):
+    assert "(study D), these verdicts turn: crossband from supported to undecided." in said
+    assert "1 cell at 0.0001 by -0.200, 1 cell at 0.001 by +0.100" in said
+    assert "a rank correlation of -0.50): these verdicts are of what it chose" in said
+
+
+def test_what_studies_share_is_no_replication(said):
+    assert "Studies share trainings (A and D 1)" in said
+    assert (
+        "Not toggled in study A is +0.000 ±0.010 after 200 steps and +0.000 ±0.010 after 400 steps." in said
+    )

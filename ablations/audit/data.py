@@ -57,19 +57,24 @@ def one_sided(corpus: Corpus, cells: Sequence[Cell], tuned: Collection[str] = ()
         tuned: dotted paths that tuning sets for each cell.
     """
     recipes = [cell.config.recipe for cell in cells]
-    counts = {recipe.validation_utterances for recipe in recipes if tuned or recipe.selection == "best"}
+    counts = {
+        recipe.validation_utterances
+        for recipe in recipes
+        if tuned or (recipe.selection == "best" and recipe.split == "fixed")
+    }
     chosen = "tuned settings" if tuned else "the weights that are tested"
     for count in sorted(counts, key=str):
         drawn = corpus.select_validation(count)
         (speaker, files), *_ = Counter(pair.speaker for pair in drawn).most_common(1)
-        if speaker is not None and files > ONE_SIDED * len(drawn):
-            yield Finding.of(
-                "A504",
-                corpus.name,
-                f"{files} of the {len(drawn)} validation files that choose {chosen} are of speaker {speaker}",
-                "what suits one voice need not suit the test: raise recipe.validation_utterances, or let "
-                "validation choose nothing",
-            )
+        if speaker is None or files <= ONE_SIDED * len(drawn):
+            continue
+        more = "raise recipe.validation_utterances, or " if len(drawn) < len(corpus.validation) else ""
+        yield Finding.of(
+            "A504",
+            corpus.name,
+            f"{files} of the {len(drawn)} validation files that choose {chosen} are of speaker {speaker}",
+            f"what suits one voice need not suit the test: {more}let validation choose nothing",
+        )
 
 
 def unequal(

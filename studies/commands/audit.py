@@ -76,13 +76,21 @@ def audit(
     found = (
         [] if study is None or study.train is None else own_findings(study, corpus, same_scores(study, root))
     )
+    tuned = study.tune.space if study is not None and study.tune is not None else ()
     for cells, factors in jobs:
         runs: int | list[RunSpec] = len(cells) * seeds if factors else 0
         if study is not None and not seeds:
             runs = [at.spec(cell, seed) for at in study.every_length() for cell, seed in at.runs]
         print(f"auditing {', '.join(c.name for c in cells)}", file=sys.stderr)
         for finding in audit_cells(
-            cells, factors, corpus=corpus, budget=budget, slots=slots, runs=runs, trains_here=False
+            cells,
+            factors,
+            corpus=corpus,
+            budget=budget,
+            slots=slots,
+            runs=runs,
+            tuned=tuned,
+            trains_here=False,
         ):
             if finding not in found:
                 found.append(finding)

@@ -5,7 +5,6 @@
 
 from .difference import PlanChangedError, ResultsChangedError, compare, former, merge
 from .model import (
-    FIRST_TUNING_SEED,
     AuditRecord,
     CorpusNote,
     FurtherTestNote,
@@ -19,7 +18,6 @@ from .resolve import add, cache_path, extend, make
 from .store import find, is_done, lacks_weights, load, names, run_dirs, save, study_path
 
 __all__ = [
-    "FIRST_TUNING_SEED",
     "AuditRecord",
     "CorpusNote",
     "FurtherTestNote",

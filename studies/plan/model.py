@@ -20,7 +20,7 @@ from ablate.models.errors import InputError
 from ablate.training.config import EvaluationJob, RunConfig
 from ablate.training.own.config import OwnConfig, OwnTraining
 
-from ..request import Tuning
+from ..request import FIRST_TUNING_SEED, Tuning
 
 EXACT = 0.01
 """How far, as a share, a number of steps may be from the length asked for."""
@@ -46,10 +46,6 @@ class Signatures(Frozen):
 
 def _signatures(found: Signatures) -> dict[str, Any]:
     return {name: getattr(found, name) for name in Signatures.model_fields}
-
-
-FIRST_TUNING_SEED = 1_000_001
-"""Tuning runs have seeds from here on, which no study's own seeds reach."""
 
 
 def run_label(cell: str, seed: int, length: float = 1.0) -> str:

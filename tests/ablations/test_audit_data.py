@@ -76,6 +76,12 @@ def test_validation_of_one_voice_is_noted_where_it_chooses(tmp_path: Path) -> No
     )
     (finding,) = one_sided(mostly, best)
     assert "choose the weights that are tested" in finding.evidence
+    assert "validation_utterances" not in finding.remedy, "all of them are asked"
+    few = best[0].config.with_changes({"recipe.validation_utterances": 7})
+    (finding,) = one_sided(heard(p1=8, p2=1), [Cell(name="base", levels={}, config=few)])
+    assert "raise recipe.validation_utterances" in finding.remedy
+    drawn = best[0].config.with_changes({"recipe.split": "seed"})
+    assert not list(one_sided(mostly, [Cell(name="base", levels={}, config=drawn)])), "drawn by the seed"
     assert not list(one_sided(heard(p1=3, p2=2), best))
     assert not list(one_sided(replace(mostly, validation=(replace(fine.train[0], speaker=None),)), best))
 

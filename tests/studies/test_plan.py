@@ -15,7 +15,6 @@ from ablate.models.errors import InputError
 from ablate.models.plugins import load as load_plugins
 from ablate.studies import plan as plans
 from ablate.studies.plan import (
-    FIRST_TUNING_SEED,
     AuditRecord,
     Plan,
     PlanChangedError,
@@ -30,7 +29,7 @@ from ablate.studies.plan import (
     store,
 )
 from ablate.studies.plan.resolve import default_name
-from ablate.studies.request import Request, Tuning
+from ablate.studies.request import FIRST_TUNING_SEED, Request, Tuning
 from ablate.studies.session import Session
 from ablate.studies.status import status
 from ablate.studies.tune import candidates
@@ -311,6 +310,8 @@ def test_every_cell_is_tuned_at_the_same_candidates():
     below = sum(point["recipe.learning_rate"] < 1e-3 for point in points)
     assert 2 <= below <= 4
     assert run_label("base", FIRST_TUNING_SEED + 1) == "base tuning trial 2"
+    with pytest.raises(ValueError, match="1000001 on are those of tuning"):
+        Request(seeds=(1, FIRST_TUNING_SEED))
 
 
 def test_another_claim_is_another_plan(root, corpus):
