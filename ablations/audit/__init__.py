@@ -119,7 +119,7 @@ def audit_cells(
     with redirect_stdout(sys.stderr):
         results += toggles.without_effect(cells, factors)
         results += declarations.of_factors(cells, factors)
-        results += toggles.hidden_changes(cells, factors)
+        results += toggles.hidden_changes(cells, factors, tuned)
         results += differences.untoggled(cells, factors)
         results += differences.capacity(cells, factors)
         if limit is not None:

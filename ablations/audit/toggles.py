@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -110,12 +110,18 @@ _WORDS = {
 }
 
 
-def hidden_changes(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:
-    """A203: a level changes fields or parts that its factor does not declare."""
+def hidden_changes(
+    cells: Sequence[Cell], factors: Sequence[Factor], tuned: Collection[str] = ()
+) -> Iterator[Finding]:
+    """A203: a level changes fields or parts that its factor does not declare.
+
+    Args:
+        tuned: dotted paths that tuning sets for each cell.
+    """
     for factor in factors:
         seen: dict[str, list[str]] = {text: [] for text in _hidden_fields(factor)}
         for a, b in neighbours(cells, factor):
-            for text in _hidden_in_pair(a, b, factor):
+            for text in _hidden_in_pair(a, b, factor, frozenset(tuned)):
                 seen.setdefault(text, []).append(f"{a.name} and {b.name}")
         for text, pairs in seen.items():
             where = f" (between {listed(pairs, 2)})" if pairs else ""
@@ -159,12 +165,13 @@ def _hidden_fields(factor: Factor) -> Iterator[str]:
             yield f"it changes several parts at once: {', '.join(sorted(changed))}"
 
 
-def _hidden_in_pair(a: Cell, b: Cell, factor: Factor) -> Iterator[str]:
+def _hidden_in_pair(a: Cell, b: Cell, factor: Factor, tuned: frozenset[str]) -> Iterator[str]:
     first, second = a.config.flat(), b.config.flat()
     changed = _differing(first, second)
-    for path in sorted(changed - factor.paths):
+    known = factor.paths | tuned
+    for path in sorted(changed - known):
         yield f"{path} changes from {first.get(path)!r} to {second.get(path)!r} along with it"
-    allowed = {part for path in changed & factor.paths for part in field_facts(path).parts}
+    allowed = {part for path in changed & known for part in field_facts(path).parts}
     if not any(path.startswith("model.") for path in changed) or allowed >= set(PARTS):
         return
     one, two = (subject(c.config.model, c.config.recipe) for c in (a, b))

@@ -105,6 +105,15 @@ def test_a_level_that_does_not_do_what_it_declares_is_found(faults: ModuleType, 
     assert {f.code for f in found} == {"A202"}
 
 
+def test_what_tuning_sets_is_no_hidden_change() -> None:
+    factor = find("bidirectional")
+    first, second = cells_of(factor)
+    tuned = second.model_copy(update={"config": second.config.with_changes({"recipe.learning_rate": 0.01})})
+    (finding,) = toggles.hidden_changes([first, tuned], (factor,))
+    assert finding.evidence.startswith("recipe.learning_rate changes")
+    assert not list(toggles.hidden_changes([first, tuned], (factor,), {"recipe.learning_rate"}))
+
+
 @pytest.mark.parametrize("name", ["bidirectional", "decoder4x", "crossband"])
 def test_the_built_in_factors_do_what_they_declare(name: str) -> None:
     factor = find(name)
