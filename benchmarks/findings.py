@@ -157,9 +157,11 @@ def _study(name: str, result: AnalysisReport, lengths: Sequence[AtLength]) -> It
         ],
         [[r.name, r.estimate, r.interval or "none yet", r.claimed, r.verdict] for r in rows],
     )
-    widths = [(row.data["high"] - row.data["low"]) / 2 for row in rows if row.interval]
+    widths = {row.name: (row.data["high"] - row.data["low"]) / 2 for row in rows if row.interval}
     if widths:
-        yield f"The widest of these intervals is ±{max(widths):.3f}; ±{WANTED} was wanted.\n\n"
+        effects = max(width for name, width in widths.items() if name != "not toggled")
+        rest = f"; that of what is not toggled is ±{rest:.3f}" if (rest := widths.get("not toggled")) else ""
+        yield f"The widest interval of an effect is ±{effects:.3f}, ±{WANTED} was wanted{rest}.\n\n"
     if aliases := [alias for row in result.analysis.aliases.values() for alias in row]:
         order = 1 + min(alias.count(" x ") for alias in aliases)
         yield (
