@@ -48,22 +48,8 @@ class Studies:
 def summary(studies: Studies) -> Iterator[str]:
     """The part of the page that precedes the studies."""
     yield "## What came out\n\n"
-    columns = {
-        f"{name.upper()}, {in_steps([steps])}": {row.name: row for row in _rows(report)}
-        for (name, steps), report in studies.reports.items()
-    }
-    claimed = {
-        row.name: row.claimed for report in studies.reports.values() for row in report.factors if row.claimed
-    }
-    order = list(dict.fromkeys(name for column in columns.values() for name in column))
-    order.sort(key=lambda name: (name in ("not toggled", "gap"), name not in claimed))
-    yield table(
-        ["effect on PESQ-WB", "claimed", *columns],
-        [
-            [name, claimed.get(name, ""), *(_cell(column.get(name)) for column in columns.values())]
-            for name in order
-        ],
-    )
+    yield from _of_the_claims(studies)
+    yield from _of_the_others(studies)
     margin = METRICS["pesq_wb"].margin
     yield (
         "Shapley values where every combination of a study was trained, main effects elsewhere, each with "
@@ -84,8 +70,34 @@ def summary(studies: Studies) -> Iterator[str]:
     yield "\n"
 
 
-def _rows(report: AnalysisReport) -> list[EffectRow]:
-    return [*report.factors, *filter(None, (report.not_toggled, report.gap))]
+def _claimed(studies: Studies) -> dict[str, str]:
+    """What was claimed, by effect."""
+    return {
+        row.name: row.claimed for report in studies.reports.values() for row in report.factors if row.claimed
+    }
+
+
+def _of_the_claims(studies: Studies) -> Iterator[str]:
+    """The effects that were claimed, what is not toggled, and the gap: a row for each study and length."""
+    claimed = _claimed(studies)
+    rows = [["claimed", "", *claimed.values(), "", ""]]
+    for (name, steps), report in studies.reports.items():
+        found = {row.name: row for row in (*report.factors, *filter(None, (report.not_toggled, report.gap)))}
+        effects = [_cell(found.get(effect)) for effect in (*claimed, "not toggled", "gap")]
+        rows.append([name.upper(), f"{steps:,}", *effects])
+    yield table(["study", "steps", *claimed, "not toggled", "gap"], rows)
+
+
+def _of_the_others(studies: Studies) -> Iterator[str]:
+    """The other factors: a row for each, its effects by length."""
+    claimed, lengths = _claimed(studies), sorted({steps for _, steps in studies.reports})
+    found: dict[tuple[str, str], dict[int, str]] = {}
+    for (name, steps), report in studies.reports.items():
+        for row in report.factors:
+            if row.name not in claimed:
+                found.setdefault((row.name, name.upper()), {})[steps] = _cell(row)
+    rows = [[*key, *(effects.get(steps, "") for steps in lengths)] for key, effects in found.items()]
+    yield table(["factor", "study", *(in_steps([steps]) for steps in lengths)], rows)
 
 
 def _cell(row: EffectRow | None) -> str:
