@@ -54,6 +54,6 @@ def _shared(name: str, signatures: Iterable[str], root: Path) -> dict[str, list[
             for length, runs in {1.0: cell, **cell.get("at_lengths", {})}.items():
                 for seed, signature in runs["signatures"].items():
                     if signature in found:
-                        label = run_label(cell["name"], seed, float(length))
+                        label = run_label(cell["name"], int(seed), float(length))
                         found[signature].append(f"study {other} ({label})")
     return found
