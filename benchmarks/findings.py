@@ -71,7 +71,7 @@ def _draw(result: AnalysisReport, figure: str, path: Path) -> None:
             drawn.canvas.savefig(path, facecolor="white", metadata={"Date": None})
 
 
-INTRODUCTION = """# Where did the PESQ go? What was measured so far
+INTRODUCTION = """# Where did the PESQ go? What was measured
 
 A report attributed the gap between two systems, PESQ 3.00 and 2.62, to three changes: a bidirectional core,
 a decoder four times as wide, and a module across bands. Each was said to be worth so much. The networks
