@@ -80,12 +80,12 @@ def _claimed(studies: Studies) -> dict[str, str]:
 def _of_the_claims(studies: Studies) -> Iterator[str]:
     """The effects that were claimed, what is not toggled, and the gap: a row for each study and length."""
     claimed = _claimed(studies)
-    rows = [["claimed", "", *claimed.values(), "", ""]]
+    rows = [["claimed", *claimed.values(), "", ""]]
     for (name, steps), report in studies.reports.items():
         found = {row.name: row for row in (*report.factors, *filter(None, (report.not_toggled, report.gap)))}
         effects = [_cell(found.get(effect)) for effect in (*claimed, "not toggled", "gap")]
-        rows.append([name.upper(), f"{steps:,}", *effects])
-    yield table(["study", "steps", *claimed, "not toggled", "gap"], rows)
+        rows.append([f"{name.upper()}, {steps:,}", *effects])
+    yield table(["study, steps", *claimed, "not toggled", "gap"], rows)
 
 
 def _of_the_others(studies: Studies) -> Iterator[str]:
