@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from findings_store import FOLDER, STUDIES, facts_of, request, stored, take
+from findings_store import FOLDER, STUDIES, facts_of, recipe_of, request, stored, take
 from findings_summary import Studies, summary
 
 from ablate.ablations.diff import differences
@@ -96,12 +96,11 @@ the layout of VoiceBank+DEMAND; no recording is stored here.
 
 
 def _words(found: dict[str, AnalysisReport]) -> Iterator[str]:
-    lengths = {name: _lengths(name, result) for name, result in found.items()}
-    studies = _together(found, lengths)
+    studies = _together(found)
     yield INTRODUCTION
     yield from summary(studies)
     for name, result in found.items():
-        yield from _study(name, result, lengths[name])
+        yield from _study(name, result, studies)
     missing = [f"{name.upper()} ({words})" for name, words in STUDIES.items() if name not in found]
     if missing:
         yield "## What has not been run\n\n"
@@ -117,14 +116,20 @@ def _words(found: dict[str, AnalysisReport]) -> Iterator[str]:
     yield GOING_ON
 
 
-def _together(found: dict[str, AnalysisReport], lengths: dict[str, list[AtLength]]) -> Studies:
+def _together(found: dict[str, AnalysisReport]) -> Studies:
     """What the summary is made from."""
-    reports, own, tuned = {}, {}, {}
+    reports, own, lengths, tuned = {}, {}, {}, {}
     for name, result in found.items():
-        asked = request(name)
-        own[name] = asked.grid.cells()[0].config.recipe.steps
-        for length in _stored_lengths(name):
-            reports[name, round(length * own[name])] = result if length == 1.0 else report(name, length)
+        asked, steps = request(name), recipe_of(name).steps
+        at = {each: result if each == 1.0 else report(name, each) for each in _stored_lengths(name)}
+        own[name] = steps
+        reports |= {(name, round(length * steps)): each for length, each in at.items()}
+        lengths[name] = by_length(
+            result.analysis,
+            {length: each.scores for length, each in at.items()},
+            lambda length, steps=steps: (round(length * steps),),
+            result.shown,
+        )
         if asked.tune is not None:
             (path,) = asked.tune.space
             tuned[name] = {cell: values[path] for cell, values in facts_of(name)["tuned"].items()}
@@ -133,7 +138,7 @@ def _together(found: dict[str, AnalysisReport], lengths: dict[str, list[AtLength
         own,
         lengths,
         tuned,
-        {name: _agreement(name, found[name]) for name in tuned},
+        {name: _agreement(name, result) for name, result in found.items()},
         {name: {training for *_, training, _ in facts_of(name)["validation"]} for name in found},
         untoggled("a"),
     )
@@ -143,10 +148,10 @@ def _stored_lengths(name: str) -> list[float]:
     return sorted(each for each in (1.0, *request(name).at_lengths) if stored(name, each).exists())
 
 
-def _study(name: str, result: AnalysisReport, lengths: Sequence[AtLength]) -> Iterator[str]:
+def _study(name: str, result: AnalysisReport, studies: Studies) -> Iterator[str]:
     yield f"## Study {name.upper()}: {STUDIES[name]}\n\n{_measured(name, result)}\n\n**{answer(result)}**\n\n"
     yield table(["factor", "off", "on", "the field"], list(_toggled(name)))
-    rows = [*result.factors, *filter(None, (result.not_toggled, result.gap))]
+    rows = result.rows
     yield table(
         [
             "effect on PESQ-WB",
@@ -176,11 +181,10 @@ def _study(name: str, result: AnalysisReport, lengths: Sequence[AtLength]) -> It
             "Where there is no interval, a cell has a single training, and nothing tells an effect from its "
             f"luck: an estimate and no verdict. Half-widths of ±{WANTED} were wanted.\n\n"
         )
-    yield from _by_length(lengths, result.percent)
+    yield from _by_length(studies.lengths[name], result.percent)
     yield from _tuned(name)
-    for line in agreement_lines(
-        _agreement(name, result), result.analysis.metric, chosen=bool(facts_of(name)["tried"])
-    ):
+    metric = result.analysis.metric
+    for line in agreement_lines(studies.agreement[name], metric, chosen=name in studies.tuned):
         yield f"{line}\n\n"
     if left := untoggled(name):
         yield f"What the toggles leave different between all-on and the baseline: {', '.join(left)}.\n\n"
@@ -199,17 +203,6 @@ def _toggled(name: str) -> Iterator[list[str]]:
             if off == on:
                 continue
             yield [factor.name, str(off), str(on), f"`{path}`: {ModelConfig.model_fields[field].description}"]
-
-
-def _lengths(name: str, result: AnalysisReport) -> list[AtLength]:
-    """The effects after each number of steps that was trained; empty with one."""
-    asked = request(name)
-    steps = asked.grid.cells()[0].config.recipe.steps
-    paths = {length: stored(name, length) for length in asked.at_lengths}
-    tables = {length: pd.read_parquet(path) for length, path in paths.items() if path.exists()}
-    return by_length(
-        result.analysis, {1.0: result.scores} | tables, lambda length: (round(length * steps),), result.shown
-    )
 
 
 def _by_length(found: Sequence[AtLength], percent: str) -> Iterator[str]:
@@ -247,7 +240,7 @@ def _tuned(name: str) -> Iterator[str]:
     if not facts["tried"] or tuning is None:
         return
     (path,) = tuning.space
-    validated = request(name).grid.cells()[0].config.recipe.validation_utterances
+    validated = recipe_of(name).validation_utterances
     rates = sorted({each[path] for found in facts["tried"].values() for each in found})
     yield (
         f"Each cell was tuned with {tuning.trials} trials, at seeds of their own. The PESQ-WB of each on "
@@ -275,7 +268,7 @@ def _agreement(name: str, result: AnalysisReport) -> Agreement | None:
 
 
 def _measured(name: str, result: AnalysisReport) -> str:
-    facts, recipe = facts_of(name), request(name).grid.cells()[0].config.recipe
+    facts, recipe = facts_of(name), recipe_of(name)
     sizes = [size for size in facts["parameters"].values() if size]
     steps = [f"{each * recipe.steps:,.0f}" for each in _stored_lengths(name)]
     diverged = f", {facts['diverged']} diverged" if facts["diverged"] else ""

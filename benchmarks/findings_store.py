@@ -12,6 +12,7 @@ from ablate.studies import plan as plans
 from ablate.studies.request import Request, read_file
 from ablate.studies.scores import scores_of_runs
 from ablate.studies.trials import open_storage
+from ablate.training.config import Recipe
 from ablate.training.metrics.registry import METRICS
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "findings"
@@ -27,6 +28,11 @@ STUDIES = {
 def request(name: str) -> Request:
     """A study as its file asks for it."""
     return Request.model_validate(read_file(FOLDER / f"{name}.yaml"))
+
+
+def recipe_of(name: str) -> Recipe:
+    """The recipe that every cell of a study is trained with, but for what was tuned."""
+    return request(name).grid.cells()[0].config.recipe
 
 
 def take(root: Path, name: str) -> None:

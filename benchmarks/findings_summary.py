@@ -28,7 +28,7 @@ class Studies:
         own: the steps that a study is judged at.
         lengths: effects of the studies with several lengths.
         tuned: the learning rate of each cell, of studies that were tuned.
-        agreement: of validation and test, of studies that were tuned.
+        agreement: of validation and test.
         trainings: signatures, at the studies' own length.
         left: fields that study A leaves untoggled.
     """
@@ -82,7 +82,7 @@ def _of_the_claims(studies: Studies) -> Iterator[str]:
     claimed = _claimed(studies)
     rows = [["claimed", *claimed.values(), "", ""]]
     for (name, steps), report in studies.reports.items():
-        found = {row.name: row for row in (*report.factors, *filter(None, (report.not_toggled, report.gap)))}
+        found = {row.name: row for row in report.rows}
         effects = [_cell(found.get(effect)) for effect in (*claimed, "not toggled", "gap")]
         rows.append([f"{name.upper()}, {steps:,}", *effects])
     yield table(["study, steps", *claimed, "not toggled", "gap"], rows)
@@ -101,10 +101,9 @@ def _of_the_others(studies: Studies) -> Iterator[str]:
 
 
 def _cell(row: EffectRow | None) -> str:
-    return "" if row is None else _effect(row.data["estimate"], row.data["low"], row.data["high"])
-
-
-def _effect(estimate: float, low: float, high: float) -> str:
+    if row is None:
+        return ""
+    estimate, low, high = (row.data[name] for name in ("estimate", "low", "high"))
     return f"{signed(estimate)} ±{(high - low) / 2:.3f}" if known(low) and known(high) else signed(estimate)
 
 
@@ -150,7 +149,7 @@ def _faults(studies: Studies) -> Iterator[str]:
         if name != "b" or not rows:
             continue
         told = listed([f"{row.name} {_cell(row)}" for row in rows])
-        shown = [row.name for row in rows if row.data["low"] > 0 or row.data["high"] < 0]
+        shown = [row.name for row in rows if row.excludes_zero]
         verdict = f"an effect is shown for {listed(shown)}" if shown else "no effect of a fault is shown"
         yield f"Mending the faults of the trained network, after {steps:,} steps: {told}; {verdict}."
 
@@ -163,7 +162,7 @@ def _untoggled(studies: Studies) -> Iterator[str]:
     ]
     if told:
         yield (
-            f"Not toggled in study A is {_and(told)}. All-on and the baseline still differ in "
+            f"Not toggled in study A is {' and '.join(told)}. All-on and the baseline still differ in "
             f"{listed(studies.left)}; study C switches all of these but the direction, at the baseline's end."
         )
 
@@ -186,9 +185,7 @@ def _tuning(studies: Studies) -> Iterator[str]:
 
 def _by_rate(base: AnalysisReport, report: AnalysisReport, rates: Mapping[str, float]) -> str:
     """How the cells that were tuned to a rate changed on the test."""
-    was, now = (
-        dict(zip(r.analysis.cells["cell"], r.analysis.cells["mean"], strict=True)) for r in (base, report)
-    )
+    was, now = (each.analysis.cells.set_index("cell")["mean"] for each in (base, report))
     told = []
     for rate in sorted(set(rates.values())):
         cells = [cell for cell, chosen in rates.items() if chosen == rate]
@@ -211,5 +208,5 @@ def _verdict(row: EffectRow) -> str:
     return row.verdict.split(",")[0].split(" (")[0]
 
 
-def _and(items: Iterable[object]) -> str:
-    return " and ".join(f"{item:,}" if isinstance(item, int) else str(item) for item in items)
+def _and(steps: Iterable[int]) -> str:
+    return " and ".join(f"{each:,}" for each in steps)

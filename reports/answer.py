@@ -9,7 +9,6 @@ from ablate.ablations.inference.guards import direction
 from ablate.training.metrics.registry import in_words
 
 from .model import AnalysisReport, EffectRow
-from .text import known
 
 MOST = 5
 """Effects named in the sentence, the largest first."""
@@ -24,13 +23,13 @@ def answer(report: AnalysisReport) -> str:
     judged = [row for row in rows if row.interval]
     if not judged and (gap is None or not gap.interval):
         return f"No interval, so no difference in {label} is shown: single trainings differ by luck alone."
-    shown = sorted((row for row in judged if _excludes_zero(row)), key=lambda row: -abs(row.data["estimate"]))
+    shown = sorted((row for row in judged if row.excludes_zero), key=lambda row: -abs(row.data["estimate"]))
     open_ = [row.name for row in judged if row not in shown]
     effects = _listed([f"{row.name} {_round(row)}" for row in shown])
     unseen = f"no effect of {_listed(open_)} is shown" if open_ else ""
     if gap is None or not gap.interval:
         told = f"switched on, {in_words(name, effects)}{better}" if effects else ""
-    elif not _excludes_zero(gap):
+    elif not gap.excludes_zero:
         told = f"no gap in {label}{better} between {report.base_name} and {report.baseline_name} is shown"
         told += f"; switched on, {effects}" if effects else ""
     else:
@@ -43,7 +42,7 @@ def answer(report: AnalysisReport) -> str:
         else:
             told += "this design cannot say how much each toggle explains"
             told += f"; switched on, {effects}" if effects else ""
-    between = [row for row in report.factors if row not in rows and _excludes_zero(row)]
+    between = [row for row in report.factors if row not in rows and row.excludes_zero]
     more = _listed([f"{row.data['name']} {_round(row)}" for row in between])
     parts = (
         told,
@@ -80,11 +79,6 @@ def _elsewhere(report: AnalysisReport) -> str:
                 verb = word if len(effects) == 1 else several
                 told.append(f"on {corpus.name}, {_listed(effects)} {verb}")
     return _listed(told)
-
-
-def _excludes_zero(row: EffectRow) -> bool:
-    low, high = row.data["low"], row.data["high"]
-    return known(low) and known(high) and (low > 0 or high < 0)
 
 
 def _round(row: EffectRow) -> str:

@@ -118,7 +118,7 @@ def _at(cell: str, length: float) -> str:
 def _change(weights: Mapping[str, float], length: float) -> dict[str, float]:
     if length == 1.0:
         return {}
-    longer, shorter = max(1.0, length), min(1.0, length)
+    shorter, longer = sorted((1.0, length))
     later = {_at(cell, longer): weight for cell, weight in weights.items()}
     return later | {_at(cell, shorter): -weight for cell, weight in weights.items()}
 

@@ -56,6 +56,12 @@ class EffectRow:
     parameters: str
     data: Mapping[str, Any]
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval does: an effect is shown."""
+        low, high = self.data["low"], self.data["high"]
+        return known(low) and known(high) and (low > 0 or high < 0)
+
 
 @dataclass(frozen=True)
 class SeedsAveraged:
@@ -280,12 +286,18 @@ class AnalysisReport:
         return by_length(self.analysis, {1.0: self.scores} | tables, self.info.steps, self.shown)
 
     @property
+    def rows(self) -> list[EffectRow]:
+        """The rows of the main table: the factors, what is not toggled, and the gap."""
+        return [*self.factors, *filter(None, (self.not_toggled, self.gap))]
+
+    @property
     def shown(self) -> set[tuple[str, str]]:
         """Kind and name of each factor's effect, of the gap and of what is not toggled, where that can be."""
-        rest = self.not_toggled
-        none_left = rest is None or rest.data["low"] == rest.data["high"]
-        rows = filter(None, [*self.factors, None if none_left else rest, self.gap])
-        return {(row.kind, row.data["name"]) for row in rows}
+        return {
+            (row.kind, row.data["name"])
+            for row in self.rows
+            if row is not self.not_toggled or row.data["low"] != row.data["high"]
+        }
 
     def pareto(self, against: str = "parameters") -> list[ParetoPoint]:
         return pareto(self.cell_scores, self.costs, against, direction(self.analysis.metric))

@@ -62,7 +62,7 @@ def guards_table(report: AnalysisReport) -> Table | None:
         return None
     found = {(row["metric"], row["name"]): row for row in records(analysis.guards)}
     metrics = list(dict.fromkeys(analysis.guards["metric"]))
-    mine = [*report.factors, *filter(None, (report.not_toggled, report.gap))]
+    mine = report.rows
     rows = []
     for row in mine:
         beside = [found.get((metric, row.data["name"])) for metric in metrics]
@@ -89,7 +89,7 @@ def corpora_table(report: AnalysisReport) -> Table | None:
         head += [corpus.name, f"{first} - {corpus.name}", "together"]
     found = [{(row["kind"], row["name"]): row for row in records(corpus.effects)} for corpus in corpora]
     rows = []
-    for effect in [*report.factors, *filter(None, (report.not_toggled, report.gap))]:
+    for effect in report.rows:
         beside = [rows_of.get((effect.kind, effect.data["name"])) for rows_of in found]
         if not any(beside):
             continue
