@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -136,6 +137,11 @@ def build_plan(
 def make_plan() -> Callable[..., Plan]:
     """`make_plan(grid, seeds, **fields)` gives a plan; see `build_plan`."""
     return build_plan
+
+
+def pytest_configure() -> None:
+    """A shell's background jobs ignore SIGINT, and so would what the tests start and then interrupt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

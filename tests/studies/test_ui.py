@@ -59,7 +59,6 @@ def window(
     shutil.copyfile(schema, root / "mlflow.db")
     assert mirror(root, study.name)
     code = "from ablate.reports.cli import main; main()"
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     process = subprocess.Popen(
         [sys.executable, "-P", "-c", code, "ui", study.name, "--root", str(root), "--port", "0"],
         stdout=subprocess.PIPE,
