@@ -21,15 +21,15 @@ from ablate.ablations.grid import BASELINE
 from ablate.ablations.inference.analysis import records
 from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError, plural
-from ablate.reports.agreement import Agreement, agreement, agreement_lines
-from ablate.reports.answer import answer
 from ablate.reports.build import report_of_file
 from ablate.reports.figures import draw_one
 from ablate.reports.figures.style import style
-from ablate.reports.forms.markdown import table
-from ablate.reports.lengths import AtLength, by_length, length_lines
+from ablate.reports.formatting import interval, signed
 from ablate.reports.model import AnalysisReport
-from ablate.reports.text import interval, signed
+from ablate.reports.renderers.markdown import table
+from ablate.reports.step_budgets import AtLength, by_length, length_lines
+from ablate.reports.summary import answer
+from ablate.reports.validation_rank import Agreement, agreement, agreement_lines
 from ablate.studies.scores import RunInfo
 from ablate.training.metrics.registry import label_of
 

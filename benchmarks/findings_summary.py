@@ -8,11 +8,11 @@ from itertools import combinations
 from statistics import fmean
 
 from ablate.models.errors import listed, plural
-from ablate.reports.agreement import Agreement
-from ablate.reports.forms.markdown import table
-from ablate.reports.lengths import AtLength, in_steps
+from ablate.reports.formatting import known, signed
 from ablate.reports.model import AnalysisReport, EffectRow
-from ablate.reports.text import known, signed
+from ablate.reports.renderers.markdown import table
+from ablate.reports.step_budgets import AtLength, in_steps
+from ablate.reports.validation_rank import Agreement
 from ablate.training.metrics.registry import METRICS
 
 FAULTS = ("ssm_skip", "dt_init", "clamps")

@@ -18,7 +18,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from ablate.reports.figures import draw_one
-from ablate.reports.forms import write
+from ablate.reports.renderers import write
 from ablate.studies.plan import load
 from ablate.studies.ui import serve
 

@@ -17,10 +17,10 @@ from ablate.studies.analysis import analyze_study
 from ablate.studies.plan import find, study_path
 from ablate.training.metrics.registry import METRICS
 
-from .collect import StudyInfo, scores_from_file, scores_from_study
-from .forms import write
 from .ingest import analyze
 from .model import AnalysisReport
+from .renderers import write
+from .sources import StudyInfo, scores_from_file, scores_from_study
 
 
 class NoScoresError(Exception):
@@ -114,7 +114,7 @@ def report_of_file(
     claims: Sequence[str] = (),
     guards: Sequence[str] = (),
 ) -> AnalysisReport:
-    """The report of results trained elsewhere; see `reports.collect.scores_from_file`."""
+    """The report of results trained elsewhere; see `reports.sources.scores_from_file`."""
     scores, info = scores_from_file(path, base, baseline, metric or "pesq_wb")
     return report_of(scores, info, metric, margin, claims, guards)
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from ablate.models.errors import plural
 from ablate.training.metrics.registry import CONVENTIONS, conventions_of, label_of
 
-from . import conditions
+from . import caveats
 from .cost import compute
+from .formatting import human
 from .model import AnalysisReport
-from .text import human
 
 VOICEBANK_DOI = "10.7488/ds/2117"
 """Of "Noisy speech database for training speech enhancement algorithms and TTS models" (VoiceBank+DEMAND)."""
@@ -108,8 +108,8 @@ class _Facts:
         self.report = report
         self.analysis = report.analysis
         self.plan = report.info.plan
-        self.at = dict(conditions.measured_at(report))
-        self.notes = conditions.notes(report)
+        self.at = dict(caveats.measured_at(report))
+        self.notes = caveats.notes(report)
 
     @property
     def verdicts(self) -> str:
@@ -127,7 +127,7 @@ class _Facts:
     @property
     def limits(self) -> str:
         recipe = [f"Trained as: {self.at['recipe']}."] if "recipe" in self.at else []
-        return " ".join([*conditions.warnings(self.report), *recipe, *self.notes])
+        return " ".join([*caveats.warnings(self.report), *recipe, *self.notes])
 
     @property
     def reproduction(self) -> str:
@@ -158,11 +158,11 @@ class _Facts:
     def uncertainty(self) -> str:
         if self.report.seeds[1] < 2:
             return "One seed: there are no intervals, as nothing tells an effect from the luck of a training."
-        told, fixed = conditions.varied(self.report)
+        told, fixed = caveats.varied(self.report)
         varied = f"Varied with the seed: {', '.join(told)}. Not varied: {', '.join(fixed)}." if told else ""
         return (
             f"{varied} Sampled: test utterances. Error bars are intervals, "
-            f"{conditions.intervals(self.report)}; {self.report.seed_count}, "
+            f"{caveats.intervals(self.report)}; {self.report.seed_count}, "
             f"{plural(self.analysis.utterances, 'test utterance')}. Beside cells stands the SD over seeds. "
             "Assumed: trainings are independent and their means roughly normal; utterances stand for others "
             "of these speakers and noises; no variance is pooled over cells."
@@ -245,9 +245,9 @@ class _Facts:
 
     @property
     def missing(self) -> str:
-        broken = sum(conditions.broken_outputs(self.report).values())
+        broken = sum(caveats.broken_outputs(self.report).values())
         parts = [note for note in self.notes if "left out" in note]
-        parts += [f"{line}." for line in conditions.run_problems(self.report)]
+        parts += [f"{line}." for line in caveats.run_problems(self.report)]
         parts += (
             [f"{broken:,} outputs could not be measured and count as the metric's floor."] if broken else []
         )
@@ -277,7 +277,7 @@ class _Facts:
     def leaks(self) -> str:
         if self.plan is None or self.plan.audit.skipped:
             return ""
-        found = [line for line in conditions.audit_lines(self.report) if line.startswith("A501")]
+        found = [line for line in caveats.audit_lines(self.report) if line.startswith("A501")]
         return (
             "; ".join(found)
             or "The audit compared files by content, and speakers where names tell them: none is shared."

@@ -12,7 +12,7 @@ from ablate.models.console import ROOT, Root, formats
 from ablate.models.errors import InputError
 from ablate.studies.commands.study import studies_of_root
 
-from .forms import FORMS, write
+from .renderers import FORMS, write
 
 
 def register(app: typer.Typer) -> None:
@@ -94,7 +94,7 @@ def report(
 
     guards = [part.strip() for part in (guard or "").split(",") if part.strip()]
     from . import build
-    from .collect import scores_from_mlflow, scores_from_study
+    from .sources import scores_from_mlflow, scores_from_study
 
     try:
         if scores is not None:
@@ -134,8 +134,8 @@ def write_report(root: Path, study: str) -> None:
 
 
 def _report_logs(paths: list[Path], format: str, output: Path | None) -> None:
-    from .collect.logs import read_log
-    from .forms.logs import write_logs
+    from .renderers.logs import write_logs
+    from .sources.logs import read_log
 
     found = [log for path in paths for log in read_log(path)]
     if output is None:

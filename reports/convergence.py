@@ -11,7 +11,7 @@ from typing import Any
 
 from ablate.studies.scores import RunInfo
 
-from .collect import StudyInfo
+from .sources import StudyInfo
 
 CURVE = "val/pesq_wb"
 

@@ -15,7 +15,7 @@ from ablate.ablations.inference.engine import estimate
 from ablate.ablations.inference.scores import Scores, read_scores
 from ablate.models.errors import InputError, listed
 
-from .collect import StudyInfo
+from .sources import StudyInfo
 
 if TYPE_CHECKING:
     from ablate.ablations.inference.analysis import Analysis

@@ -10,7 +10,7 @@ from typing import Any
 
 from ablate.models.errors import plural
 
-from .collect import StudyInfo
+from .sources import StudyInfo
 
 COSTS = {
     "parameters": "parameters",

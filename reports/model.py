@@ -14,15 +14,15 @@ from ablate.ablations.inference.guards import direction
 from ablate.models.errors import plural
 from ablate.training.metrics.registry import METRICS, in_words, label_of
 
-from .agreement import Agreement, agreement
-from .collect import StudyInfo
 from .convergence import Convergence, Curve, convergence, curves
 from .corpora import OnCorpus, on_further
 from .cost import Cost, ParetoPoint, costs, parameter_changes, pareto
-from .judged import Judged, judged
-from .lengths import AtLength, by_length
+from .formatting import interval, known, signed, span
 from .slopes import Slope, slopes
-from .text import interval, known, signed, span
+from .sources import StudyInfo
+from .step_budgets import AtLength, by_length
+from .validation_rank import Agreement, agreement
+from .verdict_table import Judged, judged
 
 if TYPE_CHECKING:
     from ablate.ablations.claims import Claim

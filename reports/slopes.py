@@ -14,12 +14,12 @@ from ablate.models.errors import listed
 from ablate.training.config import RunConfig
 
 from .convergence import points
-from .text import known
+from .formatting import known
 
 if TYPE_CHECKING:
     from ablate.ablations.inference.analysis import Analysis
 
-    from .collect import StudyInfo
+    from .sources import StudyInfo
 
 FEWEST = 3
 """Validations without which a curve has no end to speak of."""

@@ -13,10 +13,10 @@ from ablate.ablations.inference.guards import changes
 from ablate.models.errors import plural
 from ablate.training.metrics.registry import label_of
 
-from .lengths import in_steps
+from .formatting import interval, known, signed, span
 from .model import AnalysisReport, EffectRow
 from .slopes import PER
-from .text import interval, known, signed, span
+from .step_budgets import in_steps
 
 TICK, CROSS = "✓", "✗"
 

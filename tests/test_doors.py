@@ -24,7 +24,7 @@ from ablate.models import ARCHITECTURES, CORES, CROSSBANDS, DECODERS, HEADS, sca
 from ablate.models.config import BANDS
 from ablate.reports.build import report_of_file
 from ablate.reports.cli import app
-from ablate.reports.forms import FORMS, write
+from ablate.reports.renderers import FORMS, write
 from ablate.studies.commands.run import RunOptions
 from ablate.studies.launchers import LAUNCHERS
 from ablate.studies.launchers.inline import InlineLauncher

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 
-from ablate.reports.agreement import Agreement
+from ablate.reports.validation_rank import Agreement
 
 ROOT = Path(__file__).parent.parent
 

@@ -7,9 +7,9 @@ from math import ceil
 
 import numpy as np
 
-from ..lengths import in_steps
+from ..formatting import LABELS, interval, known, signed
 from ..model import AnalysisReport
-from ..text import LABELS, interval, known, signed
+from ..step_budgets import in_steps
 from .style import BAND, BLUE, CYCLE, GREY, INK, LINES, ORANGE, Drawn, in_words, make_canvas, reach_of
 
 

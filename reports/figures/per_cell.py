@@ -10,8 +10,8 @@ import numpy as np
 
 from ..convergence import Curve
 from ..cost import COSTS
+from ..formatting import known
 from ..model import AnalysisReport
-from ..text import known
 from .style import BLUE, CYCLE, GREEN, GREY, LINES, ORANGE, Drawn, make_canvas
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from ..formatting import known
 from ..model import EffectRow
-from ..text import known
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas

@@ -7,8 +7,8 @@ import pytest
 
 from ablate.reports.build import report_of, report_of_file, report_of_study
 from ablate.reports.checklist import Item, checklists
-from ablate.reports.forms import write
 from ablate.reports.model import AnalysisReport
+from ablate.reports.renderers import write
 from ablate.studies.plan import AuditRecord
 
 

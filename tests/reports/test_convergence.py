@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from ablate.reports.collect import StudyInfo, scores_from_study
 from ablate.reports.convergence import area, convergence, curves, default_threshold, points, steps_to
+from ablate.reports.sources import StudyInfo, scores_from_study
 from ablate.studies.scores import RunInfo
 
 

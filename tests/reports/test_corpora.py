@@ -11,14 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablate.reports import conditions
-from ablate.reports.answer import answer
+from ablate.reports import caveats
 from ablate.reports.build import report_of, report_of_study
 from ablate.reports.checklist import checklists
-from ablate.reports.collect import scores_from_study
-from ablate.reports.collect.mlflow import FIRST_ALONE
-from ablate.reports.forms import FORMS, write
 from ablate.reports.model import AnalysisReport
+from ablate.reports.renderers import FORMS, write
+from ablate.reports.sources import scores_from_study
+from ablate.reports.sources.mlflow import FIRST_ALONE
+from ablate.reports.summary import answer
 from ablate.studies.plan import FurtherTestNote, Plan, load, save
 
 
@@ -98,24 +98,24 @@ def test_what_is_not_used_of_a_further_corpus_is_named(report):
     far = far[~gone].copy()
     far.loc[(far["utterance"] == "far0") & (far["cell"] == "baseline"), "pesq_wb"] = np.nan
     info = replace(report.info, further={"far": far})
-    notes = conditions.notes(replace(report, info=info))
+    notes = caveats.notes(replace(report, info=info))
     assert "On far: 2 of 27 runs are not scored on it: baseline seed 2, baseline seed 3." in notes
     assert any(note.startswith("On far: 1 of 12 utterances are left out") for note in notes)
-    assert not any(note.startswith("On far: ") for note in conditions.notes(report))
+    assert not any(note.startswith("On far: ") for note in caveats.notes(report))
 
 
 def test_guards_are_said_to_be_of_the_first_corpus(report):
     scores = report.scores.assign(cbak=report.scores["pesq_wb"] / 2)
     line = f"Guards are judged on {report.test_name} alone, the first test corpus."
-    assert line in conditions.notes(report_of(scores, report.info, guards=["cbak"]))
-    assert line not in conditions.notes(report)
+    assert line in caveats.notes(report_of(scores, report.info, guards=["cbak"]))
+    assert line not in caveats.notes(report)
 
 
 def test_a_corpus_on_which_no_effect_has_its_cells_says_so(report):
     far = report.info.further["far"]
     info = replace(report.info, further={"far": far[far["cell"] == "baseline"]})
     alone = replace(report, info=info)
-    assert "Nothing on test corpus far: no effect has all its cells there." in conditions.notes(alone)
+    assert "Nothing on test corpus far: no effect has all its cells there." in caveats.notes(alone)
     assert "there are no effects on the further test corpora" in checklists(alone)["REFORMS"][-2].gap
 
 
@@ -128,4 +128,4 @@ def test_a_corpus_that_is_not_scored_is_named(tmp_path, make_study):
     assert "By test corpus" not in out.getvalue()
     report = report_of_study(root)
     mirrored = replace(report, info=replace(report.info, no_further=FIRST_ALONE))
-    assert f"Nothing on test corpus far: {FIRST_ALONE}." in conditions.notes(mirrored)
+    assert f"Nothing on test corpus far: {FIRST_ALONE}." in caveats.notes(mirrored)

@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ablate.reports.collect import scores_from_study
 from ablate.reports.cost import Cost, costs, parameter_changes, pareto
+from ablate.reports.sources import scores_from_study
 
 
 def test_costs_come_from_the_summaries(planted_root):

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from ablate.models.errors import InputError
-from ablate.reports.collect.logs import compare_logs, objections, parse_log, read_log
-from ablate.reports.forms.logs import write_logs
+from ablate.reports.renderers.logs import write_logs
+from ablate.reports.sources.logs import compare_logs, objections, parse_log, read_log
 
 GOOD = """\
 epochs=120, batch_size=6, init_lr=0.001, data_dir=/data/vb, save_model_dir=./saved

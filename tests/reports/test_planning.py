@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from ablate.ablations.grid import parse_factors
 from ablate.reports.cli import app
-from ablate.reports.collect import scores_from_study
+from ablate.reports.sources import scores_from_study
 from ablate.studies.commands.plan import write_outlook
 from ablate.studies.planning import hours_per_run, outlook
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from ablate.reports import conditions
+from ablate.reports import caveats
 from ablate.reports.build import report_of_study
-from ablate.reports.forms import write
+from ablate.reports.renderers import write
 from ablate.reports.slopes import Slope, end_slope, slope_lines
 
 
@@ -121,7 +121,7 @@ def test_a_long_training_has_a_small_slope_that_is_still_said():
 
 def test_one_seed_gives_no_interval_of_a_slope(make_study, tmp_path):
     found = report_of_study(make_study(tmp_path, seeds=1))
-    assert any("One seed: whether" in line for line in conditions.notes(found))
+    assert any("One seed: whether" in line for line in caveats.notes(found))
 
 
 def test_scores_trained_elsewhere_have_no_slopes(report):

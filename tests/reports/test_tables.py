@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from ablate.models.errors import InputError
-from ablate.reports.answer import answer
 from ablate.reports.build import report_of
-from ablate.reports.forms import FORMS, write
 from ablate.reports.model import AnalysisReport
+from ablate.reports.renderers import FORMS, write
+from ablate.reports.summary import answer
 from ablate.reports.tables import CROSS, TICK, cells_table, guards_table
 
 

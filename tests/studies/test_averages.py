@@ -13,7 +13,7 @@ from ablate.ablations.runspec import run_path
 from ablate.models import build_model
 from ablate.models.errors import InputError
 from ablate.reports.build import report_of_study
-from ablate.reports.forms import write
+from ablate.reports.renderers import write
 from ablate.studies import averages
 from ablate.studies import plan as plans
 from ablate.studies.archive import export, import_

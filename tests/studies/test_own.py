@@ -21,7 +21,7 @@ from optuna.trial import TrialState
 from ablate.ablations.audit.own import audit_own
 from ablate.models.errors import InputError
 from ablate.reports.build import report_of_study
-from ablate.reports.forms import FORMS, write
+from ablate.reports.renderers import FORMS, write
 from ablate.studies import own
 from ablate.studies.analysis import analyze_study
 from ablate.studies.archive import export, import_

@@ -9,11 +9,11 @@ from typing import Any, TextIO
 from ablate.ablations.inference.analysis import records
 from ablate.models.console import plain
 
-from .. import conditions
-from ..answer import answer
-from ..mixtures import mixed
+from .. import caveats
+from ..formatting import text
+from ..heterogeneity import mixed
 from ..model import AnalysisReport
-from ..text import text
+from ..summary import answer
 
 SCHEMA = "ablate.report"
 SCHEMA_VERSION = 1
@@ -53,9 +53,9 @@ def document(report: AnalysisReport) -> dict[str, Any]:
         "version": SCHEMA_VERSION,
         "answer": answer(report),
         "headline": report.headline,
-        "warnings": conditions.warnings(report),
+        "warnings": caveats.warnings(report),
         "study": study,
-        "broken_outputs": conditions.broken_outputs(report),
+        "broken_outputs": caveats.broken_outputs(report),
         "mixed": [
             {
                 "fact": fact,
@@ -64,11 +64,11 @@ def document(report: AnalysisReport) -> dict[str, Any]:
             }
             for fact, values, contrasts in mixed(report)
         ],
-        "measured_at": dict(conditions.measured_at(report)),
+        "measured_at": dict(caveats.measured_at(report)),
         "untoggled": [
-            {"path": d.path, "all_on": text(d.a), "baseline": text(d.b)} for d in conditions.untoggled(report)
+            {"path": d.path, "all_on": text(d.a), "baseline": text(d.b)} for d in caveats.untoggled(report)
         ],
-        "run_problems": conditions.run_problems(report),
+        "run_problems": caveats.run_problems(report),
         "parameter_changes": report.parameter_text,
         "first_test": report.test_name,
         "further_tests": [
@@ -93,7 +93,7 @@ def document(report: AnalysisReport) -> dict[str, Any]:
         "slopes": [asdict(item) for item in report.slopes],
     }
     analysis = report.analysis.to_dict()
-    return plain({**analysis, **extra, "notes": conditions.notes(report)})
+    return plain({**analysis, **extra, "notes": caveats.notes(report)})
 
 
 def render(report: AnalysisReport, out: TextIO) -> None:

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ablate.reports.answer import answer
 from ablate.reports.build import report_of_file, report_of_study
-from ablate.reports.conditions import notes
+from ablate.reports.caveats import notes
+from ablate.reports.summary import answer
 
 
 def changed(report, **bounds):

@@ -13,8 +13,8 @@ from ablate.ablations.inference.engine import estimate
 from ablate.ablations.inference.scores import Layout, read_scores
 from ablate.models.errors import listed
 
+from .formatting import interval, known, signed
 from .slopes import SPEED
-from .text import interval, known, signed
 
 if TYPE_CHECKING:
     from ablate.ablations.inference.analysis import Analysis

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from ablate.ablations.claims import Claim
     from ablate.ablations.inference.analysis import Analysis
 
-    from .collect import StudyInfo
+    from .sources import StudyInfo
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 from scipy.stats import rankdata
 
-from ablate.reports import conditions
-from ablate.reports.agreement import Agreement, agreement, agreement_lines
+from ablate.reports import caveats
 from ablate.reports.build import report_of_study
-from ablate.reports.forms import write
+from ablate.reports.renderers import write
+from ablate.reports.validation_rank import Agreement, agreement, agreement_lines
 from ablate.studies.scores import RunInfo
 
 
@@ -100,7 +100,7 @@ def test_the_notes_warn_where_validation_chose(found, monkeypatch, selection, wa
     ]
     plan = found.info.plan.model_copy(update={"cells": tuple(cells)})
     changed = replace(found, info=replace(found.info, plan=plan))
-    (line,) = [line for line in conditions.notes(changed) if "rank correlation" in line]
+    (line,) = [line for line in caveats.notes(changed) if "rank correlation" in line]
     assert line.startswith("Over 9 cells")
     assert ("what it chose" in line) == warns
     out = io.StringIO()

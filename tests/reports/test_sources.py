@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 from ablate.models.errors import InputError
-from ablate.reports.collect import scores_from_file, scores_from_mlflow, scores_from_study
 from ablate.reports.ingest import parse_levels
+from ablate.reports.sources import scores_from_file, scores_from_mlflow, scores_from_study
 from ablate.studies.plan import find
 from ablate.studies.tracking import mirror
 

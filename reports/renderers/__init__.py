@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 FORMS = Registry(
     "format",
     {
-        "table": "ablate.reports.forms.terminal:render",
-        "md": "ablate.reports.forms.markdown:render",
-        "latex": "ablate.reports.forms.latex:render",
-        "csv": "ablate.reports.forms.table_csv:render",
-        "json": "ablate.reports.forms.table_json:render",
-        "html": "ablate.reports.forms.html:render",
-        "checklist": "ablate.reports.forms.checklist:render",
+        "table": "ablate.reports.renderers.terminal:render",
+        "md": "ablate.reports.renderers.markdown:render",
+        "latex": "ablate.reports.renderers.latex:render",
+        "csv": "ablate.reports.renderers.table_csv:render",
+        "json": "ablate.reports.renderers.table_json:render",
+        "html": "ablate.reports.renderers.html:render",
+        "checklist": "ablate.reports.renderers.checklist:render",
     },
 )
 """Name -> `render(report, out)`, which writes the report to a stream of text."""

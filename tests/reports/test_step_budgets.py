@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ablate.reports import conditions
+from ablate.reports import caveats
 from ablate.reports.build import report_of, report_of_study
-from ablate.reports.collect import scores_from_mlflow, scores_from_study
 from ablate.reports.cost import compute
 from ablate.reports.figures import draw_one
-from ablate.reports.forms import write
+from ablate.reports.renderers import write
+from ablate.reports.sources import scores_from_mlflow, scores_from_study
 from ablate.reports.tables import lengths_table
 from ablate.studies.plan import load, run_dirs
 from ablate.studies.tracking import mirror
@@ -93,7 +93,7 @@ def test_the_forms_have_the_table_the_words_and_the_figure(found):
     out = io.StringIO()
     write(found, "json", out)
     assert {row["length"] for row in json.loads(out.getvalue())["by_length"]} == {0.5, 1.0}
-    lines = conditions.notes(found)
+    lines = caveats.notes(found)
     (changes,) = [line for line in lines if "bidirectional is" in line and "a change of" in line]
     assert re.search(r"after 30 steps and \+\d\.\d+ after 60 steps, a change of \+0\.3", changes)
     assert "also an effect on the speed of learning" in changes
@@ -111,7 +111,7 @@ def test_a_change_is_the_longer_training_less_the_shorter(tmp_path, make_study):
     assert longer.change == pytest.approx(longer.estimate - own.estimate)
     assert longer.change == pytest.approx(-0.3, abs=0.05)
     assert lengths_table(found).head[-1] == "2 less 1"
-    (line,) = [line for line in conditions.notes(found) if "a change of" in line and "bidirectional" in line]
+    (line,) = [line for line in caveats.notes(found) if "a change of" in line and "bidirectional" in line]
     assert line.index("after 60 steps") < line.index("after 120 steps")
 
 
@@ -126,7 +126,7 @@ def test_a_length_that_lacks_a_cell_has_what_can_be_said(tmp_path, make_study):
     assert ("gap", 0.5) in rows
     assert ("bidirectional", 0.5) not in rows
     assert ("bidirectional", 1.0) in rows
-    problems = conditions.run_problems(report_of_study(root))
+    problems = caveats.run_problems(report_of_study(root))
     assert [f"bidirectional=on,decoder4x=off, seed {seed} at 0.5: pending" for seed in (1, 2, 3)] == problems
 
 

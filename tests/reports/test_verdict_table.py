@@ -10,10 +10,10 @@ from ablate.ablations.claims import Claim
 from ablate.ablations.factors import Factor
 from ablate.ablations.scale import Conditions
 from ablate.models.errors import InputError
-from ablate.reports import conditions
+from ablate.reports import caveats
 from ablate.reports.build import report_of, report_of_file
-from ablate.reports.collect import scores_from_study
-from ablate.reports.forms import write
+from ablate.reports.renderers import write
+from ablate.reports.sources import scores_from_study
 from ablate.reports.tables import claims_table
 
 FULL = Conditions(parameters=9e6, steps=200_000, corpus="VoiceBank+DEMAND")
@@ -41,7 +41,7 @@ def test_at_another_size_the_verdict_says_so_and_the_report_in_what(elsewhere):
     rows = {row.name: row for row in elsewhere.factors}
     assert rows["bidirectional"].verdict == "at this size: contradicted"
     assert rows["crossband"].verdict == "contradicted", "a claim without conditions is this study's"
-    (line,) = [line for line in conditions.notes(elsewhere) if line.startswith("At this size")]
+    (line,) = [line for line in caveats.notes(elsewhere) if line.startswith("At this size")]
     assert "claimed of bidirectional (a paper) was claimed of other networks, steps or data" in line
     assert "2,139,920 to 3,339,792 parameters instead of 9,000,000" in line
     assert "60 steps instead of 200,000" in line
@@ -66,7 +66,7 @@ def test_the_demo_judges_no_claim(demo_report):
         text = said(demo_report, format)
         assert "no verdict" in text
         assert "contradicted" not in text.replace(".contradicted", "")
-    assert any("No claim is judged" in line for line in conditions.notes(demo_report))
+    assert any("No claim is judged" in line for line in caveats.notes(demo_report))
     for format in ("table", "md", "latex", "json", "html"):
         assert "DEMO CORPUS" in said(demo_report, format)
 
@@ -91,8 +91,8 @@ def test_published_claims_are_judged_each_for_itself(planted_root):
 
 def test_claims_of_others_that_are_of_nothing_here_are_missed(report):
     line = "--claims published: nothing on these factors in STOI."
-    assert line in conditions.notes(report_of(report.scores, report.info, "stoi", others="published"))
-    told = conditions.notes(report_of(report.scores, report.info, others="published"))
+    assert line in caveats.notes(report_of(report.scores, report.info, "stoi", others="published"))
+    told = caveats.notes(report_of(report.scores, report.info, others="published"))
     assert not any(note.startswith("--claims") for note in told)
 
 

@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 
 from ablate.ablations.diff import differences
-from ablate.reports import conditions
+from ablate.reports import caveats
 from ablate.reports.build import NoScoresError, report_of, report_of_file, report_of_study, write_folder
-from ablate.reports.forms import FORMS, write
+from ablate.reports.renderers import FORMS, write
 from ablate.studies.plan import Look
 from ablate.studies.request import Tuning
 
@@ -240,7 +240,7 @@ def planned(report, **fields):
 
 
 def test_tuning_and_looks_are_told(report):
-    assert "none was tuned" in " ".join(conditions.notes(report))
+    assert "none was tuned" in " ".join(caveats.notes(report))
     first, *others = report.info.plan.cells
     tuned = first.model_copy(update={"tuned": {"recipe.learning_rate": 0.00123}})
     changed = planned(
@@ -249,14 +249,14 @@ def test_tuning_and_looks_are_told(report):
         cells=(tuned, *others),
         looks=(Look(seeds=3, half_width=0.041, wanted=0.03, time=0.0),),
     )
-    told = " ".join(conditions.notes(changed))
-    assert dict(conditions.measured_at(changed))["compute"].endswith("tuning (8 trials of every cell)")
-    assert "tuning" not in dict(conditions.measured_at(report))["compute"]
+    told = " ".join(caveats.notes(changed))
+    assert dict(caveats.measured_at(changed))["compute"].endswith("tuning (8 trials of every cell)")
+    assert "tuning" not in dict(caveats.measured_at(report))["compute"]
     assert "with 8 trials on validation" in told
     assert f"{first.name} recipe.learning_rate 0.00123." in told
     assert "3 seeds: 0.041" in told
     allocated = Look(seeds=7, trainings=31, target="gap", half_width=0.03, wanted=0.03, time=0.0)
-    assert "31 trainings: 0.030" in " ".join(conditions.notes(planned(report, looks=(allocated,))))
+    assert "31 trainings: 0.030" in " ".join(caveats.notes(planned(report, looks=(allocated,))))
 
 
 def test_cells_that_differ_in_seeds_are_told(report):
@@ -264,7 +264,7 @@ def test_cells_that_differ_in_seeds_are_told(report):
     scores = report.scores[(report.scores["cell"] != "baseline") | (report.scores["seed"] < 3)]
     uneven = report_of(scores, report.info)
     assert "2 to 3 seeds a cell" in uneven.headline
-    assert "2 to 3 seeds a cell" in dict(conditions.measured_at(uneven))["seeds"]
+    assert "2 to 3 seeds a cell" in dict(caveats.measured_at(uneven))["seeds"]
     assert set(pd.read_csv(io.StringIO(text(uneven, "csv")))["seeds"]) == {"2 to 3"}
 
 
@@ -272,9 +272,9 @@ def test_seeds_of_which_no_cell_has_two_give_no_interval(report):
     seed = report.scores["cell"].map(lambda cell: 2 if cell == "baseline" else 1)
     alone = report_of(report.scores[report.scores["seed"] == seed.astype(int)], report.info)
     assert alone.analysis.seeds == (1, 2)
-    assert conditions.intervals(alone) == "none"
+    assert caveats.intervals(alone) == "none"
     assert "1 seed, " in alone.headline
-    assert any(line.startswith("One seed: no interval") for line in conditions.warnings(alone))
+    assert any(line.startswith("One seed: no interval") for line in caveats.warnings(alone))
 
 
 @pytest.mark.parametrize("format", [*FORMS])
@@ -290,9 +290,7 @@ def test_untoggled_differences_are_those_of_diff(report):
     on = next(cell for cell in others if cell.name.endswith("bilstm") and cell.name.count("=on") == 2)
     groups = {d.path: d.group for d in differences(on.config, unread, found.info.plan.factors)}
     assert groups["model.heads"] == "consequence"
-    assert {d.path for d in conditions.untoggled(found)} == {
-        p for p, g in groups.items() if g != "consequence"
-    }
+    assert {d.path for d in caveats.untoggled(found)} == {p for p, g in groups.items() if g != "consequence"}
 
 
 @pytest.mark.parametrize("format", [*FORMS])
@@ -302,8 +300,8 @@ def test_broken_outputs_are_counted(report, format):
     scores["broken"] = None
     scores.loc[rows, "broken"] = ["pesq_wb, stoi", "pesq_wb", "stoi"]
     broken = replace(report, scores=scores)
-    assert conditions.broken_outputs(broken) == {"baseline": 2}
-    assert conditions.broken_outputs(report) == {}
+    assert caveats.broken_outputs(broken) == {"baseline": 2}
+    assert caveats.broken_outputs(report) == {}
     if format != "csv":
         assert "count as PESQ-WB 1: 2 of 648 (baseline 2)" in " ".join(text(broken, format).split())
 
@@ -320,13 +318,13 @@ def with_recipe(report, **changes):
 
 
 def test_what_varied_with_the_seed_is_said(report):
-    said = dict(conditions.measured_at(report))["varied with the seed"]
+    said = dict(caveats.measured_at(report))["varied with the seed"]
     assert said == (
         "initialisation, order of the files, crops; not the validation split (--split-seed varies it), "
         "the test files"
     )
-    drawn, fixed = conditions.varied(with_recipe(report, split="seed", remix=0.5))
+    drawn, fixed = caveats.varied(with_recipe(report, split="seed", remix=0.5))
     assert drawn == ["initialisation", "order of the files", "crops", "augmentation", "the validation split"]
     assert fixed == ["the test files"]
     started = report.info.plan.model_copy(update={"start_from": "some.pt"})
-    assert "initialisation" in conditions.varied(replace(report, info=replace(report.info, plan=started)))[1]
+    assert "initialisation" in caveats.varied(replace(report, info=replace(report.info, plan=started)))[1]

@@ -6,9 +6,9 @@ from typing import TextIO
 
 from ablate.models.console import console, print_table
 
-from .. import conditions
-from ..answer import answer
+from .. import caveats
 from ..model import AnalysisReport
+from ..summary import answer
 from ..tables import (
     cells_table,
     claims_table,
@@ -27,7 +27,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     from rich.text import Text
 
     screen = console(out)
-    for line in conditions.warnings(report):
+    for line in caveats.warnings(report):
         screen.print(Text(line, style="bold yellow"))
     screen.print(Text(answer(report), style="bold"))
     screen.print(Text(report.headline))
@@ -44,7 +44,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
                 table.add_section()
                 table.add_row(*(Text(cell) for cell in effects_rows([extra])[0]))
         print_table(table, screen, spare=("parameters", "P(on > off)", "one-in", "one-out", "claimed"))
-    for line in filter(None, (report.sum_line, conditions.untoggled_line(report))):
+    for line in filter(None, (report.sum_line, caveats.untoggled_line(report))):
         screen.print(Text(line))
     if report.interactions:
         table = Table(title="Two-way interactions", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -65,10 +65,10 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         print_table(table, screen, spare=("by", "claimed of"))
         screen.print(Text(found.caption, style="dim"))
     facts = Table(title="Measured at", title_justify="left", box=None, show_header=False, pad_edge=False)
-    for key, value in conditions.measured_at(report):
+    for key, value in caveats.measured_at(report):
         facts.add_row(Text(key, style="dim"), Text(value))
     print_table(facts, screen)
-    for title, lines in conditions.sections(report):
+    for title, lines in caveats.sections(report):
         screen.print(Text(f"\n{title}", style="bold"))
         for line in lines:
             screen.print(Text(f"- {line}"))

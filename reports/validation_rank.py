@@ -12,7 +12,7 @@ from ablate.ablations.inference.guards import direction
 from ablate.studies.scores import RunInfo
 from ablate.training.metrics.registry import in_words
 
-from .text import known, signed
+from .formatting import known, signed
 
 FEWEST = 6
 """Cells from which on their order is compared."""

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 
-from ablate.reports.forms import FORMS, write
-from ablate.reports.mixtures import mixed, mixture_lines
+from ablate.reports.heterogeneity import mixed, mixture_lines
+from ablate.reports.renderers import FORMS, write
 
 
 def computed(report, says):

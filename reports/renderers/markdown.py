@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TextIO
 
-from .. import conditions
-from ..answer import answer
+from .. import caveats
+from ..formatting import p_value
 from ..model import AnalysisReport
+from ..summary import answer
 from ..tables import (
     Table,
     cells_table,
@@ -19,7 +20,6 @@ from ..tables import (
     lengths_table,
     slopes_table,
 )
-from ..text import p_value
 
 
 def escape(text: str) -> str:
@@ -36,13 +36,13 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def render(report: AnalysisReport, out: TextIO) -> None:
     """Write the report as Markdown sections."""
     out.write(f"# {escape(report.title)}\n\n")
-    warnings = conditions.warnings(report)
+    warnings = caveats.warnings(report)
     out.write("".join(f"> **{escape(line)}**\n>\n" for line in warnings) + ("\n" if warnings else ""))
     out.write(f"**{escape(answer(report))}**\n\n{escape(report.headline)}\n\n")
     rows = effects_rows([*report.factors, *filter(None, (report.not_toggled, report.gap))])
     if rows:
         out.write(table(effects_head(report), rows))
-    for line in filter(None, (report.sum_line, conditions.untoggled_line(report))):
+    for line in filter(None, (report.sum_line, caveats.untoggled_line(report))):
         out.write(f"{escape(line)}\n\n")
     for beside in filter(None, (guards_table(report), corpora_table(report), claims_table(report))):
         out.write(_section(beside))
@@ -58,8 +58,8 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     for found in filter(None, (slopes_table(report), lengths_table(report))):
         out.write(_section(found))
     out.write(_section(cells_table(report)))
-    sections = [("Measured at", [f"{key}: {value}" for key, value in conditions.measured_at(report)])]
-    for title, lines in sections + conditions.sections(report):
+    sections = [("Measured at", [f"{key}: {value}" for key, value in caveats.measured_at(report)])]
+    for title, lines in sections + caveats.sections(report):
         out.write(f"## {title}\n\n" + "".join(f"- {escape(line)}\n" for line in lines) + "\n")
 
 

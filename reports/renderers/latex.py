@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from typing import TextIO
 
-from .. import conditions
-from ..answer import answer
+from .. import caveats
 from ..model import AnalysisReport, EffectRow
+from ..summary import answer
 from ..tables import (
     CROSS,
     TICK,
@@ -82,12 +82,12 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         if extra is not None:
             lines += ["\\midrule", _line(extra)]
     lines += ["\\bottomrule", "\\end{tabular}", ""]
-    facts = [f"{key}: {value}" for key, value in conditions.measured_at(report) if key != "scores from"]
+    facts = [f"{key}: {value}" for key, value in caveats.measured_at(report) if key != "scores from"]
     notes = [
-        *conditions.warnings(report),
+        *caveats.warnings(report),
         "; ".join(facts) + ".",
-        conditions.untoggled_line(report),
-        *conditions.notes(report),
+        caveats.untoggled_line(report),
+        *caveats.notes(report),
     ]
     lines += ["\\par\\smallskip\\footnotesize\\raggedright", *(escape(n) + r" \par" for n in notes if n)]
     lines += ["\\end{table}", ""]

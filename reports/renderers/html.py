@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from ablate.ablations.inference.analysis import records
 
-from .. import conditions
-from ..answer import answer
+from .. import caveats
 from ..cost import COSTS
 from ..figures import draw_all
+from ..formatting import LABELS, human, interval, p_value, signed
 from ..model import AnalysisReport
 from ..published import CAPTION, CONVENTION, PUBLISHED
+from ..summary import answer
 from ..tables import (
     cells_table,
     claims_table,
@@ -24,7 +25,6 @@ from ..tables import (
     lengths_table,
     slopes_table,
 )
-from ..text import LABELS, human, interval, p_value, signed
 from .audio import listening
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("ablate.reports.forms", "."),
+        loader=PackageLoader("ablate.reports.renderers", "."),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -59,11 +59,11 @@ def content(report: AnalysisReport) -> dict[str, Any]:
         "report": report,
         "answer": answer(report),
         "bounds": {
-            "warnings": conditions.warnings(report),
-            "untoggled": conditions.untoggled_line(report),
-            "measured_at": conditions.measured_at(report),
-            "problems": conditions.run_problems(report),
-            "notes": conditions.notes(report),
+            "warnings": caveats.warnings(report),
+            "untoggled": caveats.untoggled_line(report),
+            "measured_at": caveats.measured_at(report),
+            "problems": caveats.run_problems(report),
+            "notes": caveats.notes(report),
         },
         "policy": POLICY,
         "head": effects_head(report),

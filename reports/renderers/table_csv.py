@@ -6,8 +6,8 @@ from typing import TextIO
 
 import pandas as pd
 
-from .. import conditions
-from ..mixtures import mixed
+from .. import caveats
+from ..heterogeneity import mixed
 from ..model import AnalysisReport
 
 
@@ -41,7 +41,7 @@ def render(report: AnalysisReport, out: TextIO) -> None:
         if not corpus.problem
     ]
     frame = pd.concat(parts, ignore_index=True)
-    frame["interval"] = conditions.intervals(report)
+    frame["interval"] = caveats.intervals(report)
     fewest, most = report.seeds
     frame["seeds"] = most if fewest == most else f"{fewest} to {most}"
     frame["mixes"] = [

@@ -15,15 +15,15 @@ from ablate.training.config import RunConfig
 from ablate.training.metrics.registry import METRICS, in_words
 from ablate.training.own.config import OwnConfig, OwnTraining
 
-from .agreement import agreement_lines
 from .corpora import corpus_lines
 from .cost import compute
-from .judged import claim_lines
-from .lengths import length_lines
-from .mixtures import mixture_lines
+from .formatting import text
+from .heterogeneity import mixture_lines
 from .model import AnalysisReport
 from .slopes import slope_lines
-from .text import text
+from .step_budgets import length_lines
+from .validation_rank import agreement_lines
+from .verdict_table import claim_lines
 
 DEMO_WARNING = (
     "DEMO CORPUS: synthetic speech for trying the harness. These numbers say nothing about real recordings."

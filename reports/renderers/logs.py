@@ -10,7 +10,7 @@ from typing import Any, TextIO
 from ablate.models.console import console, plain, print_table
 from ablate.models.errors import InputError
 
-from ..collect.logs import Epoch, TrainingLog, compare_logs, objections
+from ..sources.logs import Epoch, TrainingLog, compare_logs, objections
 
 
 def _row(log: TrainingLog) -> list[str]:
