@@ -5,6 +5,7 @@ BIN := .venv/bin
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install -q -c constraints.txt -e '.[dev,docs,slurm]'
+	mkdir -p .venv/src && ln -sfn ../.. .venv/src/ablate
 	touch $@
 
 help: ## Print this list

@@ -9,10 +9,12 @@ ways on a machine without a GPU.
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,14 +24,20 @@ import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
-os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+sys.path.insert(0, str(ROOT / "benchmarks"))
+if find_spec("ablate") is None:  # not installed: the checkout is the package, whatever its folder is called
+    above = tempfile.mkdtemp(prefix="ablate-gpu-")
+    atexit.register(shutil.rmtree, above)
+    Path(above, "ablate").symlink_to(ROOT, target_is_directory=True)
+    sys.path.insert(0, above)
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [above, os.environ.get("PYTHONPATH")]))
 
 WAITS = {False: 1, True: 2}
 """How often a step may wait, without and with a discriminator: for its results, and for waves to measure."""

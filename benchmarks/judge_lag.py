@@ -17,10 +17,7 @@ import sys
 import threading
 import time
 from functools import partial
-from pathlib import Path
 from typing import Any, ClassVar
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 from torch import Tensor, nn

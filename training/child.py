@@ -8,7 +8,7 @@ from pathlib import Path
 
 import ablate
 
-_ROOT = str(Path(ablate.__file__).parents[1])
+_PACKAGE = Path(ablate.__file__).parent
 
 
 def command(module: str, *arguments: str) -> list[str]:
@@ -17,6 +17,10 @@ def command(module: str, *arguments: str) -> list[str]:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """This process' environment, in which a child finds the same code."""
-    paths = [_ROOT, *filter(None, [os.environ.get("PYTHONPATH")])]
+    """This process' environment, in which a child finds the same code.
+
+    A checkout of another name is found through its editable installation alone.
+    """
+    above = [str(_PACKAGE.parent)] if _PACKAGE.name == "ablate" else []
+    paths = [*above, *filter(None, [os.environ.get("PYTHONPATH")])]
     return {**os.environ, **changes, "PYTHONPATH": os.pathsep.join(paths)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shlex
 import subprocess
@@ -17,12 +16,12 @@ import pytest
 import soundfile
 from typer.main import get_command
 
-import ablate
 from ablate.ablations.claim_files import claims_from
 from ablate.ablations.grid import parse_factors
 from ablate.reports.cli import app
 from ablate.studies import plan as plans
 from ablate.studies.commands.run import START, RunOptions
+from ablate.training import child
 from ablate.training.data.demo import DEMO_MARK, DEMO_VERSION
 from ablate.training.data.demo.voices import engine
 
@@ -219,10 +218,7 @@ class Field:
         for name in ("docs", "examples"):
             (here / name).symlink_to(REPOSITORY / name)
         self.stand_ins = {"DIR": str(corpus), "my_net.py": "docs/examples/my_net.py"}
-        self.environment = os.environ | {
-            "STAND_IN_CORPUS": str(corpus),
-            "PYTHONPATH": str(Path(ablate.__file__).parents[1]),
-        }
+        self.environment = child.environment(STAND_IN_CORPUS=str(corpus))
 
     def run(self, words: list[str]) -> str:
         """Run a command to its end; what it wrote to standard error."""

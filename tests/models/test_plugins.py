@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-import ablate
 from ablate.models import plugins
 from ablate.models.errors import InputError
 
@@ -27,7 +26,7 @@ def python(tmp_path):
     """Run code as a user's Python does: `ablate` is installed, its folders are nowhere on the path."""
     installed = tmp_path / "installed"
     installed.mkdir()
-    (installed / "ablate").symlink_to(Path(ablate.__file__).parent)
+    (installed / "ablate").symlink_to(REPOSITORY)
 
     def run(code: str, folder: Path) -> str:
         done = subprocess.run(
@@ -201,7 +200,6 @@ def test_what_a_network_prints_goes_to_stderr(tmp_path):
         capture_output=True,
         text=True,
         check=True,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
     )
     assert json.loads(done.stdout)["causal"] is None
     assert {"imported", "built", "run"} <= set(done.stderr.split())

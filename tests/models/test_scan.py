@@ -294,12 +294,10 @@ def test_numba_works_when_spawned_and_compiles_once(tmp_path: Path) -> None:
     )
     script = tmp_path / "spawned.py"
     script.write_text(program)
-    root = Path(__file__).parents[2]
     cache = tmp_path / "cache"
     environment = {
         **os.environ,
         "NUMBA_CACHE_DIR": str(cache),
-        "PYTHONPATH": str(root),
         "OMP_NUM_THREADS": "1",
     }
 

@@ -18,7 +18,7 @@ def run(*command: str, **environment: str) -> str:
     """What a Python process of its own prints; a kernel is compiled or interpreted by what stands there."""
     done = subprocess.run(
         [sys.executable, *command],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**os.environ, **environment},
         cwd=ROOT,
         capture_output=True,
         text=True,
