@@ -51,7 +51,7 @@ def test_every_folder_with_code_is_a_package():
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> Path:
-    """Wheel and source distribution of a zip of the checkout (a zip keeps no links), and under `again` the wheel
+    """Wheel and source distribution from a zip of the checkout, which keeps no links; in `again` the wheel
     made from that source distribution.
     """
     place, out = tmp_path_factory.mktemp("place"), tmp_path_factory.mktemp("built")
