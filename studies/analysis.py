@@ -15,6 +15,7 @@ from ablate.ablations.inference.analysis import Analysis
 from ablate.ablations.inference.estimates import infer
 from ablate.ablations.inference.scores import Layout, read_scores
 from ablate.ablations.scale import Setting
+from ablate.training.metrics.passport import passport_of
 
 from .plan import Plan
 
@@ -37,9 +38,12 @@ def analyze_study(
         guards: other metrics, to say what a gain costs.
 
     Raises:
-        InputError: no run has a value of the metric, or a run's scores cannot be used.
+        InputError: no run has a value of the metric, a run's scores cannot be used, or runs were measured in
+            different ways.
     """
     metric = metric or plan.endpoint.metric
+    for name in (metric, *guards):
+        passport_of(scores.attrs, name)
     if margin is None and metric == plan.endpoint.metric:
         margin = plan.endpoint.margin
     layout = layout_of(plan, set(scores["cell"].unique()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 from ablate.ablations.inference.analysis import Analysis
 from ablate.ablations.runspec import run_path
+from ablate.training.metrics.passport import KEY, OF_RUNS, SHOWN
 from ablate.training.rundir import RunDir
 
 from . import own
@@ -115,13 +117,14 @@ def analysis_of(plan: Plan, root: Path) -> Analysis | None:
 def _read_file(path: Path) -> pa.Table:
     with pq.ParquetFile(path) as file:
         keep = [name for name in file.schema_arrow.names if name != "error"]
-        return file.read(columns=keep, use_threads=False).replace_schema_metadata(None)
+        return file.read(columns=keep, use_threads=False)
 
 
 def _frame(
     tables: list[pa.Table], owners: list[tuple[PlannedCell, RunInfo, int]], plan: Plan
 ) -> pd.DataFrame:
-    joined = pa.concat_tables(tables, promote_options="permissive")
+    plain = [table.replace_schema_metadata(None) for table in tables]
+    joined = pa.concat_tables(plain, promote_options="permissive")
     columns: dict[str, Any] = {}
 
     def spread(values: list[Any], categories: list[Any] | None = None) -> Any:
@@ -150,7 +153,23 @@ def _frame(
             columns[name] = pd.Categorical.from_codes(codes, categories=kinds)
         else:
             columns[name] = column.to_numpy()
-    return pd.DataFrame(columns)
+    frame = pd.DataFrame(columns)
+    frame.attrs[OF_RUNS] = _passports(tables, owners)
+    return frame
+
+
+def _passports(
+    tables: list[pa.Table], owners: list[tuple[PlannedCell, RunInfo, int]]
+) -> list[dict[str, Any]]:
+    """Each set of passports that the files of scores have, with a few runs that have it; an empty set of
+    files from before there were any."""
+    runs: dict[bytes, list[str]] = {}
+    for table, (_, run, _) in zip(tables, owners, strict=True):
+        if run.scored:
+            some = runs.setdefault((table.schema.metadata or {}).get(b"PANDAS_ATTRS", b"{}"), [])
+            if len(some) < SHOWN:
+                some.append(f"{run.cell} seed {run.seed}")
+    return [{"passports": json.loads(attrs).get(KEY, {}), "runs": some} for attrs, some in runs.items()]
 
 
 def same_scores(plan: Plan, root: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from .config import Evaluation
 from .data.corpus import Pair
 from .data.noisy import noisy_scores
 from .metrics import MetricPool
+from .metrics.passport import KEY, passports
 from .metrics.registry import usual
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def measured(
         A row per utterance, in the order of the pairs: `utterance, speaker, snr, noise`, the metrics
         (missing where the clean recording cannot be a reference, the metric's floor where the enhanced speech
         cannot be measured), `seconds` (its length), `error` (the reasons, or missing), `broken` (the metrics
-        that are at their floor for that reason, or missing), `noisy_pesq_wb, noisy_stoi`.
+        that are at their floor for that reason, or missing), `noisy_pesq_wb, noisy_stoi`. Its `attrs`
+        have the passport of each metric (`metrics.passport`), which Parquet keeps.
 
     Raises:
         MetricProcessError: the processes that measured an utterance died.
@@ -62,7 +64,9 @@ def measured(
             "error": scored.reasons(),
             "broken": ", ".join(scored.broken) or None,
         }
-    return table(rows, pairs, pool, cache=cache)
+    frame = table(rows, pairs, pool, cache=cache)
+    frame.attrs[KEY] = passports(names, (pair.rate for pair in pairs))
+    return frame
 
 
 def known_of(pair: Pair) -> dict[str, Any]:

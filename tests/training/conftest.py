@@ -98,6 +98,7 @@ class SpokenPair:
     speaker: str | None = None
     snr: float | None = None
     noise: str | None = None
+    rate: int = RATE
 
     @property
     def seconds(self) -> float:

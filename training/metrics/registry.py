@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,9 @@ class Metric:
         reference_free: needs the enhanced signal alone.
         needs: modules that the extra of that name installs.
         extra: of this project, that brings them.
+        standard: what it follows, in full; empty: the name says it.
+        packages: distributions whose version can change the value; none: this one.
+        missing: why it cannot be taken here although all it needs is installed; none: it can.
     """
 
     name: str
@@ -46,6 +50,29 @@ class Metric:
     reference_free: bool = False
     needs: tuple[str, ...] = ()
     extra: str = ""
+    standard: str = ""
+    packages: tuple[str, ...] = ()
+    missing: Callable[[], str | None] = lambda: None
+
+    @property
+    def full_name(self) -> str:
+        """The label with what it follows and the packages that take it, with their versions."""
+        facts = ", ".join(filter(None, (self.standard, *map(with_version, self.packages))))
+        return f"{self.label} ({facts})" if facts else self.label
+
+
+def with_version(package: str) -> str:
+    """`package 1.2.3`, as it is installed; the name alone where it is not."""
+    try:
+        return f"{package} {version(package)}"
+    except PackageNotFoundError:
+        return package
+
+
+def _without_filter() -> str | None:
+    from .corrigendum import missing
+
+    return missing()
 
 
 def _dnsmos(part: str) -> Metric:
@@ -57,11 +84,24 @@ def _dnsmos(part: str) -> Metric:
         usual=False,
         reference_free=True,
         needs=("onnxruntime", "speechmos"),
+        packages=("speechmos", "onnxruntime"),
         extra="dnsmos",
     )
 
 
 COMPOSITE = ("csig", "cbak", "covl")
+
+
+def _composite(part: str) -> Metric:
+    return Metric(
+        part,
+        part.upper(),
+        lambda pair: getattr(pair.composite, part),
+        floor=1.0,
+        margin=0.05,
+        standard="Loizou's composite",
+        packages=("pesq",),
+    )
 
 
 def _of_ports(part: str) -> Metric:
@@ -72,19 +112,46 @@ def _of_ports(part: str) -> Metric:
         floor=1.0,
         margin=0.05,
         usual=False,
+        standard="composite of a port fed with floats",
+        packages=("pesq",),
     )
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
-        Metric("pesq_wb", "PESQ-WB", lambda pair: pair.pesq_wb, floor=1.0, margin=0.05),
-        Metric("pesq_nb", "PESQ-NB", lambda pair: pair.pesq("nb"), floor=1.0, margin=0.05),
-        Metric("stoi", "STOI", lambda pair: pair.stoi(extended=False), floor=0.0),
-        Metric("estoi", "ESTOI", lambda pair: pair.stoi(extended=True), floor=0.0),
-        Metric("csig", "CSIG", lambda pair: pair.composite.csig, floor=1.0, margin=0.05),
-        Metric("cbak", "CBAK", lambda pair: pair.composite.cbak, floor=1.0, margin=0.05),
-        Metric("covl", "COVL", lambda pair: pair.composite.covl, floor=1.0, margin=0.05),
+        Metric(
+            "pesq_wb",
+            "PESQ-WB",
+            lambda pair: pair.pesq_wb,
+            floor=1.0,
+            margin=0.05,
+            standard="P.862.2 without Corrigendum 2",
+            packages=("pesq",),
+        ),
+        Metric(
+            "pesq_wb_c2",
+            "PESQ-WB (C2)",
+            lambda pair: pair.pesq("wb", corrected=True),
+            floor=1.0,
+            margin=0.05,
+            usual=False,
+            standard="P.862.2 with Corrigendum 2 (03/18)",
+            packages=("pesq",),
+            missing=_without_filter,
+        ),
+        Metric(
+            "pesq_nb",
+            "PESQ-NB",
+            lambda pair: pair.pesq("nb"),
+            floor=1.0,
+            margin=0.05,
+            standard="P.862.1 MOS-LQO",
+            packages=("pesq",),
+        ),
+        Metric("stoi", "STOI", lambda pair: pair.stoi(extended=False), floor=0.0, packages=("pystoi",)),
+        Metric("estoi", "ESTOI", lambda pair: pair.stoi(extended=True), floor=0.0, packages=("pystoi",)),
+        *map(_composite, COMPOSITE),
         *map(_of_ports, COMPOSITE),
         Metric("ssnr", "SSNR", lambda pair: pair.ssnr, floor=-10.0, unit="dB"),
         Metric("si_sdr", "SI-SDR", lambda pair: pair.si_sdr, floor=-30.0, unit="dB"),
@@ -199,3 +266,5 @@ def check_available(names: Iterable[str]) -> None:
             raise InputError(
                 f"metric {name!r} needs {' and '.join(missing)}: pip install 'ablate[{metric.extra}]'"
             )
+        if reason := metric.missing():
+            raise InputError(f"metric {name!r} cannot be taken here: {reason}")

@@ -26,13 +26,17 @@ class Signals:
         self.clean = clean
         self.enhanced = enhanced
 
-    def pesq(self, mode: str) -> float:
+    def pesq(self, mode: str, corrected: bool = False) -> float:
+        """MOS-LQO; `corrected`: with Corrigendum 2, which concerns the mode "wb" alone."""
         import pesq
+
+        from .corrigendum import input_filter
 
         if not self.enhanced.any():
             raise ValueError("the enhanced signal is silent")
         try:
-            return float(pesq.pesq(SAMPLE_RATE, self.clean, self.enhanced, mode))
+            with input_filter(corrected):
+                return float(pesq.pesq(SAMPLE_RATE, self.clean, self.enhanced, mode))
         except pesq.NoUtterancesError:
             raise ValueError("PESQ finds no utterance in the signals") from None
         except pesq.BufferTooShortError:

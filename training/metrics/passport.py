@@ -1,0 +1,57 @@
+"""What a number was measured with, so that only numbers measured alike are compared."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ablate.models.errors import InputError
+
+from .registry import METRICS, with_version
+
+KEY = "passport"
+"""In the `attrs` of the scores of one run, which Parquet keeps: metric -> its passport."""
+OF_RUNS = "passports"
+"""In the `attrs` of a study's scores, for each set: `{"passports": {metric: passport}, "runs": [names]}`."""
+SHOWN = 3
+"""Runs that a difference names."""
+
+
+def passports(names: Iterable[str], rates: Iterable[int] = ()) -> dict[str, dict[str, str]]:
+    """The passport of each metric that this project takes; a table's own columns have none.
+
+    Args:
+        rates: of the files that were measured, in Hz.
+    """
+    resampled = ", ".join(str(rate) for rate in sorted({*rates} - {16_000}))
+    return {
+        name: {
+            "standard": metric.standard or metric.label,
+            "packages": ", ".join(map(with_version, metric.packages or ("ablate",))),
+            "resampled": f"from {resampled} Hz by {with_version('soxr')} (HQ)" if resampled else "no",
+            "broken output": f"counts as {metric.floor:g}",
+        }
+        for name, metric in ((name, METRICS[name]) for name in names if name in METRICS)
+    }
+
+
+def passport_of(attrs: Mapping[str, Any], metric: str) -> dict[str, str]:
+    """The passport of a metric in a study's scores; empty: it is not known of any run.
+
+    Raises:
+        InputError: runs were measured in different ways.
+    """
+    found = [(s["passports"].get(metric), s["runs"]) for s in attrs.get(OF_RUNS, ())]
+    known = [(passport, runs) for passport, runs in found if passport]
+    lines = []
+    for field in dict.fromkeys(field for passport, _ in known for field in passport):
+        values = {str(passport.get(field)): runs for passport, runs in known}
+        if len(values) > 1:
+            lines.append(" and ".join(f"{value} ({', '.join(runs)}, ...)" for value, runs in values.items()))
+    if lines:
+        raise InputError(
+            f"{metric} was measured in different ways and cannot be compared:\n  "
+            + "\n  ".join(lines)
+            + "\nMove the scores/ folders of these runs away; the same `ablate run` then scores them again."
+        )
+    return known[0][0] if known else {}
