@@ -47,6 +47,10 @@ def score(
     composite: Annotated[
         str, typer.Option(help="CSIG, CBAK, COVL: loizou, or ports (of scripts that feed floats).")
     ] = "loizou",
+    explain: Annotated[
+        bool,
+        typer.Option("--explain", help="Measure under the conventions of published code."),
+    ] = False,
     plugin: Plugins = [],  # noqa: B006
     format: Annotated[str, formats("table", "json", "csv")] = "table",
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores]")] = None,
@@ -72,6 +76,11 @@ def score(
         others = ", ".join(name for name in names if name not in free)
         raise InputError(f"{others}: needs a reference; without one there are {', '.join(free)}")
     processes = jobs or len(os.sched_getaffinity(0))
+    if explain:
+        if enhanced is None:
+            raise InputError("--explain needs a reference: give a clean and an enhanced file or folder")
+        _explain(clean, enhanced, processes, format)
+        return
     scored = _score_files(clean, enhanced or clean, names, processes, tuple(map(str, plugin)))
     for name, result in scored.items():
         for metric, reason in result.errors.items():
@@ -89,6 +98,39 @@ def score(
             writer.writerow([name, *plain(list(result.values.values())), _reasons(result)])
     else:
         _print_table(scored, names)
+
+
+def _explain(clean: Path, enhanced: Path, processes: int, format: str) -> None:
+    """Print what each convention of published code gives for these files."""
+    from dataclasses import asdict
+
+    from rich.table import Table
+
+    from .metrics import MetricPool
+    from .metrics.conventions import explain
+    from .metrics.files import pair_paths
+    from .metrics.registry import METRICS
+
+    pairs = pair_paths(clean, enhanced)
+    with MetricPool(min(processes, len(pairs))) as pool:
+        rows = explain(pairs, pool)
+    if not rows:
+        raise InputError(f"{enhanced}: no file could be measured against {clean}; try without --explain")
+    print(f"here: {METRICS['pesq_wb'].full_name}, {len(pairs)} files", file=sys.stderr)
+    if format == "json":
+        print_json([asdict(row) | {"difference": row.difference} for row in rows])
+    elif format == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(["convention", "metric", "files", "here", "there", "difference"])
+        writer.writerows([r.habit, r.metric, r.files, r.ours, r.value, r.difference] for r in rows)
+    else:
+        table = Table("convention", "metric", box=None)
+        for heading in ("files", "here", "there", "difference"):
+            table.add_column(heading, justify="right")
+        for row in rows:
+            figures = (f"{row.ours:.3f}", f"{row.value:.3f}", f"{row.difference:+.3f}")
+            table.add_row(row.habit, row.metric, str(row.files), *figures)
+        print_table(table)
 
 
 def enhance(

@@ -1,0 +1,227 @@
+"""The same audio measured as published code measures it: why a number is not the one in a paper.
+
+Each entry of `CONVENTIONS` is one habit of evaluation scripts; everything else stays as this project has it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from math import gcd
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..audio import SAMPLE_RATE, FilePair, read_mono, resample
+from .pool import MetricPool
+
+if TYPE_CHECKING:
+    from .scores import Scored
+
+Wave = NDArray[np.float64]
+Resampler = Callable[[Wave, int], Wave]
+
+
+def _soxr(quality: str) -> Resampler:
+    def resampled(wave: Wave, rate: int) -> Wave:
+        import soxr
+
+        return soxr.resample(wave, rate, SAMPLE_RATE, quality=quality)
+
+    return resampled
+
+
+def _polyphase(wave: Wave, rate: int) -> Wave:
+    from scipy.signal import resample_poly
+
+    common = gcd(rate, SAMPLE_RATE)
+    return resample_poly(wave, SAMPLE_RATE // common, rate // common)
+
+
+def _fourier(wave: Wave, rate: int) -> Wave:
+    from scipy.signal import resample as resample_fourier
+
+    return resample_fourier(wave, round(len(wave) * SAMPLE_RATE / rate))
+
+
+def _hann_sinc(wave: Wave, rate: int) -> Wave:
+    """What `torchaudio.functional.resample` documents: a sinc with roll-off 0.99 and 6 zero crossings a side,
+    in a Hann window."""
+    from scipy.signal import upfirdn
+
+    common = gcd(rate, SAMPLE_RATE)
+    up, down = SAMPLE_RATE // common, rate // common
+    cutoff = 0.99 * min(up, down)
+    half = math.ceil(6 * up * down / cutoff)
+    at = np.arange(-half, half + 1) / (up * down) * cutoff
+    kernel = np.sinc(at) * np.cos(np.pi * np.clip(at, -6, 6) / 12) ** 2 * cutoff / down
+    length = math.ceil(len(wave) * up / down)
+    before = -half % down
+    full = upfirdn(np.concatenate([np.zeros(before), kernel]), wave, up, down)
+    return full[(half + before) // down :][:length]
+
+
+def _no_filter(wave: Wave, rate: int) -> Wave:
+    return wave[:: rate // SAMPLE_RATE]
+
+
+def _unread_rate(wave: Wave, rate: int) -> Wave:
+    return wave
+
+
+def _as_int16(wave: Wave) -> Wave:
+    return np.clip(np.round(wave * 32_768), -32_768, 32_767) / 32_768
+
+
+def _to_peak(wave: Wave) -> Wave:
+    return wave / max(float(np.abs(wave).max(initial=0.0)), 1e-12)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """A habit of evaluation code.
+
+    Attributes:
+        habit: what it does.
+        metric: what is measured so.
+        ours: the measure that it stands in place of.
+        resampler: of files at another rate; none: this project's, and for files at 16 kHz none.
+        change: what is done to the enhanced signal at 16 kHz.
+        both: the clean signal is changed too.
+        value: from the measure to what is printed.
+        by_seconds: the mean weighs files by their length.
+        when: whether it concerns files at a rate, in Hz.
+    """
+
+    habit: str
+    metric: str = "pesq_wb"
+    ours: str = "pesq_wb"
+    resampler: Resampler | None = None
+    change: Callable[[Wave], Wave] | None = None
+    both: bool = False
+    value: Callable[[float], float] = float
+    by_seconds: bool = False
+    when: Callable[[int], bool] = lambda rate: True
+
+    def signals(self, clean: Wave, enhanced: Wave, rate: int) -> tuple[Wave, Wave]:
+        """`(sample,)` each, as they are measured."""
+        if self.resampler is not None:
+            clean, enhanced = self.resampler(clean, rate), self.resampler(enhanced, rate)
+        else:
+            clean, enhanced = resample(clean, rate), resample(enhanced, rate)
+        if self.change is not None:
+            enhanced = self.change(enhanced)
+            clean = self.change(clean) if self.both else clean
+        return clean, enhanced
+
+
+def _raw(value: float) -> float:
+    """The raw score of P.862 behind a MOS-LQO of P.862.1."""
+    return (4.6607 - math.log((4.999 - value) / (value - 0.999))) / 1.4945
+
+
+def _other(rate: int) -> bool:
+    return rate != SAMPLE_RATE
+
+
+def _multiple(rate: int) -> bool:
+    return rate > SAMPLE_RATE and rate % SAMPLE_RATE == 0
+
+
+CONVENTIONS: tuple[Convention, ...] = (
+    Convention("P.862.2 with Corrigendum 2 (pesqc2, newer standard code)", metric="pesq_wb_c2"),
+    Convention("narrow band, MOS-LQO of P.862.1", metric="pesq_nb"),
+    Convention("narrow band, raw score of P.862", metric="pesq_nb", value=_raw),
+    Convention("resampled by soxr VHQ", resampler=_soxr("VHQ"), when=_other),
+    Convention("resampled by soxr LQ", resampler=_soxr("LQ"), when=_other),
+    Convention("resampled by scipy.signal.resample_poly", resampler=_polyphase, when=_other),
+    Convention("resampled by scipy.signal.resample", resampler=_fourier, when=_other),
+    Convention("resampled by torchaudio's default", resampler=_hann_sinc, when=_other),
+    Convention("every n-th sample, without a filter", resampler=_no_filter, when=_multiple),
+    Convention("the rate is not read: samples taken for 16 kHz", resampler=_unread_rate, when=_multiple),
+    Convention("both rounded to 16 bits", change=_as_int16, both=True),
+    Convention("enhanced clipped to [-1, 1]", change=lambda wave: np.clip(wave, -1, 1)),
+    Convention("enhanced at peak 1, clean as it is", change=_to_peak),
+    Convention("both at peak 1", change=_to_peak, both=True),
+    Convention("mean over seconds, not files", by_seconds=True),
+    Convention("ESTOI in place of STOI", metric="estoi", ours="stoi"),
+    Convention("composite of a port fed with floats", metric="csig_ports", ours="csig"),
+    Convention("composite of a port fed with floats", metric="cbak_ports", ours="cbak"),
+    Convention("composite of a port fed with floats", metric="covl_ports", ours="covl"),
+)
+OURS = ("pesq_wb", "stoi", "csig", "cbak", "covl")
+
+
+@dataclass(frozen=True)
+class Explained:
+    """A convention's mean beside ours, over the files of which both could be taken."""
+
+    habit: str
+    metric: str
+    ours: float
+    value: float
+    files: int
+
+    @property
+    def difference(self) -> float:
+        return self.value - self.ours
+
+
+def explain(pairs: Iterable[FilePair], pool: MetricPool) -> list[Explained]:
+    """Measure pairs of files under every convention that concerns them; a few pairs are in memory at a time.
+
+    Raises:
+        soundfile.LibsndfileError: a file cannot be read.
+    """
+    waiting: deque[_Waiting] = deque()
+    rows: dict[Convention, list[tuple[float, float, float]]] = {}
+    for pair in pairs:
+        waiting.append(_submit(pair, pool))
+        while len(waiting) > pool.processes:
+            waiting.popleft().add_to(rows)
+    while waiting:
+        waiting.popleft().add_to(rows)
+    return [_mean(convention, rows[convention]) for convention in CONVENTIONS if convention in rows]
+
+
+class _Waiting(NamedTuple):
+    """A pair that is being measured: under our conventions, and under each of the others."""
+
+    seconds: float
+    ours: Future[Scored]
+    under: list[tuple[Convention, Future[Scored]]]
+
+    def add_to(self, rows: dict[Convention, list[tuple[float, float, float]]]) -> None:
+        """Add `(weight, ours, theirs)` for each convention under which both could be measured."""
+        usual = self.ours.result().values
+        for convention, future in self.under:
+            ours, theirs = usual[convention.ours], future.result().values[convention.metric]
+            if math.isfinite(ours) and math.isfinite(theirs):
+                weight = self.seconds if convention.by_seconds else 1.0
+                rows.setdefault(convention, []).append((weight, ours, convention.value(theirs)))
+
+
+def _submit(pair: FilePair, pool: MetricPool) -> _Waiting:
+    (clean, rate, _), (enhanced, other, _) = (read_mono(path, "float64") for path in (pair.clean, pair.other))
+    if rate != other:
+        import soxr
+
+        enhanced = soxr.resample(enhanced, other, rate, quality="HQ")
+    length = min(len(clean), len(enhanced))
+    clean, enhanced = clean[:length], enhanced[:length]
+    under = [
+        (convention, pool.submit(*convention.signals(clean, enhanced, rate), (convention.metric,)))
+        for convention in CONVENTIONS
+        if convention.when(rate)
+    ]
+    return _Waiting(length / rate, pool.submit(clean, enhanced, OURS, sample_rate=rate), under)
+
+
+def _mean(convention: Convention, rows: list[tuple[float, float, float]]) -> Explained:
+    weights, ours, theirs = zip(*rows, strict=True)
+    mean = float(np.average(theirs, weights=weights))
+    return Explained(convention.habit, convention.metric, float(np.mean(ours)), mean, len(rows))
