@@ -79,11 +79,11 @@ def table(*columns: str) -> Table:
 
 def console(out: TextIO | None = None) -> Console:
     """A console on standard output, or another stream, that breaks no line and cuts no cell where that is no
-    terminal."""
+    terminal, and prints brackets as they are."""
     from rich.console import Console
 
     out = sys.stdout if out is None else out
-    return Console(file=out, highlight=False, width=None if out.isatty() else WIDE)
+    return Console(file=out, highlight=False, markup=False, width=None if out.isatty() else WIDE)
 
 
 def print_table(table: Table, out: Console | None = None, spare: Sequence[str] = ()) -> None:

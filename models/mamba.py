@@ -30,6 +30,11 @@ def initial_step_bias(count: int) -> Tensor:
     return dt + torch.log(-torch.expm1(-dt))
 
 
+def has_scan(model: nn.Module) -> bool:
+    """Whether a part of a network computes a selective scan."""
+    return any(isinstance(module, SelectiveSSM) for module in model.modules())
+
+
 class SelectiveSSM(nn.Module, Declared):
     """The middle of a Mamba block: causal convolution, SiLU, selective scan, gate.
 

@@ -16,6 +16,12 @@ Result = TypeVar("Result")
 REFUSAL = re.compile(r"(\S+) does not have a deterministic implementation")
 """What torch says of an operation, as an error or, where it only warns, as a warning."""
 
+_FUSED_ATTENTION: list[tuple[Callable[[], bool], Callable[[bool], None]]] = [
+    (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
+    (torch.backends.cuda.mem_efficient_sdp_enabled, torch.backends.cuda.enable_mem_efficient_sdp),
+    (torch.backends.cuda.cudnn_sdp_enabled, torch.backends.cuda.enable_cudnn_sdp),
+]
+
 _refused: list[str] = []
 
 logger = logging.getLogger(__name__)
@@ -28,6 +34,7 @@ def strict() -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     filled = filling.fill_uninitialized_memory
+    attention = [enabled() for enabled, _ in _FUSED_ATTENTION]
     torch.use_deterministic_algorithms(True)
     filling.fill_uninitialized_memory = False
     _refused.clear()
@@ -35,6 +42,8 @@ def strict() -> Iterator[None]:
         yield
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
+        for (_, enable), was in zip(_FUSED_ATTENTION, attention, strict=True):
+            enable(was)
         filling.fill_uninitialized_memory = filled
         _refused.clear()
 
@@ -45,13 +54,20 @@ def refused() -> list[str]:
 
 
 def tolerate(names: Iterable[str]) -> None:
-    """Have operations without a deterministic form only warn, from now on, if some are known to be used."""
+    """Have operations without a deterministic form only warn, from now on, if some are known to be used.
+
+    Where torch only warns, fused attention on CUDA takes the form that is not deterministic (cuDNN's has no
+    other): attention is then computed by plain products.
+    """
     for name in names:
         if name not in _refused:
             _refused.append(name)
             logger.warning("%s has no deterministic form: an equal run may differ in its last bits", name)
     if _refused:
         torch.use_deterministic_algorithms(True, warn_only=True)
+        if torch.cuda.is_initialized():
+            for _, enable in _FUSED_ATTENTION:
+                enable(False)
 
 
 def tolerantly(work: Callable[[], Result]) -> Result:

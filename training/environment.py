@@ -5,15 +5,19 @@ The one place where these are set and where they are found out. Imports torch on
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import platform
+import re
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
@@ -21,6 +25,8 @@ from ablate.models.errors import InputError
 if TYPE_CHECKING:
     import torch
     from torch import nn
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("ablate", "torch", "triton", "mamba-ssm", "numpy", "scipy", "numba", "pesq", "pystoi")
 
@@ -76,7 +82,7 @@ class Environment(Frozen):
             scan_backend=_scan_backend(model, device),
             threads=torch.get_num_threads(),
             instruction_set=instruction_set(),
-            versions=versions(PACKAGES),
+            versions=versions(PACKAGES) | _device_versions(device),
             git_commit=git_commit(Path(__file__).parent),
             machine=host(),
         )
@@ -121,23 +127,48 @@ def prepared(device: torch.device, precision: str, threads: int) -> Iterator[Non
     """
     import torch
 
+    from .autocast import cudnn_recurrences
     from .determinism import strict
 
     check_precision(device, precision)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if device.type == "cuda":
+        torch.cuda.init()
     threads_before = torch.get_num_threads()
-    operators = _operators()
-    precisions = [operator.fp32_precision for operator in operators]
     torch.set_num_threads(threads)
-    for operator in operators:
-        operator.fp32_precision = "tf32" if precision == "tf32" else "ieee"
     try:
-        with strict():
+        with (
+            _single_precision("tf32" if precision == "tf32" else "ieee"),
+            cudnn_recurrences() if device.type == "cuda" and precision == "bf16" else nullcontext(),
+            strict(),
+        ):
             yield
     finally:
         torch.set_num_threads(threads_before)
-        for operator, before in zip(operators, precisions, strict=True):
-            operator.fp32_precision = before
+
+
+@contextmanager
+def _single_precision(kind: Literal["ieee", "tf32"]) -> Iterator[None]:
+    """What float32 operators compute in, said by torch's old flags too, so that whoever reads those may."""
+    import torch
+
+    cudnn: Any = torch.backends.cudnn
+
+    def say(kinds: list[str]) -> None:
+        gpu, convolution, *_, processor = kinds[:4]
+        matmul = "medium" if processor == "bf16" else "high" if gpu == "tf32" else "highest"
+        torch.set_float32_matmul_precision(matmul)
+        cudnn.allow_tf32 = convolution == "tf32"
+        for operator, value in zip(operators, kinds, strict=True):
+            operator.fp32_precision = value
+
+    operators = _operators()
+    before = [operator.fp32_precision for operator in operators]
+    say([kind] * len(operators))
+    try:
+        yield
+    finally:
+        say(before)
 
 
 def check_precision(device: torch.device, precision: str) -> None:
@@ -194,6 +225,14 @@ def git_commit(folder: Path) -> str | None:
 def host() -> str:
     """This host in a line."""
     return f"{platform.node()}, {platform.machine()}, {os.cpu_count()} cores"
+
+
+def free_memory() -> None:
+    """Drop what is held without need, a GPU's cache included: others on that GPU want it."""
+    gc.collect()
+    if (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
+        with suppress(RuntimeError):  # after a CUDA error nothing on the device works
+            torch.cuda.empty_cache()
 
 
 class PeakMemory:
@@ -276,12 +315,33 @@ def _device_name(device: torch.device) -> str:
     return platform.processor() or platform.machine()
 
 
+def _device_versions(device: torch.device) -> dict[str, str]:
+    """Versions of CUDA, cuDNN and the driver; nothing on a processor."""
+    import torch
+
+    if device.type != "cuda":
+        return {}
+    backends: Any = torch.backends
+    driver = None
+    with suppress(OSError):
+        driver = re.search(r"\d{3,}(\.\d+)+", Path("/proc/driver/nvidia/version").read_text())
+    return {
+        "cuda": str(torch.version.cuda),
+        "cudnn": str(backends.cudnn.version()),
+        "driver": driver[0] if driver else "unknown",
+    }
+
+
 def _scan_backend(model: nn.Module, device: torch.device) -> str | None:
-    from ablate.models.mamba import SelectiveSSM
+    from ablate.models.mamba import has_scan
     from ablate.models.scan import choose_backend
 
-    scans = any(isinstance(module, SelectiveSSM) for module in model.modules())
-    return choose_backend(device)[0] if scans else None
+    if not has_scan(model):
+        return None
+    backend, reason = choose_backend(device)
+    if backend == "chunked":
+        logger.warning("the selective scan takes the slow backend 'chunked' on %s: %s", device.type, reason)
+    return backend
 
 
 def _reset_high_water_mark() -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
+from itertools import chain
 from typing import Any
 
 import torch
@@ -10,7 +12,8 @@ from torch import Tensor, nn
 from .config import Recipe
 
 FUSED = ("cuda",)
-"""Devices whose optimisers are one kernel, which looks itself whether the step is to be taken."""
+"""Devices whose optimisers are one kernel, which looks itself whether the step is to be taken; not for
+complex parameters, which it does not take."""
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
@@ -58,9 +61,11 @@ class Optimiser:
 
     def __init__(self, recipe: Recipe, parameters: Any, learning_rate: float, device: torch.device) -> None:
         kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
-        self.fused = device.type in FUSED
+        groups = list(parameters)
+        lists = (group["params"] if isinstance(group, dict) else [group] for group in groups)
+        self.fused = device.type in FUSED and not any(map(torch.is_complex, chain(*lists)))
         self.learning_rate = learning_rate
-        self.torch = kind(parameters, lr=learning_rate, weight_decay=0.0, fused=self.fused or None)
+        self.torch = kind(groups, lr=learning_rate, weight_decay=0.0, fused=self.fused or None)
 
     def step(self, factor: float, finite: Tensor) -> None:
         """Move the weights by their gradients.
@@ -88,6 +93,15 @@ class Optimiser:
         """Undo `state`, which may be that of another device."""
         groups = [group | {"fused": self.fused or None} for group in state["param_groups"]]
         self.torch.load_state_dict({**state, "param_groups": groups})
+
+
+def averaged(model: nn.Module) -> nn.Module:
+    """A copy of a network for `follow`, the weights of each recurrence in one piece as cuDNN wants them."""
+    average = deepcopy(model)
+    for module in average.modules():
+        if isinstance(module, nn.RNNBase):
+            module.flatten_parameters()
+    return average
 
 
 def follow(average: nn.Module, model: nn.Module, step: int, horizon: float) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 import socket
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from ablate.models.errors import InputError
 
 from .causes import DivergedError, Interrupted, cause_of, failing_as
 from .config import EvaluationJob
+from .environment import free_memory
 from .own.process import end_left_behind
 from .progress import Progress
 from .rundir import RunDir, RunState, write_json
@@ -109,7 +111,10 @@ def execute(
                         if not run.summary:
                             run.write_summary(pipeline.summary(context, model, progress, best))
 
-            return _outcome(run, work, progress.update)
+            try:
+                return _outcome(run, work, progress.update)
+            finally:
+                free_memory()
 
 
 def _outcome(run: RunDir, work: Callable[[], None], update: Callable[..., RunState]) -> RunState:
@@ -131,6 +136,8 @@ def _outcome(run: RunDir, work: Callable[[], None], update: Callable[..., RunSta
         error, cause = cause_of(failure)
         logger.error("failed (%s)", cause, exc_info=error)
         message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        for told in (failure, error):  # whose frames hold the network and what it computed
+            traceback.clear_frames(told.__traceback__)
         return update(state="failed", cause=cause, message=message, finished=time.time())
     logger.info("done")
     return update(state="done", cause=None, message=None, finished=time.time())

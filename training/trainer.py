@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,7 +24,7 @@ from .data.batches import Batches
 from .determinism import refused, tolerantly, tolerate
 from .feed import Feed
 from .losses import WeightedLoss
-from .optimisation import Optimiser, follow, gradient_norms, learning_rate_factor, parameter_groups
+from .optimisation import Optimiser, averaged, follow, gradient_norms, learning_rate_factor, parameter_groups
 from .transfer import to_host
 
 
@@ -113,7 +112,7 @@ class Trainer:
         self.loss = WeightedLoss.of(recipe)
         groups = parameter_groups(model, recipe.weight_decay)
         self.optimiser = Optimiser(recipe, groups, recipe.learning_rate, device)
-        self.average = deepcopy(model) if recipe.ema else None
+        self.average = averaged(model) if recipe.ema else None
         self.adversary: Adversary | None = None
         if recipe.adversarial_weight:
             if scorer is None:

@@ -126,6 +126,7 @@ def audit_cells(
             results += budgets.parameters(every, limit)
         results += budgets.not_measured(every, cells, len(grouped))
         results += budgets.fits(cells, slots=beside or slots, available=memory, trains_here=trains_here)
+        results += budgets.slow_scan(cells) if trains_here else []
         if runs:
             results += budgets.hours(cells, runs=runs, slots=slots)
         if corpus is not None:

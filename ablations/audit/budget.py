@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from ablate.models.errors import InputError, duration, listed, plural
+from ablate.models.mamba import has_scan
+from ablate.models.scan import choose_backend
 from ablate.models.summary import trained_parameters
 
 from ..grid import Cell
@@ -171,6 +173,21 @@ def fits(
             f"{device} has {share / 2**30:.2f}{beside}; {possible}",
             f"--set recipe.accumulation={pieces} keeps the step and cuts it up",
             severity="error" if trains_here else "note",
+        )
+
+
+def slow_scan(cells: Sequence[Cell]) -> Iterator[Finding]:
+    """A405: networks with a selective scan that no fused kernel computes on this machine's GPU."""
+    names = [cell.name for cell in cells if has_scan(subject(cell.config.model, cell.config.recipe).model)]
+    if not names or not torch.cuda.is_available():
+        return
+    backend, reason = choose_backend("cuda")
+    if backend == "chunked":
+        yield Finding.of(
+            "A405",
+            listed(names, 4),
+            f"the selective scan takes the backend 'chunked' on CUDA, ten times the launches: {reason}",
+            "give Triton what it lacks (a C compiler, or torch's own triton); `ablate doctor` tries it again",
         )
 
 

@@ -24,6 +24,7 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A402": ("memory", "error"),
     "A403": ("time", "note"),
     "A404": ("not-measured", "note"),
+    "A405": ("slow-scan", "note"),
     "A501": ("leak", "error"),
     "A502": ("unequal", "error"),
     "A503": ("noisy-score", "note"),

@@ -190,5 +190,7 @@ def selective_scan(
     given: tuple[Tensor | None, ...] = (u, delta, A, B, C, D, z)
     if backend != "triton":  # which reads any dtype
         given = tuple(None if t is None else t.to(dtype) for t in given)
+    if not torch.is_grad_enabled():  # parameters would have a fused backend save states for a gradient
+        given = tuple(None if t is None else t.detach() for t in given)
     with torch.autocast(u.device.type, enabled=False):
         return _scan_of(backend)(*given, delta_softplus, clamps).to(u.dtype)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from ablate.ablations.audit import audit_cells, errors, parse_waivers
+from ablate.ablations.audit import audit_cells, budget, errors, parse_waivers
 from ablate.ablations.audit.budget import Budget, fits, hours, memory, parameters
 from ablate.ablations.audit.subject import subject
 from ablate.ablations.grid import Cell
@@ -28,8 +28,8 @@ COUNT = subject(SMALL, QUICK).parameters
     ],
 )
 def test_budgets(text: str, low: float, high: float) -> None:
-    budget = Budget.parse(text)
-    assert (budget.low, budget.high) == pytest.approx((low, high))
+    found = Budget.parse(text)
+    assert (found.low, found.high) == pytest.approx((low, high))
 
 
 @pytest.mark.parametrize("text", ["", "lots", "2.3M+-", "-3M", "5%"])
@@ -74,3 +74,16 @@ def test_waivers() -> None:
     assert not errors(found, parse_waivers("A401, A102"))
     with pytest.raises(ValueError, match="A999"):
         parse_waivers("A999")
+
+
+def test_a_scan_without_a_fused_kernel_is_told_where_there_is_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    cells = [Cell(name=name, levels={}, config=RunConfig.of(name)) for name in ("bsrnn", "mbsnet")]
+    chosen = ["chunked", "triton: no compiler"]
+    monkeypatch.setattr(budget, "choose_backend", lambda device: tuple(chosen))
+    assert list(budget.slow_scan(cells)) == []
+    monkeypatch.setattr(budget.torch.cuda, "is_available", lambda: True)
+    (found,) = budget.slow_scan(cells)
+    assert (found.code, found.severity, found.where) == ("A405", "note", "mbsnet")
+    assert found.evidence.endswith("triton: no compiler")
+    chosen[0] = "triton"
+    assert list(budget.slow_scan(cells)) == []

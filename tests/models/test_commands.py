@@ -75,7 +75,7 @@ def test_unknown_model_is_an_error_with_the_nearest(cli: typer.Typer) -> None:
 def test_doctor_says_which_scan_runs(cli: typer.Typer) -> None:
     found = json.loads(run(cli, "doctor", "--format", "json"))
     assert found["scan"]["auto"] in found["scan"]["backends"]
-    assert found["versions"]["torch"] == torch.__version__
+    assert found["versions"]["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert found["scan"]["auto"] in run(cli, "doctor")
 
 

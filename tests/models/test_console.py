@@ -117,3 +117,11 @@ def test_what_is_too_wide_even_so_is_folded() -> None:
     table.add_row("0123456789" * 5)
     print_table(table, Console(file=out, width=20))
     assert "".join(out.getvalue().split()) == "cell" + "0123456789" * 5
+
+
+def test_brackets_in_a_cell_are_no_markup() -> None:
+    out = io.StringIO()
+    table = Table("how")
+    table.add_row("pip install '.[cuda]'")
+    print_table(table, console(out))
+    assert "pip install '.[cuda]'" in out.getvalue()

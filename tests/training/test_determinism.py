@@ -72,3 +72,19 @@ def test_other_errors_are_errors_and_nothing_is_tolerated():
 def test_without_the_promise_nothing_is_asked():
     assert tolerantly(lambda: put(torch.ones(1))).tolist() == [1, 0, 0]
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_attention_keeps_to_plain_products_on_a_gpu_where_something_is_tolerated(monkeypatch):
+    def fused() -> list[bool]:
+        cuda = torch.backends.cuda
+        return [cuda.flash_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()]
+
+    with strict():
+        tolerate(["put_"])
+        assert fused() == [True] * 3
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    with strict():
+        assert fused() == [True] * 3
+        tolerate(["put_"])
+        assert fused() == [False] * 3
+    assert fused() == [True] * 3

@@ -11,6 +11,7 @@ import psutil
 import pytest
 import torch
 
+from ablate.models import ModelConfig, build_model
 from ablate.models.errors import InputError
 from ablate.training import environment
 from ablate.training.environment import (
@@ -138,3 +139,33 @@ def test_the_load_of_others_is_measured():
     finally:
         busy.kill()
         busy.wait()
+
+
+def flags() -> tuple[bool, bool, str]:
+    """Torch's old flags of precision, which raise where they and the new ones disagree."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    return matmul.allow_tf32, cudnn.allow_tf32, torch.get_float32_matmul_precision()
+
+
+def test_old_flags_of_precision_may_be_read():
+    before = flags()
+    with prepared(CPU, "fp32", 1):
+        assert flags() == (False, False, "highest")
+    assert flags() == before
+    torch.set_float32_matmul_precision("medium")
+    try:
+        with environment._single_precision("tf32"):
+            assert flags() == (True, True, "high")
+        assert flags() == (True, before[1], "medium")
+    finally:
+        torch.set_float32_matmul_precision(before[2])
+        torch.backends.cudnn.allow_tf32 = before[1]
+    assert flags() == before
+
+
+def test_a_slow_scan_is_logged_with_its_reason(monkeypatch, caplog):
+    monkeypatch.setattr("ablate.models.scan.choose_backend", lambda _: ("chunked", "triton: no compiler"))
+    network = build_model(ModelConfig(channels=8, layers=1, core="mamba"))
+    assert Environment.of(network, CPU, "fp32").scan_backend == "chunked"
+    assert "slow backend 'chunked' on cpu: triton: no compiler" in caplog.text
+    assert Environment.of(torch.nn.Identity(), CPU, "fp32").scan_backend is None

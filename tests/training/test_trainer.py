@@ -324,6 +324,18 @@ def test_fused_optimisers_take_the_same_steps(recipe, on_the_device, monkeypatch
     assert losses(fused, 4) == pytest.approx(losses(plain, 4), rel=1e-4)
 
 
+def test_complex_parameters_do_without_the_fused_kernel(on_the_device):
+    weight = torch.nn.Parameter(torch.ones(2, dtype=torch.complex64))
+    optimiser = optimisation.Optimiser(Recipe(optimizer="adamw"), iter([weight]), 0.1, CPU)
+    weight.grad = torch.full_like(weight, 1j)
+    optimiser.step(1.0, torch.tensor(False))
+    assert weight.tolist() == [1, 1]
+    optimiser.step(1.0, torch.tensor(True))
+    assert weight.tolist() == pytest.approx([1 - 0.1j] * 2)
+    optimiser.restore(optimiser.state())
+    optimiser.step(1.0, torch.tensor(True))
+
+
 def moving_parts(trainer: Trainer) -> list[torch.Tensor]:
     """Weights, the states of both optimisers, the discriminator."""
     optimisers = (trainer.optimiser, trainer.adversary.optimiser)
