@@ -1,0 +1,136 @@
+"""Curves that other trainers write: rows of numbers by step, from whatever file they leave."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ablate.models.config import Frozen
+from ablate.models.errors import InputError
+from ablate.models.registry import suggestion
+
+Row = dict[str, float]
+
+
+class CurveFormat(Frozen):
+    """Where a program writes its curve, and what its columns are.
+
+    The kind of file goes by its name: `.jsonl` (an object a line), `.json` (a list of objects), `.csv`,
+    `.wandb` or a folder with one, `events.out.tfevents.*` or a folder with some; with a pattern any other text.
+
+    Attributes:
+        file: a path or a glob; of several files the newest counts.
+        pattern: a regular expression on each line of a log, whose named groups are columns.
+        step: the column that counts steps, or epochs.
+        names: our name -> the file's column, e.g. `{val/pesq_wb: val_pesq}`.
+    """
+
+    file: str
+    pattern: str | None = None
+    step: str = "step"
+    names: dict[str, str] = {}  # noqa: RUF012
+
+    def model_post_init(self, context: Any) -> None:
+        if self.pattern is None:
+            return
+        try:
+            groups = re.compile(self.pattern).groupindex
+        except re.error as error:
+            raise InputError(f"pattern {self.pattern!r} is no regular expression: {error}") from None
+        if self.step not in groups:
+            raise InputError(
+                f"pattern {self.pattern!r} has the groups {', '.join(groups) or 'none'}, and none for the "
+                f"step: write (?P<{self.step}>\\d+), or name another with step"
+            )
+
+    def newest(self, folder: Path) -> Path | None:
+        """The file below a folder; of several the one written last, none where there is none yet."""
+        found = [folder / self.file] if not _is_glob(self.file) else folder.glob(self.file)
+        return max((p for p in found if p.exists()), key=lambda p: (p.stat().st_mtime_ns, p), default=None)
+
+    def read(self, path: Path) -> list[Row]:
+        """The curve in a file, a row per step in their order, with our names.
+
+        Raises:
+            InputError: the file is of no known kind, holds no step or lacks a column of `names`.
+        """
+        try:
+            rows = _rows(path, self.pattern)
+        except (ValueError, UnicodeDecodeError) as error:
+            raise InputError(f"{path} cannot be read as a curve: {error}") from None
+        return _by_step(rows, self, path)
+
+
+def _is_glob(text: str) -> bool:
+    return any(sign in text for sign in "*?[")
+
+
+def _rows(path: Path, pattern: str | None) -> list[Mapping[str, Any]]:
+    from .event_files import tensorboard_scalars, wandb_run
+
+    if pattern is not None:
+        lines = path.read_text(errors="replace").splitlines()
+        return [match.groupdict() for line in lines if (match := re.search(pattern, line))]
+    if path.suffix == ".wandb" or (path.is_dir() and any(path.glob("*.wandb"))):
+        return list(wandb_run(path)[1])
+    if path.is_dir() or path.name.startswith("events.out.tfevents."):
+        return list(tensorboard_scalars(path))
+    if path.suffix == ".csv":
+        with path.open(newline="") as file:
+            return list(csv.DictReader(file))
+    if path.suffix == ".json":
+        found = json.loads(path.read_text())
+        if not isinstance(found, list):
+            raise ValueError(f"it holds one {type(found).__name__}, not a list of objects")
+        return [row for row in found if isinstance(row, dict)]
+    if path.suffix == ".jsonl":
+        return [row for line in path.read_text().splitlines() if isinstance(row := _object(line), dict)]
+    raise ValueError("unknown kind; give a pattern, or .jsonl, .json, .csv, .wandb, TensorBoard events")
+
+
+def _object(line: str) -> Any:
+    """A line's JSON; none for one that is not whole."""
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        return None
+
+
+def _by_step(rows: Iterable[Mapping[str, Any]], how: CurveFormat, path: Path) -> list[Row]:
+    """Rows of one step joined: trainers write losses and validation a row each."""
+    ours = {theirs: name for name, theirs in how.names.items()}
+    found: dict[int, Row] = {}
+    columns: dict[str, None] = {}
+    for row in rows:
+        numbers = {str(key): number for key, value in row.items() if (number := _number(value)) is not None}
+        columns |= dict.fromkeys(numbers)
+        step = numbers.pop(how.step, math.nan)
+        if math.isfinite(step):
+            at = found.setdefault(int(step), {"step": int(step)})
+            at |= {ours.get(key, key): value for key, value in numbers.items() if key != "step"}
+    if not found:
+        raise InputError(
+            f"{path} has no row with a step {how.step!r}{suggestion(how.step, columns)}; "
+            "name the column with step"
+        )
+    lacking = [theirs for theirs in ours if theirs not in columns]
+    if lacking:
+        raise InputError(f"{path} has no column {lacking[0]!r}{suggestion(lacking[0], columns)}")
+    return [found[step] for step in sorted(found)]
+
+
+def _number(value: Any) -> float | None:
+    """A number, not finite ones too; none for text, and for an empty field of a CSV, which is no measure."""
+    if isinstance(value, bool) or value is None:
+        return None
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return None
+    return float(value) if isinstance(value, int | float) else None
