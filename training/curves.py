@@ -21,7 +21,7 @@ class CurveFormat(Frozen):
     """Where a program writes its curve, and what its columns are.
 
     The kind of file goes by its name: `.jsonl` (an object a line), `.json` (a list of objects), `.csv`,
-    `.wandb` or a folder with one, `events.out.tfevents.*` or a folder with some; with a pattern any other text.
+    `.wandb` or a folder with one, `events.out.tfevents.*` or a folder with some; with a pattern any text.
 
     Attributes:
         file: a path or a glob; of several files the newest counts.

@@ -1,8 +1,8 @@
 """Event files of TensorBoard and of W&B's offline runs, read without either package.
 
-TensorBoard frames protobuf messages as TFRecord does, W&B as LevelDB's log does. Fields that are not named here
-are skipped. Numbers of fields are those of `event.proto`, `summary.proto` and `tensor.proto` of TensorFlow and of
-`wandb_internal.proto`.
+TensorBoard frames protobuf messages as TFRecord does, W&B as LevelDB's log does. Fields that are not named
+here are skipped. Numbers of fields are those of TensorFlow's `event.proto`, `summary.proto`, `tensor.proto`
+and of `wandb_internal.proto`.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def _message(package: str, name: str) -> Any:
 
     kinds = _TENSORBOARD if package == "tensorboard" else _WANDB
     file = descriptor_pb2.FileDescriptorProto(
-        name=f"ablate/{package}.proto", package=f"ablate.{package}", syntax="proto3"
+        name=f"ablate/{package}.proto", package=f"ablate.{package}", syntax="proto2"
     )
     field_type = descriptor_pb2.FieldDescriptorProto
     for kind, fields in kinds.items():
@@ -80,8 +80,8 @@ def _tensorboard_records(data: bytes) -> Iterator[bytes]:
 
 
 def _wandb_records(data: bytes) -> Iterator[bytes]:
-    """Messages up to the first that is not whole. A message is one full piece (1), or first (2), middle (3) and
-    last (4) pieces; no piece crosses a block of 32 KiB, the first of which begins with seven other bytes."""
+    """Messages up to the first that is not whole. A message is one full piece (1), or first (2), middle (3)
+    and last (4) pieces; no piece crosses a block of 32 KiB, the first of which has seven bytes before."""
     block, at, whole = 32_768, 7, b""
     while at + 7 <= len(data):
         if block - at % block < 7:
@@ -120,16 +120,15 @@ def tensorboard_scalars(path: Path) -> list[dict[str, float]]:
 
 def _scalar(value: Any) -> float | None:
     """A value's number; none where it is a picture, a histogram or text."""
-    if not value.HasField("tensor"):
+    if value.HasField("simple_value"):
         return value.simple_value
     tensor = value.tensor
     if tensor.dtype not in (1, 2):
         return None
     if tensor.content:
         kind = "<f" if tensor.dtype == 1 else "<d"
-        return (
-            struct.unpack(kind, tensor.content)[0] if len(tensor.content) == struct.calcsize(kind) else None
-        )
+        whole = len(tensor.content) == struct.calcsize(kind)
+        return struct.unpack(kind, tensor.content)[0] if whole else None
     held = tensor.floats if tensor.dtype == 1 else tensor.doubles
     return held[0] if len(held) == 1 else None
 

@@ -67,6 +67,16 @@ def test_wandb_offline(offline):
     ]
 
 
+def test_what_is_no_scalar_is_left_out(tmp_path):
+    event = event_files._message("tensorboard", "Event")(step=1)
+    event.summary.value.add(tag="a picture")
+    event.summary.value.add(tag="loss", simple_value=0.5)
+    message = event.SerializeToString()
+    framed = struct.pack("<Q4x", len(message)) + message + bytes(4)
+    (tmp_path / "events.out.tfevents.1").write_bytes(framed)
+    assert event_files.tensorboard_scalars(tmp_path) == [{"step": 1, "loss": 0.5}]
+
+
 def test_settings_of_an_offline_run(tmp_path):
     record = event_files._message("wandb", "Record")()
     record.run.id, record.run.name = "abc", "first"
@@ -154,7 +164,7 @@ def test_of_several_files_the_newest(tmp_path):
         ("a.csv", "steps,loss\n1,2\n", "did you mean 'steps'"),
         ("a.json", '{"step": 1}', "one dict, not a list"),
         ("a.json", "[", "cannot be read as a curve"),
-        ("a.txt", "1", "its kind is unknown"),
+        ("a.txt", "1", "unknown kind"),
         ("a.wandb", "1", "does not begin as"),
         ("events.out.tfevents.1", "", "no TensorBoard event"),
     ],
@@ -172,5 +182,5 @@ def test_a_column_that_is_not_there_is_named_with_the_nearest(events):
 
 @pytest.mark.parametrize("pattern", ["(", r"(?P<epoch>\d+)", r"\d"])
 def test_a_pattern_that_cannot_be_used(pattern):
-    with pytest.raises(InputError, match="pattern"):
+    with pytest.raises(ValueError, match="pattern"):
         CurveFormat(file="x", pattern=pattern)
