@@ -343,7 +343,7 @@ def _looks(report: AnalysisReport) -> list[str]:
     return [f"Trainings were added until half-widths of {looks[-1].wanted}; widest at each look: {seen}."]
 
 
-def audit_lines(report: AnalysisReport) -> list[str]:
+def audit_lines(report: AnalysisReport, remedies: bool = False) -> list[str]:
     """What the audit found, a line for each finding; waived ones say so."""
     if report.info.plan is None:
         return []
@@ -351,15 +351,6 @@ def audit_lines(report: AnalysisReport) -> list[str]:
     return [
         f"{found['code']} {found['severity']}{' (waived)' if found['code'] in audit.waived else ''}: "
         f"{found['where']}: {found['evidence']}"
+        + (f" -> {remedy}" if remedies and (remedy := found.get("remedy")) else "")
         for found in audit.findings
     ]
-
-
-def sections(report: AnalysisReport) -> list[tuple[str, list[str]]]:
-    """What stands under the tables, by title; sections without a line are left out."""
-    found = [
-        ("Runs without a result", run_problems(report)),
-        ("Notes", notes(report)),
-        ("Audit", audit_lines(report)),
-    ]
-    return [(title, lines) for title, lines in found if lines]

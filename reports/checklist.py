@@ -14,6 +14,7 @@ from ablate.models.errors import plural
 from ablate.training.metrics.registry import CONVENTIONS, conventions_of, label_of
 
 from . import caveats
+from .blocks import Block, BulletList, Sentence
 from .cost import compute
 from .formatting import human
 from .model import AnalysisReport
@@ -43,6 +44,28 @@ def checklists(report: AnalysisReport) -> dict[str, list[Item]]:
         ]
         for title, items in found.items()
     }
+
+
+def checklist_title(report: AnalysisReport) -> str:
+    return f"{report.info.name}: checklists"
+
+
+def checklist_blocks(report: AnalysisReport) -> Iterator[Block]:
+    """A list for each checklist; `GAP` marks what its authors have to add."""
+    found = checklists(report)
+    gaps = sum(bool(item.gap) for items in found.values() for item in items)
+    yield Sentence(
+        f"Filled from the study. **GAP** marks the {gaps} items in which something is left to you."
+    )
+    for title, items in found.items():
+        yield BulletList(
+            title,
+            [
+                f"**{item.number}** {item.asks}: "
+                + " ".join(filter(None, (item.answer, item.gap and f"**GAP**: {item.gap}.")))
+                for item in items
+            ],
+        )
 
 
 def _neurips(facts: _Facts) -> Iterator[Item]:

@@ -12,7 +12,7 @@ from ablate.models.console import ROOT, Root, formats
 from ablate.models.errors import InputError
 from ablate.studies.commands.study import studies_of_root
 
-from .renderers import FORMS, write
+from .renderers import FORMS, write, write_document
 
 
 def register(app: typer.Typer) -> None:
@@ -134,14 +134,11 @@ def write_report(root: Path, study: str) -> None:
 
 
 def _report_logs(paths: list[Path], format: str, output: Path | None) -> None:
-    from .renderers.logs import write_logs
-    from .sources.logs import read_log
+    from .sources.logs import logs_document, read_log
 
+    if format == "checklist":
+        raise InputError("--logs has no checklist: give another --format")
     found = [log for path in paths for log in read_log(path)]
-    if output is None:
-        write_logs(found, format, sys.stdout)
-    else:
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("w", newline="") as handle:
-            write_logs(found, format, handle)
+    write_document(logs_document(found, format), format, output or sys.stdout)
+    if output is not None:
         typer.echo(f"wrote {output}", err=True)

@@ -20,6 +20,11 @@ def interval(low: Any, high: Any, digits: int = 3) -> str:
     return f"[{signed(low, digits)}, {signed(high, digits)}]" if known(low) and known(high) else ""
 
 
+def estimate(value: Any, low: Any, high: Any) -> str:
+    """An estimate with its interval."""
+    return f"{signed(value)} {interval(low, high)}".strip()
+
+
 def span(low: Any, high: Any, digits: int = 2) -> str:
     """A range as it was claimed; a point once."""
     if not (known(low) and known(high)):

@@ -12,6 +12,7 @@ import pandas as pd
 from ablate.ablations.inference.analysis import records
 from ablate.ablations.inference.guards import direction
 from ablate.models.errors import plural
+from ablate.models.notebook import ShownInNotebooks
 from ablate.training.metrics.registry import METRICS, in_words, label_of
 
 from .convergence import Convergence, Curve, convergence, curves
@@ -77,7 +78,7 @@ class SeedsAveraged:
 
 
 @dataclass(frozen=True, eq=False)
-class AnalysisReport:
+class AnalysisReport(ShownInNotebooks):
     """An analysis with what is known of its study: all that a form needs.
 
     Attributes:

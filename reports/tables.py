@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,46 +12,82 @@ from ablate.ablations.inference.guards import changes
 from ablate.models.errors import plural
 from ablate.training.metrics.registry import label_of
 
-from .formatting import interval, known, signed, span
-from .model import AnalysisReport, EffectRow
+from .blocks import Table
+from .formatting import estimate, interval, known, p_value, signed, span
+from .model import AnalysisReport
 from .slopes import PER
 from .step_budgets import in_steps
 
 TICK, CROSS = "✓", "✗"
 
 
-@dataclass(frozen=True)
-class Table:
-    """Text by row and column; `bold` has the (row, column) that stand out, `caption` says how to read it."""
+def effects_table(report: AnalysisReport) -> Table | None:
+    """The main table: a row per factor, then what is not toggled and the gap."""
+    if not report.rows:
+        return None
+    return Table(
+        "",
+        [
+            "factor",
+            report.credit_kind,
+            f"{report.percent} interval",
+            "claimed",
+            "verdict",
+            "one-in",
+            "one-out",
+            "P(on > off)",
+            "parameters",
+        ],
+        [
+            [
+                r.name,
+                r.estimate,
+                r.interval,
+                r.claimed,
+                r.verdict,
+                r.one_in,
+                r.one_out,
+                r.p_higher,
+                r.parameters,
+            ]
+            for r in report.rows
+        ],
+        closing=len(report.rows) - len(report.factors),
+        words=("verdict",),
+        spare=("parameters", "P(on > off)", "one-in", "one-out", "claimed"),
+    )
 
-    title: str
-    head: list[str]
-    rows: list[list[str]]
-    caption: str = ""
-    bold: frozenset[tuple[int, int]] = frozenset()
+
+def mains_table(report: AnalysisReport) -> Table | None:
+    rows = [[r.name, r.estimate, r.interval, p_value(r.data.get("p_holm"))] for r in report.mains]
+    head = ["factor", "main effect", f"{report.percent} interval", "p (Holm)"]
+    return Table("Main effects", head, rows) if rows else None
 
 
-def effects_head(report: AnalysisReport) -> list[str]:
-    """The columns of `effects_rows`."""
-    return [
-        "factor",
-        report.credit_kind,
-        f"{report.percent} interval",
-        "claimed",
-        "verdict",
-        "one-in",
-        "one-out",
-        "P(on > off)",
-        "parameters",
+def interactions_table(report: AnalysisReport) -> Table | None:
+    rows = [[r.name, r.estimate, r.interval] for r in report.interactions]
+    head = ["factors", "estimate", f"{report.percent} interval"]
+    return Table("Two-way interactions", head, rows) if rows else None
+
+
+def pooled_table(report: AnalysisReport) -> Table | None:
+    """The gap and the main effects under the pooled crossed model."""
+    rows = [
+        [str(r["name"]), str(r["kind"]), signed(r["estimate"]), interval(r["low"], r["high"])]
+        for r in records(report.analysis.pooled)
+        if r["kind"] in ("gap", "main")
     ]
-
-
-def effects_rows(rows: Sequence[EffectRow]) -> list[list[str]]:
-    """The main table's rows, in the columns of `effects_head`."""
-    return [
-        [r.name, r.estimate, r.interval, r.claimed, r.verdict, r.one_in, r.one_out, r.p_higher, r.parameters]
-        for r in rows
-    ]
+    return (
+        Table(
+            "Secondary: the pooled crossed model",
+            ["contrast", "kind", "estimate", f"{report.percent} interval"],
+            rows,
+            "It takes the variance over seeds to be the same in every cell. The tables above do not.",
+            folded=True,
+        )
+        if rows
+        else None
+    )
 
 
 def guards_table(report: AnalysisReport) -> Table | None:
@@ -113,8 +148,8 @@ def _on_corpus(row: Mapping[str, Any] | None) -> list[str]:
     if row is None:
         return ["", "", ""]
     return [
-        f"{signed(row['estimate'])} {interval(row['low'], row['high'])}".strip(),
-        f"{signed(row['difference'])} {interval(row['difference_low'], row['difference_high'])}".strip(),
+        estimate(row["estimate"], row["low"], row["high"]),
+        estimate(row["difference"], row["difference_low"], row["difference_high"]),
         row["words"],
     ]
 
@@ -125,7 +160,7 @@ def claims_table(report: AnalysisReport) -> Table | None:
         [
             row.name,
             span(row.low, row.high),
-            f"{signed(row.estimate)} {interval(row.estimate_low, row.estimate_high)}".strip(),
+            estimate(row.estimate, row.estimate_low, row.estimate_high),
             row.verdict,
             row.conditions or "this study's",
             row.source,
@@ -139,6 +174,8 @@ def claims_table(report: AnalysisReport) -> Table | None:
         ["effect", "claimed", f"here, {report.percent} interval", "verdict", "claimed of", "by"],
         rows,
         "Published figures are as published, not measured here; each claim is judged for itself.",
+        words=("verdict", "claimed of", "by"),
+        spare=("by", "claimed of"),
     )
 
 
@@ -170,11 +207,8 @@ def lengths_table(report: AnalysisReport) -> Table | None:
         rows.append(
             [
                 name,
-                *("" if r is None else f"{signed(r.estimate)} {interval(r.low, r.high)}" for r in shown),
-                *(
-                    "" if r is None else f"{signed(r.change)} {interval(r.change_low, r.change_high)}"
-                    for r in changed
-                ),
+                *("" if r is None else estimate(r.estimate, r.low, r.high) for r in shown),
+                *("" if r is None else estimate(r.change, r.change_low, r.change_high) for r in changed),
             ]
         )
     return Table(
@@ -200,8 +234,7 @@ def _change(metric: str, row: Mapping[str, Any]) -> str:
 def _effect(row: Mapping[str, Any] | None) -> str:
     if row is None:
         return ""
-    parts = row["change"], signed(row["estimate"]), interval(row["low"], row["high"])
-    return " ".join(filter(None, parts))
+    return f"{row['change']} {estimate(row['estimate'], row['low'], row['high'])}".strip()
 
 
 def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
@@ -241,13 +274,7 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
         line = [f"{name}, seeds averaged", *[""] * len(factors), str(average.seeds)]
         line.append(f"{average.means[analysis.metric]:.3f}")
         rows.append(line + [""] * (len(head) - len(line)))
-    return Table(
-        "Cells",
-        head,
-        rows,
-        caption,
-        frozenset(bold),
-    )
+    return Table("Cells", head, rows, caption, frozenset(bold))
 
 
 def _scores(report: AnalysisReport) -> Iterator[tuple[str, dict[str, dict[str, Any]], str | None]]:

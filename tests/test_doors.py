@@ -186,10 +186,14 @@ def test_a_launcher(tmp_path) -> None:
 
 
 def test_a_form_of_a_report(table) -> None:
-    FORMS.register("outside", lambda report, out: out.write(f"{report.info.name}!"))
+    def render(document, out) -> None:
+        out.write(" ".join([document.name, *(type(block).__name__ for _, block in document.blocks)]))
+
+    FORMS.register("outside", render)
     out = io.StringIO()
     write(report_of_file(table, "mine=off", metric="outside"), "outside", out)
-    assert out.getvalue() == "scores!"
+    assert out.getvalue().startswith("scores Sentence")
+    assert "Table" in out.getvalue()
 
 
 def test_every_command_is_of_a_room() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from ablate.models.errors import InputError
+from ablate.models.notebook import ShownInNotebooks
 from ablate.models.registry import suggestion
 
 from ..claims import Claim
@@ -26,7 +27,7 @@ POOLED_LABEL = "secondary: pooled crossed model (equal variances in all cells)"
 
 
 @dataclass(frozen=True)
-class Analysis:
+class Analysis(ShownInNotebooks):
     """Estimates of every contrast the scores can give.
 
     Attributes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
+from zlib import crc32
 
 from ..model import AnalysisReport
 from .effects import forest, interactions, lengths, subsets, waterfall
@@ -40,12 +41,18 @@ class Figure:
     alternative: str
     canvas: Canvas
 
-    def svg(self) -> str:
-        """Inline SVG: no addresses, ids that are this figure's own, ink in the page's text colour."""
+    def svg(self, shared: bool = False) -> str:
+        """Inline SVG: no addresses, ids that are this figure's own, ink in the page's text colour.
+
+        Args:
+            shared: the page may have another figure of this name.
+        """
         buffer = io.StringIO()
         with style(self.name):
             self.canvas.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
-        return inline_svg(buffer.getvalue(), self.name, self.alternative)
+        drawn = buffer.getvalue()
+        name = f"{self.name}-{crc32(drawn.encode()):08x}" if shared else self.name
+        return inline_svg(drawn, name, self.alternative)
 
     def save(self, folder: Path) -> list[Path]:
         """Write PNG and PDF; the same report gives the same bytes."""
@@ -77,14 +84,9 @@ def inline_svg(svg: str, name: str, alternative: str) -> str:
     return re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
 
 
-@lru_cache(maxsize=1)
-def draw_all(report: AnalysisReport) -> tuple[Figure, ...]:
-    """Every figure the report has data for, in the order of the page; those of the last report are kept."""
-    return tuple(figure for name in FIGURES if (figure := draw_one(report, name)) is not None)
-
-
+@lru_cache(maxsize=len(FIGURES))
 def draw_one(report: AnalysisReport, name: str) -> Figure | None:
-    """One figure of `FIGURES`, laid out; None where the report has no data for it."""
+    """One figure of `FIGURES`, laid out; None where the report has no data for it. The last ones are kept."""
     with style(name):
         drawn = FIGURES[name](report)
         if drawn is None:
@@ -96,5 +98,6 @@ def draw_one(report: AnalysisReport, name: str) -> Figure | None:
 
 
 def save_all(report: AnalysisReport, folder: Path) -> list[Path]:
-    """Write every figure as PNG and PDF into a folder."""
-    return [path for figure in draw_all(report) for path in figure.save(folder)]
+    """Write every figure the report has data for as PNG and PDF into a folder."""
+    figures = filter(None, (draw_one(report, name) for name in FIGURES))
+    return [path for figure in figures for path in figure.save(folder)]

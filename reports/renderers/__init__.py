@@ -1,4 +1,4 @@
-"""The forms of a report: one renderer each, chosen by name."""
+"""The forms of a report: each renders the blocks of a document."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TextIO
 from ablate.models.registry import Registry
 
 if TYPE_CHECKING:
+    from ..blocks import Document
     from ..model import AnalysisReport
 
 FORMS = Registry(
@@ -16,13 +17,13 @@ FORMS = Registry(
         "table": "ablate.reports.renderers.terminal:render",
         "md": "ablate.reports.renderers.markdown:render",
         "latex": "ablate.reports.renderers.latex:render",
-        "csv": "ablate.reports.renderers.table_csv:render",
-        "json": "ablate.reports.renderers.table_json:render",
+        "csv": "ablate.reports.renderers.data:render_csv",
+        "json": "ablate.reports.renderers.data:render_json",
         "html": "ablate.reports.renderers.html:render",
-        "checklist": "ablate.reports.renderers.checklist:render",
+        "checklist": "ablate.reports.renderers.markdown:render",
     },
 )
-"""Name -> `render(report, out)`, which writes the report to a stream of text."""
+"""Name -> `render(document, out)`, which writes a document to a stream of text."""
 
 
 def write(report: AnalysisReport, format: str, out: TextIO | Path) -> None:
@@ -31,10 +32,22 @@ def write(report: AnalysisReport, format: str, out: TextIO | Path) -> None:
     Raises:
         InputError: no such form.
     """
+    from ..document import document
+
+    FORMS[format]
+    write_document(document(report, format), format, out)
+
+
+def write_document(document: Document, format: str, out: TextIO | Path) -> None:
+    """Write a document in one form, to a stream or a file, whose folder is made.
+
+    Raises:
+        InputError: no such form.
+    """
     render = FORMS[format]
     if isinstance(out, Path):
         out.parent.mkdir(parents=True, exist_ok=True)
         with out.open("w", encoding="utf-8", newline="") as handle:
-            render(report, handle)
+            render(document, handle)
     else:
-        render(report, out)
+        render(document, out)

@@ -1,33 +1,17 @@
-"""The effects, the guards and the cells as LaTeX tables, with what bounds them as notes below."""
+"""Blocks as LaTeX: a float for each table, with the text before the first as its caption."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TextIO
 
-from .. import caveats
-from ..model import AnalysisReport, EffectRow
-from ..summary import answer
-from ..tables import (
-    CROSS,
-    TICK,
-    Table,
-    cells_table,
-    claims_table,
-    corpora_table,
-    guards_table,
-    lengths_table,
-)
+from ..blocks import Block, BulletList, Document, NamedValues, Sentence, Table
+from ..tables import CROSS, TICK
 
 _ESCAPES = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
     "\\": r"\textbackslash{}",
-    "&": r"\&",
-    "%": r"\%",
-    "$": r"\$",
-    "#": r"\#",
-    "_": r"\_",
-    "{": r"\{",
-    "}": r"\}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
     "<": r"\textless{}",
@@ -45,94 +29,53 @@ def escape(text: str) -> str:
 
 def _numbers(text: str) -> str:
     """Text in which signed numbers have a real minus sign."""
-    return re.sub(r"(?<![\w.])[+-]\d+(?:\.\d+)?", r"$\g<0>$", escape(text))
+    return re.sub(r"(?<![\w.])[+-]\d+(?:,\d{3})*(?:\.\d+)?", r"$\g<0>$", escape(text))
 
 
-def _math(text: str) -> str:
-    """Signed numbers with a real minus sign."""
-    return f"${text}$" if text else "--"
-
-
-def render(report: AnalysisReport, out: TextIO) -> None:
+def render(document: Document, out: TextIO) -> None:
     """Write table environments; needs the packages booktabs and amssymb."""
-    label = "".join(c if c.isalnum() else "-" for c in report.info.name)
-    head = [
-        "Factor",
-        report.credit_kind,
-        f"{report.percent} interval",
-        "Claimed",
-        "One-in",
-        "One-out",
-        "$P$(on $>$ off)",
-        "Verdict",
-    ]
-    lines = [
-        "% needs \\usepackage{booktabs,amssymb}",
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{_numbers(answer(report))} {_numbers(report.headline)}.}}",
-        f"\\label{{tab:{label}}}",
-        "\\begin{tabular}{lrrrrrrl}",
-        "\\toprule",
-        " & ".join(h if "$" in h else escape(h) for h in head) + r" \\",
-        "\\midrule",
-        *(_line(row) for row in report.factors),
-    ]
-    for extra in (report.not_toggled, report.gap):
-        if extra is not None:
-            lines += ["\\midrule", _line(extra)]
-    lines += ["\\bottomrule", "\\end{tabular}", ""]
-    facts = [f"{key}: {value}" for key, value in caveats.measured_at(report) if key != "scores from"]
-    notes = [
-        *caveats.warnings(report),
-        "; ".join(facts) + ".",
-        caveats.untoggled_line(report),
-        *caveats.notes(report),
-    ]
-    lines += ["\\par\\smallskip\\footnotesize\\raggedright", *(escape(n) + r" \par" for n in notes if n)]
-    lines += ["\\end{table}", ""]
-    beside = guards_table(report), corpora_table(report), claims_table(report), lengths_table(report)
-    for found in filter(None, (*beside, cells_table(report))):
-        lines += _table(found, f"tab:{label}-{'-'.join(found.title.lower().split())}")
-    out.write("\n".join(lines))
+    label = "tab:" + "".join(c if c.isalnum() else "-" for c in document.name)
+    floats: list[tuple[Table, list[str], list[str]]] = []
+    before: list[str] = []
+    for _, block in document.blocks:
+        if isinstance(block, Table):
+            title = [f"{block.title}."] if block.title else []
+            floats.append((block, [*before, *title, *filter(None, [block.caption])], []))
+            before = []
+        else:
+            (floats[-1][2] if floats else before).extend(_lines(block))
+    out.write("% needs \\usepackage{booktabs,amssymb}\n")
+    for table, caption, notes in floats:
+        own = f"{label}-{'-'.join(table.title.lower().split())}" if table.title else label
+        out.write("\n".join([*_float(table, own, " ".join(caption), notes), "", ""]))
 
 
-def _line(row: EffectRow) -> str:
-    claimed = " to ".join(f"${part}$" for part in row.claimed.split(" to ")) if row.claimed else "--"
-    cells = [
-        escape(row.name) + (r"\textsuperscript{*}" if row.parameters else ""),
-        _math(row.estimate),
-        _math(row.interval),
-        claimed,
-        _math(row.one_in),
-        _math(row.one_out),
-        _math(row.p_higher),
-        escape(row.verdict) or "--",
-    ]
-    return " & ".join(cells) + r" \\"
+def _lines(block: Block) -> Iterator[str]:
+    match block:
+        case Sentence(text):
+            yield text if text.endswith(".") else f"{text}."
+        case BulletList(_, lines):
+            yield from lines
+        case NamedValues(_, pairs, local):
+            yield "; ".join(f"{key}: {value}" for key, value in pairs if key not in local) + "."
 
 
-def _table(found: Table, label: str) -> list[str]:
-    """A table of its own: the first column left, the rest centred."""
-    rows = [
-        [
-            rf"\textbf{{{_numbers(cell)}}}" if (i, j) in found.bold else _numbers(cell) or "--"
-            for j, cell in enumerate(line)
+def _float(table: Table, label: str, caption: str, notes: list[str]) -> Iterator[str]:
+    """A table of its own: columns of text left, numbers centred."""
+    columns = "".join("l" if table.is_text(index) else "c" for index in range(len(table.head)))
+    yield from ("\\begin{table}", "\\centering")
+    yield from (f"\\caption{{{_numbers(caption)}}}", f"\\label{{{label}}}")
+    yield from (f"\\begin{{tabular}}{{{columns}}}", "\\toprule")
+    yield from (" & ".join(map(escape, table.head)) + r" \\", "\\midrule")
+    for i, row in enumerate(table.rows):
+        if i >= len(table.rows) - table.closing:
+            yield "\\midrule"
+        cells = [
+            rf"\textbf{{{_numbers(cell)}}}" if (i, j) in table.bold else _numbers(cell) or "--"
+            for j, cell in enumerate(row)
         ]
-        for i, line in enumerate(found.rows)
-    ]
-    return [
-        "\\begin{table}",
-        "\\centering",
-        f"\\caption{{{escape(found.title)}. {escape(found.caption)}}}",
-        f"\\label{{{label}}}",
-        f"\\begin{{tabular}}{{l{'c' * (len(found.head) - 1)}}}",
-        "\\toprule",
-        " & ".join(map(escape, found.head)) + r" \\",
-        "\\midrule",
-        *(" & ".join(line) + r" \\" for line in rows),
-        "\\bottomrule",
-        "\\end{tabular}",
-        "\\end{table}",
-        "",
-    ]
+        yield " & ".join(cells) + r" \\"
+    yield from ("\\bottomrule", "\\end{tabular}")
+    if notes:
+        yield from ("\\par\\smallskip\\footnotesize\\raggedright", *(f"{_numbers(n)} \\par" for n in notes))
+    yield "\\end{table}"

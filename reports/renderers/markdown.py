@@ -1,25 +1,13 @@
-"""The report as Markdown."""
+"""Blocks as Markdown."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TextIO
 
-from .. import caveats
-from ..formatting import p_value
-from ..model import AnalysisReport
-from ..summary import answer
-from ..tables import (
-    Table,
-    cells_table,
-    claims_table,
-    corpora_table,
-    effects_head,
-    effects_rows,
-    guards_table,
-    lengths_table,
-    slopes_table,
-)
+from ..blocks import BulletList, Document, NamedValues, Sentence, Table
+
+MARKS = {"warning": "> **{}**", "answer": "**{}**"}
 
 
 def escape(text: str) -> str:
@@ -33,40 +21,22 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines) + "\n"
 
 
-def render(report: AnalysisReport, out: TextIO) -> None:
-    """Write the report as Markdown sections."""
-    out.write(f"# {escape(report.title)}\n\n")
-    warnings = caveats.warnings(report)
-    out.write("".join(f"> **{escape(line)}**\n>\n" for line in warnings) + ("\n" if warnings else ""))
-    out.write(f"**{escape(answer(report))}**\n\n{escape(report.headline)}\n\n")
-    rows = effects_rows([*report.factors, *filter(None, (report.not_toggled, report.gap))])
-    if rows:
-        out.write(table(effects_head(report), rows))
-    for line in filter(None, (report.sum_line, caveats.untoggled_line(report))):
-        out.write(f"{escape(line)}\n\n")
-    for beside in filter(None, (guards_table(report), corpora_table(report), claims_table(report))):
-        out.write(_section(beside))
-    percent = f"{report.percent} interval"
-    if report.mains:
-        out.write("## Main effects\n\n")
-        body = [[r.name, r.estimate, r.interval, p_value(r.data.get("p_holm"))] for r in report.mains]
-        out.write(table(["factor", "main effect", percent, "p (Holm)"], body))
-    if report.interactions:
-        out.write("## Two-way interactions\n\n")
-        body = [[r.name, r.estimate, r.interval] for r in report.interactions]
-        out.write(table(["factors", "estimate", percent], body))
-    for found in filter(None, (slopes_table(report), lengths_table(report))):
-        out.write(_section(found))
-    out.write(_section(cells_table(report)))
-    sections = [("Measured at", [f"{key}: {value}" for key, value in caveats.measured_at(report)])]
-    for title, lines in sections + caveats.sections(report):
-        out.write(f"## {title}\n\n" + "".join(f"- {escape(line)}\n" for line in lines) + "\n")
-
-
-def _section(found: Table) -> str:
-    """A table under its title, what stands out in bold, and its caption."""
-    rows = [
-        [f"**{cell}**" if (i, j) in found.bold else cell for j, cell in enumerate(line)]
-        for i, line in enumerate(found.rows)
-    ]
-    return f"## {found.title}\n\n{table(found.head, rows)}{escape(found.caption)}\n\n"
+def render(document: Document, out: TextIO) -> None:
+    """Write a heading for the document and for each titled block."""
+    out.write(f"# {escape(document.title)}\n\n")
+    for _, block in document.blocks:
+        if title := getattr(block, "title", ""):
+            out.write(f"## {escape(title)}\n\n")
+        match block:
+            case Sentence(text, role):
+                out.write(MARKS.get(role, "{}").format(escape(text)) + "\n\n")
+            case Table(_, head, rows, caption, bold):
+                marked = [
+                    [f"**{cell}**" if (i, j) in bold else cell for j, cell in enumerate(row)]
+                    for i, row in enumerate(rows)
+                ]
+                out.write(table(head, marked) + (f"{escape(caption)}\n\n" if caption else ""))
+            case BulletList(_, lines):
+                out.write("".join(f"- {escape(line)}\n" for line in lines) + "\n")
+            case NamedValues(_, pairs):
+                out.write("".join(f"- {escape(f'{key}: {value}')}\n" for key, value in pairs) + "\n")

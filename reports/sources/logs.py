@@ -1,22 +1,24 @@
-"""Old training logs of the reference code: what they say, and why they attribute nothing."""
+"""Training logs of the public BSRNN and MBS-Net code, side by side, and why they attribute nothing."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import pandas as pd
+
 from ablate.models.errors import InputError
+
+from ..blocks import Block, BulletList, Document, Fields, Part, Rows, Table, select
 
 NUMBER = r"[-+]?(?:nan|inf|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
 _LINE = re.compile(
     rf"Epoch (?P<epoch>\d+), Step (?P<step>\d+), loss: (?P<loss>{NUMBER})"
-    rf"(?:, disc_loss: (?P<disc>{NUMBER}))?(?:, PESQ: (?P<pesq>{NUMBER}))?"
-    rf"|TEST - Generator loss: (?P<test_loss>{NUMBER}), Discriminator loss: (?P<test_disc>{NUMBER}),"
-    rf" PESQ: (?P<test_pesq>\d+\.\d{{4}}|{NUMBER}(?=\s))"
-    rf"|New best model saved(?: at epoch (?P<best>\d+) with loss|! Loss:) (?P<best_loss>{NUMBER})"
+    rf"|TEST - Generator loss: (?P<test>{NUMBER}), Discriminator loss: {NUMBER},"
+    rf" PESQ: (?P<pesq>\d+\.\d{{4}}|{NUMBER}(?=\s))"
     r"|(?P<settings>\bepochs=\d+(?:, *\w+=[^,\r\n]*)+)"
     r"|Model parameters: Total=(?P<total>[\d.]+[KMG]?)",
     re.IGNORECASE,
@@ -25,54 +27,29 @@ _LINE = re.compile(
 
 
 @dataclass
-class Epoch:
-    """One epoch, counted from 0. Losses and PESQ are on the test set; not a number after divergence."""
-
-    number: int
-    loss: float
-    discriminator_loss: float
-    pesq: float
-
-    @property
-    def diverged(self) -> bool:
-        return not (math.isfinite(self.loss) and math.isfinite(self.pesq))
-
-
-@dataclass
 class TrainingLog:
-    """One training as its log tells it.
+    """One training.
 
-    `diverged_at` is the epoch of the first loss that is not a number; `open_epoch` an epoch that
-    began and was never closed by a test line (the file ends in the middle of it).
+    Attributes:
+        pesq: PESQ of the test set by epoch, counted from 0; nan after divergence.
+        diverged: epoch of the first loss that is not a number.
+        open: epoch and step at which the file ends, inside an epoch.
     """
 
     name: str
     settings: dict[str, str] = field(default_factory=dict)
-    parameters: str | None = None
-    epochs: list[Epoch] = field(default_factory=list)
-    diverged_at: int | None = None
-    diverged_step: int | None = None
-    open_epoch: int | None = None
-    open_step: int | None = None
-    saved_best: list[int] = field(default_factory=list)
+    parameters: str = ""
+    pesq: dict[int, float] = field(default_factory=dict)
+    diverged: int | None = None
+    open: tuple[int, int] | None = None
 
     @property
-    def finite(self) -> list[Epoch]:
-        return [epoch for epoch in self.epochs if not epoch.diverged]
+    def finite(self) -> dict[int, float]:
+        return {epoch: value for epoch, value in self.pesq.items() if math.isfinite(value)}
 
     @property
-    def best(self) -> Epoch | None:
-        return max(self.finite, key=lambda epoch: epoch.pesq, default=None)
-
-    @property
-    def last(self) -> Epoch | None:
-        """The last finite epoch."""
-        return self.finite[-1] if self.finite else None
-
-    @property
-    def pesq(self) -> dict[int, float]:
-        """Test PESQ by epoch, diverged epochs left out."""
-        return {epoch.number: epoch.pesq for epoch in self.finite}
+    def best(self) -> int | None:
+        return max(self.finite, key=self.finite.__getitem__, default=None)
 
 
 def read_log(path: Path | str) -> list[TrainingLog]:
@@ -84,144 +61,127 @@ def read_log(path: Path | str) -> list[TrainingLog]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"no log file {path}")
-    runs = parse_log(path.read_text(errors="replace"), path.stem)
-    if not runs:
-        raise InputError(
-            f"{path} has no line like 'Epoch 0, Step 100, loss: ...' or 'TEST - Generator loss: ...'"
-        )
-    return runs
+    if runs := parse_log(path.read_text(errors="replace"), path.stem):
+        return runs
+    raise InputError(
+        f"{path} has no line like 'Epoch 0, Step 100, loss: ...' or 'TEST - Generator loss: ...'"
+    )
 
 
 def parse_log(text: str, name: str) -> list[TrainingLog]:
     """The trainings in the text of a log.
 
-    A test line carries no epoch number: it closes the epoch of the step lines before it, or the one
-    after the last closed epoch where there were none.
+    A test line has no epoch number: it closes the epoch of the step lines before it, or the one after the
+    last closed epoch if there are none.
     """
-    runs: list[TrainingLog] = []
-    current = TrainingLog(name)
-
-    def started() -> bool:
-        return bool(current.epochs) or current.open_epoch is not None
-
-    def restart() -> TrainingLog:
-        runs.append(current)
-        return TrainingLog(name, dict(current.settings), current.parameters)
-
-    def expected() -> int:
-        if current.open_epoch is not None:
-            return current.open_epoch
-        return current.epochs[-1].number + 1 if current.epochs else 0
-
+    runs = [TrainingLog(name)]
     for match in _LINE.finditer(text):
+        run = runs[-1]
+        started = bool(run.pesq) or run.open is not None
+        expected = run.open[0] if run.open else max(run.pesq, default=-1) + 1
+        epoch, step = int(match["epoch"] or expected), int(match["step"] or 0)
+        head = match["settings"] or match["total"]
+        if started and (head or epoch < expected or (run.open and step and (epoch, step) <= run.open)):
+            run = TrainingLog(name, dict(run.settings), run.parameters)
+            runs.append(run)
+            epoch = int(match["epoch"] or 0)
         if match["settings"]:
-            if started():
-                current = restart()
-            pairs = (item.partition("=") for item in match["settings"].split(","))
-            current.settings = {key.strip(): value.strip() for key, _, value in pairs}
+            run.settings = {k: v.strip() for k, _, v in (p.partition("=") for p in re.split(", *", head))}
         elif match["total"]:
-            if started():
-                current = restart()
-            current.parameters = match["total"]
-        elif match["epoch"] is not None:
-            epoch, step = int(match["epoch"]), int(match["step"])
-            same = current.open_epoch == epoch and (current.open_step or 0) < step
-            if (started() and epoch < expected()) or (current.open_epoch == epoch and not same):
-                current = restart()
-            current.open_epoch, current.open_step = epoch, step
-            if current.diverged_at is None and not math.isfinite(float(match["loss"])):
-                current.diverged_at, current.diverged_step = epoch, step
-        elif match["test_loss"] is not None:
-            loss, disc, pesq = (float(match[k]) for k in ("test_loss", "test_disc", "test_pesq"))
-            closed = Epoch(expected(), loss, disc, pesq if math.isfinite(loss) else math.nan)
-            current.epochs.append(closed)
-            current.open_epoch = current.open_step = None
-            if closed.diverged and current.diverged_at is None:
-                current.diverged_at = closed.number
-        elif current.epochs:
-            number = int(match["best"]) if match["best"] is not None else current.epochs[-1].number
-            current.saved_best.append(number)
-    if started():
-        runs.append(current)
+            run.parameters = head
+        else:
+            loss = float(match["loss"] or match["test"])
+            run.open = (epoch, step) if match["loss"] else None
+            if match["test"]:
+                run.pesq[epoch] = float(match["pesq"]) if math.isfinite(loss) else math.nan
+            if run.diverged is None and not math.isfinite(run.pesq.get(epoch, loss)):
+                run.diverged = epoch
+    runs = [run for run in runs if run.pesq or run.open]
     if len(runs) > 1:
         for index, run in enumerate(runs, start=1):
             run.name = f"{name}#{index}"
     return runs
 
 
-@dataclass(frozen=True)
-class LogComparison:
-    """How one log stands to the reference log: differences of test PESQ, reference - other."""
-
-    reference: str
-    other: str
-    best: float
-    last: float
-    matched: dict[int, float]
-
-    @property
-    def low(self) -> float:
-        return min(self.matched.values())
-
-    @property
-    def high(self) -> float:
-        return max(self.matched.values())
-
-
-def compare_logs(logs: Sequence[TrainingLog]) -> list[LogComparison]:
-    """Every log against the first one, where both have finite epochs in common."""
-    result = []
-    for other in logs[1:]:
-        reference = logs[0]
-        shared = sorted(set(reference.pesq) & set(other.pesq))
-        if shared and reference.best and other.best and reference.last and other.last:
-            matched = {epoch: reference.pesq[epoch] - other.pesq[epoch] for epoch in shared}
-            best = reference.best.pesq - other.best.pesq
-            last = reference.last.pesq - other.last.pesq
-            result.append(LogComparison(reference.name, other.name, best, last, matched))
-    return result
+def matched(reference: TrainingLog, other: TrainingLog) -> dict[int, float]:
+    """By epoch that both have, the reference's PESQ less the other's."""
+    shared = sorted(reference.finite.keys() & other.finite.keys())
+    return {epoch: reference.finite[epoch] - other.finite[epoch] for epoch in shared}
 
 
 def objections(logs: Sequence[TrainingLog]) -> list[str]:
     """Why no difference between these logs may be credited to a change of the network."""
+    first, *others = logs
     reasons = [
-        "Each log is one training. With one seed there is no interval for a difference: nothing tells "
-        "the effect of a change from the luck of a seed.",
-        "The PESQ is of the test set, measured after every epoch: the best epoch is chosen on the very "
-        "files it is reported on.",
+        "Each log is one training: run-to-run variance is unknown, so no difference has an interval.",
+        "The PESQ is of the test set after every epoch, so the best epoch is chosen on those files.",
     ]
-    lengths = {log.name: len(log.finite) for log in logs}
-    if len(set(lengths.values())) > 1:
-        reasons.append(
-            "The best is taken over different numbers of epochs ("
-            + ", ".join(f"{name}: {count}" for name, count in lengths.items())
-            + "): more epochs, more chances."
-        )
-    for pair in compare_logs(logs):
-        if len(pair.matched) > 1:
+    for other in others:
+        if len(gaps := matched(first, other)) > 1:
+            best = first.finite[first.best or 0] - other.finite[other.best or 0]
+            low, high = min(gaps.values()), max(gaps.values())
             reasons.append(
-                f"At matched epochs the gap {pair.reference} - {pair.other} runs from {pair.low:+.2f} to "
-                f"{pair.high:+.2f} PESQ over {len(pair.matched)} epochs, best against best it is "
-                f"{pair.best:+.2f}: the number depends on the epoch chosen."
+                f"At matched epochs the gap {first.name} - {other.name} is {low:+.2f} to {high:+.2f} PESQ "
+                f"over {len(gaps)} epochs, best against best {best:+.2f}: it depends on the epoch chosen."
             )
-    keys = {key for log in logs for key in log.settings} - {"save_model_dir"}
-    for key in sorted(keys):
-        values = {log.settings.get(key, "not said") for log in logs}
-        if len(values) > 1:
-            said = ", ".join(f"{log.name}: {log.settings.get(key, 'not said')}" for log in logs)
-            reasons.append(f"The settings differ too: {key} ({said}).")
-    sizes = {log.parameters for log in logs if log.parameters}
-    if len(sizes) > 1:
-        said = ", ".join(f"{log.name}: {log.parameters or 'not said'}" for log in logs)
-        reasons.append(f"The networks differ in size ({said}); the logs do not say in what else they differ.")
+    told = {"epochs with a result": {log.name: str(len(log.finite)) for log in logs}}
+    told["parameters"] = {log.name: log.parameters or "not said" for log in logs}
+    for key in sorted({key for log in logs for key in log.settings} - {"save_model_dir"}):
+        told[key] = {log.name: log.settings.get(key, "not said") for log in logs}
+    for key, values in told.items():
+        if len(set(values.values())) > 1:
+            said = ", ".join(f"{name}: {value}" for name, value in values.items())
+            reasons.append(f"The trainings differ in {key} ({said}).")
     for log in logs:
-        if log.diverged_at is not None:
-            reasons.append(
-                f"{log.name} diverged in epoch {log.diverged_at}: what it logged afterwards is no result."
-            )
-        if log.open_epoch is not None:
-            reasons.append(f"{log.name} ends inside epoch {log.open_epoch}, step {log.open_step}.")
-    reasons.append(
-        "To attribute a gap, train the cells between the two networks with several seeds: `ablate run`."
+        if log.diverged is not None:
+            reasons.append(f"{log.name} diverged in epoch {log.diverged}: what it logged later is no result.")
+        if log.open is not None:
+            reasons.append(f"{log.name} ends inside epoch {log.open[0]}, step {log.open[1]}.")
+    return [
+        *reasons,
+        "To attribute a gap, train the cells between the two networks with seeds: `ablate run`.",
+    ]
+
+
+def logs_document(logs: Sequence[TrainingLog], form: str) -> Document:
+    """The logs side by side, for one form of `renderers.FORMS`."""
+    parts = (
+        Part("", _blocks, "table md latex html"),
+        Part("", lambda logs: [Rows(pd.DataFrame(_curves(logs).rows, columns=_curves(logs).head))], "csv"),
+        Part("", lambda logs: [Fields(_values(logs))], "json"),
     )
-    return reasons
+    return Document("logs", "Training logs side by side", select(parts, logs, form), {})
+
+
+def _blocks(logs: Sequence[TrainingLog]) -> Iterator[Block]:
+    rows = []
+    for log in logs:
+        ends = [log.best, max(log.finite, default=None)]
+        shown = ["none" if at is None else f"{log.finite[at]:.4f} (epoch {at})" for at in ends]
+        diverged = "no" if log.diverged is None else f"epoch {log.diverged}"
+        rows.append([log.name, log.parameters or "not said", str(len(log.pesq)), *shown, diverged])
+    head = ["log", "parameters", "epochs", "best test PESQ", "last finite", "diverged"]
+    yield from (Table("Runs", head, rows), _curves(logs), BulletList("Not an attribution", objections(logs)))
+
+
+def _curves(logs: Sequence[TrainingLog]) -> Table:
+    first, *others = logs
+    gaps = {f"{first.name} - {other.name}": matched(first, other) for other in others}
+    rows = [
+        [
+            str(epoch),
+            *(f"{log.pesq[epoch]:.4f}" if epoch in log.pesq else "" for log in logs),
+            *(f"{found[epoch]:+.4f}" if epoch in found else "" for found in gaps.values()),
+        ]
+        for epoch in sorted({epoch for log in logs for epoch in log.pesq})
+    ]
+    return Table("Test PESQ by epoch", ["epoch", *(log.name for log in logs), *gaps], rows)
+
+
+def _values(logs: Sequence[TrainingLog]) -> dict[str, object]:
+    return {
+        "schema": "ablate-logs/2",
+        "logs": [{**asdict(log), "best": log.best} for log in logs],
+        "attributable": False,
+        "reasons": objections(logs),
+    }

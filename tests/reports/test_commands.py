@@ -58,8 +58,9 @@ def test_report_command_takes_several_logs(tmp_path):
         (tmp_path / f"{name}.log").write_text("".join(map(line.format, values)))
     done = run("report", "--logs", tmp_path / "a.log", tmp_path / "b.log", "--format", "json")
     assert done.exit_code == 0
-    (pair,) = json.loads(done.stdout)["matched_epochs"]
-    assert (pair["low"], pair["high"]) == pytest.approx((0.1, 0.4))
+    data = json.loads(done.stdout)
+    assert [log["best"] for log in data["logs"]] == [1, 1]
+    assert "the gap a - b is +0.10 to +0.40 PESQ" in " ".join(data["reasons"])
 
 
 @pytest.mark.parametrize(

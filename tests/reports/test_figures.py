@@ -4,12 +4,16 @@ import re
 from dataclasses import replace
 
 from ablate.reports.build import report_of_study
-from ablate.reports.figures import FIGURES, draw_all, draw_one, inline_svg
+from ablate.reports.figures import FIGURES, draw_one, inline_svg
+
+
+def drawn(report):
+    return list(filter(None, (draw_one(report, name) for name in FIGURES)))
 
 
 def test_every_figure_is_drawn_and_said_in_words(report):
-    assert [figure.name for figure in draw_all(report)] == [name for name in FIGURES if name != "lengths"]
-    words = {figure.name: figure.alternative for figure in draw_all(report)}
+    assert [figure.name for figure in drawn(report)] == [name for name in FIGURES if name != "lengths"]
+    words = {figure.name: figure.alternative for figure in drawn(report)}
     assert "crossband +0." in words["waterfall"]
     assert "claimed +0.05 to +0.10: contradicted" in words["forest"]
     assert "bsrnn 2." in words["cells"]
@@ -17,7 +21,7 @@ def test_every_figure_is_drawn_and_said_in_words(report):
 
 def test_svg_is_self_contained_and_its_ids_are_its_own(report):
     seen = set()
-    for figure in draw_all(report)[:3]:
+    for figure in drawn(report)[:3]:
         svg = figure.svg()
         assert "http" not in svg
         assert 'role="img"' in svg
@@ -44,7 +48,7 @@ def test_alternative_text_cannot_end_the_attribute():
 
 def test_figures_without_data_are_left_out(tmp_path, make_study):
     root = make_study(tmp_path, factors=("crossband",), seeds=1, utterances=4, missing=[("baseline", 1)])
-    names = [figure.name for figure in draw_all(report_of_study(root))]
+    names = [figure.name for figure in drawn(report_of_study(root))]
     assert "waterfall" not in names
     assert "interactions" not in names
     assert {"forest", "cells"} <= set(names)

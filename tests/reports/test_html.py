@@ -9,8 +9,8 @@ from html.parser import HTMLParser
 
 import pytest
 
+from ablate.reports.listening import listening, spectrogram
 from ablate.reports.renderers import write
-from ablate.reports.renderers.audio import listening, spectrogram
 
 LOADING = {"src", "href", "action", "data", "poster", "srcset", "formaction"}
 

@@ -138,7 +138,12 @@ def test_every_form_says_what_its_intervals_are(guarded, format):
 
 @pytest.mark.parametrize("format", TABLES)
 def test_p_higher_is_a_column(report, format):
-    expected = {"csv": "p_higher", "json": "p_higher", "latex": "$P$(on $>$ off)", "html": "P(on &gt; off)"}
+    expected = {
+        "csv": "p_higher",
+        "json": "p_higher",
+        "latex": r"P(on \textgreater{} off)",
+        "html": "P(on &gt; off)",
+    }
     expected["md"] = "P(on > off)"
     assert expected.get(format, "P(on > off)") in text(report, format)
     row = next(row for row in report.factors if row.name == "crossband")

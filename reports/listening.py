@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..model import AnalysisReport
+from .model import AnalysisReport
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -1,0 +1,130 @@
+"""What a report consists of: blocks in sections. A form renders each kind of block."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """Text. `role` is `warning`, `answer` or empty."""
+
+    text: str
+    role: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """Text by row and column.
+
+    Attributes:
+        caption: says how to read it.
+        bold: the (row, column) that stand out.
+        closing: how many of the last rows are set apart.
+        words: columns of text; the first is one too, the others are numbers.
+        spare: columns that a narrow terminal leaves out, the first first.
+        folded: closed at first where a form can do so.
+    """
+
+    title: str
+    head: list[str]
+    rows: list[list[str]]
+    caption: str = ""
+    bold: frozenset[tuple[int, int]] = frozenset()
+    closing: int = 0
+    words: tuple[str, ...] = ()
+    spare: tuple[str, ...] = ()
+    folded: bool = False
+
+    def is_text(self, column: int) -> bool:
+        return column == 0 or self.head[column] in self.words
+
+
+@dataclass(frozen=True)
+class BulletList:
+    """Sentences of equal rank under a title."""
+
+    title: str
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class NamedValues:
+    """Names and values; `local` are those that mean something on this machine alone."""
+
+    title: str
+    pairs: Sequence[tuple[str, str]]
+    local: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Figures that stand side by side. They are drawn by `draw`, which gives None where there is no data."""
+
+    names: tuple[str, ...]
+    draw: Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Utterances to listen to, and a sentence on what was left out; read by `make`."""
+
+    make: Callable[[], tuple[Sequence[Any], str]]
+
+
+@dataclass(frozen=True)
+class Fields:
+    """What JSON has under these names."""
+
+    values: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What CSV has as rows."""
+
+    frame: pd.DataFrame
+
+
+Block = Sentence | Table | BulletList | NamedValues | Pictures | Sounds | Fields | Rows
+
+
+@dataclass(frozen=True)
+class Document:
+    """What one form shows.
+
+    Attributes:
+        name: a short name, for labels.
+        blocks: each with the name of the section it belongs to.
+        sections: by name, their titles.
+    """
+
+    name: str
+    title: str
+    blocks: Sequence[tuple[str, Block]]
+    sections: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Blocks of one section, and the forms that show them (names, separated by spaces)."""
+
+    section: str
+    make: Callable[[Any], Iterable[Block | None]]
+    forms: str
+
+
+def select(parts: Iterable[Part], of: Any, form: str) -> list[tuple[str, Block]]:
+    """The blocks that a form shows; those of other forms are not made."""
+    return [
+        (part.section, block)
+        for part in parts
+        if form in part.forms.split()
+        for block in part.make(of)
+        if block is not None
+    ]

@@ -1,0 +1,123 @@
+"""What a report says to programs: the fields of JSON, with a schema and its version, and the rows of CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from ablate.ablations.inference.analysis import records
+
+from . import caveats
+from .blocks import Fields, Rows
+from .formatting import text
+from .heterogeneity import mixed
+from .model import AnalysisReport
+from .summary import answer
+
+SCHEMA = "ablate.report"
+SCHEMA_VERSION = 1
+"""Raised when a field changes its meaning or goes; new fields may come without."""
+PLANNED = ("base", "baseline", "recipe", "corpus", "endpoint", "git_commit", "machine", "audit", "tune")
+"""Fields of the plan that the report repeats."""
+OF_RUNS = ("cell", "seed", "training", "evaluation", "state", "cause", "scored")
+OF_CORPORA = ("name", "utterances", "problem", "left_out", "best")
+
+
+def fields(report: AnalysisReport) -> Iterator[Fields]:
+    """The analysis, and over it what is known of its study; `study` says what was measured."""
+    yield Fields(report.analysis.to_dict())
+    yield Fields({"schema": SCHEMA, "version": SCHEMA_VERSION})
+    yield Fields({"answer": answer(report), "headline": report.headline, "study": _study(report)})
+    yield Fields(
+        {
+            "warnings": caveats.warnings(report),
+            "notes": caveats.notes(report),
+            "broken_outputs": caveats.broken_outputs(report),
+            "run_problems": caveats.run_problems(report),
+            "measured_at": dict(caveats.measured_at(report)),
+        }
+    )
+    yield Fields(
+        {
+            "mixed": [
+                {
+                    "fact": fact,
+                    "values": values,
+                    "contrasts": [{"kind": c.kind, "name": c.name} for c in found],
+                }
+                for fact, values, found in mixed(report)
+            ],
+            "untoggled": [
+                {"path": d.path, "all_on": text(d.a), "baseline": text(d.b)}
+                for d in caveats.untoggled(report)
+            ],
+            "first_test": report.test_name,
+            "further_tests": [
+                {name: getattr(corpus, name) for name in OF_CORPORA}
+                | {"effects": records(corpus.effects), "cells": records(corpus.cells)}
+                for corpus in report.corpora
+            ],
+            "parameter_changes": report.parameter_text,
+            "agreement": None if report.agreement is None else asdict(report.agreement),
+        }
+    )
+    tables: dict[str, Sequence[Any]] = {
+        "seed_averages": report.averaged,
+        "costs": report.costs,
+        "pareto": report.pareto(),
+        "convergence": report.convergence,
+        "claims_judged": report.judged,
+        "by_length": report.by_length,
+        "slopes": report.slopes,
+    }
+    yield Fields({name: [asdict(row) for row in found] for name, found in tables.items()})
+
+
+def _study(report: AnalysisReport) -> dict[str, Any]:
+    info, plan = report.info, report.info.plan
+    planned = plan.model_dump(mode="json", include=set(PLANNED)) if plan else dict.fromkeys(PLANNED)
+    return {
+        "name": info.name,
+        "source": info.source,
+        **planned,
+        "demo_corpus": info.is_demo,
+        "parameters": {name: cell.parameters for name, cell in info.cells.items()},
+        "runs": [{name: getattr(run, name) for name in OF_RUNS} for run in info.runs],
+    }
+
+
+def rows(report: AnalysisReport) -> Iterator[Rows]:
+    """Every effect, those on the guards, and those on further corpora.
+
+    Of a further corpus (`corpus`) there is also `difference`, the first's effect minus its own, in `words`.
+
+    Four columns say the same in every row: corpus, utterances, the kind of the intervals, and of how many
+    seeds they are. No times are in it: equal results are equal bytes. `mixes` names what a contrast was
+    computed across. `slope` (with its interval, or `slope_note`) says how fast an effect still changes at
+    the end: see `reports.slopes`.
+    """
+    analysis = report.analysis
+    effects = analysis.effects.copy()
+    effects.insert(0, "metric", analysis.metric)
+    found = {(slope.kind, slope.name): slope for slope in report.slopes}
+    slopes = [found.get(key) for key in zip(effects["kind"], effects["name"], strict=True)]
+    for column, field in (("slope", "estimate"), ("slope_low", "low"), ("slope_high", "high")):
+        effects[column] = [getattr(slope, field, None) for slope in slopes]
+    effects["slope_note"] = [slope.why if slope else "" for slope in slopes]
+    frames = [effects, analysis.guards] if len(analysis.guards) else [effects]
+    frames = [frame.assign(corpus=report.test_name, utterances=analysis.utterances) for frame in frames]
+    frames += [
+        corpus.effects.assign(metric=analysis.metric, corpus=corpus.name, utterances=corpus.utterances)
+        for corpus in report.corpora
+        if not corpus.problem
+    ]
+    across: dict[tuple[str, str], list[str]] = {}
+    for fact, _, contrasts in mixed(report):
+        for contrast in contrasts:
+            across.setdefault((contrast.kind, contrast.name), []).append(fact)
+    fewest, most = report.seeds
+    for frame in frames:
+        mixes = [", ".join(across.get(key, ())) for key in zip(frame["kind"], frame["name"], strict=True)]
+        seeds = most if fewest == most else f"{fewest} to {most}"
+        yield Rows(frame.assign(interval=caveats.intervals(report), seeds=seeds, mixes=mixes))
