@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError, field_validator, model_validator
@@ -86,6 +87,29 @@ def margin_of(metric: str) -> float | None:
 def unit_of(metric: str) -> str:
     """The unit of a metric; empty for a scale of its own or an unknown metric."""
     return METRICS[metric].unit if metric in METRICS else ""
+
+
+def direction_of(metric: str, given: Mapping[str, str] = MappingProxyType({})) -> int:
+    """1 where higher is better, -1 where lower is.
+
+    Args:
+        given: `higher` or `lower` by metric, of those that the registry does not know.
+
+    Raises:
+        InputError: neither says it, or what is said is no direction or not the registry's.
+    """
+    said = given.get(metric)
+    if said not in (None, "higher", "lower"):
+        raise InputError(f"direction of {metric}: {said!r} is neither higher nor lower (which is better)")
+    known = {True: "higher", False: "lower"}[METRICS[metric].higher_is_better] if metric in METRICS else None
+    if said is None and known is None:
+        raise InputError(
+            f"{metric!r} is no metric of the registry, so nothing says whether higher or lower is better: "
+            f"--direction {metric}=lower (from Python direction={{{metric!r}: 'lower'}}), or =higher"
+        )
+    if known not in (None, said or known):
+        raise InputError(f"direction of {metric}: {known} is better, not {said}")
+    return 1 if (said or known) == "higher" else -1
 
 
 def check_margin(margin: float) -> float:

@@ -8,7 +8,6 @@ from typing import Any
 
 from ablate.ablations.diff import Difference, differences, own_differences
 from ablate.ablations.factors import Factor
-from ablate.ablations.inference.guards import direction
 from ablate.models.errors import duration, plural
 from ablate.studies.plan import Plan
 from ablate.training.config import RunConfig
@@ -269,7 +268,7 @@ def notes(report: AnalysisReport) -> list[str]:
     """Sentences under the tables: what the intervals mean and what cannot be said."""
     analysis = report.analysis
     notes = list(analysis.notes)
-    if direction(analysis.metric) < 0:
+    if report.direction < 0:
         notes.insert(0, f"Lower {in_words(analysis.metric)} is better: a positive effect is a loss.")
     if not any("other trainings" in note for note in notes) and report.seeds[1] > 1:
         notes.insert(0, SPEAKS_OF)

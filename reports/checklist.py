@@ -138,7 +138,7 @@ class _Facts:
     def verdicts(self) -> str:
         judged = [row for row in self.report.factors if row.claimed]
         told = "; ".join(
-            f"{row.name} claimed {row.claimed}: {row.estimate} {row.interval}, {row.verdict}"
+            f"{row.name} claimed {row.claimed}: {f'{row.estimate} {row.interval}'.strip()}, {row.verdict}"
             for row in judged
         )
         return f"In {self.report.metric}: {told}." if told else ""

@@ -11,7 +11,6 @@ import pandas as pd
 
 from ablate.ablations.inference.cells import best_cell, cell_table
 from ablate.ablations.inference.corpora import on_corpora
-from ablate.ablations.inference.engine import estimate
 from ablate.ablations.inference.scores import Scores, read_scores
 from ablate.models.errors import InputError, listed
 
@@ -61,7 +60,9 @@ def on_further(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str
             found.append(OnCorpus(test.name, empty, pd.DataFrame(), None, 0, why))
             continue
         try:
-            data = read_scores(info.further[test.name], analysis.metric, analysis.scores.layout)
+            data = read_scores(
+                info.further[test.name], analysis.metric, analysis.scores.layout, analysis.scores.better
+            )
         except InputError as error:
             found.append(OnCorpus(test.name, empty, pd.DataFrame(), None, 0, str(error)))
             continue
@@ -70,11 +71,7 @@ def on_further(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str
             why = "no effect has all its cells there"
             found.append(OnCorpus(test.name, empty, pd.DataFrame(), None, 0, why))
             continue
-        scored = data.scored()
-        means = estimate(
-            data.values[scored], np.eye(len(scored)), data.groups_of(scored), data.present[scored]
-        )
-        cells = cell_table(data, means, analysis.confidence)
+        cells = cell_table(data, data.estimate(np.eye(len(data.scored()))), analysis.confidence)
         best = best_cell(data, cells, analysis.confidence)
         known = {*analysis.scores.layout.notes}
         left_out = (*_unscored(analysis.scores, data), *(note for note in data.notes if note not in known))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -34,13 +35,15 @@ def analyze(
     design: str | None = None,
     planned: Mapping[str, Mapping[str, str]] | None = None,
     guards: Sequence[str] = (),
+    direction: str | Mapping[str, str] = MappingProxyType({}),
 ) -> Analysis:
     """Estimate the gap and what each factor has to do with it.
 
     Args:
         scores: a row per cell, seed and utterance: cell, a column per factor (level names; empty for the
-            baseline), seed, utterance, the metric; optional speaker, snr, noise, training (cells with a
-            common value share a training), status (done or diverged).
+            baseline), seed, utterance, the metric; optional speaker, snr, noise, training (a name for each
+            training: cells with a common one share it, seeds of a cell with a common one are one run), status
+            (done or diverged).
         base: the all-off levels, as `"a=off,b=off"`, a mapping or the name of that cell. Default: each
             factor's first level in `levels`, else its level `off`.
         baseline: the reference cell; none: no gap and no `not toggled`.
@@ -56,21 +59,24 @@ def analyze(
         design: full, fractional, one-in or one-out, where the cells leave it open.
         planned: cell -> levels of all cells of the plan, so that those without any row are named.
         guards: other metrics of the table, to say what a gain costs; outside the family that is corrected.
+        direction: `higher` or `lower`, which is better, of a metric that the registry does not know; of
+            several a mapping by name.
 
     Raises:
-        InputError: a column is missing, base or baseline name no cell, rows are doubled, or no utterance is
-            scored in every run.
+        InputError: a column is missing, base or baseline name no cell, rows are doubled, runs have no
+            utterance in common, or a metric has no direction.
     """
+    better = {metric: direction} if isinstance(direction, str) else direction
     baseline = None if baseline is None else str(baseline)
     cells, order, base_cell, notes = lay_out(scores, base, baseline, metric, factors, levels)
     cells |= {name: at for name, at in (planned or {}).items() if name not in cells}
     layout = Layout(guess_design(cells, order, constraints, design), cells, base_cell, baseline, notes)
     return infer(
-        read_scores(scores, metric, layout),
+        read_scores(scores, metric, layout, better),
         claims=claims,
         margin=margin,
         confidence=confidence,
-        guards=[read_scores(scores, guard, layout) for guard in guards],
+        guards=[read_scores(scores, guard, layout, better) for guard in guards],
     )
 
 
@@ -377,5 +383,5 @@ def _level_text(value: Any) -> str:
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, float | np.floating):
-        return "" if math.isnan(value) else f"{value:g}"
+        return "" if math.isnan(value) else str(value).removesuffix(".0")
     return "" if value is None or value is pd.NA else str(value)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ablate.ablations.inference.analysis import records
-from ablate.ablations.inference.guards import direction
 from ablate.models.errors import plural
 from ablate.models.notebook import ShownInNotebooks
 from ablate.training.metrics.registry import METRICS, in_words, label_of
@@ -43,7 +42,8 @@ MANY = 4
 
 @dataclass(frozen=True)
 class EffectRow:
-    """One line of the main table; every field is ready to print, `data` is the row of the effects."""
+    """One line of the main table; every field is ready to print, `data` is the row of the effects and `level`
+    the share of errors allowed."""
 
     name: str
     kind: str
@@ -56,12 +56,18 @@ class EffectRow:
     p_higher: str
     parameters: str
     data: Mapping[str, Any]
+    level: float
 
     @property
     def excludes_zero(self) -> bool:
         """Whether the interval does: an effect is shown."""
         low, high = self.data["low"], self.data["high"]
         return known(low) and known(high) and (low > 0 or high < 0)
+
+    @property
+    def shown(self) -> bool:
+        """Whether the effect is shown among all that the answer's sentence looks at (Holm's procedure)."""
+        return known(p := self.data.get("p_headline")) and p < self.level
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,11 @@ class AnalysisReport(ShownInNotebooks):
     def metric(self) -> str:
         """The endpoint as it is printed."""
         return label_of(self.analysis.metric)
+
+    @property
+    def direction(self) -> int:
+        """Of the endpoint: 1 where higher is better, -1 where lower is."""
+        return self.analysis.scores.direction
 
     @property
     def title(self) -> str:
@@ -165,11 +176,12 @@ class AnalysisReport(ShownInNotebooks):
             verdict=_verdict(data),
             one_in=self._beside("one-in", name),
             one_out=self._beside("one-out", name),
-            p_higher=f"{chance:.2f}" if known(chance := data.get("p_higher")) else "",
+            p_higher=_pairs(data),
             parameters=self.parameter_text.get(name.split("=")[0], "")
             if kind in ("shapley", "main", "one-in", "one-out")
             else "",
             data=data,
+            level=1 - self.analysis.confidence,
         )
 
     def _beside(self, kind: str, name: str) -> str:
@@ -301,7 +313,7 @@ class AnalysisReport(ShownInNotebooks):
         }
 
     def pareto(self, against: str = "parameters") -> list[ParetoPoint]:
-        return pareto(self.cell_scores, self.costs, against, direction(self.analysis.metric))
+        return pareto(self.cell_scores, self.costs, against, self.direction)
 
     @cached_property
     def by(self) -> dict[str, pd.DataFrame]:
@@ -328,6 +340,17 @@ class AnalysisReport(ShownInNotebooks):
         if len(on) > MANY and len(off) < len(on):
             return f"all but {', '.join(off)}" if off else "all on"
         return " + ".join(on) if on else "base"
+
+
+def _pairs(data: Mapping[str, Any]) -> str:
+    """Pairs of retrainings that the effect's side wins: as many as there are, from ten trainings a side on as
+    a probability with its interval."""
+    won, pairs, low, high = (
+        data.get(key) for key in ("pairs_higher", "pairs", "p_higher_low", "p_higher_high")
+    )
+    if known(low) and known(high):
+        return f"{data['p_higher']:.2f} [{low:.2f}, {high:.2f}]"
+    return f"{won:g} of {pairs:g} pairs" if known(won) and known(pairs) else ""
 
 
 def _verdict(data: Mapping[str, Any]) -> str:

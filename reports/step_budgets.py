@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from ablate.ablations.inference.engine import estimate
 from ablate.ablations.inference.scores import Layout, read_scores
 from ablate.models.errors import listed
 
@@ -76,9 +75,8 @@ def by_length(
         ],
         ignore_index=True,
     )
-    data = read_scores(joined, analysis.metric, layout)
-    scored = data.scored()
-    there = [data.cells[index] for index in scored]
+    data = read_scores(joined, analysis.metric, layout, analysis.scores.better)
+    there = [data.cells[index] for index in data.scored()]
     keys, rows = [], []
     for contrast in analysis.contrasts:
         if (contrast.kind, contrast.name) not in wanted:
@@ -94,7 +92,7 @@ def by_length(
     if len({length for *_, length in keys}) < 2:
         return []
     weights = np.array([[row.get(cell, 0.0) for cell in there] for row in rows])
-    found = estimate(data.values[scored], weights, data.groups_of(scored), data.present[scored])
+    found = data.estimate(weights)
     low, high = found.interval(analysis.confidence)
     counts = {length: steps(length) for length in tables}
     return [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ablate.ablations.inference.analysis import records
-from ablate.ablations.inference.guards import direction
 from ablate.training.metrics.registry import in_words
 
 from .model import AnalysisReport, EffectRow
@@ -15,21 +14,22 @@ MOST = 5
 
 
 def answer(report: AnalysisReport) -> str:
-    """What explains the gap and what does not; an effect is shown where its interval excludes zero."""
+    """What explains the gap and what does not; only what Holm's procedure over the effects, the gap and the
+    remainder shows is said to be there."""
     name, label = report.analysis.metric, in_words(report.analysis.metric)
     gap, rest = report.gap, report.not_toggled
-    better = "" if direction(name) > 0 else " (lower is better)"
+    better = "" if report.direction > 0 else " (lower is better)"
     rows = [row for row in report.factors if row.name == row.data["name"]]
     judged = [row for row in rows if row.interval]
     if not judged and (gap is None or not gap.interval):
         return f"No interval, so no difference in {label} is shown: single trainings differ by luck alone."
-    shown = sorted((row for row in judged if row.excludes_zero), key=lambda row: -abs(row.data["estimate"]))
+    shown = sorted((row for row in judged if row.shown), key=lambda row: -abs(row.data["estimate"]))
     open_ = [row.name for row in judged if row not in shown]
     effects = _listed([f"{row.name} {_round(row)}" for row in shown])
     unseen = f"no effect of {_listed(open_)} is shown" if open_ else ""
     if gap is None or not gap.interval:
         told = f"switched on, {in_words(name, effects)}{better}" if effects else ""
-    elif not gap.excludes_zero:
+    elif not gap.shown:
         told = f"no gap in {label}{better} between {report.base_name} and {report.baseline_name} is shown"
         told += f"; switched on, {effects}" if effects else ""
     else:
@@ -38,11 +38,12 @@ def answer(report: AnalysisReport) -> str:
         told = f"of the {size} by which {report.baseline_name} is {side} {report.base_name}{better}, "
         if report.credit_kind == "Shapley value":
             told += f"{effects} come of the toggles" if effects else "no toggle is shown to explain any"
-            told += f"; {_round(rest)} is not explained by any toggle" if rest is not None else ""
+            told += f"; {_round(rest)} is not explained by any toggle" if rest and rest.shown else ""
+            told += "; an unexplained remainder is not shown" if rest and not rest.shown else ""
         else:
             told += "this design cannot say how much each toggle explains"
             told += f"; switched on, {effects}" if effects else ""
-    between = [row for row in report.factors if row not in rows and row.excludes_zero]
+    between = [row for row in report.factors if row not in rows and row.shown]
     more = _listed([f"{row.data['name']} {_round(row)}" for row in between])
     parts = (
         told,
@@ -57,7 +58,7 @@ def answer(report: AnalysisReport) -> str:
 
 def _costs(report: AnalysisReport, shown: Sequence[EffectRow]) -> str:
     """What effects that are shown to gain cost in the guards."""
-    up = direction(report.analysis.metric)
+    up = report.direction
     gains = [row.data["name"] for row in shown if up * row.data["estimate"] > 0]
     costs: dict[str, list[str]] = {}
     for row in records(report.analysis.guards):

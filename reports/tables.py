@@ -102,7 +102,7 @@ def guards_table(report: AnalysisReport) -> Table | None:
     for row in mine:
         beside = [found.get((metric, row.data["name"])) for metric in metrics]
         if any(beside):
-            own = dict(row.data, change=_change(analysis.metric, row.data))
+            own = dict(row.data, change=_change(report.direction, row.data))
             rows.append([row.name, *(_effect(effect) for effect in (own, *beside))])
     return Table(
         "Endpoint and guards",
@@ -225,10 +225,10 @@ def lengths_table(report: AnalysisReport) -> Table | None:
     )
 
 
-def _change(metric: str, row: Mapping[str, Any]) -> str:
+def _change(direction: int, row: Mapping[str, Any]) -> str:
     if not (known(row["low"]) and known(row["high"])):
         return ""
-    return changes(metric, np.array([row["low"]]), np.array([row["high"]]))[0]
+    return changes(direction, np.array([row["low"]]), np.array([row["high"]]))[0]
 
 
 def _effect(row: Mapping[str, Any] | None) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from scipy.stats import spearmanr
 
-from ablate.ablations.inference.guards import direction
+from ablate.ablations.claims import direction_of
 from ablate.studies.scores import RunInfo
 from ablate.training.metrics.registry import in_words
 
@@ -52,7 +52,7 @@ def agreement(scores: pd.DataFrame, runs: Sequence[RunInfo], metric: str) -> Agr
             run.cell,
             run.training or f"{run.cell} {run.seed}",
             validation,
-            direction(metric) * tested[run.cell, run.seed],
+            direction_of(metric) * tested[run.cell, run.seed],
         )
         for run in runs
         if run.scored

@@ -18,7 +18,7 @@ from ablate.models.registry import suggestion
 from ..claims import Claim
 from .cells import best_cell
 from .contrasts import Contrast, NotEstimable, build, weight_matrix
-from .engine import Estimates, estimate
+from .engine import Estimates
 from .scores import Scores, plain
 
 SCHEMA = "ablate.analysis"
@@ -33,8 +33,9 @@ class Analysis(ShownInNotebooks):
     Attributes:
         effects: a row per contrast (simple effects of up to 128 cells; `simple` gives the others): name,
             kind, estimate, se, df, low, high, p, p_holm, verdict; then `at` (the other factors' levels of a
-            simple effect), claim_low, claim_high, claim_source, seeds_needed, note, and p_higher: how often
-            one retraining on its positive side scores above one on the other.
+            simple effect), claim_low, claim_high, claim_source, seeds_needed, note, the fields of
+            `retraining.Higher`, and p_headline: Holm-adjusted over the credited effects, the gap and what is
+            not toggled, which decides what the answer's sentence says.
         cells: a row per cell with scores: cell, one column per factor, runs, mean, sd (over seeds), se,
             df, low, high.
         divergence: a row per cell: cell, runs, diverged, rate, low, high (exact binomial interval).
@@ -124,12 +125,7 @@ class Analysis(ShownInNotebooks):
         layout = self.scores.layout
         found = build(layout.design, layout.cells, available=names, simple=[factor])
         rows = [contrast for contrast in found.rows if contrast.kind == "simple"]
-        estimates = estimate(
-            self.scores.values[scored],
-            weight_matrix(rows, names),
-            self.scores.groups_of(scored),
-            self.scores.present[scored],
-        )
+        estimates = self.scores.estimate(weight_matrix(rows, names))
         return pd.DataFrame(
             {
                 "name": [contrast.name for contrast in rows],
@@ -156,11 +152,10 @@ class Analysis(ShownInNotebooks):
         names = [self.scores.cells[i] for i in scored]
         chosen = [c for c in self.contrasts if c.kind in ("gap", "main")]
         weights = np.vstack([np.eye(len(names)), weight_matrix(chosen, names)])
-        groups, present = self.scores.groups_of(scored), self.scores.present[scored]
         labels = [("cell", name) for name in names] + [(c.kind, c.name) for c in chosen]
         parts = []
         for value, rows in info.groupby(column, sort=True, observed=True).indices.items():
-            found = estimate(self.scores.values[scored][..., rows], weights, groups, present)
+            found = self.scores.estimate(weights, rows)
             low, high = found.interval(self.confidence)
             parts.append(
                 pd.DataFrame(

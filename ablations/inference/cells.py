@@ -8,8 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from .engine import Estimates, estimate
-from .guards import direction
+from .engine import Estimates
 from .scores import Scores
 
 COLUMNS = ("cell", "runs", "mean", "sd", "se", "df", "low", "high")
@@ -48,12 +47,11 @@ def best_cell(data: Scores, cells: pd.DataFrame, confidence: float) -> str | Non
     zero; else none is best."""
     if len(cells) < 2:
         return None
-    order = (cells["mean"] * -direction(data.metric)).argsort(kind="stable").to_numpy()
+    order = (cells["mean"] * -data.direction).argsort(kind="stable").to_numpy()
     scored = data.scored()
     weights = np.zeros((1, len(scored)))
     weights[0, order[0]], weights[0, order[1]] = 1.0, -1.0
-    groups, present = data.groups_of(scored), data.present[scored]
-    low, high = estimate(data.values[scored], weights, groups, present).interval(confidence)
+    low, high = data.estimate(weights).interval(confidence)
     return str(cells["cell"].iloc[order[0]]) if low[0] > 0 or high[0] < 0 else None
 
 
@@ -62,10 +60,7 @@ def guard_cells(guards: Sequence[Scores], confidence: float) -> pd.DataFrame:
     parts = [pd.DataFrame(columns=["metric", "best", *COLUMNS])]
     for data in guards:
         scored = data.scored()
-        found = estimate(
-            data.values[scored], np.eye(len(scored)), data.groups_of(scored), data.present[scored]
-        )
-        cells = cell_table(data, found, confidence)
+        cells = cell_table(data, data.estimate(np.eye(len(scored))), confidence)
         best = best_cell(data, cells, confidence)
         cells.insert(0, "metric", data.metric)
         cells.insert(1, "best", cells["cell"] == best)

@@ -58,13 +58,23 @@ def on_corpora(
     ]
     groups = [group for group in groups if group]
     present = present[scored]
-    here, there = (estimate(values[scored], weights, groups, present) for values, _ in pair)
+    here, there = (
+        estimate(
+            values[scored],
+            weights,
+            groups,
+            present,
+            rounding=data.rounding,
+            observed=data.observed([data.cells.index(name) for name in names]),
+        )
+        for data, (values, _) in zip((first, other), pair, strict=True)
+    )
     gap = difference(here, there, _runs(pair, scored), weights, groups, present)
     (low, high), (mine_low, mine_high) = there.interval(confidence), here.interval(confidence)
     gap_low, gap_high = gap.interval(confidence)
     inside = np.zeros(len(rows), dtype=bool)
     if margin is not None:
-        inner_low, inner_high = gap.interval(2 * confidence - 1)
+        inner_low, inner_high = gap.interval(max(2 * confidence - 1, 0.0))
         inside = (inner_low > -margin) & (inner_high < margin)
     signs = [_sign(mine_low, mine_high), _sign(low, high)]
     words = np.select(

@@ -33,6 +33,7 @@ class Estimates:
         value: the contrasts.
         seed_parts: each training group's share of the variance, at its number of seeds.
         one_seed: the same if every cell had the same single seed.
+        least: (contrast, group) what a share never falls below, as the cells' means are rounded.
         seeds: (contrast, group) seeds behind each share; 0 where the contrast leaves the group out.
         utterance_part: the utterances' share of the variance, net of residual, never negative.
         utterance_df: its degrees of freedom (infinite where it is zero).
@@ -42,6 +43,7 @@ class Estimates:
     value: Array
     seed_parts: Array
     one_seed: Array
+    least: Array
     seeds: Array
     utterance_part: Array
     utterance_df: Array
@@ -70,6 +72,7 @@ class Estimates:
             value=self.value[..., chosen],
             seed_parts=self.seed_parts[..., chosen, :],
             one_seed=self.one_seed[..., chosen, :],
+            least=self.least[chosen],
             seeds=self.seeds[chosen],
             utterance_part=self.utterance_part[..., chosen],
             utterance_df=self.utterance_df[..., chosen],
@@ -106,7 +109,7 @@ class Estimates:
         Cells that share trainings then have all their seeds in common, whatever they have now.
         """
         count = np.asarray(seeds)[..., None]
-        parts = self.one_seed / count
+        parts = np.maximum(self.one_seed / count, self.least)
         variance = np.where(self.estimable, parts.sum(-1) + self.utterance_part, np.nan)
         df = satterthwaite(variance, parts, count - 1, self.utterance_part, self.utterance_df)
         return np.sqrt(variance), df
@@ -156,7 +159,13 @@ def holm(p: Array, family: int | None = None) -> Array:
 
 
 def estimate(
-    scores: Array, weights: Array, groups: Sequence[Sequence[int]], present: Array | None = None
+    scores: Array,
+    weights: Array,
+    groups: Sequence[Sequence[int]],
+    present: Array | None = None,
+    *,
+    rounding: float = 0.0,
+    observed: Array | None = None,
 ) -> Estimates:
     """Estimate contrasts of cell means.
 
@@ -165,6 +174,9 @@ def estimate(
         weights: (contrast, cell).
         groups: cells that share their trainings, as lists of cell indices; together every cell once.
         present: (cell, seed) which runs there are (default: all). Every cell needs one.
+        rounding: what the variance of a cell's mean never falls below, however many seeds it is over.
+        observed: (cell,) share of a cell's scores that were measured; the others are fitted values, which
+            hide the utterances' part by the square of it (default: all).
 
     With one utterance the utterances' share is left out: the interval then speaks of other trainings only.
     """
@@ -211,19 +223,37 @@ def estimate(
                 residual = _residual_covariance(block, series) * overlap
                 residual_parts[..., rows, g] = np.einsum("kc,...cd,kd->...k", w, residual, w)
     estimable = ((seeds > 1) | (np.abs(weights) @ membership(groups, weights.shape[1]) == 0)).all(-1)
-    seed_parts, one_seed = np.maximum(seed_parts, 0.0), np.maximum(one_seed, 0.0)
-    value = means @ weights.T
-    if utterances > 1:
-        across = (weights @ by_utterance).var(-1, ddof=1) / utterances
-        residual_parts = residual_parts / utterances
-        net = across - residual_parts.sum(-1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            spread = across**2 + np.where(seeds > 1, residual_parts**2 / (seeds - 1), 0.0).sum(-1)
-            net_df = np.where(net > 0, net**2 * (utterances - 1) / spread, np.inf)
-        net = np.maximum(net, 0.0)
-    else:
-        net, net_df = np.zeros(value.shape), np.full(value.shape, np.inf)
-    return Estimates(value, seed_parts, one_seed, seeds, net, net_df, estimable)
+    least = (weights**2 @ membership(groups, weights.shape[1])) * rounding
+    seed_parts, one_seed = np.maximum(seed_parts, least), np.maximum(one_seed, 0.0)
+    net, net_df = utterance_part(by_utterance, weights, residual_parts, seeds - 1, observed)
+    return Estimates(means @ weights.T, seed_parts, one_seed, least, seeds, net, net_df, estimable)
+
+
+def utterance_part(
+    by_utterance: Array, weights: Array, residual_parts: Array, part_df: Array, observed: Array | None = None
+) -> tuple[Array, Array]:
+    """The utterances' share of a contrast's variance, net of the residual; and its degrees of freedom.
+
+    Args:
+        by_utterance: (..., cell, utterance) means over seeds.
+        residual_parts: (..., contrast, group) residual variance at the seeds there are, of one utterance.
+        part_df: degrees of freedom of each.
+        observed: (cell,) as in `estimate`.
+    """
+    utterances = by_utterance.shape[-1]
+    if utterances < 2:
+        shape = residual_parts.shape[:-1]
+        return np.zeros(shape), np.full(shape, np.inf)
+    across = (weights @ by_utterance).var(-1, ddof=1) / utterances
+    residual_parts = residual_parts / utterances
+    net = across - residual_parts.sum(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        spread = across**2 + np.where(part_df > 0, residual_parts**2 / part_df, 0.0).sum(-1)
+        net_df = np.where(net > 0, net**2 * (utterances - 1) / spread, np.inf)
+    net = np.maximum(net, 0.0)
+    if observed is not None:
+        net = net / np.where(weights != 0, observed, 1.0).min(-1) ** 2
+    return net, net_df
 
 
 def membership(groups: Sequence[Sequence[int]], cells: int) -> Array:

@@ -14,20 +14,15 @@ from ablate.training.metrics.registry import METRICS
 
 from ..claims import margin_of
 from .contrasts import Contrast, weight_matrix
-from .engine import Array, estimate
+from .engine import Array
 from .scores import Scores
 
 COLUMNS = ("metric", "name", "kind", "estimate", "se", "df", "low", "high", "p", "change")
 
 
-def direction(metric: str) -> int:
-    """1 where higher is better, -1 where lower is; a metric that is not registered counts as the former."""
-    return 1 if metric not in METRICS or METRICS[metric].higher_is_better else -1
-
-
-def changes(metric: str, low: Array, high: Array) -> list[str]:
+def changes(direction: int, low: Array, high: Array) -> list[str]:
     """`better` or `worse` where the interval excludes zero, by the metric's direction; else empty."""
-    sign = np.where(np.asarray(low) > 0, 1, np.where(np.asarray(high) < 0, -1, 0)) * direction(metric)
+    sign = np.where(np.asarray(low) > 0, 1, np.where(np.asarray(high) < 0, -1, 0)) * direction
     return [{1: "better", -1: "worse"}.get(s, "") for s in sign.tolist()]
 
 
@@ -39,7 +34,7 @@ def guard_effects(contrasts: Sequence[Contrast], guards: Sequence[Scores], confi
         names = [data.cells[i] for i in scored]
         rows = [contrast for contrast in contrasts if contrast.weights.keys() <= set(names)]
         weights = weight_matrix(rows, names)
-        found = estimate(data.values[scored], weights, data.groups_of(scored), data.present[scored])
+        found = data.estimate(weights)
         low, high = found.interval(confidence)
         parts.append(
             pd.DataFrame(
@@ -48,22 +43,22 @@ def guard_effects(contrasts: Sequence[Contrast], guards: Sequence[Scores], confi
                     "name": [contrast.name for contrast in rows],
                     "kind": [contrast.kind for contrast in rows],
                     **found.columns(confidence),
-                    "change": changes(data.metric, low, high),
+                    "change": changes(data.direction, low, high),
                 }
             )
         )
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
-def trade_offs(metric: str, margin: float | None, effects: pd.DataFrame, guards: pd.DataFrame) -> list[str]:
+def trade_offs(data: Scores, margin: float | None, effects: pd.DataFrame, guards: pd.DataFrame) -> list[str]:
     """A sentence for each effect that is better in the endpoint and worse in a guard, or the other way.
 
-    `margin` is the endpoint's; a guard has its own.
+    `data` and `margin` are the endpoint's; a guard has its own margin.
     """
     mine = dict(
         zip(
             effects["name"],
-            changes(metric, effects["low"].to_numpy(), effects["high"].to_numpy()),
+            changes(data.direction, effects["low"].to_numpy(), effects["high"].to_numpy()),
             strict=True,
         )
     )
@@ -73,7 +68,7 @@ def trade_offs(metric: str, margin: float | None, effects: pd.DataFrame, guards:
         other = {"better": "worse", "worse": "better"}.get(change)
         against = guards[(guards["name"] == name) & (guards["change"] == other)] if other else guards[:0]
         if len(against):
-            terms = [_moved(metric, values[name], margin)]
+            terms = [_moved(data.metric, values[name], margin)]
             terms += [
                 _moved(row["metric"], row["estimate"], margin_of(row["metric"]))
                 for row in against.to_dict("records")

@@ -197,6 +197,7 @@ def make_plan(
         value=np.zeros(len(weights)),
         seed_parts=parts,
         one_seed=parts,
+        least=np.zeros_like(parts),
         seeds=(parts > 0).astype(int),
         utterance_part=extra,
         utterance_df=np.where(extra > 0, max(variances.utterances - 1, 1), np.inf),

@@ -1,28 +1,68 @@
 """P(on > off): how often one retraining with a factor on scores above one with it off.
 
 An interval speaks of the mean over trainings; this speaks of two single trainings, as somebody who retrains
-each once would see them (Bouthillier et al. 2021, arXiv 2103.03098).
+each once would see them (Bouthillier et al. 2021, arXiv 2103.03098). With few trainings the share of pairs is
+no probability (three a side are all above in .4 of cases where the probability is .84): it is counted, and has
+an interval from `ENOUGH` trainings a side on.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
+from scipy.optimize import brentq
 
 from ..design import flip, positions
 from .contrasts import Contrast
-from .engine import Array
+from .engine import Array, quantile
 from .scores import Scores
 
+ENOUGH = 10
 
-def p_higher(contrasts: Sequence[Contrast], data: Scores) -> list[float]:
-    """For each contrast the probability that a training on its positive side has the higher mean score.
 
-    Over the pairs of cells that differ in the factor alone, by their weight, and all their pairs of seeds
-    (the same seeds where two cells share trainings); ties count half. NaN where a contrast is no average of
-    such pairs (interactions, the main effects of a fraction).
+class Higher(NamedTuple):
+    """Pairs of trainings of which the one on the contrast's positive side has the higher mean score.
+
+    Attributes:
+        p_higher: their share, over the pairs of cells that differ in the factor alone, by their weight.
+        pairs_higher: their number, ties count half; of so many `pairs`.
+        p_higher_low, p_higher_high: interval of the probability; NaN below `ENOUGH` trainings a side.
+    """
+
+    p_higher: float = math.nan
+    pairs_higher: float = math.nan
+    pairs: float = math.nan
+    p_higher_low: float = math.nan
+    p_higher_high: float = math.nan
+
+
+class _Wins(NamedTuple):
+    """Of two cells: pairs won, pairs, trainings a side, and whether their trainings are shared."""
+
+    won: float
+    pairs: int
+    sides: tuple[int, int]
+    shared: bool
+
+    def variance(self, theta: float) -> float:
+        """Of the share of pairs won at a probability (Newcombe 2006, Statistics in Medicine 25, method 5;
+        of shared trainings a binomial's)."""
+        if self.shared:
+            return theta * (1 - theta) / self.pairs
+        more = sum(self.sides) / 2 - 1
+        spread = 1 + more * ((1 - theta) / (2 - theta) + theta / (1 + theta))
+        return theta * (1 - theta) * spread / self.pairs
+
+
+def higher(contrasts: Sequence[Contrast], data: Scores, confidence: float) -> list[Higher]:
+    """For each contrast how often a training on its positive side has the higher mean score.
+
+    Over the pairs of cells that differ in the factor alone, and all their pairs of seeds (the same seeds where
+    two cells share trainings). NaN where a contrast is no average of such pairs (interactions, the main
+    effects of a fraction).
     """
     cell_at = positions(data.cell_levels, data.levels) if data.levels else {}
     key_of = {cell: key for key, cell in cell_at.items()}
@@ -41,29 +81,51 @@ def p_higher(contrasts: Sequence[Contrast], data: Scores) -> list[float]:
     index = {cell: i for i, cell in enumerate(data.cells)}
     group = {cell: g for g, members in enumerate(data.groups) for cell in members}
     means = data.values.mean(-1)
-    known: dict[tuple[int, int], float] = {}
+    z = float(quantile(confidence, np.array(np.inf)))
+    known: dict[tuple[int, int], _Wins] = {}
     found = []
     for contrast in contrasts:
-        total = wins = 0.0
+        strata: list[tuple[float, _Wins]] = []
         for on, off, weight in pairs(contrast):
             if off is None or off not in contrast.weights:
-                total = 0.0
+                strata = []
                 break
             pair = index[on], index[off]
             if pair not in known:
                 known[pair] = _wins(
                     means[list(pair)], data.present[list(pair)], group[pair[0]] == group[pair[1]]
                 )
-            total, wins = total + weight, wins + weight * known[pair]
-        found.append(wins / total if total else math.nan)
+            strata.append((weight, known[pair]))
+        found.append(_summed(strata, z))
     return found
 
 
-def _wins(means: Array, present: Array, shared: bool) -> float:
-    """Share of pairs of seeds in which the first of two cells (cell, seed) is above the second."""
+def _wins(means: Array, present: Array, shared: bool) -> _Wins:
+    """Pairs of seeds in which the first of two cells (cell, seed) is above the second."""
     if shared:
         common = present.all(0)
         above = means[0, common] - means[1, common]
     else:
         above = np.subtract.outer(means[0, present[0]], means[1, present[1]])
-    return float(((above > 0) + 0.5 * (above == 0)).mean()) if above.size else math.nan
+    sides = (above.size, above.size) if shared else above.shape
+    return _Wins(float(((above > 0) + 0.5 * (above == 0)).sum()), above.size, (sides[0], sides[1]), shared)
+
+
+def _summed(strata: Sequence[tuple[float, _Wins]], z: float) -> Higher:
+    if not strata or not all(wins.pairs for _, wins in strata):
+        return Higher()
+    total = sum(weight for weight, _ in strata)
+    shares = [(weight / total, wins) for weight, wins in strata]
+    share = sum(weight * wins.won / wins.pairs for weight, wins in shares)
+    won, pairs = sum(wins.won for _, wins in strata), sum(wins.pairs for _, wins in strata)
+    if min(min(wins.sides) for _, wins in strata) < ENOUGH:
+        return Higher(share, won, pairs)
+
+    def beyond(theta: float) -> float:
+        variance = sum(weight**2 * wins.variance(theta) for weight, wins in shares)
+        return (share - theta) ** 2 - z**2 * variance
+
+    inner = 1e-9
+    low = brentq(beyond, 0.0, share - inner) if share > inner else 0.0
+    high = brentq(beyond, share + inner, 1.0) if share < 1 - inner else 1.0
+    return Higher(share, won, pairs, low, high)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -12,8 +14,11 @@ import pandas as pd
 
 from ablate.models.errors import InputError, listed
 
+from ..claims import direction_of
 from ..design import Design, positions
-from .engine import Array
+from .engine import Array, Estimates, estimate
+from .holes import filled, islands
+from .trainings import merge, rows_of, training_groups
 
 DESCRIPTIONS = ("speaker", "snr", "noise")
 
@@ -57,6 +62,9 @@ class Scores:
         present, diverged: (cell, seed).
         groups: indices of the cells that share their trainings; together every cell once.
         utterance_info: one row per utterance, with speaker, snr and noise where known.
+        direction: 1 where higher is better, -1 where lower is.
+        measured: (cell, seed) share of the utterances that were measured, the others are fitted.
+        rounding: variance that the mean of a cell has at least, as a table of run means is rounded.
         notes: what was left out.
     """
 
@@ -70,6 +78,9 @@ class Scores:
     diverged: Array
     groups: list[list[int]]
     utterance_info: pd.DataFrame
+    direction: int
+    measured: Array
+    rounding: float = 0.0
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -80,6 +91,11 @@ class Scores:
     def levels(self) -> Mapping[str, tuple[str, ...]]:
         return self.layout.design.levels
 
+    @property
+    def better(self) -> dict[str, str]:
+        """The metric's direction as `read_scores` takes it."""
+        return {self.metric: "higher" if self.direction > 0 else "lower"}
+
     def scored(self) -> list[int]:
         """Indices of the cells with at least one scored run."""
         return np.flatnonzero(self.present.any(1)).tolist()
@@ -89,6 +105,24 @@ class Scores:
         position = {index: new for new, index in enumerate(kept)}
         reduced = [[position[index] for index in group if index in position] for group in self.groups]
         return [group for group in reduced if group]
+
+    def estimate(self, weights: Array, utterances: slice | Array = slice(None)) -> Estimates:
+        """Estimates of contrasts of the scored cells, over all utterances or some."""
+        kept = self.scored()
+        return estimate(
+            self.values[kept][..., utterances],
+            weights,
+            self.groups_of(kept),
+            self.present[kept],
+            rounding=self.rounding,
+            observed=self.observed(kept),
+        )
+
+    def observed(self, kept: Sequence[int]) -> Array | None:
+        """Share of the scores of each cell that were measured; none: all were."""
+        there = self.present[kept]
+        share = np.where(there, self.measured[kept], 0.0).sum(1) / there.sum(1)
+        return share if (share < 1).any() else None
 
 
 @dataclass(frozen=True)
@@ -122,17 +156,23 @@ def keys_of(table: pd.DataFrame, metric: str, also: Sequence[str] = ()) -> Keys:
     return Keys([str(name) for name in cell_index], cell_codes, [plain(s) for s in seed_index], seed_codes)
 
 
-def read_scores(table: pd.DataFrame, metric: str, layout: Layout) -> Scores:
+def read_scores(
+    table: pd.DataFrame, metric: str, layout: Layout, direction: Mapping[str, str] = MappingProxyType({})
+) -> Scores:
     """The scores of one metric.
 
     Args:
         table: a row per cell, seed and utterance: cell, seed, utterance, the metric; optional speaker, snr,
-            noise, training (cells with a common value share a training), status (done or diverged).
+            noise, training (its name: cells with a common one share it, seeds of a cell with a common one are
+            one run), status (done or diverged).
         layout: of the table's cells, every one of them.
+        direction: of metrics that the registry does not know, `higher` or `lower` (is better).
 
     Raises:
-        InputError: a column is missing, rows are doubled, or no utterance is scored in every run.
+        InputError: a column is missing, rows are doubled, runs have no utterance in common, or nothing says
+            which direction of the metric is better.
     """
+    better = direction_of(metric, direction)
     keys = keys_of(table, metric)
     there = set(keys.cells)
     cells = [cell for cell in layout.cells if cell in there]
@@ -165,27 +205,31 @@ def read_scores(table: pd.DataFrame, metric: str, layout: Layout) -> Scores:
     utterance_names = [str(name) for name in utterance_index]
     shape = (len(cells), len(seed_names), len(utterance_names))
     flat = np.ravel_multi_index((cell_codes[keep], seed_codes[keep], utterance_codes[keep]), shape)
-    filled = np.full(int(np.prod(shape)), np.nan)
-    filled[flat] = values[keep]
-    if int(np.isfinite(filled).sum()) < len(flat):
+    array = np.full(int(np.prod(shape)), np.nan)
+    array[flat] = values[keep]
+    if int(np.isfinite(array).sum()) < len(flat):
         ordered = np.sort(flat)
         doubled = ordered[1:][ordered[1:] == ordered[:-1]][0]
         c, s, u = (int(i) for i in np.unravel_index(doubled, shape))
+        where = np.zeros(len(table), dtype=bool)
+        where[np.flatnonzero(keep)[flat == doubled]] = True
         raise InputError(
-            f"cell {cells[c]!r}, seed {seed_names[s]}, utterance {utterance_names[u]!r} has more than one row"
+            f"cell {cells[c]!r}, seed {seed_names[s]}, utterance {utterance_names[u]!r} has more than one row "
+            f"({rows_of(where)}): keep one"
         )
-    array = filled.reshape(shape)
+    array = array.reshape(shape)
+    silent = np.ones(shape[:2], dtype=bool)
+    silent[cell_codes, seed_codes] = False
+    silent |= np.isfinite(array).any(-1) | diverged
+    notes += merge(table, cell_codes, seed_codes, cells, seed_names, array)
     finite = np.isfinite(array)
 
     def run_names(runs: Array) -> list[str]:
         return [f"{cells[c]} seed {seed_names[s]}" for c, s in np.argwhere(runs).tolist()]
 
     present = finite.any(-1)
-    seen = np.zeros_like(present)
-    seen[cell_codes, seed_codes] = True
-    silent = run_names(seen & ~present & ~diverged)
-    if silent:
-        notes.append(f"Runs without any value of {metric}, left out: {listed(silent)}.")
+    if not silent.all():
+        notes.append(f"Runs without any value of {metric}, left out: {listed(run_names(~silent))}.")
     known = finite[present].any(0)
     counts = finite.sum(-1)
     poor = present & (counts < np.median(counts[present]) / 2)
@@ -196,33 +240,41 @@ def read_scores(table: pd.DataFrame, metric: str, layout: Layout) -> Scores:
             f"the others keep theirs: {listed(few)}. Score them again."
         )
         present &= ~poor
-        known = finite[present].any(0)
-    complete = finite[present].all(0)
-    if not complete.any():
-        counts = np.where(present, counts, len(utterance_names) + 1)
-        c, s = (int(i) for i in np.unravel_index(int(counts.argmin()), counts.shape))
+    heard = finite[present].mean(0)
+    compared = heard >= 0.5
+    if not compared.any():
+        c, s = (int(i) for i in np.argwhere(present)[counts[present].argmin()])
         raise InputError(
-            f"no utterance is scored in every run; {cells[c]!r} seed {seed_names[s]} has {counts[c, s]} of "
-            f"{int(known.sum())}"
+            f"no utterance has {metric} in half of the runs; {cells[c]!r} seed {seed_names[s]} has it on "
+            f"{counts[c, s]} of {int(known.sum())}. Score every run on the same utterances"
         )
-    dropped = [utterance_names[u] for u in np.flatnonzero(known & ~complete)]
-    if dropped:
-        holes = present & ~finite[..., known].all(-1)
+    if dropped := [utterance_names[u] for u in np.flatnonzero(known & ~compared)]:
         notes.append(
-            f"{len(dropped)} of {int(known.sum())} utterances are left out, as they have no {metric} in "
-            f"{listed(run_names(holes))}: {listed(dropped)}."
+            f"{len(dropped)} of {int(known.sum())} utterances are left out, as fewer than half of the runs "
+            f"have {metric} there: {listed(dropped)}."
         )
-    compared = np.ascontiguousarray(array[..., complete])
-    compared[~present] = np.nan
-    _refuse_copies(compared, present, cells, seed_names)
-    rows_of = np.full(len(utterance_names), -1)
+    kept_values = np.ascontiguousarray(array[..., compared])
+    kept_values[~present] = np.nan
+    _refuse_copies(kept_values, present, cells, seed_names)
+    share = np.isfinite(kept_values).mean(-1)
+    holes = present & (share < 1)
+    if holes.any():
+        _refuse_islands(np.isfinite(kept_values[present]), run_names(present), metric)
+        notes.append(
+            f"{int((heard[compared] < 1).sum())} of {int(compared.sum())} utterances have no {metric} in "
+            f"{listed(run_names(holes))}: each run's mean is adjusted for those it lacks (a level of the run "
+            "and one of the utterance, by least squares over the table)."
+        )
+        kept_values[present] = filled(kept_values[present])
+    digits = decimals(table[metric][keep]) if int(compared.sum()) == 1 else None
+    row_at = np.full(len(utterance_names), -1)
     indices = np.flatnonzero(keep)[::-1]
-    rows_of[utterance_codes[indices]] = indices
-    kept = [utterance_names[u] for u in np.flatnonzero(complete)]
+    row_at[utterance_codes[indices]] = indices
+    kept = [utterance_names[u] for u in np.flatnonzero(compared)]
     info = pd.DataFrame(index=pd.Index(kept, name="utterance"))
     for column in DESCRIPTIONS:
         if column in table.columns:
-            found_values = table[column].iloc[rows_of[complete]]
+            found_values = table[column].iloc[row_at[compared]]
             if found_values.notna().any():
                 info[column] = found_values.to_numpy()
     return Scores(
@@ -231,11 +283,14 @@ def read_scores(table: pd.DataFrame, metric: str, layout: Layout) -> Scores:
         cells=cells,
         seeds=seed_names,
         utterances=list(info.index),
-        values=compared,
+        values=kept_values,
         present=present,
         diverged=diverged,
-        groups=_training_groups(table, cell_codes, len(cells)),
+        groups=training_groups(table, cell_codes, len(cells)),
         utterance_info=info,
+        direction=better,
+        measured=share,
+        rounding=0.0 if digits is None else 100.0**-digits / 12,
         notes=notes,
     )
 
@@ -249,7 +304,9 @@ def _refuse_copies(values: Array, present: Array, cells: Sequence[str], seeds: S
     for cell, block, there in zip(cells, values, present, strict=True):
         known: dict[bytes, int] = {}
         for seed in np.flatnonzero(there).tolist():
-            rounded = block.shape[-1] < 8 and np.array_equal(block[seed].round(3), block[seed])
+            rounded = block.shape[-1] < 8 and np.array_equal(
+                block[seed].round(3), block[seed], equal_nan=True
+            )
             if rounded or (block[seed] == block[seed][0]).all():
                 continue
             other = known.setdefault(block[seed].tobytes(), seed)
@@ -257,27 +314,26 @@ def _refuse_copies(values: Array, present: Array, cells: Sequence[str], seeds: S
                 raise InputError(
                     f"cell {cell!r}: seeds {seeds[other]} and {seeds[seed]} have the same scores to the last "
                     f"bit on all {block.shape[-1]} utterances. Two trainings never do: the seed does not "
-                    "reach the training, or one run's scores stand there twice"
+                    "reach the training, or one run's scores stand there twice. Take its rows out, or give "
+                    "both one name in the column training"
                 )
 
 
-def _training_groups(table: pd.DataFrame, cell_codes: Array, count: int) -> list[list[int]]:
-    """Cells connected by a common value of `training`."""
-    if "training" not in table.columns:
-        return [[index] for index in range(count)]
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+def _refuse_islands(measured: Array, runs: Sequence[str], metric: str) -> None:
+    """Raise InputError where runs have no utterance in common with the others (run, utterance)."""
+    found = islands(measured)
+    if (apart := found != found[0]).any():
+        theirs = [name for name, other in zip(runs, apart.tolist(), strict=True) if other]
+        raise InputError(
+            f"no utterance is scored with {metric} both in {listed(theirs)} and in the other runs: nothing "
+            "compares them. Score all runs on the same utterances, or take those out"
+        )
 
-    codes, kinds = pd.factorize(table["training"])
-    known = codes >= 0
-    if len(kinds):
-        known &= np.array([str(kind) != "" for kind in kinds])[codes]
-    links = coo_array(
-        (np.ones(int(known.sum())), (cell_codes[known], count + codes[known])),
-        shape=(count + len(kinds), count + len(kinds)),
-    )
-    component = connected_components(links, directed=False)[1][:count]
-    return [np.flatnonzero(component == c).tolist() for c in dict.fromkeys(component.tolist())]
+
+def decimals(column: pd.Series) -> int:
+    """The most decimals that the numbers of a column have as text."""
+    exponents = [Decimal(text).as_tuple().exponent for text in column.dropna().astype(str)]
+    return max([-power for power in exponents if isinstance(power, int)], default=0)
 
 
 def plain(value: Any) -> Any:

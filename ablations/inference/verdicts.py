@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,27 +16,53 @@ from ..factors import FACTORS, claims_on
 from ..scale import NO_MARGIN
 from .contrasts import Contrast, judged
 from .engine import Array, Estimates, holm, quantile
-from .retraining import p_higher
+from .retraining import Higher, higher
 from .scores import Scores
 
 MOST_SEEDS = 200
 
 
+class Decision(NamedTuple):
+    """What estimates say of a claim, each an array of flags; none of the first three: it is undecided.
+
+    Attributes:
+        beside: the interval and the claimed range are disjoint, without contradiction.
+        within: the interval lies inside the claimed range widened by the margin.
+    """
+
+    contradicted: Array
+    supported: Array
+    negligible: Array
+    beside: Array
+    within: Array
+
+    @property
+    def decided(self) -> Array:
+        return self.contradicted | self.supported | self.negligible
+
+
 def decide(
     estimate: Array, half: Array, half_equivalence: Array, claim: tuple[float, float] | None, margin: float
-) -> tuple[Array, Array, Array]:
-    """Whether estimates are (contradicted, negligible, supported), from the half-widths of two intervals.
+) -> Decision:
+    """How estimates stand to a claim (low, high) and a margin, from the half-widths of two intervals.
 
-    `half` belongs to the 95 % interval, `half_equivalence` to the 90 % one (two one-sided tests).
+    With the 95 % interval I (`half`), the 90 % interval J (`half_equivalence`), the claimed range K, and K+
+    the range widened by the margin on both sides: contradicted, where I and K+ are disjoint; supported, where
+    I lies inside K+ and the effect is not negligible, or the claim itself is; negligible, where J lies inside
+    the margin around zero (two one-sided tests).
     """
     negligible = (estimate - half_equivalence > -margin) & (estimate + half_equivalence < margin)
     if claim is None:
         nothing = np.zeros(np.shape(estimate), dtype=bool)
-        return nothing, negligible, nothing
+        return Decision(nothing, nothing, negligible, nothing, nothing)
     low, high = claim
-    contradicted = (estimate + half < low) | (estimate - half > high)
-    inside = (estimate - half >= low - margin) & (estimate + half <= high + margin)
-    return contradicted, negligible, inside & ~contradicted & ~negligible
+    bottom, top = estimate - half, estimate + half
+    contradicted = (top < low - margin) | (bottom > high + margin)
+    within = (bottom >= low - margin) & (top <= high + margin)
+    claims_nothing = -margin <= low and high <= margin
+    supported = within if claims_nothing else within & ~negligible
+    beside = ((top < low) | (bottom > high)) & ~contradicted
+    return Decision(contradicted, supported, negligible, beside, within)
 
 
 def seeds_to_decide(
@@ -53,7 +79,7 @@ def seeds_to_decide(
     se, df = row.at_seeds(seeds)
     value = np.broadcast_to(row.value, se.shape)
     half, equivalence = (quantile(level, df) * se for level in (confidence, 2 * confidence - 1))
-    decided = np.logical_or.reduce(decide(value, half, equivalence, claim, margin)).ravel()
+    decided = decide(value, half, equivalence, claim, margin).decided.ravel()
     return float(seeds[decided.argmax(), 0]) if decided.any() else math.nan
 
 
@@ -81,7 +107,7 @@ def effects_table(
     shapley = {contrast.name for contrast in contrasts if contrast.kind == "shapley"}
     runs = dict(zip(names, data.present[data.scored()].sum(1).tolist(), strict=True))
     bound = math.nan if margin is None else margin
-    negligible = decide(estimates.value, half, equivalence, None, bound)[1]
+    negligible = decide(estimates.value, half, equivalence, None, bound).negligible
     verdicts, notes, needed, stated = [], [], [], []
     compared = {*judged(contrasts)}
     for i, contrast in enumerate(contrasts):
@@ -117,8 +143,8 @@ def effects_table(
             "claim_source": [claim.source if claim else "" for claim in stated],
             "seeds_needed": needed,
             "note": notes,
-            "p_higher": p_higher(contrasts, data),
         }
+        | pd.DataFrame(higher(contrasts, data, confidence), columns=list(Higher._fields)).to_dict("list")
     )
 
 
@@ -128,10 +154,21 @@ def _is_credit(contrast: Contrast, shapley: Collection[str]) -> bool:
 
 
 def judge(claim: Claim, estimate: Array, half: Array, equivalence: Array, margin: float) -> str:
-    """The verdict on a claim, from an estimate and the half-widths of its two intervals; see `decide`."""
-    flags = decide(estimate, half, equivalence, (claim.low, claim.high), margin)
-    words = ("contradicted", "negligible", "supported")
-    return ", ".join(word for word, flag in zip(words, flags, strict=True) if flag) or "undecided"
+    """The verdict on a claim, from an estimate and the half-widths of its two intervals; see `decide`.
+
+    Where the interval and the claimed range are disjoint without contradiction, it says on which side.
+    """
+    found = decide(estimate, half, equivalence, (claim.low, claim.high), margin)
+    words = ("contradicted", "supported", "negligible")
+    said = [word for word in words if getattr(found, word)] or ["undecided"]
+    if found.beside:
+        above = bool(estimate > claim.high)
+        if claim.low > 0 or claim.high < 0:
+            side = "larger than claimed" if above == (claim.low > 0) else "smaller than claimed"
+        else:
+            side = "above the claim" if above else "below the claim"
+        said.append(f"{side} by less than the margin" if found.within else side)
+    return ", ".join(said)
 
 
 def _why_no_interval(contrast: Contrast, runs: Mapping[str, int]) -> str:

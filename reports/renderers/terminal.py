@@ -59,5 +59,5 @@ def _grid(block: Table) -> Grid:
 def _style(block: Table, row: int, column: int) -> str:
     cell = block.rows[row][column]
     if block.head[column] == "verdict":
-        return "red" if "contradicted" in cell else "green" if cell.endswith("supported") else ""
+        return "red" if "contradicted" in cell else "green" if "supported" in cell else ""
     return "bold" if (row, column) in block.bold else ""
