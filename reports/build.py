@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 
@@ -35,6 +36,7 @@ def report_of(
     claims: Sequence[str] = (),
     guards: Sequence[str] = (),
     others: str | None = None,
+    direction: Mapping[str, str] = MappingProxyType({}),
 ) -> AnalysisReport:
     """Analyse scores with the claims, margin and design of their study.
 
@@ -45,6 +47,7 @@ def report_of(
             trained elsewhere the only ones.
         guards: other metrics beside the first.
         others: claims of others to judge beside them, `published` or a YAML file; of a study's factors.
+        direction: `higher` or `lower` is better, by metric, of those that the registry does not know.
 
     Raises:
         NoScoresError: there is nothing to analyse yet.
@@ -78,6 +81,7 @@ def report_of(
             factors=list(info.base),
             claims=_by_name(stated) or None,
             guards=guards,
+            direction=direction,
         )
         every = list(analysis.claims.items())
     return AnalysisReport(analysis, info, scores, every, in_vain)
@@ -113,10 +117,11 @@ def report_of_file(
     margin: float | None = None,
     claims: Sequence[str] = (),
     guards: Sequence[str] = (),
+    direction: Mapping[str, str] = MappingProxyType({}),
 ) -> AnalysisReport:
     """The report of results trained elsewhere; see `reports.sources.scores_from_file`."""
     scores, info = scores_from_file(path, base, baseline, metric or "pesq_wb")
-    return report_of(scores, info, metric, margin, claims, guards)
+    return report_of(scores, info, metric, margin, claims, guards, direction=direction)
 
 
 FILES = {

@@ -40,6 +40,13 @@ def report(
     guard: Annotated[
         str | None, typer.Option(help="Other metrics beside it, to see what a gain costs, e.g. cbak,si_sdr.")
     ] = None,
+    direction: Annotated[
+        list[str],
+        typer.Option(
+            metavar="METRIC=higher|lower",
+            help="Say which way is better, of a metric of --scores that ablate does not know; repeat.",
+        ),
+    ] = [],  # noqa: B006
     margin: Annotated[
         float | None,
         typer.Option(help="Smallest difference that matters; default: the study's, or the metric's own."),
@@ -75,8 +82,8 @@ def report(
     if len(names) > 1:
         raise InputError(f"one study at a time, not {', '.join(names)}")
     name = names[0] if names else None
-    if scores is None and (base or baseline):
-        raise InputError("--base and --baseline describe --scores; a study knows its own")
+    if scores is None and (base or baseline or direction):
+        raise InputError("--base, --baseline and --direction describe --scores; a study knows its own")
     if scores is not None and claims is not None:
         raise InputError("--claims judges a study, whose networks are known; for --scores give --claim")
     if scores is not None and name:
@@ -98,7 +105,8 @@ def report(
 
     try:
         if scores is not None:
-            result = build.report_of_file(scores, base or "", baseline, metric, margin, claim, guards)
+            better = dict(text.split("=", 1) if "=" in text else (text, "") for text in direction)
+            result = build.report_of_file(scores, base or "", baseline, metric, margin, claim, guards, better)
         elif tracking_uri is not None:
             found = scores_from_mlflow(tracking_uri, str(name), str(name))
             result = build.report_of(*found, metric, margin, claim, guards, claims)

@@ -1,9 +1,9 @@
 """P(on > off): how often one retraining with a factor on scores above one with it off.
 
 An interval speaks of the mean over trainings; this speaks of two single trainings, as somebody who retrains
-each once would see them (Bouthillier et al. 2021, arXiv 2103.03098). With few trainings the share of pairs is
-no probability (three a side are all above in .4 of cases where the probability is .84): it is counted, and has
-an interval from `ENOUGH` trainings a side on.
+each once would see them (Bouthillier et al. 2021, arXiv 2103.03098). With few trainings the share of pairs
+is no probability (three a side are all above in .4 of cases where the probability is .84): pairs are counted,
+and the probability has an interval from `ENOUGH` trainings a side on.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class _Wins(NamedTuple):
 def higher(contrasts: Sequence[Contrast], data: Scores, confidence: float) -> list[Higher]:
     """For each contrast how often a training on its positive side has the higher mean score.
 
-    Over the pairs of cells that differ in the factor alone, and all their pairs of seeds (the same seeds where
-    two cells share trainings). NaN where a contrast is no average of such pairs (interactions, the main
-    effects of a fraction).
+    Over the pairs of cells that differ in the factor alone, and all their pairs of seeds (the same seeds
+    where two cells share trainings). NaN where a contrast is no average of such pairs (interactions, the
+    main effects of a fraction).
     """
     cell_at = positions(data.cell_levels, data.levels) if data.levels else {}
     key_of = {cell: key for key, cell in cell_at.items()}

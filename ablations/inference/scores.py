@@ -214,8 +214,8 @@ def read_scores(
         where = np.zeros(len(table), dtype=bool)
         where[np.flatnonzero(keep)[flat == doubled]] = True
         raise InputError(
-            f"cell {cells[c]!r}, seed {seed_names[s]}, utterance {utterance_names[u]!r} has more than one row "
-            f"({rows_of(where)}): keep one"
+            f"cell {cells[c]!r}, seed {seed_names[s]}, utterance {utterance_names[u]!r} has more than one "
+            f"row ({rows_of(where)}): keep one"
         )
     array = array.reshape(shape)
     silent = np.ones(shape[:2], dtype=bool)

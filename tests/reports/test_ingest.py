@@ -106,7 +106,7 @@ def test_columns_that_describe_runs_are_not_factors(make):
         (lambda f: f.assign(pesq_wb=np.nan), {}, "no run has a value"),
         (lambda f: f.assign(pesq_wb="high"), {}, "pesq_wb holds no numbers"),
         (lambda f: f.iloc[:0], {}, "empty"),
-        (lambda f: f.assign(utterance=f["utterance"] + f["cell"]), {}, "no utterance is scored in every run"),
+        (lambda f: f.assign(utterance=f["utterance"] + f["cell"]), {}, "no utterance has pesq_wb in half"),
         (lambda f: f.replace({"a": {"off": "x", "on": "y"}}), {"base": None}, "which level of 'a' is off"),
         (lambda f: f, {"claims": {"z": (0, 1)}}, "claim for 'z'"),
         (lambda f: f, {"claims": {"a": (1, 0)}}, "above high"),

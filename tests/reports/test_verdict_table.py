@@ -32,7 +32,7 @@ def elsewhere(tmp_path_factory, make_study):
         tmp_path_factory.mktemp("elsewhere"), factors=("bidirectional", "crossband"), utterances=8
     )
     scores, info = scores_from_study(root)
-    claimed = info.plan.factors[0].with_claim(Claim(low=0.2, high=0.3, source="a paper", conditions=FULL))
+    claimed = info.plan.factors[0].with_claim(Claim(low=0.4, high=0.5, source="a paper", conditions=FULL))
     plan = info.plan.model_copy(update={"factors": (claimed, *info.plan.factors[1:])})
     return report_of(scores, type(info).of(plan, info.runs, info.source))
 

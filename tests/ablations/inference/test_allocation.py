@@ -84,7 +84,7 @@ def test_gain_is_the_fall_of_the_half_width():
 
 def test_a_training_that_cells_share_is_one(make):
     frame = make(seeds=FIRST, noise=0.05)
-    frame["training"] = frame["a"].fillna("ref").astype(str)
+    frame["training"] = frame["a"].fillna("ref").astype(str) + "-" + frame["seed"].astype(str)
     found = allocate(analyze(frame, base=BASE, baseline="ref"))
     assert {t.cells for t in found.trainings} <= {("base", "b"), ("a", "a+b"), ("ref",)}
     assert {t.seed for t in found.trainings[:1]} == {6}
