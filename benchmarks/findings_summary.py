@@ -204,8 +204,9 @@ def _chosen(found: Agreement | None) -> str:
 
 
 def _verdict(row: EffectRow) -> str:
-    """A verdict without what it would take to decide, or whether the effect is negligible."""
-    return row.verdict.split(",")[0].split(" (")[0]
+    """A verdict without what it would take to decide, or whether the effect is negligible too."""
+    first, *more = row.verdict.split(" (")[0].split(", ")
+    return ", ".join([first, *(word for word in more if word != "negligible")])
 
 
 def _and(steps: Iterable[int]) -> str:
