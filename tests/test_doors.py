@@ -191,7 +191,8 @@ def test_a_form_of_a_report(table) -> None:
 
     FORMS.register("outside", render)
     out = io.StringIO()
-    write(report_of_file(table, "mine=off", metric="outside"), "outside", out)
+    found = report_of_file(table, "mine=off", metric="outside", direction={"outside": "higher"})
+    write(found, "outside", out)
     assert out.getvalue().startswith("scores Sentence")
     assert "Table" in out.getvalue()
 
