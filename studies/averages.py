@@ -85,7 +85,12 @@ def score(
     if max(map(len, seeds.values())) < 2:
         raise InputError(f"no cell of {plan.name} has two trained seeds to average")
     cache = cache_path(root)
-    pairs = find_test(plan.corpus.test_path or plan.corpus.path, plan.corpus.test_digest, cache=cache)
+    pairs = find_test(
+        plan.corpus.test_path or plan.corpus.path,
+        plan.corpus.test_digest,
+        cache=cache,
+        pairs=plan.corpus.pairs,
+    )
     place = choose_device(device)
     with MetricPool(processes, plugins=list(plan.plugins)) as pool:
         for cell in plan.cells:

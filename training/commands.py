@@ -19,6 +19,7 @@ from ablate.models.errors import InputError
 if TYPE_CHECKING:
     from .metrics import Scored
 
+PAIRS_HELP = "How files pair if names are unequal: a pattern, e.g. 'fileid_(\\d+)'."
 ROWS = 30
 """The table shows single files up to this many, beyond only their mean."""
 
@@ -51,6 +52,7 @@ def score(
         bool,
         typer.Option("--explain", help="Measure under the conventions of published code."),
     ] = False,
+    pairs: Annotated[str | None, typer.Option(help=PAIRS_HELP)] = None,
     plugin: Plugins = [],  # noqa: B006
     format: Annotated[str, formats("table", "json", "csv")] = "table",
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores]")] = None,
@@ -81,7 +83,7 @@ def score(
             raise InputError("--explain needs a reference: give a clean and an enhanced file or folder")
         _explain(clean, enhanced, processes, format)
         return
-    scored = _score_files(clean, enhanced or clean, names, processes, tuple(map(str, plugin)))
+    scored = _score_files(clean, enhanced or clean, names, processes, tuple(map(str, plugin)), pairs)
     for name, result in scored.items():
         for metric, reason in result.errors.items():
             print(f"{name}: no {metric}: {reason}", file=sys.stderr)
@@ -247,7 +249,12 @@ def _preset(config: Any) -> str | None:
 
 
 def _score_files(
-    clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: int, plugins: tuple[str, ...]
+    clean: Path,
+    enhanced: Path,
+    metrics: tuple[str, ...],
+    jobs: int,
+    plugins: tuple[str, ...],
+    pattern: str | None,
 ) -> dict[str, Scored]:
     from rich.console import Console
     from rich.progress import Progress
@@ -256,8 +263,7 @@ def _score_files(
     from .metrics.files import pair_paths, read_pair
     from .metrics.scores import failed
 
-    pairs = pair_paths(clean, enhanced)
-    notes: list[str] = []
+    pairs, notes = pair_paths(clean, enhanced, pattern)
     sent: list[str] = []
     refused: dict[str, str] = {}
 
@@ -301,6 +307,7 @@ def _reasons(scored: Scored) -> str | None:
 
 
 def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("utterance", box=None)
@@ -311,7 +318,7 @@ def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
         cells = [
             "-" if math.isnan(values[m]) else f"{values[m]:.{3 if 'stoi' in m else 2}f}" for m in metrics
         ]
-        table.add_row(name, *cells)
+        table.add_row(escape(name), *cells)
 
     if len(scored) <= ROWS:
         for name, result in scored.items():

@@ -28,7 +28,7 @@ from .checkpoint import Checkpoints, load_weights, read
 from .config import EvaluationJob, Recipe
 from .data.augment import Augment
 from .data.batches import Batches
-from .data.corpus import Corpus, Pair, find_corpus, find_test
+from .data.corpus import Corpus, Pair, find_corpus, find_test, located
 from .data.noisy import noisy_scores
 from .determinism import refused
 from .environment import Environment, PeakMemory, check_precision, choose_device, prepared
@@ -86,7 +86,7 @@ def opened(
         ) as pool,
     ):
         with failing_as("data"):
-            corpus = find_corpus(spec["corpus"]["path"], spec["corpus"]["digest"], cache=cache)
+            corpus = find_corpus(**located(spec), cache=cache)
             if recipe.split == "seed":
                 corpus = corpus.split_by(spec["seed"])
         validation = corpus.select_validation(recipe.validation_utterances)
@@ -199,7 +199,7 @@ def score(context: Context, model: nn.Module, job: EvaluationJob) -> None:
         pairs: Sequence[Pair] = (
             context.corpus.test
             if job.test_path is None and context.corpus.test_digest == job.test_digest
-            else find_test(path, job.test_digest, cache=cache)
+            else find_test(path, job.test_digest, cache=cache, pairs=context.corpus.pairs)
         )
     logger.info("scores %d test utterances (%s)", len(pairs), job.signature[:12])
     with failing_as("configuration"):

@@ -11,9 +11,10 @@ from typing import Any
 
 from ..metrics import MetricPool
 from .cache import Report
-from .corpus import TEST_COUNT, Corpus, Pair, is_voicebank_test, spread
+from .corpus import TEST_COUNT, Corpus
 from .levels import snr
 from .noisy import noisy_scores
+from .pairs import Pair, is_voicebank_test, spread
 
 PUBLISHED_NOISY_PESQ = 1.97
 PESQ_TOLERANCE = 0.02

@@ -13,6 +13,9 @@ import typer
 
 from ablate.models.console import ROOT, Format, Root
 
+PAIRS_HELP = "How files pair if names are unequal: a pattern, e.g. 'fileid_(\\d+)', or a list (CSV, JSON)."
+SHOWN = 20
+"""Files that are named of each kind of fault."""
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check, fetch or make speech corpora.")
 
 
@@ -22,6 +25,7 @@ def check(
     test_data: Annotated[
         str | None, typer.Option(help="Another corpus, whose test split takes the place of DIR's.")
     ] = None,
+    pairs: Annotated[str | None, typer.Option(help=PAIRS_HELP)] = None,
     format: Format = "table",
     root: Root = ROOT,
 ) -> None:
@@ -32,12 +36,12 @@ def check(
 
     try:
         with _progress() as report:
-            corpus = Corpus.open(directory, cache=root / "cache", test_data=test_data, report=report)
+            corpus = Corpus.open(
+                directory, cache=root / "cache", test_data=test_data, report=report, pairs=pairs
+            )
             found = inspect(corpus, report=report)
     except FilesError as error:
-        if len(error.problems) > 5:
-            print(*error.problems, sep="\n", file=sys.stderr)
-        raise
+        raise error.at_length(SHOWN) from None
     print(json.dumps(found, indent=1) if format == "json" else "\n".join(_lines(found)))
 
 

@@ -21,7 +21,7 @@ from ablate.models.plugins import load
 from .. import clips
 from ..causes import DivergedError, Failed, Interrupted, classify, failing_as
 from ..config import EvaluationJob
-from ..data.corpus import Corpus, corpus_folder, find_corpus
+from ..data.corpus import Corpus, corpus_folder, find_corpus, located
 from ..data.noisy import noisy_scores
 from ..environment import git_commit, host
 from ..files import replacing
@@ -159,7 +159,7 @@ def train_and_score(
     with failing_as("configuration"):
         load(spec.get("plugins", []))
     with failing_as("data"):
-        corpus = find_corpus(spec["corpus"]["path"], spec["corpus"]["digest"], cache=cache)
+        corpus = find_corpus(**located(spec), cache=cache)
         data = corpus_folder(corpus.path, cache)
     with failing_as("configuration"):
         call = Call(run, data, threads)
