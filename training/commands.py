@@ -81,7 +81,7 @@ def score(
     if explain:
         if enhanced is None:
             raise InputError("--explain needs a reference: give a clean and an enhanced file or folder")
-        _explain(clean, enhanced, processes, format)
+        _explain(clean, enhanced, processes, format, pairs)
         return
     scored = _score_files(clean, enhanced or clean, names, processes, tuple(map(str, plugin)), pairs)
     for name, result in scored.items():
@@ -102,7 +102,7 @@ def score(
         _print_table(scored, names)
 
 
-def _explain(clean: Path, enhanced: Path, processes: int, format: str) -> None:
+def _explain(clean: Path, enhanced: Path, processes: int, format: str, pattern: str | None) -> None:
     """Print what each convention of published code gives for these files."""
     from dataclasses import asdict
 
@@ -113,7 +113,7 @@ def _explain(clean: Path, enhanced: Path, processes: int, format: str) -> None:
     from .metrics.files import pair_paths
     from .metrics.registry import METRICS
 
-    pairs = pair_paths(clean, enhanced)
+    pairs = pair_paths(clean, enhanced, pattern).pairs
     with MetricPool(min(processes, len(pairs))) as pool:
         rows = explain(pairs, pool)
     if not rows:
