@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate.models.console import ROOT, Format, Plugins, Root, formats, plain, print_json, print_table
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed, plural
 
 if TYPE_CHECKING:
     from .metrics import Scored
@@ -259,12 +259,14 @@ def _score_files(
     from rich.console import Console
     from rich.progress import Progress
 
+    from .data.alignment import delay, fit
     from .metrics import MetricPool
     from .metrics.files import pair_paths, read_pair
     from .metrics.scores import failed
 
     pairs, notes = pair_paths(clean, enhanced, pattern)
     sent: list[str] = []
+    lags: dict[str, float] = {}
     refused: dict[str, str] = {}
 
     def signals() -> Any:
@@ -276,6 +278,8 @@ def _score_files(
                 continue
             notes.extend(said)
             sent.append(pair.name)
+            if (found := fit(reference, judged)).late:
+                lags[pair.name] = found.lag
             yield reference, judged
 
     console = Console(stderr=True)
@@ -287,6 +291,9 @@ def _score_files(
         measured = list(results)
     if not measured:
         raise InputError(next(iter(refused.values())))
+    if lags:
+        told = listed([f"{name} {delay(seconds)}" for name, seconds in lags.items()], 3)
+        notes.append(f"{plural(len(lags), 'file')} of {len(pairs):,} not aligned with the clean ones: {told}")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     scored = dict(zip(sent, measured, strict=True))

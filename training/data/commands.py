@@ -29,7 +29,10 @@ def check(
     format: Format = "table",
     root: Root = ROOT,
 ) -> None:
-    """Count, measure and doubt a data folder: pairs, hours, SNRs, speakers, clipping, noisy score, leaks."""
+    """Check a data folder: how files pair, hours, SNRs, speakers, clipping, noisy score, leaks, wrong pairs.
+
+    Exits with 5 if noisy files certainly do not belong to their clean ones as they are.
+    """
     from ..audio import FilesError
     from .check import check as inspect
     from .corpus import Corpus
@@ -43,6 +46,8 @@ def check(
     except FilesError as error:
         raise error.at_length(SHOWN) from None
     print(json.dumps(found, indent=1) if format == "json" else "\n".join(_lines(found)))
+    if found["errors"]:
+        raise typer.Exit(5)
 
 
 @data.command()
@@ -115,6 +120,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         )
     lines += [f"note: {note}" for note in found["notes"]]
     lines += [f"warning: {warning}" for warning in found["warnings"]]
+    lines += [f"error: {error}" for error in found["errors"]]
     return lines
 
 
