@@ -149,4 +149,4 @@ def test_silence_and_what_is_not_finite_says_nothing() -> None:
     clean = speech(0)
     for other in (0 * clean, np.full_like(clean, np.nan)):
         one = fit(clean, other)
-        assert not (one.late or one.swapped or one.weak)
+        assert (one.late, one.swapped, one.weak) == (False, False, False)
