@@ -32,7 +32,8 @@ NEAR = 0.01
 SURE = 4.0
 """Height of a peak over the highest one elsewhere from which the lag is certain."""
 UNSURE = 2.0
-"""Below this nothing of one recording is found in the other."""
+UNLIKE = 0.25
+"""Below this ratio and this coefficient nothing of one recording is found in the other."""
 SWAPPED_DB = 6.0
 """By how much the pauses of the clean file must be louder than those of the noisy one."""
 LEVEL_DB = 3.0
@@ -48,6 +49,7 @@ class Fit(NamedTuple):
         height: of the correlation's peak, negative if the recording is inverted; 1: equal.
         ratio: of the peak over the highest one elsewhere.
         twice: it also lies in its place, as when the noise is speech that begins at the same words.
+        correlation: coefficient of the two, in their place or at the lag, whichever is larger.
         gain: in dB, of what the two have in common.
         floor: in dB, of the pauses of the reference, at that gain, over those of the recording.
         peak: largest magnitude of the two.
@@ -57,6 +59,7 @@ class Fit(NamedTuple):
     height: float
     ratio: float
     twice: bool
+    correlation: float
     gain: float
     floor: float
     peak: float
@@ -77,7 +80,7 @@ class Fit(NamedTuple):
 
     @property
     def weak(self) -> bool:
-        return self.ratio < UNSURE
+        return self.ratio < UNSURE and self.correlation < UNLIKE
 
 
 def fit(reference: np.ndarray, recording: np.ndarray, rate: int = SAMPLE_RATE) -> Fit:
@@ -88,7 +91,7 @@ def fit(reference: np.ndarray, recording: np.ndarray, rate: int = SAMPLE_RATE) -
     if not all(
         signal[:count].any() and np.isfinite(signal[:count]).all() for signal in (reference, recording)
     ):
-        return Fit(0.0, 0.0, SURE, False, 0.0, -np.inf, 0.0)
+        return Fit(0.0, 0.0, SURE, False, 0.0, 0.0, -np.inf, 0.0)
     a, b = (signal[:count].astype(np.float64) for signal in (reference, recording))
     a, b = a - a.mean(), b - b.mean()
     size = fft.next_fast_len(2 * count, real=True)
@@ -107,6 +110,7 @@ def fit(reference: np.ndarray, recording: np.ndarray, rate: int = SAMPLE_RATE) -
     heights[middle] = 0
     rest = heights.max(initial=1e-12)
     lag = top - reach
+    in_common = abs(a @ b) / np.sqrt((a @ a) * (b @ b))
     a, b = (a[: count - lag], b[lag:]) if lag >= 0 else (a[-lag:], b[: count + lag])
     gain = abs(a @ b) / max(a @ a, 1e-300)
     return Fit(
@@ -114,6 +118,7 @@ def fit(reference: np.ndarray, recording: np.ndarray, rate: int = SAMPLE_RATE) -
         height=float(values[top]),
         ratio=float(abs(values[top]) / max(rest, in_place)),
         twice=bool(in_place > UNSURE * rest),
+        correlation=float(max(in_common, abs(a @ b) / max(np.sqrt((a @ a) * (b @ b)), 1e-300))),
         gain=_decibels(gain**2),
         floor=_decibels(gain**2 * _pauses(a, b, rate)),
         peak=float(max(np.abs(reference).max(), np.abs(recording).max())),

@@ -14,7 +14,7 @@ from ..audio import SAMPLE_RATE, FilesError
 from ..rundir import read_json, write_json
 from .cache import Report
 from .demo import DEMO, DEMO_MARK, make_demo
-from .layouts import Layout
+from .layouts import CorpusLayout
 from .pairs import Pair, Reader, digest_of, digests, note_sources, spread
 from .split import split_validation
 
@@ -95,7 +95,7 @@ class Corpus:
         """
         root, cache = corpus_folder(path, Path(cache)), Path(cache)
         reader = Reader(cache, report, rate, pairs, notes := [])
-        layout = Layout.of(root, pairs)
+        layout = CorpusLayout.of(root, pairs)
         source = layout.sources.get("train") or (layout.loose if test_data is not None else None)
         if source is None:
             raise InputError(f"{root} has no train files. {layout.there()}")

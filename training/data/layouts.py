@@ -85,7 +85,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Layout:
+class CorpusLayout:
     """The splits that a folder holds; `loose` is a folder of clean and one of noisy files that name no
     split."""
 
@@ -95,7 +95,7 @@ class Layout:
     patterns: Mapping[str, str | None] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, root: Path, pairs: str | None = None) -> Layout:
+    def of(cls, root: Path, pairs: str | None = None) -> CorpusLayout:
         """Look at a folder.
 
         Args:
@@ -181,7 +181,7 @@ def _description(root: Path) -> tuple[Path, Description] | None:
     return None
 
 
-def _described(root: Path, path: Path, told: Description) -> Layout:
+def _described(root: Path, path: Path, told: Description) -> CorpusLayout:
     for name in ("pairs", "speakers", "noises", "snr"):
         if (pattern := getattr(told, name)) is not None:
             check_pattern(pattern)
@@ -206,7 +206,7 @@ def _described(root: Path, path: Path, told: Description) -> Layout:
             f"{split}: {path.name}",
         )
     patterns = {"speaker": told.speakers, "noise": told.noises, "snr": told.snr}
-    return Layout(base, given or found, loose, patterns if any(patterns.values()) else {})
+    return CorpusLayout(base, given or found, loose, patterns if any(patterns.values()) else {})
 
 
 def _words(name: str) -> list[str]:

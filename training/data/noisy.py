@@ -35,8 +35,8 @@ def noisy_scores(
 ) -> pd.DataFrame:
     """PESQ-WB and STOI of the noisy recordings, missing where the clean one cannot be a reference.
 
-    They are kept in the cache by the content of the pairs and the versions of the measures; of several processes
-    that ask at once, one measures and the others wait.
+    They are kept in the cache by the content of the pairs and the versions of the measures; of several
+    processes that ask at once, one measures and the others wait.
 
     Returns:
         `utterance, pesq_wb, stoi`, a row per pair, in their order.

@@ -15,7 +15,7 @@ from ablate.models.errors import InputError, plural
 
 from ..audio import SAMPLE_RATE, FilePair
 from .cache import CachedPair, Report, mapped, open_split
-from .layouts import Layout, Source
+from .layouts import CorpusLayout, Source
 from .names import read_logs, speakers_of
 
 
@@ -74,7 +74,7 @@ class Reader:
     pairs: str | None
     notes: list[str]
 
-    def __call__(self, layout: Layout, source: Source, split: str) -> tuple[Pair, ...]:
+    def __call__(self, layout: CorpusLayout, source: Source, split: str) -> tuple[Pair, ...]:
         paired, notes = layout.read(source)
         if not paired:
             raise InputError(f"{layout.root}: there is no pair for {split}")
@@ -104,9 +104,9 @@ class Reader:
             for pair, entry in zip(paired, cached.entries, strict=True)
         )
 
-    def test(self, root: Path, layout: Layout | None = None) -> tuple[Pair, ...]:
+    def test(self, root: Path, layout: CorpusLayout | None = None) -> tuple[Pair, ...]:
         """The test split of a corpus, or the pairs of a folder of `clean` and `noisy`."""
-        layout = Layout.of(root, self.pairs) if layout is None else layout
+        layout = CorpusLayout.of(root, self.pairs) if layout is None else layout
         source = layout.sources.get("test") or layout.loose
         if source is None:
             raise InputError(

@@ -36,7 +36,7 @@ def test_check_prints_a_table_or_json(folder: Path, tmp_path: Path) -> None:
     code, out, _, _ = run("check", folder, "--root", tmp_path / "root")
     assert code == 0
     assert "test: 1 pairs" in out
-    assert "clean audio of test b1_1" in out  # the tone is the same in every file
+    assert "clean audio of the test set in train: b1_1 (" in out  # the tone is the same in every file
     code, out, _, _ = run("check", folder, "--root", tmp_path / "root", "--format", "json")
     assert code == 0
     assert json.loads(out)["splits"]["train"]["files"] == 2
