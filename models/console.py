@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO, get_type_hints
 
 import typer
 
-from .errors import InputError
+from .errors import InputError, storage_problem
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -130,8 +130,9 @@ def print_json(value: Any) -> None:
 
 
 def run(app: Callable[[], Any]) -> None:
-    """Run a command line. An `InputError` is one line and exit code 2; any other exception is a fault of this
-    project: its kind and message, and exit code 1. `ABLATE_DEBUG=1` shows the traceback of either."""
+    """Run a command line. An `InputError`, or that nothing can be written, is one line and exit code 2; any
+    other exception is a fault of this project: its kind and message, and exit code 1. `ABLATE_DEBUG=1` shows
+    the traceback of either."""
     try:
         app()
     except KeyboardInterrupt:
@@ -139,6 +140,8 @@ def run(app: Callable[[], Any]) -> None:
     except Exception as error:
         if os.environ.get("ABLATE_DEBUG"):
             traceback.print_exc()
+        if problem := storage_problem(error):
+            error = InputError(f"{problem}; make room, or choose another folder")
         if isinstance(error, InputError):
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)

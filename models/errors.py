@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import re
 import sys
 import traceback
@@ -29,6 +30,19 @@ def readable(where: str = "") -> Iterator[None]:
         yield
     except ValidationError as error:
         raise InputError(where + explain(error)) from error
+
+
+FULL = re.compile(r"requested and \d+ written|unexpected pos \d+ vs|No space left on device|disk is full")
+"""What numpy, torch, programs and SQLite say where a disk is full, with no number in the error."""
+
+
+def storage_problem(error: BaseException) -> str | None:
+    """Why nothing could be written, with the file where it is known; none: the error is another."""
+    number = getattr(error, "errno", None)
+    where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
+    if number in (errno.ENOSPC, errno.EDQUOT) or FULL.search(str(error)):
+        return f"the disk is full{where}"
+    return f"the file system is read-only{where}" if number == errno.EROFS else None
 
 
 def explain(error: ValidationError) -> str:

@@ -56,12 +56,7 @@ class Compute:
 
 def compute(info: StudyInfo) -> Compute:
     """What the trainings of a study took, as far as their steps were timed."""
-    seconds = {}
-    for run in info.every_run:
-        each = run.summary.get("seconds_per_step") or run.seconds_per_step
-        steps = run.step if run.state in ("diverged", "failed") else run.steps or run.step
-        if each and steps:
-            seconds[run.training or f"{run.cell} {run.seed}"] = each * steps
+    seconds = {run.training or f"{run.cell} {run.seed}": run.seconds for run in info.every_run if run.seconds}
     return Compute(sum(seconds.values()) / 3600 if seconds else None, len(seconds))
 
 

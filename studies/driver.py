@@ -72,7 +72,7 @@ class Job:
 
     @property
     def scored(self) -> bool:
-        return all(self.run.scores_path(signature).exists() for signature in self.evaluations)
+        return all(map(self.run.has_scores, self.evaluations))
 
     @property
     def done(self) -> bool:
@@ -260,6 +260,7 @@ class Driver:
     def _submit(self, job: Job) -> None:
         if read_json(job.run.path / "spec.json") != job.document:
             job.run.write_spec(job.document)
+        job.run.set_damaged_aside()
         self._start(job)
         self._active[job.run.path] = job
         self._launcher.submit(self._task(job))

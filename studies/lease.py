@@ -114,7 +114,7 @@ def _read(note: Path) -> tuple[dict[str, Any], float]:
     try:
         with note.open() as file:
             return json.load(file), os.fstat(file.fileno()).st_mtime
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):  # a power cut leaves an empty file
         return {}, 0.0
 
 

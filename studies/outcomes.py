@@ -20,7 +20,9 @@ Then = Literal["done", "fail", "retry", "requeue", "wait", "leave"]
 """`done`; `fail`: for good; `retry`: an attempt was lost, try again; `requeue`: none was lost, try again;
 `wait`: look at the directory again later; `leave`: for the next driver."""
 
-RETRIED = frozenset({"out-of-memory", "lost-worker", "preempted", "interrupted", "device", "refused"})
+RETRIED = frozenset(
+    {"out-of-memory", "lost-worker", "preempted", "interrupted", "device", "refused", "storage"}
+)
 """Causes after which a run is tried again by itself; every other cause is the run's own."""
 
 CAUSES = {"killed": "lost-worker", "stopped": "interrupted"}

@@ -93,9 +93,5 @@ def outlook(
 
 def hours_per_run(runs: Iterable[RunInfo]) -> float | None:
     """Median hours of a training of a study; None where nothing was timed."""
-    seconds = [
-        run.summary["seconds_per_step"] * steps
-        for run in runs
-        if run.summary.get("seconds_per_step") and (steps := run.steps or run.step)
-    ]
+    seconds = [run.seconds for run in runs if run.summary.get("seconds_per_step") and run.seconds]
     return median(seconds) / 3600 if seconds else None

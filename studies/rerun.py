@@ -50,7 +50,8 @@ def _shared(name: str, signatures: Iterable[str], root: Path) -> dict[str, list[
     found: dict[str, list[str]] = {signature: [] for signature in signatures}
     for other in names(root):
         # Not `load`, which imports the plug-ins of a study that is not asked for.
-        for cell in read_json(study_path(root, other) / "plan.json")["cells"] if other != name else ():
+        plan = None if other == name else read_json(study_path(root, other) / "plan.json")
+        for cell in plan["cells"] if plan else ():
             for length, runs in {1.0: cell, **cell.get("at_lengths", {})}.items():
                 for seed, signature in runs["signatures"].items():
                     if signature in found:

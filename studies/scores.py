@@ -36,10 +36,18 @@ class RunInfo:
     step: int = 0
     steps: int | None = None
     seconds_per_step: float | None = None
+    lost_steps: int = 0
     summary: Mapping[str, Any] = field(default_factory=dict)
     metrics: Sequence[Mapping[str, Any]] = ()
     audio: Path | None = None
     scored: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        """Seconds of all its steps, those of attempts that died included; none: they were not timed."""
+        each = self.summary.get("seconds_per_step") or self.seconds_per_step
+        steps = self.step if self.state in ("diverged", "failed") else self.steps or self.step
+        return each * (steps + self.lost_steps) if each and steps else None
 
 
 Read = Callable[[PlannedCell, int], tuple[RunInfo, Path]]
@@ -73,10 +81,11 @@ def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame,
             step=state.step,
             steps=state.steps,
             seconds_per_step=state.seconds_per_step,
+            lost_steps=run.lost_steps,
             summary=run.summary,
             metrics=run.metrics(),
             audio=run.audio,
-            scored=path.exists(),
+            scored=run.has_scores(evaluation),
         )
         return info, path
 
@@ -181,7 +190,7 @@ def same_scores(plan: Plan, root: Path) -> dict[str, str]:
         path, state = run.scores_path(cell.evaluations[seed]), run.state
         if state.cause == own.SAME and state.message:
             found[f"{cell.name} seed {seed}"] = state.message
-        elif path.exists():
+        elif run.has_scores(cell.evaluations[seed]):
             first = seen.setdefault((cell.name, own.digest_of_scores(path)), seed)
             if first != seed:
                 found[f"{cell.name} seed {seed}"] = f"its scores are those of seed {first} to the last digit"

@@ -73,6 +73,7 @@ class Session:
     retrain: bool = False
     until_width: float | None = None
     max_seeds: int = 12
+    _planned: Plan | None = field(default=None, init=False)
 
     def run(self, request: Request) -> tuple[Plan, Outcome]:
         """Carry out a request to its end.
@@ -186,6 +187,15 @@ class Session:
     def _save(self, plan: Plan, lease: Lease) -> None:
         lease.check()
         save(plan, self.root)
+        self._planned = plan
+
+    @property
+    def kept(self) -> str:
+        """What is on disk of the study at this moment; empty before it has a plan."""
+        if self._planned is None:
+            return ""
+        every = [is_done(at, self.root, *run) for at in self._planned.every_length() for run in at.runs]
+        return f"{sum(every)} of {plural(len(every), 'run')} are done, the others keep their last checkpoint"
 
     def _train(
         self,

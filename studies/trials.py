@@ -7,8 +7,10 @@ which the latest counts.
 
 from __future__ import annotations
 
+import json
+import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,10 +23,11 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from ablate.models.errors import InputError
+from ablate.training.files import append_lines, set_aside
 from ablate.training.metrics.registry import find_metric
 
 from .own import value_name
@@ -32,7 +35,56 @@ from .plan import Plan, run_label
 from .secrets import brief, keep_secret, redact, scrub
 
 STORAGE_VARIABLE = "ABLATE_STORAGE"
+POINTS = 200
+"""Intermediate values that Optuna gets of a curve, at most; `metrics.jsonl` has all."""
 Key = tuple[str, int]
+logger = logging.getLogger(__name__)
+
+
+class Journal(BaseJournalBackend):
+    """Optuna's journal, in the format of its `JournalFileBackend`; a line is there whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = JournalFileSymlinkLock(str(path))
+        self._read = 0
+        self._offset = 0
+        path.touch()
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        if log_number_from < self._read:
+            self._read = self._offset = 0
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._read, self._offset = self._read + 1, self._offset + len(line)
+                if self._read > log_number_from:
+                    yield json.loads(line)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        self._lock.acquire()
+        try:
+            append_lines(self._path, logs)
+        finally:
+            self._lock.release()
+
+
+def open_journal(path: Path) -> BaseStorage:
+    """The storage in a journal. One that cannot be read is set aside: what is known of the trials is written
+    anew from the run directories."""
+    try:
+        return JournalStorage(Journal(path))
+    except OSError:
+        raise
+    except Exception as error:
+        kept = set_aside(path)
+        logger.warning(
+            "%s cannot be read (%s); it is kept as %s, and the trials are recorded anew from the runs",
+            *(path, brief(error), kept.name),
+        )
+        return JournalStorage(Journal(path))
 
 
 def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
@@ -45,7 +97,7 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
         folder.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(folder / "journal.log")))
+        return open_journal(folder / "journal.log")
     if url.startswith("sqlite"):
         raise InputError(
             "SQLite cannot serve as a queue: it gives one trial to two processes; "
@@ -171,7 +223,7 @@ class TrialBook:
             return
         self._check()
         self.start(entry)
-        for step, pesq in curve.items():
+        for step, pesq in thinned(curve).items():
             self._storage.set_trial_intermediate_value(entry.trial_id, step, pesq)
         if name is not None:
             self._storage.set_trial_user_attr(entry.trial_id, "value", name)
@@ -195,10 +247,19 @@ class TrialBook:
         return self.add(entry.key, old.params, old.distributions, kept | {"retry_of": entry.number})
 
 
+def thinned(curve: dict[int, float]) -> dict[int, float]:
+    """At most `POINTS` values of a curve, evenly spread, its first and last among them."""
+    steps = sorted(curve)
+    if len(steps) > POINTS:
+        steps = [steps[round(i * (len(steps) - 1) / (POINTS - 1))] for i in range(POINTS)]
+    return {step: curve[step] for step in steps}
+
+
 def plan_book(
     storage: BaseStorage, plan: Plan, check: Callable[[], None] = lambda: None, key: str | None = None
 ) -> TrialBook:
-    """The study's own trials: one for each cell x seed, those missing added as waiting.
+    """The study's own trials: one for each cell x seed, those missing, and those of another training than the
+    plan's, added as waiting.
 
     Args:
         key: what the study is called in Optuna; none: its name. Another length has `<key>/at/<length>`.
@@ -216,15 +277,20 @@ def plan_book(
     seeds = IntDistribution(0, 2**31 - 1)
     levels = {factor.name: CategoricalDistribution(list(factor.levels)) for factor in plan.factors}
     for cell, seed in plan.runs:
-        if (cell.name, seed) not in book.entries:
+        former = book.entries.get((cell.name, seed))
+        signature = cell.signatures[seed]
+        if former is None or former.attributes.get("training_signature", signature) != signature:
+            if former is not None:
+                book.fail(former, "superseded")
             book.add(
                 (cell.name, seed),
                 {"seed": seed, **cell.levels},
                 {"seed": seeds, **(levels if cell.levels else {})},
                 {
-                    "training_signature": cell.signatures[seed],
+                    "training_signature": signature,
                     "evaluation_signature": cell.evaluations[seed],
                     **({} if length == 1.0 else {"length": length}),
+                    **({} if former is None else {"retry_of": former.number}),
                 },
             )
     return book

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from ablate.models.errors import storage_problem
+
 from .data.batches import DataError
 from .rundir import Cause
 
@@ -71,6 +73,6 @@ def classify(error: BaseException, doing: Cause) -> Cause:
         return "device"
     if isinstance(error, DataError):
         return "data"
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "error"
+    if storage_problem(error):
+        return "storage"
     return doing

@@ -1,15 +1,21 @@
-"""Files that are there as a whole or not at all, and locks that go with their holder."""
+"""Files that are there as a whole or not at all, files that grow by whole lines, and locks that go with their
+holder."""
 
 from __future__ import annotations
 
 import fcntl
+import json
+import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+logger = logging.getLogger(__name__)
 
 PROBING = 0.5
 """Seconds for which a lock that is not waited for is tried: `is_locked` of others holds it for an instant."""
@@ -53,6 +59,72 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Add JSON objects to a file, one a line, and have them on disk before returning: all of them or none.
+
+    A torn last line, which a crash or a full disk left, is cut off first. One process may write at a time.
+
+    Raises:
+        OSError: the lines could not be written; the file is as it was.
+    """
+    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    with open(path, "a+b", buffering=0) as file:
+        end = _end_of_lines(file)
+        if end < file.seek(0, os.SEEK_END):
+            logger.warning("%s ended in a torn line, which was removed", path)
+            file.truncate(end)
+        try:
+            while text:
+                text = text[file.write(text) :]
+            os.fsync(file.fileno())
+        except OSError:
+            with suppress(OSError):
+                file.truncate(end)
+            raise
+
+
+def _end_of_lines(file: IO[bytes], block: int = 1 << 16) -> int:
+    """Where the last whole line of a file ends."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - block)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        end = start
+    return 0
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file, one a line; lines that are torn are left out, and said."""
+    try:
+        raw = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return []
+    found = []
+    for line in raw[:-1]:
+        with suppress(ValueError):
+            if isinstance(value := json.loads(line), dict):
+                found.append(value)
+    if torn := len(raw) - 1 - len(found):
+        tell_once(path, f"{torn} torn lines are left out")
+    return found
+
+
+@lru_cache(maxsize=1000)
+def tell_once(path: Path, problem: str) -> None:
+    """Log a problem with a file, the first time that this process meets it."""
+    logger.warning("%s: %s", path, problem)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that another can take its place; the new name."""
+    aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
+    path.rename(aside)
+    return aside
+
+
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[int]:
     """Hold a lock file, which is made where it is missing.
@@ -64,7 +136,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[int]:
         The descriptor.
 
     Raises:
-        LockHeldError: another process holds it and `wait` is false.
+        LockHeldError: another process holds it, or has moved it away meanwhile, and `wait` is false.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -72,7 +144,21 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[int]:
             fcntl.flock(file, fcntl.LOCK_EX)
         elif not _taken_soon(file):
             raise LockHeldError(f"{path} is held by another process")
-        yield file.fileno()
+        if _is_at(file, path):
+            yield file.fileno()
+            return
+    if not wait:
+        raise LockHeldError(f"{path} was moved by another process")
+    with locked(path) as descriptor:
+        yield descriptor
+
+
+def _is_at(file: IO[str], path: Path) -> bool:
+    """Whether an open file is still the one at a path: who held its lock may have renamed its folder."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def is_locked(path: Path) -> bool:

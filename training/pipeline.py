@@ -162,6 +162,7 @@ def train(
             "attempt": run.state.attempts,
             "time": time.time(),
             "step": trainer.step,
+            "lost_steps": max(0, run.state.step - trainer.step),
             "micro_batches": trainer.micro_batches,
             "environment": Environment.of(model, context.device, recipe.precision).model_dump(),
         }
@@ -236,6 +237,7 @@ def summary(
         "noisy_val_pesq_wb": _measured(noisy["pesq_wb"].mean()),
         "noisy_val_stoi": _measured(noisy["stoi"].mean()),
         "dropped_pesq_clips": progress.dropped_clips,
+        "lost_steps": context.run.lost_steps,
         "not_deterministic": refused(),
         "evaluation_batch_seconds": evaluate.batch_bound(context.device),
     }

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .trainer import Step
 
 STATE_SECONDS = 1.0
-"""Least time between two writes of `state.json` while training."""
+"""Least time between two writes of `state.json` while training, and of the seconds that a command took."""
 
 logger = logging.getLogger(__name__)
 

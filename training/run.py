@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, storage_problem
 
 from .causes import DivergedError, Interrupted, cause_of, failing_as
 from .config import EvaluationJob
@@ -64,7 +64,7 @@ def execute(
     end_left_behind(run)
     with run.lock() as lock:
         before = run.state
-        missing = [job for job in evaluations if not run.scores_path(job.signature).exists()]
+        missing = [job for job in evaluations if not run.has_scores(job.signature)]
         if before.state == "diverged" or (before.state == "done" and not missing):
             return before
         progress = Progress(run, report)
@@ -136,6 +136,8 @@ def _outcome(run: RunDir, work: Callable[[], None], update: Callable[..., RunSta
         error, cause = cause_of(failure)
         logger.error("failed (%s)", cause, exc_info=error)
         message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+        if problem := storage_problem(error):
+            message = f"{problem}; the last checkpoint and all scores are kept ({message})"
         for told in (failure, error):  # whose frames hold the network and what it computed
             traceback.clear_frames(told.__traceback__)
         return update(state="failed", cause=cause, message=message, finished=time.time())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any, Literal
 
 from ablate.models.config import Frozen
 
-from .files import LockHeldError, is_locked, locked, replacing
+from .files import LockHeldError, append_lines, is_locked, locked, read_lines, replacing, set_aside, tell_once
 
 State = Literal["pending", "running", "done", "failed", "diverged"]
 Cause = Literal[
@@ -25,6 +24,7 @@ Cause = Literal[
     "data",
     "interrupted",
     "output",
+    "storage",
     "error",
 ]
 
@@ -105,10 +105,44 @@ class RunDir:
     def scores_path(self, evaluation_signature: str) -> Path:
         return self.path / "scores" / f"{evaluation_signature}.parquet"
 
+    def has_scores(self, evaluation_signature: str) -> bool:
+        """Whether a test is scored; a file of scores that is empty or cut counts as none, which is said."""
+        path = self.scores_path(evaluation_signature)
+        whole = _is_whole_parquet(path)
+        if whole is False:
+            tell_once(path, "the file is empty or cut, and counts as missing; `ablate run` scores anew")
+        return bool(whole)
+
+    def set_damaged_aside(self) -> None:
+        """Rename what is empty or cut, so that it is written anew."""
+        for path in (self.path / "scores").glob("*.parquet"):
+            if _is_whole_parquet(path) is False:
+                set_aside(path)
+
     @property
     def state(self) -> RunState:
-        data = read_json(self.path / "state.json")
+        path = self.path / "state.json"
+        data = read_json(path)
+        if data is None and path.exists():
+            return self._rebuilt_state()
         return RunState.model_validate(data) if data else RunState()
+
+    def _rebuilt_state(self) -> RunState:
+        """What the other files say of a run whose `state.json` is empty or cut: a run that has ended has its
+        `summary.json`, and any other goes on."""
+        curve, summary = self.metrics(), self.summary
+        step = curve[-1]["step"] if curve else int(bool(summary))
+        ended = (self.path / "summary.json").stat().st_mtime if summary else None
+        return RunState(
+            state="done" if summary else "pending",
+            attempts=len(self.attempts()),
+            step=step,
+            steps=step if summary else None,
+            updated=ended,
+            finished=ended,
+            seconds_per_step=summary.get("seconds_per_step"),
+            val_pesq_wb=summary.get("val_pesq_wb"),
+        )
 
     def update_state(self, **changes: Any) -> RunState:
         """Write `state.json` with some fields replaced; `updated` is set to now."""
@@ -132,9 +166,10 @@ class RunDir:
                 yield descriptor
         except LockHeldError:
             holder = self.state
-            raise RunLockedError(
-                f"run {self.signature[:12]} is being written by process {holder.pid} on {holder.host}"
-            ) from None
+            what = f"is being written by process {holder.pid} on {holder.host}"
+            if not self.path.exists():
+                what = "was set aside by another process"
+            raise RunLockedError(f"run {self.signature[:12]} {what}") from None
 
     @property
     def locked(self) -> bool:
@@ -146,12 +181,12 @@ class RunDir:
         return self.path / "metrics.jsonl"
 
     def metrics(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`; a last line cut off by a crash is left out."""
-        return _read_lines(self.metrics_path)
+        """The lines of `metrics.jsonl`."""
+        return read_lines(self.metrics_path)
 
-    def append_metrics(self, line: Mapping[str, Any]) -> None:
-        """Add one line to `metrics.jsonl` and have it on disk before returning."""
-        _append_line(self.metrics_path, line)
+    def append_metrics(self, *lines: Mapping[str, Any]) -> None:
+        """Add lines to `metrics.jsonl` and have them on disk before returning."""
+        append_lines(self.metrics_path, lines)
 
     def write_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
         """Replace `metrics.jsonl`: a training that goes on writes the lines after its checkpoint again."""
@@ -159,27 +194,30 @@ class RunDir:
 
     def attempts(self) -> list[dict[str, Any]]:
         """The lines of `attempts.jsonl`: the step each attempt went on from, and what it ran on."""
-        return _read_lines(self.path / "attempts.jsonl")
+        return read_lines(self.path / "attempts.jsonl")
 
     def append_attempt(self, line: Mapping[str, Any]) -> None:
-        _append_line(self.path / "attempts.jsonl", line)
+        append_lines(self.path / "attempts.jsonl", [line])
+
+    @property
+    def lost_steps(self) -> int:
+        """Steps that attempts took after their last checkpoint and before they died."""
+        return sum(line.get("lost_steps", 0) for line in self.attempts())
 
     def references(self, test_digest: str) -> Path:
         """Where the clean and noisy clips of a test set lie, once for all runs of the root."""
         return self.path.parent.parent / "audio" / test_digest[:16]
 
 
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
-
-
-def _append_line(path: Path, line: Mapping[str, Any]) -> None:
-    with path.open("a") as handle:
-        handle.write(json.dumps(line) + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
+def _is_whole_parquet(path: Path) -> bool | None:
+    """Whether a Parquet file has its end; none: there is no file."""
+    try:
+        with path.open("rb") as file:
+            start, size = file.read(4), file.seek(0, 2)
+            file.seek(max(0, size - 4))
+            return start == file.read(4) == b"PAR1" and size > 8
+    except FileNotFoundError:
+        return None
 
 
 def write_text(path: Path, text: str) -> None:
@@ -200,8 +238,12 @@ def file_digest(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None where there is none."""
+    """The content of a JSON file, or None where there is none. One that is empty or cut counts as none, which
+    is said."""
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_bytes())
     except FileNotFoundError:
+        return None
+    except ValueError:
+        tell_once(path, "the file is empty or cut, and counts as missing")
         return None

@@ -113,7 +113,8 @@ def scores_from_mlflow(
                 cause=tags.get("ablate.cause"),
                 step=max((int(line["step"]) for line in lines), default=0),
                 steps=cell.steps,
-                summary=read_json(summary) if summary else {},
+                summary=(known := (read_json(summary) if summary else None) or {}),
+                lost_steps=known.get("lost_steps", 0),
                 metrics=lines,
                 scored=scores is not None,
             )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate.models.console import ROOT, Format, Plugins, Root, takes
-from ablate.models.errors import InputError, readable
+from ablate.models.errors import InputError, readable, storage_problem
 
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
@@ -242,6 +242,11 @@ def _run_study(
     except (PlanChangedError, StudyHeldError, RefusedError) as error:
         say(f"refused: {error}")
         raise typer.Exit(5) from None
+    except OSError as error:
+        if not (kept := session.kept) or not (problem := storage_problem(error)):
+            raise
+        say(f"{problem}; {kept}: make room, then the same command goes on")
+        raise typer.Exit(4) from None
     say(
         f"{plan.name}: {len(outcome.done)} runs done ({outcome.trained} trained or scored now), "
         f"{len(outcome.failed)} failed or diverged, {len(outcome.left)} left; {time.time() - started:.0f} s"

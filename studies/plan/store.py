@@ -89,9 +89,7 @@ def run_dirs(plan: Plan, root: Path) -> dict[tuple[str, int], RunDir]:
 def is_done(plan: Plan, root: Path, cell: PlannedCell, seed: int) -> bool:
     """Whether a cell x seed is trained and scored on every test corpus."""
     run = RunDir(run_path(root, cell.signatures[seed]))
-    return run.state.state == "done" and all(
-        run.scores_path(signature).exists() for signature in cell.scored_as(seed)
-    )
+    return run.state.state == "done" and all(map(run.has_scores, cell.scored_as(seed)))
 
 
 def lacks_weights(plan: Plan, root: Path, cell: PlannedCell, seed: int) -> bool:

@@ -85,7 +85,7 @@ class Child:
             return
         run = self.slot.run
         state = run.state
-        scored = run.scores_path(self.slot.evaluation).exists()
+        scored = run.has_scores(self.slot.evaluation)
         status = status_of(state, scored, mode)
         token = f"{state.state} {state.updated} {self.slot.evaluation[:12] if scored else 'unscored'}"
         if record is None:

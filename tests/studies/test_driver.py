@@ -60,7 +60,7 @@ class ScriptedLauncher(Launcher):
             for job in task.evaluations:
                 path = run.scores_path(job.signature)
                 path.parent.mkdir(exist_ok=True)
-                path.touch()
+                path.write_bytes(b"PAR1" * 3)
             run.append_metrics({"step": 10, "val/pesq_wb": 2.1})
             run.update_state(state="done", attempts=attempts, val_pesq_wb=2.1, cause=None)
         else:
@@ -189,7 +189,7 @@ def test_a_dead_driver_leaves_nothing_running(make_plan, tmp_path):
     done = RunDir(tmp_path / "runs" / signature(plan, "base", 1))
     done.write_spec({})
     done.scores_path(plan.cell("base").evaluations[1]).parent.mkdir()
-    done.scores_path(plan.cell("base").evaluations[1]).touch()
+    done.scores_path(plan.cell("base").evaluations[1]).write_bytes(b"PAR1" * 3)
     done.update_state(state="done", val_pesq_wb=2.0)
     launcher = ScriptedLauncher()
     outcome = drive(plan, tmp_path, launcher)

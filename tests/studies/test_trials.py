@@ -7,12 +7,14 @@ import sys
 
 import optuna
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution
 from optuna.trial import TrialState
 
 from ablate.models.errors import InputError
 from ablate.studies.tracking import resolve_uri
-from ablate.studies.trials import TrialBook, open_storage, plan_book, study_key
+from ablate.studies.trials import POINTS, TrialBook, open_storage, plan_book, study_key, thinned
 
 
 @pytest.fixture(params=["journal", pytest.param("postgresql", marks=pytest.mark.slow)])
@@ -147,3 +149,82 @@ def test_what_a_trial_takes_does_not_grow_with_the_grid(make_plan, tmp_path):
         plan_book(open_storage(folder), plan)
         sizes.append((folder / "journal.log").stat().st_size / len(plan.cells))
     assert sizes[1] < 1.5 * sizes[0]
+
+
+@pytest.fixture(scope="module")
+def journal(make_plan, tmp_path_factory):
+    """A plan, and the journal of a study that trained it."""
+    plan, folder = make_plan("bidirectional", (1,)), tmp_path_factory.mktemp("journal")
+    book = plan_book(open_storage(folder), plan)
+    for entry in list(book.entries.values()):
+        book.complete(entry, 2.0, {10: 1.5, 20: 2.0})
+    return plan, (folder / "journal.log").read_bytes()
+
+
+@settings(max_examples=25, deadline=None)
+@given(cut=st.integers(0, 3000), tail=st.sampled_from([b"", b"\0" * 512]))
+def test_a_journal_cut_anywhere_goes_on(journal, tmp_path_factory, cut, tail):
+    plan, whole = journal
+    folder = tmp_path_factory.mktemp("cut")
+    path = folder / "journal.log"
+    path.write_bytes(whole[: max(0, len(whole) - cut)] + tail)
+    for _ in range(2):
+        book = plan_book(open_storage(folder), plan)
+        for entry in list(book.entries.values()):
+            book.complete(entry, 2.0, {10: 1.5, 20: 2.0})
+    assert [p.name for p in folder.iterdir()] == ["journal.log"]
+    studied = optuna.load_study(storage=open_storage(folder), study_name=plan.name)
+    assert sum(trial.state == TrialState.COMPLETE for trial in studied.get_trials()) == len(plan.runs)
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"op_code": 4, "wor\n', b"\0" * 100 + b"\n", b'{"op_code": 77}\n', b"3\n"]
+)
+def test_a_journal_that_cannot_be_read_is_set_aside(journal, tmp_path, caplog, line):
+    plan, whole = journal
+    lines = whole.splitlines(keepends=True)
+    damaged = b"".join([*lines[:2], line, *lines[3:]])
+    (tmp_path / "journal.log").write_bytes(damaged)
+    book = plan_book(open_storage(tmp_path), plan)
+    assert {entry.state for entry in book.entries.values()} == {TrialState.WAITING}
+    (aside,) = tmp_path.glob("journal.log.damaged-*")
+    assert aside.read_bytes() == damaged
+    assert "journal.log cannot be read" in caplog.text
+
+
+def test_what_optuna_itself_reads_and_writes_is_the_same(journal, tmp_path):
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    plan, whole = journal
+    (tmp_path / "journal.log").write_bytes(whole)
+    theirs = JournalStorage(JournalFileBackend(str(tmp_path / "journal.log")))
+    study = optuna.load_study(storage=theirs, study_name=plan.name)
+    study.add_trial(optuna.trial.create_trial(value=1.0))
+    ours = optuna.load_study(storage=open_storage(tmp_path), study_name=plan.name)
+    assert ours.get_trials() == study.get_trials()
+
+
+def test_a_long_curve_is_thinned_for_optuna(tmp_path):
+    curve = {step: step / 20_000 for step in range(1, 20_001)}
+    kept = thinned(curve)
+    assert (len(kept), min(kept), max(kept)) == (POINTS, 1, 20_000)
+    assert thinned({5: 1.0, 1: 2.0}) == {1: 2.0, 5: 1.0}
+    book = TrialBook(open_storage(tmp_path), "study")
+    book.complete(book.add(("base", 1), {}, {}, {}), 2.5, curve)
+    assert len((tmp_path / "journal.log").read_text().splitlines()) < POINTS + 10
+
+
+def test_a_cell_that_is_another_training_by_now_has_a_trial_of_its_own(make_plan, tmp_path):
+    old = make_plan("bidirectional", (1,), steps=10)
+    new = make_plan("bidirectional", (1,), steps=20)
+    book = plan_book(open_storage(tmp_path), old)
+    done, waiting = book.entries["base", 1], book.entries["bidirectional", 1]
+    book.complete(done, 2.0, {})
+    entries = plan_book(open_storage(tmp_path), new).entries
+    assert entries == plan_book(open_storage(tmp_path), new).entries
+    for cell, former in (("base", done), ("bidirectional", waiting)):
+        entry = entries[cell, 1]
+        assert entry.state == TrialState.WAITING
+        assert entry.attributes["training_signature"] == new.cell(cell).signatures[1]
+        assert entry.attributes["retry_of"] == former.number

@@ -9,8 +9,10 @@ import threading
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from ablate.training.files import LockHeldError, is_locked, locked, replacing
+from ablate.training.files import LockHeldError, append_lines, is_locked, locked, read_lines, replacing
 
 
 def test_a_block_that_fails_leaves_the_old_file(tmp_path):
@@ -122,3 +124,63 @@ def test_one_who_waits_gets_the_lock(tmp_path):
         order.append("first")
     waiting.join(10)
     assert order == ["first", "second"]
+
+
+LINES = [{"step": step, "loss": 0.5} for step in range(4)]
+
+
+@settings(deadline=None)
+@given(cut=st.integers(1, 100), tail=st.sampled_from([b"", b"\0" * 512, b'{"step": 9']))
+def test_whatever_a_crash_leaves_the_next_line_stands_alone(tmp_path_factory, cut, tail):
+    path = tmp_path_factory.mktemp("cut") / "lines.jsonl"
+    append_lines(path, LINES)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-cut] + tail)
+    kept = read_lines(path)
+    assert kept == LINES[: len(kept)]
+    append_lines(path, [{"step": 7}])
+    assert read_lines(path) == [*kept, {"step": 7}]
+    assert b"\0" not in path.read_bytes()
+
+
+def test_lines_that_were_joined_are_left_out_and_said(tmp_path, caplog):
+    path = tmp_path / "attempts.jsonl"
+    path.write_text('{"attempt": 1}\n{"attempt": 2, "ti{"attempt": 3}\n\0\0{"attempt": 4}\n{"attempt": 5}\n')
+    assert read_lines(path) == [{"attempt": 1}, {"attempt": 5}]
+    assert f"{path}: 2 torn lines are left out" in caplog.text
+
+
+def test_a_full_disk_takes_all_lines_or_none(small_disk):
+    path = small_disk / "lines.jsonl"
+    append_lines(path, LINES)
+    before = path.read_bytes()
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space"):
+        filler.write_bytes(b"\0" * (2 << 20))
+    with pytest.raises(OSError, match="No space"):
+        append_lines(path, [{"text": "x" * 500}] * 20)
+    assert path.read_bytes() == before
+    filler.unlink()
+    append_lines(path, [{"step": 9}])
+    assert read_lines(path) == [*LINES, {"step": 9}]
+
+
+def test_a_lock_whose_folder_was_moved_is_not_held(tmp_path):
+    """Whoever waits for the lock of a folder that its holder renames gets the lock of the file moved away."""
+    folder, results = tmp_path / "run", []
+
+    def take(wait):
+        try:
+            with locked(folder / "lock", wait=wait):
+                results.append((wait, (folder / "lock").exists(), is_locked(folder / "lock")))
+        except LockHeldError as error:
+            results.append((wait, "was moved" in str(error), folder.exists()))
+
+    for wait in (False, True):
+        with locked(folder / "lock"):
+            waiting = threading.Thread(target=take, args=(wait,))
+            waiting.start()
+            time.sleep(0.2)
+            folder.rename(tmp_path / f"aside-{wait}")
+        waiting.join()
+    assert results == [(False, True, False), (True, True, True)]

@@ -198,6 +198,25 @@ def test_a_line_cut_off_by_a_full_disk_does_no_harm(new_run, go):
     assert lines(broken) == lines(whole)
 
 
+def test_a_torn_line_of_attempts_does_not_fail_the_run(new_run, go, job):
+    run = new_run()
+    go(run, should_stop=stop_after(3))
+    with (run.path / "attempts.jsonl").open("a") as handle:
+        handle.write('{"attempt": 2, "time": 1790')
+    state = go(run, [job])
+    assert (state.state, state.message) == ("done", None)
+    assert [line["attempt"] for line in run.attempts()] == [1, 2]
+
+
+def test_steps_that_a_dead_attempt_took_are_counted(new_run, go, job):
+    run = new_run()
+    go(run, should_stop=stop_after(2))
+    run.update_state(state="running", step=5)  # it went on, and was killed before its next checkpoint
+    go(run, [job])
+    assert [line["lost_steps"] for line in run.attempts()] == [0, 3]
+    assert (run.lost_steps, run.summary["lost_steps"]) == (3, 3)
+
+
 def test_nan_at_a_step_diverges_there(new_run, go, monkeypatch):
     run, batch = new_run(), Batches.batch
 
@@ -348,7 +367,10 @@ def test_nothing_is_held_of_a_run_that_failed(new_run, go, monkeypatch):
         (OSError(12, "Cannot allocate memory"), "out-of-memory"),
         (DataError("empty"), "data"),
         (ValueError("out of memory of the author"), "configuration"),
-        (OSError(28, "No space left on device"), "error"),
+        (OSError(28, "No space left on device"), "storage"),
+        (OSError(30, "Read-only file system"), "storage"),
+        (OSError("40083 requested and 0 written"), "storage"),
+        (RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"), "storage"),
     ],
 )
 def test_causes(error, cause):
@@ -574,7 +596,8 @@ def test_a_full_disk_fails_the_run_and_it_goes_on_afterwards(new_run, go, tmp_pa
             free = os.statvfs(disk)
             handle.write(b"\0" * (free.f_bavail * free.f_frsize - 100_000))
         state = go(run)
-        assert (state.state, state.cause) == ("failed", "error")
+        assert (state.state, state.cause) == ("failed", "storage")
+        assert state.message.startswith("the disk is full")
         assert checkpoint.read(run.checkpoints / "latest.pt", "training")["step"] == 2
         filler.unlink()
         assert go(run).state == "done"

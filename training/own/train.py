@@ -26,8 +26,8 @@ from ..data.noisy import noisy_scores
 from ..environment import git_commit, host
 from ..files import replacing
 from ..metrics import MetricPool
-from ..progress import Progress
-from ..rundir import Cause, RunDir, write_json, write_text
+from ..progress import STATE_SECONDS, Progress
+from ..rundir import Cause, RunDir, read_json, write_json, write_text
 from . import outputs, words
 from .code import lay_out, written_beside
 from .config import OwnConfig, OwnTraining
@@ -177,7 +177,7 @@ def train_and_score(
     try:
         with failing_as("error"), MetricPool(processes, plugins=spec.get("plugins", ())) as pool:
             for job in evaluations:
-                if not run.scores_path(job.signature).exists():
+                if not run.has_scores(job.signature):
                     _score(call, corpus, job, pool, cache)
     except (Failed, DivergedError) as failure:
         if isinstance(failure, DivergedError) or failure.doing == "output":
@@ -228,13 +228,16 @@ def _attempt(
     note = {"attempt": run.state.attempts, "time": time.time(), "resumed": resumed}
     run.append_attempt(note | {"environment": call.interpreter()})
     logger.info("runs %s in %s%s", shlex.join(command), call.work, " (resumed)" if resumed else "")
-    beaten = time.monotonic()
+    beaten = counted = time.monotonic()
 
     def look() -> None:
-        nonlocal beaten
+        nonlocal beaten, counted
+        if time.monotonic() - counted > STATE_SECONDS:
+            counted = time.monotonic()
+            write_json(run.path / "seconds.json", before + counted - began)
         fresh = curve.take()
-        for line in fresh:
-            run.append_metrics(line)
+        if fresh:
+            run.append_metrics(*fresh)
         if fresh or time.monotonic() - beaten > BEAT:
             beaten = time.monotonic()
             last, best = curve.last, curve.best
@@ -242,6 +245,7 @@ def _attempt(
                 step=last["step"] if last else 0, val_pesq_wb=best[outputs.VALUE] if best else None
             )
 
+    before = read_json(run.path / "seconds.json") or 0.0
     began, offset = time.monotonic(), run.log.stat().st_size
     with failing_as("configuration"):
         code = run_command(
@@ -255,7 +259,7 @@ def _attempt(
         )
     look()
     seconds = time.monotonic() - began
-    _count_seconds(run, seconds)
+    write_json(run.path / "seconds.json", before + seconds)
     last = _last_words(run.log, offset)
     if code is None:
         raise Interrupted("the command was asked to end; it is called again next time")
@@ -309,13 +313,6 @@ def _last_words(log: Path, offset: int, most: int = 20_000) -> str:
     return lines[-1][:500] if lines else ""
 
 
-def _count_seconds(run: RunDir, seconds: float) -> None:
-    """Add to the seconds that the command has taken in all its attempts."""
-    path = run.path / "seconds.json"
-    known = json.loads(path.read_text()) if path.exists() else 0.0
-    write_json(path, known + seconds)
-
-
 def _check_output(call: Call, corpus: Corpus) -> None:
     try:
         outputs.scores_at(call.own, call.out, corpus.test)
@@ -356,7 +353,7 @@ def _summary(call: Call, progress: Progress) -> dict[str, Any]:
     """What was measured of the run once. Without a curve the whole command counts as one step."""
     run = call.run
     steps = run.state.step or 1
-    seconds = json.loads((run.path / "seconds.json").read_text())
+    seconds = read_json(run.path / "seconds.json") or 0.0
     progress.update(step=steps, steps=steps, seconds_per_step=seconds / steps)
     environments = [line["environment"] for line in run.attempts()]
     last = environments[-1]
