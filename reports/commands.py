@@ -100,6 +100,8 @@ def report(
         raise InputError("--tracking-uri needs the name of a study (its experiment), and no --scores")
 
     guards = [part.strip() for part in (guard or "").split(",") if part.strip()]
+    from ablate.studies.tracking.store import TrackingError
+
     from . import build
     from .sources import scores_from_mlflow, scores_from_study
 
@@ -112,7 +114,7 @@ def report(
             result = build.report_of(*found, metric, margin, claim, guards, claims)
         else:
             result = build.report_of(*scores_from_study(root, name), metric, margin, claim, guards, claims)
-    except build.NoScoresError as error:
+    except (build.NoScoresError, TrackingError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(4) from None
     if output is not None:

@@ -124,6 +124,9 @@ class DriverProgress:
     def ended(self, job: Job, note: str, *, final: bool) -> None:
         """A job left its slot; `note` says how, `final` whether it is not tried again."""
 
+    def told(self, line: str) -> None:
+        """The launcher has something to say."""
+
     def close(self) -> None:
         """The driver ends."""
 
@@ -269,6 +272,8 @@ class Driver:
         """Act on the tasks that left their slots."""
         for ended in self._launcher.wait(0.5):
             self._undecided.append((0.0, self._active.pop(ended.run), ended))
+        for line in self._launcher.told():
+            self._progress.told(line)
         now = time.time()
         due = [item for item in self._undecided if item[0] <= now]
         self._undecided = [item for item in self._undecided if item[0] > now]

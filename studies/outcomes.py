@@ -11,10 +11,23 @@ from typing import Literal
 
 from ablate.training.rundir import RunState, State
 
-Exit = Literal["finished", "killed", "out-of-memory", "preempted", "cancelled", "refused", "stopped", "busy"]
+Exit = Literal[
+    "finished",
+    "killed",
+    "out-of-memory",
+    "preempted",
+    "cancelled",
+    "refused",
+    "time-limit",
+    "stopped",
+    "busy",
+]
 """How a task left its slot: its worker said so (`finished`), died (`killed`), was killed for memory, lost
-its slot to the scheduler, was cancelled by a user, was never taken by the scheduler (`refused`), ended as the
-driver asked for it (`stopped`), or found another process writing the run and did nothing (`busy`)."""
+its slot to the scheduler, was cancelled by a user, was never taken by the scheduler (`refused`), reached the
+time limit twice without a step in between, ended as the driver asked for it (`stopped`), or found another
+process writing the run and did nothing (`busy`)."""
+FINAL: frozenset[Exit] = frozenset({"cancelled", "refused", "time-limit"})
+"""Exits after which a run is not tried again by itself, whatever it says of itself."""
 
 Then = Literal["done", "fail", "retry", "requeue", "wait", "leave"]
 """`done`; `fail`: for good; `retry`: an attempt was lost, try again; `requeue`: none was lost, try again;
@@ -97,7 +110,7 @@ def decide(
         unended = state.state in ("pending", "running")
         return Action("leave", "interrupted", becomes="pending" if unended else None)
     cause = _cause(state, exit)
-    if exit in ("cancelled", "refused") or not retries_left or (cause == "out-of-memory" and not divisible):
+    if exit in FINAL or not retries_left or (cause == "out-of-memory" and not divisible):
         return Action("fail", cause, becomes=None if trained else "failed")
     return Action("retry", cause, becomes=None if trained else "pending", smaller=cause == "out-of-memory")
 
@@ -105,7 +118,7 @@ def decide(
 def _cause(state: RunState, exit: Exit) -> str:
     """Why an attempt did not end well: the run's own word before the launcher's, a user's before both. A run
     that was killed does not know what for; where it was memory the launcher does."""
-    if exit in ("cancelled", "refused"):
+    if exit in FINAL:
         return exit
     if state.state == "failed" and state.cause is not None:
         return exit if exit == "out-of-memory" and state.cause == "lost-worker" else state.cause

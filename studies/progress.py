@@ -66,9 +66,11 @@ class ConsoleProgress(DriverProgress):
 
     def ended(self, job: Job, note: str, *, final: bool) -> None:
         self._ended += final
+        self.told(f"[{self._done + self._ended}/{self._jobs}] {job.name}: {note}")
+
+    def told(self, line: str) -> None:
         console = self._live.console if self._live.is_started else self._console
-        finished = f"[{self._done + self._ended}/{self._jobs}]"
-        console.print(f"{finished} {job.name}: {note}", markup=False, highlight=False, soft_wrap=True)
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._live.stop()

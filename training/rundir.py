@@ -25,6 +25,7 @@ Cause = Literal[
     "interrupted",
     "output",
     "storage",
+    "time-limit",
     "error",
 ]
 

@@ -34,15 +34,17 @@ def scores_from_mlflow(
 
     Raises:
         InputError: no such experiment, or no parent run with a plan in it.
+        TrackingError: the server does not answer, or takes no password.
     """
     from mlflow.exceptions import MlflowException
 
     from ablate.studies.secrets import redact
-    from ablate.studies.tracking import connect
+    from ablate.studies.tracking import answering, connect
 
     client = connect(tracking_uri)
     shown = redact(tracking_uri)
-    found = client.get_experiment_by_name(experiment)
+    with answering(tracking_uri):
+        found = client.get_experiment_by_name(experiment)
     if found is None:
         known = ", ".join(sorted(e.name for e in client.search_experiments())) or "none"
         raise InputError(f"no experiment {experiment!r} at {shown} (there: {known})")

@@ -103,6 +103,10 @@ class Launcher(ABC):
     def close(self) -> None:
         """End everything at once."""
 
+    def told(self) -> list[str]:
+        """Lines for the user that have come up since this was last asked."""
+        return []
+
     def adopt(self, job: dict[str, str], task: Task) -> bool:
         """Take over a job that a dead driver left (the run's `job.json`); false where it is not alive."""
         return False

@@ -12,6 +12,8 @@ from ablate.models.errors import InputError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
+NO_GPU = frozenset({"", "-1", "NoDevFiles"})
+"""Names in `CUDA_VISIBLE_DEVICES` that mean no GPU; CUDA reads no further than the first of them."""
 PROBE = "import torch; print(float(torch.ones(1, device='cuda').add(1)))"
 """What a GPU that torch can use does."""
 
@@ -119,7 +121,7 @@ def find_gpus() -> list[Gpu]:
         return listed
     found = []
     for name in (word.strip() for word in allocation.split(",")):
-        if name in ("", "-1", "NoDevFiles"):  # CUDA, too, stops reading here
+        if name in NO_GPU:
             break
         same = [gpu for gpu in listed if gpu.called(name)]
         if listed and not same and name.isdecimal():

@@ -9,26 +9,25 @@ needs no accounting database.
 
 from __future__ import annotations
 
+import getpass
 import logging
-import os
+import re
 import shlex
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, plural
 from ablate.models.fields import split_settings
-from ablate.training.rundir import read_json, write_json
+from ablate.training.rundir import RunDir, read_json, write_json
 
 from ..outcomes import Exit
-from ..worker import run_task
 from .base import ALLOCATOR, Ended, Launcher, Resources, Task
+from .slurm_job import EARLY, SlurmRun, time_is_up
 
 POLL = 2.0
 """Seconds between two calls of `squeue`."""
@@ -37,8 +36,15 @@ ANSWER = 30.0
 GATHER = 30.0
 """Seconds that tasks wait for others to be submitted with, while jobs run and slots are free."""
 SUBMISSIONS = 5
-"""Calls of `sbatch` before its refusal is final; the pauses between them double from `PAUSE` seconds on."""
+"""Calls of `sbatch` before its refusal is final; the pauses between them double from `PAUSE` seconds on.
+While jobs of the user's are queued or run no refusal is final."""
 PAUSE = 5.0
+LONGEST_PAUSE = 300.0
+ORDINARY = re.compile(
+    "None|Priority|Resources|BeginTime|Cleaning|Prolog|Licenses|JobArrayTaskLimit"
+    "|.*(PerUser|PerAccount|MaxJobs).*"
+)
+"""SLURM's reasons for which a job waits its turn; any other holds it back until somebody acts."""
 
 EXITS: dict[str, Exit] = {
     "COMPLETED": "finished",
@@ -52,24 +58,6 @@ EXITS: dict[str, Exit] = {
 INTEGERS = frozenset({"time", "nodes", "ntasks_per_node", "array_parallelism", "signal_delay_s"})
 LINES = frozenset({"setup", "teardown", "srun_args"})
 FLAGS = frozenset({"exclusive", "use_srun", "stderr_to_stdout"})
-
-
-class SlurmRun:
-    """What a job calls; submitit requeues it with the same arguments when the job is preempted."""
-
-    def __call__(self, task: dict[str, Any]) -> None:
-        stop = threading.Event()
-        signal.signal(signal.SIGTERM, lambda *_: stop.set())
-        threads = int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
-        device = "cuda" if os.environ.get("CUDA_VISIBLE_DEVICES") else "auto"
-        ended = run_task(Task.model_validate(task), threads=threads, device=device, should_stop=stop.is_set)
-        if ended.message:
-            print(ended.message, file=sys.stderr)
-
-    def checkpoint(self, task: dict[str, Any]) -> Any:
-        from submitit.helpers import DelayedSubmission
-
-        return DelayedSubmission(self, task)
 
 
 class SlurmLauncher(Launcher):
@@ -106,11 +94,15 @@ class SlurmLauncher(Launcher):
             parameters["partition"] = partition
         self._name = parameters["job_name"]
         self._executor.update_parameters(**parameters)
-        self.slots = slots
+        signalled = 60 * parameters["time"] - parameters.get("signal_delay_s", 90)
+        self._call = SlurmRun(Path(folder, "slurm").absolute(), signalled - EARLY)
+        self.slots = self._asked = self._wave = slots
         self._waiting: list[Task] = []
         self._since = 0.0
-        self._failures = 0
+        self._failures = self._refusals = 0
         self._again = 0.0
+        self._lines: list[str] = []
+        self._reasons: set[str] = set()
         self._stopped: list[Ended] = []
         self._jobs: dict[str, Path] = {}
         self._polled = 0.0
@@ -122,7 +114,13 @@ class SlurmLauncher(Launcher):
 
     @property
     def free(self) -> int:
-        return self.slots - len(self._jobs) - len(self._waiting)
+        """One more than the slots where a limit of SLURM's lowered them, to see whether it still holds."""
+        probe = self.slots < self._asked and not self._waiting
+        return max(0, self.slots + probe - len(self._jobs) - len(self._waiting))
+
+    def told(self) -> list[str]:
+        lines, self._lines = self._lines, []
+        return lines
 
     def submit(self, task: Task) -> None:
         if not self.free:
@@ -140,7 +138,7 @@ class SlurmLauncher(Launcher):
         time.sleep(timeout)
         if time.monotonic() - self._polled < POLL or not self._jobs:
             return []
-        states = job_states(list(self._jobs))
+        states = job_states(list(self._jobs), self._tell_reason)
         self._polled = time.monotonic()
         return [self._note(job, states[job]) for job in list(self._jobs) if states[job] in EXITS]
 
@@ -150,46 +148,73 @@ class SlurmLauncher(Launcher):
         return gathered and now >= self._again
 
     def _submit_wave(self) -> list[Ended]:
-        """Submit waiting tasks as one array; half of them after a refusal, since clusters limit arrays."""
+        """Submit waiting tasks as one array; half as many after a refusal, since clusters limit arrays."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        tasks = self._waiting[: max(1, len(self._waiting) >> self._failures)]
+        tasks = self._waiting[: max(1, min(self._wave, self.slots - len(self._jobs)))]
         name = f"{self._name}-{uuid4().hex[:8]}"
         for index, task in enumerate(tasks):
             write_json(task.run / "job.json", {"launcher": "slurm", "name": name, "index": index})
         try:
             self._executor.update_parameters(job_name=name)
-            jobs = self._executor.map_array(SlurmRun(), [task.model_dump(mode="json") for task in tasks])
+            jobs = self._executor.map_array(self._call, [task.model_dump(mode="json") for task in tasks])
         except BaseException as error:
             ask("scancel", f"--name={name}")  # what a command that failed may have submitted all the same
             if isinstance(error, FailedJobError | FailedSubmissionError | OSError):
-                return self._refused(error)
+                return self._refused(error, len(tasks))
             raise
-        self._failures = 0
+        self._failures = self._refusals = 0
+        self._wave = min(self._asked, 2 * self._wave)
         self._waiting = self._waiting[len(tasks) :]
         for index, (task, job) in enumerate(zip(tasks, jobs, strict=True)):
             note = {"launcher": "slurm", "name": name, "index": index, "id": job.job_id}
             write_json(task.run / "job.json", note)
             self._jobs[job.job_id] = task.run
+        if len(self._jobs) > self.slots:
+            self.slots = min(self._asked, 2 * self.slots)
+        elif self.slots < self._asked and len(self._jobs) == self.slots:
+            self._again = time.monotonic() + LONGEST_PAUSE
         return []
 
-    def _refused(self, error: Exception) -> list[Ended]:
+    def _refused(self, error: Exception, tasks: int) -> list[Ended]:
+        """What follows when `sbatch` does not take a wave of tasks."""
+        reason = " ".join(str(error).split())
+        limit = "limit" in reason.lower()
+        self._refusals += 1
+        self._wave = max(1, tasks // 2)
+        self._again = time.monotonic() + min(LONGEST_PAUSE, PAUSE * 2 ** (self._refusals - 1))
+        if self._jobs or (limit and _user_has_jobs()):
+            if limit and tasks == 1 and self._jobs:
+                self.slots = len(self._jobs)
+                self._tell(f"SLURM takes no more than {plural(self.slots, 'job')} at once now: {reason}")
+            return []
         self._failures += 1
         if self._failures < SUBMISSIONS:
-            self._again = time.monotonic() + PAUSE * 2 ** (self._failures - 1)
             return []
-        reason = " ".join(str(error).split())
         message = f"sbatch failed {self._failures} times: {reason}"
-        tasks, self._waiting, self._failures = self._waiting, [], 0
-        return [Ended(run=task.run, exit="refused", message=message) for task in tasks]
+        given_up, self._waiting, self._failures, self._refusals = self._waiting, [], 0, 0
+        return [Ended(run=task.run, exit="refused", message=message) for task in given_up]
+
+    def _tell(self, line: str) -> None:
+        if line not in self._reasons:
+            self._reasons.add(line)
+            self._lines.append(line)
+
+    def _tell_reason(self, job: str, reason: str) -> None:
+        if not ORDINARY.fullmatch(reason) and reason not in self._reasons:
+            self._reasons.add(reason)
+            self._lines.append(f"SLURM holds job {job} back: {reason} (scontrol show job {job})")
 
     def _note(self, job: str, state: str) -> Ended:
         """Take note of a job's end, so that no later driver adopts it."""
         run = self._jobs.pop(job)
+        self._again = 0.0
         note = read_json(run / "job.json") or {}
         if note.get("id") == job:
             write_json(run / "job.json", note | {"ended": state})
         exit = EXITS[state]
+        if state == "TIMEOUT" and (why := time_is_up(RunDir(run))):
+            return Ended(run=run, exit="time-limit", message=why)
         if exit == "cancelled" and note.get("stopped"):
             exit = "preempted"
         hint = "; --retry-failed starts the run again" if exit == "cancelled" else ""
@@ -264,24 +289,42 @@ def ask(*command: str) -> subprocess.CompletedProcess[str] | None:
         return None
 
 
-def list_jobs(*which: str) -> dict[str, str] | None:
-    """Ids and states of jobs as `squeue` tells them; none where the controller does not answer."""
-    listed = ask("squeue", "--noheader", "--array", "--states=all", "--format=%i %T", *which)
+def list_jobs(*which: str) -> dict[str, tuple[str, str]] | None:
+    """By id, state and reason of jobs as `squeue` tells them; none where the controller does not answer."""
+    listed = ask("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r", *which)
     if listed is None or (listed.returncode != 0 and "Invalid job id" not in listed.stderr):
         return None
-    return dict(line.split() for line in listed.stdout.splitlines())
+    found = {}
+    for line in listed.stdout.splitlines():
+        job, state, reason = line.strip().split("|", 2)
+        found[job] = state, reason
+    return found
 
 
-def job_states(jobs: list[str]) -> dict[str, str]:
+def _user_has_jobs() -> bool:
+    """Whether a job of this user's is queued or runs, of another study maybe."""
+    listed = list_jobs(f"--user={getpass.getuser()}") or {}
+    return any(state not in EXITS for state, _ in listed.values())
+
+
+def job_states(
+    jobs: list[str], waits: Callable[[str, str], None] = lambda job, reason: None
+) -> dict[str, str]:
     """The state of each job; `GONE` for one that SLURM no longer knows.
 
     A controller that does not answer counts as `PENDING`: nothing is concluded from its silence.
+
+    Args:
+        waits: is told of each pending job and why it waits.
     """
     parents = sorted({job.split("_")[0] for job in jobs})
     listed = list_jobs(f"--jobs={','.join(parents)}")
     if listed is None:
         return dict.fromkeys(jobs, "PENDING")
-    return {job: listed.get(job, "GONE") for job in jobs}
+    for job in jobs:
+        if listed.get(job, ("", ""))[0] == "PENDING":
+            waits(job, listed[job][1])
+    return {job: listed.get(job, ("GONE", ""))[0] for job in jobs}
 
 
 def find_job(name: str, index: int) -> str | None:

@@ -10,13 +10,23 @@ whatever was missed is sent by a later pass. Every pass is idempotent.
 
 from .passes import Mirror, Mirrored, mirror
 from .process import TrackerProcess
-from .store import TrackingError, compare_link, connect, default_uri, prepare, resolve_uri, runs_link
+from .store import (
+    TrackingError,
+    answering,
+    compare_link,
+    connect,
+    default_uri,
+    prepare,
+    resolve_uri,
+    runs_link,
+)
 
 __all__ = [
     "Mirror",
     "Mirrored",
     "TrackerProcess",
     "TrackingError",
+    "answering",
     "compare_link",
     "connect",
     "default_uri",

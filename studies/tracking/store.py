@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
@@ -48,7 +49,27 @@ class TrackingError(RuntimeError):
 
 def default_uri(root: Path | str) -> str:
     """The store that needs no server: an SQLite file in the root."""
-    return f"sqlite:///{Path(root).resolve() / 'mlflow.db'}"
+    return _sqlite_uri(Path(root).resolve() / "mlflow.db")
+
+
+def _sqlite_uri(path: Path) -> str:
+    """The URI of a file. Where its path needs quoting the driver is named too: MLflow makes the folders of a
+    plain `sqlite:///` URI without undoing the quotes."""
+    if not set("?%") & set(str(path)):
+        return f"sqlite:///{path}"
+    from sqlalchemy import URL
+
+    return URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    if uri.startswith("sqlite:///"):
+        return Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    if not uri.startswith("sqlite+"):
+        return None
+    from sqlalchemy import make_url
+
+    return Path(str(make_url(uri).database))
 
 
 def resolve_uri(root: Path | str, tracking_uri: str | None = None) -> str:
@@ -82,22 +103,27 @@ def prepare(uri: str) -> None:
     Raises:
         TrackingError: the store does not answer.
     """
-    database = None
-    if uri.startswith("sqlite:///"):
-        database = Path(uri.removeprefix("sqlite:///").partition("?")[0])
+    database = _sqlite_file(uri)
+    if database is not None:
         database.parent.mkdir(parents=True, exist_ok=True)
         lock = database.with_name(f"{database.name}.lock")
     else:
         digest = sha256(uri.encode()).hexdigest()[:16]
         lock = Path(tempfile.gettempdir()) / f"ablate-{os.getuid()}-{digest}.lock"
-    with locked(lock):
-        try:
-            if database is not None and not database.exists():
-                with replacing(database) as draft:
-                    connect(f"sqlite:///{draft}").search_experiments(max_results=1)
-            connect(uri).search_experiments(max_results=1)
-        except Exception as error:
-            raise TrackingError(f"{redact(uri)} does not answer: {scrub(brief(error), uri)}") from None
+    with locked(lock), answering(uri):
+        if database is not None and not database.exists():
+            with replacing(database) as draft:
+                connect(_sqlite_uri(draft)).search_experiments(max_results=1)
+        connect(uri).search_experiments(max_results=1)
+
+
+@contextmanager
+def answering(uri: str) -> Iterator[None]:
+    """Turn what a store raises within into a `TrackingError`, without the secrets of its URI."""
+    try:
+        yield
+    except Exception as error:
+        raise TrackingError(f"{redact(uri)} does not answer: {scrub(brief(error), uri)}") from None
 
 
 def open_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:

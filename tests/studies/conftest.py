@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -263,6 +263,27 @@ def free_ports(count):
         return [each.getsockname()[1] for each in sockets]
 
 
+ACCOUNTS = """
+AuthType=auth/munge
+DbdHost=localhost
+DbdPort={dbd}
+SlurmUser=root
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={port}
+StorageUser=root
+StorageLoc=slurm
+LogFile={folder}/slurmdbd.log
+PidFile={folder}/slurmdbd.pid
+"""
+
+
+def start_munge():
+    subprocess.run(["install", "-d", "-o", "munge", "-g", "munge", "/run/munge"], check=True)
+    if subprocess.run(["pgrep", "-x", "munged"], capture_output=True, check=False).returncode:
+        subprocess.run(["su", "munge", "-s", "/bin/sh", "-c", shutil.which("munged")], check=True)
+
+
 class Cluster:
     def __init__(self, folder):
         self.folder = folder
@@ -274,10 +295,44 @@ class Cluster:
             (folder / name).mkdir(parents=True)
         self.daemons: dict[str, subprocess.Popen] = {}
 
+    def limit_submissions(self, most):
+        """Have a database hold the accounts, and the user to some jobs queued or running at once."""
+        folder, (dbd, port) = self.folder, free_ports(2)
+        install = ["mariadb-install-db", "--no-defaults", f"--datadir={folder}/db", "--user=root"]
+        install += ["--skip-test-db", "--auth-root-authentication-method=normal"]
+        subprocess.run(install, check=True, capture_output=True)
+        where = [f"--datadir={folder}/db", f"--socket={folder}/db.sock", f"--pid-file={folder}/db.pid"]
+        where += ["--bind-address=127.0.0.1", f"--port={port}"]
+        self.daemons["database"] = self.daemon("mariadbd", "--no-defaults", "--user=root", *where)
+        (folder / "slurmdbd.conf").write_text(ACCOUNTS.format(folder=folder, dbd=dbd, port=port))
+        (folder / "slurmdbd.conf").chmod(0o600)
+        text = (folder / "slurm.conf").read_text()
+        (folder / "slurm.conf").write_text(
+            text.replace("accounting_storage/none", "accounting_storage/slurmdbd")
+            + f"AccountingStorageHost=localhost\nAccountingStoragePort={dbd}\n"
+            + "AccountingStorageEnforce=limits,qos\n"
+        )
+        start_munge()
+        ping = ["mariadb-admin", "--no-defaults", f"--socket={folder}/db.sock", "--user=root", "ping"]
+        self.until(*ping)
+        self.daemons["accounts"] = self.daemon("slurmdbd", "-D")
+        self.until("sacctmgr", "show", "cluster")
+        for words in (
+            "add cluster ablate",
+            "add account lab",
+            "add user root account=lab",
+            f"modify qos normal set MaxSubmitJobsPerUser={most}",
+        ):
+            self.until("sacctmgr", "-i", *words.split())
+
+    def until(self, *command):
+        deadline = time.time() + 60
+        while subprocess.run(command, env=self.environment, capture_output=True, check=False).returncode:
+            assert time.time() < deadline, command
+            time.sleep(0.5)
+
     def start(self):
-        subprocess.run(["install", "-d", "-o", "munge", "-g", "munge", "/run/munge"], check=True)
-        if subprocess.run(["pgrep", "-x", "munged"], capture_output=True, check=False).returncode:
-            subprocess.run(["su", "munge", "-s", "/bin/sh", "-c", shutil.which("munged")], check=True)
+        start_munge()
         self.daemons["controller"] = self.daemon("slurmctld", "-D")
         for node in ("n1", "n2"):
             self.start_node(node)
@@ -320,12 +375,30 @@ def cluster(tmp_path_factory):
     if os.geteuid() != 0 or not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
         pytest.skip("needs root and the packages slurm-wlm and munge")
     pytest.importorskip("submitit")
-    running = Cluster(tmp_path_factory.mktemp("slurm"))
+    with started(Cluster(tmp_path_factory.mktemp("slurm"))) as running:
+        yield running
+
+
+@pytest.fixture
+def limited_cluster(tmp_path):
+    """One that takes three jobs of a user's at once, and refuses more."""
+    needed = ("slurmctld", "slurmd", "munged", "slurmdbd", "mariadbd", "mariadb-install-db")
+    if os.geteuid() != 0 or not all(map(shutil.which, needed)):
+        pytest.skip("needs root and the packages slurm-wlm, munge, slurmdbd and mariadb-server")
+    pytest.importorskip("submitit")
+    running = Cluster(tmp_path)
+    running.limit_submissions(3)
+    with started(running):
+        yield running
+
+
+@contextmanager
+def started(cluster):
     before = os.environ.get("SLURM_CONF")
-    os.environ["SLURM_CONF"] = running.environment["SLURM_CONF"]
-    running.start()
-    yield running
-    running.stop()
+    os.environ["SLURM_CONF"] = cluster.environment["SLURM_CONF"]
+    cluster.start()
+    yield cluster
+    cluster.stop()
     if before is None:
         del os.environ["SLURM_CONF"]
     else:

@@ -10,7 +10,16 @@ import pytest
 from ablate.studies.outcomes import RETRIED, Action, Exit, at_start, decide, is_final
 from ablate.training.rundir import Cause, RunState
 
-OWN = ("configuration", "data", "output", "same-for-every-seed", "error", "cancelled", "a cause of tomorrow")
+OWN = (
+    "time-limit",
+    "configuration",
+    "data",
+    "output",
+    "same-for-every-seed",
+    "error",
+    "cancelled",
+    "a cause of tomorrow",
+)
 STATES = {
     "pending": RunState(),
     "asked to stop": RunState(state="pending", cause="interrupted"),

@@ -16,7 +16,8 @@ from ablate.ablations.grid import parse_factors
 from ablate.models import plugins
 from ablate.studies import own
 from ablate.studies.commands.run import RunOptions
-from ablate.studies.driver import Driver, Policy, plan_jobs
+from ablate.studies.driver import Driver, DriverProgress, Policy, plan_jobs
+from ablate.studies.launchers import slurm
 from ablate.studies.launchers.slurm import EXITS, SlurmLauncher, job_states
 from ablate.studies.plan import make, study_path
 from ablate.studies.request import Request
@@ -197,6 +198,61 @@ def test_a_command_is_asked_to_end_and_called_again(cluster, tmp_path, corpus, a
     driver, jobs, _ = make_driver(plan, tmp_path, folder)
     assert len(driver.run(jobs).done) == 2, [job.run.state for job in jobs]
     assert [len((job.run.path / "out" / "called.txt").read_text().split()) for job in jobs] == [2, 2]
+
+
+def test_a_limit_on_submissions_fails_no_run(limited_cluster, tmp_path, monkeypatch):
+    """Twelve runs where three jobs of a user's may be queued or running at once."""
+    plans = [make_plan(tmp_path, seed, steps=2, factors="bidirectional,decoder4x") for seed in (1, 2, 3)]
+    folder, told = tmp_path / "study", []
+    monkeypatch.setattr(slurm, "GATHER", 1.0)
+    storage, launcher = open_storage(folder), SlurmLauncher(folder, settings=["time=20"], slots=20)
+    jobs = [job for plan in plans for job in plan_jobs(plan, tmp_path, plan_book(storage, plan))]
+    progress = DriverProgress()
+    progress.told = told.append
+    outcome = Driver(tmp_path, launcher, progress=progress).run(jobs)
+    assert (len(outcome.done), len(outcome.failed)) == (12, 0), [job.run.state for job in jobs]
+    assert {job.run.state.attempts for job in jobs} == {1}
+    assert any("QOSMaxSubmitJobPerUserLimit" in line for line in told)
+    assert launcher.slots == 3
+
+
+def test_a_training_that_never_reaches_a_checkpoint_in_its_time_is_given_up(cluster, root, monkeypatch):
+    plan = make_plan(root, 9, steps=1_000_000, factors="bidirectional")
+    folder = root / "slow"
+    jobs = plan_jobs(plan, root, plan_book(open_storage(folder), plan))[:1]
+    jobs[0].document["recipe"]["checkpoint_every"] = 1_000_000
+    launcher = SlurmLauncher(folder, settings=["time=1", "signal_delay_s=10"])
+    wait = launcher.wait
+
+    def wait_no_longer(timeout):  # SLURM holds a requeued job back for two minutes
+        for job in launcher._jobs:
+            subprocess.run(["scontrol", "update", f"jobid={job}", "starttime=now"], capture_output=True)
+        return wait(timeout)
+
+    launcher.wait = wait_no_longer
+    outcome = Driver(root, launcher).run(jobs)
+    assert len(outcome.failed) == 1
+    state = jobs[0].run.state
+    assert (state.state, state.cause, state.attempts) == ("failed", "time-limit", 2)
+    assert "both ended at SLURM's time limit and started at step 0" in state.message
+
+
+def test_a_job_that_is_held_is_told_of(cluster, root):
+    plan = make_plan(root, 10)
+    driver, jobs, launcher = make_driver(plan, root, root / "held")
+    told = []
+    driver._progress.told = told.append
+    launcher._executor.update_parameters(additional_parameters={"hold": True})
+    wait, released = launcher.wait, []
+
+    def release(timeout):
+        if told and not released:
+            released.append(subprocess.run(["scontrol", "release", *launcher._jobs], check=True))
+        return wait(timeout)
+
+    launcher.wait = release
+    assert len(driver.run(jobs).done) == 2
+    assert any("back: JobHeldUser" in line for line in told)
 
 
 def test_a_requeued_job_goes_on_from_its_checkpoint(cluster, root):

@@ -13,6 +13,8 @@ from ablate.models.errors import InputError
 from ablate.studies.launchers import Task
 from ablate.studies.launchers import slurm as launchers
 from ablate.studies.launchers.slurm import SlurmLauncher, find_job, job_states, parse_parameters
+from ablate.studies.launchers.slurm_job import agreed_device, time_is_up
+from ablate.studies.outcomes import Action, decide
 from ablate.training.rundir import RunDir, read_json, write_json
 
 STAND_IN = '''#!{python}
@@ -38,6 +40,10 @@ if command == "sbatch":
     name = re.search("--job-name=(.*)", script)[1]
     array = re.search("--array=0-([0-9]+)", script)
     first = str(100 + len(jobs))
+    limit, wanted = here / "limit", int(array[1]) + 1 if array else 1
+    running = sum(state == "RUNNING" for _, state in jobs.values())
+    if limit.exists() and wanted + running > int(limit.read_text()):
+        sys.exit("sbatch: error: QOSMaxSubmitJobPerUserLimit")
     if not left or (here / "accepts").exists():
         ids = [f"{{first}}_{{i}}" for i in range(int(array[1]) + 1)] if array else [first]
         jobs |= {{job: [name, "RUNNING"] for job in ids}}
@@ -49,9 +55,10 @@ elif command == "squeue":
     if left:
         sys.exit("slurm_load_jobs error: Unable to contact slurm controller")
     name = next((word[7:] for word in words if word.startswith("--name=")), None)
+    reason = here / "reason"
     for job, (of, state) in jobs.items():
         if name in (None, of):
-            print(job, state)
+            print(job, state, reason.read_text() if reason.exists() else "None", sep="|")
 elif command == "scancel":
     names = [word[7:] for word in words if word.startswith("--name=")]
     for job in jobs:
@@ -133,6 +140,138 @@ def test_a_failed_submission_is_tried_again(commands, tmp_path):
     jobs = read_json(commands / "jobs.json")
     assert len(jobs) == 8
     assert {launcher._jobs[job] for job in jobs} == {task.run for task in tasks(tmp_path, 8)}
+
+
+def test_a_limit_on_jobs_lowers_the_slots_and_fails_nothing(commands, tmp_path, monkeypatch):
+    monkeypatch.setattr(launchers, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(launchers, "GATHER", 0.0)
+    (commands / "limit").write_text("3")
+    launcher, queued, ended, told = SlurmLauncher(tmp_path / "study", slots=20), tasks(tmp_path, 12), [], []
+    deadline = time.time() + 120
+    while len(ended) < 12 and time.time() < deadline:
+        while launcher.free and queued:
+            launcher.submit(queued.pop())
+        ended += launcher.wait(0.01)
+        told += launcher.told()
+        if launcher.slots == 3 and not ended:
+            assert len(launcher._jobs) == 3
+            (commands / "limit").write_text("5")
+        if len(launcher._jobs) == 5 or (ended and launcher._jobs):
+            (commands / "limit").unlink(missing_ok=True)
+            end(commands, "COMPLETED")
+    assert {e.exit for e in ended} == {"finished"}
+    assert len({e.run for e in ended}) == 12
+    assert any(line.startswith("SLURM takes no more than 3 jobs at once now: ") for line in told)
+    assert launcher.slots > 5
+
+
+def test_another_study_of_the_user_uses_up_the_limit_and_it_waits(commands, tmp_path, monkeypatch):
+    monkeypatch.setattr(launchers, "LONGEST_PAUSE", 0.05)
+    (commands / "limit").write_text("0")
+    (commands / "jobs.json").write_text(json.dumps({"7": ["another", "RUNNING"]}))
+    launcher = SlurmLauncher(tmp_path / "study")
+    launcher.submit(tasks(tmp_path, 1)[0])
+    assert launcher.wait(0.01) == []
+    while len(calls(commands, "sbatch")) < 8:
+        assert launcher.wait(0.01) == []
+    (commands / "jobs.json").write_text("{}")
+    (ended,) = wait_for(launcher, 1)
+    assert ended.exit == "refused"
+    assert "QOSMaxSubmitJobPerUserLimit" in ended.message
+
+
+def test_what_holds_a_job_back_is_told_once(commands, tmp_path):
+    launcher = SlurmLauncher(tmp_path / "study")
+    for task in tasks(tmp_path, 2):
+        launcher.submit(task)
+    launcher.wait(0)
+    end(commands, "PENDING")
+    for reason, told in (("Priority", 0), ("QOSMaxJobsPerUserLimit", 0), ("PartitionTimeLimit", 1)):
+        (commands / "reason").write_text(reason)
+        for _ in range(2):
+            assert launcher.wait(0) == []
+            lines = launcher.told()
+            assert lines == [
+                f"SLURM holds job 100_{i} back: {reason} (scontrol show job 100_{i})" for i in range(told)
+            ]
+            told = 0
+
+
+def attempt(run, number, **line):
+    run.update_state(state="running", attempts=number)
+    run.append_attempt({"attempt": number, **line})
+
+
+def test_two_attempts_at_the_time_limit_without_a_step_are_the_last(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    attempt(run, 1, step=0)
+    assert time_is_up(run) is None
+    attempt(run, 2, step=10)
+    assert time_is_up(run) is None
+    assert time_is_up(run) is None, "told of the same attempt by the job and by SLURM"
+    attempt(run, 3, step=10)
+    assert "attempts 2 and 3 both ended at SLURM's time limit and started at step 10" in time_is_up(run)
+
+
+def test_an_attempt_that_was_lost_between_two_at_the_limit_tells_nothing(tmp_path):
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    for number, up in ((1, True), (2, False), (3, True)):
+        attempt(run, number, step=0)
+        assert not up or time_is_up(run) is None
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_command_without_its_resume_file_makes_no_headway(tmp_path, resumed):
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    attempt(run, 1, resumed=False)
+    assert time_is_up(run) is None
+    attempt(run, 2, resumed=resumed)
+    assert (time_is_up(run) is None) == resumed
+
+
+def test_slurm_ends_a_task_at_its_time_limit_for_good(commands, tmp_path):
+    (task,) = tasks(tmp_path, 1)
+    launcher = SlurmLauncher(tmp_path / "study")
+    for number, exit in ((1, "preempted"), (2, "time-limit")):
+        launcher.submit(task)
+        launcher.wait(0)
+        attempt(RunDir(task.run), number, step=0)
+        end(commands, "TIMEOUT")
+        (ended,) = wait_for(launcher, 1)
+        assert ended.exit == exit
+    assert decide(RunDir(task.run).state, ended.exit, scored=False) == Action("fail", "time-limit", "failed")
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "outcome"),
+    [
+        ({"torch": True}, {"torch": True}, "cuda"),
+        ({"torch": False}, {"torch": True}, "cpu"),
+        ({"torch": True}, {"torch": False}, "has no GPU"),
+        ({"visible": "0"}, {"visible": "NoDevFiles"}, "has no GPU"),
+        ({"visible": "-1", "torch": True}, {"visible": "", "torch": True}, "cpu"),
+        ({"visible": "NoDevFiles"}, {"visible": "0"}, "has a GPU"),
+        ({"visible": "GPU-1"}, {"visible": "1,2"}, "cuda"),
+    ],
+)
+def test_the_jobs_of_a_study_train_on_one_device(tmp_path, monkeypatch, first, second, outcome):
+    import torch
+
+    for job in (first, second):
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if "visible" in job:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", job["visible"])
+        monkeypatch.setattr(torch.cuda, "is_available", lambda job=job: job.get("torch", False))
+        if job is first:
+            agreed_device(tmp_path)
+        elif outcome in ("cpu", "cuda"):
+            assert agreed_device(tmp_path) == outcome
+        else:
+            with pytest.raises(InputError, match=outcome):
+                agreed_device(tmp_path)
 
 
 def test_what_a_failed_submission_left_in_the_queue_is_cancelled(commands, tmp_path):

@@ -1,0 +1,117 @@
+"""What runs in a SLURM job: a task, on the device that the study's jobs agree on."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from ablate.models.errors import InputError
+from ablate.training.files import locked
+from ablate.training.rundir import RunDir, read_json, write_json
+
+from ..worker import run_task
+from .base import Task
+from .slots import NO_GPU, VISIBLE
+
+EARLY = 120.0
+"""Seconds before the end of its time, and before SLURM's signal, at which a job may be told to end: SLURM
+signals up to a minute early, and our own clock starts later than SLURM's."""
+
+
+class SlurmRun:
+    """What a job calls; submitit requeues it with the same arguments when the job is preempted.
+
+    Args:
+        folder: of the study's jobs, where they agree on a device.
+        seconds: after which a signal to end means that the time is up.
+    """
+
+    folder: Path | None = None
+    seconds = math.inf
+
+    def __init__(self, folder: Path, seconds: float) -> None:
+        self.folder = folder
+        self.seconds = seconds
+
+    def __call__(self, task: dict[str, Any]) -> None:
+        self._began = time.monotonic()
+        stop = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: stop.set())
+        threads = int(os.environ.get("SLURM_CPUS_PER_TASK", "1"))
+        run = RunDir(task["run"])
+        try:
+            device = "auto"
+            if self.folder is not None and "train" not in run.spec:  # a command chooses by itself
+                device = agreed_device(self.folder)
+        except InputError as error:
+            with run.lock():
+                run.update_state(state="failed", cause="device", message=str(error))
+            return
+        ended = run_task(Task.model_validate(task), threads=threads, device=device, should_stop=stop.is_set)
+        if ended.message:
+            print(ended.message, file=sys.stderr)
+
+    def checkpoint(self, task: dict[str, Any]) -> Any:
+        """Called in the middle of the training, which a `Failed` that is raised here ends."""
+        from submitit.helpers import DelayedSubmission
+
+        from ablate.training.causes import Failed
+
+        if time.monotonic() - self._began >= self.seconds and (why := time_is_up(RunDir(task["run"]))):
+            raise Failed("time-limit") from InputError(why)
+        return DelayedSubmission(self, task)
+
+
+def agreed_device(folder: Path) -> str:
+    """The device of a study's jobs, `cpu` or `cuda`: what the first of them had. A job that SLURM gave no GPU
+    has one where torch finds it all the same.
+
+    Raises:
+        InputError: this job cannot train on it, or was given a GPU for a study that trains on the CPU.
+    """
+    visible = os.environ.get(VISIBLE)
+    given = visible is not None and visible.split(",")[0].strip() not in NO_GPU
+    if visible is None:
+        import torch
+
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+    else:
+        found = "cuda" if given else "cpu"
+    path = folder / "device"
+    with locked(folder / "device.lock"):
+        agreed = path.read_text() if path.exists() else found
+        path.write_text(agreed)
+    if agreed != found and (found == "cpu" or given):
+        raise InputError(
+            f"the jobs of this study train on {agreed}, and this one, on {os.uname().nodename}, has "
+            f"{'no GPU' if found == 'cpu' else 'a GPU'}: effects of the device would look like effects of "
+            "factors; ask for nodes of one kind (--slurm gres=gpu:1, --slurm exclude=NODES, --partition), "
+            f"or remove {path}"
+        )
+    return agreed
+
+
+def time_is_up(run: RunDir) -> str | None:
+    """Note that an attempt ended at SLURM's time limit; where the one before did too and started at the same
+    step, or both called a command that had nothing to resume from: why another would end no better."""
+    path, attempt = run.path / "time_limit.json", run.state.attempts
+    line: dict[str, Any] = {}
+    if (lines := run.attempts()) and lines[-1]["attempt"] == attempt:
+        line = lines[-1]
+    start = None if line.get("resumed") else line.get("step", 0)
+    before = read_json(path) or {}
+    if before.get("attempt") == attempt:
+        return None
+    write_json(path, {"attempt": attempt, "start": start})
+    if start is None or before != {"attempt": attempt - 1, "start": start}:
+        return None
+    return (
+        f"attempts {attempt - 1} and {attempt} both ended at SLURM's time limit and started at step {start}: "
+        "give more time (--slurm time=MINUTES), or have checkpoints written more often"
+    )
