@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from ablate.models.errors import InputError
+from ablate.reports.cli import app
 from ablate.reports.ingest import parse_levels
 from ablate.reports.sources import scores_from_file, scores_from_mlflow, scores_from_study
 from ablate.studies.plan import find
@@ -171,3 +175,33 @@ def test_an_mlflow_store_alone_gives_the_same_scores(tmp_path, make_study):
         scores_from_mlflow(uri, "other")
     with pytest.raises(ValueError, match="no run named 'x'"):
         scores_from_mlflow(uri, "planted", "x")
+
+
+class Refusing(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_error(401, "You are not authenticated")
+
+    do_POST = do_GET
+
+    def log_message(self, *_):
+        pass
+
+
+def test_a_server_that_refuses_is_told_as_sync_tells_it(make_study, tmp_path, monkeypatch):
+    root = make_study(tmp_path / "root", factors=("crossband",), seeds=1, utterances=2)
+    server = HTTPServer(("127.0.0.1", 0), Refusing)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    uri = f"http://127.0.0.1:{server.server_port}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    told = [
+        CliRunner().invoke(app, words)
+        for words in (
+            ["report", "planted", "--tracking-uri", uri, "--root", str(root)],
+            ["sync", "planted", "--root", str(root)],
+        )
+    ]
+    server.shutdown()
+    for result in told:
+        assert result.exit_code == 4
+        assert f"error: {uri} does not answer: MlflowException: " in result.stderr
+        assert "401" in result.stderr

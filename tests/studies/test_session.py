@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import numpy as np
+import optuna
 import pandas as pd
 import pytest
 
@@ -18,9 +19,10 @@ from ablate.studies.driver import Policy
 from ablate.studies.launchers import Ended, Launcher
 from ablate.studies.plan import AuditRecord, ResultsChangedError
 from ablate.studies.request import Request, parse_tuning
-from ablate.studies.scores import analysis_of
+from ablate.studies.scores import analysis_of, scores_of_runs
 from ablate.studies.session import Session, ending
 from ablate.studies.tracking import Mirrored
+from ablate.studies.trials import open_storage
 from ablate.studies.until import Until
 from ablate.training.rundir import RunDir
 
@@ -335,6 +337,35 @@ def test_results_of_another_version_are_kept_and_trained_again_only_if_asked(ask
     kept = plans.load(tmp_path, "asked.results-1")
     assert analysis_of(kept, tmp_path).to_json() == before
     assert ask()[1].trained == 3
+
+
+def test_a_study_after_a_power_cut_is_made_good_from_the_rest(ask, tmp_path):
+    plan, _, _ = ask()
+    before = analysis_of(plan, tmp_path)
+    runs = [RunDir(tmp_path / "runs" / s) for cell in plan.cells for s in cell.signatures.values()]
+    for run in runs:
+        run.checkpoints.mkdir()
+        (run.checkpoints / "latest.pt").touch()
+        run.write_summary({"val_pesq_wb": run.state.val_pesq_wb})
+    (runs[0].path / "state.json").write_text("")
+    (runs[1].path / "spec.json").write_text("")
+    (scores,) = (runs[1].path / "scores").iterdir()
+    whole = scores.read_bytes()
+    scores.write_bytes(whole[:100])
+    journal = tmp_path / "studies" / plan.name / "journal.log"
+    lines = journal.read_bytes().splitlines(keepends=True)
+    journal.write_bytes(b"".join([*lines[:2], b"\0" * 100 + b"\n", *lines[3:]]))
+    assert len(scores_of_runs(plan, tmp_path)[0]["seed"]) == 4 * (len(runs) - 1), (
+        "the report leaves one run out"
+    )
+    _, outcome, launcher = ask()
+    assert [spec["training_signature"] for spec in launcher.trained] == [runs[1].signature]
+    assert len(outcome.done) == len(runs)
+    assert analysis_of(plan, tmp_path).to_json() == before.to_json()
+    (aside,) = (runs[1].path / "scores").glob("*.damaged-*")
+    assert aside.read_bytes() == whole[:100]
+    trials = optuna.load_study(study_name=plan.name, storage=open_storage(journal.parent)).get_trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * len(plan.runs)
 
 
 def test_only_runs_whose_results_changed_are_trained_again(ask, tmp_path, monkeypatch):

@@ -376,7 +376,7 @@ def test_a_lost_store_is_rebuilt(small: Any, schema: Path) -> None:
 def test_one_unreadable_run_does_not_hold_up_the_others(study: Any) -> None:
     for cell, seed in study.slots():
         study.complete(cell, seed)
-    (study.run("baseline", 1).path / "state.json").write_text("{")
+    (study.run("baseline", 1).path / "state.json").write_text('{"attempts": "many"}')
     outcome = mirror(study.root, "toy")
     assert not outcome
     assert "baseline seed 1" in outcome.message
@@ -761,3 +761,16 @@ def test_sync_to_postgresql(toy: Any, postgresql: str, capfd: pytest.CaptureFixt
         for path in toy.root.rglob("*"):
             assert hidden not in str(path)
             assert not path.is_file() or hidden.encode() not in path.read_bytes(), path
+
+
+@pytest.mark.parametrize("name", ["a?b", "half%20done", "?mode=memory"])
+def test_a_root_may_have_any_name(study_on_disk, schema, tmp_path, name):
+    study = study_on_disk(tmp_path / name / "root", seeds=(1,), cells=1)
+    shutil.copyfile(schema, study.root / "mlflow.db")
+    for slot in study.slots():
+        study.complete(*slot)
+    empty = (study.root / "mlflow.db").read_bytes()
+    assert mirror(study.root, study.name).complete
+    assert len(Store(study).runs) == 2
+    assert (study.root / "mlflow.db").read_bytes() != empty
+    assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -17,7 +17,7 @@ from ablate.training.enhance import checkpoint_of_run
 from ablate.training.own import process
 from ablate.training.own.config import OwnTraining
 from ablate.training.own.outputs import OutputError, scores_at
-from ablate.training.rundir import RunDir
+from ablate.training.rundir import RunDir, read_json
 
 COMMAND = f"{sys.executable} toy.py --seed {{seed}} --out {{out}} --data {{data}} {{overrides}}"
 
@@ -66,6 +66,36 @@ def test_a_table_of_its_own(new_run, go):
     assert table["pesq_wb"].between(2, 3).all()
     assert "extra" not in table
     assert {"noisy_pesq_wb", "seconds", "speaker"} <= set(table)
+
+
+def test_a_long_curve_costs_no_sync_a_line(new_run, go, monkeypatch, folder):
+    with (folder / "toy.py").open("a") as file:
+        file.write(
+            "with open(f'{options.out}/metrics.jsonl', 'a') as file:\n"
+            "    for step in range(21, 20_001):\n"
+            "        print(json.dumps({'step': step, 'val/pesq_wb': 2.0}), file=file)\n"
+        )
+    run, job = new_run()
+    syncs, fsync = [], os.fsync
+    monkeypatch.setattr(os, "fsync", lambda file: syncs.append(file) or fsync(file))
+    assert go(run, job).state == "done"
+    assert len(run.metrics()) == 19_982
+    assert len(syncs) < 500
+
+
+@pytest.mark.slow
+def test_seconds_of_an_attempt_whose_worker_died_count(new_run, go, worker, wait_for):
+    run, job = new_run("waiting")
+    killed = worker(run, job)
+    wait_for(run.path / "out" / "pids")
+    deadline = time.monotonic() + 60
+    while (read_json(run.path / "seconds.json") or 0) < 3 and time.monotonic() < deadline:
+        time.sleep(0.1)
+    killed.kill()
+    killed.wait()
+    before = read_json(run.path / "seconds.json")
+    assert go(run, job).state == "done", run.state.message
+    assert run.summary["seconds"] > before >= 3
 
 
 FAILURES = {
