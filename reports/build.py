@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -84,6 +85,7 @@ def report_of(
             direction=direction,
         )
         every = list(analysis.claims.items())
+        analysis = replace(analysis, notes=(*info.notes, *analysis.notes))
     return AnalysisReport(analysis, info, scores, every, in_vain)
 
 

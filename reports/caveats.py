@@ -11,9 +11,11 @@ from ablate.ablations.factors import Factor
 from ablate.models.errors import duration, plural
 from ablate.studies.plan import Plan
 from ablate.training.config import RunConfig
+from ablate.training.metrics.passport import described, passport_of
 from ablate.training.metrics.registry import METRICS, in_words
 from ablate.training.own.config import OwnConfig, OwnTraining
 
+from .chosen_on_test import price, price_lines
 from .corpora import corpus_lines
 from .cost import compute
 from .formatting import text
@@ -74,6 +76,7 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     if sources:
         facts.append(("varied with the seed", f"{', '.join(sources)}; not {', '.join(fixed)}"))
     facts.append(("test utterances", f"{analysis.utterances:,} in every run"))
+    facts.append(("measured by", described(passport_of(report.scores.attrs, analysis.metric))))
     if compute := _compute(report):
         facts.append(("compute", compute))
     if analysis.margin is None:
@@ -311,6 +314,7 @@ def notes(report: AnalysisReport) -> list[str]:
     notes += slope_lines(report.slopes, report.percent, bool(report.by_length))
     notes += length_lines(report.by_length, report.percent)
     notes += agreement_lines(report.agreement, analysis.metric, chosen=_validation_chose(report.info.plan))
+    notes += price_lines(price(report.info.runs, analysis.metric, report.direction), analysis.metric)
     return [*notes, *_tuning(report), *_looks(report)]
 
 

@@ -28,7 +28,24 @@ def report(
             autocompletion=studies_of_root,
         ),
     ] = None,
-    scores: Annotated[Path | None, typer.Option(help="CSV or parquet of results trained elsewhere.")] = None,
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            help="Results trained elsewhere: a table, 'runs/{core}-{seed}.jsonl', mlflow:EXPERIMENT."
+        ),
+    ] = None,
+    enhanced: Annotated[
+        str | None,
+        typer.Option(help="Folders of enhanced speech to measure, e.g. 'exp/{core}/seed{seed}/enhanced'."),
+    ] = None,
+    clean: Annotated[Path | None, typer.Option(help="The folder of references for --enhanced.")] = None,
+    factors: Annotated[
+        str | None, typer.Option(help="Columns of --scores, or fields of the pattern, that make the cells.")
+    ] = None,
+    column: Annotated[
+        list[str], typer.Option(help="Name of a column in --scores, e.g. pesq_wb=PESQ; repeat.")
+    ] = [],  # noqa: B006
+    take: Annotated[str, typer.Option(help="Which value of a curve counts: last, max or min.")] = "last",
     base: Annotated[
         str | None, typer.Option(help='The all-off levels of --scores, e.g. "bidirectional=off,core=lstm".')
     ] = None,
@@ -82,22 +99,25 @@ def report(
     if len(names) > 1:
         raise InputError(f"one study at a time, not {', '.join(names)}")
     name = names[0] if names else None
-    if scores is None and (base or baseline or direction):
+    if scores is None and enhanced is None and (base or baseline or direction):
         raise InputError("--base, --baseline and --direction describe --scores; a study knows its own")
     if scores is not None and claims is not None:
         raise InputError("--claims judges a study, whose networks are known; for --scores give --claim")
-    if scores is not None and name:
+    elsewhere = scores or enhanced
+    if elsewhere is not None and name:
         raise InputError(f"give a study ({name}) or --scores, not both")
-    if scores is not None and not base:
+    if scores is not None and enhanced is not None:
+        raise InputError("give --scores or --enhanced, not both")
+    if scores is not None and not base and not factors:
         raise InputError(
-            '--scores needs --base with every factor\'s off level, e.g. --base "bidirectional=off"'
+            '--scores needs the factors: --factors core,direction, or --base "bidirectional=off"'
         )
-    if open_page and (scores is not None or tracking_uri is not None or output is not None):
+    if open_page and (elsewhere is not None or tracking_uri is not None or output is not None):
         raise InputError(
             "--open shows the report of a study in its folder; no --scores, --tracking-uri or -o"
         )
-    if tracking_uri is not None and (not name or scores is not None):
-        raise InputError("--tracking-uri needs the name of a study (its experiment), and no --scores")
+    if tracking_uri is not None and not name and not (scores or "").startswith("mlflow:"):
+        raise InputError("--tracking-uri needs the name of a study, or --scores mlflow:EXPERIMENT")
 
     guards = [part.strip() for part in (guard or "").split(",") if part.strip()]
     from ablate.studies.tracking.store import TrackingError
@@ -106,8 +126,26 @@ def report(
     from .sources import scores_from_mlflow, scores_from_study
 
     try:
-        if scores is not None:
-            better = dict(text.split("=", 1) if "=" in text else (text, "") for text in direction)
+        better = dict(text.split("=", 1) if "=" in text else (text, "") for text in direction)
+        if enhanced is not None or factors:
+            from .elsewhere import Elsewhere
+
+            found = Elsewhere(
+                scores=scores,
+                enhanced=enhanced,
+                clean=clean,
+                factors=tuple(part.strip() for part in (factors or "").split(",") if part.strip()),
+                columns=tuple(column),
+                take=take,  # type: ignore[arg-type]
+                tracking_uri=tracking_uri,
+                base=base or "",
+                baseline=baseline,
+                metric=metric or "pesq_wb",
+                guards=tuple(guards),
+                cache=root / "cache",
+            ).read()
+            result = build.report_of(*found, metric, margin, claim, guards, direction=better)
+        elif scores is not None:
             result = build.report_of_file(scores, base or "", baseline, metric, margin, claim, guards, better)
         elif tracking_uri is not None:
             found = scores_from_mlflow(tracking_uri, str(name), str(name))
@@ -124,7 +162,9 @@ def report(
 
             save_all(result, output.with_name(f"{output.stem}-figures"))
         typer.echo(f"wrote {output}", err=True)
-    elif open_page or (format == "html" and sys.stdout.isatty() and scores is None and tracking_uri is None):
+    elif open_page or (
+        format == "html" and sys.stdout.isatty() and elsewhere is None and tracking_uri is None
+    ):
         page = build.write_folder(result, build.study_folder(root, result.info.name))
         typer.echo(str(page))
         if open_page:

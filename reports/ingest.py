@@ -292,7 +292,8 @@ def _clear_own_levels(table: dict[str, list[str]], names: Sequence[str], baselin
 _OFF = ("off", "false", "0", "no")
 
 
-def _off_level(found: Iterable[str]) -> str | None:
+def off_level(found: Iterable[str]) -> str | None:
+    """The only level that says off; none: there is none, or several."""
     off = [level for level in found if level.lower() in _OFF]
     return off[0] if len(off) == 1 else None
 
@@ -305,7 +306,7 @@ def same_level(level: str, known: Sequence[str]) -> str | None:
     equal = [other for other in known if number is not None and _number(other) == number]
     if equal:
         return equal[0]
-    return _off_level(known) if level.lower() in _OFF else None
+    return off_level(known) if level.lower() in _OFF else None
 
 
 def _number(text: str) -> float | None:
@@ -356,7 +357,7 @@ def _base_levels(
         declared = [str(level) for level in (levels or {}).get(factor, ())]
         level = given.get(factor)
         if level is None:
-            level = declared[0] if declared else _off_level(known)
+            level = declared[0] if declared else off_level(known)
             if level is None:
                 raise InputError(
                     f"which level of {factor!r} is off? base names none; levels: {listed(known)}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 
 import pandas as pd
 import pyarrow as pa
@@ -14,7 +16,8 @@ from ablate.models.errors import InputError
 from ablate.models.registry import suggestion
 from ablate.studies.scores import RunInfo
 
-from ..ingest import parse_levels, same_level
+from ..ingest import off_level, parse_levels, same_level
+from .columns import tidy
 from .study import StudyInfo
 
 KEYS = ("cell", "seed", "utterance")
@@ -45,7 +48,49 @@ def scores_from_file(
     levels = parse_levels(base) if isinstance(base, str) else dict(base)
     if not levels:
         raise InputError('the base is empty: name every factor\'s off level, e.g. --base "bidirectional=off"')
-    frame = _read_table(path, levels)
+    return _checked(_read_table(path, levels), str(path), levels, baseline, metric)
+
+
+def scores_from_elsewhere(
+    frame: pd.DataFrame,
+    source: str,
+    factors: Sequence[str],
+    base: str = "",
+    baseline: str | None = None,
+    metric: str = "pesq_wb",
+    columns: Mapping[str, str] = MappingProxyType({}),
+) -> tuple[pd.DataFrame, StudyInfo]:
+    """Scores from a table that others made (`sources.elsewhere`), or of speech measured here
+    (`sources.enhanced`).
+
+    Args:
+        source: where it is from, as the report says it.
+        factors: the columns that make the cells.
+        base: off levels, `core=lstm`; of the others a level that says off, else the first in the table.
+        columns: our name of a column -> the table's.
+
+    Raises:
+        InputError: as `scores_from_file` and `sources.columns.tidy`.
+    """
+    frame, notes = tidy(frame, factors, metric, columns, baseline)
+    given, levels = parse_levels(base), {}
+    if unknown := [name for name in given if name not in factors]:
+        raise InputError(f"--base names {unknown[0]!r}{suggestion(unknown[0], factors)}")
+    for name in factors:
+        found = list(map(str, frame[name].dropna().unique()))
+        levels[name] = given.get(name) or off_level(found) or found[0]
+        if name not in given:
+            notes.append(f"{name}={levels[name]} is taken as off (--base {name}=... names another).")
+    for name in ("cell", "utterance", *factors):
+        frame[name] = pd.Categorical(frame[name], categories=frame[name].dropna().unique())
+    frame, info = _checked(frame, source, levels, baseline, metric)
+    return frame, replace(info, notes=tuple(notes))
+
+
+def _checked(
+    frame: pd.DataFrame, path: str, levels: dict[str, str], baseline: str | None, metric: str
+) -> tuple[pd.DataFrame, StudyInfo]:
+    """A table with what is known of its runs; see `scores_from_file`."""
     missing = [name for name in (*KEYS, *levels, metric) if name not in frame.columns]
     if missing:
         have = ", ".join(map(str, frame.columns))
@@ -88,7 +133,7 @@ def scores_from_file(
         )
         for cell, seed in zip(pairs["cell"], pairs["seed"], strict=True)
     ]
-    return frame, StudyInfo(path.stem, str(path), levels, baseline, runs=runs)
+    return frame, StudyInfo(Path(path).stem, path, levels, baseline, runs=runs)
 
 
 def _read_table(path: Path, levels: Mapping[str, str]) -> pd.DataFrame:

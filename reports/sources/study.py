@@ -35,6 +35,7 @@ class StudyInfo:
         further: scores on each further test corpus of the plan that has some, by its name.
         no_further: why none are known of any, where the source keeps none.
         averages: by cell, the scores of its seeds' averaged outputs, where they were taken.
+        notes: what was made of a table from elsewhere.
     """
 
     name: str
@@ -47,6 +48,7 @@ class StudyInfo:
     further: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     no_further: str = ""
     averages: Mapping[str, SeedAverage] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def of(

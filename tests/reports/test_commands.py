@@ -67,7 +67,7 @@ def test_report_command_takes_several_logs(tmp_path):
     ("arguments", "message"),
     [
         (("--base", "a=off"), "describe --scores"),
-        (("--scores", "x.csv"), "needs --base"),
+        (("--scores", "x.csv"), "needs the factors"),
         (("one", "two"), "one study at a time"),
         (("--format", "word"), "unknown format 'word'"),
         (("--logs", "a.log", "--guard", "cbak", "--margin", "1"), "without --guard, --margin"),

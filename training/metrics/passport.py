@@ -35,6 +35,21 @@ def passports(names: Iterable[str], rates: Iterable[int] = ()) -> dict[str, dict
     }
 
 
+def described(passport: Mapping[str, str]) -> str:
+    """A passport in words; that it is not known, of an empty one."""
+    if not passport:
+        return "not known: the scores carry no passport"
+    resampled = passport["resampled"]
+    return ", ".join(
+        (
+            passport["standard"],
+            passport["packages"],
+            "files at 16 kHz" if resampled == "no" else f"files resampled {resampled}",
+            f"a broken output {passport['broken output']}",
+        )
+    )
+
+
 def passport_of(attrs: Mapping[str, Any], metric: str) -> dict[str, str]:
     """The passport of a metric in a study's scores; empty: it is not known of any run.
 

@@ -1,0 +1,202 @@
+"""Tables that others made: which of their columns are factors, seed, utterance and measures."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import pandas as pd
+
+from ablate.models.errors import InputError, listed
+from ablate.models.registry import suggestion
+from ablate.training.metrics.registry import METRICS
+
+ALL = "all test files"
+"""What the one utterance of a run is called where a table has a mean for each run."""
+OTHER_NAMES: dict[str, tuple[str, ...]] = {
+    "seed": ("random_seed", "rng_seed", "manual_seed", "training_seed"),
+    "utterance": ("file", "filename", "file_name", "fileid", "file_id", "utt", "utt_id", "wav", "key"),
+    "pesq_wb": ("pesq", "wb_pesq", "pesqwb", "pesq_wideband"),
+    "pesq_nb": ("nb_pesq", "pesqnb", "pesq_narrowband"),
+    "si_sdr": ("sisdr", "si_snr", "sisnr"),
+    "ssnr": ("segsnr", "snr_seg", "seg_snr"),
+}
+"""What other tools call a column, in small letters with `_` for other signs."""
+FAILED = {"failed", "crashed", "killed", "running", "preempted", "scheduled"}
+"""States of runs, in small letters, of which a tracker has no final measure."""
+
+
+def _plain(name: str) -> str:
+    """A column's name without its tool's prefix (`params.seed`, `test/PESQ`), in small letters."""
+    last = re.split(r"[./]", str(name))[-1]
+    return re.sub(r"\W+", "_", last).strip("_").lower()
+
+
+def renamed(frame: pd.DataFrame, metric: str, given: Mapping[str, str]) -> tuple[pd.DataFrame, list[str]]:
+    """A table with our names for seed, utterance and measures, and a sentence on each name that was guessed.
+
+    Args:
+        metric: that must be there.
+        given: our name -> the table's column.
+
+    Raises:
+        InputError: a given column is not there, or two columns may be the one that is looked for.
+    """
+    for ours, theirs in given.items():
+        if theirs not in frame.columns:
+            raise InputError(f"no column {theirs!r} (for {ours}){suggestion(theirs, frame.columns)}")
+        if ours in frame.columns and ours != theirs:
+            frame = frame.drop(columns=ours)
+    frame = frame.rename(columns={theirs: ours for ours, theirs in given.items()})
+    notes = []
+    for ours in dict.fromkeys(("seed", "utterance", metric, *METRICS)):
+        if ours in frame.columns:
+            continue
+        meant = [c for c in frame.columns if _plain(c) in (ours, *OTHER_NAMES.get(ours, ()))]
+        if len(meant) > 1 and ours in ("seed", metric):
+            raise InputError(f"{listed(meant)} may each be {ours!r}; say which: --column {ours}={meant[0]}")
+        if len(meant) == 1:
+            frame = frame.rename(columns={meant[0]: ours})
+            notes.append(f"Column {meant[0]!r} is taken as {ours} (--column {ours}=... names another).")
+    if metric not in frame.columns:
+        raise InputError(
+            f"no column for {metric}{suggestion(metric, frame.columns)}; name it with --column {metric}=..., "
+            "or another measure with --metric"
+        )
+    return frame, notes
+
+
+def tidy(
+    frame: pd.DataFrame,
+    factors: Sequence[str],
+    metric: str,
+    columns: Mapping[str, str],
+    baseline: str | None = None,
+) -> tuple[pd.DataFrame, list[str]]:
+    """A table of runs, or of runs and utterances, as `analyze` takes it.
+
+    Args:
+        factors: columns that make the cells; a tracker's prefix (`params.core`) may be left out.
+        columns: our name -> the table's column.
+        baseline: the cell, by its own name, that stands outside the factors.
+
+    Returns:
+        The table with `cell`, the factors, `seed`, `utterance` and the measures; what was made of it.
+
+    Raises:
+        InputError: a column is missing, a factor has one level only, a seed comes twice in a cell, or runs
+            are means over different numbers of files.
+    """
+    frame, notes = renamed(frame, metric, columns)
+    frame = frame.rename(columns=_factor_columns(frame, factors))
+    if lacking := [name for name in factors if name not in frame.columns]:
+        raise InputError(f"no column {lacking[0]!r} for a factor{suggestion(lacking[0], frame.columns)}")
+    frame, left_out = _finished(frame, metric)
+    notes += left_out
+    for name in factors:
+        frame[name] = frame[name].map(_level)
+    if "cell" not in frame.columns:
+        named = frame[list(factors)].fillna("-").astype(str)
+        frame["cell"] = named.apply(lambda row: ",".join(f"{k}={v}" for k, v in row.items()), axis=1)
+    of_grid = frame[frame["cell"].astype(str) != baseline]
+    for name in factors:
+        found = of_grid[name].dropna().unique()
+        if len(found) < 2:
+            held = f"only {found[0]!r}" if len(found) else "no value"
+            raise InputError(f"factor {name!r} has {held} in this table: leave it out of --factors")
+    _check_same_files(frame)
+    by_utterance = "utterance" in frame.columns
+    if not by_utterance:
+        frame["utterance"] = ALL
+        notes.append("One value a run: intervals are over trainings alone, and hold for these test files.")
+    frame, told = _seeds(frame, by_utterance)
+    return frame, notes + told
+
+
+def _factor_columns(frame: pd.DataFrame, factors: Iterable[str]) -> dict[str, str]:
+    """The table's names of factors that it has under a tracker's prefix."""
+    found = {}
+    for name in factors:
+        if name not in frame.columns:
+            meant = [c for c in frame.columns if re.split(r"[./]", str(c), maxsplit=1)[-1] == name]
+            if len(meant) == 1:
+                found[meant[0]] = name
+    return found
+
+
+def _level(value: object) -> str | None:
+    """A level as text; none for an empty field."""
+    if value is None or value is pd.NA or value != value:
+        return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip() or None
+
+
+def _finished(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]]:
+    """The rows with a measure, without the runs that a tracker calls failed or unfinished."""
+    states = next((c for c in frame.columns if str(c).lower() in ("status", "state")), None)
+    notes = []
+    if states is not None:
+        gone = frame[states].astype(str).str.lower().isin(FAILED)
+        if gone.any():
+            kinds = ", ".join(f"{n} {state}" for state, n in frame.loc[gone, states].value_counts().items())
+            notes.append(f"Left out as not finished: {kinds}.")
+            frame = frame[~gone]
+        frame = frame.drop(columns=states) if not {*frame[states]} <= {"done", "diverged"} else frame
+    numbers = pd.to_numeric(frame[metric], errors="coerce")
+    wrong = numbers.isna() & frame[metric].notna() & (frame[metric].astype(str).str.strip() != "")
+    if wrong.any():
+        at = frame.index[wrong]
+        raise InputError(
+            f"{metric} is no number in row {at[0] + 2}: {frame.loc[at[0], metric]!r} ({len(at)} such rows)"
+        )
+    frame = frame.assign(**{metric: numbers})
+    empty = numbers.isna()
+    if "status" in frame.columns:
+        empty &= frame["status"].astype(str) != "diverged"
+    if empty.any():
+        notes.append(f"{int(empty.sum())} rows have no {metric} and are left out.")
+    frame = frame[~empty]
+    if frame.empty:
+        raise InputError(f"no row has a value of {metric}")
+    return frame.reset_index(drop=True), notes
+
+
+COUNTS = ("n_files", "num_files", "files", "n_utterances", "num_utterances", "test_files", "n")
+
+
+def _check_same_files(frame: pd.DataFrame) -> None:
+    """Raises InputError where a column says that means are over different numbers of files."""
+    for column in (c for c in frame.columns if _plain(c) in COUNTS):
+        kinds = frame.groupby(column)["cell"].first()
+        if len(kinds) > 1:
+            shown = ", ".join(f"{int(n)} ({cell})" for n, cell in kinds.items())
+            raise InputError(f"these means are over different test files: {column} is {shown}")
+
+
+def _seeds(frame: pd.DataFrame, by_utterance: bool) -> tuple[pd.DataFrame, list[str]]:
+    """Whole numbers as seeds; rows of a cell are numbered where no column has them."""
+    if "seed" not in frame.columns:
+        if by_utterance:
+            raise InputError(
+                "no column 'seed': which rows are of one training? Name it with --column seed=..."
+            )
+        frame["seed"] = frame.groupby("cell").cumcount() + 1
+        return frame, ["No column for the seed: each row is taken as a training of its own."]
+    seeds = pd.to_numeric(frame["seed"], errors="coerce")
+    if seeds.isna().any() or (seeds % 1 != 0).any():
+        bad = frame.index[seeds.isna() | (seeds % 1 != 0)][0]
+        raise InputError(f"the seed in row {bad + 2} is no whole number: {frame.loc[bad, 'seed']!r}")
+    frame["seed"] = seeds.astype("int64")
+    twice = frame.duplicated(["cell", "seed", "utterance"], keep=False)
+    if twice.any():
+        first = frame[twice].iloc[0]
+        rows = frame.index[twice & (frame["cell"] == first["cell"]) & (frame["seed"] == first["seed"])]
+        what = f", utterance {first['utterance']!r}" if by_utterance else ""
+        raise InputError(
+            f"cell {first['cell']!r}, seed {first['seed']}{what} has several rows "
+            f"({', '.join(str(row + 2) for row in rows[:5])}): keep one, add the factor in which they differ "
+            "to --factors, or name another column with --column seed=..."
+        )
+    return frame, []

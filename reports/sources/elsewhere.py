@@ -1,0 +1,155 @@
+"""Results trained elsewhere, as one table: trackers' exports, folders and servers, and VERSA's lines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import pandas as pd
+
+from ablate.models.errors import InputError, listed
+from ablate.models.registry import suggestion
+from ablate.training.curves import CurveFormat
+from ablate.training.event_files import wandb_run
+
+from .patterns import FIELD, FoundPath, places
+
+Take = Literal["last", "max", "min"]
+"""Which value of a curve counts for a run."""
+MLFLOW = "mlflow:"
+
+
+def table_of(what: str, metric: str, take: Take, tracking_uri: str | None = None) -> pd.DataFrame:
+    """A table of runs, or of runs and utterances.
+
+    Args:
+        what: a table (`.csv`, `.tsv`, `.parquet`, `.jsonl`); a pattern of files with fields, each a table,
+            VERSA's JSON lines, or a curve (events of TensorBoard, offline runs of W&B, JSON); a pattern of
+            offline runs of W&B without fields, whose settings are columns; or `mlflow:EXPERIMENT`.
+        metric: the column of a curve that counts.
+        take: its last, highest or lowest value.
+        tracking_uri: of the MLflow server.
+
+    Raises:
+        InputError: nothing is there, or it cannot be read; the message names what would do.
+    """
+    if what.startswith(MLFLOW):
+        if tracking_uri is None:
+            raise InputError(f"{what} needs --tracking-uri, the server or database of the experiment")
+        return mlflow_runs(tracking_uri, what.removeprefix(MLFLOW), metric, take)
+    if FIELD.search(what):
+        found = places(what)
+        return pd.concat([_of_place(place, metric, take) for place in found], ignore_index=True)
+    paths = sorted(Path().glob(what)) if not Path(what).is_absolute() and "*" in what else [Path(what)]
+    if not paths or not all(path.exists() for path in paths):
+        raise InputError(f"{what}: there is no such file")
+    if any(path.suffix == ".wandb" or path.is_dir() for path in paths):
+        return pd.DataFrame([_wandb_row(path, metric, take) for path in paths])
+    return pd.concat([read_table(path) for path in paths], ignore_index=True)
+
+
+def read_table(path: Path) -> pd.DataFrame:
+    """The rows of a file.
+
+    Raises:
+        InputError: it is no table of a known kind.
+    """
+    readers: dict[str, Callable[[Path], pd.DataFrame]] = {
+        ".csv": pd.read_csv,
+        ".tsv": lambda at: pd.read_csv(at, sep="\t"),
+        ".parquet": pd.read_parquet,
+        ".jsonl": _json_lines,
+        ".txt": _json_lines,
+    }
+    reader = readers.get(path.suffix.lower())
+    if reader is None:
+        raise InputError(
+            f"{path}: tables are read from {', '.join(readers)}, not {path.suffix or 'a bare name'!r}"
+        )
+    try:
+        return reader(path)
+    except (ValueError, OSError) as error:
+        raise InputError(f"{path} cannot be read as a table: {error}") from None
+
+
+def _json_lines(path: Path) -> pd.DataFrame:
+    return pd.DataFrame([json.loads(line) for line in path.read_text().splitlines() if line.strip()])
+
+
+def _of_place(place: FoundPath, metric: str, take: Take) -> pd.DataFrame:
+    """The rows of one run, with the fields of its pattern."""
+    path = place.path
+    if path.is_dir() or path.suffix in (".wandb", ".json") or path.name.startswith("events.out.tfevents."):
+        settings, rows = _curve(path)
+        frame = pd.DataFrame([settings | {metric: _taken(rows, metric, take, path)}])
+    else:
+        frame = read_table(path)
+    return frame.assign(**place.fields)
+
+
+def _curve(path: Path) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
+    if path.suffix == ".wandb" or (path.is_dir() and any(path.glob("*.wandb"))):
+        try:
+            return wandb_run(path)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+    return {}, CurveFormat(file=path.name).read(path)
+
+
+def _wandb_row(path: Path, metric: str, take: Take) -> dict[str, Any]:
+    settings, rows = _curve(path)
+    flat = pd.json_normalize(settings, sep=".").to_dict("records")[0] if settings else {}
+    return {str(key): value for key, value in flat.items()} | {metric: _taken(rows, metric, take, path)}
+
+
+def _taken(rows: Sequence[dict[str, Any]], metric: str, take: Take, path: Path) -> float:
+    values = [row[metric] for row in rows if isinstance(row.get(metric), int | float)]
+    if not values:
+        known = sorted({key for row in rows for key in row})
+        raise InputError(f"{path} has no values of {metric!r}{suggestion(metric, known)}")
+    return float({"last": values[-1], "max": max(values), "min": min(values)}[take])
+
+
+def mlflow_runs(tracking_uri: str, experiment: str, metric: str, take: Take) -> pd.DataFrame:
+    """A row per run of an MLflow experiment: its parameters, status, and the metric.
+
+    Raises:
+        InputError: the server does not answer or refuses, the experiment is not there or was deleted, or no
+            run has the metric.
+    """
+    from mlflow.exceptions import MlflowException
+
+    from ablate.studies.secrets import redact
+    from ablate.studies.tracking import connect
+
+    shown = redact(tracking_uri)
+    try:
+        client = connect(tracking_uri)
+        found = client.get_experiment_by_name(experiment)
+        if found is None or found.lifecycle_stage == "deleted":
+            known = listed(sorted(e.name for e in client.search_experiments())) or "none"
+            gone = "was deleted" if found is not None else "is not there"
+            raise InputError(f"experiment {experiment!r} {gone} at {shown} (there: {known})")
+        rows, measured = [], set()
+        token = None
+        while True:
+            page = client.search_runs([found.experiment_id], max_results=1000, page_token=token)
+            for run in page:
+                measured |= {*run.data.metrics}
+                value = run.data.metrics.get(metric)
+                if value is not None and take != "last":
+                    values = [point.value for point in client.get_metric_history(run.info.run_id, metric)]
+                    value = max(values) if take == "max" else min(values)
+                rows.append({**run.data.params, "status": run.info.status, metric: value})
+            token = page.token
+            if not token:
+                break
+    except MlflowException as error:
+        raise InputError(f"MLflow at {shown}: {redact(str(error).splitlines()[0])}") from None
+    if metric not in measured:
+        raise InputError(
+            f"no run of {experiment!r} has a metric {metric!r}{suggestion(metric, sorted(measured))}"
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import soundfile
+
+from ablate.models.errors import InputError
+from ablate.reports.elsewhere import Elsewhere
+from ablate.reports.sources.enhanced import measured
+from ablate.reports.sources.patterns import places
+from ablate.training.metrics import MetricPool, score
+
+RATE = 16_000
+PATTERN = "exp/{core}/seed{seed}"
+
+
+def wave(number: int) -> np.ndarray:
+    time = np.arange(RATE) / RATE
+    return 0.2 * np.sin(2 * np.pi * (150 + 20 * number) * time) * np.sin(2 * np.pi * 3 * time) ** 2
+
+
+@pytest.fixture
+def folders(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for name in ("a", "b"):
+        clean = wave(ord(name) - 96)
+        (tmp_path / "clean").mkdir(exist_ok=True)
+        soundfile.write(tmp_path / "clean" / f"{name}.wav", clean, RATE)
+        for core, level in (("lstm", 0.02), ("mamba", 0.01)):
+            for seed in (1, 2):
+                folder = tmp_path / "exp" / core / f"seed{seed}"
+                folder.mkdir(parents=True, exist_ok=True)
+                noisy = clean + level * rng.standard_normal(len(clean))
+                soundfile.write(folder / f"{name}.wav", noisy, RATE)
+    return tmp_path
+
+
+class Counting(MetricPool):
+    """Counts the pairs that are measured."""
+
+    count = 0
+
+    def submit(self, *signals, **options):
+        self.count += 1
+        return super().submit(*signals, **options)
+
+
+def measure(folders, pool):
+    return measured(places(PATTERN), folders / "clean", folders / "cache", pool)
+
+
+def test_every_file_is_measured_once_and_kept(folders):
+    first, again = Counting(0), Counting(0)
+    table = measure(folders, first)
+    assert (len(table), first.count) == (8, 8)
+    assert measure(folders, again).equals(table)
+    assert again.count == 0
+    clean, noisy = (soundfile.read(folders / p)[0] for p in ("clean/a.wav", "exp/lstm/seed1/a.wav"))
+    row = table[(table["core"] == "lstm") & (table["seed"] == "1") & (table["utterance"] == "a")].iloc[0]
+    assert row["si_sdr"] == pytest.approx(score(clean, noisy, RATE)["si_sdr"])
+
+
+def test_what_changed_is_measured_again(folders):
+    measure(folders, MetricPool(0))
+    soundfile.write(folders / "exp" / "lstm" / "seed1" / "a.wav", wave(1), RATE)
+    pool = Counting(0)
+    measure(folders, pool)
+    assert pool.count == 1
+
+
+def test_it_goes_on_where_it_was_stopped(folders):
+    class Stopping(Counting):
+        def submit(self, *signals, **options):
+            if self.count == 7:
+                raise KeyboardInterrupt
+            return super().submit(*signals, **options)
+
+    with pytest.raises(KeyboardInterrupt):
+        measure(folders, Stopping(0))
+    pool = Counting(0)
+    measure(folders, pool)
+    assert 0 < pool.count < 8
+
+
+def test_folders_of_other_files_are_refused_by_name(folders):
+    (folders / "exp" / "mamba" / "seed2" / "a.wav").unlink()
+    with pytest.raises(InputError, match="a"):
+        measure(folders, MetricPool(0))
+
+
+def test_effects_of_folders(folders):
+    scores, info = Elsewhere(enhanced=PATTERN, clean=folders / "clean", metric="si_sdr").read()
+    assert info.base == {"core": "lstm"}
+    assert len(info.runs) == 4
+    means = scores.groupby("core", observed=True)["si_sdr"].mean()
+    assert means["mamba"] - means["lstm"] == pytest.approx(6, abs=1)
+
+
+def test_references_are_needed(folders):
+    with pytest.raises(InputError, match="--clean"):
+        Elsewhere(enhanced=PATTERN).read()
