@@ -1,12 +1,14 @@
 """Does the 95 % interval hold what it says? Planted effects, known variances, the engine of the reports.
 
-    python benchmarks/interval_coverage.py --repetitions 4000 --json coverage.json
+    python benchmarks/interval_coverage.py --repetitions 4000 --json coverage.json [--only plain|hard|...]
 
 Each repetition draws scores (cell, seed, utterance) of a 2 x 2 x 2 grid and a baseline, or of a grid whose
 third factor acts at evaluation only, and asks the engine of the reports for the gap, the main effects and the
-Shapley values. Printed: the share of intervals that hold the truth (the lowest and the highest over the
-factors), the share of null families in which Holm's procedure finds something, and the bounds to keep. Two
-Monte-Carlo standard errors are allowed on every bound. Exit code 1 if one is broken.
+Shapley values. Printed, for the headline's interval and the one centred by seed: the share of intervals that
+hold the truth (the lowest and the highest over the factors), and the mean width of the second over the first;
+the share of null families in which Holm's procedure finds something; how often verdicts are wrong where the
+truth lies on the border; and the bounds to keep. Two Monte-Carlo standard errors are allowed on every bound.
+Exit code 1 if one is broken.
 """
 
 from __future__ import annotations
@@ -18,131 +20,49 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 
 import numpy as np
+from coverage_draws import (
+    Scenario,
+    contrasts,
+    draw,
+    groups_of,
+    hard_scenarios,
+    presence,
+    scenarios,
+    true_means,
+)
 
-from ablate.ablations.design import Design
 from ablate.ablations.inference.allocation import FIRST, Targets
-from ablate.ablations.inference.contrasts import ContrastSet, build
+from ablate.ablations.inference.blocked import Blocked, blocked
 from ablate.ablations.inference.engine import Estimates, estimate, holm
+from ablate.ablations.inference.verdicts import decide
 
-FACTORS = ("a", "b", "c")
-LEVELS = dict.fromkeys(FACTORS, ("off", "on"))
-EFFECTS = {"a": 0.25, "b": 0.15, "c": 0.05}
-UTTERANCES = 100
 BATCH = 250
+KINDS = ("gap", "not-toggled", "main", "shapley", "interaction")
 
 
-@dataclass(frozen=True)
-class Scenario:
-    """What is planted, as standard deviations.
-
-    Attributes:
-        seed: between trainings of a cell; `unstable` in the base and the baseline.
-        shared_seed: of a seed's effect on all cells.
-        utterance_cell: of the utterance x cell effect.
-        residual: of one utterance of one run.
-        evaluation: of what each training adds to the effect of a factor that acts at evaluation only.
-        lowest, highest: the coverage to keep.
-    """
-
-    name: str
-    seeds: int
-    seed: float = 0.03
-    unstable: float | None = None
-    shared_seed: float = 0.0
-    utterance_cell: float = 0.08
-    residual: float = 0.2
-    evaluation_only: bool = False
-    evaluation: float = 0.01
-    missing: bool = False
-    null: bool = False
-    lowest: float = 0.93
-    highest: float | None = 0.985
-
-
-def scenarios() -> Iterator[Scenario]:
-    for seeds in (3, 5, 10):
-        plain = Scenario("equal seed SD", seeds)
-        yield plain
-        unequal = replace(plain, name="seed SD .09 in base and baseline, .03 elsewhere", unstable=0.09)
-        yield unequal
-        yield replace(plain, name="third factor at evaluation only", evaluation_only=True)
-        yield replace(unequal, name="missing seeds, unequal seed SD", missing=True, lowest=0.92)
-        yield replace(plain, name="seed effect shared by all cells", shared_seed=0.03, highest=None)
-        yield replace(plain, name="no effects", null=True)
-        yield replace(unequal, name="no effects, unequal seed SD", null=True)
-
-
-def contrasts() -> tuple[list[str], ContrastSet]:
-    """The cells of the grid and its baseline (last), and their contrasts."""
-    cells = {
-        "".join(level[1] for level in at): dict(zip(FACTORS, at, strict=True))
-        for at in product(("off", "on"), repeat=len(FACTORS))
-    }
-    cells["baseline"] = {}
-    return list(cells), build(Design.of(LEVELS), cells, baseline="baseline")
-
-
-def groups_of(scenario: Scenario) -> list[list[int]]:
-    """Cells that share trainings: pairs along the third factor if it acts at evaluation only."""
-    if scenario.evaluation_only:
-        return [[0, 1], [2, 3], [4, 5], [6, 7], [8]]
-    return [[index] for index in range(9)]
-
-
-def presence(scenario: Scenario) -> np.ndarray:
-    """Which runs there are (cell, seed): with missing seeds every third cell lacks one, the base too."""
-    present = np.ones((9, scenario.seeds), dtype=bool)
-    if scenario.missing:
-        for cell in (0, 3, 6):
-            present[cell, cell % scenario.seeds] = False
-        if scenario.seeds > 3:
-            present[8, :2] = False
-    return present
-
-
-def draw(scenario: Scenario, rng: np.random.Generator, repetitions: int) -> np.ndarray:
-    """Scores (repetition, cell, seed, utterance)."""
-    s, u = scenario.seeds, UTTERANCES
-    spread = np.full(9, scenario.seed)
-    if scenario.unstable is not None:
-        spread[[0, 8]] = scenario.unstable
-    training = rng.normal(size=(repetitions, 9, s, 1)) * spread[:, None, None]
-    if scenario.evaluation_only:
-        training[:, 1:8:2] = training[:, 0:8:2]
-        training = training + rng.normal(size=(repetitions, 9, s, 1)) * scenario.evaluation
-    scores = rng.normal(size=(repetitions, 9, s, u)) * scenario.residual
-    scores += training
-    scores += rng.normal(size=(repetitions, 1, s, 1)) * scenario.shared_seed
-    scores += rng.normal(size=(repetitions, 9, 1, u)) * scenario.utterance_cell
-    scores += rng.normal(size=(repetitions, 1, 1, u)) * 0.15
-    return scores + true_means(scenario)[:, None, None]
-
-
-def true_means(scenario: Scenario) -> np.ndarray:
-    if scenario.null:
-        return np.full(9, 2.8)
-    factorial = [
-        2.6 + sum(EFFECTS[f] for f, level in zip(FACTORS, at, strict=True) if level == "on")
-        for at in product(("off", "on"), repeat=3)
-    ]
-    return np.array([*factorial, 3.1])
-
-
-def estimates(scenario: Scenario, rng: np.random.Generator, repetitions: int) -> Iterator[Estimates]:
+def estimates(
+    scenario: Scenario, rng: np.random.Generator, repetitions: int
+) -> Iterator[tuple[Estimates, Blocked]]:
     cells, found = contrasts()
-    weights = found.matrix(cells)
+    weights, groups, present = found.matrix(cells), groups_of(scenario), presence(scenario)
+    rounding = 0.0 if scenario.decimals is None else 100.0**-scenario.decimals / 12
+    observed = np.full(9, 1 - scenario.lost) if scenario.lost else None
     for start in range(0, repetitions, BATCH):
         scores = draw(scenario, rng, min(BATCH, repetitions - start))
-        yield estimate(scores, weights, groups_of(scenario), presence(scenario))
+        headline = estimate(scores, weights, groups, present, rounding=rounding, observed=observed)
+        yield headline, blocked(headline, scores, weights, groups, present, range(8), observed)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; `low` and `high` are the extremes over the contrasts of a kind."""
+    """One line of the table; `low` and `high` are the extremes over the contrasts of a kind.
+
+    `centred` has the same of the secondary interval, and its mean width over the headline's; none: it is the
+    headline's.
+    """
 
     scenario: str
     seeds: str
@@ -152,6 +72,7 @@ class Row:
     at_least: float | None
     at_most: float | None
     repetitions: int
+    centred: tuple[float, float, float] | None = None
 
     def slack(self, bound: float) -> float:
         return 2 * math.sqrt(bound * (1 - bound) / self.repetitions)
@@ -163,39 +84,84 @@ class Row:
 
 
 def run(scenario: Scenario, repetitions: int, seed: int) -> list[Row]:
-    """Coverage of one scenario, and of the Holm family where there are no effects."""
+    """Coverage of one scenario; without effects, how often Holm's families find some all the same."""
     cells, found = contrasts()
     truth = found.matrix(cells) @ true_means(scenario)
     kinds = np.array([contrast.kind for contrast in found.rows])
+    families = {"Holm family error": ("main",), "headline's family error": ("gap", "shapley", "not-toggled")}
     rng = np.random.default_rng(seed)
-    holds, alarms = [], []
-    for batch in estimates(scenario, rng, repetitions):
-        low, high = batch.interval(0.95)
-        holds.append((low <= truth) & (truth <= high))
-        alarms.append((holm(batch.p[:, kinds == "main"]) < 0.05).any(-1))
-    share = np.concatenate(holds).mean(0)
-    rows = []
+    holds, centred, widths = [], [], []
+    alarms: dict[str, list[np.ndarray]] = {name: [] for name in families}
+    for batch, beside in estimates(scenario, rng, repetitions):
+        half, narrow = batch.half_width(0.95), beside.half_width(0.95)
+        holds.append(np.abs(batch.value - truth) <= half)
+        centred.append(np.abs(batch.value - truth) <= narrow)
+        with np.errstate(invalid="ignore"):
+            widths.append(np.nan_to_num(narrow / half, nan=1.0))
+        wrong = np.isclose(truth, 0)
+        for name, family in families.items():
+            mine = np.isin(kinds, family)
+            alarms[name].append((holm(batch.p[:, mine]) < 0.05)[:, wrong[mine]].any(-1))
+    share, beside_share, width = (np.concatenate(each).mean(0) for each in (holds, centred, widths))
     if scenario.null:
-        rate = float(np.concatenate(alarms).mean())
-        rows.append(
-            Row(scenario.name, str(scenario.seeds), "Holm family error", rate, rate, None, 0.05, repetitions)
-        )
-    else:
-        for kind in ("gap", "main", "shapley"):
-            of_kind = share[kinds == kind]
-            bounds = (scenario.lowest, scenario.highest)
-            rows.append(
-                Row(
-                    scenario.name,
-                    str(scenario.seeds),
-                    kind,
-                    float(of_kind.min()),
-                    float(of_kind.max()),
-                    *bounds,
-                    repetitions,
-                )
+        rates = {name: float(np.concatenate(each).mean()) for name, each in alarms.items()}
+        return [
+            Row(scenario.name, str(scenario.seeds), name, rate, rate, None, 0.05, repetitions)
+            for name, rate in rates.items()
+        ]
+    rows = []
+    for kind in KINDS:
+        mine = kinds == kind
+        second = None
+        if not np.allclose(width[mine], 1):
+            second = (
+                float(beside_share[mine].min()),
+                float(beside_share[mine].max()),
+                float(width[mine].mean()),
             )
+        rows.append(
+            Row(
+                scenario.name,
+                str(scenario.seeds),
+                kind,
+                float(share[mine].min()),
+                float(share[mine].max()),
+                scenario.lowest,
+                scenario.highest,
+                repetitions,
+                second,
+            )
+        )
     return rows
+
+
+CLAIM, MARGIN = 0.10, 0.05
+WORDS = {"contradicted": 0.025, "supported": 0.025, "negligible": 0.05}
+
+
+def verdict_errors(repetitions: int, seed: int) -> Iterator[Row]:
+    """How often a word is said of a main effect on its border: a point claim of .10, a margin of .05, and a
+    truth of .05, where none of the three words is true, but only just; beside it a truth of .08, well within.
+    """
+    quiet = Scenario("", 3, seed=0.015, utterance_cell=0.05, residual=0.025)
+    cells, found = contrasts()
+    (row,) = [i for i, c in enumerate(found.rows) if (c.kind, c.name) == ("main", "a")]
+    for seeds in (2, 3, 5, 10):
+        for tails in ("", "everywhere", "on"):
+            for truth in (0.05, 0.08):
+                scenario = replace(quiet, seeds=seeds, tails=tails, effect=truth)
+                said: dict[str, list[np.ndarray]] = {word: [] for word in WORDS}
+                for batch, _ in estimates(scenario, np.random.default_rng(seed), repetitions):
+                    mine = batch.rows([row])
+                    half, narrow = mine.half_width(0.95), mine.half_width(0.9)
+                    flags = decide(mine.value, half, narrow, (CLAIM, CLAIM), MARGIN)
+                    for word in WORDS:
+                        said[word].append(getattr(flags, word))
+                for word, bound in WORDS.items():
+                    rate = float(np.concatenate(said[word]).mean())
+                    known = bound if truth == 0.05 and not tails and seeds > 2 else None
+                    name = f"claim {CLAIM}, truth {truth}" + (f", tails {tails}" if tails else "")
+                    yield Row(name, str(seeds), word, rate, rate, None, known, repetitions)
 
 
 @dataclass(frozen=True)
@@ -287,14 +253,15 @@ def races() -> Iterator[Race]:
 
 def table(rows: list[Row]) -> str:
     lines = [
-        "| planted | seeds | quantity | lowest | highest | bound | kept |",
-        "|---|---|---|---|---|---|---|",
+        "| planted | seeds | quantity | lowest | highest | centred by seed | width | bound | kept |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         bounds = [f"at least {row.at_least:.3f}"] if row.at_least is not None else []
+        beside = "{:.3f} to {:.3f} | {:.2f}".format(*row.centred) if row.centred else "|"
         bounds += [f"at most {row.at_most:.3f}"] if row.at_most is not None else []
         lines.append(
-            f"| {row.scenario} | {row.seeds} | {row.quantity} | {row.low:.3f} | {row.high:.3f} | "
+            f"| {row.scenario} | {row.seeds} | {row.quantity} | {row.low:.3f} | {row.high:.3f} | {beside} | "
             f"{', '.join(bounds)} | {'yes' if row.kept else 'NO'} |"
         )
     return "\n".join(lines)
@@ -304,14 +271,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repetitions", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=2026)
+    parser.add_argument("--only", choices=["plain", "hard", "verdicts", "races"], action="append")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     options = parser.parse_args()
     started = time.perf_counter()
     rows: list[Row] = []
-    for index, scenario in enumerate(scenarios()):
-        rows += run(scenario, options.repetitions, options.seed + index)
+    asked = options.only or ["plain", "hard", "verdicts", "races"]
+    planted = {"plain": scenarios(), "hard": hard_scenarios()}
+    for part in [part for part in planted if part in asked]:
+        for index, scenario in enumerate(planted[part]):
+            rows += run(scenario, options.repetitions, options.seed + index)
+    if "verdicts" in asked:
+        rows += verdict_errors(options.repetitions, options.seed)
     costs = {}
-    for rule in races():
+    for rule in races() if "races" in asked else ():
         covered, costs[rule.name] = race(rule, options.repetitions, options.seed + 2000)
         rows += covered
     print(table(rows))

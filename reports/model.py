@@ -55,6 +55,7 @@ class EffectRow:
     one_out: str
     p_higher: str
     parameters: str
+    blocked: str
     data: Mapping[str, Any]
     level: float
 
@@ -180,6 +181,9 @@ class AnalysisReport(ShownInNotebooks):
             parameters=self.parameter_text.get(name.split("=")[0], "")
             if kind in ("shapley", "main", "one-in", "one-out")
             else "",
+            blocked=""
+            if data.get("blocked_low") == data["low"]
+            else interval(data.get("blocked_low"), data.get("blocked_high")),
             data=data,
             level=1 - self.analysis.confidence,
         )

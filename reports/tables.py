@@ -19,6 +19,7 @@ from .slopes import PER
 from .step_budgets import in_steps
 
 TICK, CROSS = "✓", "✗"
+CENTRED = "centred by seed"
 
 
 def effects_table(report: AnalysisReport) -> Table | None:
@@ -37,6 +38,7 @@ def effects_table(report: AnalysisReport) -> Table | None:
             "one-out",
             "P(on > off)",
             "parameters",
+            CENTRED,
         ],
         [
             [
@@ -49,19 +51,35 @@ def effects_table(report: AnalysisReport) -> Table | None:
                 r.one_out,
                 r.p_higher,
                 r.parameters,
+                r.blocked,
             ]
             for r in report.rows
         ],
         closing=len(report.rows) - len(report.factors),
         words=("verdict",),
-        spare=("parameters", "P(on > off)", "one-in", "one-out", "claimed"),
+        spare=(CENTRED, "parameters", "P(on > off)", "one-in", "one-out", "claimed"),
     )
 
 
 def mains_table(report: AnalysisReport) -> Table | None:
-    rows = [[r.name, r.estimate, r.interval, p_value(r.data.get("p_holm"))] for r in report.mains]
-    head = ["factor", "main effect", f"{report.percent} interval", "p (Holm)"]
-    return Table("Main effects", head, rows) if rows else None
+    """The main effects, and whether they differ between seeds by more than the rest of the grid does."""
+    rows = [
+        [r.name, r.estimate, r.interval, p_value(r.data.get("p_holm")), r.blocked, _f(r.data)]
+        for r in report.mains
+    ]
+    head = ["factor", "main effect", f"{report.percent} interval", "p (Holm)", CENTRED, "F seed x factor (p)"]
+    caption = (
+        f"{CENTRED}: a secondary interval, which takes out what the trainings of one seed share. Where F is "
+        "large the effect differs between seeds, and that interval is too narrow."
+    )
+    return (
+        Table("Main effects", head, rows, caption if any(row[-1] for row in rows) else "") if rows else None
+    )
+
+
+def _f(row: Mapping[str, Any]) -> str:
+    f, p = row.get("seed_f"), row.get("seed_p")
+    return f"{f:.1f} ({p_value(p)})" if known(f) and known(p) else ""
 
 
 def interactions_table(report: AnalysisReport) -> Table | None:

@@ -34,8 +34,9 @@ class Analysis(ShownInNotebooks):
         effects: a row per contrast (simple effects of up to 128 cells; `simple` gives the others): name,
             kind, estimate, se, df, low, high, p, p_holm, verdict; then `at` (the other factors' levels of a
             simple effect), claim_low, claim_high, claim_source, seeds_needed, note, the fields of
-            `retraining.Higher`, and p_headline: Holm-adjusted over the credited effects, the gap and what is
-            not toggled, which decides what the answer's sentence says.
+            `retraining.Higher`; blocked_low and blocked_high, the secondary interval centred by seed, and of
+            a main effect seed_f and seed_p (see `blocked`); and p_headline: Holm-adjusted over the credited
+            effects, the gap and what is not toggled, which decides what the answer's sentence says.
         cells: a row per cell with scores: cell, one column per factor, runs, mean, sd (over seeds), se,
             df, low, high.
         divergence: a row per cell: cell, runs, diverged, rate, low, high (exact binomial interval).

@@ -14,6 +14,7 @@ from ablate.models.errors import InputError, listed
 
 from ..claims import Claim, check_margin, margin_of, unit_of
 from .analysis import Analysis
+from .blocked import blocked
 from .cells import cell_table, guard_cells
 from .contrasts import Contrast, build, judged
 from .engine import holm
@@ -82,6 +83,22 @@ def infer(
     )
     rows = sorted([*credited, *_of_kinds(found.rows, "not-toggled", "gap")])
     declared = max(len(credited), family) + sum(map(found.declared, ("gap", "not-toggled")))
+    kept = data.scored()
+    beside_seeds = blocked(
+        estimates,
+        data.values[kept],
+        weights,
+        data.groups_of(kept),
+        data.present[kept],
+        [place for place, name in enumerate(names) if data.cell_levels[name]],
+        data.observed(kept),
+    )
+    half = beside_seeds.half_width(confidence)
+    effects["blocked_low"], effects["blocked_high"] = estimates.value - half, estimates.value + half
+    mains = effects["kind"] == "main"
+    effects["seed_f"] = np.where(mains, beside_seeds.seed_f, np.nan)
+    effects["seed_p"] = np.where(mains, beside_seeds.seed_p, np.nan)
+    notes += _seed_notes(effects[mains])
     effects["p_headline"] = np.nan
     effects.loc[rows, "p_headline"] = holm(estimates.p[rows], declared)
     beside = guard_effects([found.rows[row] for row in rows], guards, confidence)
@@ -144,6 +161,21 @@ def _divergence(data: Scores, confidence: float) -> pd.DataFrame:
             "high": [high for _, high in bounds],
         }
     )
+
+
+def _seed_notes(mains: pd.DataFrame) -> list[str]:
+    """A sentence on the factors whose effect differs between seeds by more than the rest of the grid does."""
+    told = [
+        f"{row.name} (F = {row.seed_f:.1f}, p = {row.seed_p:.3f})"
+        for row in mains.itertuples(index=False)
+        if row.seed_p < 0.05
+    ]
+    if not told:
+        return []
+    return [
+        f"The effect of {listed(told)} differs between seeds by more than the rest of the grid does: the "
+        "interval centred by seed is too narrow for it."
+    ]
 
 
 def _ends(contrasts: Sequence[Contrast]) -> list[str]:

@@ -60,7 +60,7 @@ def test_a_terminal_of_80_columns_has_whole_numbers(report, monkeypatch):
     shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= 80
-    assert "left out, the terminal is too narrow: parameters, P(on > off)" in shown
+    assert "left out, the terminal is too narrow: centred by seed, parameters, P(on > off)" in shown
     row = next(line for line in shown.splitlines() if line.strip().startswith("crossband"))
     assert "contradicted" in row
     assert text(report, "table").count("+1,813,248") == 1

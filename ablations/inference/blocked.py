@@ -1,0 +1,206 @@
+"""Centred by seed within the grid: intervals that take out what the trainings of one seed share. A secondary.
+
+Trainings of one seed share order, crops and initialisation. An effect of the seed that is the same in every
+cell drops out of a contrast of the grid's cells, though not out of the cells' variances over seeds, so that
+the interval of `engine` is then wider than it need be. Here the variances are those of the residuals of an
+additive fit, a level of the training group plus one of the seed, separately for each utterance:
+
+    s_g^2 = sum of squared residuals of group g / their trace,    sum_g w_g^2 s_g^2 / S_g
+            + s_b^2 sum_s (sum_g w_g [s in g] / S_g)^2            + the utterances' part of `engine`
+
+With equal seeds the fit subtracts each seed's mean over the C groups, the trace is (S-1)(C-1)/C, and the
+seeds' own variance s_b^2 drops out. Where a factor acts differently at each seed this interval is too narrow:
+`seed_f` tests for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from .engine import Array, Estimates, membership, quantile, satterthwaite, utterance_part
+
+FEWEST_GROUPS, FEWEST_SEEDS = 4, 3
+
+
+@dataclass(frozen=True)
+class Blocked:
+    """Secondary intervals of K contrasts; arrays (..., contrast).
+
+    Attributes:
+        se, df: those of the headline where the contrast is not centred.
+        centred: (contrast,) whether it is.
+        seed_f, seed_p: F of seed x contrast against the other seed x cell, with (S-1, (C-2)(S-1)) degrees of
+            freedom over the seeds that all groups have; NaN where there is none.
+    """
+
+    se: Array
+    df: Array
+    centred: Array
+    seed_f: Array
+    seed_p: Array
+
+    def half_width(self, confidence: float) -> Array:
+        return quantile(confidence, self.df) * self.se
+
+
+def blocked(
+    headline: Estimates,
+    scores: Array,
+    weights: Array,
+    groups: Sequence[Sequence[int]],
+    present: Array,
+    grid: Collection[int],
+    observed: Array | None = None,
+) -> Blocked:
+    """The contrasts centred by seed; see the module.
+
+    Args:
+        headline: the same contrasts by `engine.estimate`; the other arguments are its too.
+        grid: the cells of the grid. A group of trainings with one of them belongs to it.
+    """
+    kept = [list(group) for group in groups if {*group} & {*grid}]
+    none = np.full(headline.value.shape, np.nan)
+    alone = Blocked(headline.se, headline.df, np.zeros(len(weights), dtype=bool), none, none)
+    if len(kept) < FEWEST_GROUPS or any((present[g] != present[g[0]]).any() for g in kept):
+        return alone
+    there = present[[group[0] for group in kept]]
+    summed = weights @ membership(kept, weights.shape[1])
+    outside = np.ones(weights.shape[1], dtype=bool)
+    outside[[cell for group in kept for cell in group]] = False
+    inside = (weights[:, outside] == 0).all(1) & (np.abs(summed.sum(1)) < 1e-9)
+    means = np.stack([scores[..., group, :, :].mean(-3) for group in kept], -3)
+    inside &= (np.abs(summed) > 1e-9).any(1)
+    seed_f, seed_p = _interplay(means.mean(-1)[..., there.all(0)], summed, inside)
+    fit = _Fit.of(there)
+    if fit is None:
+        return Blocked(alone.se, alone.df, alone.centred, seed_f, seed_p)
+    involved = np.abs(weights) @ membership(kept, weights.shape[1]) != 0
+    centred = inside & ~(involved & (fit.trace < 1e-9)).any(1)
+    se, df = _fitted(headline, scores, weights, kept, means, present, fit, summed, observed)
+    return Blocked(
+        np.where(centred, se, headline.se), np.where(centred, df, headline.df), centred, seed_f, seed_p
+    )
+
+
+@dataclass(frozen=True)
+class _Fit:
+    """The additive fit of the runs there are.
+
+    Attributes:
+        group, seed: (run,) of each run.
+        rest: (run, run) from scores to residuals.
+        of_seeds: (run, run) onto what the seeds add to the groups.
+        trace: (group,) of the residuals; of_seeds_trace the same of `of_seeds`.
+        spread: what a unit of the seeds' variance adds to the sum of squares of `of_seeds`.
+        seeds: how many there are.
+    """
+
+    group: Array
+    seed: Array
+    rest: Array
+    of_seeds: Array
+    trace: Array
+    of_seeds_trace: Array
+    spread: float
+    seeds: int
+
+    @classmethod
+    def of(cls, there: Array) -> _Fit | None:
+        """From (group, seed) which runs there are; none: too few seeds, or the groups are not connected."""
+        group, seed = np.nonzero(there)
+        of_group = np.eye(len(there))[group]
+        of_seed = np.eye(there.shape[1])[seed][:, there.any(0)]
+        seeds = of_seed.shape[1]
+        both = np.hstack([of_group, of_seed])
+        if seeds < FEWEST_SEEDS or np.linalg.matrix_rank(both) < len(there) + seeds - 1:
+            return None
+        within = np.eye(len(group)) - of_group @ np.linalg.pinv(of_group)
+        rest = np.eye(len(group)) - both @ np.linalg.pinv(both)
+        of_seeds = within - rest
+        return cls(
+            group,
+            seed,
+            rest,
+            of_seeds,
+            np.diag(rest) @ of_group,
+            np.diag(of_seeds) @ of_group,
+            float(np.trace(of_seed.T @ within @ of_seed)),
+            seeds,
+        )
+
+
+def _fitted(
+    headline: Estimates,
+    scores: Array,
+    weights: Array,
+    groups: Sequence[Sequence[int]],
+    means: Array,
+    present: Array,
+    fit: _Fit,
+    summed: Array,
+    observed: Array | None,
+) -> tuple[Array, Array]:
+    """Standard errors and degrees of freedom of the contrasts, all as if centred."""
+    runs = means[..., fit.group, fit.seed, :]
+    rest = fit.rest @ runs
+    utterances = scores.shape[-1]
+    shape = (*headline.value.shape, len(groups))
+    parts, residual_parts = np.zeros(shape), np.zeros(shape)
+    variances = np.zeros((*headline.value.shape[:-1], len(groups)))
+    trace = np.maximum(fit.trace, 1e-9)
+    least = np.zeros((len(weights), len(groups)))
+    for g, group in enumerate(groups):
+        own = fit.group == g
+        at = fit.seed[own]
+        apart = scores[..., group, :, :][..., at, :] - means[..., g, at, :][..., None, :, :]
+        series = rest[..., own, :][..., None, :, :] + apart - apart.mean(-2, keepdims=True)
+        w = weights[:, group]
+        level = series.mean(-1)
+        covariance = level @ np.swapaxes(level, -1, -2) / trace[g]
+        parts[..., g] = np.einsum("kc,...cd,kd->...k", w, covariance, w) / len(at)
+        variances[..., g] = (rest[..., own, :].mean(-1) ** 2).sum(-1) / trace[g]
+        least[:, g] = (w**2).sum(1)
+        if utterances > 1:
+            odd = series - level[..., None]
+            flat = odd.reshape(*odd.shape[:-2], -1)
+            product = flat @ np.swapaxes(flat, -1, -2) / (trace[g] * (utterances - 1))
+            residual_parts[..., g] = np.einsum("kc,...cd,kd->...k", w, product, w) / len(at)
+    rounding = headline.least.sum(1) / np.maximum((weights**2).sum(1), 1e-300)
+    parts = np.maximum(parts, least * rounding[:, None])
+    squares = np.square(fit.of_seeds @ runs.mean(-1)[..., None])[..., 0].sum(-1)
+    of_seeds = np.maximum(squares - variances @ fit.of_seeds_trace, 0.0) / fit.spread
+    count = np.bincount(fit.group)
+    lever = np.zeros((len(weights), present.shape[1]))
+    np.add.at(lever.T, fit.seed, (summed[:, fit.group] / count[fit.group]).T)
+    extra = of_seeds[..., None] * (lever**2).sum(1)
+    runs_of = present.sum(-1)
+    by_utterance = np.where(present[..., None], scores, 0.0).sum(-2) / runs_of[:, None]
+    net, net_df = utterance_part(by_utterance, weights, residual_parts, fit.trace, observed)
+    parts = np.concatenate([parts, extra[..., None]], -1)
+    part_df = np.append(trace, fit.seeds - 1)
+    variance = parts.sum(-1) + net
+    df = satterthwaite(variance, parts, part_df, net, net_df)
+    return np.sqrt(variance), np.minimum(df, fit.trace.sum())
+
+
+def _interplay(means: Array, weights: Array, inside: Array) -> tuple[Array, Array]:
+    """F and p of seed x contrast against the other seed x cell (..., contrast).
+
+    means (..., group, seed) of the seeds that all groups have, weights (contrast, group).
+    """
+    groups, seeds = means.shape[-2:]
+    if seeds < FEWEST_SEEDS:
+        none = np.full((*means.shape[:-2], len(weights)), np.nan)
+        return none, none
+    rest = means - means.mean(-1, keepdims=True)
+    rest = rest - rest.mean(-2, keepdims=True)
+    total = (rest**2).sum((-2, -1))[..., None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        own = ((weights @ rest) ** 2).sum(-1) / (weights**2).sum(1)
+        left = (total - own) / ((groups - 2) * (seeds - 1))
+        f = np.where(inside & (left > 0), own / (seeds - 1) / left, np.nan)
+    return f, stats.f.sf(f, seeds - 1, (groups - 2) * (seeds - 1))
