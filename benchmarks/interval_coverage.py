@@ -144,7 +144,7 @@ def verdict_errors(repetitions: int, seed: int) -> Iterator[Row]:
     truth of .05, where none of the three words is true, but only just; beside it a truth of .08, well within.
     """
     quiet = Scenario("", 3, seed=0.015, utterance_cell=0.05, residual=0.025)
-    cells, found = contrasts()
+    _, found = contrasts()
     (row,) = [i for i, c in enumerate(found.rows) if (c.kind, c.name) == ("main", "a")]
     for seeds in (2, 3, 5, 10):
         for tails in ("", "everywhere", "on"):
