@@ -18,6 +18,7 @@ NEAR = 0.1
 """How far, as a share, a number may be from a claim's and still count as the same."""
 DEMO = "no verdict"
 NO_MARGIN = "no margin"
+REACHES_NOTHING = "reaches nothing here"
 ELSEWHERE = "at this size"
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _COUNT = re.compile(r"([\d_,]+(?:\.\d+)?(?:e\d+)?)\s*([kmg]?)", re.IGNORECASE)
@@ -137,7 +138,7 @@ class Setting(Frozen):
         """A verdict on a claim as it may be given here: none on the demo corpus."""
         if self.is_demo:
             return DEMO
-        judged = verdict not in ("", NO_MARGIN)
+        judged = verdict not in ("", NO_MARGIN, REACHES_NOTHING)
         return f"{ELSEWHERE}: {verdict}" if judged and self.differs(claimed) else verdict
 
 

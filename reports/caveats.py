@@ -188,6 +188,10 @@ def warnings(report: AnalysisReport) -> list[str]:
         lines.append("The audit was skipped: nothing checked that the factors do what they declare.")
     if plan is not None and plan.audit.waived:
         lines.append(f"Audit findings were waived: {', '.join(plan.audit.waived)}.")
+    lines += [
+        f"A204 reaches-nothing: {name}: {why}. It has no verdict."
+        for name, why in report.analysis.void.items()
+    ]
     if report.seeds[1] < 2:
         lines.append(
             "One seed: no interval can be given, for nothing tells an effect from the luck of a training."

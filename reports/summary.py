@@ -19,7 +19,9 @@ def answer(report: AnalysisReport) -> str:
     name, label = report.analysis.metric, in_words(report.analysis.metric)
     gap, rest = report.gap, report.not_toggled
     better = "" if report.direction > 0 else " (lower is better)"
-    rows = [row for row in report.factors if row.name == row.data["name"]]
+    void = report.analysis.void
+    factors = [row for row in report.factors if row.data["name"] not in void]
+    rows = [row for row in factors if row.name == row.data["name"]]
     judged = [row for row in rows if row.interval]
     if not judged and (gap is None or not gap.interval):
         return f"No interval, so no difference in {label} is shown: single trainings differ by luck alone."
@@ -43,7 +45,7 @@ def answer(report: AnalysisReport) -> str:
         else:
             told += "this design cannot say how much each toggle explains"
             told += f"; switched on, {effects}" if effects else ""
-    between = [row for row in report.factors if row not in rows and row.shown]
+    between = [row for row in factors if row not in rows and row.shown]
     more = _listed([f"{row.data['name']} {_round(row)}" for row in between])
     parts = (
         told,
@@ -51,6 +53,7 @@ def answer(report: AnalysisReport) -> str:
         _costs(report, [*shown, *between]),
         _elsewhere(report),
         unseen,
+        f"{_listed(list(void))} reaches nothing here" if void else "",
     )
     sentence = "; ".join(filter(None, parts))
     return f"{sentence[0].upper()}{sentence[1:]}."

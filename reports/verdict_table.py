@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ablate.ablations.inference.verdicts import judge
-from ablate.ablations.scale import DEMO, NO_MARGIN
+from ablate.ablations.scale import DEMO, NO_MARGIN, REACHES_NOTHING
 from ablate.studies.analysis import setting_of
 
 if TYPE_CHECKING:
@@ -57,6 +57,8 @@ def judged(analysis: Analysis, info: StudyInfo, claims: Sequence[tuple[str, Clai
         i = rows[name]
         if not estimates.estimable[i]:
             verdict = "undecided"
+        elif name in analysis.void:
+            verdict = REACHES_NOTHING
         elif analysis.margin is None:
             verdict = NO_MARGIN
         else:

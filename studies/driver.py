@@ -23,6 +23,7 @@ from . import own
 from .launchers import Ended, Launcher, Task
 from .outcomes import Action, at_start, decide
 from .plan import Plan, cache_path
+from .reach import ReachWatch
 from .trials import Entry, TrialBook
 
 LOCKED_PAUSE = 5.0
@@ -169,6 +170,7 @@ class Driver:
 
     Args:
         check: called regularly; raises where the study is another driver's by now.
+        watch: looks at scores as they come in, and stops cells that they show to be of no use.
     """
 
     def __init__(
@@ -178,7 +180,10 @@ class Driver:
         policy: Policy | None = None,
         progress: DriverProgress | None = None,
         check: Callable[[], None] = lambda: None,
+        watch: ReachWatch | None = None,
     ) -> None:
+        self._watch = watch
+        self._stopped: list[Job] = []
         self._root = root
         self._launcher = launcher
         self._policy = policy or Policy()
@@ -193,6 +198,7 @@ class Driver:
     def run(self, jobs: list[Job]) -> Outcome:
         """Work through `jobs`; returns when all ended, the failures are too many, or on Ctrl-C."""
         outcome = self._outcome = Outcome()
+        self._stopped.clear()
         self._queue = [job for job in jobs if self._remains(job)]
         self._progress.start(len(jobs), len(outcome.done) + len(outcome.failed))
         try:
@@ -203,6 +209,7 @@ class Driver:
         finally:
             self._progress.close()
         outcome.left = self._queue + list(self._active.values()) + [job for _, job, _ in self._undecided]
+        outcome.left += self._stopped
         return outcome
 
     def _remains(self, job: Job) -> bool:
@@ -243,6 +250,9 @@ class Driver:
             enough = limit is not None and len(self._outcome.failed) - before >= limit
             if enough and not self._active:
                 return
+            if self._watch is not None:
+                self._queue, over = self._watch.arranged(self._queue)
+                self._stopped += over
             while self._launcher.free and not enough:
                 ready = next((job for job in self._queue if job.due <= time.time()), None)
                 if ready is None:
@@ -348,6 +358,8 @@ class Driver:
             self._outcome.failed.append(job)
             return f"failed: {own.SAME}: {message}"
         self._outcome.done.append(job)
+        if self._watch is not None:
+            self._watch.scored(job.run)
         value, name = job.run.state.val_pesq_wb, "validation PESQ"
         if value is None and job.metric is not None:
             value, name = own.test_mean(job.scores, job.metric), own.value_name(job.metric)

@@ -30,6 +30,7 @@ from .plan import (
     save,
     study_path,
 )
+from .reach import ReachWatch
 from .request import Request
 from .rerun import set_aside
 from .tracking import TrackerProcess
@@ -184,6 +185,16 @@ class Session:
             )
         return plan.model_copy(update={"audit": record})
 
+    def _watched(self, plan: Plan, watch: ReachWatch, lease: Lease) -> Plan:
+        """The plan with what the scores showed among the audit's findings."""
+        known = {(each["code"], each["where"]) for each in plan.audit.findings}
+        new = [f.model_dump(mode="json") for f in watch.findings if (f.code, f.where) not in known]
+        if new:
+            audit = plan.audit.model_copy(update={"findings": (*plan.audit.findings, *new)})
+            plan = plan.model_copy(update={"audit": audit})
+            self._save(plan, lease)
+        return plan
+
     def _save(self, plan: Plan, lease: Lease) -> None:
         lease.check()
         save(plan, self.root)
@@ -209,7 +220,8 @@ class Session:
     ) -> tuple[Plan, Outcome]:
         tracker = TrackerProcess(self.root, plan.name, self.tracking_uri)
         launcher = self.launcher(folder)
-        driver = Driver(self.root, launcher, self.policy, self.progress, lease.check)
+        watch = ReachWatch(plan, self.say)
+        driver = Driver(self.root, launcher, self.policy, self.progress, lease.check, watch)
         key = study_key(plan, self.root, self.storage_url)
 
         def report() -> None:
@@ -244,6 +256,7 @@ class Session:
                     )
                 )
                 total.add(outcome)
+                plan = self._watched(plan, watch, lease)
                 worked = grown or bool(rule or total.trained or total.failed or total.left)
                 if not rule or outcome.interrupted or outcome.left:
                     return plan, total

@@ -18,6 +18,7 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A201": ("toggle-without-effect", "error"),
     "A202": ("declaration-broken", "error"),
     "A203": ("hidden-change", "error"),
+    "A204": ("reaches-nothing", "error"),
     "A301": ("untoggled-difference", "note"),
     "A302": ("capacity-confound", "note"),
     "A401": ("budget", "error"),

@@ -19,6 +19,7 @@ from ..claims import Claim
 from .cells import best_cell
 from .contrasts import Contrast, NotEstimable, build, weight_matrix
 from .engine import Estimates
+from .reach import Unreached
 from .scores import Scores, plain
 
 SCHEMA = "ablate.analysis"
@@ -56,6 +57,7 @@ class Analysis(ShownInNotebooks):
         baseline: the reference cell.
         margin: the smallest difference that matters; None: unknown, so that nothing is judged.
         claims: factor (or `factor=level`) -> what was claimed in this metric.
+        unreached: by effect, the levels that changed no score; no verdict is given on them.
         notes: sentences a report prints under its tables.
     """
 
@@ -79,6 +81,7 @@ class Analysis(ShownInNotebooks):
     claims: Mapping[str, Claim]
     seeds: tuple[Any, ...]
     utterances: int
+    unreached: Mapping[str, Unreached]
     notes: tuple[str, ...]
     scores: Scores = field(repr=False)
     estimates: Estimates = field(repr=False)
@@ -86,6 +89,11 @@ class Analysis(ShownInNotebooks):
     @property
     def factors(self) -> tuple[str, ...]:
         return tuple(self.levels)
+
+    @cached_property
+    def void(self) -> dict[str, str]:
+        """By effect, why there is no verdict: its level changed no score."""
+        return {name: str(found) for name, found in self.unreached.items() if found.certain}
 
     def kind(self, kind: str) -> pd.DataFrame:
         """The effects of one kind."""
@@ -209,6 +217,7 @@ class Analysis(ShownInNotebooks):
             "guards": records(self.guards),
             "guard_cells": records(self.guard_cells),
             "pooled": {"label": POOLED_LABEL, "effects": records(self.pooled)},
+            "unreached": self.void,
             "notes": list(self.notes),
         }
 

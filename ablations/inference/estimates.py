@@ -20,6 +20,7 @@ from .contrasts import Contrast, build, judged
 from .engine import holm
 from .guards import guard_effects, trade_offs
 from .pooled import pooled_effects
+from .reach import unreached
 from .scores import Scores
 from .verdicts import effects_table, stated_claims
 
@@ -64,7 +65,8 @@ def infer(
     estimates, of_cells = both.rows(slice(0, count)), both.rows(slice(count, None))
     stated = stated_claims(claims, metric, data.levels)
     family = found.declared("main")
-    effects = effects_table(found.rows, estimates, names, data, stated, margin, confidence, family)
+    nothing = unreached(data)
+    effects = effects_table(found.rows, estimates, names, data, stated, margin, confidence, family, nothing)
     pooled, pooled_note = pooled_effects(
         data.values[scored], weights, data.present[scored], found.rows, confidence
     )
@@ -99,6 +101,11 @@ def infer(
     effects["seed_f"] = np.where(mains, beside_seeds.seed_f, np.nan)
     effects["seed_p"] = np.where(mains, beside_seeds.seed_p, np.nan)
     notes += _seed_notes(effects[mains])
+    notes += [
+        f"{name}: {found}. The scores are rounded or means of runs, so that a small difference may be hidden."
+        for name, found in nothing.items()
+        if not found.certain
+    ]
     effects["p_headline"] = np.nan
     effects.loc[rows, "p_headline"] = holm(estimates.p[rows], declared)
     beside = guard_effects([found.rows[row] for row in rows], guards, confidence)
@@ -125,6 +132,7 @@ def infer(
         claims=stated,
         seeds=tuple(data.seeds),
         utterances=len(data.utterances),
+        unreached=nothing,
         notes=tuple(notes),
         scores=data,
         estimates=estimates,

@@ -13,9 +13,10 @@ from ablate.models.errors import InputError, listed
 
 from ..claims import Claim, claim_of, named_claims
 from ..factors import FACTORS, claims_on
-from ..scale import NO_MARGIN
+from ..scale import NO_MARGIN, REACHES_NOTHING
 from .contrasts import Contrast, judged
 from .engine import Array, Estimates, holm, quantile
+from .reach import Unreached
 from .retraining import Higher, higher
 from .scores import Scores
 
@@ -92,10 +93,12 @@ def effects_table(
     margin: float | None,
     confidence: float,
     family: int,
+    nothing: Mapping[str, Unreached],
 ) -> pd.DataFrame:
     """A row per contrast: estimate, interval, p-values, verdict; see `Analysis.effects`.
 
-    `family` counts the main effects that the design declares, lost ones too.
+    `family` counts the main effects that the design declares, lost ones too; there is no verdict on an effect
+    of `nothing`.
     """
     half = estimates.half_width(confidence)
     equivalence = estimates.half_width(max(2 * confidence - 1, 0.0))
@@ -114,7 +117,13 @@ def effects_table(
         credited = i in compared
         claim = claims.get(contrast.name) if credited else None
         verdict, note, seeds = "negligible" if negligible[i] else "", "", math.nan
-        if not estimates.estimable[i]:
+        void = [nothing[part] for part in contrast.name.split(" x ") if part in nothing]
+        if void and all(each.certain for each in void):
+            verdict, note = (
+                (REACHES_NOTHING if credited else ""),
+                str(void[0]),
+            )
+        elif not estimates.estimable[i]:
             verdict, note = "undecided", _why_no_interval(contrast, runs)
         elif margin is None:
             verdict = NO_MARGIN if claim or (credited and _is_credit(contrast, shapley)) else ""

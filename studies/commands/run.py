@@ -226,6 +226,8 @@ def _run_study(
     """Run the study to its end; the exit code says how it ended."""
     from rich.console import Console
 
+    from ablate.ablations.inference.reach import CODE
+
     from ..lease import StudyHeldError
     from ..plan import PlanChangedError, study_path
     from ..session import RefusedError
@@ -257,6 +259,13 @@ def _run_study(
     if outcome.failed:
         say(f"see why: ablate status {plan.name} --root {root}; ablate logs CELL; again: --retry-failed")
         raise typer.Exit(3)
+    nothing = [f["where"] for f in plan.audit.findings if f["code"] == CODE]
+    if outcome.left and nothing and CODE not in plan.audit.waived:
+        say(
+            f"refused: {', '.join(nothing)} reaches nothing, and its cells stopped; correct it, or train "
+            f"them all the same with --waive {CODE}"
+        )
+        raise typer.Exit(5)
     if outcome.left:
         raise typer.Exit(4)
     for alias in plan.aliases:

@@ -1,0 +1,90 @@
+"""Factors that reach nothing: every pair of cells that differ in one alone has the very same scores.
+
+Two trainings that differ in anything that is computed do not. One equal pair is legitimate (a weight that is
+read with a discriminator only, a clip that never clips in one cell); all of them mean that the level does not
+get to where it should act, and what stands there is the difference of one training to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..design import flip, positions
+from .engine import Array
+from .scores import Scores
+
+CODE = "A204"
+"""Of the audit's finding."""
+
+
+@dataclass(frozen=True)
+class Unreached:
+    """A level that changed no score.
+
+    Attributes:
+        pairs: of cells, of which so many `runs` were compared.
+        certain: the scores are measured ones of single utterances; else rounding may hide a difference.
+    """
+
+    pairs: tuple[tuple[str, str], ...]
+    runs: int
+    certain: bool
+
+    def __str__(self) -> str:
+        (off, on), more = self.pairs[0], len(self.pairs) - 1
+        others = f" and {more} more pair{'s' * (more > 1)} of cells" if more else ""
+        return (
+            f"the scores of {on} are those of {off}{others} to the last digit, in {self.runs} pairs of runs"
+        )
+
+
+def unreached(data: Scores) -> dict[str, Unreached]:
+    """By the name of the effect, the levels whose every pair of cells has equal scores.
+
+    Compared are the seeds that both cells of a pair have; cells that share trainings are not, and neither are
+    runs that have one score throughout (an output at the metric's floor).
+    """
+    certain = len(data.utterances) > 1 and not np.array_equal(
+        data.values.round(4), data.values, equal_nan=True
+    )
+    group = {cell: g for g, members in enumerate(data.groups) for cell in members}
+    found = {}
+    for name, pairs in _pairs(data).items():
+        compared = [
+            (pair, np.array_equal(*runs))
+            for pair in pairs
+            if group[pair[0]] != group[pair[1]]
+            for runs in _common(data, *pair)
+        ]
+        if compared and all(same for _, same in compared):
+            which = dict.fromkeys(pair for pair, _ in compared)
+            cells = tuple((data.cells[off], data.cells[on]) for off, on in which)
+            found[name] = Unreached(cells, len(compared), certain)
+    return found
+
+
+def _pairs(data: Scores) -> dict[str, list[tuple[int, int]]]:
+    """By effect, the cells with scores that differ in it alone, the one at the first level first."""
+    index = {data.cells[i]: i for i in data.scored()}
+    cells = {cell: levels for cell, levels in data.cell_levels.items() if cell in index}
+    at = positions(cells, data.levels) if data.levels else {}
+    found: dict[str, list[tuple[int, int]]] = {}
+    for place, factor in enumerate(data.levels):
+        for name, level in data.layout.design.steps(factor):
+            found[name] = [
+                (index[at[flip(key, place, 0)]], index[cell])
+                for key, cell in at.items()
+                if key[place] == level and flip(key, place, 0) in at
+            ]
+    return found
+
+
+def _common(data: Scores, off: int, on: int) -> Iterator[tuple[Array, Array]]:
+    """The scores of two cells at each seed that both have."""
+    for seed in np.flatnonzero(data.present[off] & data.present[on]):
+        one, two = data.values[off, seed], data.values[on, seed]
+        if len(one) == 1 or not ((one == one[0]).all() and (two == two[0]).all()):
+            yield one, two

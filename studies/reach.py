@@ -1,0 +1,163 @@
+"""What scores show while a study trains: factors that reach nothing. Their cells stop, the others go on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from ablate.ablations.audit.cells import neighbours
+from ablate.ablations.audit.finding import Finding
+from ablate.ablations.claims import effect_name
+from ablate.ablations.inference.reach import CODE
+from ablate.training.rundir import RunDir
+
+from .plan import Plan
+
+REMEDY = (
+    "see that the level gets to where it acts, or leave the factor out; what it is given changes no score"
+)
+
+
+class HasRun(Protocol):
+    """A job of the driver."""
+
+    @property
+    def run(self) -> RunDir: ...
+
+
+AnyJob = TypeVar("AnyJob", bound=HasRun)
+
+
+@dataclass
+class _Effect:
+    """Pairs of cells that differ in one level alone.
+
+    Attributes:
+        pairs: (cell at the first level, cell at this level), whose trainings are not shared.
+        reaches: a pair with different scores was seen.
+    """
+
+    name: str
+    level: str
+    factor: str
+    pairs: Sequence[tuple[str, str]]
+    equal: dict[tuple[str, str], int] = field(default_factory=dict)
+    reaches: bool = False
+
+    @property
+    def unreached(self) -> bool:
+        return not self.reaches and len(self.equal) == len(self.pairs)
+
+
+class ReachWatch:
+    """Compares the scores of a study's cells as they come in.
+
+    With the first pair of cells that differ in one factor alone and have equal scores to the last bit, what
+    the factor's other pairs need comes first; once all are equal, the cells at that level stop.
+
+    Args:
+        plan: without one of its codes waived, or nothing stops.
+        say: tells the user a line.
+    """
+
+    def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
+        self._metric = plan.endpoint.metric
+        self._say = say
+        self._stops = CODE not in plan.audit.waived
+        self._effects = list(_effects(plan))
+        self._cells: dict[str, set[str]] = {}
+        self._paths: dict[str, list[tuple[str, int, str]]] = {}
+        for at in plan.every_length():
+            for cell, seed in at.runs:
+                signature = cell.signatures[seed]
+                self._cells.setdefault(signature, set()).add(cell.name)
+                if at.length == 1.0:
+                    where = (cell.name, seed, cell.scored_as(seed)[0])
+                    self._paths.setdefault(signature, []).append(where)
+        self._seen: dict[tuple[str, int], str] = {}
+        self.findings: list[Finding] = []
+
+    def scored(self, run: RunDir) -> None:
+        """A run has its scores."""
+        for cell, seed, evaluation in self._paths.get(run.signature, ()):
+            path = run.scores_path(evaluation)
+            if path.exists() and (found := _digest(path, self._metric)):
+                self._seen[cell, seed] = found
+                for effect in self._effects:
+                    self._compare(effect, cell, seed)
+
+    def _compare(self, effect: _Effect, cell: str, seed: int) -> None:
+        before = effect.unreached
+        for pair in effect.pairs:
+            one, two = (self._seen.get((name, seed)) for name in pair)
+            if cell not in pair or one is None or two is None:
+                continue
+            if one != two:
+                effect.reaches = True
+            elif pair not in effect.equal:
+                effect.equal[pair] = seed
+                if len(effect.equal) == 1 and not effect.reaches and len(effect.pairs) > 1:
+                    self._say(
+                        f"{effect.name}: {pair[1]} has the scores of {pair[0]} at seed {seed}, to the last "
+                        "digit; its other pairs of cells come next"
+                    )
+        if effect.unreached and not before:
+            off, on = effect.pairs[0]
+            evidence = f"every pair of cells has equal scores to the last digit ({on} and {off}, say)"
+            self.findings.append(Finding.of(CODE, effect.name, evidence, REMEDY))
+            stops = (
+                f"; {', '.join(sorted(on for _, on in effect.pairs))} stop" if self._stops else " (waived)"
+            )
+            self._say(f"{CODE} {effect.name} reaches nothing: {evidence}{stops}")
+
+    def arranged(self, queue: Iterable[AnyJob]) -> tuple[list[AnyJob], list[AnyJob]]:
+        """The jobs to go on with, those that tell whether a factor reaches anything in front; and those that
+        stop."""
+        first = {
+            cell
+            for effect in self._effects
+            if effect.equal and not effect.reaches and not effect.unreached
+            for pair in effect.pairs
+            if pair not in effect.equal
+            for cell in pair
+        }
+        over = {on for e in self._effects if self._stops and e.unreached for _, on in e.pairs}
+        ahead: list[AnyJob] = []
+        later: list[AnyJob] = []
+        stopped: list[AnyJob] = []
+        for job in queue:
+            cells = self._cells.get(job.run.signature, set())
+            if cells and cells <= over:
+                stopped.append(job)
+            else:
+                (ahead if cells & first else later).append(job)
+        return ahead + later, stopped
+
+
+def _effects(plan: Plan) -> Iterable[_Effect]:
+    for factor in plan.factors:
+        levels = list(factor.levels)
+        pairs: dict[str, list[tuple[str, str]]] = {}
+        for a, b in neighbours(plan.cells, factor):
+            shared = set(a.signatures.values()) & set(b.signatures.values())
+            if a.levels[factor.name] == levels[0] and not shared:
+                pairs.setdefault(b.levels[factor.name], []).append((a.name, b.name))
+        for level, found in pairs.items():
+            yield _Effect(effect_name(factor.name, level, levels), level, factor.name, found)
+
+
+def _digest(path: Path, metric: str) -> str:
+    """Of a run's scores in the endpoint, to the last bit; empty where they cannot tell."""
+    import pandas as pd
+
+    try:
+        table = pd.read_parquet(path, columns=["utterance", metric])
+    except (OSError, ValueError):
+        return ""
+    values = table.sort_values("utterance", kind="stable")[metric].to_numpy(dtype=float)
+    if len(values) < 2 or (values == values[0]).all() or (values.round(4) == values).all():
+        return ""
+    return sha256(values.tobytes()).hexdigest()
