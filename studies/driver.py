@@ -183,7 +183,6 @@ class Driver:
         watch: ReachWatch | None = None,
     ) -> None:
         self._watch = watch
-        self._stopped: list[Job] = []
         self._root = root
         self._launcher = launcher
         self._policy = policy or Policy()
@@ -198,7 +197,7 @@ class Driver:
     def run(self, jobs: list[Job]) -> Outcome:
         """Work through `jobs`; returns when all ended, the failures are too many, or on Ctrl-C."""
         outcome = self._outcome = Outcome()
-        self._stopped.clear()
+        self._stopped: list[Job] = []
         self._queue = [job for job in jobs if self._remains(job)]
         self._progress.start(len(jobs), len(outcome.done) + len(outcome.failed))
         try:
@@ -208,8 +207,8 @@ class Driver:
             self._wind_down()
         finally:
             self._progress.close()
-        outcome.left = self._queue + list(self._active.values()) + [job for _, job, _ in self._undecided]
-        outcome.left += self._stopped
+        undecided = [job for _, job, _ in self._undecided]
+        outcome.left = [*self._queue, *self._active.values(), *undecided, *self._stopped]
         return outcome
 
     def _remains(self, job: Job) -> bool:
@@ -246,8 +245,8 @@ class Driver:
         before = len(self._outcome.failed)
         while self._queue or self._active or self._undecided:
             self._check()
-            limit = self._policy.max_failures
-            enough = limit is not None and len(self._outcome.failed) - before >= limit
+            failed = len(self._outcome.failed) - before
+            enough = (limit := self._policy.max_failures) is not None and failed >= limit
             if enough and not self._active:
                 return
             if self._watch is not None:
@@ -263,12 +262,8 @@ class Driver:
             self._progress.update(self._active.values())
 
     def _task(self, job: Job) -> Task:
-        return Task(
-            run=job.run.path,
-            evaluations=tuple(job.evaluations.values()),
-            cache=cache_path(self._root),
-            accumulation=job.accumulation,
-        )
+        tests, cache = tuple(job.evaluations.values()), cache_path(self._root)
+        return Task(run=job.run.path, evaluations=tests, cache=cache, accumulation=job.accumulation)
 
     def _submit(self, job: Job) -> None:
         if read_json(job.run.path / "spec.json") != job.document:
