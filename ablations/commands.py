@@ -56,6 +56,8 @@ def diff(
     if grid is not None:
         parsed = parse_grid(grid, base, baseline, recipe, settings)
         cells, factors = parsed.cells(), parsed.factors
+        for cell in cells:
+            cell.config.model.trust_folders()
     first, second = (
         find_config(name, cells, recipe if grid is None else recipe or "quick", root) for name in (a, b)
     )

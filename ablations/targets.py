@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ablate.models import config as parts
-from ablate.models import plugins
+from ablate.models import parts, plugins
 from ablate.models.config import PRESETS, ModelConfig
 from ablate.models.errors import InputError, readable
 from ablate.models.registry import suggestion
@@ -22,13 +21,7 @@ from .grid import Cell, Grid, parse_settings, values_of
 Job = tuple[list[Cell], tuple[Factor, ...]]
 """Cells that are audited together, and the factors they differ in."""
 
-REGISTRIES = {
-    "model.architecture": parts.ARCHITECTURES,
-    "model.core": parts.CORES,
-    "model.crossband": parts.CROSSBANDS,
-    "model.decoder": parts.DECODERS,
-    "model.head": parts.HEADS,
-}
+REGISTRIES = {f"model.{field}": registry for field, registry in parts.PLUGGABLE.items()}
 """The field that names a part -> the registry of these parts."""
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import reference
-    from .config import ARCHITECTURES, BANDS, CORES, CROSSBANDS, DECODERS, HEADS, PRESETS, ModelConfig
+    from .config import PRESETS, ModelConfig
     from .interface import declare
     from .network import build_model
+    from .parts import ARCHITECTURES, BANDS, CORES, CROSSBANDS, DECODERS, HEADS
     from .scan import selective_scan
     from .transform import Transform
 

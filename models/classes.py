@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .config import ARCHITECTURES, ModelConfig
+from .config import ModelConfig
 from .errors import InputError, listed, told
 from .interface import Interface, declare
-from .plugins import imports, make_importable
+from .parts import ARCHITECTURES
+from .plugins import make_importable, trust_class, trusted_roots
 from .registry import suggestion
 from .transform import Transform
 
@@ -54,19 +55,21 @@ class FromClass:
     told: tuple[str, ...]
 
 
-def class_of_file(text: str, settings: Mapping[str, Any] | None = None) -> FromClass:
+def class_of_file(text: str, settings: Mapping[str, Any] | None = None, *, named: bool = True) -> FromClass:
     """Make a class of a file an architecture of its own.
 
     Args:
         text: `path/to/file.py:Class`.
         settings: arguments of the class by name, `h.width` an attribute of the argument `h`; or of `SAID`.
+        named: whether the user names the file, and so trusts its code; a plan that mentions it does not.
 
     Raises:
-        InputError: there is no such class, it cannot be imported or built, or it takes nothing known.
+        InputError: there is no such class, its code is not trusted, it cannot be imported or built, or it
+            takes nothing known.
     """
     settings = dict(settings or {})
     with redirect_stdout(sys.stderr):
-        kind = _kind(text)
+        kind = _kind(text, named)
         known = inspect.signature(kind).parameters
         said = {n: settings.pop(n) for n in SAID if n in settings and n not in known}
         options, words = _arguments(kind, settings)
@@ -95,13 +98,15 @@ def class_of_file(text: str, settings: Mapping[str, Any] | None = None) -> FromC
     return FromClass(config, tuple(words))
 
 
-def _kind(text: str) -> type[nn.Module]:
+def _kind(text: str, named: bool) -> type[nn.Module]:
     path, _, name = text.rpartition(":")
     file = Path(path).expanduser().absolute()
     if not name:
         raise InputError(f"no class at {text!r}; write path/to/file.py:Class")
     if not file.is_file():
         raise InputError(f"{text}: there is no file {path}")
+    if named:
+        trust_class(file)
     module = _imported(file)
     kind = getattr(module, name, None)
     if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
@@ -111,12 +116,9 @@ def _kind(text: str) -> type[nn.Module]:
 
 
 def _imported(file: Path) -> ModuleType:
-    """The module of a file, imported from the nearest folder above it from which that works.
-
-    Folders come first from which most of its imports are found.
-    """
+    """The module of a file, imported from the first of its trusted folders from which that works."""
     first: Exception | None = None
-    for root in _roots(file):
+    for root in trusted_roots(file):
         before, path = set(sys.modules), list(sys.path)
         make_importable(root)
         sys.path.insert(0, str(root))
@@ -134,21 +136,6 @@ def _imported(file: Path) -> ModuleType:
                     del sys.modules[name]
     assert first is not None
     raise InputError(f"{file} fails when imported: {told(first)}") from first
-
-
-def _roots(file: Path) -> list[Path]:
-    """Folders above a file, those first from which most of its imports are found, then the nearest."""
-    above = [folder for folder in list(file.parents)[:5] if folder != folder.parent]
-    found: dict[Path, int] = {}
-    for root in above:
-        module = ".".join(file.relative_to(root).with_suffix("").parts)
-        try:
-            names = {name.split(".")[0] for name in imports(file, module)} - set(sys.stdlib_module_names)
-        except SyntaxError as error:
-            raise InputError(f"{file} fails when imported: SyntaxError: {error}") from error
-        names -= {"torch", "numpy", "ablate", ""}
-        found[root] = sum((root / n).is_dir() or (root / f"{n}.py").is_file() for n in names)
-    return sorted(above, key=lambda root: -found[root])
 
 
 def _arguments(kind: type[nn.Module], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

@@ -28,6 +28,8 @@ def models(
     load(plugin)
     presets = {name: resolve_model(name)} if name else PRESETS
     chosen = {preset: _changed(config, settings) for preset, config in presets.items()}
+    for config in chosen.values():
+        config.trust_folders()
     found = {
         preset: {"name": preset, **summarise(config), "config": config.model_dump(mode="json")}
         for preset, config in chosen.items()

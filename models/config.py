@@ -19,60 +19,13 @@ from pydantic import (
     model_validator,
 )
 
+from . import trust
 from .errors import InputError
 from .fields import PARTS, Added, Of, ReadIf, ReadUnless, Unread, facts
 from .layouts import BINS
+from .parts import ARCHITECTURES, BANDS, CORES, CROSSBANDS, DECODERS, HEADS
 from .plugins import folder_digest
-from .registry import Registry, suggestion
-
-ARCHITECTURES = Registry(
-    "architecture",
-    {
-        "band-split": "ablate.models.network:BandSplitNetwork",
-        "dual-branch": "ablate.models.dual_branch:DualBranchNetwork",
-    },
-)
-BANDS = Registry(
-    "band layout",
-    {name: f"ablate.models.layouts:{name}" for name in ("bsrnn", "uniform", "mel", "bark", "one")},
-)
-CORES = Registry(
-    "core",
-    {
-        "lstm": "ablate.models.recurrent:LSTMLayer",
-        "gru": "ablate.models.recurrent:GRULayer",
-        "mamba": "ablate.models.mamba:MambaLayer",
-        "attention": "ablate.models.attention:AttentionLayer",
-        "mamba2": "ablate.models.mamba2:Mamba2Layer",
-        "tcn": "ablate.models.tcn:TCNLayer",
-        "conformer": "ablate.models.conformer:ConformerLayer",
-    },
-)
-CROSSBANDS = Registry(
-    "cross-band module",
-    {
-        "none": "ablate.models.crossband:NoCrossBand",
-        "pointwise": "ablate.models.crossband:Pointwise",
-        "bilstm": "ablate.models.crossband:BandBiLSTM",
-        "bimamba": "ablate.models.crossband:BandBiMamba",
-    },
-)
-DECODERS = Registry(
-    "decoder",
-    {
-        "per-band": "ablate.models.decoders:PerBandDecoder",
-        "shared": "ablate.models.decoders:SharedDecoder",
-    },
-)
-HEADS = Registry(
-    "head",
-    {
-        "filter": "ablate.models.heads:FilterHead",
-        "mask": "ablate.models.heads:MaskHead",
-        "magnitude-phase": "ablate.models.heads:MagnitudePhaseHead",
-        "magnitude-only": "ablate.models.heads:MagnitudeOnlyHead",
-    },
-)
+from .registry import suggestion
 
 Architecture = Annotated[str, AfterValidator(ARCHITECTURES.check)]
 Core = Annotated[str, AfterValidator(CORES.check)]
@@ -103,8 +56,13 @@ def band_widths(layout: str | tuple[int, ...]) -> tuple[int, ...]:
     return widths
 
 
+def _is_expected(layout: str | tuple[int, ...]) -> bool:
+    return isinstance(layout, str) and BANDS.expects(layout.partition(":")[0])
+
+
 def _bands(layout: str | tuple[int, ...]) -> str | tuple[int, ...]:
-    band_widths(layout)
+    if not _is_expected(layout):
+        band_widths(layout)
     return layout
 
 
@@ -279,23 +237,41 @@ class ModelConfig(Section):
         """Bins per band, low to high."""
         return band_widths(self.bands)
 
+    def _folders(self) -> dict[str, tuple[Path, str]]:
+        """Option -> the folder that it names, and the digest of its code when it was planned."""
+        parted = {
+            option: value.removeprefix(PATH).rpartition("@")
+            for option, value in self.options.items()
+            if isinstance(value, str) and value.startswith(PATH)
+        }
+        return {option: (Path(name), digest) for option, (name, _, digest) in parted.items() if name}
+
+    def trust_folders(self) -> None:
+        """Trust the code of the folders that options name; for a network that the user has described."""
+        for path, digest in self._folders().values():
+            trust.grant(path, digest)
+
     def folder(self, option: str) -> Path:
         """The folder that an option names, `path:FOLDER`, as it was planned.
 
         Raises:
-            InputError: none is named, or its code is no longer that planned.
+            InputError: none is named, its code is no longer that planned, or the user has not named it.
         """
-        value = str(self.options.get(option, ""))
-        name, _, planned = value.removeprefix(PATH).rpartition("@")
-        if not value.startswith(PATH) or not name:
+        if option not in self._folders():
             raise InputError(f"the network needs a folder; give it, --option {option}=PATH")
-        found = folder_digest(_folder(name))
+        name, planned = self._folders()[option]
+        found = folder_digest(_folder(str(name)))
         if found != planned:
             raise InputError(
                 f"the code in {name} has changed since this run was planned: digest {found[:12]}, "
                 f"planned {planned[:12]}; restore it, or plan the run again under another name"
             )
-        return Path(name)
+        if not trust.is_trusted(name, found):
+            raise InputError(
+                f"the code in {name} is not trusted: digest {found[:12]}; read it, "
+                f"then name it in ablate audit with --option {option}={name}"
+            )
+        return name
 
     def result_fields(self) -> dict[str, Any]:
         """As of any section; an option that names a folder stands for its code, wherever that lies."""
@@ -327,11 +303,13 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> ModelConfig:
-        count = len(self.band_widths)
-        if isinstance(self.decoder_expansion, tuple) and len(self.decoder_expansion) != count:
-            raise InputError(
-                f"{len(self.decoder_expansion)} expansions for {count} bands; give one for each band"
-            )
+        expansion = self.decoder_expansion
+        if (
+            isinstance(expansion, tuple)
+            and not _is_expected(self.bands)
+            and len(expansion) != (count := len(self.band_widths))
+        ):
+            raise InputError(f"{len(expansion)} expansions for {count} bands; give one for each band")
         if self.core == "attention" and self.channels % self.heads:
             raise InputError(f"{self.channels} channels do not divide into {self.heads} attention heads")
         return self

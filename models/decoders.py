@@ -7,10 +7,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .bands import BandGroup, StackedLinear, band_groups
-from .config import HEADS, ModelConfig
+from .config import ModelConfig
 from .declarations import Declared
 from .layouts import BINS
 from .norms import EPSILON, linear, standardise_so_far
+from .parts import HEADS
 
 
 def is_complex_mask(config: ModelConfig) -> bool:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import DECODERS, ModelConfig
+from .config import ModelConfig
 from .declarations import Declared
+from .parts import DECODERS
 
 
 def as_complex(values: Tensor) -> Tensor:

@@ -9,9 +9,10 @@ from itertools import zip_longest
 
 from torch import Tensor, nn
 
-from .config import ARCHITECTURES, CORES, CROSSBANDS, HEADS, ModelConfig, resolve_model
+from .config import ModelConfig, resolve_model
 from .enhancer import Enhancer
 from .lookahead import shares
+from .parts import ARCHITECTURES, CORES, CROSSBANDS, HEADS
 
 
 def build_model(preset_or_config: str | ModelConfig) -> nn.Module:

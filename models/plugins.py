@@ -9,56 +9,87 @@ from __future__ import annotations
 import ast
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import redirect_stdout
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from hashlib import sha256
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
 
+from . import trust
 from .errors import InputError
 
 _ROOMS = ("models", "training", "ablations", "studies", "reports")
 CODE = (".py", ".yaml", ".yml", ".toml", ".json")
 """Endings of the files that count as a folder's code."""
 _HERE = Path(__file__).resolve().parents[1]
+Planned = Mapping[str, str | None] | Sequence[str]
 _loaded: dict[Path, tuple[ModuleType, str]] = {}
 """File -> the module it became, and the digest of its code at that time."""
 
 
-def load(plugins: Iterable[str | Path] | Mapping[str, str | None]) -> list[ModuleType]:
-    """Import Python files, each under a name of its own; a file imported before is not run again.
+def load(plugins: Iterable[str | Path]) -> list[ModuleType]:
+    """Import Python files that the user names, each under a name of its own, and trust them from now on.
+
+    A file imported before is not run again.
 
     Args:
-        plugins: paths of `.py` files, which register parts (`ablate.models.CORES.register(...)`) when run;
-            or path -> the digest that its code must have (none: any).
+        plugins: paths of `.py` files, which register parts (`ablate.models.CORES.register(...)`) when run.
 
     Raises:
-        InputError: there is no such file, it is no Python file, it fails when imported, it imports this
-            project or another folder in place of its own, or its code is not that planned.
+        InputError: there is no such file, it is no Python file, it fails when imported, or it imports this
+            project or another folder in place of its own.
     """
-    planned = plugins if isinstance(plugins, Mapping) else dict.fromkeys(map(str, plugins))
     modules = []
-    for path, digest in planned.items():
-        module, found = _load(Path(path))
-        if digest is not None and found != digest:
-            raise InputError(
-                f"the code of plug-in {path} has changed since this run was planned: digest {found[:12]}, "
-                f"planned {digest[:12]}; restore it, or plan the run again under another name"
-            )
+    for path in map(_resolved, plugins):
+        module, digest = _load(path)
+        trust.grant(path, digest)
         modules.append(module)
     return modules
 
 
+def load_planned(plugins: Planned) -> list[ModuleType]:
+    """Import the plug-ins that a plan or a run directory mentions, if the user has named them.
+
+    Args:
+        plugins: path -> the digest of its code when it was planned. What was not recorded (None, or a list of
+            paths as version 0.1 wrote it) is not trusted.
+
+    Raises:
+        InputError: as `load`; or, before any of it is run, the code is not that planned, or not trusted.
+    """
+    modules = []
+    digests = plugins if isinstance(plugins, Mapping) else dict.fromkeys(plugins)
+    for path, planned in digests.items():
+        file = _resolved(path)
+        try:
+            digest = _loaded[file][1] if file in _loaded else code_digest(file)
+        except (SyntaxError, ValueError) as error:
+            raise InputError(f"plug-in {path} is not Python: {error}") from None
+        if planned is not None and digest != planned:
+            raise InputError(
+                f"the code of plug-in {path} has changed since this run was planned: digest {digest[:12]}, "
+                f"planned {planned[:12]}; restore it, or plan the run again under another name"
+            )
+        if file not in _loaded and (planned is None or not trust.is_trusted(file, digest)):
+            raise InputError(
+                f"the code of plug-in {path} is not trusted: digest {digest[:12]}; "
+                f"read it, then trust it with ablate audit --plugin {path}"
+            )
+        modules.append(_load(file)[0])
+    return modules
+
+
 def digests(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Absolute path -> digest of the code that was imported from it; imports what was not.
+    """Absolute path -> digest of the code that was imported from it; imports what was not, as `load` does.
 
     Raises:
         InputError: as `load`, or a file is no longer the code that this process imported.
     """
     found = {}
     for path in map(_resolved, paths):
-        _, found[str(path)] = _load(path)
+        load([path])
+        found[str(path)] = _loaded[path][1]
         if code_digest(path) != found[str(path)]:
             raise InputError(
                 f"the code of plug-in {path} has changed since this process imported it; start again"
@@ -66,11 +97,11 @@ def digests(paths: Iterable[str | Path]) -> dict[str, str]:
     return found
 
 
-def code_digest(path: Path) -> str:
-    """sha256 of a plug-in's files, by their paths relative to its folder, in hexadecimal."""
+def code_digest(path: Path, root: Path | None = None) -> str:
+    """sha256 of the files of `sources`, by their paths relative to the root, in hexadecimal."""
     total = sha256()
-    for file in sorted(sources(path)):
-        name = file.relative_to(path.parent).as_posix()
+    for file in sorted(sources(path, root)):
+        name = file.relative_to(root or path.parent).as_posix()
         total.update(f"{name}\n{sha256(file.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()
 
@@ -86,22 +117,28 @@ def folder_digest(folder: Path) -> str:
     return total.hexdigest()
 
 
-def sources(path: Path) -> dict[Path, str]:
+def sources(path: Path, root: Path | None = None) -> dict[Path, str]:
     """The plug-in and the files of its folder that it imports, directly or not: file -> module name.
 
     Import statements count wherever they stand, in functions too; names that are computed do not.
+
+    Args:
+        path: of the plug-in.
+        root: folder that it is imported from; None: its own.
 
     Raises:
         SyntaxError: a file is no Python.
     """
     found: dict[Path, str] = {}
-    waiting = [(path, path.stem)]
+    root = root or path.parent
+    module = ".".join(path.relative_to(root).with_suffix("").parts)
+    waiting = [(path, module), *(_files(module, root) if root != path.parent else ())]
     while waiting:
         file, module = waiting.pop()
         if file not in found:
             found[file] = module
             for name in imports(file, module):
-                waiting += _files(name, path.parent)
+                waiting += _files(name, root)
     return found
 
 
@@ -171,6 +208,46 @@ def _import(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
+
+
+def trust_class(file: Path) -> None:
+    """Trust the code of a class's file that the user names, from whichever folder above it it is imported."""
+    for root in roots(file):
+        with suppress(SyntaxError):
+            trust.grant(file, code_digest(file, root))
+
+
+def trusted_roots(file: Path) -> list[Path]:
+    """The folders from which a class's file may be imported: those of which the user has named its code.
+
+    Raises:
+        InputError: there are none.
+    """
+    found = []
+    for root in roots(file):
+        with suppress(SyntaxError):
+            if trust.is_trusted(file, code_digest(file, root)):
+                found.append(root)
+    if not found:
+        raise InputError(
+            f"the code of {file} is not trusted; read it, then name it: ablate audit {file}:CLASS"
+        )
+    return found
+
+
+def roots(file: Path) -> list[Path]:
+    """Folders above a file, those first from which most of its imports are found, then the nearest."""
+    above = [folder for folder in list(file.parents)[:5] if folder != folder.parent]
+    found: dict[Path, int] = {}
+    for root in above:
+        module = ".".join(file.relative_to(root).with_suffix("").parts)
+        try:
+            names = {name.split(".")[0] for name in imports(file, module)} - set(sys.stdlib_module_names)
+        except SyntaxError as error:
+            raise InputError(f"{file} fails when imported: SyntaxError: {error}") from error
+        names -= {"torch", "numpy", "ablate", ""}
+        found[root] = sum((root / n).is_dir() or (root / f"{n}.py").is_file() for n in names)
+    return sorted(above, key=lambda root: -found[root])
 
 
 def make_importable(folder: Path) -> None:

@@ -28,10 +28,24 @@ class Registry:
         Raises:
             InputError: the name is taken by another part.
         """
-        known = self._parts.get(name)
-        if known is not None and known is not factory:
+        known = self._parts.get(name, self._not_imported)
+        if known not in (factory, self._not_imported):
             raise InputError(f"{self.kind} {name!r} exists already; choose another name")
         self._parts[name] = factory
+
+    def expect(self, name: Any) -> None:
+        """Let a stored configuration mention a part whose plug-in is not imported; it cannot be built."""
+        if isinstance(name, str):
+            self._parts.setdefault(name, self._not_imported)
+
+    def expects(self, name: str) -> bool:
+        """Whether a part is only mentioned."""
+        return self._parts.get(name) == self._not_imported
+
+    def _not_imported(self, *_: Any) -> Any:
+        raise InputError(
+            f"this {self.kind} is a plug-in's, which is not imported; name its file with --plugin"
+        )
 
     def check(self, name: str) -> str:
         """Return `name` if it is known; raise InputError naming the nearest known one otherwise."""
@@ -51,7 +65,7 @@ class Registry:
         return part
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._parts)
+        return (name for name in self._parts if not self.expects(name))
 
 
 MANY = 20

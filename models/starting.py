@@ -6,8 +6,9 @@ import keyword
 import re
 from pathlib import Path
 
-from .config import ARCHITECTURES, PRESETS
+from .config import PRESETS
 from .errors import InputError
+from .parts import ARCHITECTURES
 
 _TEXT = '''"""NAME: a network of my own.
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from ablate.ablations.runspec import run_path
 from ablate.models.errors import InputError
+from ablate.models.plugins import load_planned
 from ablate.training.config import RunConfig, digest
 from ablate.training.rundir import RunDir
 
@@ -84,15 +85,11 @@ def score(
     seeds = {cell.name: _seeds(cell, root) for cell in plan.cells}
     if max(map(len, seeds.values())) < 2:
         raise InputError(f"no cell of {plan.name} has two trained seeds to average")
+    load_planned(plan.plugins)
     cache = cache_path(root)
-    pairs = find_test(
-        plan.corpus.test_path or plan.corpus.path,
-        plan.corpus.test_digest,
-        cache=cache,
-        pairs=plan.corpus.pairs,
-    )
+    pairs = find_test(plan.corpus.test_path or plan.corpus.path, plan.corpus.test_digest, cache=cache)
     place = choose_device(device)
-    with MetricPool(processes, plugins=list(plan.plugins)) as pool:
+    with MetricPool(processes, plugins=plan.plugins) as pool:
         for cell in plan.cells:
             path = _path(plan, cell, seeds[cell.name], root)
             if len(seeds[cell.name]) < 2 or path.exists():

@@ -8,12 +8,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from ablate.ablations.grid import Cell
 from ablate.models.config import Frozen, ModelConfig
 from ablate.models.errors import InputError
+from ablate.models.plugins import Planned
 from ablate.training.config import Recipe
 
 from .launchers.slots import Slot
@@ -29,7 +30,7 @@ class StepCost(Frozen):
     memory: float
 
 
-def step_costs(cells: Sequence[Cell], slot: Slot, plugins: Iterable[str] = ()) -> dict[str, StepCost]:
+def step_costs(cells: Sequence[Cell], slot: Slot, plugins: Planned = ()) -> dict[str, StepCost]:
     """The costs by cell, of steps at each recipe's own batch; cells that train alike are measured once.
 
     Raises:
@@ -42,7 +43,7 @@ def step_costs(cells: Sequence[Cell], slot: Slot, plugins: Iterable[str] = ()) -
         names.setdefault(key, []).append(cell.name)
     asked = {
         "cells": [json.loads(key) for key in names],
-        "plugins": list(plugins),
+        "plugins": plugins,
         "device": slot.device,
         "threads": slot.threads,
     }
@@ -91,10 +92,10 @@ def measure(model: dict[str, Any], recipe: dict[str, Any], device_name: str, thr
 
 
 def main() -> None:
-    from ablate.models.plugins import load
+    from ablate.models.plugins import load_planned
 
     asked = json.load(sys.stdin)
-    load(asked["plugins"])
+    load_planned(asked["plugins"])
     costs = [
         measure(**cell, device_name=asked["device"], threads=asked["threads"]) for cell in asked["cells"]
     ]

@@ -6,6 +6,7 @@ import shutil
 from hashlib import sha256
 from pathlib import Path
 
+from ablate.models import plugins
 from ablate.models.errors import InputError
 from ablate.training.environment import git_commit
 from ablate.training.own import code, words
@@ -29,6 +30,8 @@ def planned(train: OwnTraining, study_file: str | None, root: Path) -> OwnTraini
     if not there:
         where = f"in {folder}" if "/" in program else "on PATH"
         raise InputError(f"train.command: no program {program!r} {where}: {train.command}")
+    if train.network is not None:
+        plugins.trust_class(folder / train.network.rpartition(":")[0])
     return train.model_copy(update={"digest": digest, "commit": git_commit(folder)})
 
 

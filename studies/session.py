@@ -9,11 +9,12 @@ from pathlib import Path
 
 from optuna.storages import BaseStorage
 
-from ablate.models.errors import InputError, plural
+from ablate.models.errors import InputError, listed, plural
 from ablate.training.data.corpus import Corpus
 
 from . import own, tune
 from .driver import Driver, DriverProgress, Outcome, Policy, joined, plan_jobs
+from .imported import accept, unaccepted
 from .launchers import Launcher
 from .lease import Lease, hold
 from .plan import (
@@ -27,6 +28,7 @@ from .plan import (
     load,
     make,
     merge,
+    run_dirs,
     save,
     study_path,
 )
@@ -54,6 +56,7 @@ class Session:
         audit: finds faults before training; none skips it, which the plan records.
         report: writes the study's report; called when the runs have ended, before the last mirror pass.
         retrain: train a study again that an earlier version of this code trained to other results.
+        use_imported: take runs that another study imported.
         until_width: add trainings until the half-width of what is judged, and of the gap, is at most this.
         max_seeds: of a cell, on the way there.
         say: tells the user a line.
@@ -72,6 +75,7 @@ class Session:
     command: str = ""
     rerun: tuple[str, ...] = ()
     retrain: bool = False
+    use_imported: bool = False
     until_width: float | None = None
     max_seeds: int = 12
     _planned: Plan | None = field(default=None, init=False)
@@ -96,6 +100,7 @@ class Session:
             grown = old is None or old.cells != plan.cells
             runs = self._asked(plan, request)
             self._check_weights(plan, runs)
+            self._check_imported(plan, runs)
             if self.command and self.command not in plan.commands:
                 plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})
             if plan.train is not None:
@@ -163,6 +168,26 @@ class Session:
                 f"{', '.join(lost)}: trained, but not scored as asked for here, and the weights are not "
                 f"under {self.root} (an import brings none); {again} trains anew"
             )
+
+    def _check_imported(self, plan: Plan, runs: Runs) -> None:
+        """Raises RefusedError where a finished run came with another study, which is not accepted yet: its
+        scores are the sender's word."""
+        aside = self._aside(plan)
+        foreign = [
+            (cell, run)
+            for at in plan.every_length()
+            for (cell, seed), run in run_dirs(at, self.root).items()
+            if (cell, seed) in runs.get(at.length, ())
+            if run.signature not in aside and unaccepted(run, plan.name)
+        ]
+        if foreign and not self.use_imported:
+            names = listed(list(dict.fromkeys(name for name, _ in foreign)))
+            raise RefusedError(
+                f"{plural(len(foreign), 'run')} of {names} came with an imported study: their scores are the "
+                "sender's word; give --use-imported to take them, or --rerun CELL to train here"
+            )
+        for _, run in foreign:
+            accept(run, plan.name)
 
     def _finished(self, plan: Plan, runs: Runs) -> Iterable[bool]:
         return (
@@ -267,6 +292,7 @@ class Session:
                 if not added:
                     return plan, total
                 runs = dict.fromkeys(lengths, added)
+                self._check_imported(plan, runs)
 
 
 @contextmanager

@@ -21,6 +21,14 @@ if TYPE_CHECKING:
 ON = {"a": 0.25, "b": 0.1}
 
 
+@pytest.fixture(autouse=True, scope="session")
+def configuration_of_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What tests trust is not what their user trusts."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("configuration")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def modules_of_a_test(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What a test imports from its own folder is no module of the next one."""

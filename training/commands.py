@@ -14,12 +14,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate.models.console import ROOT, Format, Plugins, Root, formats, plain, print_json, print_table
-from ablate.models.errors import InputError, listed, plural
+from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
     from .metrics import Scored
 
-PAIRS_HELP = "How files pair if names are unequal: a pattern, e.g. 'fileid_(\\d+)'."
 ROWS = 30
 """The table shows single files up to this many, beyond only their mean."""
 
@@ -52,7 +51,6 @@ def score(
         bool,
         typer.Option("--explain", help="Measure under the conventions of published code."),
     ] = False,
-    pairs: Annotated[str | None, typer.Option(help=PAIRS_HELP)] = None,
     plugin: Plugins = [],  # noqa: B006
     format: Annotated[str, formats("table", "json", "csv")] = "table",
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores]")] = None,
@@ -61,7 +59,7 @@ def score(
 
     Of folders, a pair that cannot be measured is a row without values and with its reason.
     """
-    from ablate.models.plugins import load
+    from ablate.models.plugins import digests, load
 
     from .metrics.registry import CONVENTIONS, METRICS, by_convention, check_available, conventions_of, usual
 
@@ -81,9 +79,9 @@ def score(
     if explain:
         if enhanced is None:
             raise InputError("--explain needs a reference: give a clean and an enhanced file or folder")
-        _explain(clean, enhanced, processes, format, pairs)
+        _explain(clean, enhanced, processes, format)
         return
-    scored = _score_files(clean, enhanced or clean, names, processes, tuple(map(str, plugin)), pairs)
+    scored = _score_files(clean, enhanced or clean, names, processes, digests(plugin))
     for name, result in scored.items():
         for metric, reason in result.errors.items():
             print(f"{name}: no {metric}: {reason}", file=sys.stderr)
@@ -102,7 +100,7 @@ def score(
         _print_table(scored, names)
 
 
-def _explain(clean: Path, enhanced: Path, processes: int, format: str, pattern: str | None) -> None:
+def _explain(clean: Path, enhanced: Path, processes: int, format: str) -> None:
     """Print what each convention of published code gives for these files."""
     from dataclasses import asdict
 
@@ -113,7 +111,7 @@ def _explain(clean: Path, enhanced: Path, processes: int, format: str, pattern: 
     from .metrics.files import pair_paths
     from .metrics.registry import METRICS
 
-    pairs = pair_paths(clean, enhanced, pattern).pairs
+    pairs = pair_paths(clean, enhanced)
     with MetricPool(min(processes, len(pairs))) as pool:
         rows = explain(pairs, pool)
     if not rows:
@@ -157,15 +155,15 @@ def enhance(
 
     import torch
 
-    from ablate.models.plugins import load
+    from ablate.models.plugins import load, load_planned
 
     from .checkpoint import load_model
     from .enhance import enhance_file
     from .rundir import read_json
 
     spec = read_json(checkpoint.parent.parent / "spec.json") or {}
-    load(spec.get("plugins", {}))
     load(plugin)
+    load_planned(spec.get("plugins", {}))
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     model = load_model(checkpoint).to(device)
@@ -249,24 +247,18 @@ def _preset(config: Any) -> str | None:
 
 
 def _score_files(
-    clean: Path,
-    enhanced: Path,
-    metrics: tuple[str, ...],
-    jobs: int,
-    plugins: tuple[str, ...],
-    pattern: str | None,
+    clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: int, plugins: dict[str, str]
 ) -> dict[str, Scored]:
     from rich.console import Console
     from rich.progress import Progress
 
-    from .data.alignment import delay, fit
     from .metrics import MetricPool
     from .metrics.files import pair_paths, read_pair
     from .metrics.scores import failed
 
-    pairs, notes = pair_paths(clean, enhanced, pattern)
+    pairs = pair_paths(clean, enhanced)
+    notes: list[str] = []
     sent: list[str] = []
-    lags: dict[str, float] = {}
     refused: dict[str, str] = {}
 
     def signals() -> Any:
@@ -278,8 +270,6 @@ def _score_files(
                 continue
             notes.extend(said)
             sent.append(pair.name)
-            if (found := fit(reference, judged)).late:
-                lags[pair.name] = found.lag
             yield reference, judged
 
     console = Console(stderr=True)
@@ -291,9 +281,6 @@ def _score_files(
         measured = list(results)
     if not measured:
         raise InputError(next(iter(refused.values())))
-    if lags:
-        told = listed([f"{name} {delay(seconds)}" for name, seconds in lags.items()], 3)
-        notes.append(f"{plural(len(lags), 'file')} of {len(pairs):,} not aligned with the clean ones: {told}")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     scored = dict(zip(sent, measured, strict=True))
@@ -314,7 +301,6 @@ def _reasons(scored: Scored) -> str | None:
 
 
 def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table("utterance", box=None)
@@ -325,7 +311,7 @@ def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
         cells = [
             "-" if math.isnan(values[m]) else f"{values[m]:.{3 if 'stoi' in m else 2}f}" for m in metrics
         ]
-        table.add_row(escape(name), *cells)
+        table.add_row(name, *cells)
 
     if len(scored) <= ROWS:
         for name, result in scored.items():

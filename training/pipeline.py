@@ -17,7 +17,7 @@ from torch import nn
 from ablate.models import build_model
 from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError
-from ablate.models.plugins import load
+from ablate.models.plugins import load_planned
 from ablate.models.summary import macs_per_second, parameters_by_part
 
 from . import clips, evaluate, loop, seeds
@@ -28,7 +28,7 @@ from .checkpoint import Checkpoints, load_weights, read
 from .config import EvaluationJob, Recipe
 from .data.augment import Augment
 from .data.batches import Batches
-from .data.corpus import Corpus, Pair, find_corpus, find_test, located
+from .data.corpus import Corpus, Pair, find_corpus, find_test
 from .data.noisy import noisy_scores
 from .determinism import refused
 from .environment import Environment, PeakMemory, check_precision, choose_device, prepared
@@ -71,7 +71,7 @@ def opened(
     """Read the spec, prepare the machine, find the corpus."""
     spec = run.spec
     with failing_as("configuration"):
-        load(spec.get("plugins", []))
+        load_planned(spec.get("plugins", {}))
         config = ModelConfig.model_validate(spec["model"])
         recipe = Recipe.model_validate(spec["recipe"])
         place = choose_device(device)
@@ -82,11 +82,11 @@ def opened(
         PeakMemory(place) as memory,
         MetricPool(
             metric_processes(recipe, place, threads) if processes is None else processes,
-            plugins=spec.get("plugins", ()),
+            plugins=spec.get("plugins", {}),
         ) as pool,
     ):
         with failing_as("data"):
-            corpus = find_corpus(**located(spec), cache=cache)
+            corpus = find_corpus(spec["corpus"]["path"], spec["corpus"]["digest"], cache=cache)
             if recipe.split == "seed":
                 corpus = corpus.split_by(spec["seed"])
         validation = corpus.select_validation(recipe.validation_utterances)
@@ -200,7 +200,7 @@ def score(context: Context, model: nn.Module, job: EvaluationJob) -> None:
         pairs: Sequence[Pair] = (
             context.corpus.test
             if job.test_path is None and context.corpus.test_digest == job.test_digest
-            else find_test(path, job.test_digest, cache=cache, pairs=context.corpus.pairs)
+            else find_test(path, job.test_digest, cache=cache)
         )
     logger.info("scores %d test utterances (%s)", len(pairs), job.signature[:12])
     with failing_as("configuration"):

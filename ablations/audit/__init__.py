@@ -42,7 +42,11 @@ def audit_config(config: RunConfig) -> list[Finding]:
 
 
 def audit_class(
-    text: str, settings: Mapping[str, Any] | None = None, recipe: Recipe | None = None
+    text: str,
+    settings: Mapping[str, Any] | None = None,
+    recipe: Recipe | None = None,
+    *,
+    named: bool = True,
 ) -> tuple[list[str], list[Finding]]:
     """A1xx and A202 of a network's class in a file, which needs no plug-in.
 
@@ -50,6 +54,7 @@ def audit_class(
         text: `path/to/file.py:Class`.
         settings: arguments of the class, or `domain`, `axes`, `compress`, `output`.
         recipe: how it is trained; none: `quick`.
+        named: as of `class_of_file`.
 
     Returns:
         What was guessed of the class, a sentence each; and the findings.
@@ -59,7 +64,7 @@ def audit_class(
     """
     from ablate.models.classes import class_of_file
 
-    brought = class_of_file(text, settings)
+    brought = class_of_file(text, settings, named=named)
     config = RunConfig(model=brought.config, recipe=recipe or resolve_recipe("quick"))
     return list(brought.told), audit_config(config)
 
@@ -132,7 +137,6 @@ def audit_cells(
         if corpus is not None:
             results += data.leaked(corpus)
             results += data.noisy_score(corpus)
-            results += data.wrong_pairs(corpus)
             results += data.one_sided(corpus, cells, tuned)
         if every:
             results += data.unequal(every, factors, tuned, () if isinstance(runs, int) else runs)

@@ -30,9 +30,6 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A502": ("unequal", "error"),
     "A503": ("noisy-score", "note"),
     "A504": ("one-sided-validation", "note"),
-    "A505": ("wrong-pairs", "error"),
-    "A506": ("doubtful-pairs", "note"),
-    "A507": ("low-rate", "note"),
     "A601": ("not-looked-into", "note"),
     "A602": ("seed-without-effect", "error"),
 }

@@ -38,7 +38,7 @@ def audit_own(
     Args:
         runs: of the study.
         corpus: for leaks and the noisy score; none leaves these out.
-        network: `file.py:Class`, whose code is imported; none: no network is in sight.
+        network: `file.py:Class`, imported if the user has named its code; none: no network is in sight.
         folder: of that file.
         same: runs whose scores are another seed's -> whose.
 
@@ -53,7 +53,6 @@ def audit_own(
     if corpus is not None:
         found += data.leaked(corpus)
         found += data.noisy_score(corpus)
-        found += data.wrong_pairs(corpus)
     found += [
         Finding.of(
             "A602",
@@ -111,7 +110,7 @@ def of_network(network: str | None, folder: str) -> Iterator[Finding]:
         return
     from . import audit_class
 
-    told, findings = audit_class(str(Path(folder) / network))
+    told, findings = audit_class(str(Path(folder) / network), named=False)
     yield Finding.of(
         "A601",
         network,

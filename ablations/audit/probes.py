@@ -294,7 +294,7 @@ def widths(module: nn.Module) -> set[int]:
 
 def decoders_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules that are a network's decoders: those its head owns, or the part of that name."""
-    from ablate.models.config import DECODERS
+    from ablate.models.parts import DECODERS
 
     kinds = {kind for kind in (DECODERS[name] for name in DECODERS) if isinstance(kind, type)}
     found = [(path, m) for path, m in model.named_modules() if not kinds.isdisjoint(type(m).__mro__)]

@@ -26,4 +26,4 @@ def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> Non
     app.command()(tracking.sync)
     app.command()(tracking.ui)
     app.command()(archive.export)
-    app.command("import")(archive.import_)
+    app.command("import")(archive.import_command(write_report))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from ablate.models.console import ROOT, Root
+from ablate.models.errors import InputError
 
 from .study import Study
 
@@ -29,19 +31,38 @@ def export(
     manifest = write(root, name, target)
     size = target.stat().st_size / 1e6
     print(f"{manifest['runs']} done runs, {len(manifest['files'])} files, {size:.2f} MB", file=sys.stderr)
+    for path in manifest["left_out"]:
+        print(f"left out: plug-in {path}, whose code is not that of the plan", file=sys.stderr)
     print(target)
 
 
-def import_(
-    file: Annotated[Path, typer.Argument(help="A file of `ablate export`.")],
-    root: Root = ROOT,
-    trust_plugins: Annotated[
-        bool, typer.Option("--trust-plugins", help="Let the study's plug-ins run; read them first.")
-    ] = False,
-) -> None:
-    """Put an exported study under a root, to report it or to go on with it; nothing of it is run."""
-    from ..archive import import_ as read
+def import_command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
+    """`ablate import`, which ends by `write_report(root, study)`."""
 
-    plan = read(file, root, trust_plugins=trust_plugins)
-    print(f"study {plan.name}: ablate report {plan.name} --root {root}", file=sys.stderr)
-    print(plan.name)
+    def import_(
+        file: Annotated[Path, typer.Argument(help="A file of `ablate export`.")],
+        root: Root = ROOT,
+        trust_plugins: Annotated[
+            bool, typer.Option("--trust-plugins", help="Trust the study's plug-ins; read them first.")
+        ] = False,
+    ) -> None:
+        """Import an exported study to report it or to go on with it. Runs no code from it."""
+        from ..imported import import_ as read
+        from ..imported import untrusted
+
+        plan = read(file, root, trust_plugins=trust_plugins)
+        try:
+            write_report(root, plan.name)
+        except InputError as error:
+            print(f"no report: {error}", file=sys.stderr)
+        for path in untrusted(plan):
+            print(
+                f"not trusted: plug-in {path}; a report needs none, to train or audit read it, then give "
+                "--trust-plugins",
+                file=sys.stderr,
+            )
+        print("its scores are the sender's word: nothing here has measured them", file=sys.stderr)
+        print(f"study {plan.name}: ablate report {plan.name} --root {root}", file=sys.stderr)
+        print(plan.name)
+
+    return import_

@@ -41,7 +41,6 @@ def audit(
     ] = [],  # noqa: B006
     data: Annotated[str | None, typer.Option(help="Corpus folder, or demo, for leaks and scores.")] = None,
     test_data: Annotated[str | None, typer.Option(help="Take this corpus' test split.")] = None,
-    pairs: Annotated[str | None, typer.Option(help="How files pair: a pattern, or a list.")] = None,
     plugin: Plugins = [],  # noqa: B006
     waive: Annotated[str, typer.Option(help="Errors to accept, e.g. A101,A102.")] = "",
     budget: Annotated[str | None, typer.Option(help='Declared parameters, e.g. "2.3M+-5%".')] = None,
@@ -53,6 +52,7 @@ def audit(
     """Find before training what would make the answer wrong. Exits with 5 where an error is not waived."""
     from ablate.ablations.audit import audit_cells, errors, parse_waivers
     from ablate.ablations.targets import jobs_named, load_plugins, parse_grid
+    from ablate.models.plugins import load_planned
 
     from ..scores import same_scores
 
@@ -72,10 +72,12 @@ def audit(
         jobs = jobs_named(target, recipe, settings, brought)
         if not jobs:
             study = _study(target, root)
+            load_planned(study.plugins)
             jobs = [(list(study.networks), study.factors)] if study.train is None else []
-    if study is not None:
-        pairs = pairs or study.corpus.pairs
-    corpus = _corpus(data or (study.corpus.path if study else None), test_data, root, pairs)
+    for cells, _ in jobs if study is None else ():
+        for cell in cells:
+            cell.config.model.trust_folders()
+    corpus = _corpus(data or (study.corpus.path if study else None), test_data, root)
     found = (
         [] if study is None or study.train is None else own_findings(study, corpus, same_scores(study, root))
     )
@@ -162,11 +164,11 @@ def _study(name: str, root: Path) -> Plan:
     return load(root, name)
 
 
-def _corpus(data: str | None, test_data: str | None, root: Path, pairs: str | None) -> Corpus | None:
+def _corpus(data: str | None, test_data: str | None, root: Path) -> Corpus | None:
     if data is None:
         return None
     from ablate.training.data.corpus import Corpus
 
     from ..plan import cache_path
 
-    return Corpus.open(data, cache=cache_path(root.resolve()), test_data=test_data, pairs=pairs)
+    return Corpus.open(data, cache=cache_path(root.resolve()), test_data=test_data)

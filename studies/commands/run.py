@@ -42,9 +42,6 @@ class RunOptions:
     test_data: Annotated[
         list[str], typer.Option(help="Score on this corpus' test split; repeat: on each, the first decides.")
     ] = field(default_factory=list)
-    pairs: Annotated[
-        str | None, typer.Option(help="How files pair: a pattern, e.g. 'fileid_(\\d+)', or a list.")
-    ] = None
     seeds: Annotated[str | None, typer.Option(help="N for 1..N, or a:b inclusive. [default: 3]")] = None
     at_lengths: Annotated[
         str | None, typer.Option(help="Train at these shares of the steps too, e.g. 0.5,1.")
@@ -104,6 +101,9 @@ class RunOptions:
     retrain: Annotated[
         bool, typer.Option("--retrain", help="Train again what a version of other results trained.")
     ] = False
+    use_imported: Annotated[
+        bool, typer.Option("--use-imported", help="Use runs that another study imported.")
+    ] = False
     max_failures: Annotated[int | None, typer.Option(help="Start nothing after N failures.")] = None
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Same as --max-failures 1.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; train nothing.")] = False
@@ -136,7 +136,7 @@ class RunOptions:
             fields["factors"] = parse_factors(self.grid)
         if not fields.get("factors"):
             raise InputError(START)
-        named = ("base", "data", "pairs", "recipe", "design", "study", "launcher", "start_from")
+        named = ("base", "data", "recipe", "design", "study", "launcher", "start_from")
         given = {name: getattr(self, name) for name in named} | {
             "at_lengths": self.at_lengths,
             "seeds": parse_seeds(self.seeds) if self.seeds is not None else None,
@@ -316,6 +316,7 @@ def _session(
         command=command_line(),
         rerun=tuple(options.rerun),
         retrain=options.retrain,
+        use_imported=options.use_imported,
         until_width=options.until_width,
         max_seeds=options.max_seeds,
     )

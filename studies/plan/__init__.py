@@ -15,7 +15,7 @@ from .model import (
     run_label,
 )
 from .resolve import add, cache_path, extend, make
-from .store import find, is_done, lacks_weights, load, names, run_dirs, save, study_path
+from .store import find, is_done, lacks_weights, load, names, parse, run_dirs, save, study_path
 
 __all__ = [
     "AuditRecord",
@@ -39,6 +39,7 @@ __all__ = [
     "make",
     "merge",
     "names",
+    "parse",
     "run_dirs",
     "run_label",
     "save",

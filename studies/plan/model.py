@@ -151,6 +151,7 @@ class Plan(Frozen):
 
     Attributes:
         seeds: of all cells together.
+        measures: of plug-ins -> `FACTS` of `training.metrics.registry`.
         lengths: shares of every cell's steps at which the study is trained too, beside its own length.
         length: the share that these cells have: 1, or another of a plan that `at` gave.
     """
@@ -174,6 +175,7 @@ class Plan(Frozen):
     tune: Tuning | None = None
     start_from: str | None = None
     plugins: Plugins = Field(default_factory=dict)
+    measures: dict[str, dict[str, str | float | bool | None]] = Field(default_factory=dict)
     train: OwnTraining | None = None
     audit: AuditRecord = AuditRecord(skipped=True)
     looks: tuple[Look, ...] = ()

@@ -16,7 +16,7 @@ from ablate.models import plugins
 from ablate.models.errors import InputError
 from ablate.training.config import RunConfig
 from ablate.training.environment import git_commit, host
-from ablate.training.metrics.registry import check_available, usual
+from ablate.training.metrics.registry import check_available, facts_of_plugins, usual
 from ablate.training.own.config import OwnConfig
 from ablate.training.rundir import RunDir, file_digest
 
@@ -42,21 +42,13 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
     from ablate.training.data.corpus import Corpus
 
     first, *further = request.test_data or (None,)
-    corpus = Corpus.open(
-        request.data, cache=cache_path(root), test_data=first, further=further, pairs=request.pairs
-    )
-    name = safe_name(request.study or default_name(request, corpus.name), "study")
-    if name in store.names(root):
-        former = store.load(root, name)
-        tests = [former.corpus.test_digest, *(test.digest for test in former.further_tests)]
-        corpus = corpus.as_planned(former.corpus.digest, tests)
+    corpus = Corpus.open(request.data, cache=cache_path(root), test_data=first, further=further)
     note = CorpusNote(
         path=_absolute(request.data),
         name=corpus.name,
         digest=corpus.digest,
         test_path=first and _absolute(first),
         test_digest=corpus.test_digest,
-        pairs=_pairs(request.pairs),
         kind=corpus.kind,
         is_demo=corpus.is_demo,
         notes=tuple(corpus.notes),
@@ -68,6 +60,8 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
     told = request.train is not None and request.train.is_table
     planned = []
     for cell in cells:
+        if isinstance(cell.config, RunConfig):
+            cell.config.model.trust_folders()
         config = _measuring(cell.config, request.endpoint.metric, told)
         if isinstance(config, RunConfig):
             config = in_steps(config, len(corpus.train))
@@ -75,7 +69,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
             PlannedCell(name=cell.name, levels=cell.levels, config=config, parameters=count(config))
         )
     plan = Plan(
-        name=name,
+        name=safe_name(request.study or default_name(request, corpus.name), "study"),
         base=request.base if request.train is None else BASE,
         baseline=BASELINE if isinstance(request.baseline, dict) else request.preset_baseline,
         factors=request.factors,
@@ -94,6 +88,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         tune=request.tune,
         start_from=request.start_from,
         plugins=plugins.digests(request.plugins),
+        measures=facts_of_plugins() if request.plugins else {},
         train=request.train and own.planned(request.train, request.file, root),
         git_commit=git_commit(Path.cwd()),
         machine=host(),
@@ -260,11 +255,6 @@ def default_name(request: Request, corpus: str) -> str:
 def cache_path(root: Path) -> Path:
     """Where resampled corpora and the demo corpus are kept."""
     return root / "cache"
-
-
-def _pairs(pairs: str | None) -> str | None:
-    """A list by its absolute path, so that workers find it; a pattern as it is."""
-    return str(Path(pairs).resolve()) if pairs is not None and Path(pairs).exists() else pairs
 
 
 def _absolute(path: str) -> str:

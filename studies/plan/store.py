@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
 from ablate.ablations.grid import safe_name
 from ablate.ablations.runspec import run_path
 from ablate.models import plugins
-from ablate.models.errors import InputError, explain
+from ablate.models.errors import InputError, readable
+from ablate.models.parts import expect_parts
 from ablate.models.registry import suggestion
+from ablate.training.metrics.registry import expect
 from ablate.training.rundir import RunDir, write_json
 
 from .model import Plan, PlannedCell
@@ -47,32 +50,48 @@ def find(root: Path, name: str | None = None) -> str:
 
 
 def load(root: Path, name: str | None = None) -> Plan:
-    """The plan of a study, with its plug-ins imported; none: of the study written last.
+    """The plan of a study; none: of the study written last. See `read`.
 
     Raises:
-        InputError: there is no such study, a plug-in of it is gone, or the file is no plan of this version.
+        InputError: there is no such study, or the file is no plan of this version.
     """
     return read(study_path(root, find(root, name)) / "plan.json")
 
 
 def read(path: Path) -> Plan:
-    """The plan in a file, with its plug-ins imported.
+    """The plan in a file. Its plug-ins are not imported: their parts and measures can be shown, not used.
 
     Raises:
-        InputError: it is no plan of this version, or a plug-in of it is gone.
+        InputError: it is no plan of this version; or it has measures of plug-ins of which it does not say
+            which way is better, as earlier versions wrote it, and the plug-ins are not trusted.
     """
+    return parse(path.read_text(), path)
+
+
+def parse(text: str, path: Path) -> Plan:
+    """The plan in a text that was read from a file; raises as `read`."""
     try:
-        data = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        data = json.loads(text)
+    except ValueError as error:
         raise InputError(f"{path} is not the plan of a study: {error}") from None
     found = data.get("format") if isinstance(data, dict) else type(data).__name__
     if found != FORMAT:
         raise InputError(f"{path}: this version reads plans of format {FORMAT}, found {found!r}")
-    plugins.load(list(data.get("plugins", ())))
+    with readable(f"{path} is not the plan of a study: "):
+        if not data.get("plugins"):
+            return Plan.model_validate(data)
+        return _with_plugins(data)
+
+
+def _with_plugins(data: dict[str, Any]) -> Plan:
     try:
+        for cell in data["cells"]:
+            expect_parts(cell["config"].get("model"))
+        expect(data.get("measures", {}))
         return Plan.model_validate(data)
-    except ValidationError as error:
-        raise InputError(f"{path} is not the plan of a study: {explain(error)}") from None
+    except (ValidationError, TypeError, KeyError, AttributeError):
+        plugins.load_planned(data["plugins"])
+        return Plan.model_validate(data)
 
 
 def save(plan: Plan, root: Path) -> None:

@@ -107,6 +107,9 @@ def with_source(path: Path) -> RunConfig:
 
 def test_an_option_that_is_a_folder_counts_by_its_code_wherever_it_lies(clone: Path, tmp_path: Path) -> None:
     first = with_source(clone)
+    with pytest.raises(InputError, match=r"the code in .*clone is not trusted"):
+        first.model.folder("source")
+    first.model.trust_folders()
     assert first.model.folder("source") == clone
     (clone / "README.md").write_text("second\n")
     moved = with_source(clone.rename(tmp_path / "elsewhere"))

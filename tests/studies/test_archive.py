@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+import subprocess
+import sys
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ablate.models.errors import InputError
-from ablate.models.plugins import code_digest, digests
+from ablate.models.plugins import code_digest, load_planned
 from ablate.studies import plan as plans
-from ablate.studies.archive import MANIFEST, command_line, export, import_
+from ablate.studies.archive import MANIFEST, command_line, export
+from ablate.studies.imported import accept, import_, unaccepted, untrusted
 from ablate.studies.plan import run_dirs
 from ablate.studies.scores import scores_of_runs
+from ablate.training.rundir import RunDir
 
 
 @pytest.fixture
@@ -127,21 +133,263 @@ def test_runs_with_other_scores_are_not_mixed(finished, tmp_path: Path) -> None:
         import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere")
 
 
-def test_code_of_others_is_not_run_unasked(finished, tmp_path: Path) -> None:
+def test_code_of_others_is_not_run(finished, tmp_path: Path, monkeypatch) -> None:
     (tmp_path / "mine").mkdir()
     plugin = tmp_path / "mine" / "my_net.py"
     plugin.write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write('x')")
-    finished.write(finished.plan.model_copy(update={"plugins": digests([plugin])}))
+    finished.write(finished.plan.model_copy(update={"plugins": {str(plugin): code_digest(plugin)}}).signed())
     export(finished.root, None, tmp_path / "study.tar.gz")
-    (tmp_path / "ran").unlink()
-    with pytest.raises(InputError, match=r"my_net\.py.*--trust-plugins"):
-        import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere")
-    assert not (tmp_path / "ran").exists()
-    plan = import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere", trust_plugins=True)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "configuration"))
+    plan = import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere")
     here = tmp_path / "elsewhere" / "studies" / plan.name / "plugins" / "0" / "my_net.py"
     assert plan.plugins == {str(here): code_digest(plugin)}
+    assert untrusted(plan) == [str(here)]
+    with pytest.raises(InputError, match="not trusted"):
+        load_planned(plan.plugins)
     assert import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere", trust_plugins=True) == plan
+    assert untrusted(plan) == []
     assert plans.load(tmp_path / "elsewhere") == plan
+    again = import_(tmp_path / "study.tar.gz", tmp_path / "third")
+    assert untrusted(again) == []
+    assert not (tmp_path / "ran").exists()
+    load_planned(plan.plugins)
+    assert (tmp_path / "ran").exists()
+
+
+def test_a_plugin_that_has_changed_is_left_out(finished, tmp_path: Path) -> None:
+    plugin = tmp_path / "my_net.py"
+    plugin.write_text("x = 1\n")
+    finished.write(finished.plan.model_copy(update={"plugins": {str(plugin): code_digest(plugin)}}).signed())
+    plugin.write_text("x = 2\n")
+    manifest = export(finished.root, None, tmp_path / "study.tar.gz")
+    assert manifest["left_out"] == [str(plugin)]
+    assert import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere").plugins == finished.plan.plugins
+
+
+def repacked(source: Path, target: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    """An archive with other content, of which its manifest says that it is right."""
+    with tarfile.open(source) as old:
+        files = {member.name: old.extractfile(member).read() for member in old}
+    manifest = json.loads(files.pop(MANIFEST))
+    change(files)
+    manifest["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+    with tarfile.open(target, "w:gz") as new:
+        for name, data in {**files, MANIFEST: json.dumps(manifest).encode()}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            new.addfile(member, io.BytesIO(data))
+    return target
+
+
+def with_plan(files: dict[str, bytes], **changes: Any) -> None:
+    plan = json.loads(files["study/plan.json"])
+    files["study/plan.json"] = json.dumps(plan | changes).encode()
+
+
+def names_its_report_as_plugin(files: dict[str, bytes]) -> None:
+    files["study/report/evil.py"] = b"raise SystemExit"
+    with_plan(files, plugins={"studies/toy/report/evil.py": None})
+
+
+def brings_more_code(files: dict[str, bytes]) -> None:
+    files["plugins/0/net.py"] = b"x = 1"
+    files["plugins/0/pandas.py"] = b"raise SystemExit"
+    digest = hashlib.sha256(f"net.py\n{hashlib.sha256(b'x = 1').hexdigest()}\n".encode()).hexdigest()
+    with_plan(files, plugins={"net.py": digest})
+
+
+def brings_other_code(files: dict[str, bytes]) -> None:
+    files["plugins/0/net.py"] = b"x = 1"
+    with_plan(files, plugins={"net.py": "0" * 64})
+
+
+def plants_a_run(files: dict[str, bytes]) -> None:
+    (some, *_) = (name for name in files if name.startswith("runs/"))
+    signature = some.split("/")[1]
+    files |= {name.replace(signature, "f" * 64): data for name, data in files.items() if signature in name}
+
+
+def names_a_run_otherwise(files: dict[str, bytes]) -> None:
+    plan = files["study/plan.json"].decode()
+    signature = json.loads(plan)["cells"][0]["signatures"]["1"]
+    files["study/plan.json"] = plan.replace(signature, "f" * 64).encode()
+    for name in [name for name in files if signature in name]:
+        files[name.replace(signature, "f" * 64)] = files.pop(name)
+
+
+def adds_a_script(files: dict[str, bytes]) -> None:
+    files["study/run.sh"] = b"exit"
+
+
+def adds_weights(files: dict[str, bytes]) -> None:
+    (some, *_) = (name for name in files if name.startswith("runs/"))
+    files[f"runs/{some.split('/')[1]}/checkpoints/best.pt"] = b"x"
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (brings_more_code, r"code that its plan does not name: .*pandas\.py"),
+        (brings_other_code, "not the code of its plan"),
+        (plants_a_run, "a run that its plan does not have: ffff"),
+        (names_a_run_otherwise, "seed 1: ffff.* is not the signature of this run"),
+        (adds_a_script, "no export has a member 'study/run.sh'"),
+        (adds_weights, "no export has a member 'runs/.*best.pt'"),
+        (lambda files: with_plan(files, name="../../other"), "its manifest of 'toy'"),
+        (lambda files: with_plan(files, cells=3), "no export of a study|is not the plan"),
+    ],
+)
+def test_what_no_export_holds_is_refused(finished, tmp_path: Path, change, said: str) -> None:
+    export(finished.root, None, tmp_path / "study.tar.gz")
+    evil = repacked(tmp_path / "study.tar.gz", tmp_path / "evil.tar.gz", change)
+    with pytest.raises(InputError, match=said):
+        import_(evil, tmp_path / "elsewhere", trust_plugins=True)
+    left = [path for path in (tmp_path / "elsewhere").rglob("*") if path.is_file()]
+    assert [path.name for path in left] in ([], ["import.lock"])
+
+
+def test_a_file_of_the_archive_is_no_plugin(finished, tmp_path: Path) -> None:
+    export(finished.root, None, tmp_path / "study.tar.gz")
+    change = names_its_report_as_plugin
+    evil = repacked(tmp_path / "study.tar.gz", tmp_path / "evil.tar.gz", change)
+    plan = import_(evil, tmp_path / "elsewhere", trust_plugins=True)
+    assert untrusted(plan) == ["studies/toy/report/evil.py"]
+    assert not list((tmp_path / "elsewhere").rglob("evil.py"))
+
+
+def test_specs_are_those_of_the_plan_and_scores_too(finished, tmp_path: Path) -> None:
+    cell, seed = finished.slots()[0]
+    signature = finished.run(cell, seed).signature
+
+    def change(files: dict[str, bytes]) -> None:
+        files[f"runs/{signature}/spec.json"] = json.dumps({"plugins": {"/tmp/evil.py": None}}).encode()
+        files[f"runs/{signature}/scores/{'f' * 64}.parquet"] = b"planted"
+
+    export(finished.root, None, tmp_path / "study.tar.gz")
+    import_(repacked(tmp_path / "study.tar.gz", tmp_path / "evil.tar.gz", change), tmp_path / "elsewhere")
+    run = RunDir(tmp_path / "elsewhere" / "runs" / signature)
+    assert run.spec == finished.plan.spec(finished.plan.cell(cell), seed).document()
+    assert [path.stem for path in (run.path / "scores").iterdir()] == [
+        finished.plan.cell(cell).evaluations[seed]
+    ]
+
+
+def member(name: str, kind: bytes, target: str = "", size: int = 0) -> tarfile.TarInfo:
+    found = tarfile.TarInfo(name)
+    found.type, found.linkname, found.size, found.mode = kind, target, size, 0o755
+    return found
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        member("study/report/x", tarfile.SYMTYPE, "/etc/passwd"),
+        member("study/report/x", tarfile.LNKTYPE, "manifest.json"),
+        member("study/report/x", tarfile.FIFOTYPE),
+        member("study/report/x", tarfile.CHRTYPE),
+        member("study/report/x", tarfile.DIRTYPE),
+        member("study/report/../../x", tarfile.REGTYPE),
+        member("/study/report/x", tarfile.REGTYPE),
+        member("study//report/x", tarfile.REGTYPE),
+        member("runs/x/spec.json", tarfile.REGTYPE),
+    ],
+    ids=lambda odd: f"{odd.name} {odd.type.decode()}",
+)
+def test_only_regular_files_of_known_names_are_taken(tmp_path: Path, odd: tarfile.TarInfo) -> None:
+    with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as archive:
+        archive.addfile(odd)
+    with pytest.raises(InputError, match=r"no export has a member|is not a regular file"):
+        import_(tmp_path / "evil.tar.gz", tmp_path / "elsewhere")
+
+
+def test_links_that_grow_past_the_longest_path_escape_nowhere(tmp_path: Path) -> None:
+    """CVE-2025-4517: tarfile's own filters take a path that is too long to be resolved for a harmless one."""
+    steps, name = "abcdefghijklmnop", "d" * 247
+    with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as archive:
+        at = ""
+        for step in steps:
+            archive.addfile(member(f"{at}{name}", tarfile.DIRTYPE))
+            archive.addfile(member(f"{at}{step}", tarfile.SYMTYPE, name))
+            at += f"{name}/"
+        link = f"{'/'.join(steps)}/{'l' * 254}"
+        archive.addfile(member(link, tarfile.SYMTYPE, "../" * len(steps)))
+        archive.addfile(member("escape", tarfile.SYMTYPE, f"{link}/..{tmp_path}"))
+        archive.addfile(member("planted", tarfile.LNKTYPE, "escape/victim"))
+        archive.addfile(member("planted", tarfile.REGTYPE, size=5), io.BytesIO(b"owned"))
+    (tmp_path / "victim").write_text("mine")
+    with pytest.raises(InputError, match="no export"):
+        import_(tmp_path / "evil.tar.gz", tmp_path / "elsewhere")
+    assert (tmp_path / "victim").read_text() == "mine"
+
+
+def bomb(archive: tarfile.TarFile) -> None:
+    archive.addfile(member("study/report/x", tarfile.REGTYPE, size=200 << 20), Zeros())
+
+
+def bomb_in_a_header(archive: tarfile.TarFile) -> None:
+    archive.addfile(member("././@PaxHeader", tarfile.XHDTYPE, size=200 << 20), Zeros())
+
+
+class Zeros:
+    """As many zeros as are asked for."""
+
+    def read(self, size: int) -> bytes:
+        return bytes(size)
+
+
+@pytest.mark.parametrize("fill", [bomb, bomb_in_a_header])
+def test_an_archive_that_unpacks_to_very_much_is_refused(tmp_path: Path, fill, monkeypatch) -> None:
+    with tarfile.open(tmp_path / "bomb.tar.gz", "w:gz", compresslevel=1) as archive:
+        fill(archive)
+    with pytest.raises(InputError, match="unpacks to more than"):
+        import_(tmp_path / "bomb.tar.gz", tmp_path / "elsewhere")
+
+
+def test_a_study_that_is_written_while_it_is_exported_imports(finished, tmp_path: Path) -> None:
+    """Every file of the archive is what its manifest says, whatever a training writes meanwhile."""
+    run = finished.run(*finished.slots()[0])
+    code = (
+        "import sys\n"
+        "from ablate.training.rundir import RunDir, write_text\n"
+        "run = RunDir(sys.argv[1])\n"
+        "text = run.metrics_path.read_text()\n"
+        "print('ready', flush=True)\n"
+        "for step in range(10**9):\n"
+        "    run.update_state(step=step)\n"
+        "    open(run.metrics_path, 'a').write('{\"step\": 1, \"x\": 1}\\n')\n"
+    )
+    command = [sys.executable, "-c", code, str(run.path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout.readline() == b"ready\n"
+            for number in range(10):
+                export(finished.root, None, tmp_path / f"{number}.tar.gz")
+                import_(tmp_path / f"{number}.tar.gz", tmp_path / f"root-{number}")
+        finally:
+            writer.kill()
+
+
+def test_an_imported_run_keeps_its_mark_until_a_study_accepts_it(finished, tmp_path: Path) -> None:
+    export(finished.root, None, tmp_path / "study.tar.gz")
+    plan = import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere")
+    (run, *_) = run_dirs(plan, tmp_path / "elsewhere").values()
+    assert not unaccepted(run, plan.name)
+    assert unaccepted(run, "another")
+    accept(run, "another")
+    assert not unaccepted(run, "another")
+    run.update_state(attempts=run.state.attempts + 1)
+    assert not unaccepted(run, "third")
+    (ours, *_) = run_dirs(finished.plan, finished.root).values()
+    assert not unaccepted(ours, "another")
+
+
+def test_an_import_gives_no_scores_to_a_study_that_is_there(finished, study_on_disk, tmp_path: Path) -> None:
+    """A study that has planned the same runs would report the sender's scores as its own."""
+    study_on_disk(tmp_path / "elsewhere", "mine")
+    export(finished.root, None, tmp_path / "study.tar.gz")
+    with pytest.raises(InputError, match=r"study 'mine' .*give another --root"):
+        import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere")
+    assert plans.names(tmp_path / "elsewhere") == ["mine"]
 
 
 def test_the_command_line_is_kept_without_passwords() -> None:

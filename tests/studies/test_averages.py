@@ -16,7 +16,8 @@ from ablate.reports.build import report_of_study
 from ablate.reports.renderers import write
 from ablate.studies import averages
 from ablate.studies import plan as plans
-from ablate.studies.archive import export, import_
+from ablate.studies.archive import export
+from ablate.studies.imported import import_
 from ablate.studies.request import Request
 from ablate.training.checkpoint import load_model
 from ablate.training.data.corpus import open_test

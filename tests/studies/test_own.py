@@ -24,9 +24,10 @@ from ablate.reports.build import report_of_study
 from ablate.reports.renderers import FORMS, write
 from ablate.studies import own
 from ablate.studies.analysis import analyze_study
-from ablate.studies.archive import export, import_
+from ablate.studies.archive import export
 from ablate.studies.commands.run import RunOptions
 from ablate.studies.driver import Driver, Policy, plan_jobs
+from ablate.studies.imported import import_
 from ablate.studies.launchers import Task
 from ablate.studies.launchers.inline import InlineLauncher
 from ablate.studies.launchers.local import LocalLauncher
@@ -309,6 +310,9 @@ def test_a_network_that_is_named_is_audited_too(file, root):
     changed(file, ("seeds: 2", "seeds: 2\nnetwork: net.py:Net"))
     (file.parent / "repo" / "net.py").write_text(NETWORK)
     train = RunOptions(file=file).request().train
+    with pytest.raises(InputError, match="not trusted"):
+        audit_own([], (), network=train.network, folder=train.folder)
+    own.planned(train, str(file), root)
     found = audit_own([], (), network=train.network, folder=train.folder)
     by_code = {finding.code: finding for finding in found}
     assert "forgotten" in by_code["A101"].where + by_code["A101"].evidence

@@ -99,7 +99,6 @@ class SpokenPair:
     snr: float | None = None
     noise: str | None = None
     rate: int = RATE
-    sample_rate: int = RATE
 
     @property
     def seconds(self) -> float:

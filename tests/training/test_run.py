@@ -492,7 +492,7 @@ def test_networks_that_draw_from_any_global_stream_resume_exactly(new_run, go, t
     )
 
     def make(name):
-        run = new_run(name, plugins=[str(plugin)])
+        run = new_run(name, plugins=plugins.digests([plugin]))
         spec = run.spec
         spec["model"]["core"] = "noisy-by-test"
         run.write_spec(spec)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import pickle
 import queue
 import signal
@@ -18,6 +19,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 
 from ablate.models.errors import InputError
+from ablate.models.plugins import Planned
 
 from .. import child
 from ..audio import SAMPLE_RATE
@@ -52,14 +54,14 @@ class MetricPool:
 
     Args:
         processes: workers; 0 measures within `submit`, in this process.
-        plugins: files that workers import, for the measures they register.
+        plugins: of a plan or run directory, which workers import for the measures they register.
     """
 
-    def __init__(self, processes: int = 1, *, plugins: Iterable[str] = ()) -> None:
+    def __init__(self, processes: int = 1, *, plugins: Planned = ()) -> None:
         if processes < 0:
             raise InputError(f"{processes} processes; give 0 or more")
         self.processes = processes
-        self._plugins = tuple(plugins)
+        self._plugins = plugins
         self._jobs: queue.PriorityQueue[_Entry] = queue.PriorityQueue()
         self._numbers = itertools.count()
         self._closed = False
@@ -165,10 +167,10 @@ class MetricPool:
 class _Worker:
     """A process that reads pickled pairs from its input and writes pickled scores to its output."""
 
-    def __init__(self, plugins: tuple[str, ...]) -> None:
+    def __init__(self, plugins: Planned) -> None:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
-            child.command("ablate.training.metrics.worker", *plugins),
+            child.command("ablate.training.metrics.worker", json.dumps(plugins)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env=child.environment(**threads),

@@ -5,11 +5,11 @@ A measure is added by one entry in `METRICS`. Importing this module imports noth
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ablate.models.errors import InputError
 from ablate.models.registry import suggestion
@@ -178,6 +178,8 @@ METRICS: dict[str, Metric] = {
 }
 
 
+_BUILT_IN = frozenset(METRICS)
+
 CONVENTIONS = {
     "loizou": "CSIG, CBAK and COVL are those of Loizou's composite.m; scripts that feed floats to ports give "
     "more (--composite ports)",
@@ -217,9 +219,30 @@ def register(metric: Metric) -> None:
     Raises:
         InputError: the name is taken by another measure.
     """
-    if METRICS.get(metric.name, metric) != metric:
+    known = METRICS.get(metric.name, metric)
+    if known != metric and known.measure is not _not_imported:
         raise InputError(f"metric {metric.name!r} exists already; choose another name")
     METRICS[metric.name] = metric
+
+
+FACTS = ("label", "floor", "unit", "higher_is_better", "margin")
+"""What a plan keeps of a plug-in's measure, so that its scores can be reported without the plug-in."""
+
+
+def facts_of_plugins() -> dict[str, dict[str, Any]]:
+    """`FACTS` of the measures that plug-ins have registered."""
+    brought = (METRICS[name] for name in METRICS if name not in _BUILT_IN)
+    return {metric.name: {field: getattr(metric, field) for field in FACTS} for metric in brought}
+
+
+def expect(facts: Mapping[str, Mapping[str, Any]]) -> None:
+    """Let stored scores have measures whose plug-ins are not imported; they can be shown, not taken."""
+    for name in facts.keys() - METRICS.keys():
+        METRICS[name] = Metric(name, measure=_not_imported, usual=False, **facts[name])
+
+
+def _not_imported(_: Signals) -> float:
+    raise InputError("this measure is a plug-in's, which is not imported; name its file with --plugin")
 
 
 def usual() -> tuple[str, ...]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
 
-from ablate.models.plugins import load
+from ablate.models.plugins import load_planned
 
 from .pool import measure, read, write
 from .registry import METRICS
@@ -15,7 +16,8 @@ from .registry import METRICS
 def main() -> None:
     """Answer every pair with its scores; what libraries print goes to standard error.
 
-    The arguments are plug-ins, imported when a measure is asked for that is none of this project's.
+    The argument has plug-ins (`models.plugins.Planned`, as JSON), imported when a measure is asked for that
+    is none of this project's.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
@@ -26,7 +28,7 @@ def main() -> None:
         except EOFError:
             return
         if not METRICS.keys() >= set(job[3]):
-            load(sys.argv[1:])
+            load_planned(json.loads(sys.argv[1]))
         write(replies, measure(*job))
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from ablate.models.errors import InputError
-from ablate.models.plugins import load
+from ablate.models.plugins import load_planned
 
 from .. import clips
 from ..causes import DivergedError, Failed, Interrupted, classify, failing_as
 from ..config import EvaluationJob
-from ..data.corpus import Corpus, corpus_folder, find_corpus, located
+from ..data.corpus import Corpus, corpus_folder, find_corpus
 from ..data.noisy import noisy_scores
 from ..environment import git_commit, host
 from ..files import replacing
@@ -157,9 +157,9 @@ def train_and_score(
     """
     spec = run.spec
     with failing_as("configuration"):
-        load(spec.get("plugins", []))
+        load_planned(spec.get("plugins", {}))
     with failing_as("data"):
-        corpus = find_corpus(**located(spec), cache=cache)
+        corpus = find_corpus(spec["corpus"]["path"], spec["corpus"]["digest"], cache=cache)
         data = corpus_folder(corpus.path, cache)
     with failing_as("configuration"):
         call = Call(run, data, threads)
@@ -175,7 +175,7 @@ def train_and_score(
             raise
         write_json(ended, {"time": time.time()})
     try:
-        with failing_as("error"), MetricPool(processes, plugins=spec.get("plugins", ())) as pool:
+        with failing_as("error"), MetricPool(processes, plugins=spec.get("plugins", {})) as pool:
             for job in evaluations:
                 if not run.has_scores(job.signature):
                     _score(call, corpus, job, pool, cache)

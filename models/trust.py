@@ -1,0 +1,58 @@
+"""Whose code may run: code that the user has named, known by its digest in the user's own configuration.
+
+`--plugin`, a study file and `ablate import --trust-plugins` name code. A plan, a run directory, a tracking
+server and a checkpoint only mention it: that code is imported if the user has named it before, unchanged.
+"""
+
+from __future__ import annotations
+
+import os
+from hashlib import sha256
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from .errors import InputError
+
+
+def folder() -> Path:
+    """`$XDG_CONFIG_HOME/ablate/trusted`, by default `~/.config/ablate/trusted`; a file for each code."""
+    configured = Path(os.environ.get("XDG_CONFIG_HOME", ""))
+    return (configured if configured.is_absolute() else Path.home() / ".config") / "ablate" / "trusted"
+
+
+def grant(code: Path, digest: str) -> None:
+    """Trust the code at a path as long as it has this digest; processes of the same user see it at once.
+
+    Raises:
+        InputError: the user's configuration cannot be written.
+    """
+    if is_trusted(code, digest):
+        return
+    mark = _mark(code, digest)
+    try:
+        mark.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with NamedTemporaryFile("w", dir=mark.parent, prefix=".", delete=False) as draft:
+            draft.write(f"{code}\n")
+        os.replace(draft.name, mark)
+    except OSError as error:
+        raise InputError(
+            f"cannot record in {mark.parent} that you trust {code}: {error.strerror}; "
+            "set XDG_CONFIG_HOME to a folder that you can write"
+        ) from None
+
+
+def is_trusted(code: Path, digest: str) -> bool:
+    """Whether the user has named this code at this path."""
+    try:
+        return _mark(code, digest).read_text() == f"{code}\n"
+    except OSError:
+        return False
+
+
+def is_known(digest: str) -> bool:
+    """Whether the user has named this code at any path."""
+    return any(folder().glob(f"{digest}-*"))
+
+
+def _mark(code: Path, digest: str) -> Path:
+    return folder() / f"{digest}-{sha256(str(code).encode()).hexdigest()[:16]}"
