@@ -24,6 +24,8 @@ LAYOUTS = {"waveform": "bt", "spectrum": "bft", "magnitude": "bft", "magnitude-p
 LONGER = 1600
 """Samples by which a network of waveforms may give another length than it takes; it is cut or filled with
 zeros at the end."""
+UNDERFLOW = 1e-18
+"""Magnitudes below it: an angle's gradient divides by their squares."""
 DECLARATIONS = (
     *("domain", "axes", "transform", "compress", "output", "loss"),
     *("looks_ahead", "mixes_bands", "own_loss"),
@@ -219,10 +221,10 @@ class Interface:
             return self._wave(parts[0], noisy)
         if self.domain == "magnitude":
             magnitude = self._undone(parts[0].float(), noisy.shape, "bft").clamp(min=0)
-            return torch.polar(magnitude ** (1 / self.compress), noisy.angle())
+            return torch.polar(self._plain(magnitude), noisy.angle())
         if self.domain == "magnitude-phase":
             magnitude, phase = (self._undone(part.float(), noisy.shape, "bft") for part in parts)
-            return torch.polar(magnitude.clamp(min=0) ** (1 / self.compress), phase)
+            return torch.polar(self._plain(magnitude.clamp(min=0)), phase)
         if len(parts) == 2:
             axes = self.axes.replace("2", "")
             signal = torch.complex(*(self._undone(part.float(), noisy.shape, "bft", axes) for part in parts))
@@ -256,6 +258,11 @@ class Interface:
             )
         given = [a[0] if len(a) == 1 else a for a in (self.arguments(clean), self.arguments(noisy))]
         return self.loss(outputs, *given[: 2 if _takes(self.loss, 3) else 1])
+
+    def _plain(self, magnitude: Tensor) -> Tensor:
+        """Magnitudes without compression; those whose squares no float holds are 0, as is their gradient."""
+        plain = magnitude ** (1 / self.compress)
+        return torch.where(plain.detach() < UNDERFLOW, torch.zeros_like(plain), plain)
 
     @property
     def _names(self) -> tuple[Any, ...]:

@@ -27,18 +27,18 @@ __all__ = ["CODES", "Finding", "audit_cells", "audit_class", "audit_config", "er
 
 
 def audit_config(config: RunConfig) -> list[Finding]:
-    """A1xx and A202 of one network under its recipe. What the network prints goes to stderr.
+    """A1xx, A202 and A404 of one network under its recipe. What the network prints goes to stderr.
 
     Raises:
         InputError: the network cannot be built, does not run, or gives another shape than it takes.
     """
-    from . import declarations, network
+    from . import budget, declarations, network
     from .subject import subject
 
     audited = subject(config.model, config.recipe)
     with redirect_stdout(sys.stderr):
         audited.try_out()
-        return [*network.check(audited), *declarations.check(audited)]
+        return [*network.check(audited), *declarations.check(audited), *budget.shortened(audited)]
 
 
 def audit_class(

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from ablate.models.errors import InputError, duration, listed, plural
 from ablate.models.mamba import has_scan
@@ -19,8 +18,7 @@ from ablate.models.summary import trained_parameters
 from ..grid import Cell
 from ..runspec import RunSpec
 from .finding import Finding
-from .subject import Subject, subject
-from .trial import isolated, speech_like
+from .subject import LONGER, Subject, subject
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 _BUDGET = re.compile(
@@ -73,6 +71,19 @@ def parameters(cells: Sequence[Cell], budget: Budget) -> Iterator[Finding]:
         )
 
 
+def shortened(audited: Subject) -> Iterator[Finding]:
+    """A404: probes that are shorter than usual, as the network takes much memory and time."""
+    if audited.longer_seconds < LONGER:
+        yield Finding.of(
+            "A404",
+            "network",
+            f"clips of {audited.longer_seconds:g} s in place of {LONGER:g} s and crops of "
+            f"{audited.crop_seconds:g} s: autograd keeps about {audited.kept_of(LONGER) / 2**30:.1f} GiB of "
+            f"{LONGER:g} s",
+            "nothing; what only longer clips show was not seen",
+        )
+
+
 def not_measured(every: Sequence[Cell], cells: Sequence[Cell], networks: int) -> Iterator[Finding]:
     """A404: cells whose networks nothing but their parameters was asked of."""
     names = {cell.name for cell in cells}
@@ -96,27 +107,6 @@ def device_memory() -> tuple[int, str]:
     return psutil.virtual_memory().total, "this machine's memory"
 
 
-def kept_bytes(audited: Subject, batch: int, seconds: float) -> int:
-    """Bytes that autograd keeps between the forward and the backward of a batch."""
-    waves = torch.from_numpy(speech_like(seconds, count=1)[0].noisy)[None].repeat(batch, 1)
-    signal = audited.interface.analyse(waves)
-    sizes: dict[int, int] = {}
-    alive: list[Tensor] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        if storage.data_ptr() not in sizes:
-            sizes[storage.data_ptr()] = storage.nbytes()
-            alive.append(tensor)
-        return tensor
-
-    own = {p.untyped_storage().data_ptr() for p in audited.spare.parameters()}
-    autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=audited.recipe.precision == "bf16")
-    with isolated(0), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        audited.loss(audited.spare, signal, signal, autocast)
-    return sum(size for pointer, size in sizes.items() if pointer not in own)
-
-
 @dataclass(frozen=True)
 class Memory:
     """Bytes of a training step: `fixed`, and `each` item of a micro-batch."""
@@ -136,7 +126,7 @@ def memory(audited: Subject) -> Memory:
     """
     if "memory" not in audited.results:
         seconds = audited.crop_seconds
-        one, two = (kept_bytes(audited, batch, seconds) for batch in (1, 2))
+        one, two = (audited.kept(batch, seconds) for batch in (1, 2))
         stretch = audited.recipe.crop_seconds / seconds
         fixed = max(2 * one - two, 0) + 16 * audited.parameters
         audited.results["memory"] = Memory(fixed, max(two - one, 1) * stretch)

@@ -103,7 +103,7 @@ def _parts(audited: Subject) -> tuple[tuple[list[bool], list[bool]], list[Broken
                 text = f"{_name(path, module)} is part of the network and never called"
                 broken.append(Broken(path, text))
             continue
-        probe = Probe(probes.opened(module), calls[path], audited.probe.shape[-1], config.band_widths)
+        probe = Probe(module, calls[path], audited.probe.shape[-1], config.band_widths)
         frames, found_mixes = probe.frames_ahead(), probe.mixes_bands()
         said_ahead, said_mixes = getattr(module, "looks_ahead", None), getattr(module, "mixes_bands", None)
         how = "declares"
@@ -190,7 +190,7 @@ def _whole(audited: Subject) -> tuple[Measured, list[Broken]]:
             said_ahead, name = False, "network, of every layer,"
     if inside and said_ahead is None and said_mixes is None:
         return Measured(None, None), []
-    through = probes.Through(probes.opened(model))
+    through = probes.Through(model)
     probe = Probe(through, ((audited.probe[:1],), {}), audited.probe.shape[-1], config.band_widths)
     frames, mixes = probe.frames_ahead(), probe.mixes_bins() if audited.interface.ours else None
     broken: list[Broken] = []

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ablate.models.interface import Interface
 
 from . import probes
+from .settled import opened
 from .subject import Subject
 from .trial import isolated
 
@@ -79,7 +80,7 @@ def _close(a: Tensor, b: Tensor, tolerance: float = 1e-5) -> bool:
 
 
 def same_part(x: nn.Module, y: nn.Module, call: probes.Call) -> bool:
-    x, y = probes.opened(x), copy.deepcopy(y).eval()
+    x, y = opened(copy.deepcopy(x)).eval(), copy.deepcopy(y).eval()
     with torch.no_grad():
         for p, q in zip(x.parameters(), y.parameters(), strict=True):
             q.copy_(p)

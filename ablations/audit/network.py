@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor
 
 from .finding import Finding, Severity
-from .operations import Activity, seen_too
+from .operations import Activity, Key, seen_too
 from .parameters import dead_parameters, numbered_together, overwritten_init
 from .subject import Subject
 from .trial import isolated
@@ -20,36 +20,50 @@ docs/audit.md for what the presets give."""
 SATURATED = 0.05
 SATURATED_SIGMOID = 0.5
 """Largest share of activations at a bound. A sigmoid is a gate, and gates may start nearly shut or open."""
-CLOSED = 0.5
-"""Share of dead units from which on a layer is as good as closed."""
+CLOSED = 0.9
+"""Share of dead units from which on a layer is closed, whatever comes in."""
+FEWEST = 4
+"""Dead units of a layer of data below which they are luck: one of eight is more than `SATURATED`."""
+GROWS = 0.5
+"""Factor by which the ratio of two terms falls in a few steps where the gradient lets the smaller grow."""
 
 
 def swamped_paths(subject: Subject) -> Iterator[Finding]:
     """A103: of two terms that are added, one is far larger than the other at the start.
 
     Over 100 times; 1000 times where the larger is a residual, unscaled, and the smaller was computed from it.
-    A branch whose last weight starts at almost no gain was shut on purpose.
+    A branch that its gradient lets grow is left out, whatever made it small: the ratio falls to half in a few
+    steps.
     """
     remedy = "scale the branches alike at the start, or start the small one at zero"
     worst: dict[str, tuple[float, str]] = {}
-    for path, noted in subject.notes.items():
-        if "state" in noted and "skip" in noted:
-            sizes = [float(noted[name].double().square().mean().sqrt()) for name in ("skip", "state")]
-            ratio = max(sizes) / max(min(sizes), 1e-30)
-            if ratio > SWAMPED:
-                text = f"skip term {sizes[0]:.3g}, state term {sizes[1]:.3g} (root mean square)"
-                worst[path] = (ratio, text)
-    for activity in subject.activity:
+    for path, (ratio, sizes) in noted_ratios(subject.notes).items():
+        if ratio > SWAMPED and noted_ratios(subject.grown[1]).get(path, (ratio,))[0] > GROWS * ratio:
+            text = f"skip term {sizes[0]:.3g}, state term {sizes[1]:.3g} (root mean square)"
+            worst[path] = (ratio, text)
+    for key, activity in subject.watch.found.items():
+        ratio = activity.ratio
         allowed = SWAMPED_RESIDUAL if activity.residual else SWAMPED
-        if activity.kind != "sum" or activity.shut or activity.ratio <= allowed:
+        if activity.kind != "sum" or ratio <= max(allowed, worst.get(activity.path, (0.0,))[0]):
             continue
-        if activity.ratio > worst.get(activity.path, (0.0, ""))[0]:
+        later = subject.grown[0].found.get(key, activity)
+        if later.ratio > GROWS * ratio:
             first, second = activity.sizes
             text = f"the terms of {_called(activity)} are {first:.3g} against {second:.3g} (root mean square)"
-            worst[activity.path] = (activity.ratio, text)
+            worst[activity.path] = (ratio, text)
     for where, path in numbered_together(worst, key=lambda path: worst[path][0]):
         ratio, text = worst[path]
         yield Finding.of("A103", where, f"{path}: {text}, a ratio of {ratio:.0f}", remedy)
+
+
+def noted_ratios(notes: Mapping[str, Mapping[str, Tensor]]) -> dict[str, tuple[float, list[float]]]:
+    """Path of each scan -> how many times its larger term is the smaller, and the sizes of skip and state."""
+    found = {}
+    for path, noted in notes.items():
+        if "state" in noted and "skip" in noted:
+            sizes = [float(noted[name].double().square().mean().sqrt()) for name in ("skip", "state")]
+            found[path] = (max(sizes) / max(min(sizes), 1e-30), sizes)
+    return found
 
 
 def _called(activity: Activity) -> str:
@@ -61,8 +75,9 @@ def saturated(subject: Subject) -> Iterator[Finding]:
     """A104: over 5 % of activations at a bound, or dead units; all calls of an operation taken together.
 
     What the audit's short batch shows is asked again on longer clips of other voices. Dead units are an error
-    where what comes in is data, so that nothing but their own weights could revive them, or where half of the
-    layer is dead; else a note. Bounds on what depends on no weight are none of learning's.
+    where what comes in is data, so that nothing but their own weights could revive them, or where nearly all
+    of the layer is dead, and that with other initial values too; else a note. Bounds on what depends on no
+    weight are none of learning's.
     """
     remedy = "widen the bounds or scale what comes in: nothing is learned through a bound"
     worst: dict[tuple[str, str], tuple[float, str, bool]] = {}
@@ -70,10 +85,12 @@ def saturated(subject: Subject) -> Iterator[Finding]:
         for name, value in noted.items():
             if name.startswith("clamp_") and float(value) > SATURATED:
                 worst[path, name.replace("_", " ")] = (float(value), "of the values are at its bound", True)
-    for activity in _still_suspect(subject):
+    for key_of, activity in _still_suspect(subject).items():
         share = activity.share
         if activity.kind == "dead":
-            certain = activity.learned <= 1 or share >= CLOSED
+            certain = _closed(activity) and all(
+                key_of in watch.found and _closed(watch.found[key_of]) for watch in subject.redrawn
+            )
             text = "of its units are zero for every input"
         else:
             certain = True
@@ -97,16 +114,22 @@ def _suspect(activity: Activity) -> bool:
     return activity.share > (SATURATED_SIGMOID if activity.operation == "sigmoid" else SATURATED)
 
 
-def _still_suspect(subject: Subject) -> list[Activity]:
-    found = list(filter(_suspect, subject.activity))
-    if not any(activity.kind == "dead" for activity in found):
-        return found
-    with isolated(0):
-        for activities in seen_too(subject.watch, subject.interface, subject.clips):
-            found = list(filter(_suspect, activities))
-            if not any(activity.kind == "dead" for activity in found):
-                break
-    return found
+def _closed(activity: Activity) -> bool:
+    """Whether the dead units of a layer are more than luck."""
+    few = activity.learned <= 1 and activity.dead_units >= FEWEST
+    return activity.share > (SATURATED if few else CLOSED)
+
+
+def _still_suspect(subject: Subject) -> dict[Key, Activity]:
+    def suspects() -> dict[Key, Activity]:
+        return {key: a for key, a in subject.watch.found.items() if _suspect(a)}
+
+    if any(activity.kind == "dead" for activity in suspects().values()):
+        with isolated(0):
+            for _ in seen_too(subject.watch, subject.interface, subject.clips):
+                if not any(activity.kind == "dead" for activity in suspects().values()):
+                    break
+    return suspects()
 
 
 def non_finite(subject: Subject) -> Iterator[Finding]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -18,8 +20,6 @@ from ablate.models.interface import Interface
 aten = torch.ops.aten
 NOT_THE_NETWORK = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 """Folders whose code is none of the network's."""
-SHUT = 1e-2
-"""Gain (root mean square of a weight times the root of its inputs) below which a branch starts shut."""
 
 
 def operation_name(function: Any) -> str:
@@ -50,7 +50,6 @@ class Activity:
         shape, other_shape: of what came in first, and that with an input of another length.
         dead: axis -> which of its elements never exceeded the threshold.
         residual: of a sum, whether the smaller term was computed from the larger.
-        shut: of a sum, whether the smaller term's last weight starts at almost no gain.
     """
 
     path: str
@@ -66,7 +65,6 @@ class Activity:
     shape: tuple[int, ...] = ()
     other_shape: tuple[int, ...] = ()
     residual: bool = True
-    shut: bool = True
 
     @property
     def moving_axes(self) -> set[int]:
@@ -83,6 +81,11 @@ class Activity:
         return self.at_bound / max(self.values, 1)
 
     @property
+    def dead_units(self) -> int:
+        """Along the worst axis."""
+        return max((int(dead.sum()) for dead in self.dead.values()), default=0)
+
+    @property
     def sizes(self) -> tuple[float, float]:
         """Root mean squares of the two terms of a sum."""
         first, second = ((s / max(self.values, 1)) ** 0.5 for s in self.squares)
@@ -95,12 +98,8 @@ class Activity:
         return high / low if low else 1.0
 
 
-@dataclass
-class _Made:
-    """How a tensor came about: from which others, through which weight."""
-
-    inputs: set[int] = field(default_factory=set)
-    weight: Tensor | None = None
+Key = tuple[str, str, str, int, str]
+"""Of an activity: module, operation, site, instruction, detail."""
 
 
 class Watch(TorchDispatchMode):
@@ -110,14 +109,15 @@ class Watch(TorchDispatchMode):
         super().__init__()
         self.model = model
         self.stack: list[str] = [""]
-        self.found: dict[tuple[str, str, str, int, str], Activity] = {}
-        self.shapes: dict[tuple[str, str, str, int, str], tuple[int, ...]] = {}
+        self.found: dict[Key, Activity] = {}
+        self.shapes: dict[Key, tuple[int, ...]] = {}
         self.only_shapes = False
         self._weights = {_storage(p): p for p in model.parameters()}
-        self._made: dict[int, _Made] = {}
+        self._made: dict[int, set[int]] = {}
         self._learned: dict[int, frozenset[int]] = {}
-        self._alias: dict[int, int] = {}
-        self._alive: list[Tensor] = []
+        self._nodes: dict[int, int] = {}
+        self._alive: dict[int, list[weakref.ref[Tensor]]] = {}
+        self._count = itertools.count(1)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -143,7 +143,7 @@ class Watch(TorchDispatchMode):
                     yield
             finally:
                 del self.stack[1:]
-                for kept in (self._made, self._learned, self._alias, self._alive):
+                for kept in (self._made, self._learned, self._nodes, self._alive):
                     kept.clear()
 
     # ------------------------------------------------------------------------------------------- lineage
@@ -154,71 +154,60 @@ class Watch(TorchDispatchMode):
         inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))]
         for tensor in _tensors(out):
             if _storage(tensor) not in {_storage(t) for t in inputs}:
-                unknown = self._root(tensor) not in self._made
+                unknown = self._node(tensor) not in self._made
                 self._join(tensor, inputs, [p for p in module.parameters() if unknown])
 
     def _join(self, out: Tensor, inputs: Iterable[Tensor], weights: Iterable[Tensor]) -> None:
         """Note that `out` came about from some tensors, and through some weights."""
-        key, roots = self._root(out), {self._root(t) for t in inputs}
-        self._alive.append(out)
-        self._made.setdefault(key, _Made()).inputs |= roots - {key}
-        learned = self._learned.get(key, frozenset()).union(*(self._learned.get(r, ()) for r in roots))
+        node, sources = self._node(out), {self._node(t) for t in inputs}
+        self._made.setdefault(node, set()).update(sources - {node})
+        learned = self._learned.get(node, frozenset()).union(*(self._learned.get(s, ()) for s in sources))
         learned |= {_storage(w) for w in weights if w.dim() > 1}
-        self._learned[key] = frozenset(sorted(learned)[:2])
+        self._learned[node] = frozenset(sorted(learned)[:2])
 
-    def _root(self, tensor: Tensor) -> int:
+    def _node(self, tensor: Tensor) -> int:
+        """The values that a storage holds, by a number; a storage whose tensors are all gone holds others."""
         key = _storage(tensor)
-        return self._alias.get(key, key)
+        if not any(ref() is not None for ref in self._alive.get(key, ())):
+            self._nodes.pop(key, None)
+        return self._keep(tensor, self._nodes.get(key) or next(self._count))
+
+    def _keep(self, tensor: Tensor, node: int) -> int:
+        key = _storage(tensor)
+        alive = [ref for ref in self._alive.get(key, ()) if ref() is not None]
+        self._alive[key] = alive if any(r() is tensor for r in alive) else [*alive, weakref.ref(tensor)]
+        self._nodes[key] = node
+        return node
 
     def _remember(self, name: str, args: Any, result: Any) -> None:
         inputs = list(_tensors(args))
+        sources = {_storage(t): self._node(t) for t in inputs}
         for out in _tensors(result):
             key = _storage(out)
-            roots = {self._root(t) for t in inputs}
-            if any(_storage(t) == key for t in inputs) and name in _VIEWS:
-                continue
-            if name in ("clone", "_to_copy", "contiguous") and inputs:
-                self._alive.append(out)
-                self._alias[key] = self._root(inputs[0])
-                continue
-            self._alias.pop(key, None)
-            weights = [self._weights[r] for r in roots if r in self._weights]
-            self._join(out, inputs, weights)
-            if weights:
-                self._made[key].weight = max(weights, key=lambda w: (w.dim(), bool(w.detach().any())))
+            if key in sources and name in _VIEWS:
+                self._keep(out, sources[key])
+            elif name in ("clone", "_to_copy", "contiguous") and inputs:
+                self._keep(out, sources[_storage(inputs[0])])
+            else:
+                self._join(out, inputs, [self._weights[s] for s in sources if s in self._weights])
 
     def learned(self, tensor: Tensor) -> int:
         """Weight matrices that a tensor depends on: 0, 1, or 2 for more."""
-        return len(self._learned.get(self._root(tensor), ()))
+        return len(self._learned.get(self._node(tensor), ()))
 
     def computed_from(self, tensor: Tensor, source: Tensor) -> bool:
         """Whether `tensor` came about from `source`, unscaled as it is."""
-        wanted, seen, todo = self._root(source), set(), [self._root(tensor)]
+        wanted, seen, todo = self._node(source), set(), [self._node(tensor)]
         if wanted == todo[0]:
             return False
         while todo:
-            key = todo.pop()
-            if key == wanted:
+            node = todo.pop()
+            if node == wanted:
                 return True
-            if key not in seen:
-                seen.add(key)
-                todo += self._made[key].inputs if key in self._made else []
+            if node not in seen:
+                seen.add(node)
+                todo += self._made.get(node, ())
         return False
-
-    def starts_shut(self, tensor: Tensor) -> bool:
-        """Whether the last weights that a tensor went through have almost no gain."""
-        gains, seen, todo = [], set(), [self._root(tensor)]
-        while todo:
-            key = todo.pop()
-            made = self._made.get(key)
-            if made is None or key in seen:
-                continue
-            seen.add(key)
-            if made.weight is not None:
-                gains.append(_gain(made.weight))
-            else:
-                todo += made.inputs
-        return bool(gains) and max(gains) < SHUT
 
     # --------------------------------------------------------------------------------------------- looks
 
@@ -257,13 +246,6 @@ def _tensors(values: Any) -> Iterator[Tensor]:
     elif isinstance(values, tuple | list):
         for value in values:
             yield from _tensors(value)
-
-
-def _gain(weight: Tensor) -> float:
-    size = float(weight.detach().abs().double().square().mean().sqrt())
-    if weight.dim() < 2:
-        return size
-    return size * (weight.numel() / min(weight.shape[0], weight.shape[1])) ** 0.5
 
 
 FLOOR = 1e-2
@@ -319,6 +301,11 @@ def _saturated(watch: Watch, name: str, x: Any, bound: float) -> None:
         activity.values += x.numel()
 
 
+def _norm(x: Tensor) -> Tensor:
+    kind = torch.complex128 if x.is_complex() else torch.float64
+    return torch.linalg.vector_norm(x, dtype=kind)
+
+
 def _terms(watch: Watch, name: str, a: Any, b: Any, alpha: Any = 1) -> None:
     if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or a.shape != b.shape:
         return
@@ -327,7 +314,7 @@ def _terms(watch: Watch, name: str, a: Any, b: Any, alpha: Any = 1) -> None:
     activity = watch.at(name, "sum", a)
     if activity is None:
         return
-    squares = [float(t.abs().double().square().sum()) for t in (a, b)]
+    squares = [float(_norm(t)) ** 2 for t in (a, b)]
     squares[1] *= float(alpha) ** 2
     if not all(s == s and s != float("inf") for s in squares):
         return
@@ -337,7 +324,6 @@ def _terms(watch: Watch, name: str, a: Any, b: Any, alpha: Any = 1) -> None:
     if low and high > 100 * low:
         small, large = (b, a) if squares[1] == low else (a, b)
         activity.residual &= watch.computed_from(small, large)
-        activity.shut &= watch.starts_shut(small)
 
 
 Look = Callable[[Watch, str, Any, Any], None]
@@ -378,10 +364,10 @@ def watched(model: nn.Module, interface: Interface, batch: Tensor) -> Watch:
     return watch
 
 
-def seen_too(watch: Watch, interface: Interface, batches: Iterable[Tensor]) -> Iterator[list[Activity]]:
-    """The activities after each further batch of signals, all calls taken together."""
+def seen_too(watch: Watch, interface: Interface, batches: Iterable[Tensor]) -> Iterator[None]:
+    """Watch further batches of signals, one after the other; all calls are taken together."""
     for batch in batches:
         taken = interface.arguments(batch)
         with watch.running():
             watch.model(*taken)
-        yield list(watch.found.values())
+        yield

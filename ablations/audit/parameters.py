@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ablate.models import declarations
 
+from .differences import CONFOUND
 from .finding import Finding, Severity
 from .subject import STEPS, Subject
 from .trial import isolated
@@ -42,6 +43,17 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
             text = _dead(subject, path) if parameter.requires_grad else None
             if text is not None:
                 why.setdefault(text, []).append(path)
+        ends = _unread_ends(subject, why.get(UNREAD, []))
+        if ends:
+            share = sum(subject.model.get_parameter(p).numel() for p in ends) / subject.parameters
+            why[UNREAD] = [path for path in why[UNREAD] if path not in ends]
+            yield Finding.of(
+                "A101",
+                _together(ends, subject.model)[0],
+                f"nothing reads {len(ends)} parameters of the last of a stack, {share:.2%} of all",
+                "leave them out of the last, if the count matters",
+                severity="note" if share <= CONFOUND else "error",
+            )
         for text, paths in why.items():
             own, rest = _with_own_loss(subject, paths)
             if own:
@@ -66,11 +78,13 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
         )
 
 
+UNREAD = f"no gradient in {STEPS} steps: the output does not depend on it"
 MORE_WITH_LENGTH = "fewer of them the longer the clip"
 PADDING = "as taps that meet nothing but padding"
 SHUT = "though the output can depend on them: an activation shuts them at the start"
 NOT_ASKED = "as rows of a table that no index asks for"
-SUSPICIONS = (MORE_WITH_LENGTH, PADDING, NOT_ASKED, SHUT)
+LUCK = "though not with other initial values"
+SUSPICIONS = (MORE_WITH_LENGTH, PADDING, NOT_ASKED, SHUT, LUCK)
 
 
 def _dead(subject: Subject, path: str) -> str | None:
@@ -80,13 +94,15 @@ def _dead(subject: Subject, path: str) -> str | None:
         owner = path.rpartition(".")[0]
         if owner and owner not in subject.called and not _called_inside(subject, owner):
             return f"no gradient in {STEPS} steps: the module is never called"
-        return f"no gradient in {STEPS} steps: the output does not depend on it"
+        return UNREAD
     if seen.any() and _dead_slices(seen)[0] <= DEAD_SLICES:
         return None
     short, long = (grads.get(path) for grads in subject.longer)
     seen = torch.stack([g for g in (seen, short, long) if g is not None]).amax(0)
+    elsewhere = [grads[path] for grads in subject.elsewhere if path in grads]
     if not seen.any():
-        return f"its gradient is exactly zero in all of {STEPS} steps, and on longer clips"
+        luck = f", {LUCK}" if any(grad.any() for grad in elsewhere) else ""
+        return f"its gradient is exactly zero in all of {STEPS} steps, and on longer clips{luck}"
     share, axis = _dead_slices(seen)
     if share <= DEAD_SLICES:
         return None
@@ -100,7 +116,19 @@ def _dead(subject: Subject, path: str) -> str | None:
         return f"{text}, {NOT_ASKED}"
     if _in_use(subject, path, seen.amax([a for a in range(seen.dim()) if a != axis]) == 0, axis):
         return f"{text}, {SHUT}"
+    if any(_dead_slices(grad)[0] <= DEAD_SLICES for grad in elsewhere):
+        return f"{text}, and on longer clips, {LUCK}"
     return f"{text}, and on longer clips; the output does not depend on these"
+
+
+def _unread_ends(subject: Subject, dead: list[str]) -> list[str]:
+    """Of parameters that nothing depends on, those of the last of a stack whose others are read."""
+    found = []
+    for alike in _by_pattern(path for path, _ in subject.model.named_parameters()).values():
+        last = max(alike, key=lambda path: [int(number) for number in re.findall(r"\d+", path)])
+        if len(alike) > 1 and last in dead and not any(path in dead for path in alike if path != last):
+            found.append(last)
+    return found
 
 
 def _in_use(subject: Subject, path: str, silent: Tensor, axis: int) -> bool:
@@ -109,7 +137,7 @@ def _in_use(subject: Subject, path: str, silent: Tensor, axis: int) -> bool:
     parameter = model.get_parameter(path)
     start = {name: p.clone() for name, p in model.named_parameters()}
     with isolated(5), torch.no_grad():
-        for noise in (0.0, 0.3, 1.0):
+        for noise in (0.0, 0.3, 1.0, 1.0, 3.0):
             for name, other in model.named_parameters():
                 if other.is_floating_point():
                     size = noise * float(start[name].abs().mean())

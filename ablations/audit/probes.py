@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Container, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -102,16 +101,6 @@ def evaluating(module: nn.Module) -> Iterator[None]:
     finally:
         for m, mode in modes.items():
             m.training = mode
-
-
-def opened(module: nn.Module) -> nn.Module:
-    """A copy in which parameters that are all zero are small and random: a branch that starts shut counts."""
-    module = copy.deepcopy(module).eval()
-    with isolated(2), torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.is_floating_point() and not parameter.any():
-                parameter.normal_(0, 0.05)
-    return module
 
 
 class Probe:

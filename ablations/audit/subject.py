@@ -24,7 +24,8 @@ from ablate.training.data.batches import Batches
 from ablate.training.losses import WeightedLoss
 from ablate.training.trainer import DivergedError, Trainer
 
-from .operations import Activity, Watch, watched
+from .operations import Watch, seen_too, watched
+from .settled import build, settled
 from .trial import SEED, isolated, speech_like, try_out
 from .writes import InitWrite, watch_init
 
@@ -35,49 +36,23 @@ STEPS = 8
 BATCH = 2
 LONGEST = {False: 0.5, True: 0.2}
 """Seconds of the longest crop the audit uses: for a small network, for a large one."""
-SETTLING = 50
-"""Forwards that bring running averages of a network's own kind to their values."""
+REDRAWN = (SEED + 1, SEED + 2)
+"""Seeds of other initial values: what is wrong in the code is wrong with them too."""
+STEP_SIZE = 1e-3
+"""Of a weight, in each step that asks what can grow."""
 LONGER = 2.0
 """Seconds of the clips on which a suspicion is asked again."""
+HEAVY = {"crop": 0.25e9, "clip": 1e9}
+"""Bytes that autograd may keep of one crop and of one such clip; they are halved until it keeps no more."""
+PIECE = 0.2
+"""Seconds of the clip from which is told what longer ones take."""
 PROBE_PLACES = {"frame": (37, 41, 43, 47, 53, 59), "sample": (4801, 4813, 4817)}
 """Frames or samples of the probes by perturbation: the first that no width has, so that time is known."""
 NOTHING = nullcontext()
 
 
-def build(config: ModelConfig, seed: int = SEED) -> nn.Module:
-    """The network of a configuration, initialised from a seed."""
-    with isolated(seed):
-        return build_model(config)
-
-
-def settled(config: ModelConfig, batch: Tensor) -> nn.Module:
-    """A network whose running statistics are those of `batch`, in evaluation mode.
-
-    Statistics as built (means 0, variances 1) make a deep network nearly constant, which hides what it does.
-    """
-    model = build(config)
-    interface = Interface.of(model)
-    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._NormBase)]
-    momenta = [m.momentum for m in norms]
-    buffers = {n: b.clone() for n, b in model.named_buffers()}
-    with isolated(4), torch.no_grad():
-        for norm in norms:
-            norm.momentum = 1.0
-        model.train()
-        interface.outputs(model, batch)
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
-        known = {f"{path}." for path, m in model.named_modules() if m in norms}
-        others = [n for n, b in model.named_buffers() if not any(n.startswith(k) for k in known)]
-        if any(not torch.equal(model.get_buffer(n), buffers[n]) for n in others if n in buffers):
-            for _ in range(SETTLING):
-                interface.outputs(model, batch)
-    return model.eval()
-
-
-def _gradients(subject: Subject, clip: Tensor) -> dict[str, Tensor]:
+def _gradients(subject: Subject, clip: Tensor, model: nn.Module) -> dict[str, Tensor]:
     """Size of each parameter's gradient of the recipe's loss against a clip of half the size."""
-    model = subject.spare
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     with isolated(4):
         loss = subject.loss(model, clip, 0.5 * clip)
@@ -121,7 +96,49 @@ class Subject:
 
     @cached_property
     def crop_seconds(self) -> float:
-        return min(self.recipe.crop_seconds, LONGEST[self.large])
+        longest = min(self.recipe.crop_seconds, LONGEST[self.large])
+        return self.shortened(longest, HEAVY["crop"] / self.batch_size, shortest=longest / 2)
+
+    @cached_property
+    def longer_seconds(self) -> float:
+        """Of the clips on which a suspicion is asked again."""
+        return self.shortened(LONGER, HEAVY["clip"], shortest=self.crop_seconds)
+
+    def shortened(self, seconds: float, most: float, shortest: float) -> float:
+        """Seconds halved until autograd keeps at most so many bytes of one clip."""
+        while seconds > shortest and self.kept_of(seconds) > most:
+            seconds = max(seconds / 2, shortest)
+        return seconds
+
+    def kept_of(self, seconds: float) -> float:
+        """Bytes that autograd keeps of one clip, told from short ones: linear and square in its length."""
+        one, two = self._kept_of_two
+        square = max(two - 2 * one, 0) / 2
+        return (one - square) * seconds / PIECE + square * (seconds / PIECE) ** 2
+
+    @cached_property
+    def _kept_of_two(self) -> tuple[int, int]:
+        return self.kept(1, PIECE), self.kept(1, 2 * PIECE)
+
+    def kept(self, batch: int, seconds: float) -> int:
+        """Bytes that autograd keeps between the forward and the backward of a batch."""
+        waves = torch.from_numpy(speech_like(seconds, count=1)[0].noisy)[None].repeat(batch, 1)
+        signal = self.interface.analyse(waves)
+        sizes: dict[int, int] = {}
+        alive: list[Tensor] = []
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in sizes:
+                sizes[storage.data_ptr()] = storage.nbytes()
+                alive.append(tensor)
+            return tensor
+
+        own = {p.untyped_storage().data_ptr() for p in self.spare.parameters()}
+        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
+        with isolated(0), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            self.loss(self.spare, signal, signal, autocast)
+        return sum(size for pointer, size in sizes.items() if pointer not in own)
 
     @cached_property
     def batch_size(self) -> int:
@@ -209,25 +226,55 @@ class Subject:
         with isolated(0):
             return watched(build(self.config), self.interface, self.batch)
 
-    @property
-    def activity(self) -> list[Activity]:
-        """What the operations of a forward do at the start."""
-        return list(self.watch.found.values())
-
     @cached_property
     def clips(self) -> list[Tensor]:
-        """Noisy signals of other voices, one each, of two seconds: not what the steps saw."""
+        """Noisy signals of other voices, one each, of two seconds at most: not what the steps saw."""
         return [
             self.interface.analyse(torch.from_numpy(pair.noisy)[None])
-            for pair in speech_like(LONGER, count=4, seed=SEED + 1)
+            for pair in speech_like(self.longer_seconds, count=4, seed=SEED + 1)
         ]
 
     @cached_property
     def longer(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Size of the gradients at the start on half a second and on two seconds of other clips."""
+        """Size of the gradients at the start on a quarter and on the whole of other clips."""
         first, second = self.clips[:2]
         quarter = -(-first.shape[-1] // 4)
-        return _gradients(self, first[..., :quarter]), _gradients(self, second)
+        return _gradients(self, first[..., :quarter], self.spare), _gradients(self, second, self.spare)
+
+    @cached_property
+    def elsewhere(self) -> list[dict[str, Tensor]]:
+        """Size of the gradients with other initial values, on longer clips."""
+        return [_gradients(self, self.clips[1], build(self.config, seed)) for seed in REDRAWN]
+
+    @cached_property
+    def redrawn(self) -> list[Watch]:
+        """What was seen of the operations with other initial values."""
+        with isolated(0):
+            watches = [watched(build(self.config, seed), self.interface, self.batch) for seed in REDRAWN]
+            for watch in watches:
+                for _ in seen_too(watch, self.interface, self.clips[:1]):
+                    pass
+        return watches
+
+    @cached_property
+    def grown(self) -> tuple[Watch, dict[str, dict[str, Tensor]]]:
+        """What the operations do, and the modules note, after steps against the sign of the gradient.
+
+        They are as long for every weight, so that what a gradient can make large becomes so, at any rate and
+        with any warm-up of the recipe.
+        """
+        model = build(self.config)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        with isolated(4):
+            for _ in range(STEPS):
+                loss = self.loss(model, self.batch, 0.5 * self.batch)
+                grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+                with torch.no_grad():
+                    for parameter, grad in zip(parameters, grads, strict=True):
+                        if grad is not None:
+                            parameter.sub_(STEP_SIZE * grad.sign())
+            notes = self._noted(model)
+            return watched(model, self.interface, self.batch), notes
 
     @cached_property
     def called(self) -> frozenset[str]:
@@ -260,9 +307,12 @@ class Subject:
     @cached_property
     def notes(self) -> dict[str, dict[str, Tensor]]:
         """What the modules note in a forward at the start: path -> name -> value."""
-        with isolated(0), torch.no_grad(), declarations.record(self.model) as recording:
-            self.interface.outputs(self.model, self.batch)
-        paths = {module: path for path, module in self.model.named_modules()}
+        return self._noted(self.model)
+
+    def _noted(self, model: nn.Module) -> dict[str, dict[str, Tensor]]:
+        with isolated(0), torch.no_grad(), declarations.record(model) as recording:
+            self.interface.outputs(model, self.batch)
+        paths = {module: path for path, module in model.named_modules()}
         noted: dict[str, dict[str, Tensor]] = {}
         for module, name, value in recording.notes:
             noted.setdefault(paths[module], {})[name] = value

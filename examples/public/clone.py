@@ -77,5 +77,11 @@ def register(name: str, make: Callable[[ModelConfig], nn.Module], *, direction: 
     )
 
 
+def scaled(config: ModelConfig, width: int, multiple: int = 1) -> int:
+    """A width times the network's option `width` (`--option width=0.25`), as a multiple of a number."""
+    share = float(config.options.get("width", 1))
+    return max(1, round(width * share / multiple)) * multiple
+
+
 def settings(**fields: Any) -> SimpleNamespace:
     return SimpleNamespace(**fields)

@@ -1,7 +1,7 @@
 """DCCRN: github.com/huyanxin/DeepComplexCRN; its core between our transforms, declared causal."""
 
 import torch
-from clone import attribute, importing, register
+from clone import attribute, importing, register, scaled
 from torch import nn
 
 
@@ -25,7 +25,10 @@ class Adapter(nn.Module):
         super().__init__()
         with importing(config):
             self.net = attribute("dc_crn", "DCCRN")(
-                rnn_units=256, masking_mode="E", use_clstm=True, kernel_num=[32, 64, 128, 256, 256, 256]
+                rnn_units=scaled(config, 256),
+                masking_mode="E",
+                use_clstm=True,
+                kernel_num=[scaled(config, width, 2) for width in (32, 64, 128, 256, 256, 256)],
             )
         self.net.stft, self.net.istft = Spectral(), nn.Identity()
 

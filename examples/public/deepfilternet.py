@@ -1,7 +1,7 @@
 """DeepFilterNet3: github.com/Rikorose/DeepFilterNet, at 16 kHz and 257 bins; features as in its training."""
 
 import torch
-from clone import attribute, importing, register, source
+from clone import attribute, importing, register, scaled, source
 from torch import nn
 
 BINS, BANDS, DF_BINS = 257, 32, 96
@@ -31,6 +31,8 @@ class Adapter(nn.Module):
             for key, value in SETTINGS.items():
                 config_.set(key.upper(), value, int, section="DF")
             module = __import__("df.deepfilternet3", fromlist=["DfNet"])
+            config_.set("CONV_CH", scaled(config, 16, 8), int, section="deepfilternet")
+            config_.set("EMB_HIDDEN_DIM", scaled(config, 256, 16), int, section="deepfilternet")
             bands = torch.zeros(BINS, BANDS)
             start = 0
             for band, width in enumerate(widths()):

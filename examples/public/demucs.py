@@ -1,6 +1,6 @@
 """Demucs: github.com/facebookresearch/denoiser."""
 
-from clone import attribute, importing, register
+from clone import attribute, importing, register, scaled
 
 
 def build(config):
@@ -9,7 +9,7 @@ def build(config):
         from clone import source
 
         denoiser.__path__ = [str(source(config) / "denoiser")]
-        return attribute("denoiser.demucs", "Demucs")(hidden=48, causal=True)
+        return attribute("denoiser.demucs", "Demucs")(hidden=scaled(config, 48), causal=True)
 
 
 register("demucs", build, direction="bi", domain="waveform")

@@ -3,7 +3,7 @@
 import tomllib
 
 import torch
-from clone import attribute, importing, register, source
+from clone import attribute, importing, register, scaled, source
 from torch import nn
 
 RECIPE = "recipes/dns_interspeech_2020"
@@ -17,8 +17,11 @@ class Adapter(nn.Module):
     def __init__(self, config):
         super().__init__()
         settings = tomllib.loads((source(config) / RECIPE / "fullsubnet" / "train.toml").read_text())
+        sizes = settings["model"]["args"]
+        for name in ("fb_model_hidden_size", "sb_model_hidden_size"):
+            sizes[name] = scaled(config, sizes[name])
         with importing(config, "", RECIPE, stand_ins={"librosa": {}}):
-            self.net = attribute("fullsubnet.model", "Model")(**settings["model"]["args"])
+            self.net = attribute("fullsubnet.model", "Model")(**sizes)
 
     def forward(self, noisy):
         size = noisy.abs()[:, None]

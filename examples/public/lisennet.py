@@ -1,7 +1,7 @@
 """LiSenNet: github.com/hyyan2k/LiSenNet."""
 
 import torch
-from clone import attribute, importing, register, source
+from clone import attribute, importing, register, scaled, source
 
 
 def mel_bands(n_freqs, f_min, f_max, n_mels, sample_rate):
@@ -19,7 +19,7 @@ def build(config):
     package = {"generator": {"__path__": [str(source(config) / "model" / "generator")]}}
     with importing(config, "model", stand_ins=package | torchaudio):
         net = attribute("generator.generator", "LiSenNet")(
-            num_channels=16, n_blocks=2, n_fft=512, hop_length=256, compress_factor=0.3
+            num_channels=scaled(config, 16, 4), n_blocks=2, n_fft=512, hop_length=256, compress_factor=0.3
         )
     return net
 

@@ -1,7 +1,7 @@
 """NCSN++: github.com/sp-uhh/sgmse, as a network that predicts speech at once (a time of 0.5)."""
 
 import torch
-from clone import attribute, importing, register, source
+from clone import attribute, importing, register, scaled, source
 from torch import nn
 
 
@@ -9,7 +9,9 @@ class Adapter(nn.Module):
     def __init__(self, config):
         super().__init__()
         with importing(config, stand_ins={"sgmse": {"__path__": [str(source(config) / "sgmse")]}}):
-            self.net = attribute("sgmse.backbones.ncsnpp", "NCSNpp")(scale_by_sigma=False, nf=64)
+            self.net = attribute("sgmse.backbones.ncsnpp", "NCSNpp")(
+                scale_by_sigma=False, nf=scaled(config, 64, 4)
+            )
 
     def forward(self, noisy):
         frames = noisy.shape[-1]

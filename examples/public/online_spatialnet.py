@@ -1,6 +1,6 @@
 """Online SpatialNet: github.com/Audio-WestlakeU/NBSS, one channel, attention over 251 frames."""
 
-from clone import attribute, importing, register
+from clone import attribute, importing, register, scaled
 
 
 def build(config):
@@ -11,8 +11,9 @@ def build(config):
     }
     with importing(config, stand_ins=unused):
         net = attribute("models.arch.OnlineSpatialNet", "OnlineSpatialNet")(
-            dim_input=2, dim_output=2, num_layers=4, dim_squeeze=8, num_freqs=257, dim_hidden=96,
-            dim_ffn=192, num_heads=4, attention="mhsa(251)",
+            dim_input=2, dim_output=2, num_layers=4, dim_squeeze=8, num_freqs=257,
+            dim_hidden=scaled(config, 96, 8), dim_ffn=scaled(config, 192, 8), num_heads=4,
+            attention="mhsa(251)",
         )  # fmt: skip
     return net
 

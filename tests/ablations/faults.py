@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ablate.ablations.audit.trial import SEED
 from ablate.models.config import ARCHITECTURES, CORES, CROSSBANDS, DECODERS, PRESETS, ModelConfig
 from ablate.models.declarations import Declared
 from ablate.models.network import BandSplitNetwork
@@ -479,6 +480,86 @@ class FewDead(PaddedRelu):
         return super().forward(self.before(x))
 
 
+class HalfDead(FewDead):
+    """Right at a pinch: five of eight units start dead, and what lies before them can revive them."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        with torch.no_grad():
+            self.linear.bias[: config.channels * 5 // 8] = -30.0
+
+
+class DeadByLuck(PaddedRelu):
+    """Right: all units are dead, with the initial values of one seed alone."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        if torch.initial_seed() == SEED:
+            nn.init.constant_(self.linear.bias, -30.0)
+
+
+class GatedSmall(Residual):
+    """Right: a branch that is tiny because it multiplies small terms; none of its weights is near zero."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.gate, self.out = (nn.Linear(config.channels, config.channels) for _ in range(2))
+        for linear in (self.linear, self.gate, self.out):
+            nn.init.normal_(linear.weight, std=0.01)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        return x + self.out(self.linear(y) * self.gate(y))
+
+
+class SquaredSmall(GatedSmall):
+    """Right: the same of squares."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.out(F.relu(self.linear(self.norm(x)) + self.gate(self.norm(x))).square())
+
+
+class LastUnread(Residual):
+    """Right: blocks that give a residual and a skip; nothing reads the residual of the last."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        inner = 4
+        self.into, self.back = nn.Linear(config.channels, inner), nn.Linear(inner, config.channels)
+        self.residuals, self.skips = (nn.ModuleList(nn.Linear(inner, inner) for _ in "abc") for _ in "rs")
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, total = self.into(self.norm(x)), 0.0
+        for residual, skip in zip(self.residuals, self.skips, strict=True):
+            total, y = total + skip(torch.tanh(y)), y + residual(torch.tanh(y))
+        return x + self.linear(self.back(total))
+
+
+class MiddleUnread(LastUnread):
+    """The same, with a block in the middle whose residual is forgotten."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        y, total = self.into(self.norm(x)), 0.0
+        for index, (residual, skip) in enumerate(zip(self.residuals, self.skips, strict=True)):
+            total, moved = total + skip(torch.tanh(y)), residual(torch.tanh(y))
+            y = y if index == 1 else y + moved
+        return x + self.linear(self.back(total))
+
+
+class LastUnreadLarge(Residual):
+    """A last block that is a good share of the network, and does nothing."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.blocks = nn.ModuleList(nn.Linear(config.channels, config.channels * 32) for _ in range(2))
+        self.back = nn.Linear(config.channels * 32, config.channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, _ = (block(self.norm(x)) for block in self.blocks)
+        return x + self.linear(self.back(first))
+
+
 class StartsShut(Residual):
     """Right: a branch that starts at almost nothing, as diffusion networks have it."""
 
@@ -658,6 +739,50 @@ class SaysOneAhead(TwoAhead):
     looks_ahead = 1
 
 
+class _SlowNorm(nn.Module):
+    """A batch norm of its own, whose running statistics take hundreds of batches."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(channels, 1, 1))
+        self.register_buffer("variance", torch.ones(channels, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean, variance = self.mean, self.variance
+        if self.training:
+            mean = x.mean((0, 2, 3), keepdim=True)[0]
+            variance = x.var((0, 2, 3), keepdim=True)[0]
+            with torch.no_grad():
+                self.mean.lerp_(mean, 0.01)
+                self.variance.lerp_(variance, 0.01)
+        return (x - mean) / (variance + 1e-5).sqrt()
+
+
+class HiddenByNorms(nn.Module):
+    """Says that it is causal; fresh running statistics make what looks ahead too small to be seen."""
+
+    looks_ahead = False
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        width = config.channels
+        layers: list[nn.Module] = [nn.Conv2d(1, width, 1)]
+        for _ in range(6):
+            conv = nn.Conv2d(width, width, 3, padding=1)
+            nn.init.normal_(conv.weight, std=1e-3)
+            layers += [conv, self.norm(width), nn.Tanh()]
+        self.net = nn.Sequential(*layers, nn.Conv2d(width, 1, 1), nn.Sigmoid())
+
+    norm: type[nn.Module] = nn.BatchNorm2d
+
+    def forward(self, noisy: Tensor) -> Tensor:
+        return noisy * self.net(noisy.abs()[:, None])[:, 0]
+
+
+class HiddenBySlowNorms(HiddenByNorms):
+    norm = _SlowNorm
+
+
 class SaysNothingAhead(TwoAhead):
     """Says nothing and looks ahead where its direction is uni: a note."""
 
@@ -692,12 +817,14 @@ CORE_FAULTS = {
     "ScaledSkip": "A103",
     "UnevenTerms": "A103",
     "WipedLater": "A102",
+    "MiddleUnread": "A101",
+    "LastUnreadLarge": "A101",
 }
 RIGHT_CORES = (
     *("Residual", "HonestConv", "GlobalNormed", "ManyNorms", "KeptForget"),
     *("SaturatesOnce", "DeepBatchNorms", "OwnAverage", "WeightNormed", "FixedFilters", "PositionTable"),
     *("DistanceTable", "PaddedRelu", "FewDead", "StartsShut", "LayerScaled", "LoudResidual"),
-    *("LoudResidualUnseen",),
+    *("LoudResidualUnseen", "HalfDead", "DeadByLuck", "GatedSmall", "SquaredSmall", "LastUnread"),
     *("WipedRandom", "ZeroedOnPurpose", "Talkative"),
 )
 NETWORK_FAULTS = {
@@ -706,6 +833,8 @@ NETWORK_FAULTS = {
     "DeadOnData": "A104",
     "SaysOneAhead": "A202",
     "ForeignClaimsCausal": "A202",
+    "HiddenByNorms": "A202",
+    "HiddenBySlowNorms": "A202",
 }
 RIGHT_NETWORKS = ("Foreign", "SideOutput", "TwoAhead", "SaysNothingAhead")
 CROSSBAND_FAULTS = {"PointwiseClaimsMixing": "A202", "WrongAxis": "A202", "Residual": "A202"}

@@ -91,6 +91,10 @@ def test_a_right_network_gives_no_error(faults: ModuleType, right_network: str) 
         ("PositionTable", "A101", "the longer the clip"),
         ("DistanceTable", "A101", "the longer the clip"),
         ("FewDead", "A104", "of its units are zero"),
+        ("HalfDead", "A104", "of its units are zero"),
+        ("DeadByLuck", "A104", "100.0% of its units are zero"),
+        ("DeadByLuck", "A101", "though not with other initial values"),
+        ("LastUnread", "A101", "nothing reads 2 parameters of the last of a stack"),
         ("WipedRandom", "A102", "was set (faults.py:"),
     ],
 )
