@@ -21,7 +21,7 @@ from ablate.training.config import check_path, config_paths, is_path, open_paths
 from .claims import Claim, claim_target, effect_name
 from .scale import Conditions
 
-LEVEL = re.compile(r"[A-Za-z0-9_.:\-]+")
+LEVEL = re.compile(r"[A-Za-z0-9_.:+\-]+")
 
 
 class Factor(Frozen):
@@ -62,7 +62,7 @@ class Factor(Frozen):
     ) -> dict[str, dict[str, Any]]:
         for level, delta in levels.items():
             if not LEVEL.fullmatch(level):
-                raise InputError(f"level {level!r}: use letters, digits, '.', '_', ':' and '-' only")
+                raise InputError(f"level {level!r}: use letters, digits, '.', '_', ':', '+' and '-' only")
             for path in () if info.data.get("own") else delta:
                 check_path(path)
         return levels

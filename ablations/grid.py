@@ -16,6 +16,7 @@ from ablate.training.own.config import OwnConfig
 
 from .design import KINDS, Design, Kind, check_factor_name
 from .factors import FACTORS, Factor, find, parse_value
+from .match import SIZES, matched
 
 BASE = "base"
 BASELINE = "baseline"
@@ -148,7 +149,8 @@ class Grid(Factorial):
         cells = []
         for name, levels, delta in self.deltas():
             try:
-                cells.append(Cell(name=name, levels=levels, config=start.with_changes(delta)))
+                config = matched(start.with_changes(delta), self.reference(start, levels))
+                cells.append(Cell(name=name, levels=levels, config=config))
             except ValueError as error:
                 raise InputError(f"cell {name!r} is no valid configuration: {error}") from error
         if self.baseline is not None:
@@ -156,6 +158,14 @@ class Grid(Factorial):
             reference = RunConfig.of(self.baseline, recipe).with_changes(kept)
             cells.append(Cell(name=BASELINE, levels={}, config=reference))
         return cells
+
+    def reference(self, start: RunConfig, levels: Mapping[str, str]) -> RunConfig:
+        """What a cell is matched to: the base with those of its levels that are size themselves."""
+        delta: dict[str, Any] = {}
+        for factor in self.factors:
+            if factor.paths & SIZES:
+                delta |= factor.levels[levels[factor.name]]
+        return start.with_changes(delta)
 
 
 class OwnGrid(Factorial):

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     NonNegativeInt,
     PositiveFloat,
@@ -21,37 +18,53 @@ from pydantic import (
 
 from . import trust
 from .errors import InputError
-from .fields import PARTS, Added, Of, ReadIf, ReadUnless, Unread, facts
+from .fields import PARTS, Added, Of, ReadIf, ReadUnless, Unread
 from .layouts import BINS
 from .parts import ARCHITECTURES, BANDS, CORES, CROSSBANDS, DECODERS, HEADS
-from .plugins import folder_digest
+from .plugins import PATH, existing_folder, folder_digest, with_digests
 from .registry import suggestion
+from .section import Frozen as Frozen
+from .section import Section
+
+
+def _core(name: str) -> str:
+    parts = name.split("+")
+    if len(parts) > 2:
+        raise InputError(f"core {name!r} has {len(parts)} parts; a hybrid has two, e.g. mamba+attention")
+    return "+".join(map(CORES.check, parts))
+
 
 Architecture = Annotated[str, AfterValidator(ARCHITECTURES.check)]
-Core = Annotated[str, AfterValidator(CORES.check)]
+Core = Annotated[str, AfterValidator(_core)]
 CrossBand = Annotated[str, AfterValidator(CROSSBANDS.check)]
 Decoder = Annotated[str, AfterValidator(DECODERS.check)]
 Head = Annotated[str, AfterValidator(HEADS.check)]
+Norm = Literal["group", "layer", "batch"]
 Statistics = Literal["utterance", "cumulative"]
 """Of a normalisation over time: of the whole utterance, or at each frame of those so far (causal)."""
 
 
-def band_widths(layout: str | tuple[int, ...]) -> tuple[int, ...]:
+def band_widths(layout: str | tuple[int, ...], bins: int = BINS) -> tuple[int, ...]:
     """Bins per band, low to high, of a layout's name (`bsrnn`, `mel:16`), or of a list of them.
 
     Raises:
-        InputError: no layout has that name, its count is wrong, or it does not cover the 257 bins.
+        InputError: no layout has that name, its count is wrong, or it does not cover the bins.
     """
     if isinstance(layout, str):
         name, colon, count = layout.partition(":")
         if colon and not count.isdecimal():
             raise InputError(f"bands {layout!r}: write a number after the colon, e.g. {name}:16")
-        widths = tuple(BANDS[name](int(count) if colon else None))
+        others = () if bins == BINS or not BANDS.built_in(name) else (bins,)
+        widths = tuple(BANDS[name](int(count) if colon else None, *others))
     else:
         widths = layout
-    if any(width < 1 for width in widths) or sum(widths) != BINS:
+    if any(width < 1 for width in widths) or sum(widths) != bins:
+        points = (
+            f"; n_fft={2 * (sum(widths) - 1)} has as many" if min(widths) > 0 and sum(widths) > 16 else ""
+        )
         raise InputError(
-            f"bands {layout!r} cover {sum(widths)} bins, each one at least; the spectrogram has {BINS}"
+            f"bands {layout!r} cover {sum(widths)} bins, each one at least; "
+            f"the spectrogram has {bins}{points}"
         )
     return widths
 
@@ -60,84 +73,24 @@ def _is_expected(layout: str | tuple[int, ...]) -> bool:
     return isinstance(layout, str) and BANDS.expects(layout.partition(":")[0])
 
 
-def _bands(layout: str | tuple[int, ...]) -> str | tuple[int, ...]:
-    if not _is_expected(layout):
-        band_widths(layout)
-    return layout
-
-
 def _no_bare_count(layout: Any) -> Any:
     if isinstance(layout, int):
         raise InputError(f"bands {layout}: say of which layout, e.g. mel:{layout} or uniform:{layout}")
     return layout
 
 
-PATH = "path:"
-"""How an option begins that is a folder. A preset declares it so: `options={"source": "path:"}`."""
-
-
-def _folder(name: str) -> Path:
-    folder = Path(name).expanduser()
-    if not folder.is_dir():
-        raise InputError(f"no folder at {name!r}; give its path")
-    return folder.resolve()
-
-
-def _with_digests(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of which those that are folders have their full path and the digest of their code."""
-
-    def resolved(value: Any) -> Any:
-        if not isinstance(value, str) or not value.startswith(PATH) or value == PATH:
-            return value
-        if re.fullmatch(r".+@[0-9a-f]{64}", value):
-            return value
-        folder = _folder(value.removeprefix(PATH))
-        return f"{PATH}{folder}@{folder_digest(folder)}"
-
-    return {key: resolved(value) for key, value in options.items()}
-
-
-class Frozen(BaseModel):
-    """Base of every configuration: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
-
-
-class Section(Frozen):
-    """A network, a recipe or an evaluation: its fields carry the marks of `models.fields`."""
-
-    def __hash__(self) -> int:
-        return hash(self.model_dump_json())
-
-    def reads(self, name: str) -> bool:
-        """Whether a field means anything beside the others' values."""
-        conditions = facts(type(self), name).conditions
-        return not conditions or any(c.holds(getattr(self, c.field)) for c in conditions)
-
-    def result_fields(self) -> dict[str, Any]:
-        """The fields that change the result, as JSON has them; one that is not read has a fixed value."""
-        known = {name: facts(type(self), name) for name in type(self).model_fields}
-        return {
-            name: value if self.reads(name) else known[name].unread
-            for name, value in self.model_dump(mode="json").items()
-            if not known[name].bookkeeping
-        }
-
-    def signed_fields(self) -> dict[str, Any]:
-        """The fields a signature is made of: those that change the result; an added one unless neutral."""
-        return {
-            name: value
-            for name, value in self.result_fields().items()
-            if not (facts(type(self), name).added and value == facts(type(self), name).default)
-        }
-
-
 _Encoder = Of("encoder")
 _CrossBand = Of("cross-band")
 _Decoder = Of("decoder")
+_Signal = Of("split", "decoder")
 _Everywhere = Of(*PARTS)
 _Ssm = (Of("encoder", "cross-band"), ReadIf("core", "mamba"), ReadIf("crossband", "bimamba"))
 _AnySsm = (Of("encoder", "cross-band"), ReadIf("core", "mamba", "mamba2"), ReadIf("crossband", "bimamba"))
+_Wide = (
+    Of("encoder", "cross-band"),
+    ReadIf("core", "mamba", "mamba2", "xlstm"),
+    ReadIf("crossband", "bimamba"),
+)
 
 
 class ModelConfig(Section):
@@ -157,14 +110,25 @@ class ModelConfig(Section):
     lookahead: Annotated[NonNegativeInt, Added, _Encoder, ReadIf("direction", "uni")] = Field(
         0, description="frames that the time layers together see ahead (uni)"
     )
-    norm: Annotated[Literal["group", "layer"], _Encoder] = Field(
+    chunk: Annotated[NonNegativeInt, Added, _Encoder] = Field(
+        0,
+        description="frames of a chunk: a time layer runs within chunks, then across them (DPRNN); 0: none",
+    )
+    norm: Annotated[Norm, _Encoder] = Field(
         "group",
-        description="before each time layer: over (channel, time, band) of an item, or over channel alone",
+        description="before each time layer: over (channel, time, band) of an item, over channel alone, or "
+        "of each channel over the batch, with running statistics at test time",
+    )
+    n_fft: Annotated[PositiveInt, Added, _Signal] = Field(
+        512, description="points of the transform: n_fft / 2 + 1 bins; losses stay those of 512 points"
+    )
+    hop: Annotated[PositiveInt, Added, _Signal] = Field(128, description="samples from frame to frame")
+    window: Annotated[Literal["hann", "sqrt-hann", "hamming", "rectangular"], Added, _Signal] = Field(
+        "hann", description="of the transform, n_fft samples long"
     )
     bands: Annotated[
         str | tuple[int, ...],
         BeforeValidator(_no_bare_count),
-        AfterValidator(_bands),
         Added,
         Of("split", "decoder"),
     ] = Field(
@@ -207,8 +171,8 @@ class ModelConfig(Section):
     projection: Annotated[Literal["none", "consistent"], Added, _Decoder] = Field(
         "none", description="consistent: the output is the spectrogram of a signal"
     )
-    heads: Annotated[PositiveInt, _Encoder, ReadIf("core", "attention", "conformer", "mamba2")] = Field(
-        4, description="heads (attention, conformer, Mamba-2)"
+    heads: Annotated[PositiveInt, _Encoder, ReadIf("core", "attention", "conformer", "mamba2", "xlstm")] = (
+        Field(4, description="heads (attention, conformer, Mamba-2, xLSTM)")
     )
     kernel: Annotated[PositiveInt, Added, _Encoder, ReadIf("core", "tcn", "conformer")] = Field(
         3, description="taps of the convolutions over time (TCN, conformer)"
@@ -217,8 +181,16 @@ class ModelConfig(Section):
         4, description="blocks of a layer, of dilation 1, 2, 4, ... (TCN)"
     )
     d_state: Annotated[PositiveInt, *_AnySsm] = Field(12, description="states per channel (Mamba)")
-    expand: Annotated[PositiveInt, *_AnySsm] = Field(1, description="inner width over N (Mamba)")
-    d_conv: Annotated[PositiveInt, *_AnySsm] = Field(4, description="taps of the causal convolution (Mamba)")
+    expand: Annotated[PositiveInt, *_Wide] = Field(1, description="inner width over N (Mamba, xLSTM)")
+    d_conv: Annotated[PositiveInt, *_Wide] = Field(
+        4, description="taps of the causal convolution (Mamba, xLSTM)"
+    )
+    gating: Annotated[Literal["exponential", "sigmoid"], Added, _Encoder, ReadIf("core", "xlstm")] = Field(
+        "exponential", description="of the input gate (xLSTM)"
+    )
+    biases: Annotated[Literal["with", "without"], Added, _Encoder, ReadIf("core", "xlstm")] = Field(
+        "with", description="of projections and convolution (xLSTM)"
+    )
     ssm_skip: Annotated[Literal["right", "shadowed"], *_Ssm] = Field(
         "right", description="shadowed: the scan's skip is d_inner * x and the learned D is dead"
     )
@@ -227,7 +199,7 @@ class ModelConfig(Section):
     )
     clamps: Annotated[Literal["off", "on"], *_Ssm] = Field("off", description="the clamps of MBS-Net's scan")
     options: Annotated[
-        dict[str, bool | int | float | str], AfterValidator(_with_digests), Added, _Everywhere
+        dict[str, bool | int | float | str], AfterValidator(with_digests), Added, _Everywhere
     ] = Field(
         {}, description="settings of a plug-in's parts, by names of their own; path:FOLDER counts by its code"
     )
@@ -235,7 +207,12 @@ class ModelConfig(Section):
     @property
     def band_widths(self) -> tuple[int, ...]:
         """Bins per band, low to high."""
-        return band_widths(self.bands)
+        return band_widths(self.bands, self.bins)
+
+    @property
+    def bins(self) -> int:
+        """Of the spectrogram."""
+        return self.n_fft // 2 + 1
 
     def _folders(self) -> dict[str, tuple[Path, str]]:
         """Option -> the folder that it names, and the digest of its code when it was planned."""
@@ -260,7 +237,7 @@ class ModelConfig(Section):
         if option not in self._folders():
             raise InputError(f"the network needs a folder; give it, --option {option}=PATH")
         name, planned = self._folders()[option]
-        found = folder_digest(_folder(str(name)))
+        found = folder_digest(existing_folder(str(name)))
         if found != planned:
             raise InputError(
                 f"the code in {name} has changed since this run was planned: digest {found[:12]}, "
@@ -286,7 +263,7 @@ class ModelConfig(Section):
         """Whether the network reads a field; a part that a plug-in brought may read any."""
         foreign = not (
             ARCHITECTURES.built_in(self.architecture)
-            and CORES.built_in(self.core)
+            and all(map(CORES.built_in, self.core.split("+")))
             and CROSSBANDS.built_in(self.crossband)
             and DECODERS.built_in(self.decoder)
             and HEADS.built_in(self.head)
@@ -303,14 +280,29 @@ class ModelConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> ModelConfig:
-        expansion = self.decoder_expansion
-        if (
-            isinstance(expansion, tuple)
-            and not _is_expected(self.bands)
-            and len(expansion) != (count := len(self.band_widths))
+        if self.n_fft % 2:
+            raise InputError(f"n_fft={self.n_fft}: an even number of points, e.g. {self.n_fft + 1}")
+        if 2 * self.hop > self.n_fft:
+            raise InputError(
+                f"hop={self.hop}: frames of {self.n_fft} points overlap by half at least; "
+                f"at most {self.n_fft // 2}"
+            )
+        if self.trunk_statistics == "cumulative" and self.norm == "batch":
+            raise InputError(
+                "norm=batch has no cumulative statistics: those of training see later frames and other "
+                "items; trunk_statistics=cumulative needs norm=group, and norm=layer sees one frame alone"
+            )
+        if self.chunk and (
+            self.lookahead or (self.trunk_statistics == "cumulative" and self.norm == "group")
         ):
-            raise InputError(f"{len(expansion)} expansions for {count} bands; give one for each band")
-        if self.core == "attention" and self.channels % self.heads:
+            field = "lookahead" if self.lookahead else "trunk_statistics=cumulative"
+            raise InputError(f"chunk={self.chunk}: chunks leave no order of frames for {field}; use chunk=0")
+        expansion = self.decoder_expansion
+        if not _is_expected(self.bands):
+            count = len(self.band_widths)
+            if isinstance(expansion, tuple) and len(expansion) != count:
+                raise InputError(f"{len(expansion)} expansions for {count} bands; give one for each band")
+        if "attention" in self.core.split("+") and self.channels % self.heads:
             raise InputError(f"{self.channels} channels do not divide into {self.heads} attention heads")
         return self
 

@@ -9,7 +9,6 @@ from torch.nn import functional as F
 from .bands import BandGroup, StackedLinear, band_groups
 from .config import ModelConfig
 from .declarations import Declared
-from .layouts import BINS
 from .norms import EPSILON, linear, standardise_so_far
 from .parts import HEADS
 
@@ -92,7 +91,7 @@ class SharedDecoder(nn.Module, Declared):
         self.values = nn.Sequential(
             linear(n, n), nn.LayerNorm(n), nn.GELU(), linear(n, outputs // self.repeats)
         )
-        self.bins = linear(len(config.band_widths), BINS)
+        self.bins = linear(len(config.band_widths), config.bins)
         self.hidden_width = n
 
     def forward(self, x: Tensor) -> Tensor:

@@ -77,6 +77,7 @@ class DualBranchNetwork(Enhancer):
             "norm": "layer",
             "order": "stacked",
             "lookahead": 0,
+            "chunk": 0,
         }
         wrong = [
             f"{name}={value!r} (has {has!r})"

@@ -10,13 +10,14 @@ from .config import ModelConfig
 from .declarations import Declared
 from .layouts import BINS
 from .spectral import HOP, N_FFT, istft, stft
+from .transform import Transform
 
 
-def check_spectrogram(noisy: Tensor) -> None:
-    """Raise ValueError unless `noisy` is a complex tensor `(batch, 257, time)` with a frame at least."""
-    if not noisy.is_complex() or noisy.dim() != 3 or noisy.shape[1] != BINS or not noisy.shape[2]:
+def check_spectrogram(noisy: Tensor, bins: int = BINS) -> None:
+    """Raise ValueError unless `noisy` is a complex tensor `(batch, bin, time)` with a frame at least."""
+    if not noisy.is_complex() or noisy.dim() != 3 or noisy.shape[1] != bins or not noisy.shape[2]:
         raise ValueError(
-            f"expected a complex spectrogram (batch, {BINS}, time), got {tuple(noisy.shape)} of {noisy.dtype}"
+            f"expected a complex spectrogram (batch, {bins}, time), got {tuple(noisy.shape)} of {noisy.dtype}"
         )
 
 
@@ -36,16 +37,27 @@ class ConsistencyProjection(nn.Module, Declared):
     """The transform of the waveform of a spectrogram: the nearest one that some signal has.
 
     Least squares over the window (Griffin and Lim 1984); as a layer: Wisdom et al. 2019, arXiv:1811.08521.
-    Four frames overlap, so a frame depends on three before and three after. Fewer than four frames have no
-    centred transform and stay as they are.
+    Of 512 points every 128, four frames overlap, so one depends on three before and three after. Fewer than
+    overlap have no centred transform and stay as they are.
+
+    Args:
+        transform: of the network's own; none: that of this project.
     """
 
-    looks_ahead = N_FFT // HOP - 1
-    reach = 2 * looks_ahead + 1
+    def __init__(self, transform: Transform | None = None) -> None:
+        super().__init__()
+        self.transform = transform
+        points, hop = (N_FFT, HOP) if transform is None else (transform.n_fft, transform.hop)
+        self.looks_ahead = -(-points // hop) - 1
+        self.reach = 2 * self.looks_ahead + 1
 
     def forward(self, spectrum: Tensor) -> Tensor:
-        """Complex `(batch, 257, time)` -> same shape."""
-        return stft(istft(spectrum)) if spectrum.shape[-1] > N_FFT // HOP - 1 else spectrum
+        """Complex `(batch, bin, time)` -> same shape."""
+        if spectrum.shape[-1] <= self.looks_ahead:
+            return spectrum
+        if self.transform is None:
+            return stft(istft(spectrum))
+        return self.transform.analyse(self.transform.synthesise(spectrum))
 
 
 class Enhancer(nn.Module):
@@ -59,9 +71,11 @@ class Enhancer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        ours = (config.n_fft, config.hop, config.window) == (N_FFT, HOP, "hann")
+        self.transform = None if ours else Transform(config.n_fft, config.hop, config.window)
         self.statistics = "utterance" if config.input_level == "unit" else None
         self.split = BandSplit(config.channels, config.split_statistics, config.band_widths)
-        self.projection = ConsistencyProjection() if config.projection == "consistent" else None
+        self.projection = ConsistencyProjection(self.transform) if config.projection == "consistent" else None
 
     def enhance(self, features: Tensor, noisy: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, complex `(batch, 257, time)` -> complex `(batch, 257, time)`."""
@@ -77,7 +91,7 @@ class Enhancer(nn.Module):
         Raises:
             ValueError: the input has another shape or is not complex.
         """
-        check_spectrogram(noisy)
+        check_spectrogram(noisy, self.config.bins)
         scale = level(noisy) if self.config.input_level == "unit" else None
         noisy = noisy if scale is None else noisy / scale
         exponent = self.config.input_compression

@@ -67,7 +67,8 @@ class ReadIf:
         object.__setattr__(self, "values", values)
 
     def holds(self, value: Any) -> bool:
-        return value in self.values
+        parts = value.split("+") if isinstance(value, str) else [value]
+        return any(part in self.values for part in parts)
 
 
 class ReadUnless(ReadIf):

@@ -1,13 +1,14 @@
 """Band layouts by name: how the bins of a spectrogram are shared out, low to high. Needs no torch.
 
-A layout is a function of a count (none where a configuration gives none) to the bins of each band.
+A layout is a function of a count (none where a configuration gives none) and of the spectrogram's bins to the
+bins of each band.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from .errors import InputError
 
@@ -18,43 +19,49 @@ NYQUIST = 8000.0
 BSRNN = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)
 
 
-def bsrnn(count: int | None) -> tuple[int, ...]:
-    """The 31 bands of BSRNN's public code."""
-    return _fixed("bsrnn", count, BSRNN)
+def bsrnn(count: int | None, bins: int = BINS) -> tuple[int, ...]:
+    """The 31 bands of BSRNN's public code; of another number of bins, bands of the same frequencies."""
+    widths = _fixed("bsrnn", count, BSRNN)
+    if bins == BINS:
+        return widths
+    edges = [0, *accumulate(widths)]
+    return _between(
+        _checked("bsrnn", len(widths), bins), lambda share: edges[round(share * len(widths))] / BINS, bins
+    )
 
 
-def one(count: int | None) -> tuple[int, ...]:
+def one(count: int | None, bins: int = BINS) -> tuple[int, ...]:
     """No split at all."""
-    return _fixed("one", count, (BINS,))
+    return _fixed("one", count, (bins,))
 
 
-def uniform(count: int | None) -> tuple[int, ...]:
+def uniform(count: int | None, bins: int = BINS) -> tuple[int, ...]:
     """Bands of equal width; what is left over makes the upper ones a bin wider."""
-    count = _checked("uniform", count)
-    width, wider = divmod(BINS, count)
+    count = _checked("uniform", count, bins)
+    width, wider = divmod(bins, count)
     return (width,) * (count - wider) + (width + 1,) * wider
 
 
-def mel(count: int | None) -> tuple[int, ...]:
+def mel(count: int | None, bins: int = BINS) -> tuple[int, ...]:
     """Bands of equal width in mel, 2595 log10(1 + f / 700) (O'Shaughnessy 1987)."""
-    count = _checked("mel", count)
+    count = _checked("mel", count, bins)
     top = math.log10(1 + NYQUIST / 700)
-    return _between(count, lambda share: 700 * (10 ** (share * top) - 1))
+    return _between(count, lambda share: 700 * (10 ** (share * top) - 1) / NYQUIST, bins)
 
 
-def bark(count: int | None) -> tuple[int, ...]:
+def bark(count: int | None, bins: int = BINS) -> tuple[int, ...]:
     """Bands of equal width in Bark, 26.81 f / (1960 + f) - 0.53 (Traunmüller 1990)."""
-    count = _checked("bark", count)
+    count = _checked("bark", count, bins)
     top = 26.81 * NYQUIST / (1960 + NYQUIST)
-    return _between(count, lambda share: 1960 * share * top / (26.81 - share * top))
+    return _between(count, lambda share: 1960 * share * top / (26.81 - share * top) / NYQUIST, bins)
 
 
-def _between(count: int, frequency: Callable[[float], float]) -> tuple[int, ...]:
-    """Bands between the frequencies of `count + 1` shares from 0 to 1, at least a bin wide."""
+def _between(count: int, place: Callable[[float], float], bins: int) -> tuple[int, ...]:
+    """Bands between the places, from 0 to 1, of `count + 1` shares from 0 to 1, at least a bin wide."""
     edges = [0]
     for band in range(1, count + 1):
-        edge = round(frequency(band / count) / NYQUIST * BINS)
-        edges.append(min(max(edge, edges[-1] + 1), BINS - (count - band)))
+        edge = round(place(band / count) * bins)
+        edges.append(min(max(edge, edges[-1] + 1), bins - (count - band)))
     return tuple(high - low for low, high in pairwise(edges))
 
 
@@ -64,9 +71,9 @@ def _fixed(name: str, count: int | None, widths: tuple[int, ...]) -> tuple[int, 
     return widths
 
 
-def _checked(name: str, count: int | None) -> int:
+def _checked(name: str, count: int | None, bins: int) -> int:
     if count is None:
         raise InputError(f"bands {name}: say how many, e.g. {name}:16")
-    if not 1 <= count <= BINS:
-        raise InputError(f"bands {name}:{count}: a count from 1 to {BINS}, one band for each bin at most")
+    if not 1 <= count <= bins:
+        raise InputError(f"bands {name}:{count}: a count from 1 to {bins}, one band for each bin at most")
     return count

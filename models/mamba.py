@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import ModelConfig
+from .config import ModelConfig, Norm
 from .declarations import Declared, note, recording, share
 from .lookahead import look_ahead
 from .norms import linear, make_norm
 from .scan import Clamps, selective_scan
 from .scan.convolution import causal_convolution
-
-Norm = Literal["group", "layer"]
 
 STEP_RANGE = (0.001, 0.1)
 """The step sizes dt that Mamba starts from, log-uniform."""

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import ModelConfig
+from .config import ModelConfig, Norm
 from .declarations import Declared, note, recording
 from .errors import InputError
 from .lookahead import look_ahead
-from .mamba import STEP_RANGE, MambaLayer, Norm, initial_step_bias
+from .mamba import STEP_RANGE, MambaLayer, initial_step_bias
 from .norms import linear, make_norm
 from .scan.convolution import causal_convolution
 

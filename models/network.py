@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from .config import ModelConfig, resolve_model
 from .enhancer import Enhancer
+from .hybrid import time_layer
 from .lookahead import shares
-from .parts import ARCHITECTURES, CORES, CROSSBANDS, HEADS
+from .parts import ARCHITECTURES, CROSSBANDS, HEADS
 
 
 def build_model(preset_or_config: str | ModelConfig) -> nn.Module:
@@ -34,7 +35,7 @@ class BandSplitNetwork(Enhancer):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
         self.time_layers = nn.ModuleList(
-            CORES[config.core](config.model_copy(update={"lookahead": frames}))
+            time_layer(config.model_copy(update={"lookahead": frames}))
             for frames in shares(config.lookahead, config.layers)
         )
         self.band_layers = nn.ModuleList(

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .config import Statistics
+from .config import Norm, Statistics
 
 EPSILON = 1e-5
 
@@ -130,8 +130,18 @@ class GlobalNorm(nn.Module):
         return f"channels={len(self.weight)}, statistics={self.statistics}"
 
 
-def make_norm(kind: Literal["group", "layer"], channels: int, statistics: Statistics) -> nn.Module:
+class BatchNorm(nn.BatchNorm1d):
+    """Statistics of each channel over batch, band and time; running ones in evaluation, which is causal."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape."""
+        return super().forward(x.reshape(-1, x.shape[-1])).view(x.shape)
+
+
+def make_norm(kind: Norm, channels: int, statistics: Statistics) -> nn.Module:
     """The normalisation of a `ModelConfig.norm`, with statistics over time where it has such."""
+    if kind == "batch":
+        return BatchNorm(channels)
     return GlobalNorm(channels, statistics) if kind == "group" else nn.LayerNorm(channels)
 
 

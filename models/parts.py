@@ -27,6 +27,7 @@ CORES = Registry(
         "mamba2": "ablate.models.mamba2:Mamba2Layer",
         "tcn": "ablate.models.tcn:TCNLayer",
         "conformer": "ablate.models.conformer:ConformerLayer",
+        "xlstm": "ablate.models.xlstm:XLSTMLayer",
     },
 )
 CROSSBANDS = Registry(

@@ -7,6 +7,7 @@ The plug-in and the files of that folder which it imports are its code; their di
 from __future__ import annotations
 
 import ast
+import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from hashlib import sha256
 from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from . import trust
 from .errors import InputError
@@ -300,3 +302,28 @@ def _hint(error: Exception) -> str:
     if isinstance(error, ImportError) and error.name and error.name.split(".")[0] in _ROOMS:
         return f"; if that means a part of this project, it is now `ablate.{error.name}`"
     return ""
+
+
+PATH = "path:"
+"""How an option begins that is a folder. A preset declares it so: `options={"source": "path:"}`."""
+
+
+def existing_folder(name: str) -> Path:
+    folder = Path(name).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"no folder at {name!r}; give its path")
+    return folder.resolve()
+
+
+def with_digests(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of which those that are folders have their full path and the digest of their code."""
+
+    def resolved(value: Any) -> Any:
+        if not isinstance(value, str) or not value.startswith(PATH) or value == PATH:
+            return value
+        if re.fullmatch(r".+@[0-9a-f]{64}", value):
+            return value
+        folder = existing_folder(value.removeprefix(PATH))
+        return f"{PATH}{folder}@{folder_digest(folder)}"
+
+    return {key: resolved(value) for key, value in options.items()}

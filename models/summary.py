@@ -17,12 +17,11 @@ from .declarations import frames_ahead, looks_ahead, reach
 from .interface import Interface
 from .mamba import SelectiveSSM
 from .network import build_model
-from .spectral import N_FFT
 
 SAMPLES_PER_MS = 16
 """At 16 kHz, the rate of all networks."""
-HOP_MS = 8
-"""From one frame of this project's transform to the next."""
+ATTENDING = {"attention", "conformer"}
+"""Cores whose reach without bound is attention."""
 
 
 @lru_cache(maxsize=4096)
@@ -68,8 +67,9 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
     return counts | ({"other": rest} if rest else {})
 
 
+@lru_cache(maxsize=4096)
 def macs_per_second(config: ModelConfig) -> float:
-    """Multiplications with addition for one second of audio (125 frames), of matrix products and scans.
+    """Multiplications with addition for one second of audio, of matrix products and scans.
 
     A scan counts three for each state of each channel and step: its decay, its input, its output.
     """
@@ -174,8 +174,8 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
         "parameters_by_part": parameters_by_part(model),
         "macs_per_second": macs_per_second(config),
         "receptive_field_frames": finite,
-        "receptive_field_seconds": None if finite is None else _seconds(finite),
-        "receptive_field": _words(frames, config.core),
+        "receptive_field_seconds": None if finite is None else _seconds(interface, finite),
+        "receptive_field": _words(interface, frames, config.core),
         "causal": causal,
         "look_ahead_frames": bounded,
         "normalisation_sees_future": whole,
@@ -189,13 +189,13 @@ def _latency(interface: Interface, ahead: int) -> float:
     return int(found) if found == int(found) else found
 
 
-def _words(frames: float | None, core: str) -> str:
+def _words(interface: Interface, frames: float | None, core: str) -> str:
     if frames is None:
         return "not declared"
     if math.isinf(frames):
-        return f"unbounded ({'attention' if core in ('attention', 'conformer') else 'recurrent'})"
-    return f"{frames:.0f} frames ({_seconds(frames):.3f} s)"
+        return f"unbounded ({'attention' if {*core.split('+')} & ATTENDING else 'recurrent'})"
+    return f"{frames:.0f} frames ({_seconds(interface, frames):.3f} s)"
 
 
-def _seconds(frames: float) -> float:
-    return (N_FFT / SAMPLES_PER_MS + HOP_MS * (frames - 1)) / 1000
+def _seconds(interface: Interface, frames: float) -> float:
+    return (interface.window + interface.step * (frames - 1)) / SAMPLES_PER_MS / 1000

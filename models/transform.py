@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from .errors import InputError
 from .registry import suggestion
+from .spectral import reflected
 
 WINDOWS: dict[str, Callable[..., Tensor]] = {
     "hann": torch.hann_window,
@@ -66,6 +67,11 @@ class Transform:
         """
         waves = F.pad(waves, (0, max(self.n_fft // 2 + 1 - waves.shape[-1], 0)))
         window = _window(self, waves.device, waves.dtype)
+        if waves.is_cuda:
+            padded = reflected(waves, self.n_fft // 2)
+            return torch.stft(
+                padded, self.n_fft, self.hop, self.samples, window, center=False, return_complex=True
+            )
         return torch.stft(waves, self.n_fft, self.hop, self.samples, window, return_complex=True)
 
     def synthesise(self, spectrum: Tensor, samples: int | None = None) -> Tensor:

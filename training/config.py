@@ -72,6 +72,9 @@ class Recipe(Section):
     band_mask: Annotated[Fraction, Added] = Field(
         0.0, description="share of the clips without a band of up to a fifth of the mel scale"
     )
+    target: Annotated[Literal["clean", "pcs"], Added] = Field(
+        "clean", description="what is learned; pcs: clean speech with perceptual contrast stretching"
+    )
     complex_weight: NonNegativeFloat = Field(0.5, description="of the mean modulus of the complex difference")
     magnitude_weight: NonNegativeFloat = Field(0.5, description="of the L1 distance of compressed magnitudes")
     si_sdr_weight: Annotated[NonNegativeFloat, Added] = Field(
@@ -79,6 +82,9 @@ class Recipe(Section):
     )
     stft_weight: Annotated[NonNegativeFloat, Added] = Field(
         0.0, description="of the multi-resolution STFT distance"
+    )
+    waveform_weight: Annotated[NonNegativeFloat, Added] = Field(
+        0.0, description="of the L1 distance of the waveforms"
     )
     phase_weight: Annotated[NonNegativeFloat, Added] = Field(
         0.0, description="of MP-SENet's anti-wrapping phase distances"
@@ -152,6 +158,9 @@ class Recipe(Section):
     )
     width: Annotated[PositiveFloat, Bookkeeping] = Field(
         1.0, description="channels of every network are scaled by this, to a multiple of 8, at least 16"
+    )
+    match: Annotated[Literal["free", "parameters", "macs"], Bookkeeping, Added] = Field(
+        "free", description="what every cell of a grid has as many of as the base, by its channels"
     )
     depth: Annotated[PositiveFloat, Bookkeeping] = Field(
         1.0, description="layers of every network are scaled by this, rounded down, at least 1"

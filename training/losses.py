@@ -91,6 +91,12 @@ def negative_si_sdr(pair: Estimated) -> Tensor:
     return -10 / math.log(10) * ratio.log().mean()
 
 
+def waveform_distance(pair: Estimated) -> Tensor:
+    """Mean absolute difference of the waveforms; a scalar."""
+    estimate, clean = pair.waves
+    return (estimate - clean).abs().mean()
+
+
 def stft_distance(pair: Estimated) -> Tensor:
     """Spectral convergence plus L1 of log magnitudes, mean over `RESOLUTIONS`; a scalar."""
     total = pair.clean.real.new_zeros(())
@@ -156,6 +162,7 @@ LOSSES: dict[str, tuple[str, LossFunction]] = {
     "magnitude": ("magnitude_weight", magnitude_distance),
     "si_sdr": ("si_sdr_weight", negative_si_sdr),
     "stft": ("stft_weight", stft_distance),
+    "waveform": ("waveform_weight", waveform_distance),
     "phase": ("phase_weight", phase_distance),
     "consistency": ("consistency_weight", inconsistency),
 }

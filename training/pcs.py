@@ -59,6 +59,18 @@ def stretch(waveform: Tensor) -> Tensor:
     return torch.istft(stretched, N_FFT, HOP, window=window, center=True, length=samples)
 
 
+def target(waveform: Tensor) -> Tensor:
+    """`stretch`, then each waveform at its peak before: contrast-stretched speech to learn from.
+
+    Args:
+        waveform: (batch, sample) at 16 kHz in [-1, 1].
+
+    Returns:
+        (batch, sample)
+    """
+    return pcs(waveform) * waveform.abs().amax(dim=-1, keepdim=True)
+
+
 def pcs(waveform: Tensor) -> Tensor:
     """`stretch`, then the peak of each waveform brought to 1 (silence stays silence).
 

@@ -127,6 +127,7 @@ def audit_cells(
         results += toggles.hidden_changes(cells, factors, tuned)
         results += differences.untoggled(cells, factors)
         results += differences.capacity(cells, factors)
+        results += differences.equal_size(cells, factors)
         if limit is not None:
             results += budgets.parameters(every, limit)
         results += budgets.not_measured(every, cells, len(grouped))

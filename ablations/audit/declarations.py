@@ -192,7 +192,10 @@ def _whole(audited: Subject) -> tuple[Measured, list[Broken]]:
         return Measured(None, None), []
     through = probes.Through(model)
     probe = Probe(through, ((audited.probe[:1],), {}), audited.probe.shape[-1], config.band_widths)
-    frames, mixes = probe.frames_ahead(), probe.mixes_bins() if audited.interface.ours else None
+    frames, mixes = (
+        probe.frames_ahead(),
+        probe.mixes_bins() if audited.interface.bins == config.bins else None,
+    )
     broken: list[Broken] = []
     if said_ahead is not None:
         beyond = frames and max(frames - (allowed if said_ahead is False else 0), 0)

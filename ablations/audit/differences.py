@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from ..diff import differences, propose
 from ..factors import Factor
 from ..grid import Cell
+from ..match import SIZES, WORDS, off_by
 from .cells import ends, neighbours
 from .finding import Finding
 from .subject import subject
@@ -33,6 +34,24 @@ def capacity(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Findi
                     f"{high} has {' to '.join(ends)} parameters against {low}",
                     "its effect is also that of size; match the counts by width, or say so beside the result",
                 )
+
+
+def equal_size(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:
+    """A303: the widths at which cells are as large as the base, and how far they are off."""
+    found: dict[str, list[str]] = {}
+    for cell in cells:
+        measure = cell.config.recipe.match
+        wanted = {f.name: cell.levels.get(f.name) if f.paths & SIZES else f.off for f in factors}
+        reference = next((c for c in cells if c.levels == wanted), None)
+        if measure != "free" and cell.levels and reference is not None:
+            found.setdefault(measure, []).append(f"{cell.name} {off_by(cell.config, reference.config)}")
+    for measure, texts in found.items():
+        yield Finding.of(
+            "A303",
+            "study",
+            f"effects are at equal {WORDS[measure]}: {'; '.join(texts)}",
+            "nothing; at most 3 % off count as equal",
+        )
 
 
 def untoggled(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:

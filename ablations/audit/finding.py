@@ -21,6 +21,7 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A204": ("reaches-nothing", "error"),
     "A301": ("untoggled-difference", "note"),
     "A302": ("capacity-confound", "note"),
+    "A303": ("matched", "note"),
     "A401": ("budget", "error"),
     "A402": ("memory", "error"),
     "A403": ("time", "note"),

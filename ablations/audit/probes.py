@@ -204,17 +204,17 @@ class Probe:
 
     def mixes_bins(self) -> bool | None:
         """Whether a band of the output spectrogram depends on the bins of other bands; None likewise."""
-        bands = len(self.widths)
+        bands, bins = len(self.widths), sum(self.widths)
         if bands == 1:
             return None
         for band in (0, bands // 2, bands - 1):
             start = sum(self.widths[:band])
             own = slice(start, start + self.widths[band])
-            after = self.changed(BINS, own)
+            after = self.changed(bins, own)
             if after is None:
                 return None
             others = [slice(0, own.start)] * (band > 0) + [slice(own.stop, None)] * (band < bands - 1)
-            if any((self.moved(after, BINS, other) or 0) > TOLERANCE for other in others):
+            if any((self.moved(after, bins, other) or 0) > TOLERANCE for other in others):
                 return True
         return False
 

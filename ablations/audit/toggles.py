@@ -169,6 +169,8 @@ def _hidden_in_pair(a: Cell, b: Cell, factor: Factor, tuned: frozenset[str]) -> 
     first, second = a.config.flat(), b.config.flat()
     changed = _differing(first, second)
     known = factor.paths | tuned
+    if any(cell.config.recipe.match != "free" for cell in (a, b)):
+        known |= {"model.channels"}
     for path in sorted(changed - known):
         yield f"{path} changes from {first.get(path)!r} to {second.get(path)!r} along with it"
     allowed = {part for path in changed & known for part in field_facts(path).parts}

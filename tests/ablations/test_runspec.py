@@ -37,7 +37,7 @@ def others(config: RunConfig, path: str) -> list[RunConfig]:
     known = [getattr(m, name) for m in PRESETS.values()] if section == "model" else []
     known += [getattr(r, name) for r in RECIPES.values()] if section == "recipe" else []
     found = []
-    plain = (1, 2, 3, 0.25, "lstm", "shared", "mask", "mel:16", "another name", {"mine": 0.5})
+    plain = (1, 2, 3, 1024, 0.25, "lstm", "shared", "mask", "mel:16", "another name", {"mine": 0.5})
     for value in (*known, *get_args(annotation), *plain):
         try:
             changed = config.with_changes({path: value})

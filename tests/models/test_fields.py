@@ -77,6 +77,8 @@ UNREAD = {
     "decoder_statistics": "cumulative",
     "filter_taps": "past",
     "lookahead": 3,
+    "gating": "sigmoid",
+    "biases": "without",
 }
 
 
@@ -85,9 +87,11 @@ def test_every_conditional_field_is_tried():
 
 
 @given(
-    st.sampled_from(["lstm", "gru", "mamba", "attention", "mamba2", "tcn", "conformer"]),
+    st.sampled_from(
+        ["lstm", "gru", "mamba", "attention", "mamba2", "tcn", "conformer", "xlstm", "mamba+attention"]
+    ),
     st.sampled_from(["uni", "bi"]),
-    st.sampled_from(["group", "layer"]),
+    st.sampled_from(["group", "layer", "batch"]),
     st.sampled_from(["none", "pointwise", "bilstm", "bimamba"]),
     st.sampled_from(["per-band", "shared"]),
     st.sampled_from(["filter", "mask"]),

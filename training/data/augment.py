@@ -1,11 +1,11 @@
-"""Changes to a batch of crops, each of a share of the clips. Needs no torch.
+"""Changes to a batch of crops, each of a share of the clips, and what is learned from it.
 
 What is drawn depends on the seed and the step alone, so that every cell of a study hears the same.
 """
 
 from __future__ import annotations
 
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.random import Generator
@@ -26,18 +26,24 @@ RT60_RANGE = (0.1, 0.6)
 
 @dataclass(frozen=True)
 class Augment:
-    """The share of the clips that each change reaches, in the order they are made."""
+    """The share of the clips that each change reaches, in the order they are made, and the target."""
 
     remix: float = 0.0
     reverb: float = 0.0
     gain: float = 0.0
     band_mask: float = 0.0
+    target: str = "clean"
+
+    @property
+    def shares(self) -> tuple[float, ...]:
+        """Of the clips, for each change."""
+        return self.remix, self.reverb, self.gain, self.band_mask
 
     @classmethod
     def of(cls, recipe: Recipe) -> Augment | None:
         """The changes of a recipe; none where it makes none."""
-        augment = cls(recipe.remix, recipe.reverb, recipe.gain, recipe.band_mask)
-        return augment if any(astuple(augment)) else None
+        augment = cls(recipe.remix, recipe.reverb, recipe.gain, recipe.band_mask, recipe.target)
+        return augment if any(augment.shares) or augment.target != "clean" else None
 
     def __call__(self, clean: Waves, noisy: Waves, random: Generator) -> tuple[Waves, Waves]:
         """Changed copies of a batch.
@@ -48,14 +54,23 @@ class Augment:
         """
         speech, noise = clean.astype(np.float64), noisy.astype(np.float64) - clean
         changes = (_remix, _reverb, _gain, _band)
-        for share, change, stream in zip(astuple(self), changes, random.spawn(len(changes)), strict=True):
+        for share, change, stream in zip(self.shares, changes, random.spawn(len(changes)), strict=True):
             chosen = stream.random(len(speech)) < share
             if chosen.any():
                 speech, noise = change(speech, noise, chosen, stream)
-        return speech.astype(np.float32), (speech + noise).astype(np.float32)
+        learned = speech if self.target == "clean" else _stretched(speech)
+        return learned.astype(np.float32), (speech + noise).astype(np.float32)
 
 
 Signals = np.ndarray
+
+
+def _stretched(speech: Signals) -> Signals:
+    import torch
+
+    from ..pcs import target
+
+    return target(torch.from_numpy(speech)).numpy()
 
 
 def _remix(speech: Signals, noise: Signals, chosen: Signals, random: Generator) -> tuple[Signals, Signals]:

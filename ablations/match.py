@@ -1,0 +1,90 @@
+"""Widths at which networks have one size: parameters or MACs. Needs torch only to match."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from ablate.models.config import ModelConfig
+from ablate.models.errors import InputError
+from ablate.training.config import RunConfig
+
+MOST = 0.03
+"""Largest deviation, as a share, at which sizes count as equal."""
+SIZES = frozenset(
+    (
+        *("model.channels", "model.layers", "model.crossband_layers", "model.decoder_expansion"),
+        *("model.expand", "model.architecture", "recipe.width", "recipe.depth"),
+    )
+)
+"""Fields that are size themselves: what a factor of them changes is not matched away."""
+WORDS = {"parameters": "parameters", "macs": "MACs a second"}
+STEPS = 16
+"""Widths tried for one that the parts of a network take: heads divide it."""
+
+
+def matched(config: RunConfig, reference: RunConfig) -> RunConfig:
+    """A configuration at the width at which it is as large as another, by the measure of its `recipe.match`.
+
+    Raises:
+        InputError: no width comes within 3 %.
+    """
+    measure = config.recipe.match
+    if measure == "free":
+        return config
+    wanted = size(reference.model, measure)
+    width, found = _nearest(config.model, measure, wanted)
+    if abs(found / wanted - 1) > MOST:
+        heads = f"; its {config.model.heads} heads divide the width" if config.model.reads("heads") else ""
+        raise InputError(
+            f"it cannot match {wanted:,.0f} {WORDS[measure]}: the nearest is {found:,.0f} "
+            f"({found / wanted - 1:+.1%}) at {width} channels, and at most {MOST:.0%} off count as "
+            f"equal{heads}; a wider base has finer steps"
+        )
+    return config.with_changes({"model.channels": width})
+
+
+def size(model: ModelConfig, measure: str) -> float:
+    """The trained parameters, or the MACs of a second of audio."""
+    from ablate.models.summary import macs_per_second, trained_parameters
+
+    return {"parameters": trained_parameters, "macs": macs_per_second}[measure](model)
+
+
+def _nearest(model: ModelConfig, measure: str, wanted: float) -> tuple[int, float]:
+    """The width at which a network is nearest to a size, and its size there."""
+    at = partial(_at, model, measure)
+    low, high = 1, 2 * model.channels
+    while (found := _next(at, high, 1)) is not None and found[1] < wanted:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = _next(at, middle, 1)
+        low, high = (middle, high) if found is not None and found[1] < wanted else (low, middle)
+    near = [found for found in (_next(at, low, -1), _next(at, high, 1)) if found is not None]
+    if not near:
+        raise InputError(f"no width near {high} channels builds this network")
+    return min(near, key=lambda one: abs(one[1] - wanted))
+
+
+def _next(at: Callable[[int], float | None], width: int, step: int) -> tuple[int, float] | None:
+    """The first width from one on, upwards or downwards, that the network takes, and its size there."""
+    for one in range(width, width + step * STEPS, step):
+        found = at(one) if one > 0 else None
+        if found is not None:
+            return one, found
+    return None
+
+
+def _at(model: ModelConfig, measure: str, width: int) -> float | None:
+    try:
+        return size(ModelConfig.model_validate(model.model_dump() | {"channels": width}), measure)
+    except ValueError:
+        return None
+
+
+def off_by(config: RunConfig, reference: RunConfig) -> str:
+    """The width of a matched network, and how far it is off, in words."""
+    measure = config.recipe.match
+    share = size(config.model, measure) / size(reference.model, measure) - 1
+    return f"{config.model.channels} channels, {share:+.1%} {WORDS[measure]}"

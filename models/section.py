@@ -1,0 +1,44 @@
+"""What every configuration is made of: immutable, with fields that carry marks. Needs no torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from .fields import facts
+
+
+class Frozen(BaseModel):
+    """Base of every configuration: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Section(Frozen):
+    """A network, a recipe or an evaluation: its fields carry the marks of `models.fields`."""
+
+    def __hash__(self) -> int:
+        return hash(self.model_dump_json())
+
+    def reads(self, name: str) -> bool:
+        """Whether a field means anything beside the others' values."""
+        conditions = facts(type(self), name).conditions
+        return not conditions or any(c.holds(getattr(self, c.field)) for c in conditions)
+
+    def result_fields(self) -> dict[str, Any]:
+        """The fields that change the result, as JSON has them; one that is not read has a fixed value."""
+        known = {name: facts(type(self), name) for name in type(self).model_fields}
+        return {
+            name: value if self.reads(name) else known[name].unread
+            for name, value in self.model_dump(mode="json").items()
+            if not known[name].bookkeeping
+        }
+
+    def signed_fields(self) -> dict[str, Any]:
+        """The fields a signature is made of: those that change the result; an added one unless neutral."""
+        return {
+            name: value
+            for name, value in self.result_fields().items()
+            if not (facts(type(self), name).added and value == facts(type(self), name).default)
+        }

@@ -1,0 +1,109 @@
+"""The mLSTM of xLSTM as a time layer (Beck et al. 2024, arXiv:2405.04517), in its parallel form."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .config import ModelConfig, Norm
+from .declarations import Declared
+from .errors import InputError
+from .lookahead import look_ahead
+from .mamba import MambaLayer
+from .norms import cumulative_sum, linear, make_norm
+from .scan.convolution import causal_convolution
+
+BLOCK = 4
+"""Channels that queries, keys and values mix, as in the public code."""
+
+
+def parallel_mlstm(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, forget: Tensor) -> Tensor:
+    """What the matrix memory of every step gives: `C q / max(|n q|, exp(-m))`, all steps at once.
+
+    Args:
+        query, key, value: `(row, head, time, channel)`.
+        gate, forget: logarithms of the input and the forget gate, `(row, head, time)`.
+
+    Returns:
+        `(row, head, time, channel)`
+    """
+    time = query.shape[-2]
+    kept = cumulative_sum(forget)
+    weight = kept[..., :, None] - kept[..., None, :] + gate[..., None, :]
+    later = torch.ones(time, time, dtype=torch.bool, device=query.device).triu(1)
+    weight = weight.masked_fill(later, -torch.inf)
+    largest = weight.amax(-1, keepdim=True)
+    scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5 * (weight - largest).exp()
+    size = torch.maximum(scores.sum(-1, keepdim=True).abs(), (-largest).exp())
+    return scores @ value / (size + 1e-6)
+
+
+class MLSTMBlock(nn.Module, Declared):
+    """`x + down((norm(mLSTM(up(norm(x)))) + skip * conv) * SiLU(z))`, the residual inside.
+
+    Args:
+        config: of the network.
+        norm: over which axes.
+        ahead: frames that it sees ahead.
+
+    Raises:
+        InputError: the inner width divides neither into heads nor into blocks of 4.
+    """
+
+    def __init__(self, config: ModelConfig, norm: Norm = "layer", ahead: int = 0) -> None:
+        super().__init__()
+        self.looks_ahead = ahead
+        n, inner, self.heads = config.channels, config.expand * config.channels, config.heads
+        if inner % self.heads or inner % BLOCK:
+            raise InputError(
+                f"{inner} inner channels of xLSTM: a multiple of {self.heads} heads and of {BLOCK}"
+            )
+        bias = config.biases == "with"
+        self.exponential = config.gating == "exponential"
+        self.norm = make_norm(norm, n, config.trunk_statistics)
+        self.up = linear(n, 2 * inner, bias)
+        self.conv = nn.Conv1d(inner, inner, config.d_conv, groups=inner, bias=bias)
+        self.mixers = nn.Parameter(torch.empty(3, inner // BLOCK, BLOCK, BLOCK))
+        nn.init.normal_(self.mixers, std=(2 / (5 * BLOCK)) ** 0.5)
+        self.gates = nn.Linear(3 * inner, 2 * self.heads)
+        nn.init.zeros_(self.gates.weight)
+        with torch.no_grad():
+            self.gates.bias[: self.heads].normal_(0, 0.1)
+            self.gates.bias[self.heads :].copy_(torch.linspace(3, 6, self.heads))
+        self.head_norm = nn.Parameter(torch.ones(inner))
+        self.skip = nn.Parameter(torch.ones(inner))
+        self.down = linear(inner, n, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(batch, band, time, channel)`, same shape; the third axis is that of the memory."""
+        return x + look_ahead(self._along_time, self.norm(x), self.looks_ahead)
+
+    def _along_time(self, x: Tensor) -> Tensor:
+        main, z = self.up(x.flatten(0, 1)).chunk(2, dim=-1)
+        bias = main.new_zeros(main.shape[-1]) if self.conv.bias is None else self.conv.bias
+        mixed = causal_convolution(main, self.conv.weight, bias)
+        query, key, value = (
+            torch.einsum("rtbi,bij->rtbj", part.unflatten(-1, (-1, BLOCK)), mixer).flatten(-2)
+            for part, mixer in zip((mixed, mixed, main), self.mixers, strict=True)
+        )
+        gates = self.gates(torch.cat([query, key, value], dim=-1)).transpose(1, 2)
+        with torch.autocast(x.device.type, enabled=False):
+            gate, forget = (
+                gates.float().chunk(2, dim=1) if gates.dtype != torch.float64 else gates.chunk(2, 1)
+            )
+            gate = gate if self.exponential else F.logsigmoid(gate)
+            heads = [
+                part.to(gate.dtype).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+                for part in (query, key, value)
+            ]
+            y = parallel_mlstm(*heads, gate, F.logsigmoid(forget)).transpose(1, 2)
+            y = F.layer_norm(y, y.shape[-1:]).flatten(-2)
+        y = y * self.head_norm + self.skip * mixed
+        return self.down((y * F.silu(z)).to(z.dtype)).view(x.shape)
+
+
+class XLSTMLayer(MambaLayer):
+    """An mLSTM block along the time of each band, or one in each direction."""
+
+    block = MLSTMBlock
