@@ -10,14 +10,21 @@ import numpy as np
 import pandas as pd
 
 from ablate.ablations.inference.cells import best_cell, cell_table
+from ablate.ablations.inference.contrasts import Contrast, weight_matrix
 from ablate.ablations.inference.corpora import on_corpora
+from ablate.ablations.inference.engine import quantile
 from ablate.ablations.inference.scores import Scores, read_scores
+from ablate.ablations.inference.verdicts import MOST_SEEDS
 from ablate.models.errors import InputError, listed
 
 from .sources import StudyInfo
 
 if TYPE_CHECKING:
     from ablate.ablations.inference.analysis import Analysis
+
+
+NOISIER = 2.0
+"""Times the SD between seeds of the first corpus from which on it is said what another would take."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +36,7 @@ class OnCorpus:
         cells: as `Analysis.cells`.
         best: as `Analysis.best`.
         problem: why there are no effects, or empty.
+        noisier: what it would take there, where trainings differ by much more than on the first; or empty.
         left_out: what of the scores is not used.
     """
 
@@ -38,6 +46,7 @@ class OnCorpus:
     best: str | None
     utterances: int
     problem: str = ""
+    noisier: str = ""
     left_out: tuple[str, ...] = ()
 
     def words(self) -> list[tuple[str, list[str]]]:
@@ -76,9 +85,45 @@ def on_further(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str
         known = {*analysis.scores.layout.notes}
         left_out = (*_unscored(analysis.scores, data), *(note for note in data.notes if note not in known))
         found.append(
-            OnCorpus(test.name, effects, cells, best, len(data.utterances), left_out=tuple(left_out))
+            OnCorpus(
+                test.name,
+                effects,
+                cells,
+                best,
+                len(data.utterances),
+                noisier=_noisier(analysis, contrasts, data),
+                left_out=tuple(left_out),
+            )
         )
     return found
+
+
+def _noisier(analysis: Analysis, contrasts: Sequence[Contrast], other: Scores) -> str:
+    """What intervals as narrow as on the first corpus would take, where seeds differ by much more."""
+    here, there = (_seed_sd(data) for data in (analysis.scores, other))
+    if not there > NOISIER * here:
+        return ""
+    told = (
+        f"trainings differ by SD {there:.3f} between seeds, {there / here:.1f} times as much as on the first"
+    )
+    names = [other.cells[i] for i in other.scored()]
+    rows = [each for each in contrasts if each.weights.keys() <= set(names)]
+    found = other.estimate(weight_matrix(rows, names))
+    first = analysis.scores.estimate(weight_matrix(rows, list(analysis.weights.columns)))
+    wanted = np.nanmax(first.half_width(analysis.confidence))
+    seeds = np.arange(2, MOST_SEEDS + 1)[:, None]
+    se, df = found.at_seeds(seeds)
+    widest = (quantile(analysis.confidence, df) * se)[:, np.isfinite(se[0])].max(-1)
+    enough = np.flatnonzero(widest <= wanted)
+    takes = f"about {seeds[enough[0], 0]} seeds" if len(enough) else f"more than {MOST_SEEDS} seeds"
+    return f"{told}; half-widths of {wanted:.3f}, as there, would take {takes} of every cell"
+
+
+def _seed_sd(data: Scores) -> float:
+    """Root mean square over the cells of the SD between seeds."""
+    runs = [data.values[i][data.present[i]].mean(-1) for i in data.scored()]
+    spread = [each.var(ddof=1) for each in runs if len(each) > 1]
+    return float(np.sqrt(np.mean(spread))) if spread else float("nan")
 
 
 def _unscored(first: Scores, other: Scores) -> list[str]:
@@ -105,5 +150,7 @@ def corpus_lines(first: str, corpora: Sequence[OnCorpus]) -> list[str]:
             continue
         parts = [f"{told[word]}: {', '.join(names)}" for word, names in corpus.words()]
         lines.append(f"On {corpus.name} beside {first}: {'; '.join(parts)}.")
+        if corpus.noisier:
+            lines.append(f"On {corpus.name}, {corpus.noisier}.")
         lines += [f"On {corpus.name}: {note}" for note in corpus.left_out]
     return lines

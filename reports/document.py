@@ -24,6 +24,7 @@ from .tables import (
     mains_table,
     pooled_table,
     slopes_table,
+    units_table,
 )
 
 Maker = Callable[[AnalysisReport], Iterable[Block | None]]
@@ -138,6 +139,7 @@ PARTS = (
     Part("effects", _pictures("waterfall", "forest"), "html notebook"),
     Part("effects", _notes, SHOWN),
     Part("effects", _tables(claims_table), SHOWN),
+    Part("effects", _tables(units_table), SHOWN),
     Part("effects", _tables(mains_table), "md html"),
     Part("effects", _tables(interactions_table), "table md html"),
     Part("effects", _pictures("interactions"), "html"),

@@ -21,6 +21,7 @@ SCHEMA_VERSION = 1
 PLANNED = ("base", "baseline", "recipe", "corpus", "endpoint", "git_commit", "machine", "audit", "tune")
 """Fields of the plan that the report repeats."""
 OF_RUNS = ("cell", "seed", "training", "evaluation", "state", "cause", "scored")
+OF_UNITS = ("least", "most", "without", "without_estimate", "carried", "others_low", "others_high")
 OF_CORPORA = ("name", "utterances", "problem", "left_out", "best")
 
 
@@ -104,6 +105,11 @@ def rows(report: AnalysisReport) -> Iterator[Rows]:
     slopes = [found.get(key) for key in zip(effects["kind"], effects["name"], strict=True)]
     for column, field in (("slope", "estimate"), ("slope_low", "low"), ("slope_high", "high")):
         effects[column] = [getattr(slope, field, None) for slope in slopes]
+    units = {(row.column, row.kind, row.name): row for row in analysis.by_unit}
+    for column in dict.fromkeys(row.column for row in analysis.by_unit):
+        mine = [units.get((column, *key)) for key in zip(effects["kind"], effects["name"], strict=True)]
+        for name in OF_UNITS:
+            effects[f"{column}_{name}"] = [getattr(row, name, None) for row in mine]
     effects["slope_note"] = [slope.why if slope else "" for slope in slopes]
     frames = [effects, analysis.guards] if len(analysis.guards) else [effects]
     frames = [frame.assign(corpus=report.test_name, utterances=analysis.utterances) for frame in frames]

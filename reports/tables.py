@@ -9,6 +9,7 @@ import numpy as np
 
 from ablate.ablations.inference.analysis import records
 from ablate.ablations.inference.guards import changes
+from ablate.ablations.inference.units import FEWEST
 from ablate.models.errors import plural
 from ablate.training.metrics.registry import label_of
 
@@ -20,6 +21,7 @@ from .step_budgets import in_steps
 
 TICK, CROSS = "✓", "✗"
 CENTRED = "centred by seed"
+UNITS = {"speaker": "{} speakers", "noise": "{} noises"}
 
 
 def effects_table(report: AnalysisReport) -> Table | None:
@@ -86,6 +88,32 @@ def interactions_table(report: AnalysisReport) -> Table | None:
     rows = [[r.name, r.estimate, r.interval] for r in report.interactions]
     head = ["factors", "estimate", f"{report.percent} interval"]
     return Table("Two-way interactions", head, rows) if rows else None
+
+
+def units_table(report: AnalysisReport) -> Table | None:
+    """How much of each effect hangs on single test speakers and noises; none where the scores do not say."""
+    rows = [
+        [
+            row.name,
+            UNITS[row.column].format(row.units),
+            f"{signed(row.least)} ({row.least_in})",
+            f"{signed(row.most)} ({row.most_in})",
+            f"{estimate(row.without_estimate, row.without_low, row.without_high)} ({row.without})",
+            interval(row.others_low, row.others_high),
+        ]
+        for row in report.analysis.by_unit
+    ]
+    if not rows:
+        return None
+    return Table(
+        "By speaker and noise: how far an effect hangs on one",
+        ["effect", "over", "smallest", "largest", "without one", "secondary: for others"],
+        rows,
+        "Single speakers or noises of the test set. Without one: the one whose absence brings the effect "
+        f"closest to zero. Secondary: a {report.percent} interval for other speakers or noises of the same "
+        f"kind, from {FEWEST} on; the other intervals are for these.",
+        words=("over",),
+    )
 
 
 def pooled_table(report: AnalysisReport) -> Table | None:

@@ -127,8 +127,8 @@ class Until:
             return plan
         target, half = found.widest
         say(
-            f"look: {_trainings(plan)} trainings, the widest is {target}, +-{half:.3f}, wanted {self.width:g}"
-            + (f"; about {to_go} to go" if found.trainings else "")
+            f"look: {_trainings(plan)} trainings, the widest on {plan.test_name} is {target}, +-{half:.3f}, "
+            f"wanted {self.width:g}" + (f"; about {to_go} to go" if found.trainings else "")
         )
         if len(plan.looks) == 1 or not found.trainings:
             for line in self._notes(plan, found, ahead, hours is not None):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from .contrasts import Contrast, NotEstimable, build, weight_matrix
 from .engine import Estimates
 from .reach import Unreached
 from .scores import Scores, plain
+from .units import ByUnit
 
 SCHEMA = "ablate.analysis"
 SCHEMA_VERSION = 1
@@ -57,6 +58,8 @@ class Analysis(ShownInNotebooks):
         baseline: the reference cell.
         margin: the smallest difference that matters; None: unknown, so that nothing is judged.
         claims: factor (or `factor=level`) -> what was claimed in this metric.
+        by_unit: of the credited effects, what is not toggled and the gap, how much hangs on each speaker and
+            each noise; see `units.ByUnit`.
         unreached: by effect, the levels that changed no score; no verdict is given on them.
         notes: sentences a report prints under its tables.
     """
@@ -81,6 +84,7 @@ class Analysis(ShownInNotebooks):
     claims: Mapping[str, Claim]
     seeds: tuple[Any, ...]
     utterances: int
+    by_unit: Sequence[ByUnit]
     unreached: Mapping[str, Unreached]
     notes: tuple[str, ...]
     scores: Scores = field(repr=False)
@@ -217,6 +221,7 @@ class Analysis(ShownInNotebooks):
             "guards": records(self.guards),
             "guard_cells": records(self.guard_cells),
             "pooled": {"label": POOLED_LABEL, "effects": records(self.pooled)},
+            "by_unit": [{key: plain(value) for key, value in row._asdict().items()} for row in self.by_unit],
             "unreached": self.void,
             "notes": list(self.notes),
         }

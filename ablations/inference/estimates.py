@@ -22,6 +22,7 @@ from .guards import guard_effects, trade_offs
 from .pooled import pooled_effects
 from .reach import unreached
 from .scores import Scores
+from .units import by_unit, carried_lines
 from .verdicts import effects_table, stated_claims
 
 
@@ -108,6 +109,8 @@ def infer(
     ]
     effects["p_headline"] = np.nan
     effects.loc[rows, "p_headline"] = holm(estimates.p[rows], declared)
+    units = by_unit([found.rows[row] for row in rows], data, confidence)
+    notes += carried_lines(units)
     beside = guard_effects([found.rows[row] for row in rows], guards, confidence)
     notes += trade_offs(data, margin, effects.iloc[rows], beside)
     notes += dict.fromkeys(note for guard in guards for note in guard.notes if note not in notes)
@@ -132,6 +135,7 @@ def infer(
         claims=stated,
         seeds=tuple(data.seeds),
         utterances=len(data.utterances),
+        by_unit=units,
         unreached=nothing,
         notes=tuple(notes),
         scores=data,

@@ -119,8 +119,8 @@ def test_latex_shows_ticks_and_a_bold_best(guarded):
     latex = _raw(guarded, "latex")
     assert r"$\times$ & $\checkmark$" in latex
     assert r"\textbf{2.3" in latex
-    assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 4
-    assert latex.count(r"\label{") == len(set(re.findall(r"\\label{.*?}", latex))) == 4
+    assert latex.count(r"\begin{table}") == latex.count(r"\end{table}") == 5
+    assert latex.count(r"\label{") == len(set(re.findall(r"\\label{.*?}", latex))) == 5
 
 
 @pytest.mark.parametrize("format", [*FORMS])
