@@ -138,8 +138,8 @@ def run(scenario: Scenario, repetitions: int, seed: int) -> list[Row]:
 
 
 def other_speakers(repetitions: int, seed: int) -> Iterator[Row]:
-    """The interval for other speakers, and the headline's, where speaker x cell has an SD of .03: as `centred`
-    the share of headline intervals that hold what other speakers would give, and the second's width over it."""
+    """The interval for other speakers, where speaker x cell has an SD of .03. As `centred` stands the share
+    of headline intervals that hold what others would give, and the width of the first over them."""
     cells, found = contrasts()
     weights = found.matrix(cells)
     kinds = np.array([contrast.kind for contrast in found.rows])
