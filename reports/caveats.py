@@ -224,12 +224,14 @@ def run_problems(report: AnalysisReport) -> list[str]:
     """Runs without scores, those of other lengths too, and the divergence rate of each cell that diverged."""
     lines = []
     others = {f" at {length:g}": found.runs for length, found in report.info.at_lengths.items()}
+    others |= {f" on {name}": runs for name, runs in report.info.not_evaluated.items()}
     for length, runs in {"": report.info.runs, **others}.items():
         for run in runs:
             if not run.scored:
                 cause = f" ({run.cause})" if run.cause else ""
                 at = f" at step {run.step:,}" if run.step else ""
-                state = "done but not scored" if run.state == "done" else run.state
+                unscored = "done, evaluation failed" if run.cause else "done but not scored"
+                state = unscored if run.state == "done" else run.state
                 lines.append(f"{run.cell}, seed {run.seed}{length}: {state}{at}{cause}")
     for row in report.analysis.divergence.to_dict("records"):
         if row["diverged"]:

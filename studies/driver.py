@@ -16,8 +16,9 @@ from optuna.trial import TrialState
 
 from ablate.ablations.runspec import run_path
 from ablate.training.config import EvaluationJob
+from ablate.training.contract import micro_batches
 from ablate.training.own.process import end_left_behind
-from ablate.training.rundir import RunDir, RunLockedError, read_json
+from ablate.training.rundir import EvaluationState, RunDir, RunLockedError, read_json
 
 from . import own
 from .launchers import Ended, Launcher, Task
@@ -41,6 +42,7 @@ class Job:
         retries: attempts lost so far in this driver's time.
         due: time before which it is not started.
         accumulation: micro-batches of a step in place of the recipe's, after memory ran out.
+        waits: another process was seen to hold the run after its worker had ended.
         metric: the endpoint, where a command of the user's own trains.
     """
 
@@ -52,15 +54,13 @@ class Job:
     due: float = 0.0
     accumulation: int | None = None
     metric: str | None = None
-
-    @property
-    def micro_batches(self) -> int:
-        return self.accumulation or self.document["recipe"]["accumulation"]
+    waits: bool = False
 
     @property
     def divisible(self) -> bool:
         """Whether a step can be cut into more micro-batches."""
-        return self.metric is None and self.micro_batches < self.document["recipe"]["batch_size"]
+        now, most = micro_batches(self.document, self.accumulation)
+        return now < most
 
     @property
     def name(self) -> str:
@@ -74,6 +74,11 @@ class Job:
     @property
     def scored(self) -> bool:
         return all(map(self.run.has_scores, self.evaluations))
+
+    @property
+    def unscorable(self) -> EvaluationState | None:
+        """The scoring of the finished training that failed, if one did."""
+        return self.run.failed_evaluation(self.evaluations)
 
     @property
     def done(self) -> bool:
@@ -213,9 +218,13 @@ class Driver:
 
     def _remains(self, job: Job) -> bool:
         """Bring Optuna's record in line with a run directory; true where the job is to be put on a slot."""
-        state = job.run.state
+        state, unscorable = job.run.state, job.unscorable
         found = at_start(
-            state, scored=job.scored, divisible=job.divisible, retry_failed=self._policy.retry_failed
+            state,
+            scored=job.scored,
+            unscorable=unscorable.cause if unscorable else None,
+            divisible=job.divisible,
+            retry_failed=self._policy.retry_failed,
         )
         if found == "done":
             self._close(job)
@@ -225,7 +234,7 @@ class Driver:
             self._active[job.run.path] = job
             self._start(job)
             return False
-        cause = state.cause or state.state
+        cause = (unscorable and unscorable.cause) or state.cause or state.state
         for book, entry in job.members:
             if entry.state == TrialState.RUNNING:
                 book.fail(entry, "lost-driver" if found == "run" else cause)
@@ -233,7 +242,7 @@ class Driver:
             self._fail(job, cause)
             self._outcome.failed.append(job)
             return False
-        if state.state == "failed" or found == "retry-failed":
+        if state.state in ("failed", "diverged"):
             job.run.update_state(state="pending", cause=None, message=None)
         again = {TrialState.FAIL} if state.state == "done" else {TrialState.FAIL, TrialState.COMPLETE}
         job.members = [
@@ -288,11 +297,13 @@ class Driver:
             self._act(job, ended, self._decide(job, ended))
 
     def _decide(self, job: Job, ended: Ended) -> Action:
+        end_left_behind(job.run)
+        unscorable = job.unscorable
         facts: dict[str, Any] = {
             "retries_left": job.retries < self._policy.retries,
             "divisible": job.divisible,
+            "unscorable": unscorable and unscorable.cause,
         }
-        end_left_behind(job.run)
         try:
             with job.run.lock():
                 state = job.run.state
@@ -315,13 +326,18 @@ class Driver:
                 cause = str(action.cause)
                 self._fail(job, cause)
                 self._outcome.failed.append(job)
-                why = state.message or ended.message or "see its log.txt"
-                self._progress.ended(job, ": ".join(dict.fromkeys((state.state, cause, why))), final=True)
+                unscorable = job.unscorable
+                what = "done, its evaluation failed" if unscorable else state.state
+                why = (unscorable or state).message or ended.message or "see its log.txt"
+                self._progress.ended(job, ": ".join(dict.fromkeys((what, cause, why))), final=True)
             case "retry":
                 self._retry(job, str(action.cause), action.smaller)
             case "requeue":
                 self._queue.append(job)
             case "wait":
+                if not job.waits:
+                    self._progress.ended(job, "waits: another process still holds the run", final=False)
+                job.waits = True
                 self._undecided.append((time.time() + LOCKED_PAUSE, job, ended))
             case "leave":
                 self._fail(job, str(action.cause))
@@ -333,7 +349,8 @@ class Driver:
         job.due = time.time() + pause
         note = f"{cause}; attempt {job.retries + 1} in {pause:.0f} s"
         if smaller:
-            job.accumulation = min(2 * job.micro_batches, job.document["recipe"]["batch_size"])
+            now, most = micro_batches(job.document, job.accumulation)
+            job.accumulation = min(2 * now, most)
             note += f", {job.accumulation} micro-batches a step"
         for index, (book, entry) in enumerate(job.members):
             book.fail(entry, cause)

@@ -38,14 +38,16 @@ def next_trainings(
 
 def _has_ended(run: RunInfo) -> bool:
     """Whether a run is scored, or will not be."""
-    return run.scored or run.state in ("diverged", "failed")
+    return (
+        run.scored or run.state in ("diverged", "failed") or (run.state == "done" and run.cause is not None)
+    )
 
 
 def failed_of(runs: list[RunInfo]) -> dict[str, list[int]]:
     """By cell, the seeds that failed."""
     failed: dict[str, list[int]] = {}
     for run in runs:
-        if run.state == "failed":
+        if run.state == "failed" or (run.state == "done" and run.cause is not None):
             failed.setdefault(run.cell, []).append(run.seed)
     return failed
 

@@ -63,17 +63,25 @@ def is_final(state: RunState) -> bool:
 
 
 def at_start(
-    state: RunState, *, scored: bool, divisible: bool = True, retry_failed: bool = False
+    state: RunState,
+    *,
+    scored: bool,
+    unscorable: str | None = None,
+    divisible: bool = True,
+    retry_failed: bool = False,
 ) -> Literal["done", "fail", "retry-failed", "run"]:
     """What a driver does with a run that it finds.
 
     Args:
         scored: every test that is asked for has its scores.
+        unscorable: why the scoring of a finished training failed.
         divisible: a step can be cut into more micro-batches.
         retry_failed: start again what failed or diverged for good.
     """
     if state.state == "done" and scored:
         return "done"
+    if state.state == "done" and unscorable is not None and unscorable not in RETRIED:
+        return "retry-failed" if retry_failed else "fail"
     too_large = state.state == "failed" and state.cause == "out-of-memory" and not divisible
     if is_final(state) or too_large:
         return "retry-failed" if retry_failed else "fail"
@@ -85,6 +93,7 @@ def decide(
     exit: Exit,
     *,
     scored: bool,
+    unscorable: str | None = None,
     locked: bool = False,
     retries_left: bool = True,
     divisible: bool = True,
@@ -93,29 +102,32 @@ def decide(
 
     Args:
         scored: every test that was asked for has its scores.
+        unscorable: why the scoring of a finished training failed.
         locked: a process is writing the directory at this moment.
         retries_left: the run may be tried again.
         divisible: a step can be cut into more micro-batches.
     """
     if state.state == "done" and scored:
         return Action("done")
-    if locked:
-        return Action("wait")
     if is_final(state):
         return Action("fail", state.cause or state.state)
+    if locked:
+        return Action("wait")
     if exit == "busy":
         return Action("requeue")
     trained = state.state == "done"
     if exit == "stopped":
         unended = state.state in ("pending", "running")
         return Action("leave", "interrupted", becomes="pending" if unended else None)
-    cause = _cause(state, exit)
-    if exit in FINAL or not retries_left or (cause == "out-of-memory" and not divisible):
+    cause = _cause(state, exit, unscorable)
+    final = trained and cause == unscorable and cause not in RETRIED
+    whole = cause == "out-of-memory" and not divisible
+    if final or whole or exit in FINAL or not retries_left:
         return Action("fail", cause, becomes=None if trained else "failed")
     return Action("retry", cause, becomes=None if trained else "pending", smaller=cause == "out-of-memory")
 
 
-def _cause(state: RunState, exit: Exit) -> str:
+def _cause(state: RunState, exit: Exit, unscorable: str | None) -> str:
     """Why an attempt did not end well: the run's own word before the launcher's, a user's before both. A run
     that was killed does not know what for; where it was memory the launcher does."""
     if exit in FINAL:
@@ -123,6 +135,6 @@ def _cause(state: RunState, exit: Exit) -> str:
     if state.state == "failed" and state.cause is not None:
         return exit if exit == "out-of-memory" and state.cause == "lost-worker" else state.cause
     if exit == "finished":
-        words = {"done": "not scored", "pending": state.cause or "interrupted"}
+        words = {"done": unscorable or "not scored", "pending": state.cause or "interrupted"}
         return words.get(state.state, "lost-worker")
     return CAUSES.get(exit, exit)

@@ -7,7 +7,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from ablate.models import plugins
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed
 from ablate.training.environment import git_commit
 from ablate.training.own import code, words
 from ablate.training.own.config import OwnTraining
@@ -47,12 +47,16 @@ def keep_code(train: OwnTraining, study_file: str | None, root: Path) -> None:
         code.keep(_files(train, study_file, root), train.digest, copies)
 
 
-def shown(train: OwnTraining) -> list[str]:
+def shown(train: OwnTraining, root: Path) -> list[str]:
     """What a study is about to run, a line each."""
+    folder = Path(train.folder)
+    linked, empty = code.arrange(folder, code.find_code(folder, train.code, [root]), train.links, root)
     return [
         f"trains by: {train.command}" + (f"   (resumed by {train.resume})" if train.resume else ""),
         f"  in a copy of {train.folder}" + (f" at commit {train.commit}" if train.commit else ""),
         f"  whose code has the digest {train.digest}",
+        f"  linked into every run: {listed(linked) or 'nothing'}",
+        f"  empty folders of each run's own: {listed(empty) or 'none'}",
     ]
 
 

@@ -74,7 +74,7 @@ def _as_field(path: str, values: Range | Choices) -> Range | Choices:
     return float(low), float(high)
 
 
-BESIDE_TRAIN = ("scores", "curve", "network")
+BESIDE_TRAIN = ("scores", "curve", "network", "links")
 """Fields of an `OwnTraining` that stand beside `train` in a study file."""
 FIRST_TUNING_SEED = 1_000_001
 """Tuning runs have seeds from here on; a study's own are below."""
@@ -327,8 +327,9 @@ def _train(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     for key in BESIDE_TRAIN:
         if key in data:
             train[key] = data.pop(key)
-    if isinstance(train.get("code"), str):
-        train["code"] = (train["code"],)
+    for key in ("code", "links"):
+        if isinstance(train.get(key), str):
+            train[key] = (train[key],)
     train["folder"] = str((path.parent / train.get("folder", ".")).resolve())
     return train
 

@@ -105,7 +105,7 @@ class Session:
                 plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})
             if plan.train is not None:
                 own.keep_code(plan.train, request.file, self.root)
-                for line in own.shown(plan.train) if old is None else ():
+                for line in own.shown(plan.train, self.root) if old is None else ():
                     self.say(line)
             if old is None or not all(self._finished(plan, runs)):
                 plan = self._audited(plan, corpus)

@@ -17,8 +17,9 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
     """`{"study", "runs": [...], "counts": {...}, "seconds_left"}`.
 
     Each of `runs` has cell, seed, length (1: the study's own), state, attempts, step, steps, val_pesq_wb,
-    seconds_per_step, cause, message and run (the training signature). A run whose process is gone counts as
-    pending.
+    seconds_per_step, cause, message and run (the training signature), and `evaluation`: done, pending, or
+    failed (then with its cause, message and attempts; the state stays done, and `counts` has "evaluation
+    failed"). A run whose process is gone counts as pending.
     """
     runs = []
     for at in plan.every_length():
@@ -26,11 +27,18 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
             run = RunDir(run_path(root, cell.signatures[seed]))
             state = run.state
             name: str = state.state
-            cause = state.cause
-            if name == "running" and not run.locked:
+            cause, message = state.cause, state.message
+            whole = is_done(at, root, cell, seed)
+            failed = None if whole else run.failed_evaluation(cell.scored_as(seed))
+            evaluation = "failed" if failed else "pending"
+            if failed is not None:
+                cause, message = failed.cause, failed.message
+            elif name == "running" and not run.locked:
                 name, cause = "pending", "interrupted"
-            elif name == "done" and not is_done(at, root, cell, seed):
-                name = "pending"
+            elif whole:
+                evaluation = "done"
+            elif name == "done":
+                name = "running" if run.locked else "pending"
             runs.append(
                 {
                     "cell": cell.name,
@@ -43,18 +51,25 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
                     "val_pesq_wb": state.val_pesq_wb,
                     "seconds_per_step": state.seconds_per_step,
                     "seconds": state.finished and state.started and state.finished - state.started,
+                    "evaluation": evaluation,
+                    "evaluation_attempts": failed.attempts if failed else None,
                     "cause": cause,
-                    "message": state.message,
+                    "message": message,
                     "run": run.signature,
                 }
             )
     return {
         "study": plan.name,
         "runs": runs,
-        "counts": dict(Counter(run["state"] for run in runs)),
+        "counts": dict(Counter(shown_state(run) for run in runs)),
         "seconds_left": seconds_left(runs),
         "time": time.time(),
     }
+
+
+def shown_state(run: dict[str, Any]) -> str:
+    """The state of one of the `runs` in a word."""
+    return "evaluation failed" if run["evaluation"] == "failed" else run["state"]
 
 
 def seconds_left(runs: list[dict[str, Any]]) -> float | None:

@@ -68,7 +68,9 @@ def main() -> None:
     while True:
         task = tasks.get()
         ended = run_task(task, threads=options.threads, device=options.device, should_stop=stop.is_set)
-        if RunDir(task.run).state.cause == "device":
+        run = RunDir(task.run)
+        failed = run.failed_evaluation(job.signature for job in task.evaluations) or run.state
+        if failed.cause == "device":
             os._exit(1)  # after a CUDA error nothing in this process works; the launcher starts another
         answers.write(ended.model_dump_json() + "\n")
 

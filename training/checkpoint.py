@@ -119,8 +119,10 @@ def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
     Raises:
         ForeignCheckpointError: a file is whole, but of another version: it must not be trained over.
+        OSError: a file is there and could not be read, and no other is whole.
     """
     problems: list[str] = []
+    unreadable: OSError | None = None
     for name in (LATEST, PREVIOUS):
         if not (folder / name).exists():
             continue
@@ -130,6 +132,11 @@ def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
             raise
         except CheckpointError as error:
             problems.append(str(error))
+        except OSError as error:
+            problems.append(f"{folder / name} cannot be read: {error}")
+            unreadable = error
+    if unreadable is not None:
+        raise unreadable
     return None, problems
 
 
@@ -165,6 +172,29 @@ class Checkpoints:
                 f"{self.signature[:12]}; move it away to train here"
             )
         return content
+
+    def selected(self) -> dict[str, torch.Tensor]:
+        """The weights that a finished training selected.
+
+        Raises:
+            CheckpointError: no file with them is whole; nothing is trained again for that.
+        """
+        try:
+            content, problems = self.latest(), list[str]()
+        except OSError as error:
+            content, problems = None, [str(error)]
+        if content is not None:
+            return (content["best"] or content)["weights"]
+        try:
+            best = read(self.folder / BEST, "weights")
+            if best["signature"] == self.signature:
+                return best["weights"]
+        except (InputError, OSError) as error:
+            problems.append(str(error))
+        raise CheckpointError(
+            f"the weights of this finished training cannot be read ({'; '.join(problems)}); "
+            "put them back, or train the cell again with ablate run --rerun CELL"
+        )
 
     def save(self, state: dict[str, Any]) -> None:
         """Write all that the training needs to go on from here, and the selected weights where they changed.

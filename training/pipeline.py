@@ -6,10 +6,10 @@ import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -26,19 +26,22 @@ from .audio import SAMPLE_RATE
 from .causes import failing_as
 from .checkpoint import Checkpoints, load_weights, read
 from .config import EvaluationJob, Recipe
+from .contract import Assignment, Training
 from .data.augment import Augment
 from .data.batches import Batches
 from .data.corpus import Corpus, Pair, find_corpus, find_test
 from .data.noisy import noisy_scores
 from .determinism import refused
 from .environment import Environment, PeakMemory, check_precision, choose_device, prepared
-from .files import replacing
 from .metrics import MetricPool
 from .metrics.registry import check_available
 from .progress import Progress
 from .rundir import RunDir, file_digest
 from .selection import Selection
 from .trainer import Trainer
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -58,23 +61,78 @@ class Context:
     cache: Path
     memory: PeakMemory
 
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """Those of the run."""
+        return Checkpoints(
+            self.run.checkpoints,
+            signature=self.run.signature,
+            model=self.config.model_dump(mode="json"),
+            spec=self.spec,
+        )
+
 
 def metric_processes(recipe: Recipe, device: torch.device, threads: int) -> int:
     """How many processes measure beside a training: a core each, less the one that keeps a GPU busy."""
     return recipe.metric_processes or max(1, threads - (device.type != "cpu"))
 
 
+class BuiltIn(Training):
+    """The built-in trainer, opened for a run."""
+
+    def __init__(self, context: Context, assignment: Assignment) -> None:
+        self.context = context
+        self._assignment = assignment
+        self._model: nn.Module | None = None
+
+    @property
+    def pool(self) -> MetricPool:
+        return self.context.pool
+
+    def train(self) -> None:
+        context, given = self.context, self._assignment
+        model = initial_network(context)
+        with failing_as("error"):
+            best = train(context, model, given.progress, given.should_stop, given.accumulation)
+            context.run.write_summary(summary(context, model, given.progress, best))
+        self._model = model
+
+    def pairs(self, job: EvaluationJob) -> Sequence[Pair]:
+        corpus = self.context.corpus
+        if job.test_path is None and corpus.test_digest == job.test_digest:
+            return corpus.test
+        with failing_as("data"):
+            return find_test(job.test_path or corpus.path, job.test_digest, cache=self.context.cache)
+
+    def scores(self, job: EvaluationJob, pairs: Sequence[Pair], keep: clips.Keep | None) -> pd.DataFrame:
+        context = self.context
+        with failing_as("configuration"):
+            check_available(job.evaluation.metrics)
+            if self._model is None:
+                model = build_model(context.config)
+                load_weights(model, context.checkpoints.selected(), context.run.checkpoints)
+                self._model = model.to(context.device)
+        return evaluate.score_test(
+            self._model,
+            pairs,
+            job.evaluation,
+            context.pool,
+            cache=context.cache,
+            device=context.device,
+            keep=keep,
+        )
+
+
 @contextmanager
-def opened(
-    run: RunDir, cache: Path, *, device: str, threads: int, processes: int | None
-) -> Iterator[Context]:
+def opened(assignment: Assignment) -> Iterator[BuiltIn]:
     """Read the spec, prepare the machine, find the corpus."""
-    spec = run.spec
+    run, cache, threads = assignment.run, assignment.cache, assignment.threads
+    spec, processes = run.spec, assignment.processes
     with failing_as("configuration"):
         load_planned(spec.get("plugins", {}))
         config = ModelConfig.model_validate(spec["model"])
         recipe = Recipe.model_validate(spec["recipe"])
-        place = choose_device(device)
+        place = choose_device(assignment.device)
         check_precision(place, recipe.precision)
     logger.info("run %s, attempt %d, %s, %d threads", run.signature[:12], run.state.attempts, place, threads)
     with (
@@ -90,7 +148,8 @@ def opened(
             if recipe.split == "seed":
                 corpus = corpus.split_by(spec["seed"])
         validation = corpus.select_validation(recipe.validation_utterances)
-        yield Context(run, spec, config, recipe, corpus, validation, place, pool, cache, memory)
+        context = Context(run, spec, config, recipe, corpus, validation, place, pool, cache, memory)
+        yield BuiltIn(context, assignment)
 
 
 def initial_network(context: Context) -> nn.Module:
@@ -144,12 +203,7 @@ def train(
         steps=trainer.steps,
         choice=recipe.selection,
     )
-    checkpoints = Checkpoints(
-        run.checkpoints,
-        signature=run.signature,
-        model=context.config.model_dump(mode="json"),
-        spec=context.spec,
-    )
+    checkpoints = context.checkpoints
     with failing_as("configuration"):
         if (content := checkpoints.latest()) is not None:
             trainer.restore(content)
@@ -190,31 +244,6 @@ def pesq_scorer(pool: MetricPool) -> Scorer:
         return wait
 
     return start
-
-
-def score(context: Context, model: nn.Module, job: EvaluationJob) -> None:
-    """Score a test, and keep a few enhanced utterances of the first."""
-    run, pool, cache = context.run, context.pool, context.cache
-    with failing_as("data"):
-        path = job.test_path or context.corpus.path
-        pairs: Sequence[Pair] = (
-            context.corpus.test
-            if job.test_path is None and context.corpus.test_digest == job.test_digest
-            else find_test(path, job.test_digest, cache=cache)
-        )
-    logger.info("scores %d test utterances (%s)", len(pairs), job.signature[:12])
-    with failing_as("configuration"):
-        check_available(job.evaluation.metrics)
-    with ExitStack() as stack:
-        keep = None
-        if not run.audio.exists():
-            fixed = clips.fixed_utterances(pairs, noisy_scores(pairs, pool, cache=cache))
-            keep = stack.enter_context(clips.kept(run.audio, fixed, run.references(job.test_digest)))
-        scores = evaluate.score_test(
-            model, pairs, job.evaluation, pool, cache=cache, device=context.device, keep=keep
-        )
-    with replacing(run.scores_path(job.signature)) as temporary:
-        scores.to_parquet(temporary, index=False)
 
 
 def summary(

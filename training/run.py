@@ -9,17 +9,21 @@ import socket
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from ablate.models.errors import InputError, storage_problem
 
+from . import clips
 from .causes import DivergedError, Interrupted, cause_of, failing_as
 from .config import EvaluationJob
+from .contract import Assignment, Training, open_training
+from .data.noisy import noisy_scores
 from .environment import free_memory
+from .files import replacing
 from .own.process import end_left_behind
 from .progress import Progress
-from .rundir import RunDir, RunState, write_json
+from .rundir import Cause, RunDir, RunState, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -54,95 +58,124 @@ def execute(
         accumulation: micro-batches in place of the recipe's, after running out of memory.
 
     Returns:
-        The state at the end. Failures are states with a cause: "configuration", "data",
-        "out-of-memory", "interrupted" (pending: goes on next time), "output" (of a command) or "error".
+        The state of the training. Failures are states with a cause: "configuration", "data",
+        "out-of-memory", "interrupted" (pending: goes on next time), "output" (of a command) or "error". A
+        test that could not be scored leaves the training done and has a record of its own
+        (`RunDir.evaluation`).
 
     Raises:
         RunLockedError: another process is at it.
         KeyboardInterrupt: as it came; the run goes on from its last checkpoint next time.
     """
     end_left_behind(run)
+    should_stop = should_stop or (lambda: False)
     with run.lock() as lock:
-        before = run.state
+        state = before = run.state
         missing = [job for job in evaluations if not run.has_scores(job.signature)]
         if before.state == "diverged" or (before.state == "done" and not missing):
             return before
         progress = Progress(run, report)
         with _log_to(run.log):
-            progress.update(
-                state="running",
-                attempts=before.attempts + 1,
-                cause=None,
-                message=None,
-                started=before.started or time.time(),
-                finished=None,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-            )
-
-            def work() -> None:
-                if "train" in run.spec:
-                    from .own.train import train_and_score
-
-                    train_and_score(
-                        run,
-                        evaluations,
-                        progress,
-                        lock=lock,
-                        cache=Path(cache),
-                        threads=threads,
-                        processes=threads if processes is None else processes,
-                        should_stop=should_stop or (lambda: False),
-                    )
-                    return
-                from . import pipeline
-
-                opened = pipeline.opened(
-                    run, Path(cache), device=device, threads=threads, processes=processes
+            if before.state != "done":
+                run.drop_results()
+                progress.update(
+                    state="running",
+                    attempts=before.attempts + 1,
+                    cause=None,
+                    message=None,
+                    started=before.started or time.time(),
+                    finished=None,
+                    host=socket.gethostname(),
+                    pid=os.getpid(),
                 )
-                with opened as context:
-                    model = pipeline.initial_network(context)
-                    with failing_as("error"):
-                        best = pipeline.train(
-                            context, model, progress, should_stop or (lambda: False), accumulation
-                        )
-                        for job in missing:
-                            pipeline.score(context, model, job)
-                        if not run.summary:
-                            run.write_summary(pipeline.summary(context, model, progress, best))
-
+            assignment = Assignment(
+                run,
+                before,
+                progress,
+                should_stop,
+                lock,
+                Path(cache),
+                threads,
+                processes,
+                device,
+                accumulation,
+            )
             try:
-                return _outcome(run, work, progress.update)
+                with open_training(assignment) as training:
+                    if before.state != "done":
+                        training.train()
+                        state = progress.update(state="done", cause=None, message=None, finished=time.time())
+                        logger.info("done")
+                    for job in missing:
+                        if should_stop():
+                            break
+                        _evaluate(run, training, job, Path(cache))
+            except BaseException as failure:
+                if state.state != "done":
+                    return _ended(run, failure, progress.update)
+                if not isinstance(failure, Exception):
+                    raise
+                for job in missing:
+                    _fail_evaluation(run, job, failure)
             finally:
                 free_memory()
+            return state
 
 
-def _outcome(run: RunDir, work: Callable[[], None], update: Callable[..., RunState]) -> RunState:
-    """Do the work and write how it ended into the state."""
-    try:
-        work()
-    except Interrupted as stop:
-        logger.info("stopped: %s", stop)
-        return update(state="pending", cause="interrupted", message=str(stop))
-    except KeyboardInterrupt:
+def _ended(run: RunDir, failure: BaseException, update: Callable[..., RunState]) -> RunState:
+    """Write into the state how a training ended before its time."""
+    if isinstance(failure, Interrupted):
+        logger.info("stopped: %s", failure)
+        return update(state="pending", cause="interrupted", message=str(failure))
+    if isinstance(failure, DivergedError):
+        logger.error("%s", failure)
+        _keep_evidence(run, failure)
+        return update(state="diverged", cause=None, message=str(failure), finished=time.time())
+    if isinstance(failure, Exception):
+        cause, message = _told(failure)
+        return update(state="failed", cause=cause, message=message, finished=time.time())
+    if isinstance(failure, KeyboardInterrupt):
         logger.info("interrupted; goes on from the last checkpoint")
         update(state="pending", cause="interrupted", message="interrupted by the user")
-        raise
-    except DivergedError as diverged:
-        logger.error("%s", diverged)
-        _keep_evidence(run, diverged)
-        return update(state="diverged", cause=None, message=str(diverged), finished=time.time())
+    raise failure
+
+
+def _told(failure: Exception) -> tuple[Cause, str]:
+    """The cause of a failure, and the message for the user."""
+    error, cause = cause_of(failure)
+    logger.error("failed (%s)", cause, exc_info=error)
+    for told in (failure, error):  # whose frames hold the network and what it computed
+        traceback.clear_frames(told.__traceback__)
+    message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    if problem := storage_problem(error):
+        message = f"{problem}; the last checkpoint and all scores are kept ({message})"
+    return cause, message
+
+
+def _evaluate(run: RunDir, training: Training, job: EvaluationJob, cache: Path) -> None:
+    """Score a finished training on a test, and keep a few enhanced utterances of the first. A failure is a
+    record of the evaluation alone."""
+    attempts = run.evaluation(job.signature).attempts + 1
+    run.update_evaluation(job.signature, state="running", attempts=attempts, cause=None, message=None)
+    try:
+        with failing_as("error"), ExitStack() as stack:
+            pairs = training.pairs(job)
+            logger.info("scores %d test utterances (%s)", len(pairs), job.signature[:12])
+            keep = None
+            if training.has_audio and not run.audio.exists():
+                fixed = clips.fixed_utterances(pairs, noisy_scores(pairs, training.pool, cache=cache))
+                keep = stack.enter_context(clips.kept(run.audio, fixed, run.references(job.test_digest)))
+            scores = training.scores(job, pairs, keep)
+        with replacing(run.scores_path(job.signature)) as temporary:
+            scores.to_parquet(temporary, index=False)
+        run.evaluation_path(job.signature).unlink()
     except Exception as failure:
-        error, cause = cause_of(failure)
-        logger.error("failed (%s)", cause, exc_info=error)
-        message = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
-        if problem := storage_problem(error):
-            message = f"{problem}; the last checkpoint and all scores are kept ({message})"
-        for told in (failure, error):  # whose frames hold the network and what it computed
-            traceback.clear_frames(told.__traceback__)
-        return update(state="failed", cause=cause, message=message, finished=time.time())
-    logger.info("done")
-    return update(state="done", cause=None, message=None, finished=time.time())
+        _fail_evaluation(run, job, failure)
+
+
+def _fail_evaluation(run: RunDir, job: EvaluationJob, failure: Exception) -> None:
+    cause, message = _told(failure)
+    run.update_evaluation(job.signature, state="failed", cause=cause, message=message)
 
 
 def _keep_evidence(run: RunDir, error: DivergedError) -> None:

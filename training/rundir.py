@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +27,7 @@ Cause = Literal[
     "output",
     "storage",
     "time-limit",
+    "changed-link",
     "error",
 ]
 
@@ -52,6 +54,16 @@ class RunState(Frozen):
     val_pesq_wb: float | None = None
 
 
+class EvaluationState(Frozen):
+    """Where the scoring of a finished training on one test stands: a record of its own, beside `RunState`."""
+
+    state: Literal["pending", "running", "failed", "done"] = "pending"
+    attempts: int = 0
+    cause: str | None = None
+    message: str | None = None
+    updated: float | None = None
+
+
 class RunDir:
     """One training on disk, at `<root>/runs/<training signature>/`.
 
@@ -76,7 +88,8 @@ class RunDir:
     def has_weights(self) -> bool:
         """Whether a finished training can still be scored on a test: by its checkpoint, or by what a command
         of the user's own left."""
-        kept = (self.checkpoints / "latest.pt", self.checkpoints / "previous.pt", self.path / "ended.json")
+        weights = (self.checkpoints / f"{name}.pt" for name in ("latest", "previous", "best"))
+        kept = (*weights, self.path / "ended.json")
         return any(path.exists() for path in kept)
 
     @property
@@ -119,6 +132,33 @@ class RunDir:
         for path in (self.path / "scores").glob("*.parquet"):
             if _is_whole_parquet(path) is False:
                 set_aside(path)
+
+    def evaluation_path(self, evaluation_signature: str) -> Path:
+        return self.path / "scores" / f"{evaluation_signature}.json"
+
+    def evaluation(self, evaluation_signature: str) -> EvaluationState:
+        """Where a scoring stands; a file of scores says that it is done, whatever its record says."""
+        if self.has_scores(evaluation_signature):
+            return EvaluationState(state="done")
+        return EvaluationState.model_validate(read_json(self.evaluation_path(evaluation_signature)) or {})
+
+    def failed_evaluation(self, evaluation_signatures: Iterable[str]) -> EvaluationState | None:
+        """The first of some scorings of a finished training that failed."""
+        found = map(self.evaluation, evaluation_signatures) if self.state.state == "done" else ()
+        return next((evaluation for evaluation in found if evaluation.state == "failed"), None)
+
+    def update_evaluation(self, evaluation_signature: str, **changes: Any) -> None:
+        """Write the record of a scoring with some fields replaced, unless it is done."""
+        known = self.evaluation(evaluation_signature)
+        if known.state != "done":
+            state = known.model_copy(update={"updated": time.time(), **changes})
+            write_json(self.evaluation_path(evaluation_signature), state.model_dump())
+
+    def drop_results(self) -> None:
+        """Remove what former weights were scored to: the training is about to give others."""
+        for path in (self.path / "scores", self.audio):
+            shutil.rmtree(path, ignore_errors=True)
+        (self.path / "summary.json").unlink(missing_ok=True)
 
     @property
     def state(self) -> RunState:

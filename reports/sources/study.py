@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -33,6 +33,7 @@ class StudyInfo:
         plan: none: the scores were trained elsewhere.
         at_lengths: what was trained at other shares of the steps.
         further: scores on each further test corpus of the plan that has some, by its name.
+        not_evaluated: the runs whose evaluation on a further test corpus failed, by its name.
         no_further: why none are known of any, where the source keeps none.
         averages: by cell, the scores of its seeds' averaged outputs, where they were taken.
         notes: what was made of a table from elsewhere.
@@ -46,6 +47,7 @@ class StudyInfo:
     runs: Sequence[RunInfo] = ()
     at_lengths: Mapping[float, LengthScores] = field(default_factory=dict)
     further: Mapping[str, pd.DataFrame] = field(default_factory=dict)
+    not_evaluated: Mapping[str, Sequence[RunInfo]] = field(default_factory=dict)
     no_further: str = ""
     averages: Mapping[str, SeedAverage] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
@@ -117,10 +119,12 @@ def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.Dat
     plan = load(Path(root), name)
     scores, runs = scores_of_runs(plan, Path(root))
     lengths = {at.length: LengthScores(*scores_of_runs(at, Path(root))) for at in plan.every_length()[1:]}
-    further = {}
+    further, not_evaluated = {}, {}
     for place, test in enumerate(plan.further_tests, start=1):
         table, scored = scores_of_runs(plan, Path(root), place)
         if any(run.scored for run in scored):
             further[test.name] = table
+        not_evaluated[test.name] = [run for run in scored if run.state == "done" and run.cause]
     source = str(study_path(Path(root), plan.name))
-    return scores, StudyInfo.of(plan, runs, source, lengths, further, stored(plan, Path(root)))
+    info = StudyInfo.of(plan, runs, source, lengths, further, stored(plan, Path(root)))
+    return scores, replace(info, not_evaluated=not_evaluated)

@@ -97,7 +97,7 @@ def show_plan(
     out.print(
         f"{len(distinct)} distinct trainings for {len(plan.runs)} runs of {len(plan.cells)} cells{lengths}"
     )
-    for line in own.shown(plan.train) if plan.train is not None else ():
+    for line in own.shown(plan.train, root) if plan.train is not None else ():
         out.print(line, markup=False, soft_wrap=True)
     if slot is not None and ours:
         out.print(f"time and memory of a run: from steps on {slot.device}, without validation and scoring")

@@ -54,6 +54,7 @@ def _status_view(read: dict[str, Any], out: Console) -> Any:
     from ablate.models.errors import duration
 
     from .. import plan as plans
+    from ..status import shown_state
 
     counts = ", ".join(f"{count} {state}" for state, count in sorted(read["counts"].items()))
     left = read["seconds_left"]
@@ -75,7 +76,7 @@ def _status_view(read: dict[str, Any], out: Console) -> Any:
             run["cell"],
             str(run["seed"]),
             *([f"{run['length']:g}"] if lengths else []),
-            run["state"],
+            shown_state(run),
             f"{run['step']}/{run['steps'] or '?'}",
             "" if run["val_pesq_wb"] is None else f"{run['val_pesq_wb']:.2f}",
             "" if run["seconds_per_step"] is None else f"{run['seconds_per_step']:.2f}",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ablate.training.files import locked
-from ablate.training.rundir import RunState, read_json, write_json
+from ablate.training.rundir import EvaluationState, RunState, read_json, write_json
 
 from . import curves
 from .curves import Curve
@@ -51,6 +51,7 @@ class _Snapshot:
     lines: list[dict[str, Any]]
     summary: dict[str, Any]
     scored: bool
+    unscorable: EvaluationState | None
 
 
 class Child:
@@ -86,14 +87,16 @@ class Child:
         run = self.slot.run
         state = run.state
         scored = run.has_scores(self.slot.evaluation)
-        status = status_of(state, scored, mode)
+        failed = run.failed_evaluation(self.slot.evaluations)
+        status = "FAILED" if failed else status_of(state, scored, mode)
         token = f"{state.state} {state.updated} {self.slot.evaluation[:12] if scored else 'unscored'}"
+        token += f" {failed.updated}" if failed else ""
         if record is None:
             mirrored = state.state == "pending" and not state.attempts
         else:
             mirrored = status != "RUNNING" and (self._token, record.status) == (token, status)
         if not mirrored:
-            self._update(_Snapshot(state, run.metrics(), run.summary, scored), status, token)
+            self._update(_Snapshot(state, run.metrics(), run.summary, scored, failed), status, token)
         self._stamp = stamp
 
     def _update(self, snapshot: _Snapshot, status: str, token: str) -> None:
@@ -201,7 +204,11 @@ class Child:
         scores = pandas.read_parquet(path) if snapshot.scored else None
         values = _costs(summary, self.slot.cell) | ({} if scores is None else _means(scores))
         record.log_last(values, ended)
-        label = "done, not scored" if state.state == "done" and not snapshot.scored else state.state
+        label: str = "done, not scored" if state.state == "done" and not snapshot.scored else state.state
+        if failed := snapshot.unscorable:
+            label = "done, evaluation failed"
+            told = {"cause": failed.cause, "message": failed.message, "attempts": failed.attempts}
+            state = state.model_copy(update=told)
         measured = {
             "ablate.scan_backend": summary.get("scan_backend"),
             "ablate.device": summary.get("device"),

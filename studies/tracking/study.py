@@ -34,6 +34,12 @@ class PlannedRun:
     evaluation: str
     run: RunDir
     length: float = 1.0
+    further: tuple[str, ...] = ()
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        """On every test corpus, the first one first."""
+        return (self.evaluation, *self.further)
 
     @property
     def key(self) -> tuple[str, str, str]:
@@ -45,8 +51,10 @@ class PlannedRun:
 
     def stamp(self) -> tuple[int, ...]:
         """Changes whenever there is news of the run."""
-        files = [self.run.path / name for name in ("state.json", "metrics.jsonl", "summary.json")]
-        return tuple(v for path in (*files, self.run.scores_path(self.evaluation)) for v in stamp(path))
+        run = self.run
+        files = [run.path / name for name in ("state.json", "metrics.jsonl", "summary.json")]
+        tests = [f(each) for each in self.evaluations for f in (run.scores_path, run.evaluation_path)]
+        return tuple(v for path in (*files, *tests) for v in stamp(path))
 
 
 class Study:
@@ -74,7 +82,8 @@ class Study:
                 for seed, signature in found["signatures"].items():
                     evaluation = found.get("evaluations", {}).get(seed, "")
                     run = RunDir(self.root / "runs" / signature)
-                    yield PlannedRun(cell, int(seed), evaluation, run, float(length))
+                    further = tuple(found.get("further", {}).get(seed, ()))
+                    yield PlannedRun(cell, int(seed), evaluation, run, float(length), further)
 
     @property
     def references(self) -> Path:

@@ -16,6 +16,7 @@ OWN = (
     "data",
     "output",
     "same-for-every-seed",
+    "changed-link",
     "error",
     "cancelled",
     "a cause of tomorrow",
@@ -46,7 +47,7 @@ def test_every_case_has_one_consistent_action():
             assert action == Action("done"), case
             continue
         assert action.then != "done", case
-        assert (action.then == "wait") == facts["locked"], case
+        assert (action.then == "wait") == (facts["locked"] and name not in FINAL), case
         assert action.becomes in (None, "pending", "failed"), case
         assert not action.smaller or (action.then == "retry" and facts["divisible"]), case
         assert action.then != "retry" or (facts["retries_left"] and action.cause), case
@@ -63,7 +64,9 @@ def test_no_report_overwrites_a_final_state():
 @pytest.mark.parametrize("name", FINAL)
 def test_what_failed_for_its_own_reason_is_trained_once(name, exit):
     state = STATES[name]
-    assert decide(state, exit, scored=False) == Action("fail", state.cause or state.state)
+    for locked in (False, True):
+        action = decide(state, exit, scored=False, locked=locked)
+        assert action == Action("fail", state.cause or state.state)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,21 @@ def test_what_failed_for_its_own_reason_is_trained_once(name, exit):
 )
 def test_lost_attempts(name, exit, expected):
     assert decide(STATES[name], exit, scored=False) == expected
+
+
+@pytest.mark.parametrize("retry_failed", [False, True])
+@pytest.mark.parametrize("cause", [*sorted(RETRIED), *OWN])
+def test_a_scoring_that_failed_leaves_the_training_done(cause, retry_failed):
+    done, again = STATES["done"], cause in RETRIED
+    found = at_start(done, scored=False, unscorable=cause, retry_failed=retry_failed)
+    assert found == ("run" if again else "retry-failed" if retry_failed else "fail")
+    assert decide(done, "finished", scored=False, unscorable=cause).becomes is None
+    assert decide(done, "finished", scored=False, unscorable=cause).then == ("retry" if again else "fail")
+    assert decide(done, "finished", scored=True, unscorable=cause) == Action("done")
+    for exit in EXITS:
+        action = decide(done, exit, scored=False, unscorable=cause)
+        assert action.becomes is None
+        assert action.cause is not None or action.then == "requeue"
 
 
 def test_attempts_end():

@@ -112,7 +112,7 @@ def test_a_study_file_says_how_its_cells_are_trained(file, root, corpus):
     assert plan.factors[0].claims[0].metric == "si_sdr"
     assert len(set(signatures(plan))) == 6
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
-    assert any(str(file.parent / "repo") in line for line in own.shown(plan.train))
+    assert any(str(file.parent / "repo") in line for line in own.shown(plan.train, root))
 
 
 @pytest.mark.parametrize(

@@ -115,6 +115,18 @@ def test_the_one_before_is_used_when_the_latest_is_damaged(tmp_path):
     assert checkpoint.read_latest(tmp_path)[0]["step"] == 2
 
 
+def test_the_one_before_is_used_when_the_latest_cannot_be_read(tmp_path):
+    for step in (1, 2):
+        checkpoint.write_latest(tmp_path, content(step))
+    (tmp_path / LATEST).unlink()
+    (tmp_path / LATEST).mkdir()  # reading it is an OSError, as on a broken disk
+    found, problems = checkpoint.read_latest(tmp_path)
+    assert (found["step"], len(problems)) == (1, 1)
+    (tmp_path / PREVIOUS).unlink()
+    with pytest.raises(OSError, match="directory"):
+        checkpoint.read_latest(tmp_path)
+
+
 @pytest.mark.parametrize("name", [LATEST, PREVIOUS])
 def test_a_whole_checkpoint_of_another_version_is_not_passed_over(tmp_path, name):
     if name == PREVIOUS:

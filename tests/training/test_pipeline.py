@@ -3,6 +3,8 @@ from __future__ import annotations
 import pytest
 
 from ablate.training import pipeline
+from ablate.training.contract import Assignment
+from ablate.training.progress import Progress
 from ablate.training.rundir import RunDir
 
 
@@ -13,7 +15,9 @@ def held_out(make_spec, cache, tmp_path):
     def call(seed, split):
         run = RunDir(tmp_path / f"{seed}-{split}")
         run.write_spec(make_spec({"split": split, "validation_utterances": None}, seed=seed))
-        with pipeline.opened(run, cache, device="cpu", threads=1, processes=0) as context:
+        given = Assignment(run, run.state, Progress(run), lambda: False, 0, cache, 1, 0, "cpu")
+        with pipeline.opened(given) as training:
+            context = training.context
             return tuple(
                 tuple(pair.name for pair in pairs) for pairs in (context.validation, context.corpus.train)
             )

@@ -460,7 +460,7 @@ def test_audio_is_whole_after_a_kill_in_the_scoring(new_run, go, job, monkeypatc
     assert len(list(run.audio.glob("*-enhanced.wav"))) == 2
 
 
-def test_a_dead_metric_process_fails_the_run_and_leaves_no_score(new_run, go, job, monkeypatch):
+def test_a_dead_metric_process_fails_the_evaluation_and_leaves_no_score(new_run, go, job, monkeypatch):
     from ablate.training import evaluate
     from ablate.training.metrics import MetricProcessError
 
@@ -471,9 +471,13 @@ def test_a_dead_metric_process_fails_the_run_and_leaves_no_score(new_run, go, jo
     with monkeypatch.context() as patch:
         patch.setattr(evaluate, "score_test", died)
         state = go(run, [job])
-    assert (state.state, state.cause) == ("failed", "error")
+    assert (state.state, state.cause) == ("done", None)
+    failed = run.evaluation("plain")
+    assert (failed.state, failed.cause, failed.attempts) == ("failed", "error", 1)
     assert not run.scores_path("plain").exists()
-    assert go(run, [job]).state == "done"
+    assert go(run, [job]) == state
+    assert run.evaluation("plain").state == "done"
+    assert not run.evaluation_path("plain").exists()
 
 
 def test_networks_that_draw_from_any_global_stream_resume_exactly(new_run, go, tmp_path):
@@ -520,9 +524,43 @@ def test_other_test_data(new_run, go, tmp_path, job, cache, tiny_corpus):
     import pandas as pd
 
     assert list(pd.read_parquet(run.scores_path("x"))["utterance"]) == ["x"]
-    state = go(run, [elsewhere.model_copy(update={"signature": "y", "test_digest": "0" * 64})])
-    assert (state.state, state.cause) == ("failed", "data")
-    assert go(run, [job]).state == "done"
+    state, scores = run.state, run.scores_path("x").read_bytes()
+    lost = elsewhere.model_copy(update={"signature": "y", "test_digest": "0" * 64})
+    assert go(run, [lost, job]) == state == run.state
+    assert (run.evaluation("y").state, run.evaluation("y").cause) == ("failed", "data")
+    assert run.evaluation("plain").state == "done"
+    assert run.scores_path("x").read_bytes() == scores
+
+
+def cut(path: Path) -> None:
+    with path.open("r+b") as handle:
+        handle.truncate(2000)
+
+
+def test_a_finished_run_is_never_trained_again_unasked(new_run, go, job, scored):
+    run = new_run()
+    state = go(run, [job])
+    attempts = run.attempts()
+    for damaged in ("latest.pt", "best.pt"):
+        cut(run.checkpoints / damaged)
+        other = job.model_copy(update={"signature": damaged})
+        assert go(run, [job, other]) == state == run.state
+        assert run.evaluation(damaged).state == ("done" if damaged == "latest.pt" else "failed")
+    assert equal(scored[0], scored[1])
+    assert "--rerun" in run.evaluation("best.pt").message
+    assert run.attempts() == attempts
+    assert run.scores_path("plain").exists()
+
+
+def test_scores_of_former_weights_go_before_others_are_trained(new_run, go, job):
+    run = new_run()
+    go(run, [job])
+    run.update_state(state="pending")
+    (run.checkpoints / "latest.pt").unlink()
+    state = go(run, should_stop=stop_after(3))
+    assert state.state == "pending"
+    assert not run.scores_path("plain").exists()
+    assert not run.audio.exists()
 
 
 SCRIPT = """

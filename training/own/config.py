@@ -37,9 +37,11 @@ class OwnTraining(Frozen):
         command: split into words as a shell would, then `{seed} {out} {data} {overrides} {config} {threads}`
             are put in; no shell sees it.
         overrides: how a cell's overrides are written (`training.own.words`).
-        resume: words that are added where the file in them, a path below `{out}`, exists.
+        resume: words that are added where the file in them, a path below `{out}`, exists; `own`: the program
+            looks for what it goes on from in `{out}` itself.
         folder: where the command is at home; it runs in a copy of its `code`, the rest linked beside it.
         code: patterns of the files that decide the result; none: source files that git does not ignore.
+        links: patterns of files and folders that are linked into each run though they hold weights or logs.
         scores: below `{out}`, a folder of enhanced test files, or a table `.csv` of measures.
         curve: below `{out}`, a file of JSON lines with a `step`; none: the command tells none.
         network: `file.py:Class`, for the audit.
@@ -52,6 +54,7 @@ class OwnTraining(Frozen):
     resume: str | None = None
     folder: str
     code: tuple[str, ...] = ()
+    links: tuple[str, ...] = ()
     scores: str = "enhanced"
     curve: str | None = None
     network: str | None = None
@@ -70,8 +73,12 @@ class OwnTraining(Frozen):
 
     @model_validator(mode="after")
     def _can_be_called(self) -> OwnTraining:
-        words.check(self.command, self.overrides, self.resume)
+        words.check(self.command, self.overrides, None if self.resumes_itself else self.resume)
         return self
+
+    @property
+    def resumes_itself(self) -> bool:
+        return self.resume == "own"
 
     @property
     def is_table(self) -> bool:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,19 @@ def scores_at(own: OwnTraining, out: Path, pairs: Sequence[Pair]) -> Path:
     )
 
 
+def check(own: OwnTraining, out: Path, pairs: Sequence[Pair]) -> None:
+    """Read what a command has left for a test.
+
+    Raises:
+        OutputError, DivergedError: as `table`.
+    """
+    place = scores_at(own, out, pairs)
+    if own.is_table:
+        _read_table(place, pairs)
+    else:
+        deque(_enhanced(place, pairs, None), maxlen=0)
+
+
 def table(
     own: OwnTraining,
     place: Path,
@@ -121,6 +134,22 @@ def _enhanced(
 def _own_table(
     path: Path, pairs: Sequence[Pair], evaluation: Evaluation, pool: MetricPool, *, cache: Path
 ) -> pd.DataFrame:
+    values = _read_table(path, pairs, evaluation.metrics)
+    rows = [
+        {
+            **tables.known_of(pair),
+            **{metric: float(by_name[pair.name]) for metric, by_name in values.items()},
+            "seconds": pair.seconds,
+            "error": None,
+            "broken": None,
+        }
+        for pair in pairs
+    ]
+    return tables.table(rows, pairs, pool, cache=cache)
+
+
+def _read_table(path: Path, pairs: Sequence[Pair], wanted: Sequence[str] = ()) -> dict[str, dict[Any, Any]]:
+    """The measures of a command's own table, by metric and utterance."""
     import pandas as pd
 
     try:
@@ -128,7 +157,7 @@ def _own_table(
     except (ValueError, OSError) as error:
         raise OutputError(f"{path} cannot be read as a table: {error}") from None
     metrics = [name for name in found.columns if name in METRICS]
-    lacking = [name for name in ("utterance", *evaluation.metrics) if name not in found.columns]
+    lacking = [name for name in ("utterance", *wanted) if name not in found.columns]
     if lacking or not metrics:
         raise OutputError(
             f"{path} has the columns {listed(list(found.columns), 12)}; it needs "
@@ -147,17 +176,7 @@ def _own_table(
         bad = [name for name, value in by_name.items() if not math.isfinite(value)]
         if bad:
             raise DivergedError(f"{path}: {metric} is no finite number for {listed(bad, 3)}", {})
-    rows = [
-        {
-            **tables.known_of(pair),
-            **{metric: float(values[metric][pair.name]) for metric in metrics},
-            "seconds": pair.seconds,
-            "error": None,
-            "broken": None,
-        }
-        for pair in pairs
-    ]
-    return tables.table(rows, pairs, pool, cache=cache)
+    return values
 
 
 class CurveFile:
@@ -216,12 +235,6 @@ class CurveFile:
         return max(rated, key=lambda line: line[VALUE]) if rated else None
 
     def lost(self) -> str | None:
-        """The loss that is not finite in the last line."""
-        for name, value in (self.last or {}).items():
-            if value is None and "loss" in name:
-                return name
-        return None
-
-
-NOT_A_NUMBER = re.compile(r"\b(nan|non-?finite|not finite|inf(inity)?)\b", re.IGNORECASE)
-"""In the last words of a command that failed: it diverged."""
+        """A loss whose last value is not finite."""
+        last = {name: self.lines[step][name] for step in sorted(self.lines) for name in self.lines[step]}
+        return next((name for name, value in last.items() if value is None and "loss" in name), None)

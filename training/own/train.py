@@ -5,34 +5,38 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import shlex
 import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed
 from ablate.models.plugins import load_planned
 
 from .. import clips
 from ..causes import DivergedError, Failed, Interrupted, classify, failing_as
 from ..config import EvaluationJob
-from ..data.corpus import Corpus, corpus_folder, find_corpus
-from ..data.noisy import noisy_scores
+from ..contract import Assignment, Training
+from ..data.corpus import Corpus, Pair, corpus_folder, find_corpus
 from ..environment import git_commit, host
-from ..files import replacing
 from ..metrics import MetricPool
 from ..progress import STATE_SECONDS, Progress
 from ..rundir import Cause, RunDir, read_json, write_json, write_text
 from . import outputs, words
-from .code import lay_out, written_beside
+from .code import changed_since, last_change, lay_out, written_beside
 from .config import OwnConfig, OwnTraining
 from .outputs import CurveFile, OutputError
 from .process import run_command
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +45,15 @@ BEAT = 60.0
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 """Signals that someone else sends: the attempt was lost, the command has not failed."""
+LAST_LINES = 80
+"""Of the output, in which the reason of an end is looked for: a launcher adds up to 60."""
+EXCEPTION = re.compile(r"(\[[^\]]*\]:?\s*)*([A-Za-z_]\w*\.)*[A-Z]\w*(Error|Exception|Interrupt)\b(:|$)")
+OF_LAUNCHERS = ("ChildFailedError", "CalledProcessError")
+OF_FILES = re.compile(r"\b(OS|IO|Import|Key|Permission|\w*NotFound|FileExists|\w*Directory)Error:")
+CHILD_ENDED_BY = re.compile(r"exitcode\s*: -(\d+)")
+PATH = re.compile(r"\S*[/\\]\S*")
+LOSS = re.compile(r"\w*(loss(es)?|grad(ient)?s?|grad_norm|Backward\d*)\b", re.IGNORECASE)
+NOT_FINITE = re.compile(r"\b(nans?|non-?finite|not finite|inf(inite|inity)?)\b", re.IGNORECASE)
 PROBE = (
     "import json,sys,platform;from importlib.metadata import distributions as d;"
     "print(json.dumps({'interpreter':sys.executable,'python':platform.python_version(),"
@@ -92,28 +105,34 @@ class Call:
     @property
     def resume(self) -> list[str]:
         """The words that resume it; none where there is nothing to resume from."""
-        if self.own.resume is None or not Path(words.resume_file(self.own.resume, self.values)).is_file():
+        own = self.own
+        if own.resume is None or own.resumes_itself:
             return []
-        return words.fill(self.own.resume, self.values, "env", {})
+        there = Path(words.resume_file(own.resume, self.values)).is_file()
+        return words.fill(own.resume, self.values, "env", {}) if there else []
 
-    def prepare(self) -> None:
-        """Lay the folder out in which it runs, and remove what an earlier attempt left to be scored."""
-        lay_out(self.copy, self.own.digest, Path(self.own.folder), self.own.code, self.work, self.root)
+    def prepare(self) -> list[Path]:
+        """Lay the folder out in which it runs, and what is linked there. An attempt that begins anew finds
+        nothing of an earlier one, one that is resumed no files to be scored."""
+        links = lay_out(self.copy, self.own, self.work, self.root)
+        scores = self.out / self.own.scores
+        if not self.resume and not self.own.resumes_itself:
+            self.set_aside()
+        elif not self.own.resumes_itself and scores.is_dir() and not scores.is_symlink():
+            shutil.rmtree(scores)
+        elif not self.own.resumes_itself:
+            scores.unlink(missing_ok=True)
         self.out.mkdir(exist_ok=True)
-        run = self.run.path
-        for path in (self.out / self.own.scores, run / "scores", run / "audio", run / "summary.json"):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
         if self.own.overrides == "yaml":
             write_text(Path(self.values["config"]), words.document(self.overrides))
+        return links
 
     def set_aside(self) -> None:
         """Begin anew: what was written is kept beside, in place of what was kept before."""
-        former = self.run.path / "out-failed"
-        shutil.rmtree(former, ignore_errors=True)
-        self.out.rename(former)
+        if self.out.is_dir() and any(self.out.iterdir()):
+            former = self.run.path / "out-failed"
+            shutil.rmtree(former, ignore_errors=True)
+            self.out.rename(former)
 
     def interpreter(self) -> dict[str, Any]:
         """The Python that runs it and what is installed there; the program alone where it is no Python."""
@@ -136,25 +155,62 @@ class Call:
             return found
 
 
-def train_and_score(
-    run: RunDir,
-    evaluations: Sequence[EvaluationJob],
-    progress: Progress,
-    *,
-    lock: int,
-    cache: Path,
-    threads: int,
-    processes: int,
-    should_stop: Callable[[], bool],
-) -> None:
-    """Run the command of a run to its end, unless it has ended before, and score its tests.
+class Command(Training):
+    """A user's command, opened for a run."""
 
-    Args:
-        lock: descriptor of the run's lock, which the command inherits.
+    def __init__(self, call: Call, corpus: Corpus, assignment: Assignment, stack: ExitStack) -> None:
+        self.call = call
+        self.corpus = corpus
+        self._assignment = assignment
+        self._stack = stack
 
-    Raises:
-        Failed, Interrupted, DivergedError: as a training of ours.
-    """
+    @cached_property
+    def pool(self) -> MetricPool:
+        given = self._assignment
+        processes = given.threads if given.processes is None else given.processes
+        return self._stack.enter_context(MetricPool(processes, plugins=given.run.spec.get("plugins", {})))
+
+    @property
+    def has_audio(self) -> bool:
+        return not self.call.own.is_table
+
+    def train(self) -> None:
+        """Call the command unless it has ended well before, and check what it left, which is kept."""
+        given, call, ended = self._assignment, self.call, self.call.run.path / "ended.json"
+        if not ended.exists():
+            _train(call, given)
+        try:
+            outputs.check(call.own, call.out, self.corpus.test)
+        except OutputError as error:
+            if given.should_stop() and not ended.exists():
+                raise Interrupted("the command was asked to end, and left no scores") from None
+            write_json(ended, {"time": time.time()})
+            beside = written_beside(call.work, call.copy)
+            where = f"; it wrote outside {{out}}, in its own folder: {', '.join(beside)}" if beside else ""
+            again = "; put them there and use --retry-failed, or train again with --rerun CELL"
+            raise Failed("output") from OutputError(f"{error}{where}{again}")
+        write_json(ended, {"time": time.time()})
+        call.run.write_summary(_summary(call, given.progress))
+
+    def pairs(self, job: EvaluationJob) -> Sequence[Pair]:
+        if self.corpus.test_digest != job.test_digest:
+            raise InputError(
+                f"the test files of {self.corpus.path} have changed: digest {self.corpus.test_digest[:12]}, "
+                f"planned {job.test_digest[:12]}"
+            )
+        return self.corpus.test
+
+    def scores(self, job: EvaluationJob, pairs: Sequence[Pair], keep: clips.Keep | None) -> pd.DataFrame:
+        call, cache = self.call, self._assignment.cache
+        with failing_as("output"):
+            place = outputs.scores_at(call.own, call.out, pairs)
+            return outputs.table(call.own, place, pairs, job.evaluation, self.pool, cache=cache, keep=keep)
+
+
+@contextmanager
+def opened(assignment: Assignment) -> Iterator[Command]:
+    """Read the spec, find the corpus."""
+    run, cache = assignment.run, assignment.cache
     spec = run.spec
     with failing_as("configuration"):
         load_planned(spec.get("plugins", {}))
@@ -162,43 +218,20 @@ def train_and_score(
         corpus = find_corpus(spec["corpus"]["path"], spec["corpus"]["digest"], cache=cache)
         data = corpus_folder(corpus.path, cache)
     with failing_as("configuration"):
-        call = Call(run, data, threads)
-    ended = run.path / "ended.json"
-    if not ended.exists():
-        _train(call, progress, lock, should_stop)
-        try:
-            with failing_as("output"):
-                _check_output(call, corpus)
-        except Failed:
-            if should_stop():
-                raise Interrupted("the command was asked to end, and left no scores") from None
-            raise
-        write_json(ended, {"time": time.time()})
-    try:
-        with failing_as("error"), MetricPool(processes, plugins=spec.get("plugins", {})) as pool:
-            for job in evaluations:
-                if not run.has_scores(job.signature):
-                    _score(call, corpus, job, pool, cache)
-    except (Failed, DivergedError) as failure:
-        if isinstance(failure, DivergedError) or failure.doing == "output":
-            ended.unlink()  # the next attempt calls the command again
-        raise
-    if not run.summary:
-        run.write_summary(_summary(call, progress))
+        call = Call(run, data, assignment.threads)
+    with ExitStack() as stack:
+        yield Command(call, corpus, assignment, stack)
 
 
-def _train(call: Call, progress: Progress, lock: int, should_stop: Callable[[], bool]) -> None:
+def _train(call: Call, given: Assignment) -> None:
     """Call the command until it ends well. A failure that comes twice where it was resumed is taken for the
     fault of what it was resumed from: it then begins anew."""
     former: tuple[int, str] | None = None
     while True:
-        with failing_as("configuration"):
-            call.prepare()
-        resume = call.resume
-        code, last = _attempt(call, [*call.words, *resume], bool(resume), progress, lock, should_stop)
+        code, last, resumed = _attempt(call, given)
         if code == 0:
             return
-        if not resume or _was_lost(code) or former not in (None, (code, last)):
+        if not resumed or _was_lost(code) or former not in (None, (code, last)):
             raise _failure(code, last)
         if former is None:
             former = code, last
@@ -209,25 +242,26 @@ def _train(call: Call, progress: Progress, lock: int, should_stop: Callable[[], 
             call.set_aside()
 
 
-def _attempt(
-    call: Call,
-    command: list[str],
-    resumed: bool,
-    progress: Progress,
-    lock: int,
-    should_stop: Callable[[], bool],
-) -> tuple[int, str]:
-    """One call; the exit code and the last words.
+def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
+    """One call; the exit code, the last words, and whether it was resumed.
 
     Raises:
         Failed, Interrupted, DivergedError
     """
-    run, own = call.run, call.own
+    run, own, progress = call.run, call.own, given.progress
+    with failing_as("configuration"):
+        links = call.prepare()
+    resume = call.resume
+    command = [*call.words, *resume]
     curve = CurveFile(call.out / own.curve if own.curve else None)
     run.write_metrics([])
-    note = {"attempt": run.state.attempts, "time": time.time(), "resumed": resumed}
+    progress.update(step=0, val_pesq_wb=None)
+    former = run.attempts()[-1:] if given.before.state in ("pending", "running") else []
+    linked = former[0].get("linked") if former else None
+    linked = last_change(links) if linked is None else linked
+    note = {"attempt": run.state.attempts, "time": time.time(), "resumed": bool(resume), "linked": linked}
     run.append_attempt(note | {"environment": call.interpreter()})
-    logger.info("runs %s in %s%s", shlex.join(command), call.work, " (resumed)" if resumed else "")
+    logger.info("runs %s in %s%s", shlex.join(command), call.work, " (resumed)" if resume else "")
     beaten = counted = time.monotonic()
 
     def look() -> None:
@@ -253,29 +287,46 @@ def _attempt(
             command,
             folder=call.work,
             environment=call.environment,
-            lock=lock,
+            lock=given.lock,
             tick=look,
-            should_stop=should_stop,
+            should_stop=given.should_stop,
         )
     look()
     seconds = time.monotonic() - began
     write_json(run.path / "seconds.json", before + seconds)
-    last = _last_words(run.log, offset)
+    if changed := changed_since(links, linked):
+        raise Failed("changed-link") from InputError(_who_changed(run, changed, note["time"]))
     if code is None:
         raise Interrupted("the command was asked to end; it is called again next time")
+    code, last = _ending(code, run.log, offset)
     logger.info("the command ended with %d after %.0f s", code, seconds)
     run.write_metrics([curve.lines[step] for step in sorted(curve.lines)])
     if curve.refused:
         logger.warning("%d lines of %s are no JSON objects with a step", curve.refused, own.curve)
-    if lost := curve.lost():
-        raise DivergedError(f"{lost} is not finite in the last line of {own.curve}", {"line": curve.last})
-    if code != 0 and outputs.NOT_A_NUMBER.search(last):
+    if code >= 0 and (lost := curve.lost()):
+        raise DivergedError(f"{lost} is not finite at the end of {own.curve}", {"line": curve.last})
+    if code > 0 and says_diverged(last):
         raise DivergedError(f"the command ended with exit code {code}: {last}", {})
-    return code, last
+    return code, last, bool(resume)
+
+
+def _who_changed(run: RunDir, changed: Sequence[str], since: float) -> str:
+    """Which linked paths changed, and the runs that may have done it."""
+    beside = []
+    for other in map(RunDir, run.path.parent.iterdir()):
+        state = other.state
+        if other.path != run.path and (state.finished or state.updated or 0.0) > since:
+            beside.append(other.signature[:12])
+    others = f", or one of the runs beside it ({listed(beside, 5)})" if beside else ""
+    return (
+        f"{listed(list(changed), 3)} changed while the command ran: this run wrote there{others}, or "
+        "somebody else; files of train.folder are linked into every run: write below {out} alone, put "
+        "back what was there, and use --retry-failed"
+    )
 
 
 def _was_lost(code: int) -> bool:
-    return code < 0 and -code in FROM_OUTSIDE
+    return -code in FROM_OUTSIDE
 
 
 def _failure(code: int, last: str) -> Failed:
@@ -301,52 +352,35 @@ def _told(line: str) -> Cause | None:
     return cause if cause != "error" else None
 
 
-def _last_words(log: Path, offset: int, most: int = 20_000) -> str:
-    """The last line with a word that a command printed; of several, one that tells of memory."""
+def _ending(code: int, log: Path, offset: int, most: int = 20_000) -> tuple[int, str]:
+    """The exit code, negative where a signal ended the command behind a shell or launcher; its last words.
+
+    Those are a line that tells of memory, else the last exception that is not a launcher's, else the last
+    line.
+    """
     with log.open("rb") as file:
         end = file.seek(0, 2)
         file.seek(max(offset, end - most))
-        lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
-    for line in reversed(lines[-50:]):
-        if _told(line):
-            return line[:500]
-    return lines[-1][:500] if lines else ""
+        lines = [line.strip()[:500] for line in file.read().decode(errors="replace").splitlines()]
+    lines = [line for line in lines if line][-LAST_LINES:]
+    raised = [line for line in lines if EXCEPTION.match(line)]
+    told = [line for line in lines if _told(line)]
+    own = [line for line in raised if not any(name in line for name in OF_LAUNCHERS)]
+    last = (told or own or raised or lines or [""])[-1]
+    behind = [int(found[1]) for line in lines if (found := CHILD_ENDED_BY.search(line))]
+    if code > 0 and behind:
+        code = -behind[-1]
+    elif code - 128 in set(signal.Signals):
+        code = 128 - code
+    return code, last
 
 
-def _check_output(call: Call, corpus: Corpus) -> None:
-    try:
-        outputs.scores_at(call.own, call.out, corpus.test)
-    except OutputError as error:
-        beside = written_beside(call.work, call.copy)
-        if not beside:
-            raise
-        raise OutputError(
-            f"{error}; it wrote outside {{out}}, in its own folder: {', '.join(beside)}"
-        ) from None
-
-
-def _score(call: Call, corpus: Corpus, job: EvaluationJob, pool: MetricPool, cache: Path) -> None:
-    """Score a test, and keep a few enhanced utterances of the first."""
-    run, pairs = call.run, corpus.test
-    if corpus.test_digest != job.test_digest:
-        raise InputError(
-            f"the test files of {corpus.path} have changed: digest {corpus.test_digest[:12]}, "
-            f"planned {job.test_digest[:12]}"
-        )
-    with failing_as("output"):
-        place = outputs.scores_at(call.own, call.out, pairs)
-    logger.info("scores %d test utterances (%s)", len(pairs), job.signature[:12])
-    with ExitStack() as stack:
-        keep = None
-        if not call.own.is_table and not run.audio.exists():
-            fixed = clips.fixed_utterances(pairs, noisy_scores(pairs, pool, cache=cache))
-            keep = stack.enter_context(clips.kept(run.audio, fixed, run.references(job.test_digest)))
-        try:
-            scores = outputs.table(call.own, place, pairs, job.evaluation, pool, cache=cache, keep=keep)
-        except OutputError as error:
-            raise Failed("output") from error
-    with replacing(run.scores_path(job.signature)) as temporary:
-        scores.to_parquet(temporary, index=False)
+def says_diverged(line: str) -> bool:
+    """Whether a line is an exception that says that a loss or a gradient is not finite."""
+    if not EXCEPTION.match(line) or OF_FILES.search(line):
+        return False
+    words = PATH.sub("", line)
+    return bool(LOSS.search(words) and NOT_FINITE.search(words))
 
 
 def _summary(call: Call, progress: Progress) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import pytest
 
 from ablate.models.errors import InputError
 from ablate.training.own import code
+from ablate.training.own.config import OwnTraining
 
 
 @pytest.fixture
@@ -70,12 +71,15 @@ def test_bad_code_is_refused(folder, tmp_path, monkeypatch):
 
 
 def laid_out(folder, tmp_path):
-    files = code.find_code(folder, ("**/*.py", "*.yaml"), [folder / "runs"])
+    patterns = ("**/*.py", "*.yaml")
+    files = code.find_code(folder, patterns, [folder / "runs"])
     digest = code.digest_of(files)
     copy = code.keep(files, digest, tmp_path / "code")
 
+    own = OwnTraining(command="x {seed} {out} {overrides}", folder=str(folder), code=patterns, digest=digest)
+
     def again(name="work"):
-        code.lay_out(copy, digest, folder, ("**/*.py", "*.yaml"), tmp_path / name, folder / "runs")
+        code.lay_out(copy, own, tmp_path / name, folder / "runs")
         return tmp_path / name
 
     return copy, again

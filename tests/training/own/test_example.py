@@ -82,7 +82,7 @@ def test_it_goes_on_after_its_worker_was_killed_as_if_nothing_had_been(train, go
     [
         ("failing", "failed", "error", "exit code 1: RuntimeError: no such layer"),
         ("silent", "failed", "output", "left no enhanced: expected 2 enhanced test files"),
-        ("writing NaN", "diverged", None, "is not finite in the last line of metrics.jsonl"),
+        ("writing NaN", "diverged", None, "is not finite at the end of metrics.jsonl"),
     ],
 )
 def test_a_fault_is_told(train, go, fault, state, cause, said):

@@ -107,7 +107,7 @@ FAILURES = {
     "elsewhere": ("failed", "output", "it wrote outside {out}, in its own folder: enhanced/d_1.wav"),
     "partial": ("failed", "output", "1 of 2 test files are missing"),
     "short": ("failed", "output", "enhanced files are as long as the noisy ones"),
-    "nan": ("diverged", None, "train/loss is not finite in the last line of metrics.jsonl"),
+    "nan": ("diverged", None, "train/loss is not finite at the end of metrics.jsonl"),
 }
 
 
@@ -119,7 +119,7 @@ def test_what_goes_wrong_is_told(new_run, go, mode):
     assert (state.state, state.cause) == (kind, cause)
     assert said in state.message
     assert not run.scores_path("plain").exists()
-    assert not (run.path / "ended.json").exists()
+    assert (run.path / "ended.json").exists() == (cause == "output")
 
 
 @pytest.mark.parametrize(
@@ -156,9 +156,10 @@ def test_scores_that_are_no_numbers_are_a_divergence(new_run, go):
 
 def test_a_table_that_lacks_the_measure(new_run, go):
     run, job = new_run(scores="scores.csv", metrics=("si_sdr",))
-    state = go(run, job)
-    assert (state.state, state.cause) == ("failed", "output")
-    assert "utterance, pesq_wb, extra; it needs si_sdr" in state.message
+    assert go(run, job).state == "done"
+    evaluation = run.evaluation("plain")
+    assert (evaluation.state, evaluation.cause) == ("failed", "output")
+    assert "utterance, pesq_wb, extra; it needs si_sdr" in evaluation.message
 
 
 def test_asked_to_stop_it_is_resumed(new_run, go, alive):
