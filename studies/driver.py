@@ -22,7 +22,7 @@ from ablate.training.rundir import EvaluationState, RunDir, RunLockedError, read
 
 from . import own
 from .launchers import Ended, Launcher, Task
-from .outcomes import Action, at_start, decide
+from .outcomes import Action, Policy, at_start, decide
 from .plan import Plan, cache_path
 from .reach import ReachWatch
 from .trials import Entry, TrialBook
@@ -83,21 +83,6 @@ class Job:
     @property
     def done(self) -> bool:
         return self.run.state.state == "done" and self.scored
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How failures are met.
-
-    Attributes:
-        retries: further attempts after a lost worker, lost memory or preemption.
-        max_failures: stop starting runs after this many failed or diverged; none: never.
-        retry_failed: start again also what failed or diverged for good.
-    """
-
-    retries: int = 4
-    max_failures: int | None = None
-    retry_failed: bool = False
 
 
 @dataclass

@@ -13,10 +13,11 @@ from ablate.models.errors import InputError, listed, plural
 from ablate.training.data.corpus import Corpus
 
 from . import own, tune
-from .driver import Driver, DriverProgress, Outcome, Policy, joined, plan_jobs
+from .driver import Driver, DriverProgress, Outcome, joined, plan_jobs
 from .imported import accept, unaccepted
 from .launchers import Launcher
 from .lease import Lease, hold
+from .outcomes import Policy
 from .plan import (
     AuditRecord,
     Plan,

@@ -291,8 +291,8 @@ def _session(
     from ablate.ablations.audit import parse_waivers
 
     from ..archive import command_line
-    from ..driver import Policy
     from ..launchers import LAUNCHERS
+    from ..outcomes import Policy
     from ..progress import ConsoleProgress
     from ..session import Session
 

@@ -26,12 +26,13 @@ from ablate.studies import own
 from ablate.studies.analysis import analyze_study
 from ablate.studies.archive import export
 from ablate.studies.commands.run import RunOptions
-from ablate.studies.driver import Driver, Policy, plan_jobs
+from ablate.studies.driver import Driver, plan_jobs
 from ablate.studies.imported import import_
 from ablate.studies.launchers import Task
 from ablate.studies.launchers.inline import InlineLauncher
 from ablate.studies.launchers.local import LocalLauncher
 from ablate.studies.launchers.slots import Slot
+from ablate.studies.outcomes import Policy
 from ablate.studies.plan import Plan, compare, load, make, merge, run_dirs, save, study_path
 from ablate.studies.scores import same_scores, scores_of_runs
 from ablate.studies.status import status

@@ -15,8 +15,8 @@ from ablate.ablations.grid import parse_factors
 from ablate.models.errors import InputError
 from ablate.studies import plan as plans
 from ablate.studies import session as sessions
-from ablate.studies.driver import Policy
 from ablate.studies.launchers import Ended, Launcher
+from ablate.studies.outcomes import Policy
 from ablate.studies.plan import AuditRecord, ResultsChangedError
 from ablate.studies.request import Request, parse_tuning
 from ablate.studies.scores import analysis_of, scores_of_runs

@@ -16,9 +16,10 @@ from ablate.ablations.grid import parse_factors
 from ablate.models import plugins
 from ablate.studies import own
 from ablate.studies.commands.run import RunOptions
-from ablate.studies.driver import Driver, DriverProgress, Policy, plan_jobs
+from ablate.studies.driver import Driver, DriverProgress, plan_jobs
 from ablate.studies.launchers import slurm
 from ablate.studies.launchers.slurm import EXITS, SlurmLauncher, job_states
+from ablate.studies.outcomes import Policy
 from ablate.studies.plan import make, study_path
 from ablate.studies.request import Request
 from ablate.studies.trials import open_storage, plan_book

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-import re
 import shlex
 import shutil
-import signal
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -21,17 +19,18 @@ from ablate.models.errors import InputError, listed
 from ablate.models.plugins import load_planned
 
 from .. import clips
-from ..causes import DivergedError, Failed, Interrupted, classify, failing_as
+from ..causes import DivergedError, Failed, Interrupted, failing_as
 from ..config import EvaluationJob
 from ..contract import Assignment, Training
 from ..data.corpus import Corpus, Pair, corpus_folder, find_corpus
 from ..environment import git_commit, host
 from ..metrics import MetricPool
 from ..progress import STATE_SECONDS, Progress
-from ..rundir import Cause, RunDir, read_json, write_json, write_text
+from ..rundir import RunDir, read_json, write_json, write_text
 from . import outputs, words
 from .code import changed_since, last_change, lay_out, written_beside
 from .config import OwnConfig, OwnTraining
+from .ending import ending, failure, says_diverged, was_lost
 from .outputs import CurveFile, OutputError
 from .process import run_command
 
@@ -43,27 +42,12 @@ logger = logging.getLogger(__name__)
 BEAT = 60.0
 """Seconds between two writes of the state of a command that tells nothing."""
 THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
-FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-"""Signals that someone else sends: the attempt was lost, the command has not failed."""
-LAST_LINES = 80
-"""Of the output, in which the reason of an end is looked for: a launcher adds up to 60."""
-EXCEPTION = re.compile(r"(\[[^\]]*\]:?\s*)*([A-Za-z_]\w*\.)*[A-Z]\w*(Error|Exception|Interrupt)\b(:|$)")
-OF_LAUNCHERS = ("ChildFailedError", "CalledProcessError")
-OF_FILES = re.compile(r"\b(OS|IO|Import|Key|Permission|\w*NotFound|FileExists|\w*Directory)Error:")
-CHILD_ENDED_BY = re.compile(r"exitcode\s*: -(\d+)")
-PATH = re.compile(r"\S*[/\\]\S*")
-LOSS = re.compile(r"\w*(loss(es)?|grad(ient)?s?|grad_norm|Backward\d*)\b", re.IGNORECASE)
-NOT_FINITE = re.compile(r"\b(nans?|non-?finite|not finite|inf(inite|inity)?)\b", re.IGNORECASE)
 PROBE = (
     "import json,sys,platform;from importlib.metadata import distributions as d;"
     "print(json.dumps({'interpreter':sys.executable,'python':platform.python_version(),"
     "'packages':dict(sorted({x.metadata['Name']:x.version for x in d() if x.metadata['Name']}.items()))}))"
 )
 """What a Python interpreter is asked before it trains."""
-
-
-class CommandError(Exception):
-    """A command ended badly."""
 
 
 class Call:
@@ -231,8 +215,8 @@ def _train(call: Call, given: Assignment) -> None:
         code, last, resumed = _attempt(call, given)
         if code == 0:
             return
-        if not resumed or _was_lost(code) or former not in (None, (code, last)):
-            raise _failure(code, last)
+        if not resumed or was_lost(code) or former not in (None, (code, last)):
+            raise failure(code, last)
         if former is None:
             former = code, last
             logger.warning("the command failed when resumed (%s); once more", last)
@@ -298,7 +282,7 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
         raise Failed("changed-link") from InputError(_who_changed(run, changed, note["time"]))
     if code is None:
         raise Interrupted("the command was asked to end; it is called again next time")
-    code, last = _ending(code, run.log, offset)
+    code, last = ending(code, run.log, offset)
     logger.info("the command ended with %d after %.0f s", code, seconds)
     run.write_metrics([curve.lines[step] for step in sorted(curve.lines)])
     if curve.refused:
@@ -323,64 +307,6 @@ def _who_changed(run: RunDir, changed: Sequence[str], since: float) -> str:
         "somebody else; files of train.folder are linked into every run: write below {out} alone, put "
         "back what was there, and use --retry-failed"
     )
-
-
-def _was_lost(code: int) -> bool:
-    return -code in FROM_OUTSIDE
-
-
-def _failure(code: int, last: str) -> Failed:
-    """What a bad exit says: the signal or the code, and the last words."""
-    cause: Cause
-    if code < 0:
-        name = signal.Signals(-code).name
-        cause = "lost-worker" if _was_lost(code) else _told(last) or "error"
-        error: Exception = CommandError(f"the command was ended by {name}" + (f": {last}" if last else ""))
-    else:
-        error = CommandError(f"exit code {code}: {last or 'it printed nothing'}")
-        cause = _told(last) or ("configuration" if code in (2, 126, 127) else "error")
-    failed = Failed(cause)
-    failed.__cause__ = error
-    return failed
-
-
-def _told(line: str) -> Cause | None:
-    """The cause that a line of output tells: memory that ran out, or a broken device."""
-    if "MemoryError" in line:
-        return "out-of-memory"
-    cause = classify(RuntimeError(line), "error")
-    return cause if cause != "error" else None
-
-
-def _ending(code: int, log: Path, offset: int, most: int = 20_000) -> tuple[int, str]:
-    """The exit code, negative where a signal ended the command behind a shell or launcher; its last words.
-
-    Those are a line that tells of memory, else the last exception that is not a launcher's, else the last
-    line.
-    """
-    with log.open("rb") as file:
-        end = file.seek(0, 2)
-        file.seek(max(offset, end - most))
-        lines = [line.strip()[:500] for line in file.read().decode(errors="replace").splitlines()]
-    lines = [line for line in lines if line][-LAST_LINES:]
-    raised = [line for line in lines if EXCEPTION.match(line)]
-    told = [line for line in lines if _told(line)]
-    own = [line for line in raised if not any(name in line for name in OF_LAUNCHERS)]
-    last = (told or own or raised or lines or [""])[-1]
-    behind = [int(found[1]) for line in lines if (found := CHILD_ENDED_BY.search(line))]
-    if code > 0 and behind:
-        code = -behind[-1]
-    elif code - 128 in set(signal.Signals):
-        code = 128 - code
-    return code, last
-
-
-def says_diverged(line: str) -> bool:
-    """Whether a line is an exception that says that a loss or a gradient is not finite."""
-    if not EXCEPTION.match(line) or OF_FILES.search(line):
-        return False
-    words = PATH.sub("", line)
-    return bool(LOSS.search(words) and NOT_FINITE.search(words))
 
 
 def _summary(call: Call, progress: Progress) -> dict[str, Any]:
