@@ -59,7 +59,7 @@ class Assignment:
     accumulation: int | None = None
 
 
-class Training(ABC):
+class Program(ABC):
     """A program that was opened for a run."""
 
     @property
@@ -95,7 +95,7 @@ class Training(ABC):
         return True
 
 
-def open_training(assignment: Assignment) -> AbstractContextManager[Training]:
+def open_program(assignment: Assignment) -> AbstractContextManager[Program]:
     """The program of a run, opened as its `spec.json` says."""
     spec = assignment.run.spec
     module = next(module for entry, module in PROGRAMS.items() if entry in spec)

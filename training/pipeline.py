@@ -26,7 +26,7 @@ from .audio import SAMPLE_RATE
 from .causes import failing_as
 from .checkpoint import Checkpoints, load_weights, read
 from .config import EvaluationJob, Recipe
-from .contract import Assignment, Training
+from .contract import Assignment, Program
 from .data.augment import Augment
 from .data.batches import Batches
 from .data.corpus import Corpus, Pair, find_corpus, find_test
@@ -77,7 +77,7 @@ def metric_processes(recipe: Recipe, device: torch.device, threads: int) -> int:
     return recipe.metric_processes or max(1, threads - (device.type != "cpu"))
 
 
-class BuiltIn(Training):
+class BuiltIn(Program):
     """The built-in trainer, opened for a run."""
 
     def __init__(self, context: Context, assignment: Assignment) -> None:

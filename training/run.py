@@ -17,7 +17,7 @@ from ablate.models.errors import InputError, storage_problem
 from . import clips
 from .causes import DivergedError, Interrupted, cause_of, failing_as
 from .config import EvaluationJob
-from .contract import Assignment, Training, open_training
+from .contract import Assignment, Program, open_program
 from .data.noisy import noisy_scores
 from .environment import free_memory
 from .files import replacing
@@ -101,7 +101,7 @@ def execute(
                 accumulation,
             )
             try:
-                with open_training(assignment) as training:
+                with open_program(assignment) as training:
                     if before.state != "done":
                         training.train()
                         state = progress.update(state="done", cause=None, message=None, finished=time.time())
@@ -152,7 +152,7 @@ def _told(failure: Exception) -> tuple[Cause, str]:
     return cause, message
 
 
-def _evaluate(run: RunDir, training: Training, job: EvaluationJob, cache: Path) -> None:
+def _evaluate(run: RunDir, training: Program, job: EvaluationJob, cache: Path) -> None:
     """Score a finished training on a test, and keep a few enhanced utterances of the first. A failure is a
     record of the evaluation alone."""
     attempts = run.evaluation(job.signature).attempts + 1

@@ -21,7 +21,7 @@ from ablate.models.plugins import load_planned
 from .. import clips
 from ..causes import DivergedError, Failed, Interrupted, failing_as
 from ..config import EvaluationJob
-from ..contract import Assignment, Training
+from ..contract import Assignment, Program
 from ..data.corpus import Corpus, Pair, corpus_folder, find_corpus
 from ..environment import git_commit, host
 from ..metrics import MetricPool
@@ -139,7 +139,7 @@ class Call:
             return found
 
 
-class Command(Training):
+class Command(Program):
     """A user's command, opened for a run."""
 
     def __init__(self, call: Call, corpus: Corpus, assignment: Assignment, stack: ExitStack) -> None:
