@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ablate.models.console import ROOT, Root, formats
+from ablate.models.console import ROOT, Format, Root, formats
 from ablate.models.errors import InputError
 from ablate.studies.commands.study import studies_of_root
 
@@ -18,6 +18,7 @@ from .renderers import FORMS, write, write_document
 def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
     app.command()(report)
+    app.command()(compare)
 
 
 def report(
@@ -192,3 +193,47 @@ def _report_logs(paths: list[Path], format: str, output: Path | None) -> None:
     write_document(logs_document(found, format), format, output or sys.stdout)
     if output is not None:
         typer.echo(f"wrote {output}", err=True)
+
+
+def compare(
+    ours: Annotated[list[float], typer.Argument(help="Test scores of your trainings, one or more.")],
+    theirs: Annotated[
+        list[float], typer.Option("--with", help="The score it is compared with, e.g. of a paper; repeat.")
+    ],
+    sd: Annotated[
+        str | None, typer.Option(metavar="SD|LOW..HIGH", help="SD between trainings, where you know it.")
+    ] = None,
+    study: Annotated[
+        str | None, typer.Option(help="Study of this network and recipe whose trainings give the SD.")
+    ] = None,
+    cell: Annotated[str | None, typer.Option(help="Cell of that study; default: all of them.")] = None,
+    best_of: Annotated[
+        int | None, typer.Option(help="Theirs is the best of so many trainings: what that changes.")
+    ] = None,
+    metric: Annotated[str, typer.Option(help="What the scores are.")] = "pesq_wb",
+    root: Root = ROOT,
+    format: Format = "table",
+) -> None:
+    """Compare single trainings: is a retrained score different from a published one, or is it luck?"""
+    from dataclasses import asdict
+
+    from ablate.ablations.inference import compare as engine
+    from ablate.models.console import print_json
+
+    from .comparison import lines, parse_spread, spread_of, study_spread
+
+    if sd is not None and (study or cell):
+        raise InputError("--sd and --study both give the SD between trainings; give one")
+    if cell and not study:
+        raise InputError(f"--cell {cell}: say of which --study")
+    if metric != "pesq_wb" and sd is None and study is None and len(ours) + len(theirs) < 6:
+        raise InputError(f"no SD between trainings is published for {metric}; give --sd or --study")
+    given = parse_spread(sd) if sd is not None else None
+    if study is not None:
+        given = study_spread(root.resolve(), study, cell, metric)
+    found = engine.compare(ours, theirs, spread_of(ours, theirs, given), best_of=best_of)
+    if format == "json":
+        print_json(asdict(found))
+    else:
+        for line in lines(found, best_of):
+            typer.echo(line)

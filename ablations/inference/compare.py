@@ -1,0 +1,147 @@
+"""Two systems by the scores of a few trainings each: do they differ by more than trainings of one do?
+
+With S the SD between trainings of one system, n and m trainings, they differ where |d| > t S sqrt(1/n + 1/m).
+What S is decides what can be said: measured on these systems (4 degrees of freedom or more), it tells luck
+from a difference; borrowed from elsewhere it is a range, and the answer one for each of its ends.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from scipy import integrate, stats
+
+from ablate.models.errors import InputError
+
+ENOUGH_DF = 4
+MOST_RUNS = 200
+FINEST = 0.005
+"""An SD printed as .00 is below this."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The SD between trainings of one system: measured, with `df` degrees of freedom, or a range that is
+    borrowed from elsewhere, without any."""
+
+    low: float
+    high: float
+    df: int | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How the mean of some trainings stands to that of others.
+
+    Attributes:
+        verdict: `differs`, `within luck` or `cannot be told`.
+        critical: by SD, the difference from which on they differ.
+        runs: by SD, trainings of ours (theirs as they are) and trainings of both that would show the
+            difference if it stayed; none: not even 200.
+        best_of: by SD, where theirs is the best of several: how far that lies above their mean, and the
+            probability of a difference as large as this by luck.
+    """
+
+    difference: float
+    ours: int
+    theirs: int
+    spread: Spread
+    verdict: str
+    critical: dict[float, float]
+    runs: dict[float, tuple[int | None, int | None]]
+    best_of: dict[float, tuple[float, float]] = field(default_factory=dict)
+
+
+def pooled_spread(groups: Sequence[Sequence[float]], source: str) -> Spread | None:
+    """The SD within groups of trainings; none: no group has two."""
+    parts = [(np.var(group, ddof=1), len(group) - 1) for group in groups if len(group) > 1]
+    df = sum(part for _, part in parts)
+    if not df:
+        return None
+    sd = math.sqrt(sum(variance * part for variance, part in parts) / df)
+    return Spread(sd, sd, df, source)
+
+
+def compare(
+    ours: Sequence[float],
+    theirs: Sequence[float],
+    spread: Spread,
+    *,
+    best_of: int | None = None,
+    confidence: float = 0.95,
+) -> Comparison:
+    """Whether two systems differ by more than luck.
+
+    Args:
+        ours, theirs: scores of trainings, one or more each.
+        best_of: theirs is the best of so many trainings.
+
+    Raises:
+        InputError: there is no score, one is no number, an SD is negative, or `best_of` does not fit.
+    """
+    for name, scores in (("ours", ours), ("theirs", theirs)):
+        if not scores or not all(map(math.isfinite, scores)):
+            raise InputError(f"scores of {name} are {list(scores)}: give one number or more")
+    if not 0 <= spread.low <= spread.high < math.inf:
+        raise InputError(
+            f"the SD between trainings is {spread.low} to {spread.high}: give 0 or more, low..high"
+        )
+    if best_of is not None and (best_of < 2 or len(theirs) > 1):
+        raise InputError(f"--best-of {best_of}: give one score of theirs, the best of two trainings or more")
+    n, m = len(ours), len(theirs)
+    d = float(np.mean(ours) - np.mean(theirs))
+    sds = sorted({spread.low, spread.high})
+    critical = {sd: _critical(sd, n, m, spread.df, confidence) for sd in sds}
+    beyond = [abs(d) > limit for limit in critical.values()]
+    if all(beyond):
+        verdict = "differs"
+    else:
+        verdict = "within luck" if (spread.df or 0) >= ENOUGH_DF else "cannot be told"
+    return Comparison(
+        d,
+        n,
+        m,
+        spread,
+        verdict,
+        critical,
+        {sd: _runs(d, sd, n, m, spread, confidence) for sd in sds},
+        {sd: _of_best(d, sd, n, best_of) for sd in sds} if best_of else {},
+    )
+
+
+def _critical(sd: float, n: int, m: int, df: int | None, confidence: float) -> float:
+    upper = (1 + confidence) / 2
+    t = stats.norm.ppf(upper) if df is None else stats.t.ppf(upper, df)
+    return float(t * sd * math.sqrt(1 / n + 1 / m))
+
+
+def _runs(
+    d: float, sd: float, n: int, m: int, spread: Spread, confidence: float
+) -> tuple[int | None, int | None]:
+    """Trainings of ours beside theirs, and of both, that would show the difference."""
+
+    def enough(ours: int, theirs: int) -> bool:
+        df = None if spread.df is None else spread.df + ours - n + theirs - m
+        return abs(d) > _critical(sd, ours, theirs, df, confidence)
+
+    mine = next((k for k in range(n, MOST_RUNS + 1) if enough(k, m)), None)
+    both = next((k for k in range(max(n, m), MOST_RUNS + 1) if enough(k, k)), None)
+    return mine, both
+
+
+def _of_best(d: float, sd: float, n: int, best_of: int) -> tuple[float, float]:
+    """How far the best of several trainings lies above their mean, and the two-sided probability of a
+    difference of this size or more between the mean of n and that best, if all are of one system."""
+
+    def density(x: float) -> float:
+        return float(best_of * stats.norm.pdf(x) * stats.norm.cdf(x) ** (best_of - 1))
+
+    above = integrate.quad(lambda x: x * density(x), -9, 9)[0]
+    if sd == 0:
+        return 0.0, float(d == 0)
+    below = integrate.quad(lambda x: density(x) * stats.norm.cdf((d / sd + x) * math.sqrt(n)), -9, 9)[0]
+    return sd * above, min(1.0, 2 * min(below, 1 - below))
