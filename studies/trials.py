@@ -9,20 +9,16 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from secrets import token_hex
-from tempfile import NamedTemporaryFile
 from typing import Any
 from warnings import catch_warnings, simplefilter
 
 import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, IntDistribution
 from optuna.exceptions import ExperimentalWarning
-from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import BaseStorage, JournalStorage
 from optuna.storages.journal import BaseJournalBackend, JournalFileSymlinkLock
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -30,6 +26,8 @@ from ablate.models.errors import InputError
 from ablate.training.files import append_lines, set_aside
 from ablate.training.metrics.registry import find_metric
 
+from .database import Database
+from .identity import root_identity
 from .own import value_name
 from .plan import Plan, run_label
 from .secrets import brief, keep_secret, redact, scrub
@@ -105,7 +103,7 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
         )
     keep_secret(url, "--storage", STORAGE_VARIABLE)
     try:
-        return RDBStorage(url)
+        return Database(url)
     except Exception as error:
         raise InputError(f"{redact(url)} does not answer: {scrub(brief(error), url)}") from None
 
@@ -114,18 +112,6 @@ def study_key(plan: Plan, root: Path, url: str | None = None) -> str:
     """What a study is called in Optuna: its name, and in a database, which several roots may share, the
     root's identity too."""
     return plan.name if url is None else f"{plan.name}@{root_identity(root)}"
-
-
-def root_identity(root: Path) -> str:
-    """A name of its own for a root, which it keeps when it is moved."""
-    path = root / "identity"
-    if not path.exists():
-        root.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile("w", dir=root) as draft, suppress(FileExistsError):
-            draft.write(token_hex(6))
-            draft.flush()
-            os.link(draft.name, path)
-    return path.read_text()
 
 
 @dataclass

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from ablate.models.errors import InputError
 
+from .identity import root_identity
 from .plan import names as study_names
 from .secrets import redact, scrub
 from .tracking import (
@@ -87,7 +88,7 @@ def serve(
             "`ablate sync` for runs that are there"
         )
     if uri.startswith(("http://", "https://")):
-        yield _window(redact(uri).rstrip("/"), uri, names, None)
+        yield _window(root, redact(uri).rstrip("/"), uri, names, None)
         return
     prepare(uri)
     chosen = _free_port(port)
@@ -96,16 +97,19 @@ def serve(
     try:
         server = f"http://{HOST}:{chosen}"
         _wait(server, process, log, uri)
-        yield _window(server, uri, names, process)
+        yield _window(root, server, uri, names, process)
     finally:
         _stop(process)
 
 
-def _window(server: str, uri: str, names: list[str], process: subprocess.Popen[bytes] | None) -> Pages:
+def _window(
+    root: Path, server: str, uri: str, names: list[str], process: subprocess.Popen[bytes] | None
+) -> Pages:
     """The pages of the first of some studies that the store knows."""
     client = connect(uri)
     for name in names:
-        experiment = client.get_experiment_by_name(name)
+        own = f"{name}@{root_identity(root)}"
+        experiment = client.get_experiment_by_name(own) or client.get_experiment_by_name(name)
         if experiment is not None and experiment.lifecycle_stage == "active":
             found = client.search_runs(
                 [experiment.experiment_id], "tags.`ablate.kind` = 'run'", max_results=60

@@ -33,7 +33,7 @@ def scores_from_mlflow(
         study: name of the parent run; none: the most recent parent run that has a plan.
 
     Raises:
-        InputError: no such experiment, or no parent run with a plan in it.
+        InputError: no such experiment, no parent run with a plan in it, or several roots have mirrored it.
         TrackingError: the server does not answer, or takes no password.
     """
     from mlflow.exceptions import MlflowException
@@ -44,7 +44,14 @@ def scores_from_mlflow(
     client = connect(tracking_uri)
     shown = redact(tracking_uri)
     with answering(tracking_uri):
-        found = client.get_experiment_by_name(experiment)
+        name, _, identity = experiment.partition("@")
+        found = client.get_experiment_by_name(experiment) or client.get_experiment_by_name(name)
+        others = [e.name for e in client.search_experiments() if e.name.startswith(f"{name}@")]
+    if found is not None and not identity and others:
+        raise InputError(
+            f"several roots have mirrored study {name!r} to {shown}: name one of {', '.join(others)}, or the "
+            f"first, {name}@first"
+        )
     if found is None:
         known = ", ".join(sorted(e.name for e in client.search_experiments())) or "none"
         raise InputError(f"no experiment {experiment!r} at {shown} (there: {known})")
@@ -68,7 +75,7 @@ def scores_from_mlflow(
     everything = search("")
     parents = [run for run in everything if "mlflow.parentRunId" not in run.data.tags]
     if study is not None:
-        parents = [run for run in parents if run.info.run_name == study]
+        parents = [run for run in parents if run.info.run_name == study.partition("@")[0]]
     with tempfile.TemporaryDirectory() as scratch:
 
         def download(run_id: str, path: str) -> Path | None:

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ablate.training.files import LockHeldError, locked
+from ablate.training.rundir import read_json
 
+from ..identity import root_identity
 from ..secrets import brief, redact, scrub
 from .child import Child, Mode, Place
 from .parent import Parent
@@ -22,6 +24,8 @@ from .store import (
     TrackingError,
     all_runs,
     connect,
+    default_uri,
+    experiment_name,
     is_database,
     open_experiment,
     prepare,
@@ -145,10 +149,14 @@ class Mirror:
         artifacts = None
         if is_database(self.uri):
             artifacts = (self.study.root / "mlartifacts" / quote(self.study.name, safe="")).as_uri()
-        experiment = open_experiment(client, self.study.name, artifacts)
+        identity = root_identity(self.study.root)
+        name = experiment_name(client, self.study.name, identity, self._ours)
+        experiment = open_experiment(client, name, artifacts)
         parents: list[Run] = []
-        for run in all_runs(client, experiment):
+        for run in self._ours(list(all_runs(client, experiment))):
             tags = run.data.tags
+            if "ablate.root" not in tags:
+                client.set_tag(run.info.run_id, "ablate.root", identity)
             if tags.get("ablate.kind") == "study":
                 parents.append(run)
             elif tags.get("ablate.kind") == "run":
@@ -160,6 +168,25 @@ class Mirror:
         parent = Parent(self.study, client, experiment, parents[0] if parents else None)
         run_id = parent.record.run_id
         return Place(self.study, client, experiment, run_id, self.shown_uri, self._sampler), parent
+
+    def _ours(self, runs: list[Run]) -> list[Run]:
+        """Those of some runs that this root made; runs of other roots are never touched.
+
+        A run without a tag, as earlier versions made it, is ours if a run directory of this root names it.
+        """
+        if self.uri == default_uri(self.study.root):
+            return runs
+        known = [read_json(slot.run.path / "mlflow.json") or {} for slot in self.study.slots]
+        labels = [entry.get(self.shown_uri, {}).get(self.study.name, {}) for entry in known]
+        named = {told["run_id"] for entry in labels for told in entry.values()}
+        parents = {run.data.tags.get("mlflow.parentRunId") for run in runs if run.info.run_id in named}
+        identity = root_identity(self.study.root)
+        return [
+            run
+            for run in runs
+            if run.data.tags.get("ablate.root") == identity
+            or ("ablate.root" not in run.data.tags and run.info.run_id in named | parents)
+        ]
 
 
 def mirror(root: Path | str, study: str, tracking_uri: str | None = None) -> Mirrored:

@@ -8,7 +8,7 @@ import math
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
@@ -124,6 +124,18 @@ def answering(uri: str) -> Iterator[None]:
         yield
     except Exception as error:
         raise TrackingError(f"{redact(uri)} does not answer: {scrub(brief(error), uri)}") from None
+
+
+def experiment_name(
+    client: MlflowClient, study: str, identity: str, ours: Callable[[list[Run]], list[Run]]
+) -> str:
+    """The experiment of a root's study: its name, or `study@identity` if another root has that already."""
+    own = f"{study}@{identity}"
+    plain = client.get_experiment_by_name(study)
+    if client.get_experiment_by_name(own) is not None:
+        return own
+    runs = list(all_runs(client, plain.experiment_id)) if plain is not None else []
+    return own if runs and not ours(runs) else study
 
 
 def open_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from ablate.training.rundir import RunDir
 
+from ..identity import root_identity
 from ..plan import find, run_label, study_path
 from ..plan.model import steps_at
 
@@ -98,6 +99,7 @@ class Study:
             "mlflow.source.name": "ablate",
             "mlflow.source.type": "LOCAL",
             "ablate.study": self.name,
+            "ablate.root": root_identity(self.root),
             "ablate.data_digest": self.plan["corpus"]["digest"],
         }
         if self.plan.get("git_commit"):

@@ -21,6 +21,7 @@ import pytest
 import typer
 
 from ablate.models.errors import InputError
+from ablate.studies.identity import root_identity
 from ablate.studies.plan import extend
 from ablate.studies.secrets import redact, scrub
 from ablate.studies.tracking import (
@@ -774,3 +775,64 @@ def test_a_root_may_have_any_name(study_on_disk, schema, tmp_path, name):
     assert len(Store(study).runs) == 2
     assert (study.root / "mlflow.db").read_bytes() != empty
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.slow
+def test_two_roots_on_one_server_keep_their_runs(study_on_disk: Any, server: Any, tmp_path: Path) -> None:
+    """Two roots train a study of one name; a third is a copy of the first."""
+    from ablate.reports.sources import scores_from_mlflow
+
+    roots = [study_on_disk(tmp_path / name, "toy", seeds=(1,)) for name in ("one", "two")]
+    roots[1].pesq = lambda cell, seed, step: 3.0
+    for study in roots:
+        for cell, seed in study.slots():
+            study.complete(cell, seed)
+    server.start()
+    for study in (*roots, *roots):
+        assert mirror(study.root, "toy", server.uri)
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    assert mirror(tmp_path / "copy", "toy", server.uri)
+    assert len({root_identity(tmp_path / name) for name in ("one", "two", "copy")}) == 3
+    client = connect(server.uri)
+    found = {e.name: e.experiment_id for e in client.search_experiments() if e.name.startswith("toy")}
+    others = [f"toy@{root_identity(tmp_path / name)}" for name in ("two", "copy")]
+    assert set(found) == {"toy", *others}
+    for name, root in zip(("toy", *others), ("one", "two", "copy"), strict=True):
+        runs = client.search_runs([found[name]], run_view_type=3)  # deleted ones too
+        assert len(runs) == 3
+        assert {run.info.lifecycle_stage for run in runs} == {"active"}
+        assert {run.data.tags["ablate.root"] for run in runs} == {root_identity(tmp_path / root)}
+    with pytest.raises(InputError, match=f"several roots .*{others[0]}|{others[1]}"):
+        scores_from_mlflow(server.uri, "toy", "toy")
+    for name, study in zip(("toy@first", others[0]), roots, strict=True):
+        scores, _ = scores_from_mlflow(server.uri, name, name)
+        assert scores["pesq_wb"].min() == pytest.approx(study.pesq(*study.slots()[0], 60), abs=0.5)
+
+
+@pytest.mark.slow
+def test_runs_without_the_roots_name_are_its_own_if_it_names_them(small: Any, server: Any) -> None:
+    for cell, seed in small.slots():
+        small.complete(cell, seed)
+    server.start()
+    assert mirror(small.root, "toy", server.uri)
+    store = Store(small, server.uri)
+    for run in store.runs:
+        store.client.delete_tag(run.info.run_id, "ablate.root")
+    assert mirror(small.root, "toy", server.uri)
+    again = Store(small, server.uri)
+    assert {run.info.run_id for run in again.runs} == {run.info.run_id for run in store.runs}
+    assert {run.data.tags["ablate.root"] for run in again.runs} == {root_identity(small.root)}
+
+
+def test_a_root_keeps_its_name_when_it_moves_and_a_copy_gets_another(tmp_path: Path) -> None:
+    name = root_identity(tmp_path / "one")
+    assert root_identity(tmp_path / "one") == name
+    (tmp_path / "one").rename(tmp_path / "moved")
+    assert root_identity(tmp_path / "moved") == name
+    shutil.copytree(tmp_path / "moved", tmp_path / "copy")
+    other = root_identity(tmp_path / "copy")
+    assert other != name
+    assert (root_identity(tmp_path / "copy"), root_identity(tmp_path / "moved")) == (other, name)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "identity").write_text("0123456789ab")  # as earlier versions wrote it
+    assert root_identity(tmp_path / "old") == "0123456789ab"

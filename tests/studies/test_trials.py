@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import glob
+import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
+from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from optuna.distributions import CategoricalDistribution
+from optuna.exceptions import StorageInternalError
 from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
 
 from ablate.models.errors import InputError
+from ablate.studies import database
 from ablate.studies.tracking import resolve_uri
 from ablate.studies.trials import POINTS, TrialBook, open_storage, plan_book, study_key, thinned
 
@@ -228,3 +236,50 @@ def test_a_cell_that_is_another_training_by_now_has_a_trial_of_its_own(make_plan
         assert entry.state == TrialState.WAITING
         assert entry.attributes["training_signature"] == new.cell(cell).signatures[1]
         assert entry.attributes["retry_of"] == former.number
+
+
+@pytest.mark.slow
+def test_dropped_connections_and_a_restart_of_the_server_lose_no_trial(postgresql, make_plan, tmp_path):
+    import psycopg
+
+    binaries = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]
+    plan = make_plan("bidirectional", (1, 2), name="patient")
+    storage = open_storage(tmp_path, postgresql)
+    book = plan_book(storage, plan, key="patient")
+    first, second, *_ = book.entries.values()
+    book.start(first)
+    with psycopg.connect(postgresql, autocommit=True) as admin:
+        dropped = admin.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
+        ).fetchall()
+        (data,) = admin.execute("SHOW data_directory").fetchone()
+    assert dropped
+    book.complete(first, 2.5, {1: 2.0, 2: 2.5})
+    control = ["runuser", "-u", "postgres", "--", f"{binaries}/pg_ctl", "-D", data, "-m", "fast"]
+    subprocess.run([*control, "stop"], check=True, stdout=subprocess.DEVNULL, cwd="/")
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(book.complete, second, 3.5, {1: 3.5})
+        assert not wait([waiting], timeout=3).done
+        started = [word for word in control if word not in ("-m", "fast")]
+        with Path(data, "postmaster.opts").open() as file:
+            options = shlex.split(file.read())[1:]
+        words = shlex.join(option for option in options if option not in ("-D", data))
+        subprocess.run([*started, "-o", words, "-w", "start"], check=True, stdout=subprocess.DEVNULL, cwd="/")
+        waiting.result(timeout=120)
+    found = plan_book(open_storage(tmp_path, postgresql), plan, key="patient").entries
+    assert [found[entry.key].state.name for entry in (first, second)] == ["COMPLETE", "COMPLETE"]
+    assert {entry.number for entry in found.values()} == {entry.number for entry in book.entries.values()}
+
+
+def test_a_database_that_stays_away_is_said_without_its_password(monkeypatch, tmp_path):
+    def away(*_):
+        cause = OperationalError("SELECT 1", {}, Exception("connection refused by me:open-sesame"))
+        raise StorageInternalError("no answer") from cause
+
+    monkeypatch.setattr(database, "PATIENCE", 0.0)
+    monkeypatch.setattr(database, "PAUSE", 0.0)
+    storage = SimpleNamespace(url=SECRET)
+    with pytest.raises(InputError, match="same command continues them") as told:
+        database._patient(away)(storage)
+    assert "open-sesame" not in str(told.value)

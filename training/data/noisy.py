@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..files import locked, replacing
 from ..metrics import MetricPool
-from ..metrics.registry import VALIDATED
+from ..metrics.registry import METRICS, VALIDATED
 from .batches import Speech
 from .cache import Report
 
@@ -31,8 +31,8 @@ def noisy_scores(
 ) -> pd.DataFrame:
     """PESQ-WB and STOI of the noisy recordings, missing where the clean one cannot be a reference.
 
-    They are kept in the cache by the content of the pairs; of several processes that ask at once, one
-    measures and the others wait.
+    They are kept in the cache by the content of the pairs and the versions of what measures them; of several
+    processes that ask at once, one measures and the others wait.
 
     Returns:
         `utterance, pesq_wb, stoi`, a row per pair, in their order.
@@ -43,6 +43,7 @@ def noisy_scores(
     import pandas as pd
 
     content = "".join(f"{pair.name} {pair.clean_sha256} {pair.noisy_sha256}\n" for pair in pairs)
+    content += "".join(f"{METRICS[name].full_name}\n" for name in VALIDATED)
     path = cache / "noisy-scores" / f"{sha256(content.encode()).hexdigest()[:32]}.parquet"
     if not path.exists():
         with locked(path.with_suffix(".lock")):

@@ -1,0 +1,35 @@
+"""Which root wrote what, in databases and on servers that several roots share."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from secrets import token_hex
+
+from ablate.training.files import locked
+from ablate.training.rundir import write_text
+
+
+def root_identity(root: Path) -> str:
+    """A name of its own for a root. It keeps it when it is moved; a copy beside the original gets another."""
+    root = root.resolve()
+    name, place = _read(root)
+    if name and place == str(root):
+        return name
+    root.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError), locked(root / "identity.lock"):
+        name, place = _read(root)
+        if place != str(root):
+            if not name or (place and _read(Path(place))[0] == name):
+                name = token_hex(6)
+            write_text(root / "identity", f"{name}\n{root}\n")
+    return name
+
+
+def _read(root: Path) -> tuple[str, str]:
+    """The name of a root and where it was when it got it; empty where there is none."""
+    try:
+        name, _, place = (root / "identity").read_text().partition("\n")
+    except OSError:
+        return "", ""
+    return name.strip(), place.strip()
