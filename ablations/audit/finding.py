@@ -31,6 +31,7 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A502": ("unequal", "error"),
     "A503": ("noisy-score", "note"),
     "A504": ("one-sided-validation", "note"),
+    "A505": ("validated-on-test", "note"),
     "A601": ("not-looked-into", "note"),
     "A602": ("seed-without-effect", "error"),
 }

@@ -5,6 +5,7 @@ No network is in sight: A1xx, A203, A302 and A4xx need one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,8 @@ def audit_own(
     network: str | None = None,
     folder: str = ".",
     same: Mapping[str, str] | None = None,
+    command: str = "",
+    code: Mapping[str, Path] | None = None,
 ) -> list[Finding]:
     """Everything the audit has to say of cells that a command trains.
 
@@ -41,6 +44,7 @@ def audit_own(
         network: `file.py:Class`, imported if the user has named its code; none: no network is in sight.
         folder: of that file.
         same: runs whose scores are another seed's -> whose.
+        command: that trains, and the files of its code by name.
 
     Returns:
         Findings in the order of their codes.
@@ -50,6 +54,7 @@ def audit_own(
     """
     found = [*without_effect(cells, factors), *untoggled(cells, factors), *of_network(network, folder)]
     found += data.unequal_runs(runs)
+    found += validated_on_test(command, cells, code or {})
     if corpus is not None:
         found += data.leaked(corpus)
         found += data.noisy_score(corpus)
@@ -94,6 +99,34 @@ def untoggled(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Iterator[F
             f"{base.name} and {baseline.name}",
             "no factor covers " + listed([f"{d.path} {d.a} -> {d.b}" for d in found]),
             "the gap is not the sum of the factors; make these factors too to split it",
+        )
+
+
+VALIDATES_ON_TEST = re.compile(
+    r"""(?ix) \b (?:valid(?:ation)? | val | dev)
+    (?:[_-]?(?:clean|noisy|data|dir|set|path|wav|file|list|json|root))*
+    ["']? \s* [=:\s] \s* ["']? [^\s"',\#]* test"""
+)
+"""A setting of validation data whose value names a test set, as in `valid_dir: data/clean_testset_wav`."""
+CONFIGS = (".yaml", ".yml", ".toml", ".json", ".ini", ".cfg", ".sh")
+
+
+def validated_on_test(command: str, cells: Sequence[OwnCell], code: Mapping[str, Path]) -> Iterator[Finding]:
+    """A505: a command, an override or a config that validates on a test set, and so chooses weights there."""
+    overrides = {f"{name}={value}" for cell in cells for name, value in cell.config.overrides.items()}
+    places = [("train.command", command), *(("an override", text) for text in sorted(overrides))]
+    for name, path in code.items():
+        if path.suffix.lower() in CONFIGS:
+            lines = path.read_text(errors="replace").splitlines()
+            places += [(f"{name}:{number}", line) for number, line in enumerate(lines, 1)]
+    found = [f"{where}: {line.strip()[:100]}" for where, line in places if VALIDATES_ON_TEST.search(line)]
+    if found:
+        yield Finding.of(
+            "A505",
+            "train.command",
+            listed(found),
+            "weights chosen on the test set score higher there than those chosen on validation files; "
+            "validate on held-out training files, or score the last weights",
         )
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ablate.ablations.runspec import RunSpec
     from ablate.ablations.targets import Job
     from ablate.training.data.corpus import Corpus
+    from ablate.training.own.config import OwnTraining
 
     from ..plan import Plan
 
@@ -147,7 +148,19 @@ def own_findings(plan: Plan, corpus: Corpus | None, same: Mapping[str, str] | No
         network=plan.train.network,
         folder=plan.train.folder,
         same=same,
+        command=plan.train.command,
+        code=_code(plan.train),
     )
+
+
+def _code(train: OwnTraining) -> dict[str, Path]:
+    """The files of a training's code where they are now; none where its folder is gone."""
+    from ablate.training.own.code import find_code
+
+    try:
+        return {name: Path(train.folder) / name for name in find_code(Path(train.folder), train.code)}
+    except InputError:
+        return {}
 
 
 def _study(name: str, root: Path) -> Plan:
