@@ -23,13 +23,18 @@ Plugins = Annotated[dict[str, str | None], BeforeValidator(_of_version_0_1)]
 
 
 class Data(Frozen):
-    """A corpus as a run needs to know it: where it is and what it held when the study was planned."""
+    """A corpus as a run needs to know it: where it is and what it held when the study was planned.
+
+    Attributes:
+        pairs: a pattern or a list by which its files pair, unless it says so itself.
+    """
 
     path: str
     name: str
     digest: str
     test_path: str | None = None
     test_digest: str
+    pairs: str | None = None
 
 
 class RunSpec(Frozen):
@@ -132,7 +137,8 @@ class RunSpec(Frozen):
             "training_signature": self.training_signature,
             **self._trained(),
             "seed": self.seed,
-            "corpus": {"path": self.data.path, "digest": self.data.digest, "name": self.data.name},
+            "corpus": {"path": self.data.path, "digest": self.data.digest, "name": self.data.name}
+            | ({"pairs": self.data.pairs} if self.data.pairs else {}),
             "start_from": self.start_from,
             "plugins": self.plugins,
         }

@@ -78,7 +78,7 @@ def joined(clean: Path, noisy: Path, seconds: float) -> tuple[np.ndarray, np.nda
     """Utterances of two folders one after the other: (sample,) each."""
     signals: list[tuple[np.ndarray, np.ndarray]] = []
     length = 0
-    for pair in pair_paths(clean, noisy):
+    for pair in pair_paths(clean, noisy).pairs:
         if length >= seconds * SAMPLE_RATE:
             break
         signals.append(read_pair(pair)[:2])

@@ -68,7 +68,7 @@ def main() -> int:
 
 def read(clean: Path, noisy: Path, count: int) -> Pairs:
     """The first pairs of two folders."""
-    return [read_pair(pair)[:2] for pair in pair_paths(clean, noisy)[:count]]
+    return [read_pair(pair)[:2] for pair in pair_paths(clean, noisy).pairs[:count]]
 
 
 def synthetic(count: int) -> Pairs:

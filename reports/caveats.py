@@ -196,7 +196,7 @@ def warnings(report: AnalysisReport) -> list[str]:
         lines.append(
             "One seed: no interval can be given, for nothing tells an effect from the luck of a training."
         )
-    return [*lines, *mixture_lines(report), *_broken_line(report)]
+    return [*lines, *mixture_lines(report), *_broken_line(report), *_lag_line(report)]
 
 
 def broken_outputs(report: AnalysisReport) -> dict[str, int]:
@@ -218,6 +218,19 @@ def _broken_line(report: AnalysisReport) -> list[str]:
         f"Broken outputs (silent or not finite), which count as {report.metric} {floor:g}: "
         f"{sum(found.values()):,} of {len(report.scores):,} ({cells})."
     ]
+
+
+def _lag_line(report: AnalysisReport) -> list[str]:
+    """Cells whose outputs are earlier or later than the clean speech."""
+    scores = report.scores
+    if "lag" not in scores.columns or not scores["lag"].notna().any():
+        return []
+    late = scores[scores["lag"].notna()]
+    cells = ", ".join(
+        f"{cell} by {lags.median():+.0f} ms in {len(lags):,}"
+        for cell, lags in late["lag"].groupby(late["cell"].astype(str))
+    )
+    return [f"Outputs that are not aligned with the clean speech, which costs them in every metric: {cells}."]
 
 
 def run_problems(report: AnalysisReport) -> list[str]:

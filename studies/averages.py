@@ -87,7 +87,12 @@ def score(
         raise InputError(f"no cell of {plan.name} has two trained seeds to average")
     load_planned(plan.plugins)
     cache = cache_path(root)
-    pairs = find_test(plan.corpus.test_path or plan.corpus.path, plan.corpus.test_digest, cache=cache)
+    pairs = find_test(
+        plan.corpus.test_path or plan.corpus.path,
+        plan.corpus.test_digest,
+        cache=cache,
+        pairs=plan.corpus.pairs,
+    )
     place = choose_device(device)
     with MetricPool(processes, plugins=plan.plugins) as pool:
         for cell in plan.cells:

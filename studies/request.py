@@ -87,6 +87,7 @@ class Request(Frozen):
 
     Attributes:
         baseline: a preset; overrides where a command trains.
+        pairs: a pattern or a list by which the files of a corpus pair that does not say so itself.
         file: the study file.
     """
 
@@ -101,6 +102,7 @@ class Request(Frozen):
     at_lengths: tuple[float, ...] = ()
     data: str = "demo"
     test_data: tuple[str, ...] = ()
+    pairs: str | None = None
     endpoint: Endpoint = Endpoint()
     study: str | None = None
     tune: Tuning | None = None
@@ -308,6 +310,8 @@ def read_file(path: Path) -> dict[str, Any]:
         data["set"] = {check_path(key): _value(value) for key, value in data["set"].items()}
     if data.get("data") is not None:
         data["data"] = _place(path, data["data"])
+    if data.get("pairs") is not None and (path.parent / data["pairs"]).exists():
+        data["pairs"] = str((path.parent / data["pairs"]).resolve())
     if data.get("test_data") is not None:
         named = data["test_data"] if isinstance(data["test_data"], list) else [data["test_data"]]
         data["test_data"] = tuple(_place(path, place) for place in named)

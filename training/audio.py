@@ -1,15 +1,16 @@
-"""Audio files: which there are, which belong together by name, and their samples at 16 kHz."""
+"""Audio files: which there are, and their samples at one rate."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed
 
 from .files import replacing
 
@@ -17,21 +18,76 @@ SAMPLE_RATE = 16_000
 """Hz. All networks and all measures work at this rate; other rates are resampled with soxr."""
 
 
+class Fault(NamedTuple):
+    """Something wrong with a file: the kind of fault, and a line that names the file."""
+
+    kind: str
+    line: str
+
+
 class FilesError(InputError):
     """Files that cannot be used together; `problems` has a line for each fault."""
 
-    def __init__(self, heading: str, problems: list[str], advice: str) -> None:
-        self.problems = problems
-        shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
-        super().__init__(f"{heading}:\n" + "".join(f"  {line}\n" for line in shown) + advice)
+    def __init__(
+        self, heading: str, problems: Sequence[str | Fault], advice: str, most: int | None = None
+    ) -> None:
+        self.heading, self.advice = heading, advice
+        self.faults = [fault if isinstance(fault, Fault) else Fault("", fault) for fault in problems]
+        self.problems = [fault.line for fault in self.faults]
+        kinds = Counter(fault.kind for fault in self.faults if fault.kind)
+        counts = f" ({', '.join(f'{count:,} {kind}' for kind, count in kinds.items())})" if kinds else ""
+        if most is None:
+            shown, rest = self.problems[:5], len(self.problems) - 5
+        else:
+            shown = [
+                line
+                for kind in dict.fromkeys(fault.kind for fault in self.faults)
+                for line in [fault.line for fault in self.faults if fault.kind == kind][:most]
+            ]
+            rest = len(self.problems) - len(shown)
+        lines = [*shown, *([f"and {rest:,} more"] if rest > 0 else [])]
+        super().__init__(f"{heading}{counts}:\n" + "".join(f"  {line}\n" for line in lines) + advice)
+
+    def at_length(self, most: int) -> FilesError:
+        """The same error with so many lines of each kind of fault."""
+        return FilesError(self.heading, self.faults, self.advice, most)
 
 
 class FilePair(NamedTuple):
-    """A clean file and the noisy or enhanced one of the same name (without suffix)."""
+    """A clean file and the noisy or enhanced one that belongs to it.
+
+    `speaker`, `noise` and `snr` (dB) are what a list, a pattern or a folder says of them, or None.
+    """
 
     name: str
     clean: Path
     other: Path
+    speaker: str | None = None
+    noise: str | None = None
+    snr: float | None = None
+
+
+UNREAD = frozenset(
+    f".{name}"
+    for name in [
+        "sph",
+        "wv1",
+        "wv2",
+        "shn",
+        "m4a",
+        "mp4",
+        "aac",
+        "wma",
+        "amr",
+        "webm",
+        "mka",
+        "ra",
+        "ape",
+        "tta",
+        "wv",
+    ]
+)
+"""Endings of recordings that soundfile does not read."""
 
 
 def suffixes() -> frozenset[str]:
@@ -51,7 +107,10 @@ def is_audio(path: Path) -> bool:
 
 
 def audio_files(folder: Path) -> dict[str, Path]:
-    """The audio files of a folder by name without suffix, sorted.
+    """The audio files in a folder and in the folders below it, by name, sorted; broken links are among them.
+
+    The name is that of the file without suffix; if two files in different folders share it, the names of the
+    folders stand before it (`p226_001` for `p226/001.wav`).
 
     Raises:
         InputError: the folder is missing or holds no audio.
@@ -59,36 +118,28 @@ def audio_files(folder: Path) -> dict[str, Path]:
     """
     if not folder.is_dir():
         raise InputError(f"no folder {folder}")
+    paths = sorted(path for path in folder.rglob("*") if is_audio(path) and not path.is_dir())
+    if not paths:
+        others = unread(folder)
+        told = f"; convert what it holds ({listed(others, 3)}) to .wav or .flac" if others else ""
+        raise InputError(f"{folder} holds no audio file, such as .wav or .flac{told}")
+    deep = len({path.stem for path in paths}) < len(paths)
     found: dict[str, Path] = {}
     twice = []
-    for path in sorted(filter(is_audio, folder.iterdir())):
-        if path.stem in found:
-            twice.append(f"{found[path.stem].name} and {path.name}")
-        found[path.stem] = path
+    for path in paths:
+        within = path.relative_to(folder).with_suffix("")
+        name = "_".join(within.parts) if deep else path.stem
+        if name in found:
+            twice.append(f"{found[name].relative_to(folder)} and {path.relative_to(folder)}")
+        found[name] = path
     if twice:
         raise FilesError(f"{folder} has two files of one name", twice, "Keep one of each.")
-    if not found:
-        raise InputError(f"{folder} holds no audio file, such as .wav or .flac")
     return dict(sorted(found.items()))
 
 
-def pair_files(clean: Path, other: Path) -> list[FilePair]:
-    """The files of two folders paired by name, sorted by it; suffixes may differ.
-
-    Raises:
-        InputError: a folder is missing or holds no audio.
-        FilesError: a name is in one folder alone.
-    """
-    left, right = audio_files(clean), audio_files(other)
-    problems = [f"{left[name].name} has no partner in {other}" for name in left.keys() - right.keys()]
-    problems += [f"{right[name].name} has no partner in {clean}" for name in right.keys() - left.keys()]
-    if problems:
-        raise FilesError(
-            f"{len(left)} files in {clean} and {len(right)} in {other} do not pair by name",
-            sorted(problems),
-            "Files need equal names, suffixes aside; add or remove the files above.",
-        )
-    return [FilePair(name, left[name], right[name]) for name in left]
+def unread(folder: Path) -> list[str]:
+    """Names of recordings in a folder and below it whose format soundfile does not read, sorted."""
+    return sorted(path.name for path in folder.rglob("*") if path.suffix.lower() in UNREAD)
 
 
 def read_mono(path: Path, dtype: str = "float32") -> tuple[NDArray[Any], int, int]:
@@ -103,13 +154,13 @@ def read_mono(path: Path, dtype: str = "float32") -> tuple[NDArray[Any], int, in
     return audio.mean(axis=1, dtype=audio.dtype), rate, audio.shape[1]
 
 
-def resample(audio: NDArray[Any], rate: int) -> NDArray[Any]:
-    """`(sample,)` at `rate` Hz -> `(sample,)` at 16 kHz, in the same type."""
-    if rate == SAMPLE_RATE:
+def resample(audio: NDArray[Any], rate: int, to: int = SAMPLE_RATE) -> NDArray[Any]:
+    """`(sample,)` at `rate` Hz -> `(sample,)` at `to` Hz, in the same type."""
+    if rate == to:
         return audio
     import soxr
 
-    return soxr.resample(audio, rate, SAMPLE_RATE, quality="HQ")
+    return soxr.resample(audio, rate, to, quality="HQ")
 
 
 def write_wav(path: Path, audio: NDArray[Any]) -> None:

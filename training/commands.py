@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate.models.console import ROOT, Format, Plugins, Root, formats, plain, print_json, print_table
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed, plural
 
 if TYPE_CHECKING:
     from .metrics import Scored
 
+PAIRS_HELP = "How files pair if names are unequal: a pattern, e.g. 'fileid_(\\d+)'."
 ROWS = 30
 """The table shows single files up to this many, beyond only their mean."""
 
@@ -51,6 +52,7 @@ def score(
         bool,
         typer.Option("--explain", help="Measure under the conventions of published code."),
     ] = False,
+    pairs: Annotated[str | None, typer.Option(help=PAIRS_HELP)] = None,
     plugin: Plugins = [],  # noqa: B006
     format: Annotated[str, formats("table", "json", "csv")] = "table",
     jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores]")] = None,
@@ -79,9 +81,9 @@ def score(
     if explain:
         if enhanced is None:
             raise InputError("--explain needs a reference: give a clean and an enhanced file or folder")
-        _explain(clean, enhanced, processes, format)
+        _explain(clean, enhanced, processes, format, pairs)
         return
-    scored = _score_files(clean, enhanced or clean, names, processes, digests(plugin))
+    scored = _score_files(clean, enhanced or clean, names, processes, digests(plugin), pairs)
     for name, result in scored.items():
         for metric, reason in result.errors.items():
             print(f"{name}: no {metric}: {reason}", file=sys.stderr)
@@ -100,7 +102,7 @@ def score(
         _print_table(scored, names)
 
 
-def _explain(clean: Path, enhanced: Path, processes: int, format: str) -> None:
+def _explain(clean: Path, enhanced: Path, processes: int, format: str, pattern: str | None) -> None:
     """Print what each convention of published code gives for these files."""
     from dataclasses import asdict
 
@@ -111,7 +113,7 @@ def _explain(clean: Path, enhanced: Path, processes: int, format: str) -> None:
     from .metrics.files import pair_paths
     from .metrics.registry import METRICS
 
-    pairs = pair_paths(clean, enhanced)
+    pairs = pair_paths(clean, enhanced, pattern).pairs
     with MetricPool(min(processes, len(pairs))) as pool:
         rows = explain(pairs, pool)
     if not rows:
@@ -247,18 +249,24 @@ def _preset(config: Any) -> str | None:
 
 
 def _score_files(
-    clean: Path, enhanced: Path, metrics: tuple[str, ...], jobs: int, plugins: dict[str, str]
+    clean: Path,
+    enhanced: Path,
+    metrics: tuple[str, ...],
+    jobs: int,
+    plugins: dict[str, str],
+    pattern: str | None,
 ) -> dict[str, Scored]:
     from rich.console import Console
     from rich.progress import Progress
 
+    from .data.alignment import delay, fit
     from .metrics import MetricPool
     from .metrics.files import pair_paths, read_pair
     from .metrics.scores import failed
 
-    pairs = pair_paths(clean, enhanced)
-    notes: list[str] = []
+    pairs, notes = pair_paths(clean, enhanced, pattern)
     sent: list[str] = []
+    lags: dict[str, float] = {}
     refused: dict[str, str] = {}
 
     def signals() -> Any:
@@ -270,6 +278,8 @@ def _score_files(
                 continue
             notes.extend(said)
             sent.append(pair.name)
+            if (found := fit(reference, judged)).late:
+                lags[pair.name] = found.lag
             yield reference, judged
 
     console = Console(stderr=True)
@@ -281,6 +291,9 @@ def _score_files(
         measured = list(results)
     if not measured:
         raise InputError(next(iter(refused.values())))
+    if lags:
+        told = listed([f"{name} {delay(seconds)}" for name, seconds in lags.items()], 3)
+        notes.append(f"{plural(len(lags), 'file')} of {len(pairs):,} not aligned with the clean ones: {told}")
     for note in notes:
         print(f"note: {note}", file=sys.stderr)
     scored = dict(zip(sent, measured, strict=True))
@@ -301,6 +314,7 @@ def _reasons(scored: Scored) -> str | None:
 
 
 def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table("utterance", box=None)
@@ -311,7 +325,7 @@ def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
         cells = [
             "-" if math.isnan(values[m]) else f"{values[m]:.{3 if 'stoi' in m else 2}f}" for m in metrics
         ]
-        table.add_row(name, *cells)
+        table.add_row(escape(name), *cells)
 
     if len(scored) <= ROWS:
         for name, result in scored.items():

@@ -29,7 +29,7 @@ from .config import EvaluationJob, Recipe
 from .contract import Assignment, Program
 from .data.augment import Augment
 from .data.batches import Batches
-from .data.corpus import Corpus, Pair, find_corpus, find_test
+from .data.corpus import Corpus, Pair, find_corpus, find_test, located
 from .data.noisy import noisy_scores
 from .determinism import refused
 from .environment import Environment, PeakMemory, check_precision, choose_device, prepared
@@ -102,7 +102,13 @@ class BuiltIn(Program):
         if job.test_path is None and corpus.test_digest == job.test_digest:
             return corpus.test
         with failing_as("data"):
-            return find_test(job.test_path or corpus.path, job.test_digest, cache=self.context.cache)
+            return find_test(
+                job.test_path or corpus.path,
+                job.test_digest,
+                cache=self.context.cache,
+                pairs=corpus.pairs,
+                rate=corpus.sample_rate,
+            )
 
     def scores(self, job: EvaluationJob, pairs: Sequence[Pair], keep: clips.Keep | None) -> pd.DataFrame:
         context = self.context
@@ -144,7 +150,7 @@ def opened(assignment: Assignment) -> Iterator[BuiltIn]:
         ) as pool,
     ):
         with failing_as("data"):
-            corpus = find_corpus(spec["corpus"]["path"], spec["corpus"]["digest"], cache=cache)
+            corpus = find_corpus(**located(spec), cache=cache)
             if recipe.split == "seed":
                 corpus = corpus.split_by(spec["seed"])
         validation = corpus.select_validation(recipe.validation_utterances)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .config import Evaluation
+from .data.alignment import fit
 from .data.corpus import Pair
 from .data.noisy import noisy_scores
 from .metrics import MetricPool
@@ -40,17 +42,22 @@ def measured(
         A row per utterance, in the order of the pairs: `utterance, speaker, snr, noise`, the metrics
         (missing where the clean recording cannot be a reference, the metric's floor where the enhanced speech
         cannot be measured), `seconds` (its length), `error` (the reasons, or missing), `broken` (the metrics
-        that are at their floor for that reason, or missing), `noisy_pesq_wb, noisy_stoi`. Its `attrs`
+        that are at their floor for that reason, or missing), `noisy_pesq_wb, noisy_stoi`; if some enhanced
+        speech is certainly more than 10 ms earlier or later than the clean, `lag` (milliseconds). Its `attrs`
         have the passport of each metric (`metrics.passport`), which Parquet keeps.
 
     Raises:
         MetricProcessError: the processes that measured an utterance died.
     """
     order: list[int] = []
+    lags: dict[int, float] = {}
 
     def signals() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for index, signal in enhanced:
             order.append(index)
+            found = fit(pairs[index].clean, signal)
+            if found.late:
+                lags[index] = 1000 * found.lag
             yield pairs[index].clean[: len(signal)], signal
 
     rows: list[dict[str, Any]] = [{} for _ in pairs]
@@ -65,6 +72,8 @@ def measured(
             "broken": ", ".join(scored.broken) or None,
         }
     frame = table(rows, pairs, pool, cache=cache)
+    if lags:
+        frame["lag"] = [lags.get(index, math.nan) for index in range(len(pairs))]
     frame.attrs[KEY] = passports(names, (pair.rate for pair in pairs))
     return frame
 

@@ -138,6 +138,7 @@ def audit_cells(
         if corpus is not None:
             results += data.leaked(corpus)
             results += data.noisy_score(corpus)
+            results += data.wrong_pairs(corpus)
             results += data.one_sided(corpus, cells, tuned)
         if every:
             results += data.unequal(every, factors, tuned, () if isinstance(runs, int) else runs)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from ablate.models.errors import listed
 from ablate.training.config import is_bookkeeping
 
 from ..factors import Factor
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
 
 SHOWN = 5
+TRAIN_PAIRS = 200
 ONE_SIDED = 0.6
 """Share of the validation files above which one speaker chooses."""
 
@@ -48,6 +50,24 @@ def noisy_score(corpus: Corpus) -> Iterator[Finding]:
         yield Finding.of(
             "A503", corpus.name, text, "compare with published scores only on the published files"
         )
+
+
+def wrong_pairs(corpus: Corpus) -> Iterator[Finding]:
+    """A505 and A506: noisy files that do not belong to their clean ones as they are; and A507: low rates.
+
+    All test pairs are looked at, and `TRAIN_PAIRS` of training.
+    """
+    from ablate.training.data import alignment
+    from ablate.training.data.check import low_rates
+    from ablate.training.data.pairs import spread
+
+    tests = (*corpus.test, *(pair for further in corpus.further_tests for pair in further.pairs))
+    for pairs in (spread(corpus.train, TRAIN_PAIRS), tests):
+        for wrong in alignment.wrong_pairs(pairs):
+            what = f"{wrong.what} ({len(pairs):,} looked at): {listed(wrong.files, SHOWN)}"
+            yield Finding.of("A505" if wrong.sure else "A506", corpus.name, what, wrong.remedy)
+    if low := low_rates(corpus):
+        yield Finding.of("A507", corpus.name, low, "record at 16 kHz or more, or choose another endpoint")
 
 
 def one_sided(corpus: Corpus, cells: Sequence[Cell], tuned: Collection[str] = ()) -> Iterator[Finding]:
@@ -124,8 +144,8 @@ def unequal_runs(runs: Sequence[RunSpec]) -> Iterator[Finding]:
     if all(few <= more for few, more in itertools.pairwise(by_count)):
         return
     values = {}
-    for name, listed in seeds.items():
-        values.setdefault(str(sorted(listed)), []).append(name)
+    for name, its in seeds.items():
+        values.setdefault(str(sorted(its)), []).append(name)
     yield from _differing("seeds", values, "nested seeds: all that one cell has, or the first of them")
 
 

@@ -32,6 +32,9 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A503": ("noisy-score", "note"),
     "A504": ("one-sided-validation", "note"),
     "A505": ("validated-on-test", "note"),
+    "A506": ("wrong-pairs", "error"),
+    "A507": ("doubtful-pairs", "note"),
+    "A508": ("low-rate", "note"),
     "A601": ("not-looked-into", "note"),
     "A602": ("seed-without-effect", "error"),
 }

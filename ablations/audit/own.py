@@ -58,6 +58,7 @@ def audit_own(
     if corpus is not None:
         found += data.leaked(corpus)
         found += data.noisy_score(corpus)
+        found += data.wrong_pairs(corpus)
     found += [
         Finding.of(
             "A602",

@@ -42,6 +42,7 @@ def audit(
     ] = [],  # noqa: B006
     data: Annotated[str | None, typer.Option(help="Corpus folder, or demo, for leaks and scores.")] = None,
     test_data: Annotated[str | None, typer.Option(help="Take this corpus' test split.")] = None,
+    pairs: Annotated[str | None, typer.Option(help="How files pair: a pattern, or a list.")] = None,
     plugin: Plugins = [],  # noqa: B006
     waive: Annotated[str, typer.Option(help="Errors to accept, e.g. A101,A102.")] = "",
     budget: Annotated[str | None, typer.Option(help='Declared parameters, e.g. "2.3M+-5%".')] = None,
@@ -78,7 +79,9 @@ def audit(
     for cells, _ in jobs if study is None else ():
         for cell in cells:
             cell.config.model.trust_folders()
-    corpus = _corpus(data or (study.corpus.path if study else None), test_data, root)
+    if study is not None:
+        pairs = pairs or study.corpus.pairs
+    corpus = _corpus(data or (study.corpus.path if study else None), test_data, root, pairs)
     found = (
         [] if study is None or study.train is None else own_findings(study, corpus, same_scores(study, root))
     )
@@ -177,11 +180,11 @@ def _study(name: str, root: Path) -> Plan:
     return load(root, name)
 
 
-def _corpus(data: str | None, test_data: str | None, root: Path) -> Corpus | None:
+def _corpus(data: str | None, test_data: str | None, root: Path, pairs: str | None) -> Corpus | None:
     if data is None:
         return None
     from ablate.training.data.corpus import Corpus
 
     from ..plan import cache_path
 
-    return Corpus.open(data, cache=cache_path(root.resolve()), test_data=test_data)
+    return Corpus.open(data, cache=cache_path(root.resolve()), test_data=test_data, pairs=pairs)

@@ -42,6 +42,9 @@ class RunOptions:
     test_data: Annotated[
         list[str], typer.Option(help="Score on this corpus' test split; repeat: on each, the first decides.")
     ] = field(default_factory=list)
+    pairs: Annotated[
+        str | None, typer.Option(help="How files pair: a pattern, e.g. 'fileid_(\\d+)', or a list.")
+    ] = None
     seeds: Annotated[str | None, typer.Option(help="N for 1..N, or a:b inclusive. [default: 3]")] = None
     at_lengths: Annotated[
         str | None, typer.Option(help="Train at these shares of the steps too, e.g. 0.5,1.")
@@ -136,7 +139,7 @@ class RunOptions:
             fields["factors"] = parse_factors(self.grid)
         if not fields.get("factors"):
             raise InputError(START)
-        named = ("base", "data", "recipe", "design", "study", "launcher", "start_from")
+        named = ("base", "data", "pairs", "recipe", "design", "study", "launcher", "start_from")
         given = {name: getattr(self, name) for name in named} | {
             "at_lengths": self.at_lengths,
             "seeds": parse_seeds(self.seeds) if self.seeds is not None else None,

@@ -45,7 +45,7 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
             f"Its scores stay as they are: ablate report {old.name}. To train it again give --retrain, which "
             f"keeps it as study {former(old)!r}, or give the new one a name of its own with --study NAME."
         )
-    places = {field: getattr(new.corpus, field) for field in ("path", "name", "test_path")}
+    places = {field: getattr(new.corpus, field) for field in ("path", "name", "test_path", "pairs")}
     factors = {factor.name: factor for factor in new.factors}
     moved = old.model_copy(
         update={

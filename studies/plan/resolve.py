@@ -42,13 +42,21 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
     from ablate.training.data.corpus import Corpus
 
     first, *further = request.test_data or (None,)
-    corpus = Corpus.open(request.data, cache=cache_path(root), test_data=first, further=further)
+    corpus = Corpus.open(
+        request.data, cache=cache_path(root), test_data=first, further=further, pairs=request.pairs
+    )
+    name = safe_name(request.study or default_name(request, corpus.name), "study")
+    if name in store.names(root):
+        former = store.load(root, name)
+        tests = [former.corpus.test_digest, *(test.digest for test in former.further_tests)]
+        corpus = corpus.as_planned(former.corpus.digest, tests)
     note = CorpusNote(
         path=_absolute(request.data),
         name=corpus.name,
         digest=corpus.digest,
         test_path=first and _absolute(first),
         test_digest=corpus.test_digest,
+        pairs=_pairs(request.pairs),
         kind=corpus.kind,
         is_demo=corpus.is_demo,
         notes=tuple(corpus.notes),
@@ -69,7 +77,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
             PlannedCell(name=cell.name, levels=cell.levels, config=config, parameters=count(config))
         )
     plan = Plan(
-        name=safe_name(request.study or default_name(request, corpus.name), "study"),
+        name=name,
         base=request.base if request.train is None else BASE,
         baseline=BASELINE if isinstance(request.baseline, dict) else request.preset_baseline,
         factors=request.factors,
@@ -255,6 +263,11 @@ def default_name(request: Request, corpus: str) -> str:
 def cache_path(root: Path) -> Path:
     """Where resampled corpora and the demo corpus are kept."""
     return root / "cache"
+
+
+def _pairs(pairs: str | None) -> str | None:
+    """A list by its absolute path, so that workers find it; a pattern as it is."""
+    return str(Path(pairs).resolve()) if pairs is not None and Path(pairs).exists() else pairs
 
 
 def _absolute(path: str) -> str:

@@ -9,7 +9,7 @@ import soundfile as sf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablate.ablations.audit.data import leaked, noisy_score, one_sided, unequal
+from ablate.ablations.audit.data import leaked, noisy_score, one_sided, unequal, wrong_pairs
 from ablate.ablations.factors import find
 from ablate.ablations.grid import Cell, Grid
 from ablate.ablations.runspec import Data, RunSpec
@@ -48,6 +48,35 @@ def test_a_clean_corpus_gives_nothing(tmp_path: Path) -> None:
     fine = corpus(tmp_path, TRAIN, {"p240_001": 1, "p240_002": 2})
     assert not list(leaked(fine))
     assert not list(noisy_score(fine))
+
+
+def voices(folder: Path, names: list[str], rate: int, lag: int = 0, seconds: float = 2.0) -> None:
+    """Pairs of bursts of noise in faint noise; the noisy ones late."""
+    for seed, name in enumerate(names):
+        rng = np.random.default_rng([seed, len(folder.name)])
+        time = np.arange(round(seconds * rate)) / rate
+        clean = (
+            0.1 * np.clip(np.sin(2 * np.pi * (2 + seed / 9) * time), 0, None) * rng.standard_normal(len(time))
+        )
+        noisy = np.roll(clean, lag) + 0.01 * rng.standard_normal(len(time))
+        for kind, audio in (("clean", clean), ("noisy", noisy)):
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+            sf.write(folder / kind / f"{name}.wav", audio, rate)
+
+
+def test_wrong_pairs_are_errors_and_low_rates_notes(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    voices(data / "train", list(TRAIN), 16_000)
+    voices(data / "test", ["p240_001", "p240_002"], 16_000)
+    assert not list(wrong_pairs(Corpus.open(data, cache=tmp_path / "cache")))
+    voices(data / "test", ["p240_001", "p240_002"], 8_000, lag=320)
+    found = list(wrong_pairs(Corpus.open(data, cache=tmp_path / "cache")))
+    assert [(f.code, f.severity) for f in found] == [("A505", "error"), ("A507", "note")]
+    assert (
+        "2 noisy files are earlier or later than their clean ones (2 looked at): p240_001 (40 ms later)"
+        in (found[0].evidence)
+    )
+    assert "2 at 8000 Hz" in found[1].evidence
 
 
 def test_files_named_like_a_known_corpus_that_are_not_its(tmp_path: Path) -> None:

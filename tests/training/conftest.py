@@ -99,6 +99,7 @@ class SpokenPair:
     snr: float | None = None
     noise: str | None = None
     rate: int = RATE
+    sample_rate: int = RATE
 
     @property
     def seconds(self) -> float:

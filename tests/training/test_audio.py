@@ -9,7 +9,8 @@ import pytest
 import soundfile
 
 from ablate.models.errors import InputError
-from ablate.training.audio import FilesError, audio_files, below, pair_files, read_mono, resample, write_wav
+from ablate.training.audio import FilesError, audio_files, below, read_mono, resample, write_wav
+from ablate.training.data.pairing import pair_folders
 from ablate.training.metrics.files import pair_paths
 
 
@@ -25,6 +26,7 @@ def test_hidden_foreign_and_headerless_files_are_no_audio(tmp_path):
         (tmp_path / name).write_bytes(b"x")
     assert list(audio_files(tmp_path)) == ["a", "b", "c"]
     put(tmp_path / "deep" / "d.wav")
+    assert list(audio_files(tmp_path)) == ["a", "b", "c", "d"]
     assert [path.name for path in below(tmp_path)] == ["a.FLAC", "b.wav", "c.aiff", "d.wav"]
     put(tmp_path / "b.flac")
     with pytest.raises(FilesError, match=r"b\.flac and b\.wav"):
@@ -37,11 +39,13 @@ def test_files_pair_by_name_whatever_their_suffix(tmp_path):
     clean, other = tmp_path / "clean", tmp_path / "other"
     put(clean / "a.wav")
     put(other / "a.flac")
-    assert pair_files(clean, other) == [("a", clean / "a.wav", other / "a.flac")] == pair_paths(clean, other)
-    assert pair_paths(clean / "a.wav", other / "a.flac")[0].name == "a"
+    paired = pair_folders(clean, other)
+    assert [pair[:3] for pair in paired.pairs] == [("a", clean / "a.wav", other / "a.flac")]
+    assert pair_paths(clean, other) == paired
+    assert pair_paths(clean / "a.wav", other / "a.flac").pairs[0].name == "a"
     put(clean / "b.wav")
     with pytest.raises(FilesError, match=r"(?s)2 files in .*do not pair.*b\.wav has no partner in .*other"):
-        pair_files(clean, other)
+        pair_folders(clean, other)
     with pytest.raises(InputError, match="two files or two folders"):
         pair_paths(clean, other / "a.flac")
 

@@ -1,35 +1,40 @@
-"""The 16 kHz cache: folders of paired files, checked and resampled once into flat float32 files.
+"""The cache: paired files, checked and resampled once to one rate, into flat float32 files.
 
 A split is kept in `<cache>/corpora/<content key>/`: `clean.f32` and `noisy.f32` hold all its files one
-after the other, `index.json` says where each begins. The key is made of the bytes of the source files, so
-a corpus that was moved or copied is not read again; the bytes are hashed only when a path, size or time
-of the source has changed.
+after the other, `index.json` says where each begins. The key is made of the bytes of the source files (and of
+the rate, unless it is 16 kHz), so a corpus that was moved or copied is not read again; the bytes are hashed
+only when a path, size or time of the source has changed.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from hashlib import file_digest, sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import soundfile
 
-from ..audio import SAMPLE_RATE, FilePair, FilesError, pair_files, read_mono, resample
+from ..audio import SAMPLE_RATE, Fault, FilePair, FilesError, read_mono, resample
 from ..files import locked, replacing_folder
 from ..rundir import read_json, write_json, write_text
 
 CACHE_VERSION = 1
-MINIMUM_SAMPLES = SAMPLE_RATE // 4
+MINIMUM_SECONDS = 0.25
+SLACK_SECONDS = 0.05
+"""Lengths may differ by this much, as after an inverse transform that drops the last part of a frame."""
 SILENCE_PEAK = 1e-4
 FULL_SCALE = 32_767 / 32_768
+LOSSLESS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "ALAC")
+"""How the names of sample formats begin whose decoded samples are the same everywhere."""
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Report = Callable[[str, int, int], None]
 """Called with what is being done, how many files are done, and of how many."""
@@ -39,8 +44,10 @@ Report = Callable[[str, int, int], None]
 class CachedPair:
     """One pair of the cache.
 
-    `start` and `samples` place it in the flat files, at 16 kHz; `rate`, `channels` and `clipped`
-    (samples at full scale, both files together) are those of the source.
+    `start` and `samples` place it in the flat files; `rate`, `channels` and `clipped` (samples at full scale,
+    both files together) are those of the source. `cut` is how many samples one file was longer than the
+    other. `signed` is what identifies the two sources whatever resamples them (`_signed`); empty: the
+    digests of the samples do, as the sources are at 16 kHz and lossless.
     """
 
     name: str
@@ -51,38 +58,59 @@ class CachedPair:
     rate: int
     channels: int
     clipped: int
+    cut: int = 0
+    signed: str = ""
 
 
 @dataclass(frozen=True)
 class CachedSplit:
-    """A split in the cache: its folder and its entries, sorted by name."""
+    """A split in the cache: its folder and its entries, in the order of the pairs."""
 
     folder: Path
     entries: tuple[CachedPair, ...]
 
 
-def open_split(clean: Path, noisy: Path, cache: Path, report: Report | None = None) -> CachedSplit:
-    """The paired files of two folders, from the cache or brought into it.
+def open_split(
+    pairs: Sequence[FilePair], cache: Path, report: Report | None = None, *, rate: int = SAMPLE_RATE
+) -> CachedSplit:
+    """Pairs of files, from the cache or brought into it.
 
-    Safe when several processes open the same folders at once: one builds, the others wait.
+    Safe when several processes open the same files at once: one builds, the others wait.
+
+    Args:
+        pairs: sorted by name.
+        cache: the folder of caches.
+        report: is told of the progress.
+        rate: Hz, of the samples in the cache.
 
     Raises:
-        FileNotFoundError: a folder is missing or holds no audio.
-        FilesError: names or lengths are unequal, or a file is unreadable, silent, too short or not finite.
+        FilesError: lengths differ by more than 50 ms, or a file is missing, unreadable, silent, too short or
+        not
+            finite.
     """
-    pairs = pair_files(clean, noisy)
+    if faults := [fault for _, *paths in _paths(pairs) for path in paths if (fault := _missing(path))]:
+        raise FilesError(f"{len(faults):,} files of {len(pairs):,} pairs cannot be read", faults, MEND)
     root = cache.absolute() / "corpora"
-    known = root / "known" / _quick_key(pairs)
-    key = known.read_text() if known.exists() else _content_key(pairs, report)
+    known = root / "known" / _quick_key(pairs, rate)
+    key = known.read_text() if known.exists() else _content_key(pairs, rate, report)
     folder = root / key
     if not (folder / "index.json").exists():
         with locked(root / f"{key}.lock"):
             if not (folder / "index.json").exists():
-                _build(pairs, folder, report)
+                _build(pairs, folder, rate, report)
     if not known.exists():
         known.parent.mkdir(parents=True, exist_ok=True)
         write_text(known, key)
-    return CachedSplit(folder, tuple(CachedPair(**entry) for entry in read_json(folder / "index.json")))
+    entries = read_json(folder / "index.json")
+    if any("signed" not in entry for entry in entries):  # of version 0.1
+        signed = in_threads(_signed_again, list(zip(pairs, entries, strict=True)), "hashing", report)
+        entries = [{**entry, "signed": text} for entry, text in zip(entries, signed, strict=True)]
+        write_json(folder / "index.json", entries)
+    return CachedSplit(folder, tuple(CachedPair(**entry) for entry in entries))
+
+
+def _paths(pairs: Sequence[FilePair]) -> Iterator[tuple[str, Path, Path]]:
+    return ((pair.name, pair.clean, pair.other) for pair in pairs)
 
 
 @lru_cache(maxsize=64)
@@ -91,42 +119,110 @@ def mapped(path: Path) -> np.memmap:
     return np.memmap(path, dtype=np.float32, mode="r")
 
 
-def _faults(path: Path, audio: np.ndarray, rate: int) -> str | None:
-    if len(audio) * SAMPLE_RATE < MINIMUM_SAMPLES * rate:
-        return f"{path} lasts {len(audio) / rate:.3f} s; PESQ needs 0.25 s"
-    if not np.isfinite(audio).all():
-        return f"{path} has {int((~np.isfinite(audio)).sum())} samples that are not finite"
-    peak = float(np.abs(audio).max())
-    if peak < SILENCE_PEAK:
-        return f"{path} is silent (peak {peak:.1e})"
+MEND = "Mend or remove these files (clean and noisy alike)."
+
+
+def _missing(path: Path) -> Fault | None:
+    """What is wrong with a file before it is read as audio."""
+    try:
+        if path.stat().st_size > 1024:
+            return None
+        content = path.read_bytes()
+    except OSError as error:
+        if not path.is_symlink() or path.exists():
+            return Fault("unreadable", f"{path} cannot be read ({error.strerror})")
+        target = os.readlink(path)
+        if ".git/annex" in target:
+            return Fault("not fetched", f"{path} has no content yet: git annex get, or datalad get")
+        return Fault("broken links", f"{path} is a link to {target}, which is not there")
+    if not content:
+        return Fault("empty", f"{path} is an empty file: copy it again")
+    if content.startswith(b"version https://git-lfs"):
+        return Fault("not fetched", f"{path} has no content yet: git lfs pull")
     return None
 
 
-def _convert(pair: FilePair) -> tuple[CachedPair, np.ndarray, np.ndarray] | list[str]:
-    """Both files of a pair at 16 kHz, or what is wrong with them. `start` is set by the writer."""
-    name, *paths = pair
+def _cut_off(path: Path) -> str:
+    """What a WAV file's header says of bytes that are not there."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    says = int.from_bytes(head[4:8], "little") + 8
+    there = path.stat().st_size
+    if head[:4] != b"RIFF" or says <= there or says >= 2**32 - 1:
+        return ""
+    return f"; {path} is cut off ({there:,} of {says:,} bytes): copy it again"
+
+
+def _faults(path: Path, audio: np.ndarray, rate: int) -> Fault | None:
+    if len(audio) < MINIMUM_SECONDS * rate:
+        return Fault("too short", f"{path} lasts {len(audio) / rate:.3f} s; PESQ needs 0.25 s")
+    if not np.isfinite(audio).all():
+        wrong = int((~np.isfinite(audio)).sum())
+        return Fault("not finite", f"{path} has {wrong} samples that are not finite")
+    peak = float(np.abs(audio).max())
+    if peak < SILENCE_PEAK:
+        return Fault("silent", f"{path} is silent (peak {peak:.1e})")
+    return None
+
+
+def _signed(path: Path, audio: np.ndarray, rate: int) -> str:
+    """What identifies a source on every processor: its decoded samples and their rate; of a lossy file, whose
+    decoder may differ, its bytes."""
+    if not soundfile.info(path).subtype.startswith(LOSSLESS):
+        with path.open("rb") as handle:
+            return f"{file_digest(handle, 'sha256').hexdigest()}!"
+    digest = sha256(audio.tobytes()).hexdigest()
+    return digest if rate == SAMPLE_RATE else f"{digest}@{rate}"
+
+
+def _both_signed(paths: Sequence[Path], sources: Sequence[tuple[np.ndarray, int]]) -> str:
+    signed = [_signed(path, *source) for path, source in zip(paths, sources, strict=True)]
+    return " ".join(signed) if any(text[-1] == "!" or "@" in text for text in signed) else ""
+
+
+def _signed_again(item: tuple[FilePair, dict[str, Any]]) -> str:
+    """`_both_signed` of a pair in a cache that does not have it yet; nothing is read of lossless 16 kHz
+    files."""
+    paths = item[0].clean, item[0].other
+    infos = [soundfile.info(path) for path in paths]
+    if all(info.samplerate == SAMPLE_RATE and info.subtype.startswith(LOSSLESS) for info in infos):
+        return ""
+    return _both_signed(paths, [read_mono(path)[:2] for path in paths])
+
+
+def _convert(pair: FilePair, rate: int) -> tuple[CachedPair, np.ndarray, np.ndarray] | list[Fault]:
+    """Both files of a pair at one rate, or what is wrong with them. `start` is set by the writer."""
+    paths = pair.clean, pair.other
     problems, sources = [], []
     for path in paths:
         try:
-            audio, rate, channels = read_mono(path)
+            audio, source_rate, channels = read_mono(path)
         except (soundfile.LibsndfileError, OSError) as error:
-            problems.append(f"{path} cannot be read ({getattr(error, 'error_string', error)})")
+            why = str(getattr(error, "error_string", error)).rstrip(".")
+            problems.append(Fault("unreadable", f"{path} cannot be read ({why})"))
             continue
-        if fault := _faults(path, audio, rate):
+        if fault := _faults(path, audio, source_rate):
             problems.append(fault)
-        sources.append((audio, rate, channels))
+        sources.append((audio, source_rate, channels))
     if problems:
         return problems
     (clean, clean_rate, clean_channels), (noisy, noisy_rate, noisy_channels) = sources
-    if len(clean) * noisy_rate != len(noisy) * clean_rate:
+    seconds = [len(clean) / clean_rate, len(noisy) / noisy_rate]
+    if abs(seconds[0] - seconds[1]) > SLACK_SECONDS:
+        mend = f"; cut the longer one where they belong together, e.g. sox IN OUT trim 0 {min(seconds):.3f}"
+        cut = "".join(map(_cut_off, paths)) or mend
         lengths = f"{len(clean)} samples at {clean_rate} Hz, noisy {len(noisy)} at {noisy_rate} Hz"
-        return [f"{name}: lengths differ: clean has {lengths}"]
+        return [Fault("of unequal length", f"{pair.name}: lengths differ: clean has {lengths}{cut}")]
     clipped = sum(int((np.abs(audio) >= FULL_SCALE).sum()) for audio in (clean, noisy))
-    clean, noisy = resample(clean, clean_rate), resample(noisy, noisy_rate)
+    signed = _both_signed(paths, [(clean, clean_rate), (noisy, noisy_rate)])
+    clean, noisy = resample(clean, clean_rate, rate), resample(noisy, noisy_rate, rate)
     samples = min(len(clean), len(noisy))
+    cut_by = 0 if seconds[0] == seconds[1] else max(1, abs(len(clean) - len(noisy)))
+    if cut_by and not signed:  # the digests below are of what is kept
+        signed = " ".join(sha256(audio.tobytes()).hexdigest() for audio in (clean, noisy))
     clean, noisy = clean[:samples], noisy[:samples]
     entry = CachedPair(
-        name=name,
+        name=pair.name,
         start=0,
         samples=samples,
         clean_sha256=sha256(clean.tobytes()).hexdigest(),
@@ -134,21 +230,23 @@ def _convert(pair: FilePair) -> tuple[CachedPair, np.ndarray, np.ndarray] | list
         rate=max(clean_rate, noisy_rate),
         channels=max(clean_channels, noisy_channels),
         clipped=clipped,
+        cut=cut_by,
+        signed=signed,
     )
     return entry, clean, noisy
 
 
-def _build(pairs: list[FilePair], folder: Path, report: Report | None) -> None:
+def _build(pairs: Sequence[FilePair], folder: Path, rate: int, report: Report | None) -> None:
     """Write a split; called with the lock held."""
     entries: list[dict] = []
-    problems: list[str] = []
+    problems: list[Fault] = []
     start = 0
     with replacing_folder(folder) as partial:
         with (
             (partial / "clean.f32").open("wb") as clean_file,
             (partial / "noisy.f32").open("wb") as noisy_file,
         ):
-            for converted in _in_threads(_convert, pairs, "reading", report):
+            for converted in in_threads(lambda pair: _convert(pair, rate), pairs, "reading", report):
                 if isinstance(converted, list):
                     problems += converted
                     continue
@@ -161,16 +259,12 @@ def _build(pairs: list[FilePair], folder: Path, report: Report | None) -> None:
                 handle.flush()
                 os.fsync(handle.fileno())
         if problems:
-            raise FilesError(
-                f"{len(problems)} faults in {len(pairs)} pairs",
-                problems,
-                "Mend or remove these files (clean and noisy alike).",
-            )
+            raise FilesError(f"{len(problems)} faults in {len(pairs)} pairs", problems, MEND)
         write_json(partial / "index.json", entries)
 
 
-def _in_threads(
-    function: Callable[[FilePair], Result], items: list[FilePair], what: str, report: Report | None
+def in_threads(
+    function: Callable[[Item], Result], items: Sequence[Item], what: str, report: Report | None
 ) -> Iterator[Result]:
     """Results in order; a bounded number of items is in memory at once."""
     workers = min(8, os.cpu_count() or 1)
@@ -182,9 +276,11 @@ def _in_threads(
                 yield result
 
 
-def _quick_key(pairs: list[FilePair]) -> str:
-    rows = [CACHE_VERSION, *[_stamp(path) for _, *paths in pairs for path in paths]]
-    return sha256(json.dumps(rows).encode()).hexdigest()
+def _quick_key(pairs: Sequence[FilePair], rate: int) -> str:
+    rows: list[Any] = [CACHE_VERSION, *[_stamp(path) for _, *paths in _paths(pairs) for path in paths]]
+    if others := [pair.name for pair in pairs if pair.name != pair.clean.stem]:
+        rows.append(others)
+    return sha256(json.dumps(rows if rate == SAMPLE_RATE else [rate, rows]).encode()).hexdigest()
 
 
 def _stamp(path: Path) -> tuple[str, int, int, int]:
@@ -192,15 +288,16 @@ def _stamp(path: Path) -> tuple[str, int, int, int]:
     return str(path.absolute()), stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
-def _content_key(pairs: list[FilePair], report: Report | None) -> str:
-    rows = zip(pairs, _in_threads(_file_digests, pairs, "hashing", report), strict=True)
-    content = [CACHE_VERSION, *[(pair[0], *digests) for pair, digests in rows]]
+def _content_key(pairs: Sequence[FilePair], rate: int, report: Report | None) -> str:
+    rows = zip(pairs, in_threads(_file_digests, pairs, "hashing", report), strict=True)
+    content: list[Any] = [CACHE_VERSION, *[(pair.name, *digests) for pair, digests in rows]]
+    content += [] if rate == SAMPLE_RATE else [rate]
     return sha256(json.dumps(content).encode()).hexdigest()[:32]
 
 
 def _file_digests(pair: FilePair) -> tuple[str, ...]:
     digests = []
-    for path in pair[1:]:
+    for path in (pair.clean, pair.other):
         try:
             with path.open("rb") as handle:
                 digests.append(file_digest(handle, "sha256").hexdigest())

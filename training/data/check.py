@@ -9,15 +9,22 @@ from dataclasses import dataclass
 from statistics import mean
 from typing import Any
 
+from ablate.models.errors import listed
+
+from ..audio import SAMPLE_RATE
 from ..metrics import MetricPool
+from .alignment import wrong_pairs
 from .cache import Report
-from .corpus import TEST_COUNT, Corpus, Pair, is_voicebank_test, spread
+from .corpus import TEST_COUNT, Corpus
 from .levels import snr
 from .noisy import noisy_scores
+from .pairs import Pair, is_voicebank_test, spread
 
 PUBLISHED_NOISY_PESQ = 1.97
 PESQ_TOLERANCE = 0.02
 SAMPLED = 24
+NAMED = 20
+"""Files that are named of each kind."""
 SNR_BIN = 2.5
 
 
@@ -36,15 +43,23 @@ def check(corpus: Corpus, *, processes: int | None = None, report: Report | None
     The noisy PESQ-WB is that of an even sample of the test split (`noisy_pesq_sampled` says of how many),
     except that VoiceBank+DEMAND, recognised by its files, is scored whole against its published 1.97.
     """
-    warnings = [f"{leak.what} of test {leak.test} is in train: {leak.train}" for leak in leaks(corpus)[:20]]
+    everything = (*corpus.train, *corpus.validation, *corpus.test)
+    wrong = wrong_pairs(everything, report=report)
+    errors = [one.line(NAMED) for one in wrong if one.sure]
+    warnings = [one.line(NAMED) for one in wrong if not one.sure]
+    found: dict[str, list[str]] = {}
+    for leak in leaks(corpus):
+        found.setdefault(leak.what, []).append(f"{leak.test} ({leak.train})")
+    warnings += [f"{what} of the test set in train: {listed(items, NAMED)}" for what, items in found.items()]
     finding = noisy_score_finding(corpus, processes=processes, report=report)
     if finding:
         warnings.append(finding)
-    everything = (*corpus.train, *corpus.validation, *corpus.test)
     if clipped := [pair.name for pair in everything if pair.clipped > 2]:
-        warnings.append(f"{len(clipped)} pairs have samples at full scale: {', '.join(clipped[:5])}")
+        warnings.append(f"{len(clipped)} pairs have samples at full scale: {listed(clipped, NAMED)}")
     if alone := [pair.name for pair in everything if pair.clean_sha256 == pair.noisy_sha256]:
-        warnings.append(f"{len(alone)} pairs have no noise: {', '.join(alone[:5])}")
+        warnings.append(f"{len(alone)} pairs have no noise: {listed(alone, NAMED)}")
+    if low := low_rates(corpus):
+        warnings.append(low)
     sampled = corpus.test if is_voicebank_test(corpus.test) else spread(corpus.test, SAMPLED)
     scores = noisy_pesq(sampled, processes=processes, report=report)
     return {
@@ -64,8 +79,21 @@ def check(corpus: Corpus, *, processes: int | None = None, report: Report | None
         "noisy_pesq_wb": round(mean(scores), 4) if scores else None,
         "noisy_pesq_sampled": len(scores),
         "notes": corpus.notes,
+        "errors": errors,
         "warnings": warnings,
     }
+
+
+def low_rates(corpus: Corpus) -> str | None:
+    """What is to be known of test files that were sampled at less than 16 kHz; None if there are none."""
+    low = Counter(pair.rate for pair in corpus.test if pair.rate < SAMPLE_RATE)
+    if not low:
+        return None
+    told = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(low.items()))
+    return (
+        f"test files below {SAMPLE_RATE} Hz ({told}): their upper band is empty, so that wideband PESQ and "
+        "what is made of it (CSIG, CBAK, COVL) do not compare with others; take --metric pesq_nb"
+    )
 
 
 def leaks(corpus: Corpus) -> list[Leak]:

@@ -13,6 +13,9 @@ import typer
 
 from ablate.models.console import ROOT, Format, Root
 
+PAIRS_HELP = "How files pair if names are unequal: a pattern, e.g. 'fileid_(\\d+)', or a list (CSV, JSON)."
+SHOWN = 20
+"""Files that are named of each kind of fault."""
 data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check, fetch or make speech corpora.")
 
 
@@ -22,23 +25,29 @@ def check(
     test_data: Annotated[
         str | None, typer.Option(help="Another corpus, whose test split takes the place of DIR's.")
     ] = None,
+    pairs: Annotated[str | None, typer.Option(help=PAIRS_HELP)] = None,
     format: Format = "table",
     root: Root = ROOT,
 ) -> None:
-    """Count, measure and doubt a data folder: pairs, hours, SNRs, speakers, clipping, noisy score, leaks."""
+    """Check a data folder: how files pair, hours, SNRs, speakers, clipping, noisy score, leaks, wrong pairs.
+
+    Exits with 5 if noisy files certainly do not belong to their clean ones as they are.
+    """
     from ..audio import FilesError
     from .check import check as inspect
     from .corpus import Corpus
 
     try:
         with _progress() as report:
-            corpus = Corpus.open(directory, cache=root / "cache", test_data=test_data, report=report)
+            corpus = Corpus.open(
+                directory, cache=root / "cache", test_data=test_data, report=report, pairs=pairs
+            )
             found = inspect(corpus, report=report)
     except FilesError as error:
-        if len(error.problems) > 5:
-            print(*error.problems, sep="\n", file=sys.stderr)
-        raise
+        raise error.at_length(SHOWN) from None
     print(json.dumps(found, indent=1) if format == "json" else "\n".join(_lines(found)))
+    if found["errors"]:
+        raise typer.Exit(5)
 
 
 @data.command()
@@ -111,6 +120,7 @@ def _lines(found: dict[str, Any]) -> list[str]:
         )
     lines += [f"note: {note}" for note in found["notes"]]
     lines += [f"warning: {warning}" for warning in found["warnings"]]
+    lines += [f"error: {error}" for error in found["errors"]]
     return lines
 
 

@@ -1,24 +1,21 @@
-"""A data folder read: pairs at 16 kHz, splits, digests."""
+"""A data folder read: pairs at one rate, splits, digests."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from hashlib import sha256
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
-
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, plural
 
 from ..audio import SAMPLE_RATE, FilesError
 from ..rundir import read_json, write_json
-from .cache import Report, mapped, open_split
+from .cache import Report
 from .demo import DEMO, DEMO_MARK, make_demo
-from .names import read_logs, speakers_of
+from .layouts import CorpusLayout
+from .pairs import Pair, Reader, digest_of, digests, note_sources, spread
 from .split import split_validation
 
 Found = TypeVar("Found")
@@ -27,45 +24,6 @@ TEST_COUNT = 824
 """Test pairs of VoiceBank+DEMAND."""
 TRAIN_COUNTS = (11_572, 23_075)
 """Train pairs of VoiceBank+DEMAND with 28 and with 56 speakers."""
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A clean recording and the same with noise, both `(sample,)` float32 at 16 kHz, read-only views.
-
-    `speaker`, `noise` and `snr` (dB) are None where names and logs do not tell. `rate`, `channels` and
-    `clipped` (samples at full scale) are those of the source files. A pair is small to pickle.
-    """
-
-    name: str
-    speaker: str | None
-    snr: float | None
-    noise: str | None
-    samples: int
-    clean_sha256: str
-    noisy_sha256: str
-    rate: int
-    channels: int
-    clipped: int
-    folder: Path = field(repr=False)
-    start: int = field(repr=False)
-
-    @property
-    def clean(self) -> np.ndarray:
-        return mapped(self.folder / "clean.f32")[self.start : self.start + self.samples]
-
-    @property
-    def noisy(self) -> np.ndarray:
-        return mapped(self.folder / "noisy.f32")[self.start : self.start + self.samples]
-
-    @property
-    def cache(self) -> Path:
-        """The folder of caches that the pair is kept in."""
-        return self.folder.parents[1]
-
-    @property
-    def seconds(self) -> float:
-        return self.samples / SAMPLE_RATE
 
 
 @dataclass(frozen=True)
@@ -82,8 +40,10 @@ class FurtherTest:
 class Corpus:
     """Pairs to train on, to select on and to test on.
 
-    `digest` is the sha256 of names and 16 kHz contents of train and validation, `test_digest` that of the
-    test split; neither depends on the file format. `path` is "demo" or the absolute path.
+    `digest` is the sha256 of names and contents of train and validation, `test_digest` that of the test
+    split; neither depends on the file format, nor on what resamples. `path` is "demo" or the absolute path.
+    `pairs` is how the files pair if names and `corpus.yaml` do not say it. `own_validation`: the validation
+    split is the corpus' own, not drawn.
     """
 
     name: str
@@ -100,6 +60,8 @@ class Corpus:
     test_path: str | None = None
     test_is_demo: bool = False
     further_tests: tuple[FurtherTest, ...] = ()
+    pairs: str | None = None
+    own_validation: bool = False
 
     @classmethod
     def open(
@@ -110,43 +72,56 @@ class Corpus:
         test_data: str | Path | None = None,
         further: Sequence[str | Path] = (),
         report: Report | None = None,
+        pairs: str | None = None,
+        rate: int = SAMPLE_RATE,
     ) -> Corpus:
-        """Read a corpus, through the 16 kHz cache.
+        """Read a corpus, through the cache.
 
         Args:
-            path: a folder with `{train,test}/{clean,noisy}` or with `{clean,noisy}_trainset*_wav` and
-                `{clean,noisy}_testset_wav`; or "demo", the demo corpus, which is made when first used.
+            path: a folder of a layout that `layouts` finds, or with a `corpus.yaml`; or "demo", the demo
+            corpus,
+                which is made when first used.
             cache: the folder of caches.
             test_data: another corpus whose test split takes the place of this one's; a folder of `clean`
                 and `noisy` will do.
             further: more of that kind, scored beside it.
             report: is told of the progress of reading.
+            pairs: a pattern in the names, or a list, by which files pair.
+            rate: Hz, of the samples.
 
         Raises:
             InputError: a folder is missing or empty, or two test splits are the same.
             InputError: files do not pair, or are unreadable, silent, too short or not finite.
         """
         root, cache = corpus_folder(path, Path(cache)), Path(cache)
-        notes: list[str] = []
-        folders = _split_folders(root, "train", notes)
-        if folders is None:
-            raise InputError(f"{root} has no train files; {_LAYOUTS}")
-        pairs = _read(root, "train", folders, cache, report)
-        train, validation, speakers, split_notes = split_validation(pairs)
+        reader = Reader(cache, report, rate, pairs, notes := [])
+        layout = CorpusLayout.of(root, pairs)
+        source = layout.sources.get("train") or (layout.loose if test_data is not None else None)
+        if source is None:
+            raise InputError(f"{root} has no train files. {layout.there()}")
+        found = reader(layout, source, "train")
+        own = layout.sources.get("validation")
+        if own is None:
+            train, validation, speakers, split_notes = split_validation(found)
+        else:
+            train, validation = found, reader(layout, own, "validation")
+            speakers = tuple(sorted({pair.speaker for pair in validation if pair.speaker is not None}))
+            split_notes = [f"validation is the corpus' own, {plural(len(validation), 'pair')}"]
         test_root = root if test_data is None else corpus_folder(test_data, cache)
-        test = _read_test(test_root, cache, notes, report)
-        _note_sources((*pairs, *test), notes)
-        digest, test_digest = digest_of(pairs), digest_of(test)
+        test = reader.test(test_root, layout if test_data is None else None)
+        everything = (*train, *validation, *test)
+        note_sources(everything, rate, notes)
+        digest, test_digest = digest_of(train if own else found, validation if own else ()), digest_of(test)
         _remember(cache, digest, path)
         _remember(cache, test_digest, path if test_data is None else test_data)
         is_demo = (root / DEMO_MARK).exists()
         name = _name(path, root)
         test_name = name if test_data is None else _name(test_data, test_root)
-        more = _further(further, {test_name: test_digest}, cache, report)
+        more = _further(further, {test_name: test_digest}, replace(reader, notes=[]))
         return cls(
             name=name,
             path=DEMO if str(path) == DEMO else str(root),
-            kind=_kind(is_demo, pairs),
+            kind=_kind(is_demo, found),
             is_demo=is_demo,
             train=train,
             validation=validation,
@@ -158,7 +133,41 @@ class Corpus:
             test_path=None if test_data is None else str(test_root),
             test_is_demo=(test_root / DEMO_MARK).exists(),
             further_tests=more,
+            pairs=pairs,
+            own_validation=own is not None,
         )
+
+    def as_planned(self, digest: str, tests: Sequence[str] = ()) -> Corpus:
+        """The corpus under the digests that a study was planned with, if they name this content.
+
+        Before sources were signed, digests were of the samples at 16 kHz; before a corpus' own validation
+        split was used, one was drawn from its train split. Digests that name other content leave those of
+        this.
+
+        Args:
+            digest: of train and validation.
+            tests: of the first and the further test splits.
+        """
+        found = self
+        if self.own_validation and digest in digests(self.train):
+            train, validation, speakers, _ = split_validation(self.train)
+            found = replace(
+                self, train=train, validation=validation, validation_speakers=speakers, digest=digest
+            )
+        elif digest in digests(*self._split):
+            found = replace(self, digest=digest)
+        first, *others = [*tests, *("" for _ in self.further_tests), ""]
+        further = [
+            replace(test, digest=planned) if planned in digests(test.pairs) else test
+            for test, planned in zip(self.further_tests, others, strict=False)
+        ]
+        test_digest = first if first in digests(self.test) else self.test_digest
+        return replace(found, test_digest=test_digest, further_tests=tuple(further))
+
+    @property
+    def _split(self) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
+        """The pairs that a digest is of, and those of a validation split of the corpus' own."""
+        return (self.train, self.validation) if self.own_validation else ((*self.train, *self.validation), ())
 
     def split_by(self, seed: int) -> Corpus:
         """The corpus with the tenth held out for validation that a seed draws."""
@@ -171,23 +180,29 @@ class Corpus:
         return spread(self.validation, count)
 
 
-def open_test(path: str | Path, *, cache: str | Path, report: Report | None = None) -> tuple[Pair, ...]:
+def open_test(
+    path: str | Path,
+    *,
+    cache: str | Path,
+    report: Report | None = None,
+    pairs: str | None = None,
+    rate: int = SAMPLE_RATE,
+) -> tuple[Pair, ...]:
     """The test split of a corpus alone, or the pairs of a folder of `clean` and `noisy`.
 
     Raises:
         FileNotFoundError, InputError: as `Corpus.open`.
     """
-    return _read_test(corpus_folder(path, Path(cache)), Path(cache), [], report)
+    cache = Path(cache)
+    return Reader(cache, report, rate, pairs, []).test(corpus_folder(path, cache))
 
 
-def _further(
-    paths: Sequence[str | Path], known: dict[str, str], cache: Path, report: Report | None
-) -> tuple[FurtherTest, ...]:
+def _further(paths: Sequence[str | Path], known: dict[str, str], reader: Reader) -> tuple[FurtherTest, ...]:
     """Further test splits, each under a name of its own; `known` are names and digests of those before."""
     found = []
     for path in paths:
-        root = corpus_folder(path, cache)
-        pairs = _read_test(root, cache, [], report)
+        root = corpus_folder(path, reader.cache)
+        pairs = reader.test(root)
         digest, name = digest_of(pairs), _name(path, root)
         for other, its in known.items():
             if its == digest:
@@ -197,7 +212,7 @@ def _further(
         if name in known:
             raise InputError(f"two test corpora are called {name}; rename the folder of one")
         known[name] = digest
-        _remember(cache, digest, path)
+        _remember(reader.cache, digest, path)
         found.append(FurtherTest(name, DEMO if str(path) == DEMO else str(root), digest, pairs))
     return tuple(found)
 
@@ -206,33 +221,54 @@ def _name(path: str | Path, root: Path) -> str:
     return DEMO if str(path) == DEMO else root.name
 
 
-def find_corpus(path: str, digest: str, *, cache: Path) -> Corpus:
+def find_corpus(
+    path: str, digest: str, *, cache: Path, pairs: str | None = None, rate: int = SAMPLE_RATE
+) -> Corpus:
     """The corpus of a digest: at `path`, or wherever else this cache has read one with its content.
+
+    Args:
+        pairs: as `Corpus.open`.
+        rate: Hz, of the samples.
 
     Raises:
         InputError: it is nowhere; each place is named with what is wrong there.
     """
-    return _find(path, digest, cache, lambda place: Corpus.open(place, cache=cache), lambda c: c.digest)
+
+    def read(place: str) -> tuple[Corpus, str]:
+        found = Corpus.open(place, cache=cache, pairs=pairs, rate=rate).as_planned(digest)
+        return found, found.digest
+
+    return _find(path, digest, cache, read)
 
 
-def find_test(path: str, digest: str, *, cache: Path) -> tuple[Pair, ...]:
+def located(spec: Mapping[str, Any]) -> dict[str, Any]:
+    """What `find_corpus` takes, of a run's specification."""
+    return {name: spec["corpus"].get(name) for name in ("path", "digest", "pairs")}
+
+
+def find_test(
+    path: str, digest: str, *, cache: Path, pairs: str | None = None, rate: int = SAMPLE_RATE
+) -> tuple[Pair, ...]:
     """The test split of a digest, as `find_corpus`."""
-    return _find(path, digest, cache, lambda place: open_test(place, cache=cache), digest_of)
+
+    def read(place: str) -> tuple[tuple[Pair, ...], str]:
+        found = open_test(place, cache=cache, pairs=pairs, rate=rate)
+        return found, digest if digest in digests(found) else digest_of(found)
+
+    return _find(path, digest, cache, read)
 
 
-def _find(
-    path: str, digest: str, cache: Path, read: Callable[[str], Found], digest_of: Callable[[Found], str]
-) -> Found:
+def _find(path: str, digest: str, cache: Path, read: Callable[[str], tuple[Found, str]]) -> Found:
     problems = []
     for place in dict.fromkeys([path, *_places(cache, digest)]):
         try:
-            found = read(place)
+            found, its = read(place)
         except InputError as error:
             problems.append(str(error))
             continue
-        if digest_of(found) == digest:
+        if its == digest:
             return found
-        problems.append(f"{place} has changed: digest {digest_of(found)[:12]}, planned {digest[:12]}")
+        problems.append(f"{place} has changed: digest {its[:12]}, planned {digest[:12]}")
     raise FilesError(
         f"the data with digest {digest[:12]} is not where it was",
         problems,
@@ -251,23 +287,6 @@ def _places(cache: Path, digest: str) -> list[str]:
     return read_json(cache / "corpora" / "places" / f"{digest}.json") or []
 
 
-def spread(pairs: Sequence[Pair], count: int | None) -> tuple[Pair, ...]:
-    """`count` of the pairs, at even distances in their order; all where there are no more."""
-    if count is None or count >= len(pairs):
-        return tuple(pairs)
-    if count < 1:
-        raise InputError(f"{count} utterances asked for; at least one is needed")
-    return tuple(pairs[int((index + 0.5) * len(pairs) / count)] for index in range(count))
-
-
-def is_voicebank_test(pairs: Sequence[Pair]) -> bool:
-    """Whether names are those of the test split of VoiceBank+DEMAND (speakers p232 and p257)."""
-    return bool(pairs) and all(re.fullmatch(r"p(232|257)_\d{3}", pair.name) for pair in pairs)
-
-
-_LAYOUTS = "a corpus has train/clean, train/noisy, or clean_trainset_28spk_wav, noisy_trainset_28spk_wav"
-
-
 def corpus_folder(path: str | Path, cache: Path) -> Path:
     """Where the files of a corpus are; "demo" is made where it is missing.
 
@@ -282,78 +301,9 @@ def corpus_folder(path: str | Path, cache: Path) -> Path:
     return root
 
 
-def _split_folders(root: Path, split: str, notes: list[str]) -> tuple[Path, Path] | None:
-    """The clean and noisy folder of a split, or None where the corpus has no such split."""
-    plain = root / split / "clean", root / split / "noisy"
-    if any(folder.is_dir() for folder in plain):
-        return plain
-    found = {
-        kind: {folder.name.removeprefix(f"{kind}_"): folder for folder in root.glob(f"{kind}_{split}set*")}
-        for kind in ("clean", "noisy")
-    }
-    names = sorted(name for name in {**found["clean"], **found["noisy"]} if name)
-    if not names:
-        return None
-    chosen = next((name for name in names if "28spk" in name), names[0])
-    if len(names) > 1:
-        notes.append(f"{chosen} is taken; {', '.join(n for n in names if n != chosen)} is there too")
-    return root / f"clean_{chosen}", root / f"noisy_{chosen}"
-
-
-def _read_test(root: Path, cache: Path, notes: list[str], report: Report | None) -> tuple[Pair, ...]:
-    folders = _split_folders(root, "test", notes)
-    if folders is None and (root / "clean").is_dir():
-        folders = root / "clean", root / "noisy"
-    if folders is None:
-        raise InputError(
-            f"{root} has no test files; add test/clean and test/noisy (or clean_testset_wav and "
-            "noisy_testset_wav), or name a corpus that has them with --test-data"
-        )
-    return _read(root, "test", folders, cache, report)
-
-
-def _read(
-    root: Path, split: str, folders: tuple[Path, Path], cache: Path, report: Report | None
-) -> tuple[Pair, ...]:
-    cached = open_split(*folders, cache, report)
-    log = read_logs(root, split)
-    speaker_of = speakers_of([entry.name for entry in cached.entries])
-    return tuple(
-        Pair(
-            name=entry.name,
-            speaker=speaker_of.get(entry.name),
-            noise=log.get(entry.name, (None, None))[0],
-            snr=log.get(entry.name, (None, None))[1],
-            samples=entry.samples,
-            clean_sha256=entry.clean_sha256,
-            noisy_sha256=entry.noisy_sha256,
-            rate=entry.rate,
-            channels=entry.channels,
-            clipped=entry.clipped,
-            folder=cached.folder,
-            start=entry.start,
-        )
-        for entry in cached.entries
-    )
-
-
-def _note_sources(pairs: Sequence[Pair], notes: list[str]) -> None:
-    rates = Counter(pair.rate for pair in pairs if pair.rate != SAMPLE_RATE)
-    for rate, count in sorted(rates.items()):
-        notes.append(f"{count} pairs resampled from {rate} Hz to {SAMPLE_RATE} Hz")
-    if stereo := sum(pair.channels > 1 for pair in pairs):
-        notes.append(f"{stereo} pairs with several channels averaged to one")
-
-
 def _kind(is_demo: bool, train: Sequence[Pair]) -> str:
     if is_demo:
         return "demo"
     if len(train) in TRAIN_COUNTS and all(re.fullmatch(r"p\d{3}_\d{3}", pair.name) for pair in train):
         return "voicebank+demand"
     return "folder"
-
-
-def digest_of(pairs: Sequence[Pair]) -> str:
-    """sha256 of the names and the 16 kHz contents of pairs, in hexadecimal."""
-    rows = sorted(f"{pair.name} {pair.clean_sha256} {pair.noisy_sha256}\n" for pair in pairs)
-    return sha256("".join(rows).encode()).hexdigest()

@@ -13,7 +13,7 @@ def speakers_of(names: list[str]) -> dict[str, str]:
     """
     speakers = {name: name.partition("_")[0] for name in names if "_" in name[1:]}
     heads = set(speakers.values())
-    if len(speakers) < len(names) or (len(heads) == 1 and not any(c.isdigit() for c in min(heads))):
+    if len(speakers) < len(set(names)) or (len(heads) == 1 and not any(c.isdigit() for c in min(heads))):
         return {}
     return speakers
 

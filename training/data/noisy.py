@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from ..files import locked, replacing
 from ..metrics import MetricPool
-from ..metrics.registry import METRICS, VALIDATED
+from ..metrics.passport import passports
+from ..metrics.registry import VALIDATED
 from .batches import Speech
 from .cache import Report
 
@@ -24,6 +26,8 @@ class Recorded(Speech, Protocol):
     def clean_sha256(self) -> str: ...
     @property
     def noisy_sha256(self) -> str: ...
+    @property
+    def sample_rate(self) -> int: ...
 
 
 def noisy_scores(
@@ -31,7 +35,7 @@ def noisy_scores(
 ) -> pd.DataFrame:
     """PESQ-WB and STOI of the noisy recordings, missing where the clean one cannot be a reference.
 
-    They are kept in the cache by the content of the pairs and the versions of what measures them; of several
+    They are kept in the cache by the content of the pairs and the versions of the measures; of several
     processes that ask at once, one measures and the others wait.
 
     Returns:
@@ -42,14 +46,15 @@ def noisy_scores(
     """
     import pandas as pd
 
-    content = "".join(f"{pair.name} {pair.clean_sha256} {pair.noisy_sha256}\n" for pair in pairs)
-    content += "".join(f"{METRICS[name].full_name}\n" for name in VALIDATED)
+    measures = json.dumps(passports(VALIDATED), sort_keys=True)
+    content = measures + "".join(f"{pair.name} {pair.clean_sha256} {pair.noisy_sha256}\n" for pair in pairs)
     path = cache / "noisy-scores" / f"{sha256(content.encode()).hexdigest()[:32]}.parquet"
     if not path.exists():
         with locked(path.with_suffix(".lock")):
             if not path.exists():
                 rows = []
-                measured = pool.map(((pair.clean, pair.noisy) for pair in pairs), VALIDATED)
+                signals = ((pair.clean, pair.noisy) for pair in pairs)
+                measured = pool.map(signals, VALIDATED, sample_rate=pairs[0].sample_rate)
                 for pair, scored in zip(pairs, measured, strict=True):
                     rows.append({"utterance": pair.name, **scored.with_floors()})
                     if report is not None:

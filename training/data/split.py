@@ -13,13 +13,17 @@ SHARE = 0.1
 
 
 class Named(Protocol):
-    """A file by its name, and who speaks in it where that is known."""
+    """A pair by its name, who speaks in it where that is known, and the name of its clean file if it is
+    another."""
 
     @property
     def name(self) -> str: ...
 
     @property
     def speaker(self) -> str | None: ...
+
+    @property
+    def clean_name(self) -> str: ...
 
 
 P = TypeVar("P", bound=Named)
@@ -30,7 +34,8 @@ def split_validation(
 ) -> tuple[tuple[P, ...], tuple[P, ...], tuple[str, ...], list[str]]:
     """Hold about a tenth of the pairs out for validation: `(train, validation, speakers, notes)`.
 
-    Whole speakers where names tell speakers, else single files. The order of trial is that of the hashes
+    Whole speakers where names tell speakers, else single files; noisy files of one clean file stay together.
+    The order of trial is that of the hashes
     of the names, so the choice depends on the names (and the seed, where there is one) alone; a speaker is
     taken when that brings the share nearer to a tenth.
 
@@ -62,8 +67,10 @@ def split_validation(
     else:
         why = "names do not tell the speaker" if not sizes else f"there is one speaker, {next(iter(sizes))}"
         notes.append(f"validation held out by file: {why}")
-        names = set(sorted((pair.name for pair in pairs), key=place)[: max(1, round(target))])
-        taken = [pair.name in names for pair in pairs]
+        clean = [pair.clean_name or pair.name for pair in pairs]
+        count = max(1, round(SHARE * len(set(clean))))
+        names = set(sorted(set(clean), key=place)[:count])
+        taken = [name in names for name in clean]
         speakers = ()
     train = tuple(pair for pair, out in zip(pairs, taken, strict=True) if not out)
     validation = tuple(pair for pair, out in zip(pairs, taken, strict=True) if out)

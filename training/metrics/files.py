@@ -9,27 +9,26 @@ from numpy.typing import NDArray
 
 from ablate.models.errors import InputError
 
-from ..audio import SAMPLE_RATE, FilePair, pair_files, read_mono, resample
+from ..audio import SAMPLE_RATE, FilePair, read_mono, resample
+from ..data.cache import SLACK_SECONDS
+from ..data.pairing import Paired, pair_folders
 
-SLACK_SECONDS = 0.05
-"""Lengths may differ by this much, as after an inverse transform that drops the last part of a frame."""
 
-
-def pair_paths(clean: Path, enhanced: Path) -> list[FilePair]:
-    """Two files, or the files of two folders paired by name.
+def pair_paths(clean: Path, enhanced: Path, pattern: str | None = None) -> Paired:
+    """Two files, or the files of two folders in pairs (`pair_folders`).
 
     Raises:
         InputError: a path does not exist, or a folder has no audio.
-        InputError: a file is given with a folder, or names are unequal (they are listed).
+        InputError: a file is given with a folder, or files do not pair (they are listed).
     """
     for path in (clean, enhanced):
         if not path.exists():
             raise InputError(f"{path} does not exist")
     if clean.is_file() and enhanced.is_file():
-        return [FilePair(enhanced.stem, clean, enhanced)]
+        return Paired([FilePair(enhanced.stem, clean, enhanced)], [])
     if clean.is_file() or enhanced.is_file():
         raise InputError(f"{clean} and {enhanced}: give two files or two folders")
-    return pair_files(clean, enhanced)
+    return pair_folders(clean, enhanced, pattern)
 
 
 def read_pair(pair: FilePair) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:

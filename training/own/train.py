@@ -22,7 +22,7 @@ from .. import clips
 from ..causes import DivergedError, Failed, Interrupted, failing_as
 from ..config import EvaluationJob
 from ..contract import Assignment, Program
-from ..data.corpus import Corpus, Pair, corpus_folder, find_corpus
+from ..data.corpus import Corpus, Pair, corpus_folder, find_corpus, located
 from ..environment import git_commit, host
 from ..metrics import MetricPool
 from ..progress import STATE_SECONDS, Progress
@@ -199,7 +199,7 @@ def opened(assignment: Assignment) -> Iterator[Command]:
     with failing_as("configuration"):
         load_planned(spec.get("plugins", {}))
     with failing_as("data"):
-        corpus = find_corpus(spec["corpus"]["path"], spec["corpus"]["digest"], cache=cache)
+        corpus = find_corpus(**located(spec), cache=cache)
         data = corpus_folder(corpus.path, cache)
     with failing_as("configuration"):
         call = Call(run, data, assignment.threads)

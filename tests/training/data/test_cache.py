@@ -13,7 +13,12 @@ import soundfile
 
 from ablate.training.audio import FilesError
 from ablate.training.data import cache as module
-from ablate.training.data.cache import mapped, open_split
+from ablate.training.data.cache import CachedSplit, mapped
+from ablate.training.data.pairing import pair_folders
+
+
+def open_split(clean: Path, noisy: Path, cache: Path, *more: object) -> CachedSplit:
+    return module.open_split(pair_folders(clean, noisy).pairs, cache, *more)
 
 
 @pytest.fixture
@@ -31,7 +36,9 @@ def test_several_processes_build_one_entry(folders: tuple[Path, Path], tmp_path:
     root = tmp_path / "cache"
     script = (
         "import sys; from pathlib import Path; from ablate.training.data.cache import open_split; "
-        "print(open_split(*map(Path, sys.argv[1:])).folder.name)"
+        "from ablate.training.data.pairing import pair_folders; "
+        "clean, noisy, cache = map(Path, sys.argv[1:]); "
+        "print(open_split(pair_folders(clean, noisy).pairs, cache).folder.name)"
     )
     command = [sys.executable, "-P", "-c", script, *map(str, folders), str(root)]
     racing = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]

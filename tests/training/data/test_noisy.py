@@ -23,6 +23,17 @@ def test_noisy_scores_are_measured_once_per_content(pairs, make_pair, pool, tmp_
         noisy_scores([pairs[0], make_pair("b_1", 0.9, 0.3)], broken_pool, cache=tmp_path)
 
 
+def test_another_version_of_a_measure_measures_again(pairs, pool, tmp_path, monkeypatch):
+    noisy_scores(pairs[:1], pool, cache=tmp_path)
+    closed = MetricPool(0)
+    closed.close()
+    monkeypatch.setattr("ablate.training.metrics.passport.with_version", lambda name: f"{name} 99")
+    with pytest.raises(RuntimeError, match="closed"):
+        noisy_scores(pairs[:1], closed, cache=tmp_path)
+    noisy_scores(pairs[:1], pool, cache=tmp_path)
+    assert len(list((tmp_path / "noisy-scores").glob("*.parquet"))) == 2
+
+
 def _ask_for_noisy_scores(pairs: list, cache: Path, log: Path) -> None:
     class Counting(MetricPool):
         def submit(self, *arguments, **options):

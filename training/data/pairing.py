@@ -1,0 +1,261 @@
+"""Which noisy file belongs to which clean one: by name, or by a pattern in both names."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ablate.models.errors import InputError, listed, plural
+
+from ..audio import Fault, FilePair, FilesError, audio_files, unread
+
+PATTERNS = (r"fileid_(\d+)", r"clnsp(\d+)")
+"""Of DNS-Challenge and MS-SNSD; tried where names are unequal."""
+KINDS = "clean|noisy|noise|mixture|mixed|mix|reverb|target|source|enhanced"
+WORDS = rf"(?i)(?:^|(?<=[_.\- ]))(?:{KINDS})(?=$|[_.\- ])"
+"""What names may say of the kind of a file: `a_clean` belongs to `a_noisy`."""
+SNR = re.compile(r"snr(?:db)?[_-]?(-?\d+(?:\.\d+)?)", re.IGNORECASE)
+SPEAKER = re.compile(r"reader_(\d+)")
+"""In the names of DNS-Challenge."""
+ADVICE = (
+    "Files need equal names, suffixes aside. Add or remove the files above, or say how they pair: "
+    r"--pairs 'fileid_(\d+)' (a pattern whose group is equal in both names) or --pairs LIST.csv."
+)
+
+Files = Mapping[str, Path]
+Key = Callable[[str], object]
+
+
+class Paired(NamedTuple):
+    """Pairs, sorted by name, and what is to be known of how they were found."""
+
+    pairs: list[FilePair]
+    notes: list[str]
+
+
+def equal_form(text: str) -> str:
+    """A name in the composed form of Unicode: disks and archives keep `é` as one character or as two."""
+    return unicodedata.normalize("NFC", text)
+
+
+def check_pattern(text: str) -> re.Pattern[str]:
+    """A pattern that names are searched for.
+
+    Raises:
+        InputError: it is no regular expression.
+    """
+    try:
+        return re.compile(text)
+    except re.error as error:
+        raise InputError(f"--pairs {text!r} is neither a file nor a regular expression: {error}") from None
+
+
+def pair_folders(clean: Path, other: Path, pattern: str | None = None) -> Paired:
+    """The files of two folders, and of the folders below them, in pairs.
+
+    Equal names pair, suffixes aside. A pattern that finds the same in both names comes first; several noisy
+    files may share a clean one. Without one, patterns of known corpora are tried if names are unequal, and
+    taken if every file then has its partner.
+
+    Raises:
+        InputError: a folder is missing or holds no audio, or the pattern is none.
+        FilesError: a file has no partner.
+    """
+    left, right = audio_files(clean), audio_files(other)
+    notes = [note for folder in (clean, other) if (note := _not_read(folder))]
+    problem = None
+    if pattern is not None:
+        try:
+            found = _by_pattern(left, right, check_pattern(pattern))
+        except FilesError as error:  # of another corpus of the study, whose names are equal
+            problem, found = error, None
+        if found is not None:
+            return Paired(found.pairs, [*notes, *found.notes])
+    by_place = [
+        {_place(path, folder): name for name, path in files.items()}
+        for files, folder in ((left, clean), (right, other))
+    ]
+    for keys, note in _levels(*by_place):
+        pairs = [
+            _named(by_place[0][key], left[by_place[0][key]], right[by_place[1][key]], key) for key in keys
+        ]
+        if any(pair.speaker is None for pair in pairs):
+            pairs = [pair._replace(speaker=None) for pair in pairs]
+        return Paired(sorted(pairs), [*notes, *note])
+    if problem is not None:
+        raise problem
+    for candidate in (*PATTERNS, WORDS, None):
+        matched = _guessed(left, right, candidate)
+        if matched:
+            return Paired(matched.pairs, [*notes, *matched.notes])
+    raise _unpaired(clean, other, left, right)
+
+
+def _levels(left: Files, right: Files) -> Iterable[tuple[list[str], list[str]]]:
+    """The places that pair by being equal: all, or those that are not in folders below."""
+    if left.keys() == right.keys():
+        yield list(left), []
+        return
+    top = [{key for key in files if "/" not in key} for files in (left, right)]
+    deep = len(left) + len(right) - len(top[0]) - len(top[1])
+    if deep and top[0] and top[0] == top[1]:
+        yield sorted(top[0]), [f"{plural(deep, 'file')} in folders below are not read: they do not pair"]
+
+
+def _named(name: str, clean: Path, other: Path, place: str) -> FilePair:
+    """A pair whose names are equal. A folder that holds it is its speaker, unless it says an SNR."""
+    folder = place.rpartition("/")[0].rpartition("/")[2]
+    speaker = folder if folder and not re.search(r"(?i)^-?\d+\s*db$|snr", folder) else None
+    return FilePair(name, clean, other, speaker)
+
+
+def _place(path: Path, folder: Path) -> str:
+    return equal_form(path.relative_to(folder).with_suffix("").as_posix())
+
+
+def _not_read(folder: Path) -> str | None:
+    others = unread(folder)
+    if not others:
+        return None
+    count = plural(len(others), "file")
+    return f"{count} in {folder} cannot be read and are left out: {listed(others, 3)}; convert them to .wav"
+
+
+def _key(pattern: re.Pattern[str], name: str) -> object:
+    """What a pattern finds in a name; digits count as numbers, so that 7 is 007."""
+    match = pattern.search(equal_form(name))
+    if match is None:
+        return None
+    return tuple(int(part) if part.isdecimal() else part for part in match.groups() or (match[0],) if part)
+
+
+def _by_pattern(left: Files, right: Files, pattern: re.Pattern[str]) -> Paired | None:
+    """The files that a pattern pairs; None if it is found in no name at all.
+
+    Raises:
+        FilesError: it is found in some names only, or a noisy file has no clean one or several.
+    """
+    keys = [{name: _key(pattern, name) for name in files} for files in (left, right)]
+    if not any(key is not None for found in keys for key in found.values()):
+        return None
+    count = Counter(keys[0].values())
+    faults = [
+        Fault("without the pattern", f"{files[name]} has no {pattern.pattern!r} in its name")
+        for files, found in zip((left, right), keys, strict=True)
+        for name, key in found.items()
+        if key is None
+    ]
+    faults += [
+        Fault("clean files alike", f"{left[name]} has the same {pattern.pattern!r} as another clean file")
+        for name, key in keys[0].items()
+        if key is not None and count[key] > 1
+    ]
+    faults += [
+        Fault("without a partner", f"{right[name]} has no clean file with the same {pattern.pattern!r}")
+        for name, key in keys[1].items()
+        if key is not None and not count[key]
+    ]
+    if faults:
+        raise FilesError(
+            f"the pattern {pattern.pattern!r} does not pair {len(left):,} clean and {len(right):,} noisy "
+            "files",
+            faults,
+            "Its group must be found in every name, and be equal in the two names of a pair alone.",
+        )
+    names = {key: name for name, key in keys[0].items()}
+    return _joined(left, right, {name: names[key] for name, key in keys[1].items()}, pattern.pattern)
+
+
+def _guessed(left: Files, right: Files, pattern: str | None) -> Paired | None:
+    """The pairs by a pattern, by what is left of names without the words for kinds of files, or (None) by
+    clean
+    names that noisy ones begin or end with; None unless every file has its partner and no two differ."""
+    if pattern is None:
+        partners = _affixed(left, right)
+        shown = "clean names in the noisy ones"
+    else:
+        search = re.compile(pattern)
+
+        def key(name: str) -> object:
+            if pattern != WORDS:
+                return _key(search, name)
+            return re.sub(r"[_.\- ]+", "_", search.sub("", equal_form(name))).strip("_")
+
+        names: dict[object, list[str]] = {}
+        for name in left:
+            names.setdefault(key(name), []).append(name)
+        if None in names or any(len(same) > 1 for same in names.values()):
+            return None
+        partners = {name: names.get(key(name), [""])[0] for name in right}
+        shown = "words such as clean and noisy left out" if pattern == WORDS else pattern
+    if not partners or set(partners.values()) != set(left):
+        return None
+    return _joined(left, right, partners, shown)
+
+
+def _affixed(left: Files, right: Files) -> dict[str, str]:
+    """The clean name that each noisy one begins or ends with; none where a noisy one has a clean one's
+    name."""
+    if left.keys() & right.keys():
+        stems = {path.stem: name for name, path in left.items()}
+        names = {name: stems.get(path.stem, "") for name, path in right.items()}
+        return names if len(stems) == len(left) and len(right) > len(left) else {}
+    plain = {equal_form(name): name for name in left}
+    partners = {}
+    for name in right:
+        form = equal_form(name)
+        cuts = [match.start() for match in re.finditer(r"[_.\- ]", form)]
+        ends = [form[:cut] for cut in reversed(cuts)] + [form[cut + 1 :] for cut in cuts]
+        partners[name] = next((plain[end] for end in ends if end in plain), "")
+    return partners
+
+
+def _joined(left: Files, right: Files, partners: Mapping[str, str], shown: str) -> Paired:
+    """Pairs from each noisy name to its clean one; each has the name of the noisy file."""
+    pairs = [_told(FilePair(name, left[clean], right[name])) for name, clean in sorted(partners.items())]
+    notes = [f"paired by {shown}: {pairs[0].clean.name} with {pairs[0].other.name}"]
+    if shared := len(pairs) - len(set(partners.values())):
+        notes.append(f"{plural(len(pairs), 'noisy file')} share {plural(len(pairs) - shared, 'clean file')}")
+    if unused := sorted(left.keys() - set(partners.values())):
+        notes.append(
+            f"{plural(len(unused), 'clean file')} without a noisy one, left out: {listed(unused, 3)}"
+        )
+    return Paired(pairs, notes)
+
+
+def _told(pair: FilePair) -> FilePair:
+    """A pair with the speaker and the SNR that its noisy name tells."""
+    snr, speaker = SNR.search(pair.name), SPEAKER.search(pair.name)
+    return pair._replace(snr=snr and float(snr[1]), speaker=speaker and speaker[0].replace("_", ""))
+
+
+def _unpaired(clean: Path, other: Path, left: Files, right: Files) -> FilesError:
+    keys = [{equal_form(name): name for name in files} for files in (left, right)]
+    faults = [
+        Fault("without a partner", f"{files[names[key]].name} has no partner in {place}")
+        for files, names, others, place in ((left, keys[0], keys[1], other), (right, keys[1], keys[0], clean))
+        for key in names.keys() - others.keys()
+    ]
+    return FilesError(
+        f"{len(left)} files in {clean} and {len(right)} in {other} do not pair by name",
+        sorted(faults),
+        ADVICE,
+    )
+
+
+def with_patterns(pairs: Sequence[FilePair], patterns: Mapping[str, str | None]) -> list[FilePair]:
+    """Pairs with the speaker, noise and SNR that patterns find in the noisy names (`speaker`, `noise`,
+    `snr`)."""
+    found = []
+    for pair in pairs:
+        told: dict[str, object] = {}
+        for field, pattern in patterns.items():
+            if pattern and (match := re.search(pattern, pair.name)):
+                text = match[1] if match.re.groups else match[0]
+                told[field] = float(text) if field == "snr" else text
+        found.append(pair._replace(**told))
+    return found

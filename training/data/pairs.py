@@ -1,0 +1,171 @@
+"""Pairs of recordings: read from where they are, drawn from, and what identifies them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from ablate.models.errors import InputError, plural
+
+from ..audio import SAMPLE_RATE, FilePair
+from .cache import CachedPair, Report, mapped, open_split
+from .layouts import CorpusLayout, Source
+from .names import read_logs, speakers_of
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A clean recording and the same with noise, both `(sample,)` float32 at one rate, read-only views.
+
+    `speaker`, `noise` and `snr` (dB) are None where names, lists and logs do not tell. `rate`, `channels` and
+    `clipped` (samples at full scale) are those of the source files; `cut` is how many samples one was longer
+    than the other; `signed` identifies the sources, or is empty where the digests of the samples do
+    (`CachedPair`); `clean_name` is the name of the clean file if it is another. A pair is small to pickle.
+    """
+
+    name: str
+    speaker: str | None
+    snr: float | None
+    noise: str | None
+    samples: int
+    clean_sha256: str
+    noisy_sha256: str
+    rate: int
+    channels: int
+    clipped: int
+    folder: Path = field(repr=False)
+    start: int = field(repr=False)
+    cut: int = 0
+    signed: str = field(default="", repr=False)
+    sample_rate: int = SAMPLE_RATE
+    clean_name: str = ""
+
+    @property
+    def clean(self) -> np.ndarray:
+        return mapped(self.folder / "clean.f32")[self.start : self.start + self.samples]
+
+    @property
+    def noisy(self) -> np.ndarray:
+        return mapped(self.folder / "noisy.f32")[self.start : self.start + self.samples]
+
+    @property
+    def cache(self) -> Path:
+        """The folder of caches that the pair is kept in."""
+        return self.folder.parents[1]
+
+    @property
+    def seconds(self) -> float:
+        return self.samples / self.sample_rate
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads splits, all with the same cache, rate and way of pairing; what is to be known goes to `notes`."""
+
+    cache: Path
+    report: Report | None
+    rate: int
+    pairs: str | None
+    notes: list[str]
+
+    def __call__(self, layout: CorpusLayout, source: Source, split: str) -> tuple[Pair, ...]:
+        paired, notes = layout.read(source)
+        if not paired:
+            raise InputError(f"{layout.root}: there is no pair for {split}")
+        self.notes.extend(note for note in notes if note not in self.notes)
+        cached = open_split(paired, self.cache, self.report, rate=self.rate)
+        log = read_logs(layout.root, split)
+        speaker_of = speakers_of([pair.clean.stem for pair in paired])
+        return tuple(
+            Pair(
+                name=entry.name,
+                speaker=pair.speaker or speaker_of.get(pair.clean.stem),
+                noise=pair.noise or log.get(entry.name, (None, None))[0],
+                snr=log.get(entry.name, (None, None))[1] if pair.snr is None else pair.snr,
+                samples=entry.samples,
+                clean_sha256=entry.clean_sha256,
+                noisy_sha256=entry.noisy_sha256,
+                rate=entry.rate,
+                channels=entry.channels,
+                clipped=entry.clipped,
+                folder=cached.folder,
+                start=entry.start,
+                cut=entry.cut,
+                signed=_signed_with(pair, entry),
+                sample_rate=self.rate,
+                clean_name="" if pair.clean.stem == pair.name else pair.clean.stem,
+            )
+            for pair, entry in zip(paired, cached.entries, strict=True)
+        )
+
+    def test(self, root: Path, layout: CorpusLayout | None = None) -> tuple[Pair, ...]:
+        """The test split of a corpus, or the pairs of a folder of `clean` and `noisy`."""
+        layout = CorpusLayout.of(root, self.pairs) if layout is None else layout
+        source = layout.sources.get("test") or layout.loose
+        if source is None:
+            raise InputError(
+                f"{root} has no test files; add test/clean and test/noisy (or clean_testset_wav and "
+                f"noisy_testset_wav), or name a corpus that has them with --test-data. {layout.there()}"
+            )
+        return self(layout, source, "test")
+
+
+def _signed_with(pair: FilePair, entry: CachedPair) -> str:
+    """What identifies a pair: its sources, and its speaker where a list, a pattern or a folder says it, as
+    the
+    validation split depends on it."""
+    signed = entry.signed or f"{entry.clean_sha256} {entry.noisy_sha256}"
+    return f"{signed} {pair.speaker}" if pair.speaker is not None else entry.signed
+
+
+def spread(pairs: Sequence[Pair], count: int | None) -> tuple[Pair, ...]:
+    """`count` of the pairs, at even distances in their order; all where there are no more."""
+    if count is None or count >= len(pairs):
+        return tuple(pairs)
+    if count < 1:
+        raise InputError(f"{count} utterances asked for; at least one is needed")
+    return tuple(pairs[int((index + 0.5) * len(pairs) / count)] for index in range(count))
+
+
+def is_voicebank_test(pairs: Sequence[Pair]) -> bool:
+    """Whether names are those of the test split of VoiceBank+DEMAND (speakers p232 and p257)."""
+    return bool(pairs) and all(re.fullmatch(r"p(232|257)_\d{3}", pair.name) for pair in pairs)
+
+
+def note_sources(pairs: Sequence[Pair], rate: int, notes: list[str]) -> None:
+    rates = Counter(pair.rate for pair in pairs if pair.rate != rate)
+    for source, count in sorted(rates.items()):
+        notes.append(f"{count} pairs resampled from {source} Hz to {rate} Hz")
+    if stereo := sum(pair.channels > 1 for pair in pairs):
+        notes.append(f"{stereo} pairs with several channels averaged to one")
+    if cut := [pair for pair in pairs if pair.cut]:
+        longest = max(cut, key=lambda pair: pair.cut)
+        notes.append(
+            f"{plural(len(cut), 'pair')} of unequal length cut to the shorter file, by {longest.cut} samples "
+            f"at most ({longest.name})"
+        )
+
+
+def digest_of(pairs: Sequence[Pair], validation: Sequence[Pair] = ()) -> str:
+    """sha256 of the names and the sources of pairs, in hexadecimal; and of those of a validation split of the
+    corpus' own."""
+    return _digest(pairs, validation, lambda pair: pair.signed or f"{pair.clean_sha256} {pair.noisy_sha256}")
+
+
+def digests(pairs: Sequence[Pair], validation: Sequence[Pair] = ()) -> Iterator[str]:
+    """`digest_of`, and the digest of the samples at 16 kHz, as it was before sources were signed."""
+    yield digest_of(pairs, validation)
+    if not validation and pairs[0].sample_rate == SAMPLE_RATE:
+        yield _digest(pairs, (), lambda pair: f"{pair.clean_sha256} {pair.noisy_sha256}")
+
+
+def _digest(pairs: Sequence[Pair], validation: Sequence[Pair], sign: Callable[[Pair], str]) -> str:
+    rows = [sorted(f"{pair.name} {sign(pair)}\n" for pair in split) for split in (pairs, validation)]
+    middle = ["validation\n"] if validation else []
+    return sha256("".join([*rows[0], *middle, *rows[1]]).encode()).hexdigest()
