@@ -28,8 +28,11 @@ UNDERFLOW = 1e-18
 """Magnitudes below it: an angle's gradient divides by their squares."""
 DECLARATIONS = (
     *("domain", "axes", "transform", "compress", "output", "loss"),
-    *("looks_ahead", "mixes_bands", "own_loss"),
+    *("looks_ahead", "mixes_bands", "own_loss", "sample_rate"),
 )
+SAMPLE_RATE = 16_000
+"""Hz, of the networks of this project, and of others that declare no other rate."""
+RATES = (4_000, 192_000)
 
 
 def declare(network: nn.Module, **said: Any) -> nn.Module:
@@ -37,7 +40,7 @@ def declare(network: nn.Module, **said: Any) -> nn.Module:
 
     Args:
         said: `domain`, `axes`, `transform`, `compress`, `output`, `loss`, `looks_ahead`, `mixes_bands`,
-            `own_loss`; see docs/plugins.md.
+            `own_loss`, `sample_rate`; see docs/plugins.md.
 
     Raises:
         InputError: something else is said, or in a form that it cannot have.
@@ -64,6 +67,16 @@ def _said(network: nn.Module, name: str, *kinds: type) -> Any:
     return None
 
 
+def _rate(network: nn.Module) -> int:
+    """The rate that a network declares, or its class has; an attribute of the object may mean anything."""
+    rate = getattr(network, "_said", {}).get("sample_rate", getattr(type(network), "sample_rate", None))
+    if not isinstance(rate, int):
+        return SAMPLE_RATE
+    if not RATES[0] <= rate <= RATES[1]:
+        raise InputError(f"sample_rate={rate}: give one in Hz, from {RATES[0]} to {RATES[1]}")
+    return rate
+
+
 @dataclass(frozen=True)
 class Interface:
     """How speech gets into a network and out of it.
@@ -80,6 +93,7 @@ class Interface:
         output: key or index of the enhanced signal where it gives several; two of them are its real and
             imaginary parts, or its magnitude and phase.
         loss: of its own, `(outputs, clean)` or `(outputs, clean, noisy)`.
+        sample_rate: Hz, of the speech; an attribute of the class, or declared.
     """
 
     domain: str = "spectrum"
@@ -88,6 +102,7 @@ class Interface:
     compress: float = 1.0
     output: Any = None
     loss: Callable[..., Tensor] | None = field(default=None, compare=False)
+    sample_rate: int = field(default=SAMPLE_RATE, compare=False)
 
     @classmethod
     def of(cls, network: nn.Module) -> Interface:
@@ -124,6 +139,7 @@ class Interface:
             compress=compress,
             output=tuple(output) if isinstance(output, list) else output,
             loss=loss if callable(loss) else None,
+            sample_rate=_rate(network),
         )
 
     @property

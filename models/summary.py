@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from .config import ModelConfig, resolve_model
+from .config import ARCHITECTURES, ModelConfig, resolve_model
 from .declarations import frames_ahead, looks_ahead, reach
-from .interface import Interface
+from .interface import SAMPLE_RATE, Interface
 from .mamba import SelectiveSSM
 from .network import build_model
 
 SAMPLES_PER_MS = 16
-"""At 16 kHz, the rate of all networks."""
+"""At 16 kHz, the rate of the networks of this project."""
 ATTENDING = {"attention", "conformer"}
 """Cores whose reach without bound is attention."""
 
@@ -68,6 +68,13 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
 
 
 @lru_cache(maxsize=4096)
+def rate_of(config: ModelConfig) -> int:
+    """Hz, of the speech of a configuration's network; only one from outside is built to know it."""
+    if ARCHITECTURES.built_in(config.architecture):
+        return SAMPLE_RATE
+    return Interface.of(build_model(config)).sample_rate
+
+
 def macs_per_second(config: ModelConfig) -> float:
     """Multiplications with addition for one second of audio, of matrix products and scans.
 
@@ -108,7 +115,7 @@ def _macs(config: ModelConfig, device: str) -> float:
                 module.forward = without_steps(module)  # type: ignore[method-assign]
             elif isinstance(module, SelectiveSSM):
                 module.register_forward_hook(scan)
-        places = 1000 * SAMPLES_PER_MS // interface.step
+        places = interface.sample_rate // interface.step
         signal = (
             torch.zeros(1, places)
             if interface.bins is None
@@ -185,7 +192,7 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
 
 def _latency(interface: Interface, ahead: int) -> float:
     """Milliseconds of the window, and of each step ahead; whole numbers where they are."""
-    found = (interface.window + ahead * interface.step) / SAMPLES_PER_MS
+    found = (interface.window + ahead * interface.step) / (interface.sample_rate / 1000)
     return int(found) if found == int(found) else found
 
 

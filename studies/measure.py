@@ -68,15 +68,16 @@ def measure(model: dict[str, Any], recipe: dict[str, Any], device_name: str, thr
 
     from ablate.ablations.audit.subject import build
     from ablate.ablations.audit.trial import SEED, speech_like
-    from ablate.training.audio import SAMPLE_RATE
+    from ablate.models.summary import rate_of
     from ablate.training.data.batches import Batches
     from ablate.training.environment import PeakMemory, choose_device, prepared
     from ablate.training.trainer import Trainer
 
     device = choose_device(device_name)
     wanted = Recipe.model_validate(recipe).model_copy(update={"adversarial_weight": 0.0})
-    crop = int(wanted.crop_seconds * SAMPLE_RATE)
-    clips = speech_like(wanted.crop_seconds, count=wanted.batch_size)
+    rate = rate_of(ModelConfig.model_validate(model))
+    crop = int(wanted.crop_seconds * rate)
+    clips = speech_like(wanted.crop_seconds, count=wanted.batch_size, rate=rate)
     batches = Batches(clips, batch_size=wanted.batch_size, crop=crop, seed=SEED)
     seconds = []
     with prepared(device, wanted.precision, threads), PeakMemory(device) as peak:

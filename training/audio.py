@@ -163,12 +163,12 @@ def resample(audio: NDArray[Any], rate: int, to: int = SAMPLE_RATE) -> NDArray[A
     return soxr.resample(audio, rate, to, quality="HQ")
 
 
-def write_wav(path: Path, audio: NDArray[Any]) -> None:
-    """Write `(sample,)` in [-1, 1] at 16 kHz with 16 bits, as a whole or not at all."""
+def write_wav(path: Path, audio: NDArray[Any], rate: int = SAMPLE_RATE) -> None:
+    """Write `(sample,)` in [-1, 1] with 16 bits, as a whole or not at all."""
     import soundfile
 
     with replacing(path) as temporary:
-        soundfile.write(temporary, np.asarray(audio), SAMPLE_RATE, subtype="PCM_16", format="WAV")
+        soundfile.write(temporary, np.asarray(audio), rate, subtype="PCM_16", format="WAV")
 
 
 def below(folder: Path) -> Iterator[Path]:

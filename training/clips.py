@@ -51,11 +51,11 @@ def kept(folder: Path, pairs: Sequence[Pair], references: Path) -> Iterator[Keep
     def keep(pair: Pair, enhanced: np.ndarray) -> None:
         if pair.name not in names:
             return
-        write_wav(partial / f"{pair.name}-enhanced.wav", enhanced)
+        write_wav(partial / f"{pair.name}-enhanced.wav", enhanced, pair.sample_rate)
         for kind, audio in (("clean", pair.clean), ("noisy", pair.noisy)):
             shared = references / f"{pair.name}-{kind}.wav"
             if not shared.exists():
-                write_wav(shared, audio)
+                write_wav(shared, audio, pair.sample_rate)
             (partial / shared.name).symlink_to(os.path.relpath(shared, folder))
 
     with replacing_folder(folder) as partial:

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ablate.models.errors import InputError
+from ablate.models.interface import Interface
 
-from .audio import SAMPLE_RATE, below
+from .audio import below
 from .evaluate import device_of, enhance_batch
 from .files import replacing
 from .pcs import stretch
@@ -93,14 +94,15 @@ def enhance_file(
     """
     info = _info(source)
     rate, channels, samples = info.samplerate, info.channels, info.frames
+    its = Interface.of(model).sample_rate
     enhanced = enhance_blocks(
         model,
-        resampled(_read(source), rate, SAMPLE_RATE, channels),
+        resampled(_read(source), rate, its, channels),
         finish=stretch if pcs else _as_is,
-        chunk=round(chunk_seconds * SAMPLE_RATE),
-        overlap=round(overlap_seconds * SAMPLE_RATE),
+        chunk=round(chunk_seconds * its),
+        overlap=round(overlap_seconds * its),
     )
-    blocks = exactly(resampled(enhanced, SAMPLE_RATE, rate, channels), samples, channels)
+    blocks = exactly(resampled(enhanced, its, rate, channels), samples, channels)
     kind, subtype, _ = _form(info, source)
     with replacing(target) as partial:
         if not pcs:
@@ -124,7 +126,7 @@ def enhance_blocks(
     chunk: int,
     overlap: int,
 ) -> Iterator[NDArray[np.float32]]:
-    """Enhance a recording at 16 kHz that arrives in pieces.
+    """Enhance a recording at the network's rate that arrives in pieces.
 
     One that fits into a chunk is enhanced whole. Of a longer one, chunks of equal length are (the last
     begins earlier instead of being short) and neighbours are cross-faded linearly over `overlap`.

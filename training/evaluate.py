@@ -107,7 +107,7 @@ def enhance_utterances(
 
     Args:
         model: a network with an `Interface`.
-        waveforms: (sample,) each, at 16 kHz.
+        waveforms: (sample,) each, at the network's rate.
         evaluation: what is done with the enhanced speech.
         device: where the model is; None: where its parameters are.
         batch_seconds: bound on the audio in a batch of more than one utterance; None: `BATCH_SECONDS`.
@@ -120,9 +120,10 @@ def enhance_utterances(
     """
     place = device_of(model) if device is None else torch.device(device)
     finish = finishing(evaluation)
-    alike = Interface.of(model).alike
+    interface = Interface.of(model)
     bound = batch_bound(place) if batch_seconds is None else batch_seconds
-    for batch in equal_frames([len(waveform) for waveform in waveforms], bound, alike):
+    bound *= interface.sample_rate / SAMPLE_RATE
+    for batch in equal_frames([len(waveform) for waveform in waveforms], bound, interface.alike):
         with using_taps(model, evaluation.taps):
             results = enhance_batch(model, [waveforms[i] for i in batch], finish, place)
         yield from zip(batch, results, strict=True)
@@ -234,7 +235,7 @@ def measure_speed(
     load = OtherLoad()
     by_clock, by_processor = [], []
     for waveform in chosen:
-        seconds = len(waveform) / SAMPLE_RATE
+        seconds = len(waveform) / pairs[0].sample_rate
         clock, processor = time.perf_counter(), time.process_time()
         enhance_batch(model, [waveform], as_it_is, place)
         by_clock.append((time.perf_counter() - clock) / seconds)

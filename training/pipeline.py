@@ -18,7 +18,7 @@ from ablate.models import build_model
 from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError
 from ablate.models.plugins import load_planned
-from ablate.models.summary import macs_per_second, parameters_by_part
+from ablate.models.summary import macs_per_second, parameters_by_part, rate_of
 
 from . import clips, evaluate, loop, seeds
 from .adversary import Scorer
@@ -149,8 +149,10 @@ def opened(assignment: Assignment) -> Iterator[BuiltIn]:
             plugins=spec.get("plugins", {}),
         ) as pool,
     ):
+        with failing_as("configuration"):
+            rate = rate_of(config)
         with failing_as("data"):
-            corpus = find_corpus(**located(spec), cache=cache)
+            corpus = find_corpus(**located(spec), cache=cache, rate=rate)
             if recipe.split == "seed":
                 corpus = corpus.split_by(spec["seed"])
         validation = corpus.select_validation(recipe.validation_utterances)
@@ -185,12 +187,13 @@ def train(
 ) -> Mapping[str, Any]:
     """Train to the last step. The network then has the selected weights; what is known of them is told."""
     run, recipe, seed = context.run, context.recipe, context.spec["seed"]
+    rate = context.corpus.sample_rate
     batches = Batches(
         context.corpus.train,
         batch_size=recipe.batch_size,
-        crop=round(recipe.crop_seconds * SAMPLE_RATE),
+        crop=round(recipe.crop_seconds * rate),
         seed=seed,
-        augment=Augment.of(recipe),
+        augment=Augment.of(recipe, rate),
     )
     trainer = Trainer(
         model,
@@ -198,7 +201,7 @@ def train(
         batches,
         seed=seed,
         device=context.device,
-        scorer=pesq_scorer(context.pool),
+        scorer=pesq_scorer(context.pool, rate),
         accumulation=accumulation,
     )
     selection = Selection(
@@ -238,11 +241,14 @@ def train(
     return selection.best
 
 
-def pesq_scorer(pool: MetricPool) -> Scorer:
+def pesq_scorer(pool: MetricPool, rate: int = SAMPLE_RATE) -> Scorer:
     """Measures PESQ-WB beside the training step."""
 
     def start(pairs: list[tuple[Any, Any]]) -> Callable[[], list[float | None]]:
-        futures = [pool.submit(reference, judged, ["pesq_wb"], urgent=True) for reference, judged in pairs]
+        futures = [
+            pool.submit(reference, judged, ["pesq_wb"], sample_rate=rate, urgent=True)
+            for reference, judged in pairs
+        ]
 
         def wait() -> list[float | None]:
             return [_measured(future.result().values["pesq_wb"]) for future in futures]

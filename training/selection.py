@@ -88,7 +88,9 @@ class Selection:
             model, [pair.noisy for pair in self.pairs], device=self.device
         ):
             pair = self.pairs[index]
-            scores[pair.name] = self.pool.submit(pair.clean, enhanced, VALIDATED)
+            scores[pair.name] = self.pool.submit(
+                pair.clean, enhanced, VALIDATED, sample_rate=pair.sample_rate
+            )
         self._pending.append(
             _Pending(line, {pair.name: scores[pair.name] for pair in self.pairs}, _copy(model))
         )

@@ -55,14 +55,15 @@ def measured(
     def signals() -> Iterator[tuple[np.ndarray, np.ndarray]]:
         for index, signal in enhanced:
             order.append(index)
-            found = fit(pairs[index].clean, signal)
+            found = fit(pairs[index].clean, signal, pairs[index].sample_rate)
             if found.late:
                 lags[index] = 1000 * found.lag
             yield pairs[index].clean[: len(signal)], signal
 
+    rate = pairs[0].sample_rate
     rows: list[dict[str, Any]] = [{} for _ in pairs]
     names = (*usual(), *(name for name in evaluation.metrics if name not in usual()))
-    for position, scored in enumerate(pool.map(signals(), names)):
+    for position, scored in enumerate(pool.map(signals(), names, sample_rate=rate)):
         pair = pairs[order[position]]
         rows[order[position]] = {
             **known_of(pair),

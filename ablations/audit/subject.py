@@ -17,7 +17,6 @@ from ablate.models import build_model, declarations
 from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError, told
 from ablate.models.interface import Interface
-from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import Recipe
 from ablate.training.data.augment import Augment
 from ablate.training.data.batches import Batches
@@ -26,7 +25,7 @@ from ablate.training.trainer import DivergedError, Trainer
 
 from .operations import Watch, seen_too, watched
 from .settled import build, settled
-from .trial import SEED, isolated, speech_like, try_out
+from .trial import SEED, Tone, isolated, speech_like, try_out
 from .writes import InitWrite, watch_init
 
 LARGE = 500_000
@@ -122,7 +121,7 @@ class Subject:
 
     def kept(self, batch: int, seconds: float) -> int:
         """Bytes that autograd keeps between the forward and the backward of a batch."""
-        waves = torch.from_numpy(speech_like(seconds, count=1)[0].noisy)[None].repeat(batch, 1)
+        waves = torch.from_numpy(self.speech(seconds, count=1)[0].noisy)[None].repeat(batch, 1)
         signal = self.interface.analyse(waves)
         sizes: dict[int, int] = {}
         alive: list[Tensor] = []
@@ -204,10 +203,14 @@ class Subject:
         """Values that are trained; constants kept as parameters are not."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
+    def speech(self, seconds: float, **more: int) -> list[Tone]:
+        """Made-up pairs at the network's rate."""
+        return speech_like(seconds, **more, rate=self.interface.sample_rate)
+
     @cached_property
     def batch(self) -> Tensor:
         """Noisy signals `(batch, ..., time)`: as a rule complex spectrograms `(batch, 257, frame)`."""
-        pairs = speech_like(self.crop_seconds)[: self.batch_size]
+        pairs = self.speech(self.crop_seconds)[: self.batch_size]
         return self.interface.analyse(torch.from_numpy(np.stack([p.noisy for p in pairs])))
 
     @cached_property
@@ -217,7 +220,7 @@ class Subject:
         widths |= {len(self.config.band_widths), *self.batch.shape[:-1]}
         known = PROBE_PLACES[self.interface.place]
         places = next((count for count in known if count not in widths), known[0])
-        pairs = speech_like(places * self.interface.step / SAMPLE_RATE, count=2)
+        pairs = self.speech(places * self.interface.step / self.interface.sample_rate, count=2)
         return self.interface.analyse(torch.from_numpy(np.stack([p.noisy for p in pairs])))[..., :places]
 
     @cached_property
@@ -231,7 +234,7 @@ class Subject:
         """Noisy signals of other voices, one each, of two seconds at most: not what the steps saw."""
         return [
             self.interface.analyse(torch.from_numpy(pair.noisy)[None])
-            for pair in speech_like(self.longer_seconds, count=4, seed=SEED + 1)
+            for pair in self.speech(self.longer_seconds, count=4, seed=SEED + 1)
         ]
 
     @cached_property
@@ -330,16 +333,16 @@ class Subject:
                 "crop_seconds": self.crop_seconds,
             }
         )
-        crop = int(self.crop_seconds * SAMPLE_RATE)
+        crop = int(self.crop_seconds * self.interface.sample_rate)
         trace = Trace()
         with isolated(SEED):
             model = build(self.config)
             batches = Batches(
-                speech_like(self.crop_seconds),
+                self.speech(self.crop_seconds),
                 batch_size=self.batch_size,
                 crop=crop,
                 seed=SEED,
-                augment=Augment.of(recipe),
+                augment=Augment.of(recipe, self.interface.sample_rate),
             )
             trainer = Trainer(model, recipe, batches, seed=SEED, device=torch.device("cpu"))
             for _ in range(STEPS):

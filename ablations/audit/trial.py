@@ -36,22 +36,22 @@ def isolated(seed: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Tone:
-    """A made-up pair: voiced syllables, and the same in coloured noise; `(sample,)` at 16 kHz."""
+    """A made-up pair: voiced syllables, and the same in coloured noise; `(sample,)` at one rate."""
 
     name: str
     clean: np.ndarray
     noisy: np.ndarray
 
 
-def speech_like(seconds: float, count: int = 4, seed: int = SEED) -> list[Tone]:
+def speech_like(seconds: float, count: int = 4, seed: int = SEED, rate: int = SAMPLE_RATE) -> list[Tone]:
     """Pairs that look like noisy speech to a network: gliding harmonics in syllables, pink noise, 0-15 dB."""
     rng = np.random.default_rng(seed)
-    samples = max(int(seconds * SAMPLE_RATE), 2 * HOP * 3)
-    t = np.arange(samples) / SAMPLE_RATE
+    samples = max(int(seconds * rate), 2 * HOP * 3)
+    t = np.arange(samples) / rate
     pairs = []
     for index in range(count):
         pitch = rng.uniform(90, 220) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(2, 5) * t))
-        phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+        phase = 2 * np.pi * np.cumsum(pitch) / rate
         clean = sum(np.sin(k * phase + rng.uniform(0, 6)) / k for k in range(1, 30))
         clean = clean * np.clip(np.sin(2 * np.pi * rng.uniform(3, 5) * t + rng.uniform(0, 6)), 0.02, None)
         clean = clean + 0.02 * rng.standard_normal(samples) * np.clip(np.sin(2 * np.pi * 7 * t), 0, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -14,6 +14,7 @@ from ablate.ablations.grid import BASE, BASELINE, Factorial, safe_name
 from ablate.ablations.runspec import run_path
 from ablate.models import plugins
 from ablate.models.errors import InputError
+from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import RunConfig
 from ablate.training.environment import git_commit, host
 from ablate.training.metrics.registry import check_available, facts_of_plugins, usual
@@ -30,6 +31,12 @@ if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
 
 
+WIDEBAND = frozenset(
+    {"pesq_wb", "pesq_wb_c2", "csig", "cbak", "covl", "csig_ports", "cbak_ports", "covl_ports"}
+)
+"""Metrics that need the band up to 8 kHz."""
+
+
 def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
     """Resolve a request: open its corpus, build its cells, count their parameters, sign every run.
 
@@ -43,7 +50,12 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
 
     first, *further = request.test_data or (None,)
     corpus = Corpus.open(
-        request.data, cache=cache_path(root), test_data=first, further=further, pairs=request.pairs
+        request.data,
+        cache=cache_path(root),
+        test_data=first,
+        further=further,
+        pairs=request.pairs,
+        rate=_rate(request, [cell.config for cell in cells]),
     )
     name = safe_name(request.study or default_name(request, corpus.name), "study")
     if name in store.names(root):
@@ -104,6 +116,33 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         created=time.time(),
     )
     return extend(plan, request.seeds, root, request.at_lengths), corpus
+
+
+def _rate(request: Request, configs: Sequence[RunConfig | OwnConfig]) -> int:
+    """The sample rate of all networks of a study.
+
+    Raises:
+        InputError: they differ, or the endpoint is not defined at their rate.
+    """
+    from ablate.models.summary import rate_of
+
+    if request.train is not None:
+        rates = {request.train.sample_rate}
+    else:
+        rates = {rate_of(config.model) for config in configs if isinstance(config, RunConfig)}
+    if len(rates) > 1:
+        its = ", ".join(map(str, sorted(rates)))
+        raise InputError(
+            f"the networks are for {its} Hz: scores compare at one rate; leave the baseline out (--baseline "
+            "none), or take cells of one rate"
+        )
+    (rate,) = rates
+    if rate < SAMPLE_RATE and request.endpoint.metric in WIDEBAND:
+        raise InputError(
+            f"{request.endpoint.metric} is defined at {SAMPLE_RATE} Hz, and the networks are for {rate} Hz; "
+            "take --metric pesq_nb"
+        )
+    return rate
 
 
 def _check_losses(configs: Iterable[RunConfig | OwnConfig]) -> None:

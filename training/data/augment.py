@@ -6,6 +6,7 @@ What is drawn depends on the seed and the step alone, so that every cell of a st
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.random import Generator
@@ -33,6 +34,7 @@ class Augment:
     gain: float = 0.0
     band_mask: float = 0.0
     target: str = "clean"
+    rate: int = SAMPLE_RATE
 
     @property
     def shares(self) -> tuple[float, ...]:
@@ -40,20 +42,20 @@ class Augment:
         return self.remix, self.reverb, self.gain, self.band_mask
 
     @classmethod
-    def of(cls, recipe: Recipe) -> Augment | None:
+    def of(cls, recipe: Recipe, rate: int = SAMPLE_RATE) -> Augment | None:
         """The changes of a recipe; none where it makes none."""
-        augment = cls(recipe.remix, recipe.reverb, recipe.gain, recipe.band_mask, recipe.target)
+        augment = cls(recipe.remix, recipe.reverb, recipe.gain, recipe.band_mask, recipe.target, rate)
         return augment if any(augment.shares) or augment.target != "clean" else None
 
     def __call__(self, clean: Waves, noisy: Waves, random: Generator) -> tuple[Waves, Waves]:
         """Changed copies of a batch.
 
         Args:
-            clean, noisy: `(batch, sample)` at 16 kHz.
+            clean, noisy: `(batch, sample)` at `rate` Hz.
             random: where all numbers come from; as many are drawn whatever the shares.
         """
         speech, noise = clean.astype(np.float64), noisy.astype(np.float64) - clean
-        changes = (_remix, _reverb, _gain, _band)
+        changes = (_remix, partial(_reverb, self.rate), _gain, partial(_band, self.rate))
         for share, change, stream in zip(self.shares, changes, random.spawn(len(changes)), strict=True):
             chosen = stream.random(len(speech)) < share
             if chosen.any():
@@ -85,16 +87,18 @@ def _remix(speech: Signals, noise: Signals, chosen: Signals, random: Generator) 
     return speech, noise
 
 
-def _reverb(speech: Signals, noise: Signals, chosen: Signals, random: Generator) -> tuple[Signals, Signals]:
+def _reverb(
+    rate: int, speech: Signals, noise: Signals, chosen: Signals, random: Generator
+) -> tuple[Signals, Signals]:
     """Put the speech into a room: noise that decays exponentially after a direct path of its energy.
 
     The reverberant speech is what the network is to find.
     """
     speech = speech.copy()
     decays = random.uniform(*RT60_RANGE, len(speech))
-    length = round(RT60_RANGE[1] * SAMPLE_RATE)
+    length = round(RT60_RANGE[1] * rate)
     tails = random.standard_normal((len(speech), length))
-    time = np.arange(length) / SAMPLE_RATE
+    time = np.arange(length) / rate
     for item in np.flatnonzero(chosen):
         response = tails[item] * np.exp(-np.log(1000) * time / decays[item])
         response[0] = 0.0
@@ -113,11 +117,13 @@ def _gain(speech: Signals, noise: Signals, chosen: Signals, random: Generator) -
     return gains * speech, gains * noise
 
 
-def _band(speech: Signals, noise: Signals, chosen: Signals, random: Generator) -> tuple[Signals, Signals]:
+def _band(
+    rate: int, speech: Signals, noise: Signals, chosen: Signals, random: Generator
+) -> tuple[Signals, Signals]:
     """Take a band out of speech and noise alike (as `BandMask` of Defossez et al. 2020, arXiv:2006.12847)."""
     widths = BAND_SHARE * random.random(len(speech))
     starts = random.random(len(speech)) * (1 - widths)
-    mel = 2595 * np.log10(1 + np.fft.rfftfreq(speech.shape[1], 1 / SAMPLE_RATE) / 700)
+    mel = 2595 * np.log10(1 + np.fft.rfftfreq(speech.shape[1], 1 / rate) / 700)
     place = mel / mel[-1]
     masked = (place >= starts[:, None]) & (place < (starts + widths)[:, None]) & chosen[:, None]
     return tuple(np.fft.irfft(np.where(masked, 0, np.fft.rfft(x)), x.shape[1]) for x in (speech, noise))  # type: ignore[return-value]

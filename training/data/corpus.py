@@ -165,6 +165,11 @@ class Corpus:
         return replace(found, test_digest=test_digest, further_tests=tuple(further))
 
     @property
+    def sample_rate(self) -> int:
+        """Hz, of the samples of all pairs."""
+        return self.train[0].sample_rate
+
+    @property
     def _split(self) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
         """The pairs that a digest is of, and those of a validation split of the corpus' own."""
         return (self.train, self.validation) if self.own_validation else ((*self.train, *self.validation), ())

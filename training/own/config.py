@@ -45,6 +45,7 @@ class OwnTraining(Frozen):
         scores: below `{out}`, a folder of enhanced test files, or a table `.csv` of measures.
         curve: below `{out}`, a file of JSON lines with a `step`; none: the command tells none.
         network: `file.py:Class`, for the audit.
+        sample_rate: Hz, of its enhanced files and of the audio that is kept.
         digest: of the content of `code`, when the study was planned.
         commit: of `folder`, when the study was planned.
     """
@@ -58,6 +59,7 @@ class OwnTraining(Frozen):
     scores: str = "enhanced"
     curve: str | None = None
     network: str | None = None
+    sample_rate: int = Field(16_000, ge=4_000, le=192_000)
     digest: str = ""
     commit: str | None = None
 

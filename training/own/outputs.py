@@ -15,7 +15,7 @@ import numpy as np
 from ablate.models.errors import InputError, listed
 
 from .. import tables
-from ..audio import SAMPLE_RATE, audio_files, is_audio, read_mono, resample
+from ..audio import audio_files, is_audio, read_mono, resample
 from ..causes import DivergedError
 from ..config import Evaluation
 from ..data.corpus import Pair
@@ -120,10 +120,10 @@ def _enhanced(
             raise OutputError(f"{path} cannot be read: {error.error_string}") from None
         if not np.isfinite(audio).all():
             raise DivergedError(f"{path} holds samples that are not finite (NaN)", {"file": str(path)})
-        signal = resample(audio, rate)
-        if abs(len(signal) - pair.samples) > SLACK_SECONDS * SAMPLE_RATE:
+        signal = resample(audio, rate, pair.sample_rate)
+        if abs(len(signal) - pair.samples) > SLACK_SECONDS * pair.sample_rate:
             raise OutputError(
-                f"{path} has {len(signal) / SAMPLE_RATE:.3f} s, its noisy file {pair.seconds:.3f} s: "
+                f"{path} has {len(signal) / pair.sample_rate:.3f} s, its noisy file {pair.seconds:.3f} s: "
                 "enhanced files are as long as the noisy ones"
             )
         if keep is not None:

@@ -199,7 +199,8 @@ def opened(assignment: Assignment) -> Iterator[Command]:
     with failing_as("configuration"):
         load_planned(spec.get("plugins", {}))
     with failing_as("data"):
-        corpus = find_corpus(**located(spec), cache=cache)
+        rate = OwnTraining.model_validate(spec["train"]).sample_rate
+        corpus = find_corpus(**located(spec), cache=cache, rate=rate)
         data = corpus_folder(corpus.path, cache)
     with failing_as("configuration"):
         call = Call(run, data, assignment.threads)
