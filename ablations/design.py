@@ -21,7 +21,10 @@ KINDS: tuple[str, ...] = get_args(Kind)
 Key = tuple[int, ...]
 """A combination: the position of each factor's level."""
 
-COLUMNS = ("cell", "seed", "utterance", "speaker", "snr", "noise", "training", "status", "seconds", "error")
+COLUMNS = (
+    *("cell", "seed", "utterance", "speaker", "snr", "noise", "training", "status", "seconds", "error"),
+    "lag_ms",
+)
 """Columns of a table of scores that are neither factors nor metrics."""
 RESERVED = frozenset({*COLUMNS, *METRICS, "base", "baseline", "gap"})
 

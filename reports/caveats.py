@@ -223,12 +223,12 @@ def _broken_line(report: AnalysisReport) -> list[str]:
 def _lag_line(report: AnalysisReport) -> list[str]:
     """Cells whose outputs are earlier or later than the clean speech."""
     scores = report.scores
-    if "lag" not in scores.columns or not scores["lag"].notna().any():
+    if "lag_ms" not in scores.columns or not scores["lag_ms"].notna().any():
         return []
-    late = scores[scores["lag"].notna()]
+    late = scores[scores["lag_ms"].notna()]
     cells = ", ".join(
         f"{cell} by {lags.median():+.0f} ms in {len(lags):,}"
-        for cell, lags in late["lag"].groupby(late["cell"].astype(str))
+        for cell, lags in late["lag_ms"].groupby(late["cell"].astype(str))
     )
     return [f"Outputs that are not aligned with the clean speech, which costs them in every metric: {cells}."]
 

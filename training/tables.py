@@ -43,7 +43,7 @@ def measured(
         (missing where the clean recording cannot be a reference, the metric's floor where the enhanced speech
         cannot be measured), `seconds` (its length), `error` (the reasons, or missing), `broken` (the metrics
         that are at their floor for that reason, or missing), `noisy_pesq_wb, noisy_stoi`; if some enhanced
-        speech is certainly more than 10 ms earlier or later than the clean, `lag` (milliseconds). Its `attrs`
+        speech is certainly more than 10 ms earlier or later than the clean, `lag_ms`. Its `attrs`
         have the passport of each metric (`metrics.passport`), which Parquet keeps.
 
     Raises:
@@ -74,7 +74,7 @@ def measured(
         }
     frame = table(rows, pairs, pool, cache=cache)
     if lags:
-        frame["lag"] = [lags.get(index, math.nan) for index in range(len(pairs))]
+        frame["lag_ms"] = [lags.get(index, math.nan) for index in range(len(pairs))]
     frame.attrs[KEY] = passports(names, (pair.rate for pair in pairs))
     return frame
 

@@ -40,6 +40,18 @@ class TinyNetwork(nn.Module):
         return spectrogram * (1 + 0.5 * torch.view_as_complex(mask.contiguous()))
 
 
+def test_enhanced_speech_that_is_late_is_measured_and_told(pairs, pool, tmp_path):
+    class Late(TinyNetwork):
+        domain = "waveform"
+
+        def forward(self, noisy):
+            return torch.roll(noisy, 640, dims=-1)
+
+    assert "lag_ms" not in score_test(TinyNetwork(), pairs, Evaluation(), pool, cache=tmp_path)
+    frame = score_test(Late(), pairs, Evaluation(), pool, cache=tmp_path)
+    assert frame["lag_ms"].tolist() == [40.0] * 3
+
+
 def test_only_equal_frame_counts_share_a_batch():
     lengths = [16_000, 8_000, 16_010, 16_000, 8_050, 16_127, 16_128]
     batches = equal_frames(lengths, 30)

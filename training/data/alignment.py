@@ -32,6 +32,8 @@ NEAR = 0.01
 SURE = 4.0
 """Height of a peak over the highest one elsewhere from which the lag is certain."""
 UNSURE = 2.0
+CHANCE = 0.1
+"""Coefficient that recordings that have nothing in common may have; below it no peak counts."""
 UNLIKE = 0.25
 """Below this ratio and this coefficient nothing of one recording is found in the other."""
 SWAPPED_DB = 6.0
@@ -66,7 +68,7 @@ class Fit(NamedTuple):
 
     @property
     def sure(self) -> bool:
-        return self.ratio >= SURE
+        return self.ratio >= SURE and self.correlation >= CHANCE
 
     @property
     def late(self) -> bool:
@@ -80,7 +82,7 @@ class Fit(NamedTuple):
 
     @property
     def weak(self) -> bool:
-        return self.ratio < UNSURE and self.correlation < UNLIKE
+        return self.correlation < (UNLIKE if self.ratio < UNSURE else CHANCE)
 
 
 def fit(reference: np.ndarray, recording: np.ndarray, rate: int = SAMPLE_RATE) -> Fit:
@@ -91,7 +93,7 @@ def fit(reference: np.ndarray, recording: np.ndarray, rate: int = SAMPLE_RATE) -
     if not all(
         signal[:count].any() and np.isfinite(signal[:count]).all() for signal in (reference, recording)
     ):
-        return Fit(0.0, 0.0, SURE, False, 0.0, 0.0, -np.inf, 0.0)
+        return Fit(0.0, 0.0, 0.0, False, 1.0, 0.0, -np.inf, 0.0)
     a, b = (signal[:count].astype(np.float64) for signal in (reference, recording))
     a, b = a - a.mean(), b - b.mean()
     size = fft.next_fast_len(2 * count, real=True)

@@ -301,6 +301,10 @@ def corpus_folder(path: str | Path, cache: Path) -> Path:
     if str(path) == DEMO:
         return make_demo(cache)
     root = Path(path).expanduser().absolute()
+    if root.is_file():
+        raise InputError(
+            f"{root} is a file: give the folder of the corpus, and a list of its pairs as --pairs"
+        )
     if not root.is_dir():
         raise InputError(f"no data folder {root}")
     return root

@@ -146,9 +146,11 @@ class CorpusLayout:
         parts = [*([listed(folders)] if folders else []), *([listed(lists, 3)] if lists else [])]
         parts += [plural(audio, "audio file")] if audio else []
         held = f"It holds {', '.join(parts) or 'nothing'}. "
+        if _told(_words(self.root.name), SPLITS) and _folders(self.root.parent, None)[0]:
+            return f"{held}It is one split of a corpus: give {self.root.parent}"
         if self.loose is not None and self.loose.clean is not None:
             return (
-                f"{held}{self.loose.clean.name} and {self.loose.noisy.name if self.loose.noisy else ''} are not in "  # noqa: E501
+                f"{held}The folders of clean and noisy files are not in "
                 "train/ and test/ folders: move them there, give the folder as --test-data, or say in "
                 f"{DESCRIPTION} which files are train and which are test"
             )

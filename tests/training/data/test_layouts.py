@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+import yaml
 
 from ablate.models.errors import InputError
 from ablate.training.data.corpus import Corpus, find_corpus, open_test
+from ablate.training.data.layouts import Description
 from ablate.training.data.pairs import Pair
 
 RATE = 16_000
@@ -317,6 +320,13 @@ def test_a_description_names_the_folders(tmp_path: Path) -> None:
     (root / "corpus.yaml").write_text("trian: {clean: one}\n")
     with pytest.raises(InputError, match=r"corpus\.yaml: trian"):
         opened(root)
+
+
+def test_the_description_in_the_page_is_one() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "data.md").read_text()
+    (block,) = re.findall(r"^```yml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    told = Description.model_validate(yaml.safe_load(block))
+    assert all(getattr(told, name) is not None for name in Description.model_fields if name != "data")
 
 
 def test_what_is_there_is_said_where_nothing_fits(tmp_path: Path) -> None:
