@@ -33,6 +33,8 @@ from ablate.studies.request import FIRST_TUNING_SEED, Request, Tuning
 from ablate.studies.session import Session
 from ablate.studies.status import status
 from ablate.studies.tune import candidates
+from ablate.training.data.corpus import Corpus, find_corpus, located
+from ablate.training.data.pairs import digests
 
 
 def planned(root, corpus, **fields):
@@ -405,3 +407,59 @@ def test_each_study_is_read_once_for_all_starts(root, corpus, monkeypatch):
     monkeypatch.setattr(store, "load", lambda *words: read.append(words) or load(*words))
     planned(root, corpus, study="after", start_from="latest")
     assert len(read) == 1
+
+
+def wide_corpus(folder, rate=48_000):
+    rng = np.random.default_rng(0)
+    for split, names in (("train", ["a_1", "b_1", "c_1"]), ("test", ["d_1"])):
+        for name in names:
+            for kind in ("clean", "noisy"):
+                (folder / split / kind).mkdir(parents=True, exist_ok=True)
+                audio = 0.1 * rng.standard_normal(rate // 2)
+                soundfile.write(folder / split / kind / f"{name}.wav", audio, rate)
+    return folder
+
+
+def test_a_study_keeps_the_digest_it_was_planned_with(tmp_path):
+    folder, root = wide_corpus(tmp_path / "wide"), tmp_path / "root"
+    plan = planned(root, folder, study="s", seeds=(1,))
+    corpus = Corpus.open(folder, cache=root / "cache")
+    *_, former = digests((*corpus.train, *corpus.validation))
+    *_, former_test = digests(corpus.test)
+    assert former != plan.corpus.digest
+    note = plan.corpus.model_copy(update={"digest": former, "test_digest": former_test})
+    old = plan.model_copy(update={"corpus": note}).signed()
+    save(old, root)
+    again = planned(root, folder, study="s", seeds=(1, 2))
+    assert (again.corpus.digest, again.corpus.test_digest) == (former, former_test)
+    assert compare(old, again) == []
+    joined = merge(old, again, root)
+    assert joined.cell("base").signatures[1] == old.cell("base").signatures[1]
+    assert joined.cell("base").evaluations[1] == old.cell("base").evaluations[1]
+    assert joined.seeds == (1, 2)
+    assert planned(root, folder, study="t", seeds=(1,)).corpus.digest == plan.corpus.digest
+
+
+def test_networks_of_a_study_have_one_rate_at_which_the_endpoint_is_defined(tmp_path, monkeypatch):
+    folder, root = wide_corpus(tmp_path / "wide"), tmp_path / "root"
+    monkeypatch.setattr("ablate.models.summary.rate_of", lambda config: 8_000)
+    with pytest.raises(InputError, match="pesq_wb is defined at 16000 Hz, and the networks are for 8000 Hz"):
+        planned(root, folder)
+    assert planned(root, folder, endpoint=Endpoint(metric="pesq_nb")).endpoint.metric == "pesq_nb"
+    rates = iter(range(8_000, 90_000, 8_000))
+    monkeypatch.setattr("ablate.models.summary.rate_of", lambda config: next(rates))
+    with pytest.raises(InputError, match="scores compare at one rate"):
+        planned(root, folder)
+
+
+def test_a_pattern_of_pairs_is_planned(tmp_path):
+    folder = wide_corpus(tmp_path / "named", 16_000)
+    for path in (folder / "train" / "noisy").iterdir():
+        path.rename(path.with_stem(f"x-{ord(path.stem[0])}"))
+    for path in (folder / "train" / "clean").iterdir():
+        path.rename(path.with_stem(f"{ord(path.stem[0])}y"))
+    plan = planned(tmp_path / "root", folder, pairs=r"(\d+)")
+    spec = plan.spec(plan.cells[0], 1).document()
+    assert spec["corpus"]["pairs"] == r"(\d+)"
+    found = find_corpus(**located(spec), cache=tmp_path / "root" / "cache")
+    assert found.digest == plan.corpus.digest
