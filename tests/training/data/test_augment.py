@@ -9,7 +9,7 @@ from ablate.training.data.augment import BAND_SHARE, GAIN_RANGE, RT60_RANGE, SNR
 from ablate.training.seeds import generator
 
 RATE = 16_000
-NAMES = [field.name for field in fields(Augment) if field.name != "rate"]
+NAMES = [field.name for field in fields(Augment) if field.name not in ("rate", "target")]
 
 
 def batch(clips: int = 6, samples: int = 8000) -> tuple[np.ndarray, np.ndarray]:
