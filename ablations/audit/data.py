@@ -53,7 +53,7 @@ def noisy_score(corpus: Corpus) -> Iterator[Finding]:
 
 
 def wrong_pairs(corpus: Corpus) -> Iterator[Finding]:
-    """A505 and A506: noisy files that do not belong to their clean ones as they are; and A507: low rates.
+    """A506 and A507: noisy files that do not belong to their clean ones as they are; and A508: low rates.
 
     All test pairs are looked at, and `TRAIN_PAIRS` of training.
     """
@@ -65,9 +65,9 @@ def wrong_pairs(corpus: Corpus) -> Iterator[Finding]:
     for pairs in (spread(corpus.train, TRAIN_PAIRS), tests):
         for wrong in alignment.wrong_pairs(pairs):
             what = f"{wrong.what} ({len(pairs):,} looked at): {listed(wrong.files, SHOWN)}"
-            yield Finding.of("A505" if wrong.sure else "A506", corpus.name, what, wrong.remedy)
+            yield Finding.of("A506" if wrong.sure else "A507", corpus.name, what, wrong.remedy)
     if low := low_rates(corpus):
-        yield Finding.of("A507", corpus.name, low, "record at 16 kHz or more, or choose another endpoint")
+        yield Finding.of("A508", corpus.name, low, "record at 16 kHz or more, or choose another endpoint")
 
 
 def one_sided(corpus: Corpus, cells: Sequence[Cell], tuned: Collection[str] = ()) -> Iterator[Finding]:

@@ -71,7 +71,7 @@ def test_wrong_pairs_are_errors_and_low_rates_notes(tmp_path: Path) -> None:
     assert not list(wrong_pairs(Corpus.open(data, cache=tmp_path / "cache")))
     voices(data / "test", ["p240_001", "p240_002"], 8_000, lag=320)
     found = list(wrong_pairs(Corpus.open(data, cache=tmp_path / "cache")))
-    assert [(f.code, f.severity) for f in found] == [("A505", "error"), ("A507", "note")]
+    assert [(f.code, f.severity) for f in found] == [("A506", "error"), ("A508", "note")]
     assert (
         "2 noisy files are earlier or later than their clean ones (2 looked at): p240_001 (40 ms later)"
         in (found[0].evidence)
