@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from ablate.studies.trials import open_storage
+from ablate.training.own.process import MARKER
 from ablate.training.rundir import RunDir
 
 SLOTS = 2
@@ -27,12 +29,26 @@ SETTINGS = {
     "checkpoint_every": 2,
 }
 ABLATE = [str(Path(sys.executable).with_name("ablate"))]
-RUN = [
-    *ABLATE,
-    *("run", "--grid", "bidirectional,pcs", "--seeds", "2", "--study", "killed", "--no-audit"),
-    *("--jobs", str(SLOTS), "--gpus", ""),
+RUN = [*ABLATE, "run", "--study", "killed", "--no-audit", "--jobs", str(SLOTS), "--gpus", ""]
+GRID = [
+    *("--grid", "bidirectional,pcs", "--seeds", "2"),
     *(word for name, value in SETTINGS.items() for word in ("--set", f"recipe.{name}={value}")),
 ]
+PROGRAM = Path(__file__).parents[1] / "training" / "own" / "program.py"
+STUDY = """
+train:
+  command: {python} program.py launcher --seed={{seed}} --out={{out}} --data={{data}} {{overrides}}
+  resume: --resume={{out}}/latest.json
+  folder: repo
+factors:
+  gain: {{levels: {{off: {{gain: "0.90"}}, on: {{gain: 1.0}}}}}}
+  mode: {{levels: {{off: {{mode: well}}, on: {{mode: forking}}}}}}
+set: {{nap: 0.4}}
+baseline: {{gain: 0.5}}
+data: {data}
+curve: metrics.jsonl
+seeds: 2
+"""
 
 
 def workers_of(driver):
@@ -43,15 +59,32 @@ def workers_of(driver):
         return []
 
 
+def left_behind(run):
+    """Processes of a run's command that still live."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if str(run.path.resolve()) in process.environ().get(MARKER, ""):
+                found.append(process)
+    return found
+
+
 @pytest.mark.slow
-def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path):
+@pytest.mark.parametrize("kind", ["built-in", "command"])
+def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path, corpus, kind):
+    command = RUN + GRID
+    if kind == "command":
+        (tmp_path / "repo").mkdir()
+        shutil.copy(PROGRAM, tmp_path / "repo")
+        (tmp_path / "study.yaml").write_text(STUDY.format(python=sys.executable, data=corpus))
+        command = [*RUN[:2], "study.yaml", *RUN[2:]]
     # A working folder with a package of the same name as ours must not get in the way.
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").write_text("raise RuntimeError('the wrong models')")
     draw = random.Random(7)
     hits = 0
     for _ in range(3):
-        driver = subprocess.Popen(RUN, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        driver = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
         with suppress(subprocess.TimeoutExpired):
             driver.wait(draw.uniform(12, 30))
         for worker in draw.sample(workers := workers_of(driver), min(1, len(workers))):
@@ -63,7 +96,7 @@ def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path):
             driver.send_signal(signal.SIGKILL)
             driver.wait()
             hits += SLOTS
-    last = subprocess.run(RUN, cwd=tmp_path, capture_output=True, text=True, check=False)
+    last = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert last.returncode == 0, last.stderr
     told = subprocess.run(
         [*ABLATE, "status", "--format", "json"], cwd=tmp_path, capture_output=True, text=True, check=True
@@ -71,7 +104,7 @@ def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path):
     read = json.loads(told.stdout)
     assert read["counts"] == {"done": 10}
     root = tmp_path / "ablate-runs"
-    assert len(list((root / "runs").iterdir())) == 6
+    assert len(list((root / "runs").iterdir())) == (6 if kind == "built-in" else 10)
     runs = [RunDir(path) for path in (root / "runs").iterdir()]
     for run in runs:
         steps = [line["step"] for line in run.metrics()]
@@ -86,5 +119,6 @@ def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path):
     done = [(t.user_attrs["cell"], t.user_attrs["seed"]) for t in trials if t.state.name == "COMPLETE"]
     assert len(done) == len(set(done)) == 10
     assert {t.state.name for t in trials} <= {"COMPLETE", "FAIL"}
-    again = subprocess.run(RUN, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert not any(map(left_behind, runs))
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "(0 trained or scored now)" in again.stderr

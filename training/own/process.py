@@ -1,14 +1,14 @@
 """The process of a command and all that it starts: run to its end, and ended.
 
 A command inherits the descriptor of the run's lock, so that a run whose worker was killed is still held while
-its command lives. Its descendants are known by a variable of their environment; orphans among them that have
-cleared it become children of this process. What is needed to end a command whose worker was killed is in the
-run's `process.json`.
+its command lives. Its descendants are known by a variable of their environment, which also says whose they
+are; orphans among them that have cleared it become children of the worker while that lives.
 """
 
 from __future__ import annotations
 
 import ctypes
+import json
 import os
 import signal
 import socket
@@ -18,11 +18,10 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import psutil
 
-from ..rundir import RunDir, read_json, write_json
+from ..rundir import RunDir
 
 GRACE = 30.0
 """Seconds that a command has after SIGTERM before it is killed."""
@@ -32,7 +31,7 @@ NOT_FOR_COMMANDS = frozenset({signal.SIGUSR2})
 """Signals by which SLURM tells all processes of a job that its time is up: meant for the worker, which then
 ends its command; most programs would die of one before they have written anything."""
 MARKER = "ABLATE_RUN"
-"""Variable by which the descendants of a run's command are known; its value is the run's folder."""
+"""Variable by which the descendants of a run's command are known: the run's folder, the host, the worker."""
 SET_SUBREAPER, GET_SUBREAPER = 36, 37
 
 
@@ -60,12 +59,12 @@ def run_command(
     Raises:
         OSError: there is no such program, or it may not be run.
     """
-    _end(lambda: _marked(run))
+    _end(lambda: _descendants(run))
     with run.log.open("ab") as log, _blocked(NOT_FOR_COMMANDS), _adopting() as orphans:
         process = subprocess.Popen(
             words,
             cwd=folder,
-            env={**environment, MARKER: _mark(run)},
+            env={**environment, MARKER: json.dumps([*_place(run), os.getpid(), _born(os.getpid())])},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -73,7 +72,6 @@ def run_command(
             start_new_session=True,
         )
         try:
-            write_json(_note(run), {"pid": process.pid, "born": _born(process.pid), **_keeper()})
             while not should_stop():
                 with suppress(subprocess.TimeoutExpired):
                     code = process.wait(TICK)
@@ -83,8 +81,7 @@ def run_command(
                 tick()
             return None
         finally:
-            _end(lambda: _members(process.pid) | _marked(run) | orphans(), process)
-            _note(run).unlink(missing_ok=True)
+            _end(lambda: _descendants(run) | _members({process.pid}) | orphans(), process)
 
 
 @contextmanager
@@ -130,36 +127,12 @@ def _below(process: psutil.Process) -> list[psutil.Process]:
 
 
 def end_left_behind(run: RunDir) -> None:
-    """End a command of this machine whose worker has died, so that the run can be written again."""
-    note = read_json(_note(run))
-    if note is None or (note["host"], note["boot"]) != (socket.gethostname(), _boot()):
-        return
-    if _born(note["keeper"]) == note["keeper_born"]:
-        return
-    group = note["pid"] if _born(note["pid"]) in (note["born"], None) else None
-    _end(lambda: _marked(run) | (_members(group) if group else set()))
-    _note(run).unlink(missing_ok=True)
+    """End what lives on this machine of a command whose worker has died, so that the run can be written."""
+    _end(lambda: _descendants(run, orphaned=True))
 
 
-def _note(run: RunDir) -> Path:
-    return run.path / "process.json"
-
-
-def _mark(run: RunDir) -> str:
-    return str(run.path.resolve())
-
-
-def _keeper() -> dict[str, Any]:
-    me = os.getpid()
-    return {"keeper": me, "keeper_born": _born(me), "host": socket.gethostname(), "boot": _boot()}
-
-
-def _boot() -> str:
-    """What tells this start of the machine from others: process numbers begin anew with it."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return str(int(psutil.boot_time()))
+def _place(run: RunDir) -> tuple[str, str]:
+    return str(run.path.resolve()), socket.gethostname()
 
 
 def _born(pid: int) -> float | None:
@@ -173,20 +146,34 @@ def _born(pid: int) -> float | None:
         return None
 
 
-def _marked(run: RunDir) -> set[int]:
-    """The living processes that have a run's marker."""
-    return _living(lambda process: process.environ().get(MARKER) == _mark(run))
+def _descendants(run: RunDir, orphaned: bool = False) -> set[int]:
+    """The living processes with a run's marker and those of their groups; or only if their worker is dead."""
+    place = list(_place(run))
+
+    def known(process: psutil.Process) -> bool:
+        marker = process.environ().get(MARKER)
+        if marker is None or (found := json.loads(marker))[:2] != place:
+            return False
+        return not orphaned or _born(found[2]) != found[3]
+
+    if marked := _living(known):
+        groups = set()
+        for pid in marked:
+            with suppress(OSError):
+                groups.add(os.getpgid(pid))
+        return marked | _members(groups - {os.getpgid(0)})
+    return marked
 
 
-def _members(group: int) -> set[int]:
-    """The living processes of a group."""
-    return _living(lambda process: os.getpgid(process.pid) == group)
+def _members(groups: Collection[int]) -> set[int]:
+    """The living processes of some groups."""
+    return _living(lambda process: os.getpgid(process.pid) in groups)
 
 
 def _living(wanted: Callable[[psutil.Process], bool]) -> set[int]:
     found = set()
     for process in psutil.process_iter():
-        with suppress(psutil.Error, OSError):
+        with suppress(psutil.Error, OSError, ValueError):
             if wanted(process) and process.status() != psutil.STATUS_ZOMBIE:
                 found.add(process.pid)
     return found - {os.getpid()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -296,13 +295,14 @@ def test_what_is_in_a_session_of_its_own_is_ended_before_the_next_attempt(
     """As the ranks of torchrun are: their launcher and their worker die, they go on."""
     program(
         DAEMON.replace("{ENV}", "None")
-        + "(out / 'ready').touch()\nif not options.resume: time.sleep(600)\nenhance()"
+        + "(out / 'pid').write_text(str(os.getpid())); (out / 'ready').touch()\n"
+        + "if not options.resume: time.sleep(600)\nenhance()"
     )
     run, job = new_run(resume="--resume {out}/ready")
     other = worker(run, job)
     wait_for(run.path / "out" / "ready")
     daemon = int((run.path / "out" / "daemon").read_text())
-    command = json.loads((run.path / "process.json").read_text())["pid"]
+    command = int((run.path / "out" / "pid").read_text())
     other.kill()
     other.wait()
     os.kill(command, 9)

@@ -42,7 +42,6 @@ def test_a_command_to_its_end(new_run, go):
     assert summary["seconds_per_step"] > 0
     assert (run.audio / "d_1-enhanced.wav").exists()
     assert "seed 1, mode well, resumed from None" in run.log.read_text()
-    assert not (run.path / "process.json").exists()
     assert go(run, job) == state
     assert called(run) == ["-"]
     with pytest.raises(InputError, match="by a command of your own"):
@@ -264,16 +263,20 @@ def test_a_command_whose_worker_lives_is_left_alone(new_run, worker, alive, wait
     assert run.state.cause == "interrupted"
 
 
-def test_the_note_of_another_process_of_that_number_is_not_believed(new_run, alive):
-    """A number that was used again, another start of the machine, another machine: nobody is ended."""
+@pytest.mark.parametrize("whose", ["this worker", "another host", "another run"])
+def test_only_what_a_dead_worker_of_this_host_left_of_this_run_is_ended(new_run, alive, whose):
     run, _ = new_run()
-    sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    path, host = process._place(run)
+    marker = {
+        "this worker": [path, host, os.getpid(), process._born(os.getpid())],
+        "another host": [path, "another", 1, 0.0],
+        "another run": [path + "x", host, 1, 0.0],
+    }
+    environment = os.environ | {process.MARKER: json.dumps(marker[whose])}
+    sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True, env=environment)
     try:
-        note = {"pid": sleeper.pid, "born": 1.0, **process._keeper(), "keeper_born": 1.0}
-        for changes in ({}, {"boot": "another"}, {"host": "another"}):
-            (run.path / "process.json").write_text(json.dumps(note | changes))
-            process.end_left_behind(run)
-            assert alive(sleeper.pid)
+        process.end_left_behind(run)
+        assert alive(sleeper.pid)
     finally:
         sleeper.kill()
         sleeper.wait()
