@@ -1,6 +1,6 @@
 """A training by each way of giving it a configuration, which goes well or wrong in each way of the contract.
 
-Called as `program.py STYLE ...`: `argparse` and `hydra` take words, `yaml` a file, `env` variables; `launcher`
+`program.py STYLE ...`: `argparse` and `hydra` take words, `yaml` a file, `env` variables; `launcher`
 starts two ranks in sessions of their own and hides what they say behind its own words, as torchrun does.
 """
 
