@@ -19,6 +19,7 @@ from ablate.ablations.diff import differences
 from ablate.ablations.factors import claims_on
 from ablate.ablations.grid import BASELINE
 from ablate.ablations.inference.analysis import records
+from ablate.ablations.inference.units import carried_lines
 from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError, plural
 from ablate.reports.build import report_of_file
@@ -185,6 +186,8 @@ def _study(name: str, result: AnalysisReport, studies: Studies) -> Iterator[str]
     yield from _tuned(name)
     metric = result.analysis.metric
     for line in agreement_lines(studies.agreement[name], metric, chosen=name in studies.tuned):
+        yield f"{line}\n\n"
+    for line in carried_lines(result.analysis.by_unit):
         yield f"{line}\n\n"
     if left := untoggled(name):
         yield f"What the toggles leave different between all-on and the baseline: {', '.join(left)}.\n\n"

@@ -294,6 +294,12 @@ def notes(report: AnalysisReport) -> list[str]:
         notes.insert(0, f"Lower {in_words(analysis.metric)} is better: a positive effect is a loss.")
     if not any("other trainings" in note for note in notes) and report.seeds[1] > 1:
         notes.insert(0, SPEAKS_OF)
+    if looked := int(analysis.effects["p_headline"].notna().sum()):
+        notes.append(
+            f"The first sentence says only what Holm's procedure over {plural(looked, 'effect')}, gap and "
+            f"remainder included, shows at {100 * (1 - analysis.confidence):.0f} %; the intervals in tables "
+            "are single ones."
+        )
     lost = [item for item in analysis.not_estimable if item.missing]
     if lost and not any("not estimable" in note.lower() for note in notes):
         names = dict.fromkeys(f"{item.kind} {item.name}" for item in lost if item.kind != "simple")

@@ -14,6 +14,7 @@ import pytest
 from ablate.reports import caveats
 from ablate.reports.build import report_of, report_of_study
 from ablate.reports.checklist import checklists
+from ablate.reports.corpora import corpus_lines
 from ablate.reports.model import AnalysisReport
 from ablate.reports.renderers import FORMS, write
 from ablate.reports.sources import scores_from_study
@@ -90,6 +91,17 @@ def test_the_first_corpus_alone_is_judged_and_corrected(report, root):
     (far,) = report.corpora
     assert "p_holm" not in far.effects
     assert "verdict" not in far.effects
+
+
+def test_where_trainings_differ_by_more_it_is_said_what_it_would_take(report):
+    assert not any("SD" in line for line in corpus_lines("near", report.corpora))
+    far = report.info.further["far"].copy()
+    run = pd.factorize(far["cell"].astype(str) + far["seed"].astype(str))[0]
+    far["pesq_wb"] += np.random.default_rng(0).normal(0, 0.3, run.max() + 1)[run]
+    noisy = replace(report, info=replace(report.info, further={"far": far}))
+    (line,) = [line for line in corpus_lines("near", noisy.corpora) if "SD" in line]
+    assert line.startswith("On far, trainings differ by SD 0.")
+    assert "would take" in line
 
 
 def test_what_is_not_used_of_a_further_corpus_is_named(report):

@@ -33,6 +33,41 @@ def test_intervals_hold_the_planted_effects(coverage, seeds):
                 assert row.kept, row
 
 
+HARD = ("two seeds", "seed effect as", "seed effect, 2 seeds", "10% of the scores", "decimals, seed SD 0.003")
+
+
+@pytest.mark.parametrize("name", HARD)
+def test_hard_cases_keep_their_bounds(coverage, name):
+    found = [s for s in coverage.hard_scenarios() if s.name.startswith(name) or s.name.endswith(name)]
+    for row in coverage.run(found[0], REPETITIONS, seed=7):
+        assert row.kept, row
+
+
+def test_centred_by_seed_is_narrower_and_holds_where_seeds_share_an_effect(coverage):
+    scenario = next(s for s in coverage.hard_scenarios() if s.name.startswith("seed effect as"))
+    main = next(row for row in coverage.run(scenario, REPETITIONS, seed=8) if row.quantity == "main")
+    lowest, _, width = main.centred
+    assert lowest >= 0.93 - main.slack(0.93)
+    assert width < 0.9
+
+
+def test_centred_by_seed_fails_where_a_factor_differs_between_seeds(coverage):
+    scenario = next(s for s in coverage.hard_scenarios() if "4.8 times" in s.name)
+    main = next(row for row in coverage.run(scenario, REPETITIONS, seed=9) if row.quantity == "main")
+    assert main.centred[0] < main.low < 0.9
+
+
+@pytest.mark.slow
+def test_words_are_wrong_as_seldom_as_they_claim(coverage):
+    assert all(row.kept for row in coverage.verdict_errors(REPETITIONS, seed=10))
+
+
+def test_other_speakers_are_held_by_their_own_interval_alone(coverage):
+    rows = [row for row in coverage.other_speakers(250, seed=11) if row.quantity == "main"]
+    assert all(row.kept for row in rows)
+    assert rows[0].centred[1] < 0.85
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 4])
 def test_following_what_narrows_most_keeps_the_coverage(coverage, index):
