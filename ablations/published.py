@@ -94,6 +94,8 @@ def _sizes(low: float, high: float) -> Conditions:
 
 _DIRECTION = ("model.direction", "uni", "bi")
 _CORE = ("model.core", "lstm", "mamba")
+PCS = "PCS (of targets in training or as post-processing: not stated)"
+"""The public code of SEMamba does either (`use_PCS400`, `post_processing_PCS`); no table says which."""
 _PCS = ("evaluation.post_processing", "none", "pcs")
 _XLSTM = "xLSTM-SENet, ablation table in its repository"
 _AVERAGED = "averaged, number not stated"
@@ -172,9 +174,9 @@ PUBLISHED_EFFECTS = (
         "SEMamba",
         field=("recipe.consistency_weight", 0.0, None),
     ),
-    PublishedEffect("PCS", 3.55, 3.69, "SEMamba", field=_PCS, conditions=_sizes(2.26e6, 2.26e6)),
+    PublishedEffect(PCS, 3.55, 3.69, "SEMamba", field=_PCS, conditions=_sizes(2.26e6, 2.26e6)),
     PublishedEffect(
-        "PCS",
+        PCS,
         3.95,
         3.63,
         "SEMamba",
@@ -183,7 +185,7 @@ PUBLISHED_EFFECTS = (
         conditions=_sizes(2.26e6, 2.26e6),
     ),
     PublishedEffect(
-        "PCS",
+        PCS,
         3.59,
         3.73,
         "Mamba-SEUNet, abstract",

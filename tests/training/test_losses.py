@@ -91,6 +91,13 @@ def test_si_sdr_is_the_metric():
     assert -negative_si_sdr(pair).item() == pytest.approx(np.mean(measured), rel=1e-6)
 
 
+def test_the_waveform_distance_in_plain_words():
+    estimate, clean, wave = spectra(dtype=torch.float64)
+    found = of(waveform_weight=3.0)(estimate, clean).item()
+    heard = torch.istft(estimate, 512, 128, window=torch.hann_window(512, dtype=torch.float64))
+    assert found == pytest.approx(3 * np.abs(heard.numpy() - wave.numpy()).mean(), rel=1e-6)
+
+
 def test_the_multi_resolution_distance_in_plain_words():
     estimate, clean, _ = spectra(dtype=torch.float64, samples=4096)
     pair = Estimated(estimate, clean)

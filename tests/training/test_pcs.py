@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ablate.training.pcs import gains, pcs, stretch
+from ablate.training.pcs import gains, pcs, stretch, target
 
 pytestmark = pytest.mark.numerics
 
@@ -48,6 +48,15 @@ def test_length_is_kept_and_the_peak_is_one(samples):
     result = pcs(noise(samples, batch=3))
     assert result.shape == (3, samples)
     assert torch.allclose(result.abs().amax(dim=-1), torch.ones(3, dtype=torch.float64))
+
+
+def test_a_target_is_stretched_and_as_loud_as_the_clean_clip():
+    wave = torch.from_numpy(np.random.default_rng(3).standard_normal((2, 8000))) * torch.tensor(
+        [[0.1], [0.01]]
+    )
+    found = target(wave)
+    torch.testing.assert_close(found.abs().amax(1), wave.abs().amax(1))
+    torch.testing.assert_close(found / found.abs().amax(1, True), pcs(wave))
 
 
 def test_silence_stays_silence():

@@ -75,11 +75,11 @@ def _without_filter() -> str | None:
     return missing()
 
 
-def _dnsmos(part: str) -> Metric:
+def _dnsmos(part: str, measure: Callable[[Signals], float] | None = None) -> Metric:
     return Metric(
         f"dnsmos_{part}",
         f"DNSMOS {part.upper()}",
-        lambda pair: pair.dnsmos[part],
+        measure or (lambda pair: pair.dnsmos[part]),
         floor=1.0,
         usual=False,
         reference_free=True,
@@ -174,6 +174,18 @@ METRICS: dict[str, Metric] = {
             usual=False,
         ),
         *(_dnsmos(part) for part in ("sig", "bak", "ovrl")),
+        _dnsmos("p808", lambda pair: pair.dnsmos_p808),
+        Metric(
+            "distillmos",
+            "DistillMOS",
+            lambda pair: pair.distillmos,
+            floor=1.0,
+            usual=False,
+            reference_free=True,
+            needs=("distillmos",),
+            extra="distillmos",
+            packages=("distillmos",),
+        ),
     )
 }
 

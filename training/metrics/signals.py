@@ -139,6 +139,18 @@ class Signals:
 
         return dnsmos(self.enhanced)
 
+    @cached_property
+    def dnsmos_p808(self) -> float:
+        from .dnsmos import dnsmos_p808
+
+        return dnsmos_p808(self.enhanced)
+
+    @cached_property
+    def distillmos(self) -> float:
+        from .distillmos import distillmos
+
+        return distillmos(self.enhanced)
+
 
 class _FixedRandom:
     """ESTOI of pystoi adds noise of 1e-16 from NumPy's global stream: fix it, and put the stream back."""

@@ -4,8 +4,11 @@ from dataclasses import fields
 
 import numpy as np
 import pytest
+import torch
 
+from ablate.training.config import Recipe
 from ablate.training.data.augment import BAND_SHARE, GAIN_RANGE, RT60_RANGE, SNR_RANGE, Augment
+from ablate.training.pcs import target
 from ablate.training.seeds import generator
 
 RATE = 16_000
@@ -99,3 +102,13 @@ def test_a_room_leaves_the_direct_path_and_adds_a_tail() -> None:
     early, late = (np.square(tail[:, a:b]).sum(axis=1) for a, b in ((0, 1600), (8000, 9600)))
     assert (late < early * 10 ** (-6 * 0.5 / RT60_RANGE[1] / 1.5)).all()
     assert mixed == pytest.approx(speech, abs=1e-6)
+
+
+def test_stretched_targets_leave_what_is_heard() -> None:
+    clean, noisy = batch()
+    augment = Augment.of(Recipe(target="pcs"))
+    assert augment is not None
+    learned, heard = augment(clean, noisy, generator(1, "augment", 3))
+    assert heard == pytest.approx(noisy, abs=1e-7)
+    assert learned == pytest.approx(target(torch.from_numpy(clean.astype(np.float64))).numpy(), abs=1e-6)
+    assert Augment.of(Recipe()) is None

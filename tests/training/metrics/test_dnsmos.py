@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from ablate.training.metrics import score_with_errors
+from ablate.training.metrics.dnsmos import mel_levels
 
 RATE = 16_000
 PUBLISHED = {
@@ -42,3 +43,35 @@ def test_without_the_extra_it_says_what_to_install() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "pip install 'ablate[dnsmos]'" in done.stdout
+
+
+def slaney(mel: float) -> float:
+    return 200 / 3 * mel if mel < 15 else 1000 * 6.4 ** ((mel - 15) / 27)
+
+
+def test_the_mel_levels_in_plain_words() -> None:
+    signal = hum(0.2)
+    edges = [slaney(m) for m in np.linspace(0, 15 + 27 * np.log(8) / np.log(6.4), 122)]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(321) / 321)
+    padded = np.concatenate([np.zeros(160), signal, np.zeros(160)])
+    rows = []
+    for start in range(0, len(padded) - 320, 160):
+        power = np.abs(np.fft.rfft(padded[start : start + 321] * hann)) ** 2
+        row = []
+        for low, middle, high in zip(edges, edges[1:], edges[2:], strict=False):
+            total = 0.0
+            for index, value in enumerate(power):
+                place = index * 16000 / 321
+                inside = min((place - low) / (middle - low), (high - place) / (high - middle))
+                total += max(inside, 0.0) * 2 / (high - low) * value
+            row.append(total)
+        rows.append(row)
+    levels = 10 * np.log10(np.maximum(rows, 1e-10) / np.max(rows))
+    assert mel_levels(signal) == pytest.approx((np.maximum(levels, -80) + 40) / 40, abs=1e-3)
+
+
+def test_the_published_script_gives_the_same_p808() -> None:
+    pytest.importorskip("onnxruntime")
+    for seconds in PUBLISHED:
+        found = score_with_errors(hum(seconds), hum(seconds), RATE, ["dnsmos_p808"]).values
+        assert found == pytest.approx({"dnsmos_p808": 2.0302172}, abs=1e-4)
