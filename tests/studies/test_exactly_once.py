@@ -42,7 +42,7 @@ train:
   folder: repo
 factors:
   gain: {{levels: {{off: {{gain: "0.90"}}, on: {{gain: 1.0}}}}}}
-  mode: {{levels: {{off: {{mode: well}}, on: {{mode: forking}}}}}}
+  mode: {{levels: {{off: {{mode: well, noise: 50}}, on: {{mode: forking, noise: 300}}}}}}
 set: {{nap: 0.4}}
 baseline: {{gain: 0.5}}
 data: {data}

@@ -80,18 +80,19 @@ def train(given):
             (out / "latest.tmp").write_text(json.dumps({"step": step}))
             (out / "latest.tmp").rename(out / "latest.json")
     if first and mode != "silent":
-        enhance(out / "enhanced", Path(given["data"]), float(given.get("gain", 0.9)), given["seed"])
+        enhance(out / "enhanced", Path(given["data"]), given)
 
 
-def enhance(folder, data, gain, seed):
+def enhance(folder, data, given):
     folder.mkdir(exist_ok=True)
-    draw = random.Random(seed)
+    gain, noise = float(given.get("gain", 0.9)), float(given.get("noise", 50))
+    draw = random.Random(given["seed"])
     for path in sorted((data / "test" / "noisy").iterdir()):
         with wave.open(str(path)) as noisy:
             form, samples = noisy.getparams(), array.array("h", noisy.readframes(noisy.getnframes()))
         with wave.open(str(folder / path.name), "w") as enhanced:
             enhanced.setparams(form)
-            louder = array.array("h", (int(gain * s + draw.uniform(-50, 50)) for s in samples))
+            louder = array.array("h", (int(gain * s + draw.uniform(-noise, noise)) for s in samples))
             enhanced.writeframes(louder.tobytes())
 
 

@@ -10,10 +10,12 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import psutil
 import pytest
 
+from ablate.training.data.batches import Batches
 from ablate.training.own.process import MARKER
 from ablate.training.rundir import RunDir
 
@@ -63,8 +65,13 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def train(program, new_run, make_spec, tmp_path):
+def train(program, new_run, make_spec, tmp_path, monkeypatch):
     """`train(mode, name, nap)`: a run of the program, which goes as the mode says."""
+
+    batch = Batches.batch
+
+    def poisoned(waves, step):
+        return (waves[0], waves[1] * np.nan) if step == 4 else waves
 
     def make(mode="well", name="a", nap=0.0):
         if program != BUILT_IN:
@@ -78,7 +85,7 @@ def train(program, new_run, make_spec, tmp_path):
         _, job = new_run(name=name * 64)
         recipe = {"steps": 12, "checkpoint_every": 1}
         if mode == "diverging":
-            recipe |= {"learning_rate": 1e38}
+            monkeypatch.setattr(Batches, "batch", lambda self, step: poisoned(batch(self, step), step))
         run = RunDir(tmp_path / "runs" / (name * 64))
         run.write_spec(make_spec(recipe, training_signature=name * 64))
         if mode == "failing":
