@@ -93,11 +93,11 @@ class MLSTMBlock(nn.Module, Declared):
                 gates.float().chunk(2, dim=1) if gates.dtype != torch.float64 else gates.chunk(2, 1)
             )
             gate = gate if self.exponential else F.logsigmoid(gate)
-            heads = [
+            query, key, value = (
                 part.to(gate.dtype).unflatten(-1, (self.heads, -1)).transpose(1, 2)
                 for part in (query, key, value)
-            ]
-            y = parallel_mlstm(*heads, gate, F.logsigmoid(forget)).transpose(1, 2)
+            )
+            y = parallel_mlstm(query, key, value, gate, F.logsigmoid(forget)).transpose(1, 2)
             y = F.layer_norm(y, y.shape[-1:]).flatten(-2)
         y = y * self.head_norm + self.skip * mixed
         return self.down((y * F.silu(z)).to(z.dtype)).view(x.shape)

@@ -127,7 +127,7 @@ def report(
     from .sources import scores_from_mlflow, scores_from_study
 
     try:
-        better = dict(text.split("=", 1) if "=" in text else (text, "") for text in direction)
+        better = {metric: side for metric, _, side in (text.partition("=") for text in direction)}
         if enhanced is not None or factors:
             from .elsewhere import Elsewhere
 

@@ -305,7 +305,7 @@ class _TooLargeError(Exception):
 class _Limited:
     """A stream that gives so many bytes and no more, headers of members among them."""
 
-    def __init__(self, stream: IO[bytes], most: int) -> None:
+    def __init__(self, stream: IO[bytes] | gzip.GzipFile, most: int) -> None:
         self._stream, self._left = stream, most
 
     def read(self, size: int) -> bytes:

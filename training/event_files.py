@@ -152,7 +152,7 @@ def wandb_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if not data.startswith(b":W&B"):
         raise ValueError(f"{files[0]} does not begin as a .wandb file does")
     config: dict[str, Any] = {}
-    rows = []
+    rows: list[dict[str, Any]] = []
     record = _message("wandb", "Record")
     for message in _wandb_records(data):
         read = _parsed(record, message, files[0])

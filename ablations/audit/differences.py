@@ -45,11 +45,11 @@ def equal_size(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Fin
         reference = next((c for c in cells if c.levels == wanted), None)
         if measure != "free" and cell.levels and reference is not None:
             found.setdefault(measure, []).append(f"{cell.name} {off_by(cell.config, reference.config)}")
-    for measure, texts in found.items():
+    for of, texts in found.items():
         yield Finding.of(
             "A303",
             "study",
-            f"effects are at equal {WORDS[measure]}: {'; '.join(texts)}",
+            f"effects are at equal {WORDS[of]}: {'; '.join(texts)}",
             "nothing; at most 3 % off count as equal",
         )
 

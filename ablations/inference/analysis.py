@@ -168,7 +168,7 @@ class Analysis(ShownInNotebooks):
         labels = [("cell", name) for name in names] + [(c.kind, c.name) for c in chosen]
         parts = []
         for value, rows in info.groupby(column, sort=True, observed=True).indices.items():
-            found = self.scores.estimate(weights, rows)
+            found = self.scores.estimate(weights, np.asarray(rows))
             low, high = found.interval(self.confidence)
             parts.append(
                 pd.DataFrame(

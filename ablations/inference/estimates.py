@@ -178,9 +178,9 @@ def _divergence(data: Scores, confidence: float) -> pd.DataFrame:
 def _seed_notes(mains: pd.DataFrame) -> list[str]:
     """A sentence on the factors whose effect differs between seeds by more than the rest of the grid does."""
     told = [
-        f"{row.name} (F = {row.seed_f:.1f}, p = {row.seed_p:.3f})"
-        for row in mains.itertuples(index=False)
-        if row.seed_p < 0.05
+        f"{row['name']} (F = {row['seed_f']:.1f}, p = {row['seed_p']:.3f})"
+        for row in mains.to_dict("records")
+        if row["seed_p"] < 0.05
     ]
     if not told:
         return []

@@ -56,7 +56,7 @@ def merge(
     notes = []
     for cell, trained in enumerate(at):
         for training in np.unique(trained[trained >= 0]):
-            same = np.flatnonzero((trained == training) & np.isfinite(values[cell]).any(-1))
+            same = np.flatnonzero((trained == training) & np.isfinite(values[cell]).any(-1)).tolist()
             if len(same) < 2:
                 continue
             finite = np.isfinite(values[cell, same])

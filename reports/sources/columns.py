@@ -171,7 +171,7 @@ def _check_same_files(frame: pd.DataFrame) -> None:
     for column in (c for c in frame.columns if _plain(c) in COUNTS):
         kinds = frame.groupby(column)["cell"].first()
         if len(kinds) > 1:
-            shown = ", ".join(f"{int(n)} ({cell})" for n, cell in kinds.items())
+            shown = ", ".join(f"{n} ({cell})" for n, cell in kinds.items())
             raise InputError(f"these means are over different test files: {column} is {shown}")
 
 

@@ -58,7 +58,7 @@ def input_filter(corrected: bool) -> Iterator[None]:
             raise ValueError(reason)
         try:
             for index in range(3):
-                numbers[index] = np.float32(SCALE * np.float64(VALUES[index]))
+                numbers[index] = float(np.float32(SCALE * np.float64(VALUES[index])))
             yield
         finally:
             for index, value in enumerate(VALUES):

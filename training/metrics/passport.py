@@ -50,7 +50,7 @@ def described(passport: Mapping[str, str]) -> str:
     )
 
 
-def passport_of(attrs: Mapping[str, Any], metric: str) -> dict[str, str]:
+def passport_of(attrs: Mapping[Any, Any], metric: str) -> dict[str, str]:
     """The passport of a metric in a study's scores; empty: it is not known of any run.
 
     Raises:
