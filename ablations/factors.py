@@ -7,10 +7,10 @@ configuration is a factor too when its levels are given: `core=lstm,mamba`, `rec
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
@@ -30,7 +30,7 @@ class Factor(Frozen):
     Attributes:
         levels: level -> {dotted path: value}.
         claims: what is said to be gained by a level over the first; of several on one level and metric the
-            first is the study's own. `claim`, as 0.1 wrote it, is one for the second level.
+            first is the study's own.
         declares: level -> what a network at that level is said to do (`looks_ahead`, `mixes_bands`:
             true or false; `decoder_expansion`: the decoder's hidden width over its input). The audit
             probes each by perturbation.
@@ -42,18 +42,6 @@ class Factor(Frozen):
     levels: dict[str, dict[str, Any]]
     claims: tuple[Claim, ...] = ()
     declares: dict[str, dict[str, bool | float]] = Field(default_factory=dict)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_version_0_1(cls, fields: Any) -> Any:
-        if not isinstance(fields, Mapping) or "claim" not in fields:
-            return fields
-        rest = {name: value for name, value in fields.items() if name != "claim"}
-        if fields["claim"] is None:
-            return rest
-        claim = Claim.model_validate(fields["claim"])
-        second = list(fields["levels"])[1]
-        return {**rest, "claims": (claim.model_copy(update={"level": second}),)}
 
     @field_validator("levels")
     @classmethod

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
 from ablate.models.config import Frozen
 from ablate.training.config import RESULTS_VERSION, Evaluation, RunConfig, digest
 from ablate.training.own.config import OwnConfig, OwnTraining
 
 from .grid import Cell
-
-
-def _of_version_0_1(plugins: Any) -> Any:
-    return plugins if isinstance(plugins, dict) else dict.fromkeys(plugins)
-
-
-Plugins = Annotated[dict[str, str | None], BeforeValidator(_of_version_0_1)]
-"""Path of a plug-in -> digest of its code. Version 0.1 wrote a list of paths."""
 
 
 class Data(Frozen):
@@ -42,7 +34,7 @@ class RunSpec(Frozen):
 
     Attributes:
         start_from: weights the training starts from, `{"path", "digest"}`, or none.
-        plugins: path -> digest of its code (`models.plugins`); none: not recorded, as in version 0.1.
+        plugins: path -> digest of its code (`models.plugins`).
         train: a training of the user's own, whose configurations are `OwnConfig`.
     """
 
@@ -51,7 +43,7 @@ class RunSpec(Frozen):
     seed: int
     data: Data
     start_from: dict[str, str] | None = None
-    plugins: Plugins = Field(default_factory=dict)
+    plugins: dict[str, str] = Field(default_factory=dict)
     train: OwnTraining | None = None
 
     @classmethod
@@ -61,13 +53,13 @@ class RunSpec(Frozen):
     @property
     def training_signature(self) -> str:
         """sha256 of all that decides the trained weights: fields, plug-ins, seed, data, code version."""
-        return self._signature(self.current_results, self.config.signed_fields())
+        return self._signature(self.current_results)
 
     @property
     def current_results(self) -> int:
         """The version of the results that this code gives: one more where a change concerned such runs alone.
 
-        Since 0.1 weight decay is for the matrices of the network alone; runs without it are as they were.
+        Since version 2 weight decay is for the matrices of the network alone; runs without it are as before.
         """
         if isinstance(self.config, OwnConfig):
             return 1
@@ -78,33 +70,22 @@ class RunSpec(Frozen):
 
         An older version than `current_results` means: this code would train it to other results.
         """
-        ways = (self.config.signed_fields(), self._fields_of_0_1())
-        for version in range(self.current_results, 0, -1):
-            if training_signature in (self._signature(version, fields) for fields in ways):
-                return version
-        return None
+        versions = range(self.current_results, 0, -1)
+        return next((v for v in versions if self._signature(v) == training_signature), None)
 
-    def _signature(self, results_version: int, fields: dict[str, Any]) -> str:
+    def _signature(self, results_version: int) -> str:
         content: dict[str, Any] = {
             "results_version": results_version,
-            "config": fields,
+            "config": self.config.signed_fields(),
             "seed": self.seed,
             "corpus": self.data.digest,
             "start_from": self.start_from and self.start_from["digest"],
         }
         if self.train is not None:
             content |= {"train": self.train.signed_fields(), "test": self.data.test_digest}
-        code = [code for code in self.plugins.values() if code is not None]
-        if code:
-            content["plugins"] = sorted(code)
+        if self.plugins:
+            content["plugins"] = sorted(self.plugins.values())
         return digest(content)
-
-    def _fields_of_0_1(self) -> dict[str, Any]:
-        """What version 0.1 signed: fields that are not read had the value they were given."""
-        if isinstance(self.config, OwnConfig):
-            return self.config.signed_fields()
-        flat = self.config.flat()
-        return {path: flat.get(path, value) for path, value in self.config.signed_fields().items()}
 
     @property
     def evaluation_signature(self) -> str:

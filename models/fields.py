@@ -38,7 +38,7 @@ Bookkeeping = _Marker("Bookkeeping")
 """The field does not change the result: it is no part of a signature."""
 
 Added = _Marker("Added")
-"""The field came after version 0.1, and its default is neutral: no part of a signature at that value.
+"""The field came after the first signatures, and its default is neutral: no part of one at that value.
 
 That default can never change. Nor can that of a field without this mark which is not always read: where it is
 not, its default stands in the signature, or the value of `Unread`.

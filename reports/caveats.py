@@ -362,11 +362,7 @@ def _looks(report: AnalysisReport) -> list[str]:
     if not looks:
         return []
     seen = ", ".join(
-        f"{look.trainings} trainings: {look.half_width:.3f}"
-        if look.trainings is not None
-        else f"{look.seeds} seeds: {look.half_width:.3f}"
-        for look in looks
-        if look.half_width is not None
+        f"{look.trainings} trainings: {look.half_width:.3f}" for look in looks if look.half_width is not None
     )
     return [f"Trainings were added until half-widths of {looks[-1].wanted}; widest at each look: {seen}."]
 

@@ -8,13 +8,13 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.design import Kind
 from ablate.ablations.factors import Factor
 from ablate.ablations.grid import Cell, Combination, OwnCell
-from ablate.ablations.runspec import Data, Plugins, RunSpec
+from ablate.ablations.runspec import Data, RunSpec
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.training.config import EvaluationJob, RunConfig
@@ -132,14 +132,14 @@ class Look(Frozen):
 
     Attributes:
         seeds: of the cell that had most.
-        trainings: of the study; none: in a plan of version 0.1, where every cell had those seeds.
+        trainings: of the study.
         target: the widest of what is judged and the gap.
         half_width: its half-width; none: nothing had an interval.
         time: in seconds since the epoch.
     """
 
     seeds: int
-    trainings: int | None = None
+    trainings: int
     target: str = ""
     half_width: float | None
     wanted: float
@@ -174,7 +174,7 @@ class Plan(Frozen):
     endpoint: Endpoint
     tune: Tuning | None = None
     start_from: str | None = None
-    plugins: Plugins = Field(default_factory=dict)
+    plugins: dict[str, str] = Field(default_factory=dict)
     measures: dict[str, dict[str, str | float | bool | None]] = Field(default_factory=dict)
     train: OwnTraining | None = None
     audit: AuditRecord = AuditRecord(skipped=True)
@@ -184,17 +184,6 @@ class Plan(Frozen):
     machine: str = ""
     versions: dict[str, str] = Field(default_factory=dict)
     created: float
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_version_0_1(cls, data: Any) -> Any:
-        """Version 0.1 wrote the margin twice, .05 whatever the metric unless a study file said otherwise."""
-        if isinstance(data, dict) and "margin" in data:
-            data = dict(data)
-            margin, endpoint = data.pop("margin"), data["endpoint"]
-            given = {} if margin == 0.05 else {"margin": margin}
-            data["endpoint"] = {"metric": endpoint["metric"]} | given
-        return data
 
     def spec(self, cell: PlannedCell, seed: int) -> RunSpec:
         return RunSpec(
@@ -235,19 +224,13 @@ class Plan(Frozen):
         return self.tune is None or all(cell.tuned is not None for cell in self.cells)
 
     def signed(self, more: Mapping[str, Collection[int]] = MappingProxyType({})) -> Plan:
-        """This plan with the signatures of every cell x seed, and of `more` seeds by cell.
-
-        Those that name the same training already stay, as an earlier version may have written them.
-        """
+        """This plan with the signatures of every cell x seed, and of `more` seeds by cell."""
         cells = []
         for cell in self.cells:
             signatures, evaluations, further = {}, {}, {}
             for seed in sorted({*cell.seeds, *more.get(cell.name, ())}):
                 spec = self.spec(cell, seed)
                 training, evaluation = spec.training_signature, spec.evaluation_signature
-                known = cell.signatures.get(seed, training)
-                if known != training and spec.results_version(known) == spec.current_results:
-                    training, evaluation = known, cell.evaluations[seed]
                 signatures[seed], evaluations[seed] = training, evaluation
                 if self.further_tests:
                     further[seed] = tuple(

@@ -71,12 +71,11 @@ def test_claims_reach_their_factors():
         with_claims(factors, [parse_claim("bidirectional=0..1"), parse_claim("bidirectional=on=0..2")])
 
 
-def test_a_factor_as_version_0_1_wrote_it():
+def test_of_several_claims_on_a_level_the_first_is_the_studys_own():
     levels = {"off": {"model.direction": "uni"}, "on": {"model.direction": "bi"}}
-    old = Factor.model_validate({"name": "x", "levels": levels, "claim": {"low": 0, "high": 1}})
-    assert old.claims == (Claim(low=0, high=1, level="on"),)
-    assert Factor.model_validate(old.model_dump(mode="json")) == old
-    assert Factor.model_validate({"name": "x", "levels": levels, "claim": None}).claims == ()
+    one = Factor(name="x", levels=levels, claims=(Claim(low=0, high=1),))
+    assert one.claims == (Claim(low=0, high=1, level="on"),)
+    assert Factor.model_validate(one.model_dump(mode="json")) == one
     with pytest.raises(ValidationError, match="two claims"):
         Factor(name="x", levels=levels, claims=(Claim(low=0, high=1), Claim(low=0, high=2)))
     several = (Claim(low=0, high=1), Claim(low=0, high=2, source="another"))

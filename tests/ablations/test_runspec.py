@@ -17,7 +17,8 @@ from ablate.models.errors import InputError
 from ablate.training.config import RECIPES, RunConfig, config_paths, field_facts, is_bookkeeping
 
 DATA = Data(path="demo", name="demo", digest="d", test_digest="t")
-OF_0_1 = json.loads((Path(__file__).parent / "signatures_of_0_1.json").read_text())
+STORED = json.loads((Path(__file__).parent / "signatures.json").read_text())
+"""Signatures that an earlier commit gave; those of stored runs."""
 PATHS = [path for path in config_paths() if not path.startswith("evaluation.")]
 
 
@@ -70,21 +71,30 @@ configs = st.builds(
 )
 
 
+def signatures(made: RunSpec) -> dict[str, str]:
+    return {"training": made.training_signature, "evaluation": made.evaluation_signature}
+
+
 @pytest.mark.parametrize("preset", PRESETS)
-def test_signatures_are_those_of_0_1(preset):
+def test_signatures_stay_what_they_were(preset):
     for recipe in RECIPES:
-        made = of(RunConfig.of(preset, recipe).with_changes({"recipe.selection": "best"}))
-        assert {
-            "training": made.training_signature,
-            "evaluation": made.evaluation_signature,
-        } == OF_0_1[f"{preset} {recipe}"]
+        assert signatures(of(RunConfig.of(preset, recipe).with_changes({}))) == STORED[f"{preset} {recipe}"]
 
 
-def test_signature_with_start_weights_is_that_of_0_1():
-    config = RunConfig.of("mbsnet-recovered", "reference").with_changes({})
-    made = of(config, start_from={"path": "x", "digest": "w"}).model_copy(update={"seed": 2})
-    assert made.training_signature == OF_0_1["start"]["training"]
-    assert made.evaluation_signature == OF_0_1["start"]["evaluation"]
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("judge_lag", {"recipe.adversarial_weight": 1.0, "recipe.judge_lag": 2}),
+        ("weight_decay", {"recipe.weight_decay": 0.01}),
+    ],
+)
+def test_signatures_of_other_values_stay_what_they_were(name, changes):
+    assert signatures(of(RunConfig.of("mbsnet", "reference").with_changes(changes))) == STORED[name]
+
+
+def test_a_signature_with_start_weights_stays_what_it_was():
+    made = of(RunConfig.of("mbsnet", "reference").with_changes({}), start_from={"path": "x", "digest": "w"})
+    assert signatures(made.model_copy(update={"seed": 2})) == STORED["start"]
 
 
 def test_signature_is_of_the_resolved_configuration():
@@ -138,12 +148,6 @@ def test_the_order_of_keys_does_not_matter(config, order: random.Random):
     assert of(again).training_signature == of(config).training_signature
 
 
-def test_plugins_of_0_1_had_no_digest_and_were_not_signed():
-    old = RunSpec.model_validate(spec().model_dump() | {"plugins": ["p.py"]})
-    assert old.plugins == {"p.py": None}
-    assert old.training_signature == spec().training_signature
-
-
 def test_evaluation_and_test_data_change_only_the_evaluation_signature():
     plain = spec()
     for other in (
@@ -165,21 +169,12 @@ def test_an_older_results_version_is_told_from_another_run(monkeypatch):
     assert other.results_version(was) is None
 
 
-def test_a_run_of_0_1_with_weight_decay_has_other_results():
+def test_a_run_of_version_1_with_weight_decay_has_other_results():
     decayed = spec({"recipe.weight_decay": 0.01})
-    of_0_1 = decayed._signature(1, decayed.config.signed_fields())
-    assert of_0_1 != decayed.training_signature
-    assert decayed.results_version(of_0_1) == 1 < decayed.current_results
+    first = decayed._signature(1)
+    assert first != decayed.training_signature
+    assert decayed.results_version(first) == 1 < decayed.current_results
     assert spec().current_results == runspec.RESULTS_VERSION
-
-
-def test_a_run_of_0_1_is_known_whatever_its_unread_fields_were():
-    config = RunConfig.of("mbsnet").with_changes({"model.core": "lstm", "model.d_state": 16})
-    fields = {path: value for path, value in config.flat().items() if path in config.signed_fields()}
-    assert fields["model.d_state"] == 16
-    was = of(config)._signature(1, fields)
-    assert was != of(config).training_signature
-    assert of(config).results_version(was) == 1
 
 
 def test_fields_that_decide_exist():

@@ -247,14 +247,14 @@ def test_tuning_and_looks_are_told(report):
         report,
         tune=Tuning(space={"recipe.learning_rate": (1e-4, 1e-2)}, trials=8),
         cells=(tuned, *others),
-        looks=(Look(seeds=3, half_width=0.041, wanted=0.03, time=0.0),),
+        looks=(Look(seeds=3, trainings=27, half_width=0.041, wanted=0.03, time=0.0),),
     )
     told = " ".join(caveats.notes(changed))
     assert dict(caveats.measured_at(changed))["compute"].endswith("tuning (8 trials of every cell)")
     assert "tuning" not in dict(caveats.measured_at(report))["compute"]
     assert "with 8 trials on validation" in told
     assert f"{first.name} recipe.learning_rate 0.00123." in told
-    assert "3 seeds: 0.041" in told
+    assert "27 trainings: 0.041" in told
     allocated = Look(seeds=7, trainings=31, target="gap", half_width=0.03, wanted=0.03, time=0.0)
     assert "31 trainings: 0.030" in " ".join(caveats.notes(planned(report, looks=(allocated,))))
 

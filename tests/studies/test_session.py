@@ -369,7 +369,7 @@ def test_a_study_after_a_power_cut_is_made_good_from_the_rest(ask, tmp_path):
 
 
 def test_only_runs_whose_results_changed_are_trained_again(ask, tmp_path, monkeypatch):
-    """Weight decay of version 0.1 reached every parameter; runs without it are as they were."""
+    """Weight decay once reached every parameter; runs without it are as they were."""
     grid = "weight_decay=0,0.01"
     with monkeypatch.context() as patch:
         patch.setattr(runspec.RunSpec, "current_results", 1)
