@@ -41,6 +41,14 @@ class Table:
     spare: tuple[str, ...] = ()
     folded: bool = False
 
+    @classmethod
+    def of(
+        cls, title: str, items: Iterable[Any], columns: Mapping[str, Callable[[Any], str]], **more: Any
+    ) -> Table | None:
+        """A row for each item, by column what gives its text; none where there are no items."""
+        rows = [[text(item) for text in columns.values()] for item in items]
+        return cls(title, [*columns], rows, **more) if rows else None
+
     def is_text(self, column: int) -> bool:
         return column == 0 or self.head[column] in self.words
 

@@ -8,7 +8,7 @@ eadk3452, table 1).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ablate.models.errors import plural
 from ablate.training.metrics.registry import CONVENTIONS, conventions_of, label_of
@@ -19,6 +19,7 @@ from .cost import compute
 from .formatting import human
 from .model import AnalysisReport
 
+COMMANDS = "the commands that made the study"
 VOICEBANK_DOI = "10.7488/ds/2117"
 """Of "Noisy speech database for training speech enhancement algorithms and TTS models" (VoiceBank+DEMAND)."""
 
@@ -36,14 +37,7 @@ class Item:
 def checklists(report: AnalysisReport) -> dict[str, list[Item]]:
     """The items of each checklist."""
     facts = _Facts(report)
-    found = {"NeurIPS paper checklist": _neurips(facts), "REFORMS": _reforms(facts)}
-    return {
-        title: [
-            item if item.answer or item.gap else replace(item, gap="the study does not tell")
-            for item in items
-        ]
-        for title, items in found.items()
-    }
+    return {"NeurIPS paper checklist": list(_neurips(facts)), "REFORMS": list(_reforms(facts))}
 
 
 def checklist_title(report: AnalysisReport) -> str:
@@ -54,74 +48,79 @@ def checklist_blocks(report: AnalysisReport) -> Iterator[Block]:
     """A list for each checklist; `GAP` marks what its authors have to add."""
     found = checklists(report)
     gaps = sum(bool(item.gap) for items in found.values() for item in items)
-    yield Sentence(
-        f"Filled from the study. **GAP** marks the {gaps} items in which something is left to you."
-    )
+    yield Sentence(f"Filled from the study. **GAP** marks the {gaps} items that need something from you.")
     for title, items in found.items():
-        yield BulletList(
-            title,
-            [
-                f"**{item.number}** {item.asks}: "
-                + " ".join(filter(None, (item.answer, item.gap and f"**GAP**: {item.gap}.")))
-                for item in items
-            ],
-        )
+        told = {
+            item: " ".join(filter(None, (item.answer, item.gap and f"**GAP**: {item.gap}.")))
+            for item in items
+        }
+        yield BulletList(title, [f"**{item.number}** {item.asks}: {told[item]}" for item in items])
+
+
+def _item(
+    number: str, asks: str, answer: str, gap: str = "", otherwise: str = "the study does not tell"
+) -> Item:
+    """An item with a gap, or with `otherwise` as its gap where there is no answer."""
+    return Item(number, asks, answer, gap or ("" if answer else otherwise))
 
 
 def _neurips(facts: _Facts) -> Iterator[Item]:
-    yield Item("1", "claims match the results", facts.verdicts, facts.gap_of_claims)
-    yield Item("2", "limitations", facts.limits)
-    yield Item("3", "theory", "None: the study is empirical.")
-    yield Item("4", "results can be reproduced", facts.reproduction, facts.gap_of_commands)
-    yield Item(
-        "5",
-        "data and code are open",
-        facts.archive,
-        "where code, data and the exported study are to be had",
-    )
-    yield Item("6", "settings of the experiments", f"{facts.settings} {facts.tuning}".strip())
-    yield Item("7", "error bars: what varied, how they are made, on what assumptions", facts.uncertainty)
-    yield Item("8", "compute: hardware, memory, time", facts.compute, facts.gap_of_compute)
-    yield Item(
+    report = facts.report
+    stated = "no claim is stated; --claim FACTOR=LOW..HIGH has it judged"
+    timed = compute(report.info).hours is not None
+    hours = "what preliminary and discarded runs took" if timed else "hours of training: none were recorded"
+    yield _item("1", "claims match the results", facts.verdicts, otherwise=stated)
+    yield _item("2", "limitations", facts.limits)
+    yield _item("3", "theory", "None: the study is empirical.")
+    yield _item("4", "results can be reproduced", facts.commands, otherwise=COMMANDS)
+    archive = "where code, data and the exported study are to be had"
+    yield _item("5", "data and code are open", facts.archive, archive)
+    yield _item("6", "settings of the experiments", f"{facts.settings} {facts.tuning}".strip())
+    yield _item("7", "error bars: what varied, how they are made, on what assumptions", facts.uncertainty)
+    yield _item("8", "compute: hardware, memory, time", facts.compute, hours)
+    yield _item(
         "9-11, 13-16", "ethics, impact, safeguards, assets, people, use of language models", "", "yours"
     )
-    yield Item("12", "licences and credit", "", "the licence of the corpus, and whom to cite for it")
+    yield _item("12", "licences and credit", "", "the licence of the corpus, and whom to cite for it")
 
 
 def _reforms(facts: _Facts) -> Iterator[Item]:
-    yield Item(
-        "1a", "the population the claim is about", facts.population, "whether that is the one you mean"
+    plan, at = facts.plan, facts.at
+    named = plan is not None and plan.corpus.kind == "voicebank+demand"
+    mine = "whether that is the one you mean"
+    yield _item("1a", "the population the claim is about", facts.note("other trainings"), mine)
+    yield _item("1b-1c", "why this population, and why learning", "", "yours")
+    yield _item("2a", "the data, with an identifier", facts.data, "" if named else "a link or DOI")
+    version = "" if "commit of ablate" in at else "a commit, and a link"
+    yield _item("2b", "the code and its version", facts.code, version)
+    yield _item("2c", "the machines", facts.machines, otherwise="the machines it ran on")
+    script = "a README and a script that reproduce the results"
+    yield _item("2d-2e", script, facts.commands, otherwise=COMMANDS)
+    yield _item("3a-3c, 3g", "where the data come from, and whom they stand for", "", "yours")
+    yield _item("3d", "the outcome, described", facts.outcome)
+    yield _item("3e", "sample size", facts.sample)
+    yield _item("3f", "missing data", facts.missing)
+    yield _item("4a-4b", "what was left out, and corrupt samples", facts.missing)
+    yield _item("4c", "transformations of the data", facts.transformations)
+    yield _item("5a", "the models", facts.models)
+    yield _item("5b, 5f", "why these models and this baseline", "", "yours")
+    yield _item("5c-5d", "how models are evaluated and selected", at.get("endpoint", ""))
+    yield _item("5e", "hyperparameters", facts.tuning, otherwise="how they were chosen")
+    unaudited = "whether test files or speakers are in train: no audit was run"
+    yield _item(
+        "6a-6b", "no leak from test to train, by files or by speakers", facts.leaks, otherwise=unaudited
     )
-    yield Item("1b-1c", "why this population, and why learning", "", "yours")
-    yield Item("2a", "the data, with an identifier", facts.data, facts.gap_of_data)
-    yield Item("2b", "the code and its version", facts.code, facts.gap_of_code)
-    yield Item("2c", "the machines", facts.machines, "" if facts.machines else "the machines it ran on")
-    yield Item(
-        "2d-2e", "a README and a script that reproduce the results", facts.reproduction, facts.gap_of_commands
-    )
-    yield Item("3a-3c, 3g", "where the data come from, and whom they stand for", "", "yours")
-    yield Item("3d", "the outcome, described", facts.outcome)
-    yield Item("3e", "sample size", facts.sample)
-    yield Item("3f", "missing data", facts.missing)
-    yield Item("4a-4b", "what was left out, and corrupt samples", facts.missing)
-    yield Item("4c", "transformations of the data", facts.transformations)
-    yield Item("5a", "the models", facts.models)
-    yield Item("5b, 5f", "why these models and this baseline", "", "yours")
-    yield Item(
-        "5c-5d",
-        "how models are evaluated and selected",
-        facts.at.get("endpoint", ""),
-    )
-    yield Item("5e", "hyperparameters", facts.tuning, "" if facts.tuning else "how they were chosen")
-    yield Item(
-        "6a-6b", "no leak from test to train, by files or by speakers", facts.leaks, facts.gap_of_leaks
-    )
-    yield Item("6c", "inputs are legitimate", facts.inputs)
-    yield Item("7a", "the metrics", facts.metrics)
-    yield Item("7b", "uncertainty", facts.uncertainty)
-    yield Item("7c", "tests", facts.tests)
-    yield Item("8a", "evidence beyond this test set", facts.beyond, facts.gap_beyond)
-    yield Item("8b", "where the findings do not hold", facts.limits)
+    heard = "The network hears the noisy recording alone." if facts.is_ours else ""
+    yield _item("6c", "inputs are legitimate", heard)
+    yield _item("7a", "the metrics", facts.metrics)
+    yield _item("7b", "uncertainty", facts.uncertainty)
+    yield _item("7c", "tests", facts.tests)
+    further = " ".join(note for note in facts.notes if note.startswith("On ") and " beside " in note)
+    alone = "one test corpus: --test-data A --test-data B scores every training on more"
+    empty = "there are no effects on the further test corpora: see the notes"
+    beyond = empty if facts.report.corpora else alone
+    yield _item("8a", "evidence beyond this test set", further, otherwise=beyond)
+    yield _item("8b", "where the findings do not hold", facts.limits)
 
 
 class _Facts:
@@ -144,22 +143,18 @@ class _Facts:
         return f"In {self.report.metric}: {told}." if told else ""
 
     @property
-    def gap_of_claims(self) -> str:
-        return "" if self.verdicts else "no claim is stated; --claim FACTOR=LOW..HIGH has it judged"
-
-    @property
     def limits(self) -> str:
         recipe = [f"Trained as: {self.at['recipe']}."] if "recipe" in self.at else []
         return " ".join([*caveats.warnings(self.report), *recipe, *self.notes])
 
-    @property
-    def reproduction(self) -> str:
-        commands = self.plan.commands if self.plan else ()
-        return f"Commands: {'; '.join(f'`{command}`' for command in commands)}." if commands else ""
+    def note(self, words: str) -> str:
+        """The first note that has some words; empty where none has."""
+        return next((note for note in self.notes if words in note), "")
 
     @property
-    def gap_of_commands(self) -> str:
-        return "" if self.reproduction else "the commands that made the study"
+    def commands(self) -> str:
+        commands = self.plan.commands if self.plan else ()
+        return f"Commands: {'; '.join(f'`{command}`' for command in commands)}." if commands else ""
 
     @property
     def archive(self) -> str:
@@ -175,7 +170,7 @@ class _Facts:
 
     @property
     def tuning(self) -> str:
-        return next((note for note in self.notes if note.startswith("Every cell was t")), "")
+        return self.note("Every cell was t")
 
     @property
     def uncertainty(self) -> str:
@@ -199,20 +194,10 @@ class _Facts:
         return " ".join([*hours, *most, *filter(None, [self.machines])])
 
     @property
-    def gap_of_compute(self) -> str:
-        if compute(self.report.info).hours is None:
-            return "hours of training: none were recorded"
-        return "what preliminary and discarded runs took"
-
-    @property
     def machines(self) -> str:
         devices = sorted({device for cost in self.report.costs for device in cost.devices})
         parts = [*filter(None, [self.at.get("machine", "")]), *devices]
         return f"{'; '.join(parts)}." if parts else ""
-
-    @property
-    def population(self) -> str:
-        return next((note for note in self.notes if "other trainings" in note), "")
 
     @property
     def data(self) -> str:
@@ -233,12 +218,6 @@ class _Facts:
         )
 
     @property
-    def gap_of_data(self) -> str:
-        if self.plan is not None and self.plan.corpus.kind == "voicebank+demand":
-            return ""
-        return "a link or DOI"
-
-    @property
     def code(self) -> str:
         keys = ("commit of ablate", "commit of the folder")
         parts = [f"{key} {self.at[key]}" for key in keys if key in self.at]
@@ -246,10 +225,6 @@ class _Facts:
             parts += [f"{package} {version}" for package, version in self.plan.versions.items()]
             parts += [f"plug-in {path} {digest[:16]}" for path, digest in self.plan.plugins.items()]
         return f"{', '.join(parts)}." if parts else ""
-
-    @property
-    def gap_of_code(self) -> str:
-        return "" if "commit of ablate" in self.at else "a commit, and a link"
 
     @property
     def outcome(self) -> str:
@@ -276,14 +251,10 @@ class _Facts:
     @property
     def transformations(self) -> str:
         notes = [f"{note}." for note in self.plan.corpus.notes] if self.plan else []
-        return " ".join([*(["All audio at 16 kHz, one channel."] if self._is_ours else []), *notes])
+        return " ".join([*(["All audio at 16 kHz, one channel."] if self.is_ours else []), *notes])
 
     @property
-    def inputs(self) -> str:
-        return "The network hears the noisy recording alone." if self._is_ours else ""
-
-    @property
-    def _is_ours(self) -> bool:
+    def is_ours(self) -> bool:
         """Whether the trainings were this project's own, not a user's command or elsewhere."""
         return self.plan is not None and self.plan.train is None
 
@@ -302,10 +273,6 @@ class _Facts:
             "; ".join(found)
             or "The audit compared files by content, and speakers where names tell them: none is shared."
         )
-
-    @property
-    def gap_of_leaks(self) -> str:
-        return "" if self.leaks else "whether test files or speakers are in train: no audit was run"
 
     @property
     def metrics(self) -> str:
@@ -329,15 +296,3 @@ class _Facts:
             f"Two-sided t-tests with Satterthwaite's degrees of freedom; negligible: two one-sided tests at "
             f"the margin.{corrected} Guards, further test corpora and conditions are outside that family."
         )
-
-    @property
-    def beyond(self) -> str:
-        return " ".join(note for note in self.notes if note.startswith("On ") and " beside " in note)
-
-    @property
-    def gap_beyond(self) -> str:
-        if self.beyond:
-            return ""
-        if self.report.corpora:
-            return "there are no effects on the further test corpora: see the notes"
-        return "one test corpus: --test-data A --test-data B scores every training on more"

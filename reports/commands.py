@@ -185,12 +185,11 @@ def write_report(root: Path, study: str) -> None:
 
 
 def _report_logs(paths: list[Path], format: str, output: Path | None) -> None:
-    from .sources.logs import logs_document, read_log
+    from .sources.logs import logs_document, read_logs
 
     if format == "checklist":
         raise InputError("--logs has no checklist: give another --format")
-    found = [log for path in paths for log in read_log(path)]
-    write_document(logs_document(found, format), format, output or sys.stdout)
+    write_document(logs_document(read_logs(paths), format), format, output or sys.stdout)
     if output is not None:
         typer.echo(f"wrote {output}", err=True)
 

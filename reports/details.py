@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 
 from ablate.ablations.inference.analysis import records
+from ablate.studies.scores import RunInfo
+from ablate.training.metrics.registry import label_of
 
 from .blocks import Table
-from .cost import COSTS
+from .cost import COSTS, Cost
 from .formatting import LABELS, estimate, human
 from .model import AnalysisReport
-from .published import CAPTION, CONVENTION, PUBLISHED
+from .published import CAPTION, CONVENTION, PUBLISHED, PublishedRow
 
 CONDITIONS = {"snr": "By signal-to-noise ratio", "noise": "By noise", "speaker": "By speaker"}
 
@@ -43,68 +47,65 @@ def condition_tables(report: AnalysisReport) -> Iterator[Table]:
 
 def convergence_table(report: AnalysisReport) -> Table | None:
     """How soon each cell reaches a threshold of validation PESQ-WB."""
-    rows = [
-        [
-            report.short(c.cell),
-            f"{c.reached} of {c.seeds}",
-            f"{c.steps_to_threshold:,.0f}" if c.steps_to_threshold is not None else "",
-            f"{c.seconds_to_threshold / 60:,.1f}" if c.seconds_to_threshold is not None else "",
-            f"{c.area:.3f}" + (f" ± {c.area_sd:.3f}" if c.area_sd is not None else ""),
-        ]
-        for c in report.convergence
-    ]
-    if not rows:
-        return None
-    return Table(
+
+    def number(value: float | None, form: str) -> str:
+        return "" if value is None else form.format(value)
+
+    height = next((found.threshold for found in report.convergence), math.nan)
+    return Table.of(
         "Steps to a threshold",
-        ["cell", "seeds that reached it", "steps to it", "minutes to it", "mean height of the curve"],
-        rows,
-        f"Threshold: validation PESQ-WB {report.convergence[0].threshold:.3f}, nine tenths of the way up to "
-        "the best of base.",
+        report.convergence,
+        {
+            "cell": lambda c: report.short(c.cell),
+            "seeds that reached it": lambda c: f"{c.reached} of {c.seeds}",
+            "steps to it": lambda c: number(c.steps_to_threshold, "{:,.0f}"),
+            "minutes to it": lambda c: number(
+                c.seconds_to_threshold and c.seconds_to_threshold / 60, "{:,.1f}"
+            ),
+            "mean height of the curve": lambda c: f"{c.area:.3f}{number(c.area_sd, ' ± {:.3f}')}",
+        },
+        caption=f"Threshold: validation PESQ-WB {height:.3f}, nine tenths of the way up to the best of base.",
     )
 
 
 def cost_table(report: AnalysisReport) -> Table | None:
-    rows = [
-        [report.short(cost.cell), *(human(getattr(cost, key), key) for key in COSTS)] for cost in report.costs
-    ]
+    def told(key: str) -> Callable[[Cost], str]:
+        return lambda cost: human(getattr(cost, key), key)
+
+    columns = {"cell": lambda cost: report.short(cost.cell)} | {COSTS[key]: told(key) for key in COSTS}
     devices = sorted({device for cost in report.costs for device in cost.devices})
     timed = f"Timed on: {'; '.join(devices)}. Times of trainings that shared a machine are upper bounds."
-    return Table("Cost", ["cell", *COSTS.values()], rows, timed if devices else "") if rows else None
+    return Table.of("Cost", report.costs, columns, caption=timed if devices else "")
 
 
-def published_table() -> Table:
+def published_table() -> Table | None:
     """Reference rows, none of them measured here."""
-    head = [
-        "system (published)",
-        "PESQ-WB",
-        "CSIG",
-        "CBAK",
-        "COVL",
-        "convention",
-        "STOI",
-        "SSNR",
-        "parameters",
-    ]
-    rows = []
-    for row in PUBLISHED:
-        values = row.pesq_wb, row.csig, row.cbak, row.covl, row.stoi, row.ssnr
-        first, *rest = ["" if value is None else f"{value:.2f}" for value in values]
-        composites, others = rest[:3], rest[3:]
-        rows.append([row.system, first, *composites, row.convention, *others, row.parameters, row.note])
+
+    def score(name: str) -> Callable[[PublishedRow], str]:
+        return lambda row: "" if (value := getattr(row, name)) is None else f"{value:.2f}"
+
+    names = ("system", "pesq_wb", "csig", "cbak", "covl", "convention", "stoi", "ssnr", "parameters", "note")
+    texts = ("system", "convention", "parameters", "note")
+    heads = {
+        "system": "system (published)",
+        "note": "from",
+        "convention": "convention",
+        "parameters": "parameters",
+    }
+    columns = {
+        heads.get(name) or label_of(name): attrgetter(name) if name in texts else score(name)
+        for name in names
+    }
     caption = f"{CAPTION} {CONVENTION}"
-    return Table("Published, not measured here", [*head, "from"], rows, caption, words=("from",))
+    return Table.of("Published, not measured here", PUBLISHED, columns, caption=caption, words=("from",))
 
 
-def runs_table(report: AnalysisReport) -> Table:
-    rows = [
-        [
-            report.short(run.cell),
-            str(run.seed),
-            run.state if run.scored or run.state != "done" else "done, not scored",
-            run.training,
-            run.evaluation,
-        ]
-        for run in report.info.runs
-    ]
-    return Table("Runs", ["cell", "seed", "state", "training", "evaluation"], rows, folded=True)
+def runs_table(report: AnalysisReport) -> Table | None:
+    columns: dict[str, Callable[[RunInfo], str]] = {
+        "cell": lambda run: report.short(run.cell),
+        "seed": lambda run: str(run.seed),
+        "state": lambda run: run.state if run.scored or run.state != "done" else "done, not scored",
+        "training": attrgetter("training"),
+        "evaluation": attrgetter("evaluation"),
+    }
+    return Table.of("Runs", report.info.runs, columns, folded=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from operator import attrgetter, itemgetter
 from typing import Any
 
 import numpy as np
@@ -85,9 +86,9 @@ def _f(row: Mapping[str, Any]) -> str:
 
 
 def interactions_table(report: AnalysisReport) -> Table | None:
-    rows = [[r.name, r.estimate, r.interval] for r in report.interactions]
-    head = ["factors", "estimate", f"{report.percent} interval"]
-    return Table("Two-way interactions", head, rows) if rows else None
+    columns = {"factors": "name", "estimate": "estimate", f"{report.percent} interval": "interval"}
+    found = {head: attrgetter(name) for head, name in columns.items()}
+    return Table.of("Two-way interactions", report.interactions, found)
 
 
 def units_table(report: AnalysisReport) -> Table | None:
@@ -118,21 +119,17 @@ def units_table(report: AnalysisReport) -> Table | None:
 
 def pooled_table(report: AnalysisReport) -> Table | None:
     """The gap and the main effects under the pooled crossed model."""
-    rows = [
-        [str(r["name"]), str(r["kind"]), signed(r["estimate"]), interval(r["low"], r["high"])]
-        for r in records(report.analysis.pooled)
-        if r["kind"] in ("gap", "main")
-    ]
-    return (
-        Table(
-            "Secondary: the pooled crossed model",
-            ["contrast", "kind", "estimate", f"{report.percent} interval"],
-            rows,
-            "It takes the variance over seeds to be the same in every cell. The tables above do not.",
-            folded=True,
-        )
-        if rows
-        else None
+    return Table.of(
+        "Secondary: the pooled crossed model",
+        [row for row in records(report.analysis.pooled) if row["kind"] in ("gap", "main")],
+        {
+            "contrast": itemgetter("name"),
+            "kind": itemgetter("kind"),
+            "estimate": lambda row: signed(row["estimate"]),
+            f"{report.percent} interval": lambda row: interval(row["low"], row["high"]),
+        },
+        caption="It takes the variance over seeds to be the same in every cell. The tables above do not.",
+        folded=True,
     )
 
 
@@ -202,24 +199,20 @@ def _on_corpus(row: Mapping[str, Any] | None) -> list[str]:
 
 def claims_table(report: AnalysisReport) -> Table | None:
     """Every claim with its source, what it was made of, and its verdict; none where nothing is claimed."""
-    rows = [
-        [
-            row.name,
-            span(row.low, row.high),
-            estimate(row.estimate, row.estimate_low, row.estimate_high),
-            row.verdict,
-            row.conditions or "this study's",
-            row.source,
-        ]
-        for row in report.judged
-    ]
-    if not rows:
-        return None
-    return Table(
+    return Table.of(
         "Claims",
-        ["effect", "claimed", f"here, {report.percent} interval", "verdict", "claimed of", "by"],
-        rows,
-        "Published figures are as published, not measured here; each claim is judged for itself.",
+        report.judged,
+        {
+            "effect": attrgetter("name"),
+            "claimed": lambda row: span(row.low, row.high),
+            f"here, {report.percent} interval": lambda row: estimate(
+                row.estimate, row.estimate_low, row.estimate_high
+            ),
+            "verdict": attrgetter("verdict"),
+            "claimed of": lambda row: row.conditions or "this study's",
+            "by": attrgetter("source"),
+        },
+        caption="Published figures are as published, not measured here; each claim is judged for itself.",
         words=("verdict", "claimed of", "by"),
         spare=("by", "claimed of"),
     )
@@ -227,15 +220,16 @@ def claims_table(report: AnalysisReport) -> Table | None:
 
 def slopes_table(report: AnalysisReport) -> Table | None:
     """How fast the effects still change at the end; none where the curves cannot tell."""
-    rows = [[s.name, s.rate, s.spread] for s in report.slopes if not s.why]
-    if not rows:
-        return None
-    return Table(
+    return Table.of(
         "Effects at the end of the training",
-        ["effect", f"slope, validation PESQ-WB a {PER} steps", f"{report.percent} interval"],
-        rows,
-        "The contrast of the runs' own slopes over the last third of the steps (the last three validations "
-        "where that has fewer); above zero it was still rising.",
+        [slope for slope in report.slopes if not slope.why],
+        {
+            "effect": attrgetter("name"),
+            f"slope, validation PESQ-WB a {PER} steps": attrgetter("rate"),
+            f"{report.percent} interval": attrgetter("spread"),
+        },
+        caption="The contrast of the runs' own slopes over the last third of the steps (the last three "
+        "validations where that has fewer); above zero it was still rising.",
     )
 
 

@@ -7,10 +7,23 @@ from math import ceil
 
 import numpy as np
 
-from ..formatting import LABELS, interval, known, signed
+from ..formatting import LABELS, estimate, known
 from ..model import AnalysisReport
 from ..step_budgets import in_steps
-from .style import BAND, BLUE, CYCLE, GREY, INK, LINES, ORANGE, Drawn, in_words, make_canvas, reach_of
+from .style import (
+    BAND,
+    BLUE,
+    CYCLE,
+    GREY,
+    INK,
+    LINES,
+    ORANGE,
+    Drawn,
+    error_bar,
+    in_words,
+    legend,
+    make_canvas,
+)
 
 
 def waterfall(report: AnalysisReport) -> Drawn | None:
@@ -32,13 +45,11 @@ def waterfall(report: AnalysisReport) -> Drawn | None:
         axes.barh(index, size, left=level, color=colour, height=0.6)
         axes.plot([level, level], [index - 1.3, index + 0.3], color=INK, linewidth=0.7)
         level += size
-        spread = reach_of(row)
-        reach = level
-        if spread:
-            axes.errorbar(level, index, xerr=np.array([spread]).T, color=INK, capsize=3, linewidth=1.2)
-            edges += [level - spread[0], level + spread[1]]
-            reach = level + spread[1]
-        reach = max(reach, level - size)
+        reach = max(level, level - size)
+        if error := error_bar(size, row.data["low"], row.data["high"]):
+            axes.errorbar(level, index, xerr=error, color=INK, capsize=3, linewidth=1.2)
+            edges += [level - error[0][0], level + error[1][0]]
+            reach = max(reach, level + error[1][0])
         axes.annotate(row.estimate, (reach, index), (6, 0), textcoords="offset points", va="center")
         edges.append(level)
     last = len(labels) - 1
@@ -92,10 +103,9 @@ def forest(report: AnalysisReport) -> Drawn | None:
                 linewidth=0 if width else 2,
                 label=once("claimed"),
             )
-        spread = reach_of(row)
-        error = np.array([spread]).T if spread else None
-        label = once(f"{report.credit_kind}, {report.percent} interval" if spread else report.credit_kind)
         value = float(row.data["estimate"])
+        error = error_bar(value, row.data["low"], row.data["high"])
+        label = once(f"{report.credit_kind}, {report.percent} interval" if error else report.credit_kind)
         axes.errorbar(value, index, xerr=error, fmt="o", color=BLUE, capsize=4, linewidth=1.8, label=label)
         for text, marker, name in ((row.one_in, ">", "one-in"), (row.one_out, "<", "one-out")):
             if text:
@@ -106,7 +116,7 @@ def forest(report: AnalysisReport) -> Drawn | None:
     axes.set_ylim(len(rows) - 0.4, -0.6)
     axes.grid(axis="y", visible=False)
     axes.set_xlabel(f"effect on {report.metric}, on - off")
-    canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=8)
+    legend(canvas, axes, ncols=3, fontsize=8)
     spoken = "; ".join(
         in_words(row) + (f", claimed {row.claimed}" if row.claimed else "") + f": {row.verdict or 'no claim'}"
         for row in rows
@@ -187,10 +197,9 @@ def lengths(report: AnalysisReport) -> Drawn | None:
     axes.set_xlim(-0.4, len(places) - 0.6)
     axes.set_xlabel("length of the training")
     axes.set_ylabel(f"effect on {report.metric}")
-    canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
+    legend(canvas, axes, ncols=4, fontsize=8)
     spoken = "; ".join(
-        f"{row.name} after {in_steps(row.steps)} {signed(row.estimate)} {interval(row.low, row.high)}".strip()
-        for row in found
+        f"{row.name} after {in_steps(row.steps)} {estimate(row.estimate, row.low, row.high)}" for row in found
     )
     return (
         "Effects by length",
@@ -219,12 +228,10 @@ def subsets(report: AnalysisReport) -> Drawn | None:
     spoken = []
     for axes, (column, frame) in zip(grid[:, 0], panels, strict=True):
         for index, row in enumerate(frame.to_dict("records")):
-            error = None
-            if known(row["low"]) and known(row["high"]):
-                error = np.array([[row["estimate"] - row["low"]], [row["high"] - row["estimate"]]])
+            error = error_bar(row["estimate"], row["low"], row["high"])
             axes.errorbar(row["estimate"], index, xerr=error, fmt="o", color=BLUE, capsize=3)
-            said = interval(row["low"], row["high"])
-            spoken.append(f"{column} {row[column]} {signed(row['estimate'])} {said}".strip())
+            said = estimate(row["estimate"], row["low"], row["high"])
+            spoken.append(f"{column} {row[column]} {said}")
         axes.axvline(0, color=INK, linewidth=0.8)
         axes.set_yticks(range(len(frame)), [str(v) for v in frame[column]])
         axes.set_ylim(len(frame) - 0.5, -0.5)

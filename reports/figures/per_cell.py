@@ -10,9 +10,8 @@ import numpy as np
 
 from ..convergence import Curve
 from ..cost import COSTS
-from ..formatting import known
 from ..model import AnalysisReport
-from .style import BLUE, CYCLE, GREEN, GREY, LINES, ORANGE, Drawn, make_canvas
+from .style import BLUE, CYCLE, GREEN, GREY, LINES, ORANGE, Drawn, error_bar, legend, make_canvas
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,9 +38,7 @@ def cells(report: AnalysisReport) -> Drawn | None:
         runs = data.values[which][data.present[which]].mean(-1)
         axes.plot(runs, np.full(len(runs), index), "|", color=GREY, ms=9)
         colour = ORANGE if name == report.analysis.baseline else BLUE
-        error = None
-        if known(cell["low"]) and known(cell["high"]):
-            error = np.array([[cell["mean"] - cell["low"]], [cell["high"] - cell["mean"]]])
+        error = error_bar(cell["mean"], cell["low"], cell["high"])
         axes.errorbar(cell["mean"], index, xerr=error, fmt="o", color=colour, capsize=3)
     axes.set_yticks(range(len(labels)), labels)
     axes.set_xlabel(f"{report.metric}; ticks: single trainings")
@@ -86,7 +83,7 @@ def curves(report: AnalysisReport) -> Drawn | None:
             axes.fill_between(curve.steps, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
     axes.set_xlabel("training step")
     axes.set_ylabel("validation PESQ-WB")
-    canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, fontsize=7)
+    legend(canvas, axes, ncols=columns, fontsize=7)
     spoken = ", ".join(f"{report.short(c.cell)} {c.mean[-1]:.3f}" for c in found)
     alternative = (
         f"Validation PESQ-WB of {len(found)} cells against training step, mean over seeds with a band from "

@@ -62,12 +62,14 @@ def make_canvas(width: float, height: float, **grid: Any) -> tuple[Canvas, Any]:
     return canvas, canvas.subplots(**grid)
 
 
-def reach_of(row: EffectRow) -> tuple[float, float] | None:
-    """How far the interval reaches below and above the estimate; None without one."""
-    if not (known(row.data["low"]) and known(row.data["high"])):
-        return None
-    value = float(row.data["estimate"])
-    return value - float(row.data["low"]), float(row.data["high"]) - value
+def error_bar(value: float, low: Any, high: Any) -> Any:
+    """How far an interval reaches below and above an estimate, as `errorbar` takes it; None without one."""
+    return [[value - low], [high - value]] if known(low) and known(high) else None
+
+
+def legend(canvas: Canvas, axes: Any, **options: Any) -> None:
+    """A legend below the axes."""
+    canvas.legend(*axes.get_legend_handles_labels(), loc="outside lower center", **options)
 
 
 def in_words(row: EffectRow) -> str:

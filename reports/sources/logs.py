@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,172 +16,126 @@ from ..blocks import Block, BulletList, Document, Fields, Part, Rows, Table, sel
 
 NUMBER = r"[-+]?(?:nan|inf|\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)"
 _LINE = re.compile(
-    rf"Epoch (?P<epoch>\d+), Step (?P<step>\d+), loss: (?P<loss>{NUMBER})"
-    rf"|TEST - Generator loss: (?P<test>{NUMBER}), Discriminator loss: {NUMBER},"
-    rf" PESQ: (?P<pesq>\d+\.\d{{4}}|{NUMBER}(?=\s))"
-    r"|(?P<settings>\bepochs=\d+(?:, *\w+=[^,\r\n]*)+)"
-    r"|Model parameters: Total=(?P<total>[\d.]+[KMG]?)",
+    rf"Epoch (?P<epoch>\d+), Step \d+, loss|TEST - Generator loss: (?P<loss>{NUMBER}), Discriminator loss: "
+    rf"{NUMBER}, PESQ: (?P<pesq>\d+\.\d{{4}}|{NUMBER}(?=\s))",
     re.IGNORECASE,
 )
 """One event of a log. Searched for anywhere: progress bars may stand on the same line."""
 
-
-@dataclass
-class TrainingLog:
-    """One training.
-
-    Attributes:
-        pesq: PESQ of the test set by epoch, counted from 0; nan after divergence.
-        diverged: epoch of the first loss that is not a number.
-        open: epoch and step at which the file ends, inside an epoch.
-    """
-
-    name: str
-    settings: dict[str, str] = field(default_factory=dict)
-    parameters: str = ""
-    pesq: dict[int, float] = field(default_factory=dict)
-    diverged: int | None = None
-    open: tuple[int, int] | None = None
-
-    @property
-    def finite(self) -> dict[int, float]:
-        return {epoch: value for epoch, value in self.pesq.items() if math.isfinite(value)}
-
-    @property
-    def best(self) -> int | None:
-        return max(self.finite, key=self.finite.__getitem__, default=None)
+Logs = Mapping[str, Mapping[int, float]]
+"""Name of a training -> PESQ of the test set by epoch, counted from 0; nan after divergence."""
 
 
-def read_log(path: Path | str) -> list[TrainingLog]:
-    """The trainings in a log file; more than one where the epochs start again.
+def read_logs(paths: Sequence[Path]) -> Logs:
+    """The trainings in log files; more than one of a file where the epochs start again.
 
     Raises:
         InputError: there is no such file, or nothing in it looks like a training log.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"no log file {path}")
-    if runs := parse_log(path.read_text(errors="replace"), path.stem):
-        return runs
-    raise InputError(
-        f"{path} has no line like 'Epoch 0, Step 100, loss: ...' or 'TEST - Generator loss: ...'"
-    )
+    stems = Counter(path.stem for path in paths)
+    found: dict[str, Mapping[int, float]] = {}
+    for path in dict.fromkeys(paths):
+        if not path.is_file():
+            raise InputError(f"no log file {path}")
+        runs = parse_log(path.read_text(errors="replace"), path.stem if stems[path.stem] < 2 else str(path))
+        if not runs:
+            raise InputError(f"{path} has no line like 'TEST - Generator loss: ..., PESQ: ...'")
+        found |= runs
+    return found
 
 
-def parse_log(text: str, name: str) -> list[TrainingLog]:
+def parse_log(text: str, name: str) -> Logs:
     """The trainings in the text of a log.
 
-    A test line has no epoch number: it closes the epoch of the step lines before it, or the one after the
-    last closed epoch if there are none.
+    A test line has no epoch number: it closes the epoch of the step lines before it, or the next one.
     """
-    runs = [TrainingLog(name)]
+    runs: list[dict[int, float]] = [{}]
+    epoch = 0
     for match in _LINE.finditer(text):
-        run = runs[-1]
-        started = bool(run.pesq) or run.open is not None
-        expected = run.open[0] if run.open else max(run.pesq, default=-1) + 1
-        epoch, step = int(match["epoch"] or expected), int(match["step"] or 0)
-        head = match["settings"] or match["total"]
-        if started and (head or epoch < expected or (run.open and step and (epoch, step) <= run.open)):
-            run = TrainingLog(name, dict(run.settings), run.parameters)
-            runs.append(run)
-            epoch = int(match["epoch"] or 0)
-        if match["settings"]:
-            run.settings = {k: v.strip() for k, _, v in (p.partition("=") for p in re.split(", *", head))}
-        elif match["total"]:
-            run.parameters = head
+        if match["epoch"] is None:
+            runs[-1][epoch] = float(match["pesq"]) if math.isfinite(float(match["loss"])) else math.nan
+            epoch += 1
         else:
-            loss = float(match["loss"] or match["test"])
-            run.open = (epoch, step) if match["loss"] else None
-            if match["test"]:
-                run.pesq[epoch] = float(match["pesq"]) if math.isfinite(loss) else math.nan
-            if run.diverged is None and not math.isfinite(run.pesq.get(epoch, loss)):
-                run.diverged = epoch
-    runs = [run for run in runs if run.pesq or run.open]
-    if len(runs) > 1:
-        for index, run in enumerate(runs, start=1):
-            run.name = f"{name}#{index}"
-    return runs
+            epoch = int(match["epoch"])
+            if runs[-1] and epoch <= max(runs[-1]):
+                runs.append({})
+    runs = [run for run in runs if run]
+    return {f"{name}#{i}" if len(runs) > 1 else name: run for i, run in enumerate(runs, start=1)}
 
 
-def matched(reference: TrainingLog, other: TrainingLog) -> dict[int, float]:
-    """By epoch that both have, the reference's PESQ less the other's."""
-    shared = sorted(reference.finite.keys() & other.finite.keys())
-    return {epoch: reference.finite[epoch] - other.finite[epoch] for epoch in shared}
+def finite(curve: Mapping[int, float]) -> dict[int, float]:
+    return {epoch: value for epoch, value in curve.items() if math.isfinite(value)}
 
 
-def objections(logs: Sequence[TrainingLog]) -> list[str]:
+def matched(logs: Logs) -> dict[str, dict[int, float]]:
+    """For each log but the first, by epoch that both have, the first's PESQ less its own."""
+    (reference, first), *others = ((name, finite(curve)) for name, curve in logs.items())
+    return {
+        f"{reference} - {name}": {epoch: first[epoch] - curve[epoch] for epoch in first if epoch in curve}
+        for name, curve in others
+    }
+
+
+def objections(logs: Logs) -> list[str]:
     """Why no difference between these logs may be credited to a change of the network."""
-    first, *others = logs
+    counts = {name: len(finite(curve)) for name, curve in logs.items()}
     reasons = [
         "Each log is one training: run-to-run variance is unknown, so no difference has an interval.",
         "The PESQ is of the test set after every epoch, so the best epoch is chosen on those files.",
+        f"Epochs with a result: {', '.join(f'{name} {n}' for name, n in counts.items())}. More epochs give "
+        "more chances of a high best one.",
     ]
-    for other in others:
-        if len(gaps := matched(first, other)) > 1:
-            best = first.finite[first.best or 0] - other.finite[other.best or 0]
-            low, high = min(gaps.values()), max(gaps.values())
+    for name, gaps in matched(logs).items():
+        if len(gaps) > 1:
             reasons.append(
-                f"At matched epochs the gap {first.name} - {other.name} is {low:+.2f} to {high:+.2f} PESQ "
-                f"over {len(gaps)} epochs, best against best {best:+.2f}: it depends on the epoch chosen."
+                f"At {len(gaps)} matched epochs the gap {name} is {min(gaps.values()):+.2f} to "
+                f"{max(gaps.values()):+.2f} PESQ: it depends on the epoch chosen."
             )
-    told = {"epochs with a result": {log.name: str(len(log.finite)) for log in logs}}
-    told["parameters"] = {log.name: log.parameters or "not said" for log in logs}
-    for key in sorted({key for log in logs for key in log.settings} - {"save_model_dir"}):
-        told[key] = {log.name: log.settings.get(key, "not said") for log in logs}
-    for key, values in told.items():
-        if len(set(values.values())) > 1:
-            said = ", ".join(f"{name}: {value}" for name, value in values.items())
-            reasons.append(f"The trainings differ in {key} ({said}).")
-    for log in logs:
-        if log.diverged is not None:
-            reasons.append(f"{log.name} diverged in epoch {log.diverged}: what it logged later is no result.")
-        if log.open is not None:
-            reasons.append(f"{log.name} ends inside epoch {log.open[0]}, step {log.open[1]}.")
+    reasons += [
+        f"{name} diverged: what it logged later is no result." for name in logs if _diverged(logs[name])
+    ]
     return [
         *reasons,
         "To attribute a gap, train the cells between the two networks with seeds: `ablate run`.",
     ]
 
 
-def logs_document(logs: Sequence[TrainingLog], form: str) -> Document:
+def _diverged(curve: Mapping[int, float]) -> bool:
+    return len(finite(curve)) < len(curve)
+
+
+def logs_document(logs: Logs, form: str) -> Document:
     """The logs side by side, for one form of `renderers.FORMS`."""
+    runs, curves = _runs(logs), _curves(logs)
+    reasons = objections(logs)
+    fields = {"schema": "ablate-logs/2", "logs": dict(logs), "attributable": False, "reasons": reasons}
+    told: list[Block] = [runs, curves, BulletList("Not an attribution", reasons)]
     parts = (
-        Part("", _blocks, "table md latex html"),
-        Part("", lambda logs: [Rows(pd.DataFrame(_curves(logs).rows, columns=_curves(logs).head))], "csv"),
-        Part("", lambda logs: [Fields(_values(logs))], "json"),
+        Part("", lambda _: told, "table md latex html"),
+        Part("", lambda _: [Rows(pd.DataFrame(curves.rows, columns=curves.head))], "csv"),
+        Part("", lambda _: [Fields(fields)], "json"),
     )
     return Document("logs", "Training logs side by side", select(parts, logs, form), {})
 
 
-def _blocks(logs: Sequence[TrainingLog]) -> Iterator[Block]:
+def _runs(logs: Logs) -> Table:
     rows = []
-    for log in logs:
-        ends = [log.best, max(log.finite, default=None)]
-        shown = ["none" if at is None else f"{log.finite[at]:.4f} (epoch {at})" for at in ends]
-        diverged = "no" if log.diverged is None else f"epoch {log.diverged}"
-        rows.append([log.name, log.parameters or "not said", str(len(log.pesq)), *shown, diverged])
-    head = ["log", "parameters", "epochs", "best test PESQ", "last finite", "diverged"]
-    yield from (Table("Runs", head, rows), _curves(logs), BulletList("Not an attribution", objections(logs)))
+    for name, curve in logs.items():
+        there = finite(curve)
+        ends = (max(there, key=there.__getitem__), max(there)) if there else ()
+        shown = [f"{there[epoch]:.4f} (epoch {epoch})" for epoch in ends] or ["none", "none"]
+        rows.append([name, str(len(curve)), *shown, "yes" if _diverged(curve) else "no"])
+    return Table("Runs", ["log", "epochs", "best test PESQ", "last finite", "diverged"], rows)
 
 
-def _curves(logs: Sequence[TrainingLog]) -> Table:
-    first, *others = logs
-    gaps = {f"{first.name} - {other.name}": matched(first, other) for other in others}
+def _curves(logs: Logs) -> Table:
+    gaps = matched(logs)
     rows = [
         [
             str(epoch),
-            *(f"{log.pesq[epoch]:.4f}" if epoch in log.pesq else "" for log in logs),
+            *(f"{curve[epoch]:.4f}" if epoch in curve else "" for curve in logs.values()),
             *(f"{found[epoch]:+.4f}" if epoch in found else "" for found in gaps.values()),
         ]
-        for epoch in sorted({epoch for log in logs for epoch in log.pesq})
+        for epoch in sorted({epoch for curve in logs.values() for epoch in curve})
     ]
-    return Table("Test PESQ by epoch", ["epoch", *(log.name for log in logs), *gaps], rows)
-
-
-def _values(logs: Sequence[TrainingLog]) -> dict[str, object]:
-    return {
-        "schema": "ablate-logs/2",
-        "logs": [{**asdict(log), "best": log.best} for log in logs],
-        "attributable": False,
-        "reasons": objections(logs),
-    }
+    return Table("Test PESQ by epoch", ["epoch", *logs, *gaps], rows)

@@ -59,7 +59,7 @@ def test_report_command_takes_several_logs(tmp_path):
     done = run("report", "--logs", tmp_path / "a.log", tmp_path / "b.log", "--format", "json")
     assert done.exit_code == 0
     data = json.loads(done.stdout)
-    assert [log["best"] for log in data["logs"]] == [1, 1]
+    assert data["logs"] == {"a": {"0": 2.0, "1": 2.5}, "b": {"0": 1.9, "1": 2.1}}
     assert "the gap a - b is +0.10 to +0.40 PESQ" in " ".join(data["reasons"])
 
 

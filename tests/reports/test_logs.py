@@ -8,7 +8,7 @@ import pytest
 
 from ablate.models.errors import InputError
 from ablate.reports.renderers import write_document
-from ablate.reports.sources.logs import logs_document, matched, objections, parse_log, read_log
+from ablate.reports.sources.logs import finite, logs_document, matched, objections, parse_log, read_logs
 
 GOOD = """\
 epochs=120, batch_size=6, init_lr=0.001, data_dir=/data/vb, save_model_dir=./saved
@@ -42,59 +42,39 @@ INFO:root:TEST - Generator loss: nan, Discriminator loss: nan, PESQ: 0.0000
 
 
 def logs():
-    return [*parse_log(GOOD, "good"), *parse_log(DIVERGED, "bad")]
+    return {**parse_log(GOOD, "good"), **parse_log(DIVERGED, "bad")}
 
 
 def test_epochs_are_numbered_from_zero_between_progress_bars():
-    (good,) = parse_log(GOOD, "good")
-    assert good.pesq == {0: 2.3234, 1: 2.6, 2: 2.55}
-    assert good.best == 1
-    assert good.open == (3, 200)
-    assert good.diverged is None
-    assert good.settings["batch_size"] == "6"
-    assert good.parameters == "2.96M"
+    assert parse_log(GOOD, "good") == {"good": {0: 2.3234, 1: 2.6, 2: 2.55}}
 
 
 def test_diverged_epochs_count_as_no_result():
-    (bad,) = parse_log(DIVERGED, "bad")
-    assert bad.diverged == 2
-    assert bad.finite == {0: 2.0, 1: 2.1}
-    assert len(bad.pesq) == 4
+    bad = parse_log(DIVERGED, "bad")["bad"]
+    assert finite(bad) == {0: 2.0, 1: 2.1}
+    assert len(bad) == 4
 
 
 def test_matched_epochs_give_a_range():
-    assert matched(*logs()) == pytest.approx({0: 0.3234, 1: 0.5})
+    assert matched(logs()) == {"good - bad": pytest.approx({0: 0.3234, 1: 0.5})}
 
 
 def test_reasons_against_attribution_are_said():
     text = "\n".join(objections(logs()))
-    for part in (
-        "one training",
-        "test set",
-        "good: 3, bad: 2",
-        "is +0.32 to +0.50",
-        "batch_size (good: 6, bad: 4)",
-        "good: 2.96M, bad: 3.95M",
-        "bad diverged in epoch 2",
-        "good ends inside epoch 3",
-    ):
+    for part in ("one training", "test set", "good 3, bad 2", "is +0.32 to +0.50", "bad diverged"):
         assert part in text
-    assert "save_model_dir" not in text
+    assert "good diverged" not in text
 
 
 def test_two_trainings_in_one_file_are_told_apart():
     runs = parse_log(DIVERGED + DIVERGED.split("\n", 2)[2], "x")
-    assert [run.name for run in runs] == ["x#1", "x#2"]
-    assert [len(run.pesq) for run in runs] == [4, 4]
+    assert list(runs) == ["x#1", "x#2"]
+    assert [len(run) for run in runs.values()] == [4, 4]
 
 
 def test_a_test_line_cut_off_in_its_number_is_no_result():
     text = DIVERGED.split("INFO:root:Epoch 2")[0]
-    (whole,) = parse_log(text.rstrip() + "00", "x")
-    (cut,) = parse_log(text.rstrip()[:-1], "x")
-    assert list(whole.pesq) == [0]
-    assert list(cut.pesq) == [0]
-    assert cut.open[0] == 1
+    assert parse_log(text.rstrip() + "00", "x") == parse_log(text.rstrip()[:-1], "x") == {"x": {0: 2.0}}
 
 
 def test_every_form():
@@ -109,7 +89,7 @@ def test_every_form():
     data = json.loads(forms["json"])
     assert data["schema"] == "ablate-logs/2"
     assert data["attributable"] is False
-    assert data["logs"][1]["pesq"] == {"0": 2.0, "1": 2.1, "2": None, "3": None}
+    assert data["logs"]["bad"] == {"0": 2.0, "1": 2.1, "2": None, "3": None}
     rows = list(csv.DictReader(io.StringIO(forms["csv"])))
     assert rows[1] == {"epoch": "1", "good": "2.6000", "bad": "2.1000", "good - bad": "+0.5000"}
     assert rows[2]["bad"] == "nan"
@@ -118,6 +98,14 @@ def test_every_form():
 def test_a_file_that_is_no_log_is_refused(tmp_path):
     (tmp_path / "a.log").write_text("hello\n")
     with pytest.raises(ValueError, match="has no line like"):
-        read_log(tmp_path / "a.log")
+        read_logs([tmp_path / "a.log"])
     with pytest.raises(InputError, match="no log file"):
-        read_log(tmp_path / "b.log")
+        read_logs([tmp_path / "b.log"])
+
+
+def test_files_of_one_name_are_told_apart_by_their_folder(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "train.log").write_text(GOOD)
+    paths = [tmp_path / folder / "train.log" for folder in ("a", "b")]
+    assert list(read_logs(paths)) == [str(path) for path in paths]
