@@ -13,7 +13,7 @@ import shutil
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import IO, Any
@@ -176,7 +176,7 @@ def _take_plugins(source: Path, named: Any, target: Path) -> dict[str, str | Non
     return found
 
 
-def _trust(planned: dict[str, str | None], asked: bool) -> None:
+def _trust(planned: Mapping[str, str | None], asked: bool) -> None:
     """Trust the plug-ins of a study that lie in its folder, if that is asked for or their code is known."""
     for path, digest in planned.items():
         if digest is not None and Path(path).is_file() and (asked or trust.is_known(digest)):
