@@ -34,7 +34,7 @@ class RunSpec(Frozen):
 
     Attributes:
         start_from: weights the training starts from, `{"path", "digest"}`, or none.
-        plugins: path -> digest of its code (`models.plugins`).
+        plugins: path -> digest of its code (`models.plugins`); none: not recorded.
         train: a training of the user's own, whose configurations are `OwnConfig`.
     """
 
@@ -43,7 +43,7 @@ class RunSpec(Frozen):
     seed: int
     data: Data
     start_from: dict[str, str] | None = None
-    plugins: dict[str, str] = Field(default_factory=dict)
+    plugins: dict[str, str | None] = Field(default_factory=dict)
     train: OwnTraining | None = None
 
     @classmethod
@@ -83,8 +83,8 @@ class RunSpec(Frozen):
         }
         if self.train is not None:
             content |= {"train": self.train.signed_fields(), "test": self.data.test_digest}
-        if self.plugins:
-            content["plugins"] = sorted(self.plugins.values())
+        if code := [code for code in self.plugins.values() if code is not None]:
+            content["plugins"] = sorted(code)
         return digest(content)
 
     @property

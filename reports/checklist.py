@@ -223,7 +223,10 @@ class _Facts:
         parts = [f"{key} {self.at[key]}" for key in keys if key in self.at]
         if self.plan is not None:
             parts += [f"{package} {version}" for package, version in self.plan.versions.items()]
-            parts += [f"plug-in {path} {digest[:16]}" for path, digest in self.plan.plugins.items()]
+            parts += [
+                f"plug-in {path} {(digest or 'of unrecorded code')[:16]}"
+                for path, digest in self.plan.plugins.items()
+            ]
         return f"{', '.join(parts)}." if parts else ""
 
     @property

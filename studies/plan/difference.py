@@ -137,7 +137,7 @@ def _plugins(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
         if path not in new.plugins or path not in old.plugins:
             yield path, "new" if path in new.plugins else "gone"
         elif old.plugins[path] != new.plugins[path]:
-            before, after = (plan.plugins[path][:12] for plan in (old, new))
+            before, after = ((plan.plugins[path] or "not recorded")[:12] for plan in (old, new))
             yield path, f"its code changed ({before} -> {after})"
 
 

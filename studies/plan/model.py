@@ -174,7 +174,7 @@ class Plan(Frozen):
     endpoint: Endpoint
     tune: Tuning | None = None
     start_from: str | None = None
-    plugins: dict[str, str] = Field(default_factory=dict)
+    plugins: dict[str, str | None] = Field(default_factory=dict)
     measures: dict[str, dict[str, str | float | bool | None]] = Field(default_factory=dict)
     train: OwnTraining | None = None
     audit: AuditRecord = AuditRecord(skipped=True)
