@@ -12,7 +12,7 @@ from ablate.ablations.claims import Endpoint
 from ablate.ablations.factors import find
 from ablate.ablations.grid import parse_factors
 from ablate.models.errors import InputError
-from ablate.models.plugins import digests
+from ablate.models.plugins import digests as code_digests
 from ablate.models.plugins import load as load_plugins
 from ablate.studies import plan as plans
 from ablate.studies.plan import (
@@ -376,7 +376,7 @@ def test_a_study_with_a_plugin_opens_in_a_new_process(make_plan, tmp_path):
     )
     load_plugins([plugin])
     root = tmp_path / "root"
-    plan = make_plan("core=lstm,core-of-mine", plugins=digests([plugin]))
+    plan = make_plan("core=lstm,core-of-mine", plugins=code_digests([plugin]))
     plans.save(plan, root)
     command = [sys.executable, "-c", "from ablate.reports.cli import main; main()", "status"]
     command += ["--root", str(root), "--format", "json"]
