@@ -141,7 +141,7 @@ def run(app: Callable[[], Any]) -> None:
         if os.environ.get("ABLATE_DEBUG"):
             traceback.print_exc()
         if problem := storage_problem(error):
-            error = InputError(f"{problem}; make room, or choose another folder")
+            error = InputError(problem)
         if isinstance(error, InputError):
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)

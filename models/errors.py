@@ -37,12 +37,14 @@ FULL = re.compile(r"requested and \d+ written|unexpected pos \d+ vs|No space lef
 
 
 def storage_problem(error: BaseException) -> str | None:
-    """Why nothing could be written, with the file where it is known; none: the error is another."""
+    """Why nothing could be written, with the file if it is known, and the fix; none: the error is another."""
     number = getattr(error, "errno", None)
     where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
     if number in (errno.ENOSPC, errno.EDQUOT) or FULL.search(str(error)):
-        return f"the disk is full{where}"
-    return f"the file system is read-only{where}" if number == errno.EROFS else None
+        return f"the disk is full{where}: free some space"
+    if number == errno.EROFS:
+        return f"the file system is read-only{where}: choose a folder that can be written"
+    return None
 
 
 def explain(error: ValidationError) -> str:

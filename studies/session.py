@@ -94,6 +94,7 @@ class Session:
             check_width(self.until_width, self.max_seeds)
         plan, corpus = make(request, self.root)
         folder = study_path(self.root, plan.name)
+        self._planned = plan
         with hold(folder) as lease:
             old = load(self.root, plan.name) if (folder / "plan.json").exists() else None
             if old is not None:
@@ -224,11 +225,10 @@ class Session:
     def _save(self, plan: Plan, lease: Lease) -> None:
         lease.check()
         save(plan, self.root)
-        self._planned = plan
 
     @property
     def kept(self) -> str:
-        """What is on disk of the study at this moment; empty before it has a plan."""
+        """What is on disk of the study at this moment; empty before it is planned."""
         if self._planned is None:
             return ""
         every = [is_done(at, self.root, *run) for at in self._planned.every_length() for run in at.runs]

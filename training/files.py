@@ -39,6 +39,9 @@ def replacing(path: Path) -> Iterator[Path]:
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -77,7 +80,8 @@ def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
             while text:
                 text = text[file.write(text) :]
             os.fsync(file.fileno())
-        except OSError:
+        except OSError as error:
+            error.filename = error.filename or str(path)
             with suppress(OSError):
                 file.truncate(end)
             raise

@@ -250,7 +250,7 @@ def _run_study(
     except OSError as error:
         if not (kept := session.kept) or not (problem := storage_problem(error)):
             raise
-        say(f"{problem}; {kept}: make room, then the same command goes on")
+        say(f"{problem}, then run the same command again; {kept}")
         raise typer.Exit(4) from None
     say(
         f"{plan.name}: {len(outcome.done)} runs done ({outcome.trained} trained or scored now), "

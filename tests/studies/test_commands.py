@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import subprocess
 import sys
 
 import numpy as np
@@ -255,3 +257,42 @@ def test_a_reason_that_several_runs_failed_for_stands_once():
         "base seed 1, base seed 2: output: left no enhanced",
         "base seed 3: output: left no scores.csv",
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("small_disk", ["100m"], indirect=True)
+def test_a_full_disk_and_a_read_only_root_are_told_as_that(small_disk, corpus, tmp_path):
+    root = small_disk / "root"
+    words = ["run", "--grid", "bidirectional", "--baseline", "none", "--data", str(corpus), "--study", "s"]
+    words += ["--set", "recipe.steps=2", "--no-audit", "--jobs", "1"]
+
+    def ablate(*words):
+        line = [
+            sys.executable,
+            "-P",
+            "-c",
+            "from ablate.reports.cli import main; main()",
+            *words,
+            "--root",
+            str(root),
+        ]
+        environment = os.environ | {"ABLATE_ROOT": str(root), "PYTHONPATH": ""}
+        return subprocess.run(line, capture_output=True, text=True, check=False, env=environment)
+
+    assert ablate(*words, "--seeds", "1").returncode == 0
+    filler = small_disk / "filler"
+    with pytest.raises(OSError, match="No space"):
+        filler.write_bytes(b"\0" * (100 << 20))
+    full = ablate(*words, "--seeds", "2")
+    assert (full.returncode, full.stderr.count("Traceback")) == (4, 0), full.stderr
+    assert "the disk is full" in full.stderr
+    assert "2 of 4 runs are done" in full.stderr
+    filler.unlink()
+    assert ablate(*words, "--seeds", "2").returncode == 0
+    subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    assert ablate("status", "s").returncode == 0
+    assert ablate("report", "s").returncode == 0
+    closed = ablate(*words, "--seeds", "3")
+    assert closed.returncode == 4
+    assert "the file system is read-only" in closed.stderr
+    assert "4 of 6 runs are done" in closed.stderr
