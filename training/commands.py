@@ -7,6 +7,7 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -59,7 +60,8 @@ def score(
 ) -> None:
     """Measure enhanced speech against clean: PESQ, STOI, CSIG, CBAK, COVL, SSNR and SI-SDR.
 
-    Of folders, a pair that cannot be measured is a row without values and with its reason.
+    Output that cannot be measured (silent, not finite) counts as the metric's floor, column `broken`. If a
+    pair cannot be measured otherwise, its row has no value. The exit code is 3 in both cases.
     """
     from ablate.models.plugins import digests, load
 
@@ -85,21 +87,24 @@ def score(
         return
     scored = _score_files(clean, enhanced or clean, names, processes, digests(plugin), pairs)
     for name, result in scored.items():
-        for metric, reason in result.errors.items():
-            print(f"{name}: no {metric}: {reason}", file=sys.stderr)
+        if reasons := result.reasons():
+            print(f"{name}: {reasons}", file=sys.stderr)
     conventions = conventions_of(names)
     for convention in conventions:
         print(f"note: {CONVENTIONS[convention]}", file=sys.stderr)
     if format == "json":
-        rows = [{"utterance": name, **r.values, "error": _reasons(r)} for name, r in scored.items()]
+        rows = [{"utterance": name, **r.with_floors(), **_what_failed(r)} for name, r in scored.items()]
         print_json({**_means(scored, names), "composite": ", ".join(conventions) or None, "utterances": rows})
     elif format == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["utterance", *names, "error"])
+        writer.writerow(["utterance", *names, "error", "broken"])
         for name, result in scored.items():
-            writer.writerow([name, *plain(list(result.values.values())), _reasons(result)])
+            values = plain(list(result.with_floors().values()))
+            writer.writerow([name, *values, *_what_failed(result).values()])
     else:
         _print_table(scored, names)
+    if any(result.errors for result in scored.values()):
+        raise typer.Exit(3)
 
 
 def _explain(clean: Path, enhanced: Path, processes: int, format: str, pattern: str | None) -> None:
@@ -150,7 +155,7 @@ def enhance(
 
     if (run is None) == (checkpoint is None):
         raise InputError("give either --run or --checkpoint")
-    planned = plan_outputs(inputs, output)
+    planned, refused = plan_outputs(inputs, output)
     if run is not None:
         checkpoint = checkpoint_of_run(root, run)
     assert checkpoint is not None
@@ -171,11 +176,19 @@ def enhance(
     model = load_model(checkpoint).to(device)
     for source, target in planned:
         started = time.perf_counter()
-        with redirect_stdout(sys.stderr):
-            seconds = enhance_file(model, source, target, pcs=pcs)
+        try:
+            with redirect_stdout(sys.stderr):
+                seconds = enhance_file(model, source, target, pcs=pcs)
+        except InputError as error:
+            refused.append(str(error))
+            continue
         print(target)
         took = time.perf_counter() - started
         print(f"{source}: {seconds:.1f} s of audio in {took:.1f} s", file=sys.stderr)
+    for reason in refused:
+        print(f"not enhanced: {reason}", file=sys.stderr)
+    if refused:
+        raise typer.Exit(3)
 
 
 def import_checkpoint(
@@ -301,16 +314,17 @@ def _score_files(
 
 
 def _means(scored: dict[str, Scored], metrics: tuple[str, ...]) -> dict[str, float]:
-    """Means over the files where a metric could be taken; NaN where it could in none."""
+    """Means over the files where a metric could be taken or is at its floor; NaN where there are none."""
     means = {}
     for metric in metrics:
-        values = [r.values[metric] for r in scored.values() if not math.isnan(r.values[metric])]
+        values = [v for r in scored.values() if not math.isnan(v := r.with_floors()[metric])]
         means[metric] = math.fsum(values) / len(values) if values else math.nan
     return means
 
 
-def _reasons(scored: Scored) -> str | None:
-    return "; ".join(f"{metric}: {reason}" for metric, reason in scored.errors.items()) or None
+def _what_failed(scored: Scored) -> dict[str, str | None]:
+    """Why some metrics could not be taken, and which of them are at their floor for it."""
+    return {"error": scored.reasons(), "broken": ", ".join(scored.broken) or None}
 
 
 def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
@@ -329,11 +343,16 @@ def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
 
     if len(scored) <= ROWS:
         for name, result in scored.items():
-            add(name, result.values)
+            add(name, result.with_floors())
     if len(scored) > 1:
         add(f"mean of {len(scored)}", _means(scored, metrics))
-    missing = {m: n for m in metrics if (n := sum(m in r.errors for r in scored.values()))}
     print_table(table, spare=metrics[::-1])
-    if missing:
-        told = ", ".join(f"{metric} {count}" for metric, count in missing.items())
-        print(f"not measured, and not in the mean: {told}", file=sys.stderr)
+    broken = Counter(m for r in scored.values() for m in r.broken)
+    missing = Counter(m for r in scored.values() for m in r.errors if m not in r.broken)
+    for counts, what in (
+        (broken, "broken output, at the floor"),
+        (missing, "not measured, and not in the mean"),
+    ):
+        if counts:
+            told = ", ".join(f"{metric} {counts[metric]}" for metric in metrics if counts[metric])
+            print(f"{what}: {told}", file=sys.stderr)

@@ -32,16 +32,19 @@ Blocks = Iterable[NDArray[np.float32]]
 """A recording piece by piece: (sample, channel) each."""
 
 
-def plan_outputs(inputs: Sequence[Path], folder: Path) -> list[tuple[Path, Path]]:
+def plan_outputs(inputs: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Which file is written for which: files by name, folders with all audio below them by relative path.
 
     Lossless files keep their format; others become WAV.
 
+    Returns:
+        (source, target) of each file, and why others cannot be read as audio.
+
     Raises:
-        InputError: an input does not exist, or a folder holds no audio.
-        InputError: a file cannot be read as audio, would be overwritten by its own output, or shares its
-            output with another.
+        InputError: an input does not exist, a folder holds no audio, or no file can be read.
+        InputError: a file would be overwritten by its own output, or shares its output with another.
     """
+    refused: list[str] = []
     sources: dict[Path, Path] = {}
     for given in inputs:
         if given.is_dir():
@@ -54,13 +57,19 @@ def plan_outputs(inputs: Sequence[Path], folder: Path) -> list[tuple[Path, Path]
         else:
             raise InputError(f"{given} does not exist")
         for source, name in named:
-            target = folder / name.with_suffix(_form(_info(source), source)[2])
+            try:
+                target = folder / name.with_suffix(_form(_info(source), source)[2])
+            except InputError as error:
+                refused.append(str(error))
+                continue
             if target in sources:
                 raise InputError(f"{sources[target]} and {source} would both be written to {target}")
             if target.exists() and target.samefile(source):
                 raise InputError(f"{source} would be overwritten; give another output folder than {folder}")
             sources[target] = source
-    return [(source, target) for target, source in sources.items()]
+    if not sources:
+        raise InputError("; ".join(refused))
+    return [(source, target) for target, source in sources.items()], refused
 
 
 def enhance_file(
@@ -246,13 +255,16 @@ def _form(info: soundfile._SoundFileInfo, source: Path) -> tuple[str, str, str]:
 
 
 def _read(source: Path) -> Iterator[NDArray[np.float32]]:
-    with soundfile.SoundFile(source) as file:
-        for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
-            if not np.isfinite(block).all():
-                raise InputError(
-                    f"{source} has {int((~np.isfinite(block)).sum())} samples that are not finite"
-                )
-            yield block
+    try:
+        with soundfile.SoundFile(source) as file:
+            for block in file.blocks(BLOCK, dtype="float32", always_2d=True):
+                if not np.isfinite(block).all():
+                    raise InputError(
+                        f"{source} has {int((~np.isfinite(block)).sum())} samples that are not finite"
+                    )
+                yield block
+    except soundfile.LibsndfileError as error:
+        raise InputError(f"{source} cannot be read to its end: {error.error_string}") from None
 
 
 def _write(target: Path, blocks: Blocks, rate: int, channels: int, kind: str, subtype: str) -> float:

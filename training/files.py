@@ -25,6 +25,13 @@ class LockHeldError(RuntimeError):
     """Another process holds the lock."""
 
 
+def _of(path: Path, error: OSError) -> OSError:
+    """The error of a write, which tells its number alone, with the file."""
+    if error.errno is not None and error.filename is None:
+        error.filename = str(path)
+    return error
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` when the block ends well.
@@ -40,8 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
+        raise _of(path, error) from None
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -81,10 +87,9 @@ def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
                 text = text[file.write(text) :]
             os.fsync(file.fileno())
         except OSError as error:
-            error.filename = error.filename or str(path)
             with suppress(OSError):
                 file.truncate(end)
-            raise
+            raise _of(path, error) from None
 
 
 def _end_of_lines(file: IO[bytes], block: int = 1 << 16) -> int:

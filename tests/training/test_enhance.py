@@ -184,11 +184,14 @@ def test_outputs_are_planned_before_anything_is_done(tmp_path):
     soundfile.write(tmp_path / "a" / "y.ogg", noise(8_000), RATE)
     soundfile.write(tmp_path / "z.wav", noise(100), RATE)
     (music / "notes.txt").write_text("no audio")
-    assert plan_outputs([tmp_path / "a", tmp_path / "z.wav"], out) == [
+    (music / "w.wav").write_text("no audio")
+    planned, (refused,) = plan_outputs([tmp_path / "a", tmp_path / "z.wav"], out)
+    assert planned == [
         (music / "x.flac", out / "deep" / "x.flac"),
         (tmp_path / "a" / "y.ogg", out / "y.wav"),
         (tmp_path / "z.wav", out / "z.wav"),
     ]
+    assert "w.wav cannot be read as audio" in refused
     assert not out.exists()
     result, rate, info = through(Halve(), tmp_path / "a" / "y.ogg", out / "y.wav")
     assert (len(result), rate, info.subtype) == (8_000, RATE, "PCM_16")
@@ -253,6 +256,21 @@ def test_enhance_from_the_command_line(tmp_path):
     done = ablate("enhance", tmp_path / "in.wav", "-o", out)
     assert "either --run or --checkpoint" in str(done.exception)
 
+    batch = tmp_path / "batch"
+    for name, samples in (("p1/a", audio), ("p1/b", np.full_like(audio, np.nan)), ("p2/a", audio)):
+        (batch / name).parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(batch / f"{name}.wav", samples, RATE, subtype="FLOAT")
+    (batch / "p1" / "c.wav").write_bytes(b"RIFF")
+    done = ablate("enhance", batch, "-o", out, "--checkpoint", checkpoint)
+    assert done.exit_code == 3
+    assert done.stdout.split() == [str(out / "p1" / "a.wav"), str(out / "p2" / "a.wav")]
+    assert done.stderr.count("not enhanced: ") == 2
+    (batch / "p1" / "b.wav").unlink()
+    (batch / "p1" / "c.wav").unlink()
+    (out / "in.wav").unlink()
+    done = ablate("score", batch, out, "--metrics", "si_sdr", "--format", "json")
+    assert (done.exit_code, len(json.loads(done.stdout)["utterances"])) == (0, 2)
+
 
 def test_score_from_the_command_line(tmp_path):
     clean, enhanced = tmp_path / "clean", tmp_path / "enhanced"
@@ -274,13 +292,14 @@ def test_score_from_the_command_line(tmp_path):
     assert a["pesq_wb"] > b["pesq_wb"]
     assert quiet["pesq_wb"] is None
     assert "reference is silent" in quiet["error"]
-    assert "quiet: no pesq_wb: the reference is silent" in done.stderr
+    assert "quiet: pesq_wb, ssnr: the reference is silent" in done.stderr
+    assert (done.exit_code, quiet["broken"]) == (3, None)
 
     lines = ablate(
         "score", clean / "a.wav", enhanced / "a.flac", "--metrics", "si_sdr,ssnr", "--format", "csv"
     )
     header, row = lines.stdout.splitlines()
-    assert header == "utterance,si_sdr,ssnr,error"
+    assert header == "utterance,si_sdr,ssnr,error,broken"
     assert row.split(",")[::2] == ["a", str(a["ssnr"])]
     assert "mean of 3" in ablate("score", clean, enhanced, "--metrics", "ssnr", "--jobs", 1).stdout
 
@@ -302,6 +321,29 @@ def test_score_from_the_command_line(tmp_path):
     soundfile.write(enhanced / "c.flac", speech[:-2_000], RATE)
     done = ablate("score", clean / "b.wav", enhanced / "c.flac")
     assert "1.000 s and 0.875 s" in str(done.exception)
+
+
+def test_broken_output_is_scored_at_the_floor(tmp_path):
+    """A system with a silent and a NaN file must not have a better mean than without them."""
+    clean, enhanced = tmp_path / "clean", tmp_path / "enhanced"
+    clean.mkdir()
+    enhanced.mkdir()
+    speech = noise(RATE, level=0.1)
+    gone = speech.copy()
+    gone[100] = np.nan
+    for name, output in (("a", speech), ("gone", gone), ("silent", 0 * speech)):
+        soundfile.write(clean / f"{name}.wav", speech, RATE, subtype="FLOAT")
+        soundfile.write(enhanced / f"{name}.wav", output, RATE, subtype="FLOAT")
+    done = ablate("score", clean, enhanced, "--metrics", "si_sdr,ssnr", "--format", "json")
+    result = json.loads(done.stdout)
+    a, nan, silent = result["utterances"]
+    assert (nan["ssnr"], nan["si_sdr"], nan["broken"]) == (-10.0, -30.0, "si_sdr, ssnr")
+    assert (silent["si_sdr"], silent["broken"]) == (-30.0, "si_sdr")
+    assert result["si_sdr"] == pytest.approx((a["si_sdr"] - 60) / 3)
+    assert done.exit_code == 3
+    assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["gone", "silent"]
+    table = ablate("score", clean, enhanced, "--metrics", "si_sdr,ssnr")
+    assert "broken output, at the floor: si_sdr 2, ssnr 1" in table.stderr
 
 
 def test_score_goes_on_past_pairs_that_cannot_be_measured(tmp_path):

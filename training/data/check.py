@@ -13,6 +13,7 @@ from ablate.models.errors import listed
 
 from ..audio import SAMPLE_RATE
 from ..metrics import MetricPool
+from ..metrics.pool import CROWDED
 from .alignment import wrong_pairs
 from .cache import Report
 from .corpus import TEST_COUNT, Corpus
@@ -60,6 +61,7 @@ def check(corpus: Corpus, *, processes: int | None = None, report: Report | None
         warnings.append(f"{len(alone)} pairs have no noise: {listed(alone, NAMED)}")
     if low := low_rates(corpus):
         warnings.append(low)
+    warnings += not_measured([*corpus.validation, *corpus.test], processes=processes)
     sampled = corpus.test if is_voicebank_test(corpus.test) else spread(corpus.test, SAMPLED)
     scores = noisy_pesq(sampled, processes=processes, report=report)
     return {
@@ -150,6 +152,21 @@ def noisy_pesq(
     with MetricPool(min(processes or os.cpu_count() or 1, len(pairs))) as pool:
         scores = noisy_scores(pairs, pool, cache=pairs[0].cache, report=report)
     return scores["pesq_wb"].dropna().to_list()
+
+
+def not_measured(pairs: Sequence[Pair], *, processes: int | None = None) -> list[str]:
+    """Warnings on recordings so long that PESQ crashes on them, or that they are not measured."""
+    long = [pair for pair in pairs if pair.seconds > CROWDED]
+    if not long:
+        return []
+    names: dict[str, list[str]] = defaultdict(list)
+    with MetricPool(min(processes or os.cpu_count() or 1, len(long))) as pool:
+        signals = ((pair.clean, pair.noisy) for pair in long)
+        measured = pool.map(signals, ["pesq_wb"], sample_rate=long[0].sample_rate)
+        for pair, scored in zip(long, measured, strict=True):
+            if reason := scored.errors.get("pesq_wb"):
+                names[reason].append(pair.name)
+    return [f"not measured by PESQ: {listed(found, NAMED)}: {reason}" for reason, found in names.items()]
 
 
 def _split(pairs: Sequence[Pair]) -> dict[str, Any]:

@@ -23,10 +23,16 @@ from ablate.models.plugins import Planned
 
 from .. import child
 from ..audio import SAMPLE_RATE
+from .registry import METRICS
 from .scores import Scored, check_metrics, failed, score_with_errors
 
 ATTEMPTS = 3
 """Processes that a pair is given to before it is given up."""
+CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS"})
+CROWDED = 20.0
+"""Seconds from which a recording may have more than the 55 utterances that PESQ's code has room for; it then
+writes past the end of its tables, which may kill the process."""
+TOO_MANY = "PESQ crashes on it: more than 55 utterances; cut it"
 
 
 class MetricProcessError(RuntimeError):
@@ -39,6 +45,12 @@ class _Job(NamedTuple):
     sample_rate: int
     metrics: tuple[str, ...]
     future: Future[Scored]
+
+    @property
+    def crowded(self) -> bool:
+        """Whether PESQ may crash on the pair."""
+        long = len(self.clean) > CROWDED * self.sample_rate
+        return long and any("pesq" in METRICS[name].packages for name in self.metrics)
 
 
 _Entry = tuple[int, int, "_Job | None"]
@@ -82,8 +94,9 @@ class MetricPool:
     ) -> Future[Scored]:
         """Measure one pair: (sample,) each, of equal length; an urgent one before all that are not.
 
-        The future's result never raises for a bad pair; it is missing values with their reasons. It raises
-        `MetricProcessError` where one process after another died at it.
+        The future's result never raises for a bad pair; it is missing values with their reasons, also
+        where PESQ crashed twice on a long recording. It raises `MetricProcessError` where one process after
+        another died otherwise.
 
         Raises:
             InputError: a metric is unknown.
@@ -141,6 +154,20 @@ class MetricPool:
     ) -> None:
         self.close()
 
+    @staticmethod
+    def _without_pesq(job: _Job, worker: _Worker) -> Scored:
+        """What can be measured of a long pair on which PESQ has crashed twice."""
+        crashing = {name for name in job.metrics if "pesq" in METRICS[name].packages}
+        rest = tuple(name for name in job.metrics if name not in crashing)
+        missing = failed(TOO_MANY, [name for name in job.metrics if name in crashing])
+        if not rest:
+            return missing
+        found = worker.measure(job._replace(metrics=rest))
+        values = missing.values | found.values
+        return found._replace(
+            values={name: values[name] for name in job.metrics}, errors=missing.errors | found.errors
+        )
+
     def _serve(self) -> None:
         """One thread keeps one worker busy, and starts another in its place when it dies."""
         worker: _Worker | None = None
@@ -151,7 +178,10 @@ class MetricPool:
             while len(endings) < ATTEMPTS:
                 try:
                     worker = worker or _Worker(self._plugins)
-                    job.future.set_result(worker.measure(job))
+                    if job.crowded and len(endings) > 1 and CRASHES.issuperset(endings):
+                        job.future.set_result(self._without_pesq(job, worker))
+                    else:
+                        job.future.set_result(worker.measure(job))
                     break
                 except Exception as error:  # whatever happens, the one who waits for the future is told
                     endings.append(f"{type(error).__name__}: {error}" if worker is None else worker.end())

@@ -16,6 +16,9 @@ from ..audio import resample
 from .registry import METRICS, check_available, find_metric, usual
 from .signals import Signals
 
+MOST_SECONDS = 600.0
+"""Of a recording that is measured: ten minutes take 2 GB."""
+
 
 class Scored(NamedTuple):
     """Values by metric, NaN where one failed, and the reasons of the failed ones.
@@ -72,6 +75,9 @@ def score_with_errors(
     clean, enhanced = _waveform(clean, "clean"), _waveform(enhanced, "enhanced")
     if len(clean) != len(enhanced):
         raise InputError(f"{len(clean)} clean and {len(enhanced)} enhanced samples; they must be as many")
+    if len(clean) > MOST_SECONDS * sample_rate:
+        minutes = len(clean) / sample_rate / 60
+        return failed(f"it has {minutes:.0f} min, and {MOST_SECONDS / 60:.0f} is the most; cut it", names)
     scored = _measure(clean, enhanced, sample_rate, names)
     if not scored.errors:
         return scored

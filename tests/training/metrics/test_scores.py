@@ -318,6 +318,43 @@ def test_a_pair_that_kills_every_worker_is_an_error_and_no_score(monkeypatch):
         assert not pool.submit(clean, clean, ["ssnr"]).result(60).errors
 
 
+def crowded(utterances=62):
+    """Speech-like sounds with pauses between them, more than PESQ's code has room for."""
+    sound = speech_like(0.5) * np.hanning(RATE // 2)
+    return np.tile(np.concatenate([sound, np.zeros(RATE * 7 // 10)]), utterances)
+
+
+def test_a_recording_on_which_pesq_crashes_costs_no_other(caplog):
+    from ablate.training.metrics.pool import TOO_MANY
+
+    call, short = crowded(), speech_like(1.0)
+    noise = 0.01 * np.random.default_rng(0).standard_normal(len(call))
+    names = ["pesq_wb", "stoi", "csig", "ssnr"]
+    with MetricPool(1) as pool:
+        first, second, third = pool.map([(short, short), (call, call + noise), (short, short)], names)
+    assert first == third
+    assert not first.errors
+    assert second.errors == {"pesq_wb": TOO_MANY, "csig": TOO_MANY}
+    assert second.broken == ()
+    assert list(second.values) == names
+    assert all(math.isfinite(second.values[name]) for name in ("stoi", "ssnr"))
+
+
+def test_a_crash_on_a_short_recording_is_no_score(monkeypatch):
+    from ablate.training.metrics import pool as module
+
+    crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    monkeypatch.setattr(module.child, "command", lambda *_: [sys.executable, "-c", crash])
+    with MetricPool(1) as pool, pytest.raises(MetricProcessError, match="SIGSEGV, SIGSEGV, SIGSEGV"):
+        pool.submit(speech_like(1.0), speech_like(1.0), ["pesq_wb"]).result(60)
+
+
+def test_a_very_long_recording_is_refused_with_a_reason():
+    long = np.zeros(int(RATE * 660), np.float32)
+    scored = score_with_errors(long, long, RATE, ["pesq_wb", "ssnr"])
+    assert scored.reasons() == "pesq_wb, ssnr: it has 11 min, and 10 is the most; cut it"
+
+
 @pytest.mark.parametrize(
     ("clean", "enhanced", "broken"),
     [
