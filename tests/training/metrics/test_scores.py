@@ -324,7 +324,8 @@ def crowded(utterances=62):
     return np.tile(np.concatenate([sound, np.zeros(RATE * 7 // 10)]), utterances)
 
 
-def test_a_recording_on_which_pesq_crashes_costs_no_other(caplog):
+@pytest.mark.slow
+def test_a_recording_on_which_pesq_crashes_costs_no_other():
     from ablate.training.metrics.pool import TOO_MANY
 
     call, short = crowded(), speech_like(1.0)
