@@ -152,5 +152,5 @@ def _word(factor: Factor) -> str:
 
 
 def _level(value: Any) -> str | None:
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    text = f"{value:.10g}" if isinstance(value, float) else str(value)
     return text if LEVEL.fullmatch(text) else None

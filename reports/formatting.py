@@ -37,7 +37,7 @@ LABELS = {"snr": "SNR (dB)"}
 
 
 def text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:.10g}" if isinstance(value, float) else str(value)
 
 
 def human(value: float | None, kind: str) -> str:
