@@ -24,21 +24,22 @@ CLOSED = 0.9
 """Share of dead units from which on a layer is closed, whatever comes in."""
 FEWEST = 4
 """Dead units of a layer of data below which they are luck: one of eight is more than `SATURATED`."""
-GROWS = 0.5
-"""Factor by which the ratio of two terms falls in a few steps where the gradient lets the smaller grow."""
+GROWS = {True: 0.5, False: 1e-3}
+"""Factor by which the ratio of two terms falls in a few steps where the gradient lets the smaller grow: of a
+branch beside its own input; and of one of two learned terms, which both grow as they are trained."""
 
 
 def swamped_paths(subject: Subject) -> Iterator[Finding]:
     """A103: of two terms that are added, one is far larger than the other at the start.
 
     Over 100 times; 1000 times where the larger is a residual, unscaled, and the smaller was computed from it.
-    A branch that its gradient lets grow is left out, whatever made it small: the ratio falls to half in a few
-    steps.
+    A branch that its gradient lets grow is left out, whatever made it small: beside its own input the ratio
+    falls to half in a few steps.
     """
     remedy = "scale the branches alike at the start, or start the small one at zero"
     worst: dict[str, tuple[float, str]] = {}
     for path, (ratio, sizes) in noted_ratios(subject.notes).items():
-        if ratio > SWAMPED and noted_ratios(subject.grown[1]).get(path, (ratio,))[0] > GROWS * ratio:
+        if ratio > SWAMPED:
             text = f"skip term {sizes[0]:.3g}, state term {sizes[1]:.3g} (root mean square)"
             worst[path] = (ratio, text)
     for key, activity in subject.watch.found.items():
@@ -46,8 +47,8 @@ def swamped_paths(subject: Subject) -> Iterator[Finding]:
         allowed = SWAMPED_RESIDUAL if activity.residual else SWAMPED
         if activity.kind != "sum" or ratio <= max(allowed, worst.get(activity.path, (0.0,))[0]):
             continue
-        later = subject.grown[0].found.get(key, activity)
-        if later.ratio > GROWS * ratio:
+        later = subject.grown.found.get(key, activity)
+        if later.ratio > GROWS[activity.residual] * ratio:
             first, second = activity.sizes
             text = f"the terms of {_called(activity)} are {first:.3g} against {second:.3g} (root mean square)"
             worst[activity.path] = (ratio, text)

@@ -260,8 +260,8 @@ class Subject:
         return watches
 
     @cached_property
-    def grown(self) -> tuple[Watch, dict[str, dict[str, Tensor]]]:
-        """What the operations do, and the modules note, after steps against the sign of the gradient.
+    def grown(self) -> Watch:
+        """What was seen of the operations after steps against the sign of the gradient.
 
         They are as long for every weight, so that what a gradient can make large becomes so, at any rate and
         with any warm-up of the recipe.
@@ -276,8 +276,7 @@ class Subject:
                     for parameter, grad in zip(parameters, grads, strict=True):
                         if grad is not None:
                             parameter.sub_(STEP_SIZE * grad.sign())
-            notes = self._noted(model)
-            return watched(model, self.interface, self.batch), notes
+            return watched(model, self.interface, self.batch)
 
     @cached_property
     def called(self) -> frozenset[str]:
