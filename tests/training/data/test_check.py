@@ -144,3 +144,18 @@ def test_voicebank_is_known_by_its_names_and_held_to_its_score(
     if finding:
         assert f"{score:.3f} over 824 files" in finding
         assert "1.97" in finding
+
+
+@pytest.mark.slow
+def test_recordings_on_which_pesq_crashes_are_named_before_training(folder: Path, cache: Path) -> None:
+    sound = speech(7, 0.5) * np.hanning(RATE // 2)
+    call = np.tile(np.concatenate([sound, np.zeros(RATE * 7 // 10)]), 62)
+    noise = 0.01 * np.random.default_rng(0).standard_normal(len(call))
+    for kind, audio in (("clean", call), ("noisy", call + noise)):
+        soundfile.write(folder / "test" / kind / "b3_calls.wav", audio, RATE)
+    found = check(Corpus.open(folder, cache=cache), processes=1)
+    assert (
+        "not measured by PESQ: b3_calls: PESQ crashes on it: more than 55 utterances; cut it"
+        in found["warnings"]
+    )
+    assert found["noisy_pesq_sampled"] == 3
