@@ -20,12 +20,12 @@ from ablate.models.spectral import istft, stft
 from . import seeds
 from .config import Recipe
 from .data.batches import Waves
-from .determinism import tolerantly
-from .discriminator import Discriminator, discriminator_loss
+from .discriminator import Discriminator, discriminator_loss, target
 from .feed import Feed
+from .graph import Graph, recorded
 from .losses import adversarial_distance, compressed_magnitude
 from .optimisation import Optimiser, learning_rate_factor
-from .transfer import to_host
+from .transfer import to_device, to_host
 
 Measured = Callable[[], list[float | None]]
 """Waits for PESQ-WB of pairs of waves, None where it failed."""
@@ -96,6 +96,7 @@ class Adversary:
         self.optimiser = Optimiser(
             recipe, self.judge.parameters(), recipe.discriminator_learning_rate, device
         )
+        self.graph = Graph.of(recipe, self._graded, self.judge, device)
         self._lessons: deque[Lesson] = deque()
         self._waiting = ThreadPoolExecutor(1, "waves") if device.type == "cuda" else None
 
@@ -103,15 +104,18 @@ class Adversary:
         """Whether a step is one that the discriminator learns from."""
         return step >= self.recipe.discriminator_start * self.steps
 
-    @contextmanager
-    def held(self, step: int, count: int) -> Iterator[Tensor | None]:
-        """Hold the discriminator still while it judges; the dropout of `count` clips, None before it does."""
+    def mask(self, step: int, count: int) -> Tensor | None:
+        """The dropout of `count` clips that a step's loss judges; None before the term enters the loss."""
         if step < self.recipe.adversarial_start * self.steps:
-            yield None
-            return
+            return None
+        return self.judge.dropout_mask(count)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the discriminator still while it judges for the network's loss."""
         self.judge.eval().requires_grad_(False)
         try:
-            yield self.judge.dropout_mask(count)
+            yield
         finally:
             self.judge.train().requires_grad_(True)
 
@@ -160,7 +164,7 @@ class Adversary:
         last = step + 1 == self.steps
         while self._lessons and (last or self._lessons[0].step <= step - self.recipe.judge_lag):
             lesson = self._lessons.popleft()
-            loss, norm, failed = tolerantly(partial(self._grade, lesson))
+            loss, norm, failed = recorded(partial(self._grade, lesson))
             finite = finite & loss.isfinite() & norm.isfinite()
             self.optimiser.step(learning_rate_factor(self.recipe, lesson.step, self.steps), finite)
             losses.append(loss)
@@ -171,23 +175,38 @@ class Adversary:
 
     def _grade(self, lesson: Lesson) -> tuple[Tensor, Tensor, int]:
         """Gradients of the discriminator's loss; the loss, their norm, and how many clips were left out."""
+        given = lesson.clean, lesson.noisy, lesson.estimate, lesson.masks
+        if self.graph is not None and None not in (values := lesson.measured()):
+            targets = torch.tensor([target(value) for value in values if value is not None])
+            loss, norm = self.graph(*given, to_device(targets, self.device))
+            return loss, norm, 0
+        first, *others = self._judgements(*given)
+        values, count = lesson.measured(), len(lesson.clean)
+        pairs = zip(others, (values[:count], values[count:]), strict=True)
+        loss, dropped = discriminator_loss(first, list(pairs))
+        return *self._gradients(loss), dropped
+
+    def _graded(
+        self, clean: Tensor, noisy: Tensor, estimate: Tensor, masks: Tensor, targets: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """`_grade` with all that it reads given, so that it can be recorded."""
+        first, *others = self._judgements(clean, noisy, estimate, masks)
+        loss, _ = discriminator_loss(first, list(zip(others, targets.chunk(2), strict=True)))
+        return self._gradients(loss)
+
+    def _judgements(self, clean: Tensor, noisy: Tensor, estimate: Tensor, masks: Tensor) -> list[Tensor]:
         exponent, judge = self.recipe.compression, self.judge
-        reference, noise = (compressed_magnitude(stft(x), exponent) for x in (lesson.clean, lesson.noisy))
-        enhanced = compressed_magnitude(lesson.estimate, exponent)
+        reference, noise = (compressed_magnitude(stft(x), exponent) for x in (clean, noisy))
+        enhanced = compressed_magnitude(estimate, exponent)
         pairs = (reference, reference), (reference, enhanced), (enhanced, noise)
         self.optimiser.zero_grad()
         if self.device.type == "cuda":
-            judgements = judge.judge_together(pairs, lesson.masks)
-        else:
-            judgements = [judge(*pair, mask=mask) for pair, mask in zip(pairs, lesson.masks, strict=True)]
-        values = lesson.measured()
-        count = len(lesson.clean)
-        loss, dropped = discriminator_loss(
-            judgements[0], [(judgements[1], values[:count]), (judgements[2], values[count:])]
-        )
+            return judge.judge_together(pairs, masks)
+        return [judge(*pair, mask=mask) for pair, mask in zip(pairs, masks, strict=True)]
+
+    def _gradients(self, loss: Tensor) -> tuple[Tensor, Tensor]:
         loss.backward()
-        norm = clip_grad_norm_(judge.parameters(), self.recipe.clip)
-        return loss.detach(), norm, dropped
+        return loss.detach(), clip_grad_norm_(self.judge.parameters(), self.recipe.clip)
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; waits for the PESQ of what is not learned yet."""

@@ -134,6 +134,9 @@ class Recipe(Section):
     precision: Literal["fp32", "tf32", "bf16"] = Field(
         "fp32", description="of matrix products, convolutions and recurrences; tf32 needs a GPU"
     )
+    cuda_graph: Annotated[bool, Bookkeeping] = Field(
+        False, description="record forward and backward once and replay them on a GPU: fewer launches"
+    )
     selection: Annotated[Literal["best", "last"], Added] = Field(
         "best", description="the weights that are tested: of the best validation PESQ-WB, or the last"
     )

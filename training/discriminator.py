@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
-from torch.nn.utils.parametrize import is_parametrized
 
 from .transfer import to_device
 
@@ -78,13 +78,15 @@ class Discriminator(nn.Module):
             pairs: reference and judged, `(batch, band, time)` each.
             masks: of the dropout, `(pair, batch, feature)`.
         """
-        with torch.no_grad():
-            for module in self.modules():
-                if is_parametrized(module, "weight"):
-                    for _ in pairs[1:]:
-                        _ = module.weight
         references, judged = (torch.cat(side) for side in zip(*pairs, strict=True))
-        return list(self(references, judged, masks.flatten(0, 1)).chunk(len(pairs)))
+        norms: list[Any] = [part for part in self.modules() if hasattr(part, "n_power_iterations")]
+        try:
+            for norm in norms:
+                norm.n_power_iterations = len(pairs)
+            return list(self(references, judged, masks.flatten(0, 1)).chunk(len(pairs)))
+        finally:
+            for norm in norms:
+                norm.n_power_iterations = 1
 
 
 def target(pesq_wb: float) -> float:
@@ -93,14 +95,14 @@ def target(pesq_wb: float) -> float:
 
 
 def discriminator_loss(
-    clean_on_clean: Tensor, pairs: list[tuple[Tensor, list[float | None]]]
+    clean_on_clean: Tensor, pairs: Sequence[tuple[Tensor, Sequence[float | None] | Tensor]]
 ) -> tuple[Tensor, int]:
     """Squared error of the discriminator against measured PESQ.
 
     Args:
         clean_on_clean: judgements `(batch,)` of clean speech against itself, to become 1.
         pairs: judgements `(batch,)` with the measured PESQ of each clip, None where PESQ failed: that
-            clip alone is left out.
+            clip alone is left out; or with what they are to become, `(batch,)`.
 
     Returns:
         The loss, a scalar, and how many clips were left out.
@@ -108,6 +110,9 @@ def discriminator_loss(
     loss = ((clean_on_clean - 1) ** 2).mean()
     dropped = 0
     for judged, measured in pairs:
+        if isinstance(measured, Tensor):
+            loss = loss + ((judged - measured) ** 2).mean()
+            continue
         kept = [i for i, value in enumerate(measured) if value is not None]
         dropped += len(measured) - len(kept)
         if kept:

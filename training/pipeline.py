@@ -235,10 +235,10 @@ def train(
     if selection.best is None:
         logger.warning("no validation could be scored; the last weights are taken")
         model.load_state_dict(trainer.network.state_dict())
-        return {"step": trainer.steps, "val_pesq_wb": None, "val_stoi": None}
+        return {"step": trainer.steps, "val_pesq_wb": None, "val_stoi": None, "cuda_graph": trainer.graphs()}
     load_weights(model, selection.best["weights"], "the selected checkpoint")
     logger.info("selected step %d", selection.best["step"])
-    return selection.best
+    return {**selection.best, "cuda_graph": trainer.graphs()}
 
 
 def pesq_scorer(pool: MetricPool, rate: int = SAMPLE_RATE) -> Scorer:
@@ -280,6 +280,7 @@ def summary(
         "dropped_pesq_clips": progress.dropped_clips,
         "lost_steps": context.run.lost_steps,
         "not_deterministic": refused(),
+        "cuda_graph": best["cuda_graph"],
         "evaluation_batch_seconds": evaluate.batch_bound(context.device),
     }
 

@@ -21,8 +21,9 @@ from .adversary import Adversary, Scorer
 from .causes import DivergedError
 from .config import Recipe
 from .data.batches import Batches
-from .determinism import refused, tolerantly, tolerate
+from .determinism import refused, tolerate
 from .feed import Feed
+from .graph import Graph, recorded
 from .losses import WeightedLoss
 from .optimisation import Optimiser, averaged, follow, gradient_norms, learning_rate_factor, parameter_groups
 from .transfer import to_host
@@ -120,11 +121,19 @@ class Trainer:
             self.adversary = Adversary(recipe, self.feed, seed=seed, device=device, scorer=scorer)
         self._started: _Started | None = None
         self._finite = torch.ones((), dtype=torch.bool, device=device)
+        self.graph = Graph.of(recipe, self._backward, model, device)
 
     @property
     def network(self) -> nn.Module:
         """What the training gives so far: the averaged weights where the recipe averages them."""
         return self.model if self.average is None else self.average
+
+    def graphs(self) -> str | None:
+        """Whether the step is replayed from CUDA graphs, or why it is not; None: it is not asked for."""
+        if not self.recipe.cuda_graph:
+            return None
+        graphs = [self.graph, self.adversary and self.adversary.graph]
+        return "; ".join(graph.told() for graph in graphs if graph) or f"the device is {self.device}"
 
     def train_step(self) -> Step:
         """Take the next step and wait for it; as `start_step`."""
@@ -159,7 +168,7 @@ class Trainer:
         clean, noisy = self.feed.batch(step)
         factor = learning_rate_factor(recipe, step, self.steps)
         learning = adversary is not None and adversary.learns(step)
-        losses, estimate = tolerantly(lambda: self._backward(step, clean, noisy, keep=learning))
+        losses, estimate = recorded(partial(self._gradients, step, clean, noisy, keep=learning))
         if adversary is not None and learning:
             adversary.watch(step, clean, noisy, estimate)
         names, norms = gradient_norms(self.model)
@@ -167,7 +176,7 @@ class Trainer:
         clip_grads_with_norm_(self.model.parameters(), recipe.clip, total)
         finite = self._finite & losses.isfinite().all() & total.isfinite()
         self.optimiser.step(factor, finite)
-        weights = get_total_norm(list(self.model.parameters()))
+        weights = get_total_norm(list(self.model.parameters()), foreach=True)
         if self.average is not None:
             follow(self.average, self.model, step, recipe.ema * self.steps)
         self._finite, dropped, lessons = finite & weights.isfinite(), 0, losses.new_empty(0)
@@ -178,18 +187,26 @@ class Trainer:
         numbers = torch.cat([kind.detach().double() for kind in kinds])
         return _Started(step, [len(kind) for kind in kinds], to_host(numbers), names, dropped)
 
-    def _backward(self, step: int, clean: Tensor, noisy: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
+    def _gradients(self, step: int, clean: Tensor, noisy: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
         """Gradients of the network's loss.
 
         Returns:
             Its part of each micro-batch, and, if kept, the estimates `(batch, 257, frame)`.
         """
-        count, adversary = len(clean), self.adversary
         seeds.set_global(self.seed, "dropout", step)
+        mask = self.adversary.mask(step, len(clean)) if self.adversary else None
+        losses, estimate = (self.graph or self._backward)(clean, noisy, mask, keep=keep)
+        return losses, estimate
+
+    def _backward(
+        self, clean: Tensor, noisy: Tensor, mask: Tensor | None, *, keep: bool
+    ) -> tuple[Tensor, Tensor]:
+        """See `_gradients`; all that it reads is given, so that it can be recorded."""
+        count, adversary = len(clean), self.adversary
         self.model.train()
         self.optimiser.zero_grad()
         losses, estimates = [], []
-        with adversary.held(step, count) if adversary else nullcontext() as mask:
+        with adversary.held() if adversary else nullcontext():
             for part in torch.arange(count, device=self.device).chunk(self.micro_batches):
                 target, signal = stft(clean[part]), self.interface.analyse(noisy[part])
                 with torch.autocast(

@@ -1,0 +1,180 @@
+"""A piece of a training step as a CUDA graph: recorded once, then replayed in one launch."""
+
+from __future__ import annotations
+
+import logging
+import random
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from .config import Recipe
+from .determinism import tolerantly
+
+WARM_UP = 3
+"""Calls that run as usual before one is recorded: plans, workspaces and kernels are made at their first use,
+which cannot be recorded."""
+
+Result = TypeVar("Result")
+Tensors = tuple[Tensor, ...]
+
+logger = logging.getLogger(__name__)
+
+
+class NotRecorded(Exception):
+    """Nothing has run on the device: the call is to be made again, and then runs as usual."""
+
+
+def recorded(work: Callable[[], Result]) -> Result:
+    """What work with a `Graph` in it gives, as `tolerantly`; done again where it turned out not to be one."""
+    try:
+        return tolerantly(work)
+    except NotRecorded:
+        return tolerantly(work)
+
+
+@dataclass(frozen=True)
+class Recording:
+    """Operations on a device, and the tensors that they read and write at every replay."""
+
+    replay: Callable[[], None]
+    inputs: list[Tensor]
+    outputs: Tensors
+    gradients: list[Tensor | None]
+
+
+class Graph:
+    """A function that leaves gradients behind, recorded at its fourth call of a kind and then replayed.
+
+    The first calls run as usual, on the stream that will be recorded. If they draw numbers on the processor
+    or wait for the device, or if recording fails, every call runs as usual, and `reason` says why.
+
+    Args:
+        work: called with tensors of fixed shapes (or None) and with options; gives tensors. What it computes
+            may depend on nothing else of the processor.
+        module: whose gradients it leaves, and whose buffers it may write into.
+        device: a GPU.
+    """
+
+    def __init__(self, work: Callable[..., Tensors], module: nn.Module, device: torch.device) -> None:
+        self.work = work
+        self.module = module
+        self.parameters = list(module.parameters())
+        self.device = device
+        self.reason: str | None = None
+        self._calls: Counter[Any] = Counter()
+        self._recorded: dict[Any, Recording] = {}
+
+    @classmethod
+    def of(
+        cls, recipe: Recipe, work: Callable[..., Tensors], module: nn.Module, device: torch.device
+    ) -> Graph | None:
+        """As the recipe asks; None: it does not, or the device has none."""
+        return cls(work, module, device) if recipe.cuda_graph and device.type == "cuda" else None
+
+    def __call__(self, *inputs: Tensor | None, **options: bool) -> Tensors:
+        """What `work` gives.
+
+        Raises:
+            NotRecorded: it turned out that this cannot be recorded.
+        """
+        if self.reason is not None:
+            return self.work(*inputs, **options)
+        kind = (*(x is None for x in inputs), *sorted(options.items()))
+        if kind not in self._recorded:
+            if self._calls[kind] < WARM_UP:
+                self._calls[kind] += 1
+                return self._watched(inputs, options)
+            try:
+                self._recorded[kind] = self._record(inputs, options)
+            except Exception as error:
+                self._give_up(" ".join(f"{type(error).__name__}: {error}".split()))
+                raise NotRecorded from error
+        recording = self._recorded[kind]
+        torch._foreach_copy_(recording.inputs, [x for x in inputs if x is not None])
+        recording.replay()
+        for parameter, gradient in zip(self.parameters, recording.gradients, strict=True):
+            parameter.grad = gradient
+        return tuple(x.clone() for x in recording.outputs)
+
+    def told(self) -> str:
+        """What came of it, in a word or with the reason."""
+        return self.reason or ("on" if self._recorded else f"fewer than {WARM_UP + 1} steps of a kind")
+
+    def _give_up(self, reason: str) -> None:
+        self.reason = reason
+        self._recorded.clear()
+        logger.warning("training steps run without a CUDA graph: %s", reason)
+
+    def _watched(self, inputs: Sequence[Tensor | None], options: dict[str, bool]) -> Tensors:
+        """Work as usual, and see what a recording would not repeat."""
+        drawn, places = _drawn(), self._places()
+        with _waits() as found:
+            outputs = self._beside(inputs, options)
+        if not all(map(np.array_equal, drawn, _drawn())):
+            found.append("random numbers are drawn on the processor")
+        if places != self._places():
+            found.append("a buffer is replaced instead of written into")
+        if found:
+            self._give_up(found[0])
+        return outputs
+
+    def _places(self) -> list[int]:
+        return [x.data_ptr() for x in (*self.parameters, *self.module.buffers())]
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self.device)
+
+    def _beside(self, inputs: Sequence[Tensor | None], options: dict[str, bool]) -> Tensors:
+        current = torch.cuda.current_stream(self.device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            outputs = self.work(*inputs, **options)
+        current.wait_stream(self._stream)
+        return outputs
+
+    def _record(self, inputs: Sequence[Tensor | None], options: dict[str, bool]) -> Recording:
+        held = [None if x is None else x.clone() for x in inputs]
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
+            outputs = self.work(*held, **options)
+        gradients = [parameter.grad for parameter in self.parameters]
+        return Recording(graph.replay, [x for x in held if x is not None], outputs, gradients)
+
+
+def _drawn() -> list[Any]:
+    """Where the processor's generators of random numbers stand."""
+    _, keys, *place = np.random.get_state()
+    return [random.getstate()[1], keys, place, torch.get_rng_state()]
+
+
+@contextmanager
+def _waits() -> Iterator[list[str]]:
+    """What waits for the device inside; other warnings are as before."""
+    found: list[str] = []
+    show, mode = warnings.showwarning, torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("always", message=".*synchronizing CUDA operation")
+        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+
+        def listen(message: Warning | str, *details: Any) -> None:
+            if "synchronizing CUDA operation" in str(message):
+                found.append(f"a step waits for the device ({details[1]}:{details[2]})")
+            else:
+                show(message, *details)
+
+        warnings.showwarning = listen  # type: ignore[assignment]
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield found
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
