@@ -68,6 +68,7 @@ def scan(
             C[..., piece],
             clamps,
             use_reentrant=False,
+            preserve_rng_state=False,
         )
         outputs.append(y)
     return skip_and_gate(torch.cat(outputs, dim=-1), u, D, z, clamps)

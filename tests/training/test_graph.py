@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from ablate.training import graph as graph_module
-from ablate.training.graph import WARM_UP, Graph, Recording
+from ablate.training.graph import WARM_UP, Graph, Capture
 from ablate.training.trainer import Trainer
 
 
@@ -37,12 +37,12 @@ JUDGED = {**trainings.JUDGED, "judge_lag": 1}
 
 
 class Played(Graph):
-    """Recording runs nothing; a replay reads the recorded inputs and writes into the recorded outputs."""
+    """Capture runs nothing; a replay reads the recorded inputs and writes into the recorded outputs."""
 
     def _beside(self, inputs: Any, options: Any) -> Any:
         return self.work(*inputs, **options)
 
-    def _record(self, inputs: Any, options: Any) -> Recording:
+    def _record(self, inputs: Any, options: Any) -> Capture:
         held = [None if x is None else x.clone() for x in inputs]
         buffers = {name: value.clone() for name, value in self.module.named_buffers()}
         outputs = self.work(*held, **options)
@@ -62,7 +62,7 @@ class Played(Graph):
             for parameter, place in zip(self.parameters, places, strict=True):
                 parameter.grad = place
 
-        return Recording(replay, [x for x in held if x is not None], outputs, gradients)
+        return Capture(replay, [x for x in held if x is not None], outputs, gradients)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ class Replacing(Drawing):
 
 
 class Refusing(Played):
-    def _record(self, inputs: Any, options: Any) -> Recording:
+    def _record(self, inputs: Any, options: Any) -> Capture:
         self.work(*inputs, **options)
         raise RuntimeError("Attempt to increase offset\n of a generator")
 
