@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 
 from ablate.training import graph as graph_module
-from ablate.training.graph import WARM_UP, Graph, Capture
+from ablate.training.graph import WARM_UP, Capture, Graph
 from ablate.training.trainer import Trainer
 
 
