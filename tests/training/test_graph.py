@@ -37,7 +37,7 @@ JUDGED = {**trainings.JUDGED, "judge_lag": 1}
 
 
 class Played(Graph):
-    """Capture runs nothing; a replay reads the recorded inputs and writes into the recorded outputs."""
+    """Recording runs nothing; a replay reads the recorded inputs and writes into the recorded outputs."""
 
     def _beside(self, inputs: Any, options: Any) -> Any:
         return self.work(*inputs, **options)
