@@ -102,7 +102,7 @@ class Graph:
         torch._foreach_copy_(recording.inputs, [x for x in inputs if x is not None])
         recording.replay()
         for parameter, gradient in zip(self.parameters, recording.gradients, strict=True):
-            pass
+            parameter.grad = gradient
         return tuple(x.clone() for x in recording.outputs)
 
     def told(self) -> str:

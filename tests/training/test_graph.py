@@ -106,6 +106,18 @@ def test_a_clip_without_a_score_is_graded_as_usual(played: Any) -> None:
     assert replayed.adversary.graph.told() == f"fewer than {WARM_UP + 1} steps of a kind"
 
 
+def test_usual_and_replayed_lessons_may_alternate(played: Any) -> None:
+    class Sometimes(trainings.Scorer):
+        def __call__(self, waves: Any) -> Any:
+            values = super().__call__(waves)()
+            return lambda: [None, *values[1:]] if len(self.calls) % 3 == 0 else values
+
+    recipe = {**JUDGED, "steps": 12}
+    usual, replayed = (make(recipe, scorer=Sometimes()) for make in (trainings.make, played))
+    assert [replayed.train_step() for _ in range(12)] == [usual.train_step() for _ in range(12)]
+    assert replayed.graphs() == "on; on"
+
+
 @pytest.mark.parametrize("first_replayed", [True, False])
 def test_a_resume_may_switch(first_replayed: bool, played: Any) -> None:
     recipe = {**JUDGED, "steps": 12}
