@@ -116,7 +116,7 @@ class Grid(Factorial):
     ) -> Grid:
         """A grid from its text: `bidirectional,decoder4x,core=lstm,mamba`.
 
-        A bare word after `name=a` that is no factor's name is one more level of that factor.
+        A bare word after `name=a` is its second level; a further one is a level unless it is a factor's name.
 
         Raises:
             InputError: a factor or level is unknown, a factor is named twice, or the grid is empty.
@@ -220,8 +220,8 @@ def parse_factors(text: str) -> tuple[Factor, ...]:
         if "=" in word:
             name, level = (part.strip() for part in word.split("=", 1))
             entries.append((name, [level] if level else []))
-        elif entries and entries[-1][1] is not None and word not in FACTORS:
-            entries[-1][1].append(word)
+        elif entries and (levels := entries[-1][1]) is not None and (word not in FACTORS or len(levels) < 2):
+            levels.append(word)
         else:
             entries.append((word, None))
     names = [name for name, _ in entries]

@@ -284,3 +284,8 @@ def test_a_design_is_a_matrix_of_levels():
     assert Design.of(design.levels, constraints=[{"a": "on", "core": "gru"}]).possible() == 5
     with pytest.raises(InputError, match="unknown design 'half'"):
         Design.of(design.levels, "half")
+
+
+def test_the_second_level_may_have_the_name_of_a_factor() -> None:
+    factors = Grid.parse("recipe.target=clean,pcs,pcs,evaluation.taps=3,1").factors
+    assert [list(factor.levels) for factor in factors] == [["clean", "pcs"], ["off", "on"], ["3", "1"]]
