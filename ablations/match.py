@@ -48,7 +48,7 @@ def size(model: ModelConfig, measure: str) -> float:
     """The trained parameters, or the MACs of a second of audio."""
     from ablate.models.summary import macs_per_second, trained_parameters
 
-    return {"parameters": trained_parameters, "macs": macs_per_second}[measure](model)
+    return trained_parameters(model) if measure == "parameters" else macs_per_second(model)
 
 
 def _nearest(model: ModelConfig, measure: str, wanted: float) -> tuple[int, float]:

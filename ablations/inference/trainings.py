@@ -66,7 +66,7 @@ def merge(
             values[cell, same[1:]] = np.nan
             at[cell, same[1:]] = -1
             notes.append(
-                f"{cells[cell]}: seeds {listed([str(seeds[s]) for s in same.tolist()])} are one training "
+                f"{cells[cell]}: seeds {listed([str(seeds[s]) for s in same])} are one training "
                 f"({names[training]}) and count as one run, their mean. If they are several trainings, give "
                 "each a name of its own in the column training."
             )

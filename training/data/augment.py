@@ -5,6 +5,7 @@ What is drawn depends on the seed and the step alone, so that every cell of a st
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -55,7 +56,8 @@ class Augment:
             random: where all numbers come from; as many are drawn whatever the shares.
         """
         speech, noise = clean.astype(np.float64), noisy.astype(np.float64) - clean
-        changes = (_remix, partial(_reverb, self.rate), _gain, partial(_band, self.rate))
+        changes: list[Callable[..., tuple[Signals, Signals]]]
+        changes = [_remix, partial(_reverb, self.rate), _gain, partial(_band, self.rate)]
         for share, change, stream in zip(self.shares, changes, random.spawn(len(changes)), strict=True):
             chosen = stream.random(len(speech)) < share
             if chosen.any():

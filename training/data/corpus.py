@@ -94,7 +94,8 @@ class Corpus:
             InputError: files do not pair, or are unreadable, silent, too short or not finite.
         """
         root, cache = corpus_folder(path, Path(cache)), Path(cache)
-        reader = Reader(cache, report, rate, pairs, notes := [])
+        notes: list[str] = []
+        reader = Reader(cache, report, rate, pairs, notes)
         layout = CorpusLayout.of(root, pairs)
         source = layout.sources.get("train") or (layout.loose if test_data is not None else None)
         if source is None:

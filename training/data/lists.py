@@ -56,7 +56,12 @@ def read_list(path: Path, root: Path, folders: Sequence[Path] = ()) -> Listed:
         FilesError: files that it names are missing.
     """
     if path.is_dir():
-        clean, noisy = (dict(_scp(place)) for place in _two_lists(path))
+        lists = _two_lists(path)
+        if lists is None:
+            raise InputError(
+                f"{path} holds no pair of lists such as clean.json and noisy.json, or .scp files"
+            )
+        clean, noisy = (dict(_scp(place)) for place in lists)
         return _of_two(path, clean, noisy, root)
     if path.suffix.lower() == ".scp":
         beside = _two_lists(path.parent)
@@ -130,7 +135,8 @@ def _of_names(path: Path, rows: Sequence[Mapping[str, Any]], folders: Sequence[P
     """Names alone, such as `p226_001|text`, of files in two folders."""
     from .pairing import pair_folders
 
-    pairs, notes = pair_folders(*folders)
+    clean, noisy = folders
+    pairs, notes = pair_folders(clean, noisy)
     named = {str(value).strip().removesuffix(".wav") for row in rows for value in [next(iter(row.values()))]}
     known = {pair.name for pair in pairs}
     if missing := sorted(named - known):
@@ -148,7 +154,7 @@ def _of_names(path: Path, rows: Sequence[Mapping[str, Any]], folders: Sequence[P
 def _json_rows(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, dict):
         return [{"id": key, **row} for key, row in content.items()]
-    return [row if isinstance(row, dict) else dict(enumerate(row)) for row in content]
+    return [row if isinstance(row, dict) else _numbered(row) for row in content]
 
 
 def _table_rows(text: str) -> list[dict[str, Any]]:
@@ -166,7 +172,11 @@ def _table_rows(text: str) -> list[dict[str, Any]]:
         and any(is_audio(Path(value.strip())) for value in rows[1])
     ):
         return [dict(zip(first, row, strict=False)) for row in rows[1:]]
-    return [dict(enumerate(row)) for row in rows]  # type: ignore[misc]
+    return [_numbered(row) for row in rows]
+
+
+def _numbered(row: Sequence[Any]) -> dict[Any, Any]:
+    return dict(enumerate(row))
 
 
 def _columns(path: Path, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
@@ -202,9 +212,9 @@ def _columns(path: Path, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
             f"{listed(list(first))}; call two of them clean and noisy"
         )
     lower = {str(column).lower(): column for column in first if column not in audio}
-    for field, words in _FIELDS.items():
-        if column := next((lower[word] for word in words if word in lower), None):
-            found[field] = column
+    for field, names in _FIELDS.items():
+        if named := next((lower[name] for name in names if name in lower), None):
+            found[field] = named
     return found
 
 
@@ -222,18 +232,18 @@ def _resolved(
         ]:
             faults += [Fault("missing", f"{name} is not there, nor below {root}") for name in missing]
             continue
-        clean, noisy = places
+        clean, noisy = (place for place in places if place is not None)
         told = {field: row.get(columns[field]) for field in ("speaker", "noise", "snr") if field in columns}
-        told = {field: str(value) for field, value in told.items() if value not in (None, "")}
+        known = {field: str(value) for field, value in told.items() if value not in (None, "")}
         spoken = _LIBRISPEECH.match(noisy.stem)
         pairs.append(
             FilePair(
                 noisy.stem,
                 clean,
                 noisy,
-                told.get("speaker") or (spoken[1] if spoken else None),
-                told.get("noise"),
-                float(told["snr"]) if _is_number(told.get("snr")) else None,
+                known.get("speaker") or (spoken[1] if spoken else None),
+                known.get("noise"),
+                float(known["snr"]) if _is_number(known.get("snr", "")) else None,
             )
         )
         splits.append(str(row[columns["split"]]).lower() if "split" in columns else None)

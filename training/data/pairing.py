@@ -7,7 +7,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from ablate.models.errors import InputError, listed, plural
 
@@ -75,17 +75,13 @@ def pair_folders(clean: Path, other: Path, pattern: str | None = None) -> Paired
             problem, found = error, None
         if found is not None:
             return Paired(found.pairs, [*notes, *found.notes])
-    by_place = [
-        {_place(path, folder): name for name, path in files.items()}
-        for files, folder in ((left, clean), (right, other))
-    ]
-    for keys, note in _levels(*by_place):
-        pairs = [
-            _named(by_place[0][key], left[by_place[0][key]], right[by_place[1][key]], key) for key in keys
-        ]
+    cleans = {_place(path, clean): name for name, path in left.items()}
+    others = {_place(path, other): name for name, path in right.items()}
+    for keys, told in _levels(cleans, others):
+        pairs = [_named(cleans[key], left[cleans[key]], right[others[key]], key) for key in keys]
         if any(pair.speaker is None for pair in pairs):
             pairs = [pair._replace(speaker=None) for pair in pairs]
-        return Paired(sorted(pairs), [*notes, *note])
+        return Paired(sorted(pairs), [*notes, *told])
     if problem is not None:
         raise problem
     for candidate in (*PATTERNS, WORDS, None):
@@ -95,7 +91,7 @@ def pair_folders(clean: Path, other: Path, pattern: str | None = None) -> Paired
     raise _unpaired(clean, other, left, right)
 
 
-def _levels(left: Files, right: Files) -> Iterable[tuple[list[str], list[str]]]:
+def _levels(left: Mapping[str, str], right: Mapping[str, str]) -> Iterable[tuple[list[str], list[str]]]:
     """The places that pair by being equal: all, or those that are not in folders below."""
     if left.keys() == right.keys():
         yield list(left), []
@@ -252,7 +248,7 @@ def with_patterns(pairs: Sequence[FilePair], patterns: Mapping[str, str | None])
     `snr`)."""
     found = []
     for pair in pairs:
-        told: dict[str, object] = {}
+        told: dict[str, Any] = {}
         for field, pattern in patterns.items():
             if pattern and (match := re.search(pattern, pair.name)):
                 text = match[1] if match.re.groups else match[0]
