@@ -2,8 +2,8 @@
 
 A table, JSON if asked for, and exit code 1 if a check failed. Each check runs in processes of its own; it
 passes, fails, or is skipped for a reason that is named. All but the last three need no more than torch,
-triton, numpy, numba, scipy, pandas, pyarrow, psutil, pydantic and pytest. `--device cpu --tiny` goes the same
-ways on a machine without a GPU.
+triton, numpy, numba, scipy, pandas, pyarrow, psutil, pydantic and pytest; `--wheels DIR` brings what is
+missing. `--device cpu --tiny` goes the same ways on a machine without a GPU.
 """
 
 from __future__ import annotations
@@ -11,22 +11,17 @@ from __future__ import annotations
 import argparse
 import atexit
 import json
-import multiprocessing
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
-import traceback
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from importlib import import_module
 from importlib.util import find_spec
 from itertools import product
-from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +33,8 @@ if find_spec("ablate") is None:  # not installed: the checkout is the package, w
     Path(above, "ablate").symlink_to(ROOT, target_is_directory=True)
     sys.path.insert(0, above)
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [above, os.environ.get("PYTHONPATH")]))
+
+from gpu_processes import Killed, absent, add_wheels, apart, together  # noqa: E402
 
 WAITS = {False: 1, True: 2}
 """How often a step may wait, without and with a discriminator: for its results, and for waves to measure."""
@@ -69,42 +66,6 @@ class Setting:
         return list(product(networks, ("fp32",) if self.tiny else ("fp32", "bf16")))
 
 
-class Killed(Exception):
-    """The process ended by a signal."""
-
-
-def apart(work: Callable[..., Any], **arguments: Any) -> Any:
-    """What a function returns in a fresh process.
-
-    Raises:
-        Killed: it was killed.
-        RuntimeError: it failed; the message is its traceback.
-    """
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(theirs, work, arguments))
-    process.start()
-    theirs.close()
-    try:
-        good, value = ours.recv()
-    except EOFError:
-        process.join()
-        if process.exitcode == -signal.SIGKILL:
-            raise Killed from None
-        raise RuntimeError(f"{work.__name__} ended with {process.exitcode} and said nothing") from None
-    process.join()
-    if not good:
-        raise RuntimeError(value)
-    return value
-
-
-def _send(pipe: Connection, work: Callable[..., Any], arguments: dict[str, Any]) -> None:
-    try:
-        pipe.send((True, work(**arguments)))
-    except Exception:
-        pipe.send((False, traceback.format_exc()))
-
-
 def contract(setting: Setting) -> Result:
     """Every scan backend and convolution present agrees with the plain loop, on the device."""
     tests = ["tests/models/test_scan.py", "tests/models/test_convolution.py"]
@@ -121,43 +82,87 @@ def contract(setting: Setting) -> Result:
     return Result("contract", "passed", last)
 
 
+def agreement(setting: Setting) -> Result:
+    """Values, gradients and weights after two steps are those of the processor, up to rounding."""
+    from gpu_agreement import networks, operations
+
+    names = ["mbsnet", "bsrnn", "core=attention"] if setting.tiny else None
+    figures = apart(operations, device=setting.device) + apart(networks, device=setting.device, names=names)
+    wrong = [row for row in figures if not row["agrees"]]
+    detail = f"{len(figures) - len(wrong)} of {len(figures)} agree with the processor"
+    return Result("agreement", "failed" if wrong else "passed", detail, figures=figures)
+
+
 def same_bits(setting: Setting) -> Result:
-    """A training gives the same bits twice, and where it was killed on the way."""
+    """A training gives the same bits twice, where it was killed on the way, and replayed from CUDA graphs.
+
+    A resume may switch between replayed steps and steps that are launched one by one.
+    """
     from gpu_work import train
 
-    figures = []
-    for preset, precision, judged in [*((*case, False) for case in setting.cases), ("mbsnet", "fp32", True)]:
-        case = {"preset": preset, "precision": precision, "device": setting.device, "tiny": setting.tiny}
-        case["judged"] = judged
-        one, two = (apart(train, **case, steps=setting.steps) for _ in range(2))
-        with tempfile.TemporaryDirectory() as folder:
-            killed = {**case, "steps": setting.steps, "checkpoint": Path(folder) / "latest.pt"}
-            try:
-                apart(train, **killed, killed_after=setting.steps // 2)
-            except Killed:
-                three = apart(train, **killed)
-            else:
-                raise RuntimeError("the training that was to be killed went on to its end")
-        row = {"network": preset, "precision": precision, "discriminator": judged}
-        figures.append({**row, "twice": one == two, "killed": one == three})
-    wrong = [row for row in figures if not (row["twice"] and row["killed"])]
+    names = [*((*case, False) for case in setting.cases), ("mbsnet", "fp32", True)]
+    fixed = {"device": setting.device, "tiny": setting.tiny, "steps": setting.steps}
+    cases = [{"preset": a, "precision": b, "judged": c, **fixed} for a, b, c in names]
+    with tempfile.TemporaryDirectory() as folder:
+        usual, replayed = ([Path(folder, f"{kind}{i}.pt") for i in range(len(cases))] for kind in "ug")
+
+        def all_of(more: Callable[[int], dict[str, Any]]) -> list[dict[str, Any]]:
+            return together(train, [case | more(i) for i, case in enumerate(cases)])
+
+        first = all_of(lambda i: {"halfway": usual[i]})
+        ways = {
+            "twice": all_of(lambda i: {}),
+            "resumed": all_of(lambda i: {"start": usual[i]}),
+            "graph": all_of(lambda i: {"graph": True, "halfway": replayed[i]}),
+            "to graph": all_of(lambda i: {"graph": True, "start": usual[i]}),
+            "from graph": all_of(lambda i: {"start": replayed[i]}),
+        }
+        left = Path(folder, "killed.pt")
+        try:
+            apart(train, **cases[-1], halfway=left, killed=True)
+        except Killed:
+            killed = apart(train, **cases[-1], start=left)
+        else:
+            raise RuntimeError("the training that was to be killed went on to its end")
+    figures = [
+        {"network": name, "precision": precision, "discriminator": judged, "moved": one["moved"]}
+        | {way: found[i]["digest"] == one["digest"] for way, found in ways.items()}
+        | {"replayed": ways["graph"][i]["graph"]}
+        for i, ((name, precision, judged), one) in enumerate(zip(names, first, strict=True))
+    ]
+    figures[-1]["killed"] = killed["digest"] == first[-1]["digest"]
+    wrong = [row for row in figures if not all(value for key, value in row.items() if key in TRUTHS)]
     detail = f"{len(figures) - len(wrong)} of {len(figures)} trainings have the same bits"
     return Result("same bits", "failed" if wrong else "passed", detail, figures=figures)
 
 
+TRUTHS = ("moved", "twice", "resumed", "graph", "to graph", "from graph", "killed")
+
+
 def precision(setting: Setting) -> Result:
-    """Every kind of operator computes in the type that the recipe's precision names."""
+    """Every kind of operator computes in the type that the recipe's precision names.
+
+    Attention may be more exact than TF32: its fused form makes three products in TF32 of one in float32.
+    """
     from gpu_work import computes_in, refused
 
-    figures, wrong, lacking = [], [], []
-    for name, wanted in (("fp32", "float32"), ("tf32", "10 bits"), ("bf16", "bfloat16")):
-        if reason := apart(refused, device=setting.device, precision=name):
-            lacking.append(reason)
-            continue
-        found = apart(computes_in, device=setting.device, precision=name)
-        figures.append({"precision": name, **found})
-        wrong += [f"{name}: {kind} in {got}" for kind, got in found.items() if got != wanted]
-    detail = "; ".join(wrong or lacking) or "as named"
+    wanted = {"fp32": "float32", "tf32": "10 bits", "bf16": "bfloat16"}
+    cases = [{"device": setting.device, "precision": name} for name in wanted]
+    reasons = together(refused, cases)
+    able = [case for case, reason in zip(cases, reasons, strict=True) if reason is None]
+    figures = [
+        {"precision": case["precision"], **found}
+        for case, found in zip(able, together(computes_in, able), strict=True)
+    ]
+    wrong = [
+        f"{row['precision']}: {kind} in {got}"
+        for row in figures
+        for kind, got in row.items()
+        if kind != "precision"
+        and got != wanted[row["precision"]]
+        and (row["precision"], kind, got) != ("tf32", "attention", "float32")
+    ]
+    detail = "; ".join(wrong or filter(None, reasons)) or "as named"
     return Result("precision", "failed" if wrong else "passed", detail, figures=figures)
 
 
@@ -165,30 +170,39 @@ def waits(setting: Setting) -> Result:
     """How often a training step makes the processor wait for the device."""
     from gpu_work import waits
 
-    figures = []
-    for preset, judged in product(dict(setting.cases), (False, True)):
-        count = apart(waits, preset=preset, device=setting.device, tiny=setting.tiny, judged=judged)
-        row = {"network": preset, "discriminator": judged, "waits": count, "allowed": WAITS[judged]}
-        figures.append(row)
+    kinds = list(product(dict(setting.cases), (False, True)))
+    fixed = {"device": setting.device, "tiny": setting.tiny}
+    counts = together(waits, [{"preset": preset, "judged": judged, **fixed} for preset, judged in kinds])
+    figures = [
+        {"network": preset, "discriminator": judged, "waits": count, "allowed": WAITS[judged]}
+        for (preset, judged), count in zip(kinds, counts, strict=True)
+    ]
     wrong = [row for row in figures if row["waits"] > row["allowed"]]
     detail = f"{len(figures) - len(wrong)} of {len(figures)} trainings wait as often as allowed, or less"
     return Result("waits", "failed" if wrong else "passed", detail, figures=figures)
 
 
 def step_times(setting: Setting) -> Result:
-    """Seconds of a training step: networks x precisions x scan backends present."""
+    """Seconds of a training step: networks x precisions x scan backends present, and replayed from graphs."""
     from gpu_work import step_seconds
 
     backends, missing = apart(scan_backends, device=setting.device)
-    figures = []
+    names = []
     for preset, kind in setting.cases:
         for scan in backends if preset.startswith("mbsnet") else ["none"]:
-            if scan == "mamba_ssm" and preset == "mbsnet-as-trained":
-                continue
-            case = {"preset": preset, "precision": kind, "scan": "auto" if scan == "none" else scan}
-            sizes = {"device": setting.device, "steps": setting.steps, "tiny": setting.tiny}
-            row = apart(step_seconds, **case, **sizes)
-            figures.append({"network": preset, "precision": kind, "scan": scan, **row})
+            if scan != "mamba_ssm" or preset != "mbsnet-as-trained":
+                names.append((preset, kind, scan, False))
+        names.append((preset, kind, "auto", True))
+    sizes = {"device": setting.device, "steps": setting.steps, "tiny": setting.tiny}
+    cases = [
+        {"preset": preset, "precision": kind, "scan": "auto" if scan == "none" else scan, "graph": graph}
+        for preset, kind, scan, graph in names
+    ]
+    rows = together(step_seconds, [case | sizes for case in cases])
+    figures = [
+        {"network": preset, "precision": kind, "scan": scan, "graph": graph, **row}
+        for (preset, kind, scan, graph), row in zip(names, rows, strict=True)
+    ]
     left_out = "; ".join(f"without {name}: {reason}" for name, reason in missing.items())
     return Result("step times", "passed", left_out or "every scan backend", figures=figures)
 
@@ -275,27 +289,18 @@ def grid(setting: Setting) -> Result:
     return Result("grid", "failed" if elsewhere else "passed", detail)
 
 
-def absent(*packages: str) -> str:
-    """Which of these cannot be imported; nothing where all can."""
-    found = []
-    for package in packages:
-        try:
-            import_module(package)
-        except ImportError:
-            found.append(package)
-    return f"without {', '.join(found)}" if found else ""
-
-
 CHECKS: dict[str, Callable[[Setting], Result]] = {
-    "contract": contract,
+    "agreement": agreement,
     "same-bits": same_bits,
     "precision": precision,
     "waits": waits,
     "step-times": step_times,
+    "contract": contract,
     "pesq": pesq,
     "judge-lag": judge_lag,
     "grid": grid,
 }
+"""By value: what matters most comes first, should the time run out."""
 
 
 def main() -> int:
@@ -306,8 +311,18 @@ def main() -> int:
     )
     parser.add_argument("--steps", type=int, help="of each training [default: 20; 4 if tiny]")
     parser.add_argument("--only", default=",".join(CHECKS), help="checks to run [default: all]")
-    parser.add_argument("--json", type=Path, help="write what was found here")
+    parser.add_argument("--json", type=Path, help="write what was found here, after each check")
+    parser.add_argument("--minutes", type=float, help="start no check after so many")
+    parser.add_argument("--wheels", type=Path, help="folder of wheels to use where packages are missing")
     options = parser.parse_args()
+    if options.wheels:
+        add_wheels(options.wheels)
+    if missing := absent("pydantic"):
+        parser.error(
+            f"{missing}: install it, or give --wheels a folder with the wheels of pydantic, pydantic-core, "
+            "annotated-types and typing-inspection for this Python"
+        )
+    began = time.monotonic()
     names = options.only.split(",")
     if unknown := set(names) - set(CHECKS):
         parser.error(f"unknown checks {', '.join(sorted(unknown))}; known: {', '.join(CHECKS)}")
@@ -323,15 +338,19 @@ def main() -> int:
     for name in names:
         start = time.perf_counter()
         try:
-            result = CHECKS[name](setting)
+            if options.minutes and time.monotonic() - began > 60 * options.minutes:
+                result = Result(name, "skipped", "the time is up")
+            else:
+                result = CHECKS[name](setting)
         except Exception as error:
             result = Result(name, "failed", f"{type(error).__name__}: {error}")
         result.seconds = round(time.perf_counter() - start, 1)
         results.append(result)
         show(result)
-    if options.json:
-        found = {"machine": about, "setting": asdict(setting), "results": [asdict(row) for row in results]}
-        options.json.write_text(json.dumps(found, indent=2) + "\n")
+        if options.json:
+            rows = [asdict(row) for row in results]
+            found = {"machine": about, "setting": asdict(setting), "results": rows}
+            options.json.write_text(json.dumps(found, indent=2) + "\n")
     return int(any(result.state == "failed" for result in results))
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ablate.models import build_model
-from ablate.models.config import resolve_model
+from ablate.models.config import ModelConfig, resolve_model
 from ablate.models.errors import InputError
 from ablate.models.scan import using
 from ablate.training import adversary as adversary_module
@@ -27,7 +27,8 @@ from ablate.training import seeds
 from ablate.training import trainer as trainer_module
 from ablate.training.config import Recipe
 from ablate.training.data.batches import Batches
-from ablate.training.environment import check_precision, prepared
+from ablate.training.environment import check_precision, free_memory, prepared
+from ablate.training.graph import WARM_UP
 from ablate.training.optimisation import Optimiser
 from ablate.training.trainer import Trainer
 from ablate.training.transfer import to_host
@@ -52,19 +53,14 @@ def loudness(pairs: list[tuple[Any, Any]]) -> Callable[[], list[float | None]]:
     return lambda: [2 + float(np.tanh(np.abs(judged).mean())) for _, judged in pairs]
 
 
-def trainer(
-    preset: str, precision: str, device: str, steps: int, tiny: bool, judged: bool = False
-) -> Trainer:
-    """A training of the published size on noise, or a tiny one; `judged`: with a discriminator that lags."""
-    small = {"channels": 16, "layers": 1, "crossband_layers": 1, "decoder_expansion": 1.0}
-    config = resolve_model(preset).model_copy(update=small if tiny else {})
-    recipe = Recipe(
-        steps=steps,
-        precision=precision,
-        batch_size=2 if tiny else 6,
-        crop_seconds=0.3 if tiny else 2.0,
-        **({"adversarial_weight": 1.0, "adversarial_start": 0.3, "judge_lag": 1} if judged else {}),
-    )
+def recipe_of(precision: str, steps: int, *, tiny: bool, **fields: Any) -> Recipe:
+    """Batches of the published size, or tiny ones."""
+    sizes = {"batch_size": 2 if tiny else 6, "crop_seconds": 0.3 if tiny else 2.0}
+    return Recipe(**{"steps": steps, "precision": precision, **sizes, **fields})
+
+
+def training(config: ModelConfig, recipe: Recipe, device: str) -> Trainer:
+    """A training on noise."""
     random = np.random.default_rng(0)
     recordings = []
     for number in range(8):
@@ -78,6 +74,31 @@ def trainer(
     return Trainer(model, recipe, batches, seed=1, device=torch.device(device), scorer=loudness)
 
 
+def trainer(
+    preset: str,
+    precision: str,
+    device: str,
+    steps: int,
+    tiny: bool,
+    judged: bool = False,
+    graph: bool = False,
+) -> Trainer:
+    """A network of the published size, or a tiny one; `judged`: with a discriminator that lags."""
+    small = {"channels": 16, "layers": 1, "crossband_layers": 1, "decoder_expansion": 1.0}
+    config = resolve_model(preset).model_copy(update=small if tiny else {})
+    fields = {"adversarial_weight": 1.0, "adversarial_start": 0.3, "judge_lag": 1} if judged else {}
+    return training(config, recipe_of(precision, steps, tiny=tiny, cuda_graph=graph, **fields), device)
+
+
+def each(function: Callable[..., Any], cases: list[dict[str, Any]]) -> list[Any]:
+    """What a function gives of each case, one after the other in this process."""
+    found = []
+    for case in cases:
+        found.append(function(**case))
+        free_memory()
+    return found
+
+
 def train(
     preset: str,
     precision: str,
@@ -85,25 +106,37 @@ def train(
     steps: int,
     tiny: bool,
     judged: bool = False,
-    checkpoint: Path | None = None,
-    killed_after: int | None = None,
-) -> str:
-    """Digest of all that a training ends with; one that is killed leaves a checkpoint to go on from."""
+    graph: bool = False,
+    start: Path | None = None,
+    halfway: Path | None = None,
+    killed: bool = False,
+) -> dict[str, Any]:
+    """A digest of all that a training ends with, whether its weights moved, and whether steps were replayed.
+
+    Args:
+        start: a checkpoint to go on from.
+        halfway: where a checkpoint is written in the middle.
+        killed: whether this process ends there.
+    """
     with _prepared(device, precision):
-        run = trainer(preset, precision, device, steps, tiny, judged)
-        if checkpoint and checkpoint.exists():
-            run.restore(torch.load(checkpoint, map_location=device))
+        run = trainer(preset, precision, device, steps, tiny, judged, graph)
+        before = [parameter.detach().clone() for parameter in run.model.parameters()]
+        if start is not None:
+            run.restore(torch.load(start, map_location=device))
         while run.step < steps:
             run.start_step()
-            if checkpoint and run.step == killed_after:
+            if halfway is not None and run.step == steps // 2:
                 run.finish_step()
-                torch.save(run.state(), checkpoint)
-                os.kill(os.getpid(), signal.SIGKILL)
+                torch.save(run.state(), halfway)
+                if killed:
+                    os.kill(os.getpid(), signal.SIGKILL)
         run.finish_step()
         digest = sha256()
         for tensor in _tensors(run.state()):
             digest.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-        return digest.hexdigest()
+        pairs = zip(run.model.parameters(), before, strict=True)
+        moved = [bool((now != then).any() and now.isfinite().all()) for now, then in pairs]
+        return {"digest": digest.hexdigest(), "moved": all(moved), "graph": run.graphs()}
 
 
 def _tensors(state: Any) -> list[Tensor]:
@@ -114,21 +147,24 @@ def _tensors(state: Any) -> list[Tensor]:
 
 
 def step_seconds(
-    preset: str, precision: str, scan: str, device: str, steps: int, tiny: bool
+    preset: str, precision: str, scan: str, device: str, steps: int, tiny: bool, graph: bool = False
 ) -> dict[str, float]:
-    """Median seconds of a step after two that warm up, and the peak of memory in bytes on a GPU."""
+    """Median seconds of a step after those that warm up, and the peak of memory in bytes on a GPU."""
     synchronise = torch.cuda.synchronize if device == "cuda" else lambda: None
     times = []
+    warm = WARM_UP + 2
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
     with using(scan), _prepared(device, precision):
-        run = trainer(preset, precision, device, steps + 2, tiny)
-        for _ in range(steps + 2):
+        run = trainer(preset, precision, device, steps + warm, tiny, graph=graph)
+        for _ in range(steps + warm):
             synchronise()
             start = time.perf_counter()
             run.train_step()
             synchronise()
             times.append(time.perf_counter() - start)
     peak = {"peak_bytes": float(torch.cuda.max_memory_allocated())} if device == "cuda" else {}
-    return {"seconds": float(np.median(times[2:])), **peak}
+    return {"seconds": float(np.median(times[warm:])), **peak}
 
 
 class Waits(TorchDispatchMode):
@@ -157,6 +193,7 @@ def waits(preset: str, device: str, tiny: bool, judged: bool) -> int:
     copies: list[Tensor] = []
     for module in (adversary_module, trainer_module):
         module.to_host = lambda tensor: _counted(tensor, copies)  # type: ignore[attr-defined]
+    step = Optimiser.step
     with _prepared(device, "fp32"):
         run = trainer(preset, "fp32", device, 4, tiny, judged)
         run.start_step()
@@ -164,7 +201,6 @@ def waits(preset: str, device: str, tiny: bool, judged: bool) -> int:
         copies.clear()
         with Waits(device) as counted:
             if device == "cpu":
-                step = Optimiser.step
 
                 def uncounted(*arguments: Any) -> None:
                     counted.counting = False
@@ -173,6 +209,7 @@ def waits(preset: str, device: str, tiny: bool, judged: bool) -> int:
 
                 Optimiser.step = uncounted  # type: ignore[method-assign]
             run.start_step()
+        Optimiser.step = step  # type: ignore[method-assign]
         asked, copied = counted.count, len(copies)
         if device == "cuda":
             torch.cuda.set_sync_debug_mode("warn")
@@ -203,6 +240,10 @@ def refused(device: str, precision: str) -> str | None:
     return None
 
 
+BOUNDS = {"float32": 1e-5, "10 bits": 8e-4, "bfloat16": 2e-2}
+"""The type that an operator computes in by its error, the most exact first."""
+
+
 def computes_in(device: str, precision: str) -> dict[str, str]:
     """The type that each kind of operator computes in, by its error against double precision.
 
@@ -231,5 +272,6 @@ def computes_in(device: str, precision: str) -> dict[str, str]:
             with cast, _prepared(device, precision):
                 value = call(module, x.to(device))
         error = float((value.cpu().double() - exact).square().mean().sqrt() / exact.square().mean().sqrt())
-        found[name] = "float32" if error < 1e-5 else "10 bits" if error < 8e-4 else "bfloat16"
+        kinds = [kind for kind, bound in BOUNDS.items() if error < bound]
+        found[name] = kinds[0] if kinds else f"nothing of the kind, error {error:.2g}"
     return found
