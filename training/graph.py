@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import random
 import warnings
@@ -96,7 +97,10 @@ class Graph:
             try:
                 self._recorded[kind] = self._record(inputs, options)
             except Exception as error:
-                self._give_up(" ".join(f"{type(error).__name__}: {error}".split()))
+                first: BaseException = error  # torch ends the recording, which fails in turn
+                while first.__context__ is not None:
+                    first = first.__context__
+                self._give_up(" ".join(f"{type(first).__name__}: {first}".split()))
                 raise NotRecorded from error
         recording = self._recorded[kind]
         torch._foreach_copy_(recording.inputs, [x for x in inputs if x is not None])
@@ -144,6 +148,7 @@ class Graph:
 
     def _record(self, inputs: Sequence[Tensor | None], options: dict[str, bool]) -> Capture:
         held = [None if x is None else x.clone() for x in inputs]
+        gc.collect()  # a graph of an earlier training must not be freed while this one is recorded
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self._stream, capture_error_mode="thread_local"):
             outputs = self.work(*held, **options)
