@@ -131,7 +131,12 @@ def same_bits(setting: Setting) -> Result:
         for i, ((name, precision, judged), one) in enumerate(zip(names, first, strict=True))
     ]
     figures[-1]["killed"] = killed["digest"] == first[-1]["digest"]
-    wrong = [row for row in figures if not all(value for key, value in row.items() if key in TRUTHS)]
+    wrong = [
+        row
+        for row in figures
+        if not all(value for key, value in row.items() if key in TRUTHS)
+        or (setting.device == "cuda" and set(row["replayed"].split("; ")) != {"on"})
+    ]
     detail = f"{len(figures) - len(wrong)} of {len(figures)} trainings have the same bits"
     return Result("same bits", "failed" if wrong else "passed", detail, figures=figures)
 

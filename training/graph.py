@@ -93,7 +93,10 @@ class Graph:
         if kind not in self._recorded:
             if self._calls[kind] < WARM_UP:
                 self._calls[kind] += 1
-                return self._watched(inputs, options)
+                outputs, found = self._watched(inputs, options)
+                if found and self._calls[kind] > 1:  # at the first, kernels may be tried and plans be made
+                    self._give_up(found[0])
+                return outputs
             try:
                 self._recorded[kind] = self._record(inputs, options)
             except Exception as error:
@@ -118,8 +121,10 @@ class Graph:
         self._recorded.clear()
         logger.warning("training steps run without a CUDA graph: %s", reason)
 
-    def _watched(self, inputs: Sequence[Tensor | None], options: dict[str, bool]) -> Tensors:
-        """Work as usual, and see what a recording would not repeat."""
+    def _watched(
+        self, inputs: Sequence[Tensor | None], options: dict[str, bool]
+    ) -> tuple[Tensors, list[str]]:
+        """Work as usual; what a recording would not repeat."""
         drawn, places = _drawn(), self._places()
         with _waits() as found:
             outputs = self._beside(inputs, options)
@@ -127,9 +132,7 @@ class Graph:
             found.append("random numbers are drawn on the processor")
         if places != self._places():
             found.append("a buffer is replaced instead of written into")
-        if found:
-            self._give_up(found[0])
-        return outputs
+        return outputs, found
 
     def _places(self) -> list[int]:
         return [x.data_ptr() for x in (*self.parameters, *self.module.buffers())]
