@@ -249,6 +249,7 @@ def test_a_reason_that_several_runs_failed_for_stands_once():
 
     run = {"cell": "base", "length": 1.0, "state": "failed", "step": 3, "steps": None, "val_pesq_wb": None}
     run |= {"seconds_per_step": None, "attempts": 1, "cause": "output", "message": "left no enhanced"}
+    run |= {"evaluation": None}
     runs = [run | {"seed": seed} for seed in (1, 2)] + [run | {"seed": 3, "message": "left no scores.csv"}]
     read = {"study": "s", "counts": {"failed": 3}, "seconds_left": None, "runs": runs}
     out = console(io.StringIO())

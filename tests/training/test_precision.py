@@ -23,7 +23,7 @@ from ablate.training.trainer import Trainer
 CPU = torch.device("cpu")
 PRODUCT = re.compile(r"^_?(add|b|badd)?mm|linear|convolution|rnn_layer|lstm|gru|attention")
 """Names of the operators that multiply matrices."""
-SCANS_BY_PRODUCTS = {"mamba2"}
+SCANS_BY_PRODUCTS = {"mamba2", "xlstm"}
 """Cores whose scan, always in float32, is made of matrix products."""
 
 

@@ -447,8 +447,8 @@ def test_audio_is_whole_after_a_kill_in_the_scoring(new_run, go, job, monkeypatc
 
     run, write = new_run(recipe={"steps": 1, "validate_every": 1}), clips.write_wav
 
-    def killed(path, audio):
-        write(path, audio)
+    def killed(path, audio, rate):
+        write(path, audio, rate)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
