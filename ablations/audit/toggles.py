@@ -87,6 +87,8 @@ def _same_evaluation(a: Cell, b: Cell) -> bool:
 
 def _same_network(a: Cell, b: Cell) -> str | None:
     first, second = (subject(c.config.model, c.config.recipe) for c in (a, b))
+    if first.interface != second.interface:
+        return None
     one, two = copy.deepcopy(first.model), copy.deepcopy(second.model)
     ours, theirs = dict(one.named_parameters()), dict(two.named_parameters())
     shared = [n for n in ours if n in theirs and ours[n].shape == theirs[n].shape]

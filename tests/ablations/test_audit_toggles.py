@@ -66,6 +66,24 @@ def test_levels_that_change_something_are_not(name, levels, fields) -> None:
     assert not effects(find(name, levels), **fields)
 
 
+@pytest.mark.parametrize(
+    ("name", "levels"),
+    [
+        ("n_fft", ["512", "320"]),
+        ("window", ["hann", "sqrt-hann"]),
+        ("norm", ["group", "batch"]),
+        ("chunk", ["0", "8"]),
+        ("core", ["lstm", "mamba+attention"]),
+        ("core", ["lstm", "xlstm"]),
+        ("recipe.target", ["clean", "pcs"]),
+    ],
+)
+def test_the_levels_of_an_axis_change_what_they_say_and_no_more(name: str, levels: list[str]) -> None:
+    factor = find(name, levels)
+    found = audit_cells(cells_of(factor), (factor,))
+    assert [finding.code for finding in found if finding.severity == "error"] == []
+
+
 def test_a_level_without_effect_in_some_cells_only_is_a_note() -> None:
     core, clamps = find("core", ["lstm", "mamba"]), find("clamps", ["off", "on"])
     start = RunConfig(model=SMALL, recipe=QUICK)
