@@ -46,7 +46,7 @@ def table_of(what: str, metric: str, take: Take, tracking_uri: str | None = None
     if not paths or not all(path.exists() for path in paths):
         raise InputError(f"{what}: there is no such file")
     if any(path.suffix == ".wandb" or path.is_dir() for path in paths):
-        return pd.DataFrame([_wandb_row(path, metric, take) for path in paths])
+        return pd.DataFrame([_run_row(path, metric, take) for path in paths])
     return pd.concat([read_table(path) for path in paths], ignore_index=True)
 
 
@@ -82,8 +82,7 @@ def _of_place(place: FoundPath, metric: str, take: Take) -> pd.DataFrame:
     """The rows of one run, with the fields of its pattern."""
     path = place.path
     if path.is_dir() or path.suffix in (".wandb", ".json") or path.name.startswith("events.out.tfevents."):
-        settings, rows = _curve(path)
-        frame = pd.DataFrame([settings | {metric: _taken(rows, metric, take, path)}])
+        frame = pd.DataFrame([_run_row(path, metric, take)])
     else:
         frame = read_table(path)
     return frame.assign(**place.fields)
@@ -98,7 +97,8 @@ def _curve(path: Path) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
     return {}, CurveFormat(file=path.name).read(path)
 
 
-def _wandb_row(path: Path, metric: str, take: Take) -> dict[str, Any]:
+def _run_row(path: Path, metric: str, take: Take) -> dict[str, Any]:
+    """The settings of a run, nested ones joined by dots, and the value of its curve that counts."""
     settings, rows = _curve(path)
     flat = pd.json_normalize(settings, sep=".").to_dict("records")[0] if settings else {}
     return {str(key): value for key, value in flat.items()} | {metric: _taken(rows, metric, take, path)}
