@@ -56,7 +56,7 @@ OF_TYPER = {"--help", "--install-completion"}
 
 FOREIGN_OPTIONS = {
     "--cells": "benchmarks/driver_scale.py",
-    "--tiny": "benchmarks/gpu.py",
+    **dict.fromkeys(("--tiny", "--json", "--minutes", "--wheels"), "benchmarks/gpu.py"),
     "--long-minutes": "benchmarks/enhance_chunks.py",
     "--table": "benchmarks/quiet_recipes.py",
     "--multirun": "Hydra",
