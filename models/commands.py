@@ -41,17 +41,27 @@ def models(
     print_json(description) if format == "json" else _print_network(description)
 
 
-def doctor(format: Format = "table") -> None:
+def doctor(
+    report: Annotated[
+        bool, typer.Option("--report", help="Print Markdown for an issue, without paths and names.")
+    ] = False,
+    format: Format = "table",
+) -> None:
     """Show versions, the processor, the GPUs, and which selective scan runs here and why."""
-    from .machine import machine
+    from . import machine as machines
 
-    found = machine()
+    if report:
+        print(machines.report())
+        return
+    found = machines.machine()
     if format == "json":
         print_json(found)
         return
     rows = table("", "")
     for package, version in found["versions"].items():
         rows.add_row(package, version)
+    if found["clash"]:
+        rows.add_row("clash", found["clash"])
     cpu, scan = found["cpu"], found["scan"]
     rows.add_row("cores (torch threads)", f"{cpu['cores']} ({cpu['torch_threads']})")
     rows.add_row("vector unit", cpu["capability"])

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from .distribution import clash, version_of
 from .scan import BACKENDS, choose_backend, unavailable
 
-PACKAGES = ("torch", "numpy", "numba", "mamba-ssm", "triton")
+PACKAGES = ("ablate", "torch", "numpy", "numba", "mamba-ssm", "triton")
 """What the networks run on."""
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
     """Versions of Python and of packages."""
-    found = {"python": platform.python_version()}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    return {"python": platform.python_version(), **{package: version_of(package) for package in packages}}
 
 
 def machine() -> dict[str, Any]:
@@ -35,6 +32,7 @@ def machine() -> dict[str, Any]:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "versions": versions(),
+        "clash": clash(),
         "cpu": {
             "cores": cores,
             "torch_threads": torch.get_num_threads(),
@@ -50,6 +48,19 @@ def machine() -> dict[str, Any]:
             "backends": {name: unavailable(name) or "available" for name in BACKENDS},
         },
     }
+
+
+def report() -> str:
+    """`machine`, the system and what is installed, as Markdown for an issue; without paths and names."""
+    system = f"{platform.system()} {platform.release()} {platform.machine()}"
+    found = {"system": system, **machine()}
+    found["versions"] |= versions(
+        ("scipy", "pandas", "optuna", "mlflow", "pesq", "pystoi", "soxr", "submitit")
+    )
+    text = re.sub(r"(?<![\w.<])~?/[^\s'\"),;:]+", "<path>", json.dumps(found, indent=1))
+    for name, word in ((platform.node(), "<host>"), (Path.home().name, "<user>")):
+        text = re.sub(rf"\b{re.escape(name)}\b", word, text) if name else text
+    return f"```json\n{text}\n```"
 
 
 def _has(question: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from importlib.metadata import version
+import sys
 from typing import Annotated
 
 import typer
@@ -11,6 +11,7 @@ import typer
 from ablate.ablations import commands as ablations
 from ablate.models import commands as models
 from ablate.models.console import run
+from ablate.models.distribution import clash, version_of
 from ablate.studies import commands as studies
 from ablate.training import commands as training
 
@@ -26,7 +27,7 @@ app = typer.Typer(
 
 def _version(asked: bool) -> None:
     if asked:
-        typer.echo(f"ablate {version('ablate')}")
+        typer.echo(f"ablate {version_of('ablate')}")
         raise typer.Exit
 
 
@@ -57,4 +58,6 @@ for listed in (app, *(group.typer_instance for group in app.registered_groups)):
 
 def main() -> None:
     """Run the command line."""
+    if problem := clash():
+        print(f"warning: {problem}", file=sys.stderr)
     run(app)

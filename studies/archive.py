@@ -12,10 +12,11 @@ import tarfile
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from importlib.metadata import distributions, version
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
+from ablate.models.distribution import version_of
 from ablate.models.plugins import code_digest, sources
 from ablate.training.files import replacing
 from ablate.training.own.code import kept_files
@@ -75,7 +76,7 @@ def export(root: Path, name: str | None, output: Path) -> dict[str, Any]:
     manifest = {
         "format": FORMAT,
         "study": plan.name,
-        "ablate": version("ablate"),
+        "ablate": version_of("ablate"),
         "created": time.time(),
         "runs": done,
         "left_out": left_out,
@@ -108,7 +109,7 @@ def reproduce(plan: Plan) -> str:
     """A shell script of the command lines that made a study."""
     lines = [
         "#!/bin/sh",
-        f"# The commands that made the study {plan.name!r}, with ablate {version('ablate')}.",
+        f"# The commands that made the study {plan.name!r}, with ablate {version_of('ablate')}.",
         f"# Its corpus had the digest {plan.corpus.digest}.",
         "set -e",
         *plan.commands,

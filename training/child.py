@@ -6,9 +6,7 @@ import os
 import sys
 from pathlib import Path
 
-import ablate
-
-_PACKAGE = Path(ablate.__file__).parent
+_PACKAGE = Path(__file__).parents[1]
 
 
 def command(module: str, *arguments: str) -> list[str]:

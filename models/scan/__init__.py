@@ -13,6 +13,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from ..distribution import DISTRIBUTION
 from ..errors import InputError
 from ..registry import suggestion
 from .clamps import Clamps
@@ -32,7 +33,7 @@ FUSED = {"cpu": "numba", "cuda": "triton"}
 _INSTALL = {
     "numba": "numba is not installed",
     "triton": "triton is not installed",
-    "mamba_ssm": "mamba-ssm is not installed (pip install --no-build-isolation '.[cuda]')",
+    "mamba_ssm": f"mamba-ssm is not installed (pip install --no-build-isolation '{DISTRIBUTION}[cuda]')",
 }
 
 _preferred: ContextVar[str] = ContextVar("scan_backend", default="auto")

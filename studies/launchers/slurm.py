@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from ablate.models.distribution import install
 from ablate.models.errors import InputError, plural
 from ablate.models.fields import split_settings
 from ablate.training.rundir import RunDir, read_json, write_json
@@ -80,7 +81,7 @@ class SlurmLauncher(Launcher):
         try:
             import submitit
         except ImportError:
-            raise InputError("the slurm launcher needs submitit: pip install 'ablate[slurm]'") from None
+            raise InputError(f"the slurm launcher needs submitit: {install('slurm')}") from None
         logging.getLogger("submitit").setLevel(logging.ERROR)
         python = f"{shlex.quote(sys.executable)} -P"
         try:

@@ -6,13 +6,13 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablate.ablations.grid import BASE, BASELINE, Factorial, safe_name
 from ablate.ablations.runspec import run_path
 from ablate.models import plugins
+from ablate.models.distribution import version_of
 from ablate.models.errors import InputError
 from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import RunConfig
@@ -112,7 +112,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         train=request.train and own.planned(request.train, request.file, root),
         git_commit=git_commit(Path.cwd()),
         machine=host(),
-        versions={name: version(name) for name in ("ablate", "torch", "numpy", "optuna", "mlflow")},
+        versions={name: version_of(name) for name in ("ablate", "torch", "numpy", "optuna", "mlflow")},
         created=time.time(),
     )
     return extend(plan, request.seeds, root, request.at_lengths), corpus

@@ -1,4 +1,6 @@
 import json
+import platform
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 
@@ -113,3 +115,15 @@ def test_import_refuses_what_is_no_checkpoint(cli: typer.Typer, tmp_path: Path) 
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(ValueError, match="neither a BSRNN"):
         run(cli, "import-checkpoint", str(tmp_path / "other.pt"))
+
+
+def test_a_report_for_an_issue_has_no_paths_and_no_names(
+    cli: typer.Typer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = f"cannot open {Path.home()}/lib/libcuda.so on {platform.node()} of {Path.home().name}, ~/x/y"
+    monkeypatch.setattr("ablate.models.machine.unavailable", lambda name: message)
+    told = run(cli, "doctor", "--report")
+    assert told.count("cannot open <path> on <host> of <user>, <path>") > 3
+    found = json.loads(told.removeprefix("```json\n").removesuffix("```\n"))
+    assert found["versions"]["ablate"] == version("ablate-speech")
+    assert found["clash"] is None

@@ -40,4 +40,4 @@ def test_help_says_what_each_command_does_to_the_end_and_what_exit_codes_mean():
 
 
 def test_the_version_is_shown():
-    assert CliRunner().invoke(app, ["--version"]).stdout == f"ablate {version('ablate')}\n"
+    assert CliRunner().invoke(app, ["--version"]).stdout == f"ablate {version('ablate-speech')}\n"

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
+import yaml
+
+from ablate.models.distribution import DISTRIBUTION
 
 REPOSITORY = Path(__file__).parents[2]
 PACKAGES = ("models", "training", "ablations", "studies", "reports")
@@ -125,6 +130,71 @@ def test_a_clone_called_ablate_is_the_package_of_its_parent(built, tmp_path):
         "-P", "-c", "import ablate; print(ablate.__file__)", cwd=tmp_path, path=tmp_path / "installed"
     )
     assert safe.stdout.strip() == f"{tmp_path}/installed/ablate/__init__.py", safe.stderr
+
+
+OTHER = """from setuptools import setup
+setup(name="ablate", version="0.2.3", packages=["ablate", "ablate.blocks"])
+"""
+"""A distribution that writes the files which the other project called `ablate` writes."""
+
+
+@pytest.fixture(scope="module")
+def other(tmp_path_factory) -> Path:
+    tree = tmp_path_factory.mktemp("other")
+    (tree / "setup.py").write_text(OTHER)
+    for folder in (tree / "ablate", tree / "ablate" / "blocks"):
+        folder.mkdir()
+        (folder / "__init__.py").write_text("Report = 'of the other'\n")
+    build(tree, "wheel", tree)
+    return next(tree.glob("*.whl"))
+
+
+@pytest.mark.slow
+def test_the_other_project_of_the_name_is_noticed(built, other, tmp_path):
+    """Both orders of installing, and what is left after one is uninstalled."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    ours, bin = next(built.glob("*.whl")), tmp_path / "venv" / "bin"
+    packages = next((tmp_path / "venv" / "lib").glob("python*/site-packages"))
+    (packages / "needed.pth").write_text(sysconfig.get_path("purelib"))
+
+    def pip(*words: object) -> None:
+        command = [sys.executable, "-m", "pip", "--python", bin / "python", *map(str, words)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def said() -> tuple[str, str]:
+        done = subprocess.run([bin / "ablate", "--version"], cwd=tmp_path, capture_output=True, text=True)
+        return done.stdout, done.stderr
+
+    version = f"ablate {metadata.version('ablate-speech')}\n"
+    install = ("install", "--no-deps", "--no-index", "--force-reinstall")
+    pip(*install, ours)
+    assert said() == (version, "")
+    pip(*install, other)
+    out, warned = said()
+    assert out == version
+    assert "another project, ablate 0.2.3" in warned
+    assert "pip uninstall ablate, then pip install --force-reinstall --no-deps ablate-speech" in warned
+    doctor = subprocess.run([bin / "ablate", "doctor"], cwd=tmp_path, capture_output=True, text=True)
+    assert "another project, ablate 0.2.3" in doctor.stdout
+    pip("uninstall", "--yes", "ablate")
+    out, warned = said()
+    assert out == version
+    assert "ablate/__init__.py of ablate-speech is missing" in warned
+    pip(*install, ours)
+    assert said() == (version, "")
+    pip("uninstall", "--yes", "ablate-speech")
+    pip(*install, other)
+    pip(*install, ours)
+    assert "another project, ablate 0.2.3" in said()[1]
+
+
+def test_messages_name_the_distribution_that_is_built():
+    assert tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["name"] == DISTRIBUTION
+
+
+def test_the_version_to_cite_is_the_version():
+    cited = yaml.safe_load((REPOSITORY / "CITATION.cff").read_text())["version"]
+    assert cited == tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["version"]
 
 
 def python(*words: str, cwd: Path, path: Path) -> subprocess.CompletedProcess[str]:

@@ -420,5 +420,5 @@ def test_wrong_settings_are_refused(setting, message):
 
 def test_a_missing_submitit_is_one_clear_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "submitit", None)
-    with pytest.raises(InputError, match=r"pip install 'ablate\[slurm\]'"):
+    with pytest.raises(InputError, match=r"pip install 'ablate-speech\[slurm\]'"):
         SlurmLauncher(tmp_path)

@@ -1,6 +1,6 @@
 """DistillMOS (Stahl and Gamper 2025, arXiv:2502.05356): an opinion score predicted from the signal alone.
 
-The weights are in the wheel `distillmos`, which torch runs: `pip install 'ablate[distillmos]'`.
+The weights are in the wheel `distillmos`, which torch runs: `pip install 'ablate-speech[distillmos]'`.
 """
 
 from __future__ import annotations

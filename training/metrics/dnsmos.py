@@ -1,7 +1,7 @@
 """DNSMOS (Reddy et al. 2021 and 2022): opinion scores predicted from the signal alone.
 
 P.835 (arXiv:2110.01763) of speech, background and both; P.808 (arXiv:2010.15258) of both. The weights are
-ONNX files in `speechmos`, which `onnxruntime` runs: `pip install 'ablate[dnsmos]'`.
+ONNX files in `speechmos`, which `onnxruntime` runs: `pip install 'ablate-speech[dnsmos]'`.
 """
 
 from __future__ import annotations

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from ablate.models.distribution import ABSENT, install, version_of
 from ablate.models.errors import InputError
 from ablate.models.registry import suggestion
 
@@ -63,10 +63,8 @@ class Metric:
 
 def with_version(package: str) -> str:
     """`package 1.2.3`, as it is installed; the name alone where it is not."""
-    try:
-        return f"{package} {version(package)}"
-    except PackageNotFoundError:
-        return package
+    found = version_of(package)
+    return package if found == ABSENT else f"{package} {found}"
 
 
 def _without_filter() -> str | None:
@@ -298,8 +296,6 @@ def check_available(names: Iterable[str]) -> None:
         metric = find_metric(name)
         missing = [module for module in metric.needs if find_spec(module) is None]
         if missing:
-            raise InputError(
-                f"metric {name!r} needs {' and '.join(missing)}: pip install 'ablate[{metric.extra}]'"
-            )
+            raise InputError(f"metric {name!r} needs {' and '.join(missing)}: {install(metric.extra)}")
         if reason := metric.missing():
             raise InputError(f"metric {name!r} cannot be taken here: {reason}")

@@ -28,4 +28,4 @@ def test_noise_lowers_it_and_level_does_not_change_it() -> None:
 def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "distillmos", None)
     found = score_with_errors(np.ones(16000), np.ones(16000), 16000, ["distillmos"])
-    assert "pip install 'ablate[distillmos]'" in str(found.errors)
+    assert "pip install 'ablate-speech[distillmos]'" in str(found.errors)

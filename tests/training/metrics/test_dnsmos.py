@@ -42,7 +42,7 @@ def test_without_the_extra_it_says_what_to_install() -> None:
         "print(score_with_errors(np.ones(16000), np.ones(16000), 16000, ['dnsmos_sig']).errors)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "pip install 'ablate[dnsmos]'" in done.stdout
+    assert "pip install 'ablate-speech[dnsmos]'" in done.stdout
 
 
 def slaney(mel: float) -> float:
