@@ -9,20 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ablate.ablations.commands import Base, Baseline, GridText, Settings
-from ablate.models.console import ROOT, Format, Plugins, Root, print_json
+from ablate.models.console import ROOT, Plugins, Root, formats, print_json
+from ablate.models.distribution import version_of
 from ablate.models.errors import InputError, plural
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ablate.ablations.audit import Finding
-    from ablate.ablations.grid import Grid
+    from ablate.ablations.grid import Cell, Grid
     from ablate.ablations.runspec import RunSpec
     from ablate.ablations.targets import Job
     from ablate.training.data.corpus import Corpus
     from ablate.training.own.config import OwnTraining
 
     from ..plan import Plan
+
+NETWORKS = 8
+"""Cells of a grid in whose networks the line of a finding is looked for."""
 
 
 def audit(
@@ -49,7 +53,7 @@ def audit(
     slots: Annotated[int, typer.Option(help="Runs side by side, for memory and hours.")] = 1,
     seeds: Annotated[int, typer.Option(help="Seeds of the study, for its hours; 0 leaves them out.")] = 0,
     root: Root = ROOT,
-    format: Format = "table",
+    format: Annotated[str, formats("table", "json", "sarif", "github")] = "table",
 ) -> None:
     """Find before training what would make the answer wrong. Exits with 5 where an error is not waived."""
     from ablate.ablations.audit import audit_cells, errors, parse_waivers
@@ -111,6 +115,8 @@ def audit(
                 for f in found
             ]
         )
+    elif format in ("sarif", "github"):
+        _print_lint(found, waived, format, [cell for cells, _ in jobs for cell in cells], target, plugin)
     else:
         for finding in found:
             mark = "waived" if finding.code in waived and finding.severity == "error" else finding.severity
@@ -121,6 +127,28 @@ def audit(
         print(f"{plural(len(refusing), 'error')}, {waived_now} waived, {plural(notes, 'note')}")
     if refusing:
         raise typer.Exit(5)
+
+
+def _print_lint(
+    found: list[Finding],
+    waived: frozenset[str],
+    format: str,
+    cells: list[Cell],
+    target: str | None,
+    plugin: list[Path],
+) -> None:
+    """Findings with file and line; what no line makes is shown at the head of the class' file or plug-in."""
+    from ablate.ablations.audit import lint
+    from ablate.models import build_model
+
+    networks = [build_model(cell.config.model) for cell in cells[:NETWORKS]] if found else []
+    otherwise = Path(target.rpartition(":")[0]) if target and ".py:" in target else None
+    otherwise = otherwise or (plugin[0] if plugin else None)
+    placed = [(finding, lint.place(finding.where, networks, otherwise)) for finding in found]
+    if format == "sarif":
+        print_json(lint.sarif(placed, waived, version_of("ablate")))
+    else:
+        print("\n".join(lint.github(placed, waived)))
 
 
 def _job_of_grid(grid: Grid, target: str | None) -> Job:
