@@ -37,13 +37,14 @@ SELECTED = {
     "best": "the checkpoint selected on validation files, scored once on the test files",
     "last": "the last weights of a training, scored once on the test files",
 }
+IMPORTED_ENDPOINT = "trained elsewhere: which weights were tested, and how they were chosen, is not known"
 OWN_ENDPOINT = "selection was the command's own; what it left at its end, measured once on the test files"
 
 
 def _selected(plan: Plan) -> str:
     """Which weights of a training are tested."""
     if plan.train is not None:
-        return OWN_ENDPOINT
+        return IMPORTED_ENDPOINT if plan.train.imported else OWN_ENDPOINT
     return " or ".join(dict.fromkeys(SELECTED[cell.config.recipe.selection] for cell in plan.networks))
 
 
@@ -98,6 +99,9 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     if plan is not None and plan.git_commit:
         facts.append(("commit of the folder", _short(plan.git_commit)))
     facts.append(("scores from", info.source))
+    imported = Counter(run.summary["imported"] for run in info.runs if run.summary.get("imported"))
+    for source, count in imported.items():
+        facts.append(("trained elsewhere", f"{count} of {plural(len(info.runs), 'run')}, from {source}"))
     return facts
 
 
@@ -127,6 +131,8 @@ def varied(report: AnalysisReport) -> tuple[list[str], list[str]]:
     """
     plan = report.info.plan
     if plan is None:
+        return [], []
+    if plan.train is not None and plan.train.imported:
         return [], []
     if plan.train is not None:
         return ["what the command makes of it"], ["the test files"]
@@ -162,7 +168,9 @@ def _recipe(report: AnalysisReport) -> str:
 
 
 def _own(train: OwnTraining) -> str:
-    """The command, its folder, and what its code was."""
+    """The command, its folder, and what its code was; or where results are from."""
+    if train.imported:
+        return f"elsewhere; imported from {train.imported}"
     code = f"code {train.digest[:12]}" + (f", commit {_short(train.commit)}" if train.commit else "")
     return f"{train.command} (in {train.folder}, {code})"
 
@@ -170,6 +178,8 @@ def _own(train: OwnTraining) -> str:
 def _corpus(report: AnalysisReport) -> str:
     assert report.info.plan is not None
     corpus = report.info.plan.corpus
+    if report.info.plan.train is not None and report.info.plan.train.imported:
+        return "not known"
     files = f"{corpus.train:,} train / {corpus.validation:,} validation / {corpus.test:,} test files"
     return ", ".join([corpus.name, files, *(["DEMO CORPUS"] if corpus.is_demo else [])])
 
@@ -339,7 +349,7 @@ def _validation_chose(plan: Plan | None) -> bool:
 
 def _tuning(report: AnalysisReport) -> list[str]:
     plan = report.info.plan
-    if plan is None:
+    if plan is None or (plan.train is not None and plan.train.imported):
         return []
     if plan.tune is None:
         return [

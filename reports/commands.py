@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,11 +14,42 @@ from ablate.studies.commands.study import studies_of_root
 
 from .renderers import FORMS, write, write_document
 
+if TYPE_CHECKING:
+    from .elsewhere import Elsewhere
+
+
+Scores = Annotated[
+    str | None,
+    typer.Option(help="Results trained elsewhere: a table, 'runs/{core}-{seed}.jsonl', mlflow:EXPERIMENT."),
+]
+Enhanced = Annotated[
+    str | None,
+    typer.Option(help="Folders of enhanced speech to measure, e.g. 'exp/{core}/seed{seed}/enhanced'."),
+]
+Clean = Annotated[Path | None, typer.Option(help="The folder of references for --enhanced.")]
+Factors = Annotated[
+    str | None, typer.Option(help="Columns of --scores, or fields of the pattern, that make the cells.")
+]
+Column = Annotated[list[str], typer.Option(help="Name of a column in --scores, e.g. pesq_wb=PESQ; repeat.")]
+TakeOf = Annotated[str, typer.Option("--take", help="Which value of a curve counts: last, max or min.")]
+Base = Annotated[
+    str | None, typer.Option(help='The all-off levels of --scores, e.g. "bidirectional=off,core=lstm".')
+]
+Baseline = Annotated[str | None, typer.Option(help="The reference cell of --scores.")]
+Directions = Annotated[
+    list[str],
+    typer.Option(
+        metavar="METRIC=higher|lower",
+        help="Say which way is better, of a metric of --scores that ablate does not know; repeat.",
+    ),
+]
+
 
 def register(app: typer.Typer) -> None:
     """Add the commands of this room."""
     app.command()(report)
     app.command()(compare)
+    app.command("import-runs")(import_runs)
 
 
 def report(
@@ -29,28 +60,14 @@ def report(
             autocompletion=studies_of_root,
         ),
     ] = None,
-    scores: Annotated[
-        str | None,
-        typer.Option(
-            help="Results trained elsewhere: a table, 'runs/{core}-{seed}.jsonl', mlflow:EXPERIMENT."
-        ),
-    ] = None,
-    enhanced: Annotated[
-        str | None,
-        typer.Option(help="Folders of enhanced speech to measure, e.g. 'exp/{core}/seed{seed}/enhanced'."),
-    ] = None,
-    clean: Annotated[Path | None, typer.Option(help="The folder of references for --enhanced.")] = None,
-    factors: Annotated[
-        str | None, typer.Option(help="Columns of --scores, or fields of the pattern, that make the cells.")
-    ] = None,
-    column: Annotated[
-        list[str], typer.Option(help="Name of a column in --scores, e.g. pesq_wb=PESQ; repeat.")
-    ] = [],  # noqa: B006
-    take: Annotated[str, typer.Option(help="Which value of a curve counts: last, max or min.")] = "last",
-    base: Annotated[
-        str | None, typer.Option(help='The all-off levels of --scores, e.g. "bidirectional=off,core=lstm".')
-    ] = None,
-    baseline: Annotated[str | None, typer.Option(help="The reference cell of --scores.")] = None,
+    scores: Scores = None,
+    enhanced: Enhanced = None,
+    clean: Clean = None,
+    factors: Factors = None,
+    column: Column = [],  # noqa: B006
+    take: TakeOf = "last",
+    base: Base = None,
+    baseline: Baseline = None,
     logs: Annotated[list[Path] | None, typer.Option(help="Old training logs, side by side.")] = None,
     metric: Annotated[
         str | None, typer.Option(help="Score to compare, e.g. stoi; default: the study's endpoint.")
@@ -58,13 +75,7 @@ def report(
     guard: Annotated[
         str | None, typer.Option(help="Other metrics beside it, to see what a gain costs, e.g. cbak,si_sdr.")
     ] = None,
-    direction: Annotated[
-        list[str],
-        typer.Option(
-            metavar="METRIC=higher|lower",
-            help="Say which way is better, of a metric of --scores that ablate does not know; repeat.",
-        ),
-    ] = [],  # noqa: B006
+    direction: Directions = [],  # noqa: B006
     margin: Annotated[
         float | None,
         typer.Option(help="Smallest difference that matters; default: the study's, or the metric's own."),
@@ -127,23 +138,21 @@ def report(
     from .sources import scores_from_mlflow, scores_from_study
 
     try:
-        better = {metric: side for metric, _, side in (text.partition("=") for text in direction)}
+        better = dict(text.partition("=")[::2] for text in direction)
         if enhanced is not None or factors:
-            from .elsewhere import Elsewhere
-
-            found = Elsewhere(
-                scores=scores,
-                enhanced=enhanced,
-                clean=clean,
-                factors=tuple(part.strip() for part in (factors or "").split(",") if part.strip()),
-                columns=tuple(column),
-                take=take,  # type: ignore[arg-type]
-                tracking_uri=tracking_uri,
-                base=base or "",
-                baseline=baseline,
-                metric=metric or "pesq_wb",
-                guards=tuple(guards),
-                cache=root / "cache",
+            found = _elsewhere(
+                scores,
+                enhanced,
+                clean,
+                factors,
+                column,
+                take,
+                base,
+                baseline,
+                metric,
+                root,
+                tracking_uri,
+                guards,
             ).read()
             result = build.report_of(*found, metric, margin, claim, guards, direction=better)
         elif scores is not None:
@@ -172,6 +181,89 @@ def report(
             typer.launch(str(page))
     else:
         write(result, format, sys.stdout)
+
+
+def _elsewhere(
+    scores: str | None,
+    enhanced: str | None,
+    clean: Path | None,
+    factors: str | None,
+    column: list[str],
+    take: str,
+    base: str | None,
+    baseline: str | None,
+    metric: str | None,
+    root: Path,
+    tracking_uri: str | None,
+    guards: list[str],
+) -> Elsewhere:
+    from .elsewhere import Elsewhere
+
+    return Elsewhere(
+        scores=scores,
+        enhanced=enhanced,
+        clean=clean,
+        factors=tuple(part.strip() for part in (factors or "").split(",") if part.strip()),
+        columns=tuple(column),
+        take=take,  # type: ignore[arg-type]
+        tracking_uri=tracking_uri,
+        base=base or "",
+        baseline=baseline,
+        metric=metric or "pesq_wb",
+        guards=tuple(guards),
+        cache=root / "cache",
+    )
+
+
+def import_runs(
+    file: Annotated[
+        Path | None, typer.Argument(help="A study file whose train.command trains such runs. [default: none]")
+    ] = None,
+    scores: Scores = None,
+    enhanced: Enhanced = None,
+    clean: Clean = None,
+    factors: Factors = None,
+    column: Column = [],  # noqa: B006
+    take: TakeOf = "last",
+    base: Base = None,
+    baseline: Baseline = None,
+    metric: Annotated[str | None, typer.Option(help="The endpoint of the study.")] = None,
+    direction: Directions = [],  # noqa: B006
+    study: Annotated[str | None, typer.Option("--study", help="Name of the study.")] = None,
+    root: Root = ROOT,
+    tracking_uri: Annotated[str | None, typer.Option(help="The server of mlflow:EXPERIMENT.")] = None,
+) -> None:
+    """Import runs that were trained elsewhere as a study, to report it, plan from it and train more of it."""
+    from .imports import NO_TRAINING
+    from .imports import import_runs as write
+
+    if (scores is None) == (enhanced is None):
+        raise InputError("give --scores or --enhanced, the results to import")
+    request = None
+    if file is not None:
+        from ablate.studies.request import Request, read_file
+
+        request = Request.model_validate(read_file(file))
+        if request.train is None:
+            raise InputError(f"{file} has no train.command: ablate trains its cells itself, none elsewhere")
+        if base or metric:
+            raise InputError("--base and --metric are the study file's: its first levels, and its endpoint")
+        factors = factors or ",".join(factor.name for factor in request.factors)
+        base = ",".join(f"{factor.name}={factor.off}" for factor in request.factors)
+        metric = request.endpoint.metric
+    elsewhere = _elsewhere(
+        scores, enhanced, clean, factors, column, take, base, baseline, metric, root, tracking_uri, []
+    )
+    better = dict(text.partition("=")[::2] for text in direction)
+    plan = write(
+        *elsewhere.read(), root, name=study, metric=metric or "pesq_wb", direction=better, request=request
+    )
+    write_report(root, plan.name)
+    for note in () if file is not None else (*plan.corpus.notes, NO_TRAINING):
+        typer.echo(note, err=True)
+    if file is not None:
+        typer.echo(f"to train more of it: ablate run {file} --study {plan.name}", err=True)
+    typer.echo(plan.name)
 
 
 def write_report(root: Path, study: str) -> None:

@@ -48,6 +48,11 @@ class Journal(BaseJournalBackend):
         self._read = 0
         self._offset = 0
         path.touch()
+        held = path.with_name(f"{path.name}.lock")
+        if (
+            held.is_symlink() and not held.exists()
+        ):  # left in a root that was moved: Optuna would wait for ever
+            held.unlink(missing_ok=True)
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         if log_number_from < self._read:

@@ -21,6 +21,7 @@ from .contract import Assignment, Program, open_program
 from .data.noisy import noisy_scores
 from .environment import free_memory
 from .files import replacing
+from .metrics.passport import KEY
 from .own.process import end_left_behind
 from .progress import Progress
 from .rundir import Cause, RunDir, RunState, write_json
@@ -168,6 +169,9 @@ def _evaluate(run: RunDir, training: Program, job: EvaluationJob, cache: Path) -
             scores = training.scores(job, pairs, keep)
         with replacing(run.scores_path(job.signature)) as temporary:
             scores.to_parquet(temporary, index=False)
+        measured = {"test": job.test_digest, "passports": scores.attrs.get(KEY, {})}
+        known = run.summary
+        run.write_summary(known | {"measured": known.get("measured", {}) | {job.signature: measured}})
         run.evaluation_path(job.signature).unlink()
     except Exception as failure:
         _fail_evaluation(run, job, failure)

@@ -248,6 +248,8 @@ def read_scores(
             f"no utterance has {metric} in half of the runs; {cells[c]!r} seed {seed_names[s]} has it on "
             f"{counts[c, s]} of {int(known.sum())}. Score every run on the same utterances"
         )
+    if unmeasured := [utterance_names[u] for u in np.flatnonzero(~known)]:
+        notes.append(f"Utterances without {metric} in any run, left out: {listed(unmeasured)}.")
     if dropped := [utterance_names[u] for u in np.flatnonzero(known & ~compared)]:
         notes.append(
             f"{len(dropped)} of {int(known.sum())} utterances are left out, as fewer than half of the runs "
@@ -260,8 +262,9 @@ def read_scores(
     holes = present & (share < 1)
     if holes.any():
         _refuse_islands(np.isfinite(kept_values[present]), run_names(present), metric)
+        lacking = [utterance_names[u] for u in np.flatnonzero(compared & (heard < 1))]
         notes.append(
-            f"{int((heard[compared] < 1).sum())} of {int(compared.sum())} utterances have no {metric} in "
+            f"{len(lacking)} of {int(compared.sum())} utterances ({listed(lacking)}) have no {metric} in "
             f"{listed(run_names(holes))}: each run's mean is adjusted for those it lacks (a level of the run "
             "and one of the utterance, by least squares over the table)."
         )

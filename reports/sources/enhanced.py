@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import soundfile
 
 from ablate.models.errors import InputError, listed
 from ablate.training.audio import FilePair
@@ -55,7 +56,8 @@ def measured(
             {**place.fields, **row, "error": scored.reasons(), "broken": ", ".join(scored.broken) or None}
         )
     frame = pd.DataFrame(rows)
-    frame.attrs[KEY] = passports(names)
+    rates = {soundfile.info(path).samplerate for _, pair in pairs for path in (pair.clean, pair.other)}
+    frame.attrs[KEY] = passports(names, rates)
     return frame
 
 

@@ -78,6 +78,10 @@ def audit(
         jobs = jobs_named(target, recipe, settings, brought)
         if not jobs:
             study = _study(target, root)
+            if study.train is not None and study.train.imported:
+                raise InputError(
+                    f"{study.name} is imported from {study.train.imported}: its trainings are not here"
+                )
             load_planned(study.plugins)
             jobs = [(list(study.networks), study.factors)] if study.train is None else []
     for cells, _ in jobs if study is None else ():

@@ -112,6 +112,11 @@ def _training(old: OwnTraining | None, new: OwnTraining | None) -> list[str]:
     if old is None or new is None:
         names = ["ours" if train is None else f"{train.command!r}" for train in (old, new)]
         return [] if old is new else [f"trained by: {' -> '.join(names)}"]
+    if old.imported and not new.imported:
+        return [
+            f"trained by: elsewhere (imported from {old.imported}) -> {new.command!r}; import it again with "
+            "the study file: ablate import-runs FILE.yaml --scores ..."
+        ]
     lines = [
         f"train.{field}: {getattr(old, field)!r} -> {getattr(new, field)!r}"
         for field in ("command", "overrides", "scores")

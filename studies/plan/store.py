@@ -79,6 +79,7 @@ def parse(text: str, path: Path) -> Plan:
         raise InputError(f"{path}: this version reads plans of format {FORMAT}, found {found!r}")
     with readable(f"{path} is not the plan of a study: "):
         if not data.get("plugins"):
+            expect(data.get("measures") or {})
             return Plan.model_validate(data)
         return _with_plugins(data)
 

@@ -283,3 +283,11 @@ def test_a_database_that_stays_away_is_said_without_its_password(monkeypatch, tm
     with pytest.raises(InputError, match="same command continues them") as told:
         database._patient(away)(storage)
     assert "open-sesame" not in str(told.value)
+
+
+def test_a_lock_left_in_a_root_that_was_moved_holds_nothing_up(tmp_path):
+    open_storage(tmp_path, None)
+    (tmp_path / "journal.log.lock").symlink_to(tmp_path / "where-it-was" / "journal.log")
+    storage = open_storage(tmp_path, None)
+    storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "s")
+    assert [study.study_name for study in storage.get_all_studies()] == ["s"]

@@ -51,12 +51,13 @@ def described(passport: Mapping[str, str]) -> str:
 
 
 def passport_of(attrs: Mapping[Any, Any], metric: str) -> dict[str, str]:
-    """The passport of a metric in a study's scores; empty: it is not known of any run.
+    """The passport of a metric in the scores of a study, or of one table; empty: it is not known of any run.
 
     Raises:
         InputError: runs were measured in different ways.
     """
-    found = [(s["passports"].get(metric), s["runs"]) for s in attrs.get(OF_RUNS, ())]
+    sets = attrs.get(OF_RUNS, [{"passports": attrs.get(KEY, {}), "runs": []}])
+    found = [(s["passports"].get(metric), s["runs"]) for s in sets]
     known = [(passport, runs) for passport, runs in found if passport]
     lines = []
     for field in dict.fromkeys(field for passport, _ in known for field in passport):

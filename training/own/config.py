@@ -48,9 +48,10 @@ class OwnTraining(Frozen):
         sample_rate: Hz, of its enhanced files and of the audio that is kept.
         digest: of the content of `code`, when the study was planned.
         commit: of `folder`, when the study was planned.
+        imported: where results that were trained elsewhere are from; there is no command then.
     """
 
-    command: str
+    command: str = ""
     overrides: Style = "argparse"
     resume: str | None = None
     folder: str
@@ -62,6 +63,7 @@ class OwnTraining(Frozen):
     sample_rate: int = Field(16_000, ge=4_000, le=192_000)
     digest: str = ""
     commit: str | None = None
+    imported: str | None = None
 
     @field_validator("scores", "curve")
     @classmethod
@@ -75,7 +77,8 @@ class OwnTraining(Frozen):
 
     @model_validator(mode="after")
     def _can_be_called(self) -> OwnTraining:
-        words.check(self.command, self.overrides, None if self.resumes_itself else self.resume)
+        if self.imported is None:
+            words.check(self.command, self.overrides, None if self.resumes_itself else self.resume)
         return self
 
     @property

@@ -79,6 +79,14 @@ def test_an_utterance_that_few_runs_have_is_left_out(make):
     assert any("1 of 12 utterances are left out" in note and "u3" in note for note in found.notes)
 
 
+def test_an_utterance_that_no_run_has_is_named(make):
+    frame = make()
+    frame.loc[frame["utterance"] == "u3", "pesq_wb"] = float("nan")
+    found = analyze(frame, base=BASE, baseline="ref")
+    assert found.utterances == 11
+    assert "Utterances without pesq_wb in any run, left out: u3." in found.notes
+
+
 def test_runs_without_a_common_utterance_are_refused_by_name(make):
     frame = make(factors=("a",), utterances=12)
     apart = frame["utterance"].isin([f"u{i}" for i in range(6)]) == (frame["cell"] == "ref")

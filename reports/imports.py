@@ -1,0 +1,266 @@
+"""Results trained elsewhere as a study: `ablate import-runs`."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ablate.ablations.claims import Endpoint
+from ablate.ablations.design import COLUMNS
+from ablate.ablations.factors import Factor
+from ablate.ablations.grid import BASE, BASELINE, OwnGrid
+from ablate.ablations.runspec import run_path
+from ablate.models.errors import InputError, listed
+from ablate.studies import plan as plans
+from ablate.studies.imported import accept
+from ablate.studies.plan import CorpusNote, Plan, PlannedCell
+from ablate.studies.request import FIRST_TUNING_SEED, Request
+from ablate.training.config import Evaluation
+from ablate.training.files import locked
+from ablate.training.metrics.passport import KEY
+from ablate.training.metrics.registry import METRICS, expect
+from ablate.training.own.config import OwnTraining
+from ablate.training.rundir import RunDir
+
+from .ingest import same_level
+from .sources import StudyInfo
+from .sources.columns import ALL
+
+NO_TRAINING = (
+    "It can be reported, compared, planned from and mirrored. Nothing can be trained for it: import it again "
+    "with the study file whose train.command trains such runs, and `ablate run` adds seeds and cells."
+)
+
+
+def import_runs(
+    scores: pd.DataFrame,
+    info: StudyInfo,
+    root: Path,
+    *,
+    name: str | None = None,
+    metric: str = "pesq_wb",
+    direction: Mapping[str, str],
+    request: Request | None = None,
+) -> Plan:
+    """Write results that were trained elsewhere as a study under a root, a run directory for each.
+
+    A study of that name, imported before, gets the runs that it lacks.
+
+    Args:
+        scores, info: of `sources.scores_from_elsewhere`.
+        name: of the study; none: that of the source.
+        direction: `higher` or `lower` is better, of a metric that the registry does not know.
+        request: a study file whose command trains such runs. Its cells are the study's, and its test files
+            have to be those of the scores.
+
+    Returns:
+        The plan, with the imported seeds of each cell.
+
+    Raises:
+        InputError: a level or test file is not the study file's, a metric has no direction, a run is there
+            with other scores, or a study of that name differs in more than its seeds.
+    """
+    if "training" in scores.columns:
+        raise InputError("cells of this table share trainings (column 'training'): use report --scores")
+    if metric not in METRICS:
+        if metric not in direction:
+            raise InputError(f"say which way {metric} is better: --direction {metric}=higher")
+        facts = {"label": metric, "floor": 0.0, "unit": "", "margin": None}
+        measures: dict[str, Any] = {metric: facts | {"higher_is_better": direction[metric] == "higher"}}
+        expect(measures)
+    else:
+        measures = {}
+    scores, notes = _small_seeds(scores)
+    if request is None:
+        plan = _planned(scores, info, name or info.name, metric, measures, notes)
+    else:
+        plan, corpus = plans.make(
+            request.model_copy(update={"study": name or request.study, "seeds": ()}), root
+        )
+        _check_test_files(scores, {pair.name for pair in corpus.test})
+    by_run = dict(_runs_of(scores, info, plan))
+    seeds: dict[str, list[int]] = {}
+    for cell, seed in by_run:
+        seeds.setdefault(cell, []).append(seed)
+    with locked(root / "import.lock"):
+        if plan.name in plans.names(root):
+            try:
+                plan = plans.merge(plans.load(root, plan.name), plan, root)
+            except plans.PlanChangedError as error:
+                raise InputError(str(error)) from None
+        plan = plans.add(plan, seeds, root)
+        found = [(plan.cell(cell), seed, table) for (cell, seed), table in by_run.items()]
+        _check_known(plan, root, found, metric)
+        for cell, seed, table in found:
+            _write_run(plan, root, cell, seed, table, info.source)
+        plans.save(plan, root)
+    return plan
+
+
+def _planned(
+    scores: pd.DataFrame,
+    info: StudyInfo,
+    name: str,
+    metric: str,
+    measures: dict[str, Any],
+    notes: Sequence[str],
+) -> Plan:
+    """The plan that a table's cells make; combinations that it does not have are left out of the design."""
+    levels = {
+        factor: [off, *(str(level) for level in scores[factor].dropna().unique() if str(level) != off)]
+        for factor, off in info.base.items()
+    }
+    there = {tuple(map(str, row)) for row in scores[list(levels)].dropna().itertuples(index=False)}
+    factors = tuple(
+        Factor(name=factor, own=True, levels={_word(level): {factor: level} for level in found})
+        for factor, found in levels.items()
+    )
+    absent = [combination for combination in product(*levels.values()) if combination not in there]
+    grid = OwnGrid(
+        factors=factors,
+        exclude=tuple(dict(zip(levels, map(_word, gone), strict=True)) for gone in absent),
+        baseline=None if info.baseline is None else {},
+        evaluation=Evaluation(metrics=(metric,)),
+    )
+    utterances = sorted(map(str, scores["utterance"].dropna().unique()))
+    digest = sha256("\n".join([name, *utterances]).encode()).hexdigest()
+    return Plan(
+        name=name,
+        base=BASE,
+        baseline=None if info.baseline is None else BASELINE,
+        factors=factors,
+        design="full",
+        constraints=grid.exclude,
+        cells=tuple(
+            PlannedCell(name=cell.name, levels=cell.levels, config=cell.config, parameters=None)
+            for cell in grid.cells()
+        ),
+        seeds=(),
+        recipe="own",
+        corpus=CorpusNote(
+            path=info.source,
+            name=name,
+            digest=digest,
+            test_digest=digest,
+            kind="imported",
+            is_demo=False,
+            notes=tuple(note.rstrip(".") for note in (*info.notes, *notes)),
+            train=0,
+            validation=0,
+            test=0 if utterances == [ALL] else len(utterances),
+        ),
+        endpoint=Endpoint(metric=metric),
+        measures=measures,
+        train=OwnTraining(folder=info.source, imported=info.source),
+        created=time.time(),
+    )
+
+
+def _word(level: str) -> str:
+    """A level as a factor may have it."""
+    return re.sub(r"[^\w.:+-]", "_", level)
+
+
+def _small_seeds(scores: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Scores whose seeds are below those of tuning and not negative, numbered in their order otherwise."""
+    seeds = np.unique(scores["seed"])
+    if seeds[0] >= 0 and seeds[-1] < FIRST_TUNING_SEED:
+        return scores, []
+    numbered = np.searchsorted(seeds, scores["seed"]) + 1
+    return scores.assign(seed=numbered), [f"Seeds {listed(list(seeds))} are numbered from 1 in this order."]
+
+
+def _check_test_files(scores: pd.DataFrame, known: set[str]) -> None:
+    """Raises InputError where further trainings would be tested on other files than the imported runs."""
+    found = set(map(str, scores["utterance"].dropna()))
+    if found == {ALL}:
+        raise InputError(
+            "these results have one value a run, and runs of the study file have one for each test file: "
+            "they do not compare. Leave the study file out, or import a row for each run and file"
+        )
+    if found != known:
+        raise InputError(
+            "the results are over other test files than the study file's corpus: "
+            f"only in the results: {listed(sorted(found - known)) or 'none'}; "
+            f"only in the corpus: {listed(sorted(known - found)) or 'none'}"
+        )
+
+
+def _runs_of(
+    scores: pd.DataFrame, info: StudyInfo, plan: Plan
+) -> Iterator[tuple[tuple[str, int], pd.DataFrame]]:
+    """Cell of the plan, seed, and scores of each run of a table.
+
+    Raises:
+        InputError: the plan has no such cell.
+    """
+    known = {tuple(cell.levels.items()): cell.name for cell in plan.cells}
+    levels = {factor.name: list(factor.levels) for factor in plan.factors}
+    for (name, seed), table in scores.groupby(["cell", "seed"], observed=True, sort=False):
+        if str(name) == info.baseline:
+            at: dict[str, str | None] = {}
+        else:
+            row = table.iloc[0]
+            at = {factor: same_level(_word(str(row[factor])), levels[factor]) for factor in levels}
+            for factor, level in at.items():
+                if level is None:
+                    raise InputError(
+                        f"{factor}={row[factor]} of cell {name!r} is no level of the study file: "
+                        f"{', '.join(levels[factor])}"
+                    )
+        if (cell := known.get(tuple(at.items()))) is None:  # type: ignore[arg-type]
+            raise InputError(f"cell {name!r} is none of the study file's: {', '.join(plan.cell_names)}")
+        yield (cell, int(seed)), table
+
+
+def _check_known(
+    plan: Plan, root: Path, found: Sequence[tuple[PlannedCell, int, pd.DataFrame]], metric: str
+) -> None:
+    """Raises InputError where a run is there that has other scores, or was trained here."""
+    for cell, seed, table in found:
+        run = RunDir(run_path(root, cell.signatures[seed]))
+        path = run.scores_path(cell.evaluations[seed])
+        if run.has_scores(cell.evaluations[seed]):
+            there = pd.read_parquet(path)
+            same = len(there) == len(table) and np.array_equal(there[metric], table[metric], equal_nan=True)
+        else:
+            same = not run.path.exists()
+        if not same:
+            raise InputError(
+                f"{cell.name}, seed {seed} is under {root} with other scores; give the import another --study"
+            )
+
+
+def _write_run(
+    plan: Plan, root: Path, cell: PlannedCell, seed: int, table: pd.DataFrame, source: str
+) -> None:
+    run = RunDir(run_path(root, cell.signatures[seed]))
+    if run.path.exists():
+        return
+    diverged = "status" in table.columns and (table["status"] == "diverged").all()
+    run.write_spec(plan.spec(cell, seed).document())
+    run.write_summary({"imported": source})
+    if not diverged:
+        kept = [
+            column
+            for column in table.columns
+            if column in METRICS or str(column).startswith("noisy_") or column in {*COLUMNS, "broken"}
+        ]
+        path = run.scores_path(cell.evaluations[seed])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame = table[kept].drop(columns=["cell", "seed", "status"], errors="ignore").reset_index(drop=True)
+        frame = frame.astype(dict.fromkeys(frame.select_dtypes("category"), "str"))
+        frame.attrs = {KEY: table.attrs.get(KEY, {})}
+        frame.to_parquet(path)
+    run.update_state(
+        state="diverged" if diverged else "done", message=f"imported from {source}", finished=time.time()
+    )
+    accept(run, plan.name)
