@@ -120,10 +120,6 @@ def report(
         raise InputError(f"give a study ({name}) or --scores, not both")
     if scores is not None and enhanced is not None:
         raise InputError("give --scores or --enhanced, not both")
-    if scores is not None and not base and not factors:
-        raise InputError(
-            '--scores needs the factors: --factors core,direction, or --base "bidirectional=off"'
-        )
     if open_page and (elsewhere is not None or tracking_uri is not None or output is not None):
         raise InputError(
             "--open shows the report of a study in its folder; no --scores, --tracking-uri or -o"
@@ -139,7 +135,7 @@ def report(
 
     try:
         better = dict(text.partition("=")[::2] for text in direction)
-        if enhanced is not None or factors:
+        if elsewhere is not None:
             found = _elsewhere(
                 scores,
                 enhanced,
@@ -155,8 +151,6 @@ def report(
                 guards,
             ).read()
             result = build.report_of(*found, metric, margin, claim, guards, direction=better)
-        elif scores is not None:
-            result = build.report_of_file(scores, base or "", baseline, metric, margin, claim, guards, better)
         elif tracking_uri is not None:
             found = scores_from_mlflow(tracking_uri, str(name), str(name))
             result = build.report_of(*found, metric, margin, claim, guards, claims)
@@ -234,6 +228,8 @@ def import_runs(
     tracking_uri: Annotated[str | None, typer.Option(help="The server of mlflow:EXPERIMENT.")] = None,
 ) -> None:
     """Import runs that were trained elsewhere as a study, to report it, plan from it and train more of it."""
+    from ablate.studies.tracking.store import TrackingError
+
     from .imports import NO_TRAINING
     from .imports import import_runs as write
 
@@ -255,9 +251,12 @@ def import_runs(
         scores, enhanced, clean, factors, column, take, base, baseline, metric, root, tracking_uri, []
     )
     better = dict(text.partition("=")[::2] for text in direction)
-    plan = write(
-        *elsewhere.read(), root, name=study, metric=metric or "pesq_wb", direction=better, request=request
-    )
+    try:
+        found = elsewhere.read()
+    except TrackingError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(4) from None
+    plan = write(*found, root, name=study, metric=metric or "pesq_wb", direction=better, request=request)
     write_report(root, plan.name)
     for note in () if file is not None else (*plan.corpus.notes, NO_TRAINING):
         typer.echo(note, err=True)

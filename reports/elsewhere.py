@@ -14,6 +14,7 @@ import pandas as pd
 from ablate.models.errors import InputError
 from ablate.models.fields import split_settings
 
+from .ingest import parse_levels
 from .sources import StudyInfo, scores_from_elsewhere
 from .sources.elsewhere import Take, table_of
 from .sources.enhanced import measured
@@ -58,9 +59,11 @@ class Elsewhere:
         if self.enhanced is not None:
             table, factors, source = *self._measured(), self.enhanced
         else:
-            if not self.factors:
-                raise InputError("--scores of a table of runs needs --factors, e.g. --factors core,direction")
-            source, factors = str(self.scores), self.factors
+            source, factors = str(self.scores), self.factors or tuple(parse_levels(self.base))
+            if not factors:
+                raise InputError(
+                    '--scores needs the factors: --factors core,direction, or --base "bidirectional=off"'
+                )
             wanted = columns.get(self.metric, self.metric)
             table = table_of(source, wanted, self.take, self.tracking_uri)
         return scores_from_elsewhere(table, source, factors, self.base, self.baseline, self.metric, columns)

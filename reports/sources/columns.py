@@ -22,6 +22,7 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "ssnr": ("segsnr", "snr_seg", "seg_snr"),
 }
 """What other tools call a column, in small letters with `_` for other signs."""
+ENDED = {"done", "diverged", "finished", "completed", "succeeded", "success"}
 FAILED = {"failed", "crashed", "killed", "running", "preempted", "scheduled"}
 """States of runs, in small letters, of which a tracker has no final measure."""
 
@@ -42,12 +43,13 @@ def renamed(frame: pd.DataFrame, metric: str, given: Mapping[str, str]) -> tuple
     Raises:
         InputError: a given column is not there, or two columns may be the one that is looked for.
     """
-    for ours, theirs in given.items():
+    for ours, asked in given.items():
+        theirs = next(iter(_without_prefix(frame, [asked])), asked)
         if theirs not in frame.columns:
             raise InputError(f"no column {theirs!r} (for {ours}){suggestion(theirs, frame.columns)}")
         if ours in frame.columns and ours != theirs:
             frame = frame.drop(columns=ours)
-    frame = frame.rename(columns={theirs: ours for ours, theirs in given.items()})
+        frame = frame.rename(columns={theirs: ours})
     notes = []
     for ours in dict.fromkeys(("seed", "utterance", metric, *METRICS)):
         if ours in frame.columns:
@@ -88,13 +90,13 @@ def tidy(
             are means over different numbers of files.
     """
     frame, notes = renamed(frame, metric, columns)
-    frame = frame.rename(columns=_factor_columns(frame, factors))
+    frame = frame.rename(columns=_without_prefix(frame, factors))
     if lacking := [name for name in factors if name not in frame.columns]:
         raise InputError(f"no column {lacking[0]!r} for a factor{suggestion(lacking[0], frame.columns)}")
     frame, left_out = _finished(frame, metric)
     notes += left_out
-    for name in factors:
-        frame[name] = frame[name].map(_level)
+    for name in (*factors, *({"cell", "utterance"} & {*frame.columns})):
+        frame[name] = frame[name].astype(object).map(_level)
     if "cell" not in frame.columns:
         named = frame[list(factors)].fillna("-").astype(str)
         frame["cell"] = named.apply(lambda row: ",".join(f"{k}={v}" for k, v in row.items()), axis=1)
@@ -104,19 +106,19 @@ def tidy(
         if len(found) < 2:
             held = f"only {found[0]!r}" if len(found) else "no value"
             raise InputError(f"factor {name!r} has {held} in this table: leave it out of --factors")
-    _check_same_files(frame)
     by_utterance = "utterance" in frame.columns
     if not by_utterance:
+        _check_same_files(frame)
         frame["utterance"] = ALL
         notes.append("One value a run: intervals are over trainings alone, and hold for these test files.")
     frame, told = _seeds(frame, by_utterance)
     return frame, notes + told
 
 
-def _factor_columns(frame: pd.DataFrame, factors: Iterable[str]) -> dict[str, str]:
-    """The table's names of factors that it has under a tracker's prefix."""
+def _without_prefix(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, str]:
+    """The table's names of columns that it has under a tracker's prefix (`params.core`, `metrics.pesq`)."""
     found = {}
-    for name in factors:
+    for name in names:
         if name not in frame.columns:
             meant = [c for c in frame.columns if re.split(r"[./]", str(c), maxsplit=1)[-1] == name]
             if len(meant) == 1:
@@ -143,9 +145,14 @@ def _finished(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]
             kinds = ", ".join(f"{n} {state}" for state, n in frame.loc[gone, states].value_counts().items())
             notes.append(f"Left out as not finished: {kinds}.")
             frame = frame[~gone]
-        frame = frame.drop(columns=states) if not {*frame[states]} <= {"done", "diverged"} else frame
+        known = frame[states].dropna().astype(str).str.lower()
+        if strange := sorted({*known} - ENDED):
+            raise InputError(f"{states} {strange[0]!r} is neither done nor diverged, nor a tracker's state")
+        if not {*known} <= {"done", "diverged"} or states != "status":
+            frame = frame.drop(columns=states)
     numbers = pd.to_numeric(frame[metric], errors="coerce")
-    wrong = numbers.isna() & frame[metric].notna() & (frame[metric].astype(str).str.strip() != "")
+    texts = frame[metric].astype(str).str.strip().str.lower()
+    wrong = numbers.isna() & frame[metric].notna() & ~texts.isin(["", "none", "-", "n/a"])
     if wrong.any():
         at = frame.index[wrong]
         raise InputError(
@@ -155,10 +162,10 @@ def _finished(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]
     empty = numbers.isna()
     if "status" in frame.columns:
         empty &= frame["status"].astype(str) != "diverged"
-    if empty.any():
+    if empty.any() and "utterance" not in frame.columns:
         notes.append(f"{int(empty.sum())} rows have no {metric} and are left out.")
-    frame = frame[~empty]
-    if frame.empty:
+        frame = frame[~empty]
+    if frame.empty or empty.all():
         raise InputError(f"no row has a value of {metric}")
     return frame.reset_index(drop=True), notes
 

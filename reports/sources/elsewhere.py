@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from ast import literal_eval
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,11 +16,14 @@ from ablate.models.registry import suggestion
 from ablate.training.curves import CurveFormat
 from ablate.training.event_files import wandb_run
 
+from .columns import OTHER_NAMES
 from .patterns import FIELD, FoundPath, places
 
 Take = Literal["last", "max", "min"]
 """Which value of a curve counts for a run."""
 MLFLOW = "mlflow:"
+TEXTS = ("cell", "utterance", "speaker", "noise", "training", "status")
+"""Columns that are text though they may look like numbers."""
 
 
 def table_of(what: str, metric: str, take: Take, tracking_uri: str | None = None) -> pd.DataFrame:
@@ -57,8 +62,8 @@ def read_table(path: Path) -> pd.DataFrame:
         InputError: it is no table of a known kind.
     """
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
-        ".csv": pd.read_csv,
-        ".tsv": lambda at: pd.read_csv(at, sep="\t"),
+        ".csv": _separated,
+        ".tsv": partial(_separated, sep="\t"),
         ".parquet": pd.read_parquet,
         ".jsonl": _json_lines,
         ".txt": _json_lines,
@@ -72,6 +77,19 @@ def read_table(path: Path) -> pd.DataFrame:
         return reader(path)
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read as a table: {error}") from None
+
+
+def _separated(path: Path, sep: str = ",") -> pd.DataFrame:
+    """A table as text; `None` is a level, not an empty field. Columns of dictionaries, as the export script
+    in W&B's manual writes them (`summary`, `config`), are spread."""
+    texts = dict.fromkeys((*TEXTS, *OTHER_NAMES["utterance"]), str)
+    empty = ["", "nan", "NaN", "NA", "null"]
+    frame = pd.read_csv(path, sep=sep, dtype=texts, keep_default_na=False, na_values=empty)
+    for name in ("config", "summary"):
+        if name in frame.columns and frame[name].astype(str).str.startswith("{").all():
+            held = pd.json_normalize([literal_eval(text) for text in frame[name]], sep=".")
+            frame = pd.concat([frame.drop(columns=name), held.set_axis(frame.index)], axis=1)
+    return frame
 
 
 def _json_lines(path: Path) -> pd.DataFrame:
@@ -116,38 +134,29 @@ def mlflow_runs(tracking_uri: str, experiment: str, metric: str, take: Take) -> 
     """A row per run of an MLflow experiment: its parameters, status, and the metric.
 
     Raises:
-        InputError: the server does not answer or refuses, the experiment is not there or was deleted, or no
-            run has the metric.
+        InputError: the experiment is not there or was deleted, or no run has the metric.
+        TrackingError: the server does not answer, or refuses.
     """
-    from mlflow.exceptions import MlflowException
-
     from ablate.studies.secrets import redact
-    from ablate.studies.tracking import connect
+    from ablate.studies.tracking import answering, connect
+    from ablate.studies.tracking.store import all_runs
 
-    shown = redact(tracking_uri)
-    try:
+    with answering(tracking_uri):
         client = connect(tracking_uri)
         found = client.get_experiment_by_name(experiment)
-        if found is None or found.lifecycle_stage == "deleted":
-            known = listed(sorted(e.name for e in client.search_experiments())) or "none"
-            gone = "was deleted" if found is not None else "is not there"
-            raise InputError(f"experiment {experiment!r} {gone} at {shown} (there: {known})")
-        rows, measured = [], set()
-        token = None
-        while True:
-            page = client.search_runs([found.experiment_id], max_results=1000, page_token=token)
-            for run in page:
-                measured |= {*run.data.metrics}
-                value = run.data.metrics.get(metric)
-                if value is not None and take != "last":
-                    values = [point.value for point in client.get_metric_history(run.info.run_id, metric)]
-                    value = max(values) if take == "max" else min(values)
-                rows.append({**run.data.params, "status": run.info.status, metric: value})
-            token = page.token
-            if not token:
-                break
-    except MlflowException as error:
-        raise InputError(f"MLflow at {shown}: {redact(str(error).splitlines()[0])}") from None
+        there = listed(sorted(e.name for e in client.search_experiments())) or "none"
+    if found is None or found.lifecycle_stage == "deleted":
+        gone = "was deleted" if found is not None else "is not there"
+        raise InputError(f"experiment {experiment!r} {gone} at {redact(tracking_uri)} (there: {there})")
+    rows, measured = [], set()
+    with answering(tracking_uri):
+        for run in all_runs(client, found.experiment_id):
+            measured |= {*run.data.metrics}
+            value = run.data.metrics.get(metric)
+            if value is not None and take != "last":
+                values = [point.value for point in client.get_metric_history(run.info.run_id, metric)]
+                value = max(values) if take == "max" else min(values)
+            rows.append({**run.data.params, "status": run.info.status, metric: value})
     if metric not in measured:
         raise InputError(
             f"no run of {experiment!r} has a metric {metric!r}{suggestion(metric, sorted(measured))}"

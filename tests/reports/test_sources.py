@@ -100,14 +100,14 @@ def test_file_equals_the_run_directories(planted_root, tmp_path, suffix):
 @pytest.mark.parametrize(
     ("changes", "base", "baseline", "message"),
     [
-        ({"drop": "seed"}, "f=off", "b", "lacks column 'seed'"),
-        ({"drop": "f"}, "f=off", "b", "lacks column 'f'"),
+        ({"drop": "seed"}, "f=off", "b", "no column 'seed'"),
+        ({"drop": "f"}, "f=off", "b", "no column 'f' for a factor"),
         ({}, "f=nope", "b", r"no base cell with f=nope; levels in the file: f: off, on"),
         ({}, "f=off", "bb", r"no cell 'bb'.*Known: x, y, b"),
         ({}, "f", "b", "'f' in 'f' is not factor=level"),
         ({}, "", "b", "the base is empty"),
-        ({"pesq_wb": "good"}, "f=off", "b", "'pesq_wb' is not numeric"),
-        ({"seed": "one"}, "f=off", "b", "seed 'one' is not a whole number"),
+        ({"pesq_wb": "good"}, "f=off", "b", "pesq_wb is no number in row 2: 'good'"),
+        ({"seed": "one"}, "f=off", "b", "the seed in row 2 is no whole number: 'one'"),
         ({"status": "lost"}, "f=off", "b", "'lost' is neither done nor diverged"),
         ({"cell": "x"}, "f=off", None, "'x' has rows with different factor levels"),
     ],
@@ -138,8 +138,18 @@ def test_levels_of_a_file_may_be_numbers_and_keep_their_order(tmp_path, suffix):
     path = tmp_path / f"s.{suffix}"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
     scores, info = scores_from_file(path, "f=0,core=mamba", "b")
-    assert info.base == {"f": "0.0", "core": "mamba"}
+    assert info.base == {"f": "0", "core": "mamba"}
     assert list(scores["core"].cat.categories) == ["mamba", "gru"]
+
+
+def test_means_alone_need_no_column_for_the_utterance_and_none_is_a_level(tmp_path):
+    frame = pd.DataFrame(
+        {"norm": ["None", "layer"] * 3, "seed": [1, 1, 2, 2, 3, 3], "pesq": [2, 2.1, 2.2] * 2}
+    )
+    frame.to_csv(tmp_path / "means.csv")
+    scores, info = scores_from_file(tmp_path / "means.csv", "norm=None")
+    assert list(scores["norm"].cat.categories) == ["None", "layer"]
+    assert any("One value a run" in note for note in info.notes)
 
 
 def test_levels_are_parsed():

@@ -148,3 +148,27 @@ def test_bad_input(here, options, message):
 def test_factors_are_asked_for(here):
     with pytest.raises(InputError, match="--factors"):
         Elsewhere(scores="runs.csv").read()
+
+
+def test_the_export_script_of_wandb_has_columns_of_dictionaries(here):
+    rows = [
+        {
+            "summary": {"test/pesq": 2 + 0.2 * (core == "mamba") + 0.01 * seed**2, "_step": 9},
+            "config": {"model": {"core": core}, "seed": seed},
+            "name": f"{core}-{seed}",
+        }
+        for core in ("lstm", "mamba")
+        for seed in (1, 2, 3)
+    ]
+    pd.DataFrame(rows).to_csv("project.csv")
+    scores, _ = Elsewhere(scores="project.csv", factors=("core",), columns=("pesq_wb=test/pesq",)).read()
+    assert sorted(scores["pesq_wb"]) == pytest.approx([2.01, 2.04, 2.09, 2.21, 2.24, 2.29])
+
+
+def test_a_search_of_mlflow_as_csv(here):
+    frame = table().rename(
+        columns={"core": "params.core", "seed": "params.seed", "pesq": "metrics.test_pesq"}
+    )
+    frame.assign(run_id="a1", status="FINISHED").to_csv("search.csv")
+    scores, _ = Elsewhere(scores="search.csv", factors=("core",), columns=("pesq_wb=test_pesq",)).read()
+    assert list(scores["pesq_wb"]) == list(table()["pesq"])
