@@ -265,7 +265,10 @@ class _Facts:
     def models(self) -> str:
         parts = [f"{role}: {self.at[role]}" for role in ("base", "baseline") if role in self.at]
         levels = [f"{name} ({', '.join(levels)})" for name, levels in self.analysis.levels.items()]
-        return f"{'; '.join([*parts, 'factors: ' + ', '.join(levels)])}."
+        equal = [
+            line.partition(": ")[2] for line in caveats.audit_lines(self.report) if line.startswith("A303")
+        ]
+        return f"{'; '.join([*parts, 'factors: ' + ', '.join(levels), *equal])}."
 
     @property
     def leaks(self) -> str:

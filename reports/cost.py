@@ -15,25 +15,37 @@ from .sources import StudyInfo
 COSTS = {
     "parameters": "parameters",
     "macs_per_second": "MACs per second of audio",
+    "latency_ms": "algorithmic latency",
+    "one_thread_factor": "real-time factor, one thread",
     "seconds_per_step": "seconds per step",
     "real_time_factor": "real-time factor",
     "peak_memory_bytes": "peak memory",
 }
 """Fields of `Cost` that a front may be drawn against, and what they are called."""
+EFFICIENCY = ("parameters", "macs_per_second", "latency_ms", "one_thread_factor")
+"""Of a network as it is used: beside the scores; the others are of its training and its device."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The median over a cell's runs of what each measured; None where nothing was."""
+    """The median over a cell's runs of what each measured; None where nothing was.
+
+    Attributes:
+        latency_ms: infinite where the network needs the whole utterance.
+        one_thread_factor: seconds of processor time for a second of audio, on one thread of `processors`.
+    """
 
     cell: str
     runs: int
     parameters: float | None = None
     macs_per_second: float | None = None
+    latency_ms: float | None = None
+    one_thread_factor: float | None = None
     seconds_per_step: float | None = None
     real_time_factor: float | None = None
     peak_memory_bytes: float | None = None
     devices: tuple[str, ...] = ()
+    processors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +80,7 @@ def costs(info: StudyInfo) -> list[Cost]:
         planned = info.cells[cell].parameters if cell in info.cells else None
 
         def middle(key: str, summaries: Sequence[Mapping[str, Any]] = summaries) -> float | None:
-            values = [s[key] for s in summaries if s.get(key) is not None]
+            values = [found for s in summaries if (found := _measured(s, key)) is not None]
             return float(median(values)) if values else None
 
         cost = Cost(
@@ -76,14 +88,35 @@ def costs(info: StudyInfo) -> list[Cost]:
             runs=len(summaries),
             parameters=planned if planned is not None else middle("parameters"),
             macs_per_second=middle("macs_per_second"),
+            latency_ms=middle("latency_ms"),
+            one_thread_factor=middle("one_thread_factor"),
             seconds_per_step=middle("seconds_per_step"),
             real_time_factor=middle("real_time_factor"),
             peak_memory_bytes=middle("peak_memory_bytes"),
             devices=tuple(sorted({_device(s) for s in summaries if s.get("device")})),
+            processors=tuple(sorted({name for s in summaries if (name := _processor(s))})),
         )
         if any(getattr(cost, key) is not None for key in COSTS):
             result.append(cost)
     return result
+
+
+def _measured(summary: Mapping[str, Any], key: str) -> float | None:
+    """A field of a summary; what earlier versions measured on one thread anyhow counts as that."""
+    if key == "latency_ms" and key in summary and summary[key] is None:
+        return math.inf
+    if key == "one_thread_factor" and key not in summary and _on_one_thread(summary):
+        key = "processor_time_factor"
+    found = summary.get(key)
+    return None if found is None else float(found)
+
+
+def _on_one_thread(summary: Mapping[str, Any]) -> bool:
+    return summary.get("device") == "cpu" and summary.get("threads") == 1
+
+
+def _processor(summary: Mapping[str, Any]) -> str | None:
+    return summary.get("processor") or (summary.get("device_name") if _on_one_thread(summary) else None)
 
 
 def _device(summary: Mapping[str, Any]) -> str:
@@ -113,7 +146,7 @@ def pareto(
     known = [
         (cost.cell, scores[cost.cell], float(value))
         for cost in cell_costs
-        if cost.cell in scores and (value := getattr(cost, against)) is not None
+        if cost.cell in scores and (value := getattr(cost, against)) is not None and math.isfinite(value)
     ]
 
     points, best, at = [], -math.inf, math.nan

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from operator import attrgetter
 
 from ablate.ablations.inference.analysis import records
+from ablate.ablations.match import WORDS
+from ablate.models.errors import listed
 from ablate.studies.scores import RunInfo
 from ablate.training.metrics.registry import label_of
 
 from .blocks import Table
-from .cost import COSTS, Cost
-from .formatting import LABELS, estimate, human
+from .cost import COSTS, EFFICIENCY, Cost
+from .formatting import LABELS, estimate, human, interval, p_value, signed
 from .model import AnalysisReport
 from .published import CAPTION, CONVENTION, PUBLISHED, PublishedRow
 
@@ -68,11 +70,51 @@ def convergence_table(report: AnalysisReport) -> Table | None:
     )
 
 
+def matched_table(report: AnalysisReport) -> Table | None:
+    """Each factor's effect in the cells of free and of equal size; none where a grid has but one of them."""
+    match = next((f.name for f in report.info.factors if f.paths == {"recipe.match"}), None)
+    if match is None:
+        return None
+    found = records(report.analysis.within(match))
+    names = {"free": "at the widths given"} | {level: f"at equal {words}" for level, words in WORDS.items()}
+    return Table.of(
+        "At free and at equal size",
+        found,
+        {
+            "factor": lambda row: f"{row['name']}, {names.get(row[match], row[match])}",
+            "effect": lambda row: signed(row["estimate"]),
+            f"{report.percent} interval": lambda row: interval(row["low"], row["high"]),
+            "p": lambda row: p_value(row["p"]),
+        },
+        caption="Main effects among the cells of each kind, not corrected. Cells that have the same network "
+        "in both share their trainings.",
+    )
+
+
+def ranking_table(report: AnalysisReport) -> Table | None:
+    """The cells' ranks over the endpoint and the guards; none where fewer than two have two seeds."""
+    metrics = [report.metric, *map(label_of, dict.fromkeys(report.analysis.guards["metric"]))]
+    return Table.of(
+        "Secondary: ranks of the cells",
+        report.analysis.ranking,
+        {
+            "cell": lambda row: report.short(row.cell),
+            "expected rank": lambda row: f"{row.expected_rank:.2f}",
+            "P(first)": lambda row: f"{row.first:.3f}",
+        },
+        caption=f"Over {listed(metrics)}, each with equal weight; 1 is the best rank. Drawn from the t "
+        "distributions of the cells' estimates, jointly over the metrics. P(first): probability that a cell "
+        "has the best mean rank. No verdict uses ranks: they change when a cell is added or left out.",
+        folded=True,
+    )
+
+
 def cost_table(report: AnalysisReport) -> Table | None:
     def told(key: str) -> Callable[[Cost], str]:
         return lambda cost: human(getattr(cost, key), key)
 
-    columns = {"cell": lambda cost: report.short(cost.cell)} | {COSTS[key]: told(key) for key in COSTS}
+    columns = {"cell": lambda cost: report.short(cost.cell)}
+    columns |= {COSTS[key]: told(key) for key in COSTS if key not in EFFICIENCY}
     devices = sorted({device for cost in report.costs for device in cost.devices})
     timed = f"Timed on: {'; '.join(devices)}. Times of trainings that shared a machine are upper bounds."
     return Table.of("Cost", report.costs, columns, caption=timed if devices else "")

@@ -9,7 +9,15 @@ from functools import partial
 from . import caveats
 from .blocks import Block, BulletList, Document, NamedValues, Part, Pictures, Sentence, Sounds, select
 from .checklist import checklist_blocks, checklist_title
-from .details import condition_tables, convergence_table, cost_table, published_table, runs_table
+from .details import (
+    condition_tables,
+    convergence_table,
+    cost_table,
+    matched_table,
+    published_table,
+    ranking_table,
+    runs_table,
+)
 from .fields import fields, rows
 from .model import AnalysisReport
 from .summary import answer
@@ -140,6 +148,7 @@ PARTS = (
     Part("effects", _notes, SHOWN),
     Part("effects", _tables(claims_table), SHOWN),
     Part("effects", _tables(units_table), SHOWN),
+    Part("effects", _tables(matched_table), SHOWN),
     Part("effects", _tables(mains_table), "md html"),
     Part("effects", _tables(interactions_table), "table md html"),
     Part("effects", _pictures("interactions"), "html"),
@@ -147,6 +156,7 @@ PARTS = (
     Part("cells", _pictures("cells"), "html"),
     Part("cells", _tables(cells_table), "md latex html notebook"),
     Part("cells", _tables(partial(cells_table, wide=False)), "table"),
+    Part("cells", _tables(ranking_table), "md html"),
     Part("cells", _problems, "table md html notebook"),
     Part("conditions", _conditions, "html"),
     Part("learning", _pictures("curves"), "html"),

@@ -65,6 +65,7 @@ def fields(report: AnalysisReport) -> Iterator[Fields]:
     )
     tables: dict[str, Sequence[Any]] = {
         "seed_averages": report.averaged,
+        "ranking": report.analysis.ranking,
         "costs": report.costs,
         "pareto": report.pareto(),
         "convergence": report.convergence,

@@ -48,6 +48,8 @@ def human(value: float | None, kind: str) -> str:
         return f"{value:,.0f}"
     if kind == "peak_memory_bytes":
         return f"{value / 1e9:.2f} GB"
+    if kind == "latency_ms":
+        return f"{value:g} ms" if math.isfinite(value) else "the utterance"
     if kind == "macs_per_second":
         return f"{value / 1e9:.2f} G"
     return f"{value:.3g}" + (" s" if kind == "seconds_per_step" else "")

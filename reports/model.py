@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from ablate.ablations.inference.analysis import records
+from ablate.ablations.match import SIZES, WORDS
 from ablate.models.errors import plural
 from ablate.models.notebook import ShownInNotebooks
+from ablate.training.config import RunConfig
 from ablate.training.metrics.registry import METRICS, in_words, label_of
 
 from .convergence import Convergence, Curve, convergence, curves
@@ -137,6 +139,21 @@ class AnalysisReport(ShownInNotebooks):
         """Shapley values, else main effects, else what the cells at hand still give."""
         choices = (self.analysis.credit, self.analysis.kind("one-in"), self.analysis.kind("one-out"))
         return next((rows for rows in choices if len(rows)), choices[0])
+
+    @cached_property
+    def equal_size(self) -> str:
+        """`at equal parameters` or `at equal MACs a second` where every cell of the grid is; or empty."""
+        cells = [cell for cell in self.info.cells.values() if cell.levels]
+        found = {cell.config.recipe.match for cell in cells if isinstance(cell.config, RunConfig)}
+        measure = found.pop() if len(found) == 1 else "free"
+        return f"at equal {WORDS[measure]}" if measure in WORDS else ""
+
+    def named(self, effect: str) -> str:
+        """An effect's name in a table, with the size at which its factor is compared."""
+        paths = {name: factor.paths for factor in self.info.factors if (name := factor.name)}
+        name = effect.split("=")[0].split(" ")[0]
+        sized = name not in paths or paths[name] & SIZES or not self.equal_size
+        return effect if sized else f"{effect}, {self.equal_size}"
 
     @cached_property
     def gap(self) -> EffectRow | None:

@@ -27,7 +27,7 @@ def answer(report: AnalysisReport) -> str:
         return f"No interval, so no difference in {label} is shown: single trainings differ by luck alone."
     shown = sorted((row for row in judged if row.shown), key=lambda row: -abs(row.data["estimate"]))
     open_ = [row.name for row in judged if row not in shown]
-    effects = _listed([f"{row.name} {_round(row)}" for row in shown])
+    effects = _listed([f"{report.named(row.name)} {_round(row)}" for row in shown])
     unseen = f"no effect of {_listed(open_)} is shown" if open_ else ""
     if gap is None or not gap.interval:
         told = f"switched on, {in_words(name, effects)}{better}" if effects else ""

@@ -15,7 +15,8 @@ from ablate.models.errors import plural
 from ablate.training.metrics.registry import label_of
 
 from .blocks import Table
-from .formatting import estimate, interval, known, p_value, signed, span
+from .cost import COSTS, EFFICIENCY
+from .formatting import estimate, human, interval, known, p_value, signed, span
 from .model import AnalysisReport
 from .slopes import PER
 from .step_budgets import in_steps
@@ -45,7 +46,7 @@ def effects_table(report: AnalysisReport) -> Table | None:
         ],
         [
             [
-                r.name,
+                report.named(r.name),
                 r.estimate,
                 r.interval,
                 r.claimed,
@@ -67,7 +68,7 @@ def effects_table(report: AnalysisReport) -> Table | None:
 def mains_table(report: AnalysisReport) -> Table | None:
     """The main effects, and whether they differ between seeds by more than the rest of the grid does."""
     rows = [
-        [r.name, r.estimate, r.interval, p_value(r.data.get("p_holm")), r.blocked, _f(r.data)]
+        [report.named(r.name), r.estimate, r.interval, p_value(r.data.get("p_holm")), r.blocked, _f(r.data)]
         for r in report.mains
     ]
     head = ["factor", "main effect", f"{report.percent} interval", "p (Holm)", CENTRED, "F seed x factor (p)"]
@@ -146,7 +147,7 @@ def guards_table(report: AnalysisReport) -> Table | None:
         beside = [found.get((metric, row.data["name"])) for metric in metrics]
         if any(beside):
             own = dict(row.data, change=_change(report.direction, row.data))
-            rows.append([row.name, *(_effect(effect) for effect in (own, *beside))])
+            rows.append([report.named(row.name), *(_effect(effect) for effect in (own, *beside))])
     return Table(
         "Endpoint and guards",
         ["factor", report.metric, *map(label_of, metrics)],
@@ -203,7 +204,7 @@ def claims_table(report: AnalysisReport) -> Table | None:
         "Claims",
         report.judged,
         {
-            "effect": attrgetter("name"),
+            "effect": lambda row: report.named(row.name),
             "claimed": lambda row: span(row.low, row.high),
             f"here, {report.percent} interval": lambda row: estimate(
                 row.estimate, row.estimate_low, row.estimate_high
@@ -303,12 +304,20 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
                 bold.add((index, len(head)))
             rows[index] += _mean(found)
         head += [f"{label}, mean ± SD", f"{report.percent} interval"]
+    spent = {cost.cell: cost for cost in report.costs} if wide else {}
+    for key in EFFICIENCY:
+        if any(getattr(cost, key) is not None for cost in spent.values()):
+            head.append(COSTS[key])
+            for index, row in enumerate(cells):
+                rows[index].append(human(getattr(spent.get(row["cell"]), key, None), key))
     caption = (
         "Mean and SD over trainings, and the interval of the mean. Bold: the best, where the "
         f"{report.percent} interval of its difference to the runner-up excludes zero."
     )
     if report.averaged:
         caption += " Seeds averaged: the averaged outputs of a cell's trainings, an upper bound."
+    if named := sorted({name for cost in spent.values() for name in cost.processors}):
+        caption += f" Real-time factor: processor time of one thread of {', '.join(named)}."
     for average in report.averaged:
         name = report.short(average.cell) if wide else _name(report, average.cell)
         line = [f"{name}, seeds averaged", *[""] * len(factors), str(average.seeds)]

@@ -106,7 +106,9 @@ def build_plan(
     *,
     name: str = "study",
     steps: int = 10,
+    base: str = "mbsnet",
     baseline: str | None = "bsrnn",
+    changes: dict[str, Any] | None = None,
     corpus: dict[str, Any] | None = None,
     **fields: Any,
 ) -> Plan:
@@ -115,7 +117,7 @@ def build_plan(
     from ablate.ablations.grid import Grid
     from ablate.studies.plan import CorpusNote, Plan, PlannedCell
 
-    parsed = Grid.parse(grid, baseline=baseline, changes={"recipe.steps": steps})
+    parsed = Grid.parse(grid, base=base, baseline=baseline, changes={"recipe.steps": steps} | (changes or {}))
     note = {
         "path": "demo",
         "name": "demo",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
@@ -226,6 +227,7 @@ def measure_speed(
     Returns:
         `real_time_factor`, by the clock, which slows down while others use the machine;
         `processor_time_factor`, by the processor time of this process, of all its threads, which hardly does;
+        `one_thread_factor`, the same of the network on one thread of the processor;
         `other_cores_busy`, how many cores others kept busy meanwhile.
     """
     chosen = [pair.noisy for pair in pairs[:utterances]]
@@ -240,11 +242,29 @@ def measure_speed(
         enhance_batch(model, [waveform], as_it_is, place)
         by_clock.append((time.perf_counter() - clock) / seconds)
         by_processor.append((time.process_time() - processor) / seconds)
+    busy = load.cores()
+    alone = place.type == "cpu" and torch.get_num_threads() == 1
     return {
         "real_time_factor": float(np.median(by_clock)),
         "processor_time_factor": float(np.median(by_processor)),
-        "other_cores_busy": load.cores(),
+        "one_thread_factor": float(np.median(by_processor))
+        if alone
+        else _one_thread_factor(model, chosen[0][: 2 * pairs[0].sample_rate], pairs[0].sample_rate),
+        "other_cores_busy": busy,
     }
+
+
+def _one_thread_factor(model: nn.Module, waveform: np.ndarray, rate: int) -> float:
+    """Seconds of processor time for a second of audio, on one thread; the first pass is not timed."""
+    copied, threads = copy.deepcopy(model).cpu(), torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        enhance_batch(copied, [waveform], finishing(Evaluation()), torch.device("cpu"))
+        began = time.process_time()
+        enhance_batch(copied, [waveform], finishing(Evaluation()), torch.device("cpu"))
+        return (time.process_time() - began) / (len(waveform) / rate)
+    finally:
+        torch.set_num_threads(threads)
 
 
 def device_of(model: nn.Module) -> torch.device:

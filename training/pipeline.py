@@ -18,7 +18,7 @@ from ablate.models import build_model
 from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError
 from ablate.models.plugins import load_planned
-from ablate.models.summary import macs_per_second, parameters_by_part, rate_of
+from ablate.models.summary import parameters_by_part, rate_of, summarise
 
 from . import clips, evaluate, loop, seeds
 from .adversary import Scorer
@@ -32,7 +32,14 @@ from .data.batches import Batches
 from .data.corpus import Corpus, Pair, find_corpus, find_test, located
 from .data.noisy import noisy_scores
 from .determinism import refused
-from .environment import Environment, PeakMemory, check_precision, choose_device, prepared
+from .environment import (
+    Environment,
+    PeakMemory,
+    check_precision,
+    choose_device,
+    prepared,
+    processor_name,
+)
 from .metrics import MetricPool
 from .metrics.registry import check_available
 from .progress import Progress
@@ -263,14 +270,17 @@ def summary(
 ) -> dict[str, Any]:
     """The content of `summary.json`: what was measured, and what the training ran on."""
     noisy = noisy_scores(context.validation, context.pool, cache=context.cache)
+    facts = summarise(context.config)
     return {
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "parameters_by_part": parameters_by_part(model),
-        "macs_per_second": macs_per_second(context.config),
+        "macs_per_second": facts["macs_per_second"],
+        "latency_ms": facts["latency_ms"],
         "seconds_per_step": progress.seconds_per_step(),
         "peak_memory_bytes": context.memory.bytes(),
         "peak_memory_method": context.memory.method,
         **evaluate.measure_speed(model, context.corpus.validation, device=context.device),
+        "processor": processor_name(),
         **_what_it_ran_on(context.run),
         "selected_step": best["step"],
         "val_pesq_wb": best["val_pesq_wb"],

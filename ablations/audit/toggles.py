@@ -21,6 +21,9 @@ from .equality import same_draw, same_function, same_part
 from .finding import Finding
 from .subject import Subject, subject
 
+MATCH = {"recipe.match"}
+"""A factor of it alone may change nothing: what is as large by itself keeps its width."""
+
 
 def without_effect(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:
     """A201: two levels that give the same network, the same evaluation or the same training."""
@@ -43,7 +46,7 @@ def without_effect(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator
                 factor.name,
                 f"{levels[0]} and {levels[1]} make no difference {where}({'; '.join(pairs[:2])}{more})",
                 "correct the level, or leave the factor out: its effect would be noise",
-                severity="error" if everywhere else "note",
+                severity="error" if everywhere and factor.paths != MATCH else "note",
             )
 
 

@@ -19,6 +19,7 @@ from ..claims import Claim
 from .cells import best_cell
 from .contrasts import Contrast, NotEstimable, build, weight_matrix
 from .engine import Estimates
+from .ranking import Ranked, ranking
 from .reach import Unreached
 from .scores import Scores, plain
 from .units import ByUnit
@@ -89,6 +90,7 @@ class Analysis(ShownInNotebooks):
     notes: tuple[str, ...]
     scores: Scores = field(repr=False)
     estimates: Estimates = field(repr=False)
+    guard_scores: Sequence[Scores] = field(default=(), repr=False)
 
     @property
     def factors(self) -> tuple[str, ...]:
@@ -124,6 +126,11 @@ class Analysis(ShownInNotebooks):
         excludes zero; else none is best."""
         return best_cell(self.scores, self.cells, self.confidence)
 
+    @cached_property
+    def ranking(self) -> list[Ranked]:
+        """The cells by their ranks over the endpoint and the guards, with P(first); see `ranking`."""
+        return ranking([self.scores, *self.guard_scores])
+
     def simple(self, factor: str) -> pd.DataFrame:
         """A factor's effect at each combination of the others, with its interval.
 
@@ -147,6 +154,35 @@ class Analysis(ShownInNotebooks):
                 **estimates.columns(self.confidence),
             }
         )
+
+    def within(self, factor: str) -> pd.DataFrame:
+        """Every other factor's effect, its last level less its first, at each level of one factor.
+
+        Over the pairs of scored cells that differ in nothing else: a row per effect with `factor` (the
+        level), name, estimate, se, df, low, high, p.
+        """
+        names = [self.scores.cells[i] for i in self.scores.scored()]
+        at = {tuple(self.scores.cell_levels[name].items()): i for i, name in enumerate(names)}
+        labels, weights = [], []
+        for level in self.levels[factor]:
+            for other in (name for name in self.levels if name != factor):
+                row = np.zeros(len(names))
+                for key, off in at.items():
+                    levels = dict(key)
+                    on = at.get(tuple((levels | {other: self.levels[other][-1]}).items()))
+                    if (
+                        levels.get(factor) == level
+                        and levels[other] == self.levels[other][0]
+                        and on is not None
+                    ):
+                        row[[on, off]] += (1.0, -1.0)
+                if row.any():
+                    labels.append({factor: level, "name": other})
+                    weights.append(row / row[row > 0].sum())
+        if not labels:
+            return pd.DataFrame()
+        found = self.scores.estimate(np.array(weights)).columns(self.confidence)
+        return pd.DataFrame(labels).assign(**found)
 
     def by(self, column: str) -> pd.DataFrame:
         """Cell means, the gap and the main effects within each speaker, snr or noise.

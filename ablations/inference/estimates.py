@@ -140,6 +140,7 @@ def infer(
         notes=tuple(notes),
         scores=data,
         estimates=estimates,
+        guard_scores=tuple(guards),
     )
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..convergence import Curve
-from ..cost import COSTS
+from ..cost import COSTS, EFFICIENCY
 from ..model import AnalysisReport
 from .style import BLUE, CYCLE, GREEN, GREY, LINES, ORANGE, Drawn, error_bar, legend, make_canvas
 
@@ -109,14 +109,15 @@ def _shown_curves(report: AnalysisReport) -> list[Curve]:
 
 def pareto(report: AnalysisReport) -> Drawn | None:
     """Score against each cost that was measured; the line joins the cells no other cell beats."""
-    measured = [key for key in ("parameters", "macs_per_second", "real_time_factor") if report.pareto(key)]
+    measured = [key for key in EFFICIENCY if report.pareto(key)]
     if not measured:
         return None
     canvas, grid = make_canvas(
-        3.4 * len(measured) + 0.4, 3.6, ncols=len(measured), squeeze=False, sharey=True
+        2.8 * len(measured) + 0.4, 3.6, ncols=len(measured), squeeze=False, sharey=True
     )
     spoken = ""
     scales = {"parameters": (1e6, "parameters (million)"), "macs_per_second": (1e9, "MACs per second (G)")}
+    scales["latency_ms"] = (1.0, "algorithmic latency (ms)")
     for axes, key in zip(grid[0], measured, strict=True):
         scale, label = scales.get(key, (1.0, COSTS[key]))
         points = report.pareto(key)

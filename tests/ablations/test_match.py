@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from ablate.ablations.audit.differences import equal_size
+from ablate.ablations.audit.toggles import without_effect
 from ablate.ablations.grid import Grid
 from ablate.models import build_model
 from ablate.models.config import ModelConfig
@@ -63,6 +64,12 @@ def test_free_and_matched_cells_of_one_network_share_their_trainings() -> None:
     signatures = {tuple(cell.levels.values()): cell.config.signed_fields() for cell in cells}
     assert signatures["lstm", "free"] == signatures["lstm", "parameters"]
     assert signatures["mamba", "free"] != signatures["mamba", "parameters"]
+
+
+def test_a_match_that_changes_no_width_is_a_note() -> None:
+    found = grid("core=lstm,gru,recipe.match=free,parameters", **{"model.channels": 16})
+    notes = [f for f in without_effect(found.cells(), found.factors) if f.where == "recipe.match"]
+    assert [note.severity for note in notes] == ["note"]
 
 
 def test_what_no_width_matches_is_refused_with_the_nearest() -> None:

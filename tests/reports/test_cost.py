@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
+
 import pytest
 
-from ablate.reports.cost import Cost, costs, parameter_changes, pareto
+from ablate.reports.cost import COSTS, EFFICIENCY, Cost, costs, parameter_changes, pareto
 from ablate.reports.sources import scores_from_study
+from ablate.reports.tables import cells_table
 
 
 def test_costs_come_from_the_summaries(planted_root):
@@ -13,6 +17,29 @@ def test_costs_come_from_the_summaries(planted_root):
     assert found["baseline"].parameters == 2963024
     assert found["baseline"].seconds_per_step == pytest.approx(0.5 + 0.2963024)
     assert found["baseline"].devices == ("cpu, 1 thread",)
+    assert found["baseline"].latency_ms == math.inf
+    assert {cost.one_thread_factor for cost in found.values()} == {0.25}
+    assert {cost.processors for cost in found.values()} == {("Test CPU",)}
+
+
+def test_a_factor_of_several_threads_is_none_of_one(planted_root):
+    _, info = scores_from_study(planted_root)
+    several = [replace(run, summary=run.summary | {"threads": 2}) for run in info.runs]
+    assert {cost.one_thread_factor for cost in costs(replace(info, runs=several))} == {None}
+    measured = [
+        replace(run, summary=run.summary | {"one_thread_factor": 0.5, "processor": "P"}) for run in several
+    ]
+    found = costs(replace(info, runs=measured))
+    assert {(cost.one_thread_factor, cost.processors) for cost in found} == {(0.5, ("P",))}
+
+
+def test_what_a_network_costs_stands_beside_its_score(report):
+    table = cells_table(report)
+    ends = {row[0]: row[-4:] for row in table.rows}
+    assert table.head[-4:] == [COSTS[key] for key in EFFICIENCY]
+    assert ends["base"] == ["2,139,920", "1.00 G", "40 ms", "0.25"]
+    assert ends[report.baseline_name][2] == "the utterance"
+    assert "one thread of Test CPU" in table.caption
 
 
 def test_front_keeps_what_nothing_beats():

@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -249,3 +251,21 @@ def test_how_utterances_are_batched_depends_on_the_device_alone(make_pair):
         sizes[device] = [len(batch) for batch in batches]
     assert sizes == {"cpu": [30, 20], "cuda": [50]}
     assert batch_bound(torch.device("meta")) == batch_bound(torch.device("cpu"))
+
+
+def test_speed_on_one_thread_leaves_the_threads_as_they_were(pairs):
+    class Counting(nn.Module):
+        seen: ClassVar[list[int]] = []
+
+        def forward(self, spectrogram):
+            self.seen.append(torch.get_num_threads())
+            return spectrogram
+
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        found = measure_speed(Counting(), pairs)
+        assert (torch.get_num_threads(), {1, 2} == set(Counting.seen)) == (2, True)
+        assert 0 < found["one_thread_factor"] < 10
+    finally:
+        torch.set_num_threads(threads)
