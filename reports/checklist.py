@@ -1,43 +1,70 @@
-"""What the reporting checklists ask of an ablation, filled from the study; what it cannot know is a gap.
+"""What checklists and challenges ask of an ablation: templates over the report's JSON.
 
-The items, in our words, are those of the NeurIPS paper checklist of 2024
-(neurips.cc/public/guides/PaperChecklist) and of REFORMS (Kapoor et al. 2024, Science Advances 10(18),
-eadk3452, table 1).
+`GAP` marks what the authors have to add. A new checklist is a new file, in `checklists/` or a user's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
-from ablate.models.errors import plural
+from ablate.models.errors import InputError, plural
+from ablate.models.registry import suggestion
 from ablate.training.metrics.registry import CONVENTIONS, conventions_of, label_of
 
 from . import caveats
 from .blocks import Block, BulletList, Sentence
-from .cost import compute
 from .formatting import human
 from .model import AnalysisReport
 
-COMMANDS = "the commands that made the study"
+FOLDER = Path(__file__).parent / "checklists"
+SUFFIX = ".j2"
+SHOWN = ("neurips-2026.md", "reforms.md")
+"""In the form `checklist`."""
 VOICEBANK_DOI = "10.7488/ds/2117"
 """Of "Noisy speech database for training speech enhancement algorithms and TTS models" (VoiceBank+DEMAND)."""
 
 
-@dataclass(frozen=True)
-class Item:
-    """One item: what it asks, what the study answers, and what is left to its authors (or empty)."""
-
-    number: str
-    asks: str
-    answer: str
-    gap: str = ""
+def templates() -> list[str]:
+    """Names of the templates that come with the package."""
+    return sorted(path.name.removesuffix(SUFFIX) for path in FOLDER.glob(f"*{SUFFIX}"))
 
 
-def checklists(report: AnalysisReport) -> dict[str, list[Item]]:
-    """The items of each checklist."""
-    facts = _Facts(report)
-    return {"NeurIPS paper checklist": list(_neurips(facts)), "REFORMS": list(_reforms(facts))}
+def fill(template: str, values: Mapping[str, Any]) -> str:
+    """A template filled with the fields of a report's JSON.
+
+    Args:
+        template: a name of `templates()`, with or without its suffix, or the path of a Jinja file.
+        values: the fields, with `facts` among them. The filter `gap` marks what is empty.
+
+    Raises:
+        InputError: no such template, or it asks for what the report has not.
+    """
+    from jinja2 import Environment, StrictUndefined, TemplateError
+
+    names = {name.rpartition(".")[0]: name for name in templates()}
+    path = FOLDER / f"{names.get(template, template)}{SUFFIX}"
+    path = path if path.is_file() else Path(template)
+    if not path.is_file():
+        raise InputError(f"no template {template!r}{suggestion(template, [*names])}; or the path of a file")
+    environment = Environment(
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    environment.filters["gap"] = _gap
+    try:
+        return environment.from_string(path.read_text(encoding="utf-8")).render(values)
+    except (TemplateError, TypeError) as error:
+        raise InputError(
+            f"template {template}: {error}; `ablate report --format json` has the fields"
+        ) from None
+
+
+def _gap(answer: str, missing: str = "the study does not tell", always: bool = False) -> str:
+    """An answer, and what is missing where there is none or always."""
+    answer = answer.strip()
+    return f"{answer} **GAP**: {missing}.".strip() if always or not answer else answer
 
 
 def checklist_title(report: AnalysisReport) -> str:
@@ -45,82 +72,40 @@ def checklist_title(report: AnalysisReport) -> str:
 
 
 def checklist_blocks(report: AnalysisReport) -> Iterator[Block]:
-    """A list for each checklist; `GAP` marks what its authors have to add."""
-    found = checklists(report)
-    gaps = sum(bool(item.gap) for items in found.values() for item in items)
+    """A list for each checklist."""
+    from .fields import json_fields
+
+    values = json_fields(report)
+    lists = [fill(name, values).splitlines() for name in SHOWN]
+    items = [[line.removeprefix("- ") for line in lines if line.startswith("- ")] for lines in lists]
+    gaps = sum("**GAP**" in line for found in items for line in found)
     yield Sentence(f"Filled from the study. **GAP** marks the {gaps} items that need something from you.")
-    for title, items in found.items():
-        told = {
-            item: " ".join(filter(None, (item.answer, item.gap and f"**GAP**: {item.gap}.")))
-            for item in items
-        }
-        yield BulletList(title, [f"**{item.number}** {item.asks}: {told[item]}" for item in items])
+    for (title, *_), found in zip(lists, items, strict=True):
+        yield BulletList(title.removeprefix("# "), found)
 
 
-def _item(
-    number: str, asks: str, answer: str, gap: str = "", otherwise: str = "the study does not tell"
-) -> Item:
-    """An item with a gap, or with `otherwise` as its gap where there is no answer."""
-    return Item(number, asks, answer, gap or ("" if answer else otherwise))
+def facts(report: AnalysisReport) -> dict[str, str]:
+    """Sentences on a study by what they are about; empty where it does not know."""
+    found = _Facts(report)
+    return {name: getattr(found, name) for name, value in vars(_Facts).items() if isinstance(value, property)}
 
 
-def _neurips(facts: _Facts) -> Iterator[Item]:
-    report = facts.report
-    stated = "no claim is stated; --claim FACTOR=LOW..HIGH has it judged"
-    timed = compute(report.info).hours is not None
-    hours = "what preliminary and discarded runs took" if timed else "hours of training: none were recorded"
-    yield _item("1", "claims match the results", facts.verdicts, otherwise=stated)
-    yield _item("2", "limitations", facts.limits)
-    yield _item("3", "theory", "None: the study is empirical.")
-    yield _item("4", "results can be reproduced", facts.commands, otherwise=COMMANDS)
-    archive = "where code, data and the exported study are to be had"
-    yield _item("5", "data and code are open", facts.archive, archive)
-    yield _item("6", "settings of the experiments", f"{facts.settings} {facts.tuning}".strip())
-    yield _item("7", "error bars: what varied, how they are made, on what assumptions", facts.uncertainty)
-    yield _item("8", "compute: hardware, memory, time", facts.compute, hours)
-    yield _item(
-        "9-11, 13-16", "ethics, impact, safeguards, assets, people, use of language models", "", "yours"
-    )
-    yield _item("12", "licences and credit", "", "the licence of the corpus, and whom to cite for it")
-
-
-def _reforms(facts: _Facts) -> Iterator[Item]:
-    plan, at = facts.plan, facts.at
-    named = plan is not None and plan.corpus.kind == "voicebank+demand"
-    mine = "whether that is the one you mean"
-    yield _item("1a", "the population the claim is about", facts.note("other trainings"), mine)
-    yield _item("1b-1c", "why this population, and why learning", "", "yours")
-    yield _item("2a", "the data, with an identifier", facts.data, "" if named else "a link or DOI")
-    version = "" if "commit of ablate" in at else "a commit, and a link"
-    yield _item("2b", "the code and its version", facts.code, version)
-    yield _item("2c", "the machines", facts.machines, otherwise="the machines it ran on")
-    script = "a README and a script that reproduce the results"
-    yield _item("2d-2e", script, facts.commands, otherwise=COMMANDS)
-    yield _item("3a-3c, 3g", "where the data come from, and whom they stand for", "", "yours")
-    yield _item("3d", "the outcome, described", facts.outcome)
-    yield _item("3e", "sample size", facts.sample)
-    yield _item("3f", "missing data", facts.missing)
-    yield _item("4a-4b", "what was left out, and corrupt samples", facts.missing)
-    yield _item("4c", "transformations of the data", facts.transformations)
-    yield _item("5a", "the models", facts.models)
-    yield _item("5b, 5f", "why these models and this baseline", "", "yours")
-    yield _item("5c-5d", "how models are evaluated and selected", at.get("endpoint", ""))
-    yield _item("5e", "hyperparameters", facts.tuning, otherwise="how they were chosen")
-    unaudited = "whether test files or speakers are in train: no audit was run"
-    yield _item(
-        "6a-6b", "no leak from test to train, by files or by speakers", facts.leaks, otherwise=unaudited
-    )
-    heard = "The network hears the noisy recording alone." if facts.is_ours else ""
-    yield _item("6c", "inputs are legitimate", heard)
-    yield _item("7a", "the metrics", facts.metrics)
-    yield _item("7b", "uncertainty", facts.uncertainty)
-    yield _item("7c", "tests", facts.tests)
-    further = " ".join(note for note in facts.notes if note.startswith("On ") and " beside " in note)
-    alone = "one test corpus: --test-data A --test-data B scores every training on more"
-    empty = "there are no effects on the further test corpora: see the notes"
-    beyond = empty if facts.report.corpora else alone
-    yield _item("8a", "evidence beyond this test set", further, otherwise=beyond)
-    yield _item("8b", "where the findings do not hold", facts.limits)
+def leader(report: AnalysisReport) -> dict[str, Any]:
+    """The cell of the best expected rank, else of the best mean, and how it was made."""
+    ranked = report.analysis.ranking
+    best = max(report.cell_scores, key=lambda cell: report.direction * report.cell_scores[cell])
+    cell = ranked[0].cell if ranked else best
+    planned = report.info.cells.get(cell)
+    ours = planned is not None and report.info.plan is not None and report.info.plan.train is None
+    settings = planned.config.flat() if ours else {}
+    on = {path.partition(".")[2]: value for path, value in settings.items() if path.startswith("recipe.")}
+    return {
+        "cell": cell,
+        "parameters": planned.parameters if planned is not None else None,
+        "settings": settings,
+        "losses": [name.removesuffix("_weight") for name in on if name.endswith("_weight") and on[name]],
+        "augmentation": [name for name in ("remix", "reverb", "gain", "band_mask") if on.get(name)],
+    }
 
 
 class _Facts:
@@ -146,6 +131,18 @@ class _Facts:
     def limits(self) -> str:
         recipe = [f"Trained as: {self.at['recipe']}."] if "recipe" in self.at else []
         return " ".join([*caveats.warnings(self.report), *recipe, *self.notes])
+
+    @property
+    def population(self) -> str:
+        return self.note("other trainings")
+
+    @property
+    def further(self) -> str:
+        return " ".join(note for note in self.notes if note.startswith("On ") and " beside " in note)
+
+    @property
+    def heard(self) -> str:
+        return "The network hears the noisy recording alone." if self._is_ours else ""
 
     def note(self, words: str) -> str:
         """The first note that has some words; empty where none has."""
@@ -254,10 +251,10 @@ class _Facts:
     @property
     def transformations(self) -> str:
         notes = [f"{note}." for note in self.plan.corpus.notes] if self.plan else []
-        return " ".join([*(["All audio at 16 kHz, one channel."] if self.is_ours else []), *notes])
+        return " ".join([*(["All audio at 16 kHz, one channel."] if self._is_ours else []), *notes])
 
-    @property
-    def is_ours(self) -> bool:
+    @cached_property
+    def _is_ours(self) -> bool:
         """Whether the trainings were this project's own, not a user's command or elsewhere."""
         return self.plan is not None and self.plan.train is None
 

@@ -87,6 +87,12 @@ def report(
         str | None, typer.Option(help="Claims of others, judged too: published, or a YAML file.")
     ] = None,
     format: Annotated[str, formats(*FORMS)] = "table",
+    template: Annotated[
+        str | None,
+        typer.Option(
+            help="Fill a template from the report's JSON: neurips-2026, reforms, urgent-2026, or a file."
+        ),
+    ] = None,
     open_page: Annotated[
         bool, typer.Option("--open", help="Write the study's HTML report and show it in the browser.")
     ] = False,
@@ -103,7 +109,7 @@ def report(
     if logs:
         judging: dict[str, Any] = {"scores": scores, "base": base, "baseline": baseline, "metric": metric}
         judging |= {"guard": guard, "margin": margin, "claim": claim or None, "claims": claims}
-        judging |= {"tracking-uri": tracking_uri}
+        judging |= {"tracking-uri": tracking_uri, "template": template}
         if given := [f"--{option}" for option, value in judging.items() if value is not None]:
             raise InputError(f"--logs shows old logs side by side; without {', '.join(given)}")
         _report_logs([*logs, *map(Path, names)], format, output)
@@ -159,7 +165,18 @@ def report(
     except (build.NoScoresError, TrackingError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(4) from None
-    if output is not None:
+    if template is not None:
+        from .checklist import fill
+        from .fields import json_fields
+
+        text = fill(template, json_fields(result))
+        if output is None:
+            typer.echo(text, nl=False)
+        else:
+            output.parent.mkdir(parents=True, exist_ok=True)
+            output.write_text(text, encoding="utf-8")
+            typer.echo(f"wrote {output}", err=True)
+    elif output is not None:
         write(result, format, output)
         if format == "html":
             from .figures import save_all

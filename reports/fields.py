@@ -7,9 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from ablate.ablations.inference.analysis import records
+from ablate.models.console import plain
 
 from . import caveats
 from .blocks import Fields, Rows
+from .checklist import facts, leader
 from .formatting import text
 from .heterogeneity import mixed
 from .model import AnalysisReport
@@ -18,7 +20,10 @@ from .summary import answer
 SCHEMA = "ablate.report"
 SCHEMA_VERSION = 1
 """Raised when a field changes its meaning or goes; new fields may come without."""
-PLANNED = ("base", "baseline", "recipe", "corpus", "endpoint", "git_commit", "machine", "audit", "tune")
+PLANNED = (
+    *("base", "baseline", "recipe", "corpus", "endpoint", "git_commit", "machine", "audit", "tune"),
+    "start_from",
+)
 """Fields of the plan that the report repeats."""
 OF_RUNS = ("cell", "seed", "training", "evaluation", "state", "cause", "scored")
 OF_UNITS = ("least", "most", "without", "without_estimate", "carried", "others_low", "others_high")
@@ -29,6 +34,7 @@ def fields(report: AnalysisReport) -> Iterator[Fields]:
     """The analysis, and over it what is known of its study; `study` says what was measured."""
     yield Fields(report.analysis.to_dict())
     yield Fields({"schema": SCHEMA, "version": SCHEMA_VERSION})
+    yield Fields({"facts": facts(report), "leader": leader(report)})
     yield Fields({"answer": answer(report), "headline": report.headline, "study": _study(report)})
     yield Fields(
         {
@@ -74,6 +80,11 @@ def fields(report: AnalysisReport) -> Iterator[Fields]:
         "slopes": report.slopes,
     }
     yield Fields({name: [asdict(row) for row in found] for name, found in tables.items()})
+
+
+def json_fields(report: AnalysisReport) -> dict[str, Any]:
+    """All of `fields`, with their values as JSON has them."""
+    return plain({name: value for part in fields(report) for name, value in part.values.items()})
 
 
 def _study(report: AnalysisReport) -> dict[str, Any]:

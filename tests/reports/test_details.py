@@ -14,6 +14,7 @@ from ablate.reports.details import matched_table, ranking_table
 from ablate.reports.sources import StudyInfo
 from ablate.reports.summary import answer
 from ablate.reports.tables import effects_table
+from ablate.studies.scores import RunInfo
 
 
 @pytest.fixture
@@ -21,7 +22,7 @@ def of_grid(make_plan):
     """`of_grid(grid, effect(levels))`: the report of a planned grid, three seeds of one utterance."""
 
     def make(grid, effect, **fields):
-        plan = make_plan(grid, (1, 2, 3), **fields)
+        plan = make_plan(grid, (1, 2, 3), baseline=None, **fields)
         rng = np.random.default_rng(2)
         rows = []
         for cell in plan.cells:
@@ -31,7 +32,10 @@ def of_grid(make_plan):
                 rows.append({"cell": cell.name, "seed": seed, "utterance": "u", "pesq_wb": score, **key})
         table = pd.DataFrame(rows)
         table["pesq_wb"] = table.groupby("training")["pesq_wb"].transform("first")
-        return report_of(table, StudyInfo.of(plan, (), "test"))
+        seen = table[["cell", "seed"]].itertuples(index=False)
+        return report_of(
+            table, StudyInfo.of(plan, [RunInfo(cell, seed, scored=True) for cell, seed in seen], "test")
+        )
 
     return make
 
