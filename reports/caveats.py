@@ -80,6 +80,9 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     facts.append(("measured by", described(passport_of(report.scores.attrs, analysis.metric))))
     if compute := _compute(report):
         facts.append(("compute", compute))
+    if info.energy:
+        told = ", ".join(f"{kind} {joules / 1e6:.3g} MJ" for kind, joules in info.energy.items())
+        facts.append(("energy", f"{told}, by counters of the whole machine, other programs included"))
     if analysis.margin is None:
         facts.append(("margin", f"none for {in_words(analysis.metric)}: no verdicts; --margin gives one"))
     else:

@@ -66,6 +66,7 @@ def fields(report: AnalysisReport) -> Iterator[Fields]:
                 for corpus in report.corpora
             ],
             "parameter_changes": report.parameter_text,
+            "energy_joules": dict(report.info.energy),
             "agreement": None if report.agreement is None else asdict(report.agreement),
         }
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from ablate.training.data.corpus import Corpus
 
 from . import own, tune
 from .driver import Driver, DriverProgress, Outcome, joined, plan_jobs
+from .energy import metered
 from .imported import accept, unaccepted
 from .launchers import Launcher
 from .lease import Lease, hold
@@ -260,7 +261,8 @@ class Session:
                 self.say(mirrored.message)
 
         worked, total = True, Outcome()
-        with ending(launcher.close, report, stop_tracker):
+        meter = metered(folder) if launcher.here else nullcontext()
+        with ending(launcher.close, report, stop_tracker), meter:
             tracker.start()
             if not plan.tuned:
                 self.say(f"tuning: {plan.tune.trials} trials for each of {len(plan.cells)} cells")  # type: ignore[union-attr]

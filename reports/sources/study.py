@@ -11,6 +11,7 @@ import pandas as pd
 
 from ablate.ablations.factors import Factor
 from ablate.studies.averages import SeedAverage, stored
+from ablate.studies.energy import recorded
 from ablate.studies.plan import Plan, PlannedCell, load, study_path
 from ablate.studies.scores import RunInfo, scores_of_runs
 
@@ -36,6 +37,7 @@ class StudyInfo:
         not_evaluated: the runs whose evaluation on a further test corpus failed, by its name.
         no_further: why none are known of any, where the source keeps none.
         averages: by cell, the scores of its seeds' averaged outputs, where they were taken.
+        energy: joules by kind of counter, while the study trained on this machine.
         notes: what was made of a table from elsewhere.
     """
 
@@ -50,6 +52,7 @@ class StudyInfo:
     not_evaluated: Mapping[str, Sequence[RunInfo]] = field(default_factory=dict)
     no_further: str = ""
     averages: Mapping[str, SeedAverage] = field(default_factory=dict)
+    energy: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @classmethod
@@ -127,4 +130,6 @@ def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.Dat
         not_evaluated[test.name] = [run for run in scored if run.state == "done" and run.cause]
     source = str(study_path(Path(root), plan.name))
     info = StudyInfo.of(plan, runs, source, lengths, further, stored(plan, Path(root)))
-    return scores, replace(info, not_evaluated=not_evaluated)
+    return scores, replace(
+        info, not_evaluated=not_evaluated, energy=recorded(study_path(Path(root), plan.name))
+    )

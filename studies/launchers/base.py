@@ -65,9 +65,11 @@ class Launcher(ABC):
 
     Attributes:
         slots: how many tasks it carries at once.
+        here: whether tasks run on this machine.
     """
 
     slots: int
+    here = True
 
     @classmethod
     def open(cls, folder: Path, resources: Resources) -> Launcher:

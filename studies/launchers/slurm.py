@@ -75,6 +75,8 @@ class SlurmLauncher(Launcher):
         InputError: submitit or SLURM's commands are missing, or a setting is none of SLURM's.
     """
 
+    here = False
+
     def __init__(
         self, folder: Path, partition: str | None = None, settings: Iterable[str] = (), slots: int = 256
     ) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from dataclasses import replace
 from typing import NamedTuple
@@ -9,11 +10,13 @@ import pytest
 import yaml
 
 from ablate.models.errors import InputError
+from ablate.reports import caveats
 from ablate.reports.build import report_of, report_of_file, report_of_study
 from ablate.reports.checklist import checklist_blocks, fill, templates
 from ablate.reports.fields import json_fields
 from ablate.reports.model import AnalysisReport
 from ablate.reports.renderers import write
+from ablate.studies import energy
 from ablate.studies.plan import AuditRecord
 
 
@@ -166,3 +169,15 @@ def test_templates_work_for_scores_from_elsewhere(report, tmp_path):
     assert {found[key] for key in ("model_architecture", "model_size", "domain", "data_augmentation")} == {
         "GAP"
     }
+
+
+def test_a_report_says_it_and_no_checklist_does(tmp_path, make_study):
+    root = make_study(tmp_path, factors=("crossband",), utterances=6)
+    without = report_of_study(root)
+    assert "energy" not in dict(caveats.measured_at(without))
+    (root / "studies" / "study" / energy.FILE).write_text(json.dumps({"joules": {"GPU 0": 2.5e6}}) + "\n")
+    report = report_of_study(root)
+    assert dict(caveats.measured_at(report))["energy"].startswith("GPUs 2.5 MJ, by counters")
+    values = json_fields(report)
+    assert values["energy_joules"] == {"GPUs": 2.5e6}
+    assert not any("MJ" in fill(name, values) for name in templates())
