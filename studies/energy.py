@@ -1,7 +1,7 @@
 """Energy that this machine took while a study trained here, from its own counters; nothing where it has none.
 
-RAPL (the processor packages, `/sys/class/powercap`) and NVML (GPUs). A counter is the whole machine's: what other
-programs took meanwhile is in it. Nothing is estimated, and nothing is divided among runs.
+RAPL (the processor packages, `/sys/class/powercap`) and NVML (GPUs). A counter is of the whole machine, with
+what other programs took meanwhile. Nothing is estimated, and nothing is divided among runs.
 """
 
 from __future__ import annotations
