@@ -4,6 +4,7 @@ import io
 import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -175,7 +176,7 @@ def test_a_report_says_it_and_no_checklist_does(tmp_path, make_study):
     root = make_study(tmp_path, factors=("crossband",), utterances=6)
     without = report_of_study(root)
     assert "energy" not in dict(caveats.measured_at(without))
-    (root / "studies" / "study" / energy.FILE).write_text(json.dumps({"joules": {"GPU 0": 2.5e6}}) + "\n")
+    (Path(without.info.source) / energy.FILE).write_text(json.dumps({"joules": {"GPU 0": 2.5e6}}) + "\n")
     report = report_of_study(root)
     assert dict(caveats.measured_at(report))["energy"].startswith("GPUs 2.5 MJ, by counters")
     values = json_fields(report)

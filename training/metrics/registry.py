@@ -184,6 +184,16 @@ METRICS: dict[str, Metric] = {
             extra="distillmos",
             packages=("distillmos",),
         ),
+        Metric(
+            "visqol",
+            "ViSQOL",
+            lambda pair: pair.visqol,
+            floor=1.0,
+            usual=False,
+            needs=("visqol", "ai_edge_litert"),
+            extra="visqol",
+            packages=("visqol-python",),
+        ),
     )
 }
 

@@ -151,6 +151,12 @@ class Signals:
 
         return distillmos(self.enhanced)
 
+    @cached_property
+    def visqol(self) -> float:
+        from .visqol import visqol
+
+        return visqol(self.clean, self.enhanced)
+
 
 class _FixedRandom:
     """ESTOI of pystoi adds noise of 1e-16 from NumPy's global stream: fix it, and put the stream back."""
