@@ -11,7 +11,7 @@ from ablate.models.console import plain
 
 from . import caveats
 from .blocks import Fields, Rows
-from .checklist import facts, leader
+from .facts import facts, leader
 from .formatting import text
 from .heterogeneity import mixed
 from .model import AnalysisReport

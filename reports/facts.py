@@ -1,0 +1,233 @@
+"""What the checklists say of a study, in sentences, and the system that leads it."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+from ablate.models.errors import plural
+from ablate.training.metrics.registry import CONVENTIONS, conventions_of, label_of
+
+from . import caveats
+from .formatting import human
+from .model import AnalysisReport
+
+VOICEBANK_DOI = "10.7488/ds/2117"
+"""Of "Noisy speech database for training speech enhancement algorithms and TTS models" (VoiceBank+DEMAND)."""
+
+
+def facts(report: AnalysisReport) -> dict[str, str]:
+    """Sentences on a study by what they are about; empty where it does not know."""
+    found = _Facts(report)
+    return {name: getattr(found, name) for name, value in vars(_Facts).items() if isinstance(value, property)}
+
+
+def leader(report: AnalysisReport) -> dict[str, Any]:
+    """The cell of the best expected rank, else of the best mean, and how it was made."""
+    ranked = report.analysis.ranking
+    best = max(report.cell_scores, key=lambda cell: report.direction * report.cell_scores[cell])
+    cell = ranked[0].cell if ranked else best
+    planned = report.info.cells.get(cell)
+    ours = planned is not None and report.info.plan is not None and report.info.plan.train is None
+    settings = planned.config.flat() if ours else {}
+    on = {path.partition(".")[2]: value for path, value in settings.items() if path.startswith("recipe.")}
+    return {
+        "cell": cell,
+        "parameters": planned.parameters if planned is not None else None,
+        "settings": settings,
+        "losses": [name.removesuffix("_weight") for name in on if name.endswith("_weight") and on[name]],
+        "augmentation": [name for name in ("remix", "reverb", "gain", "band_mask") if on.get(name)],
+    }
+
+
+class _Facts:
+    """Sentences on a study; empty where it does not know."""
+
+    def __init__(self, report: AnalysisReport) -> None:
+        self.report = report
+        self.analysis = report.analysis
+        self.plan = report.info.plan
+        self.at = dict(caveats.measured_at(report))
+        self.notes = caveats.notes(report)
+
+    @property
+    def verdicts(self) -> str:
+        judged = [row for row in self.report.factors if row.claimed]
+        told = "; ".join(
+            f"{row.name} claimed {row.claimed}: {f'{row.estimate} {row.interval}'.strip()}, {row.verdict}"
+            for row in judged
+        )
+        return f"In {self.report.metric}: {told}." if told else ""
+
+    @property
+    def limits(self) -> str:
+        recipe = [f"Trained as: {self.at['recipe']}."] if "recipe" in self.at else []
+        return " ".join([*caveats.warnings(self.report), *recipe, *self.notes])
+
+    @property
+    def population(self) -> str:
+        return self.note("other trainings")
+
+    @property
+    def further(self) -> str:
+        return " ".join(note for note in self.notes if note.startswith("On ") and " beside " in note)
+
+    @property
+    def heard(self) -> str:
+        return "The network hears the noisy recording alone." if self._is_ours else ""
+
+    def note(self, words: str) -> str:
+        """The first note that has some words; empty where none has."""
+        return next((note for note in self.notes if words in note), "")
+
+    @property
+    def commands(self) -> str:
+        commands = self.plan.commands if self.plan else ()
+        return f"Commands: {'; '.join(f'`{command}`' for command in commands)}." if commands else ""
+
+    @property
+    def archive(self) -> str:
+        if self.plan is None:
+            return ""
+        return f"`ablate export {self.plan.name}` puts plan, scores, commands and versions into one file."
+
+    @property
+    def settings(self) -> str:
+        parts = [f"{key}: {self.at[key]}" for key in ("recipe", "corpus", "design") if key in self.at]
+        every = " Every field of every cell stands in the plan (`plan.json`)." if self.plan else ""
+        return f"{'; '.join(parts)}.{every}"
+
+    @property
+    def tuning(self) -> str:
+        return self.note("Every cell was t")
+
+    @property
+    def uncertainty(self) -> str:
+        if self.report.seeds[1] < 2:
+            return "One seed: there are no intervals, as nothing tells an effect from the luck of a training."
+        told, fixed = caveats.varied(self.report)
+        varied = f"Varied with the seed: {', '.join(told)}. Not varied: {', '.join(fixed)}." if told else ""
+        return (
+            f"{varied} Sampled: test utterances. Error bars are intervals, "
+            f"{caveats.intervals(self.report)}; {self.report.seed_count}, "
+            f"{plural(self.analysis.utterances, 'test utterance')}. Beside cells stands the SD over seeds. "
+            "Assumed: trainings are independent and their means roughly normal; utterances stand for others "
+            "of these speakers and noises; no variance is pooled over cells."
+        )
+
+    @property
+    def compute(self) -> str:
+        hours = [f"{self.at['compute']}."] if "compute" in self.at else []
+        memory = [cost.peak_memory_bytes for cost in self.report.costs if cost.peak_memory_bytes is not None]
+        most = [f"At most {human(max(memory), 'peak_memory_bytes')} of memory."] if memory else []
+        return " ".join([*hours, *most, *filter(None, [self.machines])])
+
+    @property
+    def machines(self) -> str:
+        devices = sorted({device for cost in self.report.costs for device in cost.devices})
+        parts = [*filter(None, [self.at.get("machine", "")]), *devices]
+        return f"{'; '.join(parts)}." if parts else ""
+
+    @property
+    def data(self) -> str:
+        if self.plan is None:
+            return f"Scores from {self.report.info.source}."
+        corpus = self.plan.corpus
+        named = (
+            f" Named and counted like VoiceBank+DEMAND (DOI {VOICEBANK_DOI})."
+            if corpus.kind == "voicebank+demand"
+            else ""
+        )
+        further = "".join(
+            f" Test corpus {test.name}: digest {test.digest[:16]}." for test in self.plan.further_tests
+        )
+        return (
+            f"{self.at['corpus']}; digest of train and validation {corpus.digest[:16]}, of test "
+            f"{corpus.test_digest[:16]} (sha256 of names and 16 kHz contents).{named}{further}"
+        )
+
+    @property
+    def code(self) -> str:
+        keys = ("commit of ablate", "commit of the folder")
+        parts = [f"{key} {self.at[key]}" for key in keys if key in self.at]
+        if self.plan is not None:
+            parts += [f"{package} {version}" for package, version in self.plan.versions.items()]
+            parts += [
+                f"plug-in {path} {(digest or 'of unrecorded code')[:16]}"
+                for path, digest in self.plan.plugins.items()
+            ]
+        return f"{', '.join(parts)}." if parts else ""
+
+    @property
+    def outcome(self) -> str:
+        cells = self.analysis.cells
+        low, high = cells["mean"].min(), cells["mean"].max()
+        over = plural(len(cells), "cell")
+        return f"{self.report.metric}, mean over test utterances: {low:.3f} to {high:.3f} over {over}."
+
+    @property
+    def sample(self) -> str:
+        files = f"{self.at['corpus']}; " if "corpus" in self.at else ""
+        return f"{files}{self.analysis.utterances:,} test utterances in every run; seeds {self.at['seeds']}."
+
+    @property
+    def missing(self) -> str:
+        broken = sum(caveats.broken_outputs(self.report).values())
+        parts = [note for note in self.notes if "left out" in note]
+        parts += [f"{line}." for line in caveats.run_problems(self.report)]
+        parts += (
+            [f"{broken:,} outputs could not be measured and count as the metric's floor."] if broken else []
+        )
+        return " ".join(parts) or "None: every run is scored on every test utterance."
+
+    @property
+    def transformations(self) -> str:
+        notes = [f"{note}." for note in self.plan.corpus.notes] if self.plan else []
+        return " ".join([*(["All audio at 16 kHz, one channel."] if self._is_ours else []), *notes])
+
+    @cached_property
+    def _is_ours(self) -> bool:
+        """Whether the trainings were this project's own, not a user's command or elsewhere."""
+        return self.plan is not None and self.plan.train is None
+
+    @property
+    def models(self) -> str:
+        parts = [f"{role}: {self.at[role]}" for role in ("base", "baseline") if role in self.at]
+        levels = [f"{name} ({', '.join(levels)})" for name, levels in self.analysis.levels.items()]
+        equal = [
+            line.partition(": ")[2] for line in caveats.audit_lines(self.report) if line.startswith("A303")
+        ]
+        return f"{'; '.join([*parts, 'factors: ' + ', '.join(levels), *equal])}."
+
+    @property
+    def leaks(self) -> str:
+        if self.plan is None or self.plan.audit.skipped:
+            return ""
+        found = [line for line in caveats.audit_lines(self.report) if line.startswith("A501")]
+        return (
+            "; ".join(found)
+            or "The audit compared files by content, and speakers where names tell them: none is shared."
+        )
+
+    @property
+    def metrics(self) -> str:
+        names = [self.analysis.metric, *dict.fromkeys(self.analysis.guards["metric"])]
+        guards = f"; beside it {', '.join(map(label_of, names[1:]))}" if len(names) > 1 else ""
+        margin = f" Margin: {self.at['margin']}."
+        said = "".join(f" {CONVENTIONS[known]}." for known in conventions_of(names))
+        return f"{self.report.metric}{guards}.{margin}{said}"
+
+    @property
+    def tests(self) -> str:
+        family = len(self.report.mains) + sum(item.kind == "main" for item in self.analysis.not_estimable)
+        if self.report.seeds[1] < 2:
+            return "None: one seed."
+        corrected = (
+            f" p-values of the {plural(family, 'main effect')} are corrected by Holm's procedure."
+            if family
+            else ""
+        )
+        return (
+            f"Two-sided t-tests with Satterthwaite's degrees of freedom; negligible: two one-sided tests at "
+            f"the margin.{corrected} Guards, further test corpora and conditions are outside that family."
+        )
