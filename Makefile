@@ -1,6 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
 BIN := .venv/bin
+PHANTOM ?= phantom/venv
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -40,16 +41,17 @@ findings: .venv/installed ## Write docs/findings from the stored scores
 gpu: ## Prove on this machine's GPU what the tests cannot prove without one
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -P benchmarks/gpu.py --json gpu.json
 
-phantom/venv/installed: pyproject.toml constraints.txt
-	$(PYTHON) -m venv phantom/venv
+$(PHANTOM)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(PHANTOM)
+	mkdir -p phantom
 	grep -v -E '^(torch|triton)==' constraints.txt >phantom/constraints.txt
-	phantom/venv/bin/pip install -q torch==2.14.1
-	phantom/venv/bin/pip install -q -c phantom/constraints.txt -e '.[dev]'
+	$(PHANTOM)/bin/pip install -q torch==2.14.1
+	$(PHANTOM)/bin/pip install -q -c phantom/constraints.txt -e '.[dev]'
 	touch $@
 
-phantom: phantom/venv/installed ## Run the host's part of the CUDA path on a GPU that is not there
-	tests/phantom/build.sh phantom/venv phantom/build
-	tests/phantom/run.sh phantom/venv phantom/build -m pytest -q tests/phantom
-	tests/phantom/run.sh phantom/venv phantom/build tests/phantom/launches.py
+phantom: $(PHANTOM)/installed ## Run the host's part of the CUDA path on a GPU that is not there
+	tests/phantom/build.sh $(PHANTOM) phantom/build
+	tests/phantom/run.sh $(PHANTOM) phantom/build -m pytest -q tests/phantom
+	tests/phantom/run.sh $(PHANTOM) phantom/build tests/phantom/launches.py
 
 .PHONY: help install demo quick test lint docs pictures findings gpu phantom

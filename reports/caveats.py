@@ -199,6 +199,9 @@ def warnings(report: AnalysisReport) -> list[str]:
     lines = [DEMO_WARNING] if report.info.is_demo else []
     if plan is not None and plan.audit.skipped:
         lines.append("The audit was skipped: nothing checked that the factors do what they declare.")
+    if imported := sum(run.imported for run in report.info.every_run):
+        of = plural(len(report.info.every_run), "run")
+        lines.append(f"{imported} of {of} were imported: their scores are the sender's word.")
     if plan is not None and plan.audit.waived:
         lines.append(f"Audit findings were waived: {', '.join(plan.audit.waived)}.")
     lines += [

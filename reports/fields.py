@@ -25,7 +25,7 @@ PLANNED = (
     "start_from",
 )
 """Fields of the plan that the report repeats."""
-OF_RUNS = ("cell", "seed", "training", "evaluation", "state", "cause", "scored")
+OF_RUNS = ("cell", "seed", "training", "evaluation", "state", "cause", "scored", "imported")
 OF_UNITS = ("least", "most", "without", "without_estimate", "carried", "others_low", "others_high")
 OF_CORPORA = ("name", "utterances", "problem", "left_out", "best")
 

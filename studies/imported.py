@@ -95,10 +95,15 @@ def untrusted(plan: Plan) -> list[str]:
     ]
 
 
-def unaccepted(run: RunDir, study: str) -> bool:
-    """Whether a run was finished elsewhere and imported, and not by this study."""
+def is_imported(run: RunDir) -> bool:
+    """Whether a run was finished elsewhere and imported."""
     mark = read_json(run.path / MARK)
-    return mark is not None and study not in mark["studies"] and mark["attempts"] == run.state.attempts
+    return mark is not None and mark["attempts"] == run.state.attempts
+
+
+def unaccepted(run: RunDir, study: str) -> bool:
+    """Whether a run was imported, and not by this study."""
+    return is_imported(run) and study not in read_json(run.path / MARK)["studies"]
 
 
 def accept(run: RunDir, study: str) -> None:

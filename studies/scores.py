@@ -19,6 +19,7 @@ from ablate.training.rundir import RunDir
 
 from . import own
 from .analysis import analyze_study
+from .imported import is_imported
 from .plan import Plan, PlannedCell
 
 
@@ -41,6 +42,7 @@ class RunInfo:
     metrics: Sequence[Mapping[str, Any]] = ()
     audio: Path | None = None
     scored: bool = False
+    imported: bool = False
 
     @property
     def seconds(self) -> float | None:
@@ -87,6 +89,7 @@ def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame,
             metrics=run.metrics(),
             audio=run.audio,
             scored=run.has_scores(evaluation),
+            imported=is_imported(run),
         )
         return info, path
 

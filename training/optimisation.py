@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from itertools import chain
 from typing import Any
@@ -123,7 +124,7 @@ def follow(average: nn.Module, model: nn.Module, step: int, horizon: float) -> N
             ours.copy_(theirs)
 
 
-def gradient_norms(model: nn.Module) -> tuple[list[str], Tensor]:
+def gradient_norms(parameters: Mapping[str, nn.Parameter]) -> tuple[list[str], Tensor]:
     """Names of the parameters that have a gradient, and the norm of each gradient, `(parameter,)`."""
-    named = [(name, p.grad) for name, p in model.named_parameters() if p.grad is not None]
-    return [name for name, _ in named], torch.stack(torch._foreach_norm([grad for _, grad in named]))
+    gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
+    return list(gradients), torch.stack(torch._foreach_norm(list(gradients.values())))

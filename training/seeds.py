@@ -62,4 +62,6 @@ def set_global(seed: int, stream: Stream, *position: int) -> None:
     number = torch_seed(seed, stream, *position)
     random.seed(number)
     np.random.seed(number % 2**32)
-    torch.manual_seed(number)
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():  # elsewhere torch.manual_seed formats a stack for each kind of device
+        torch.cuda.manual_seed_all(number)

@@ -111,6 +111,7 @@ class Trainer:
         self.micro_batches = min(accumulation or recipe.accumulation, recipe.batch_size)
         self.step = 0
         self.loss = WeightedLoss.of(recipe)
+        self._parameters = dict(model.named_parameters())
         groups = parameter_groups(model, recipe.weight_decay)
         self.optimiser = Optimiser(recipe, groups, recipe.learning_rate, device)
         self.average = averaged(model) if recipe.ema else None
@@ -171,12 +172,12 @@ class Trainer:
         losses, estimate = recorded(partial(self._gradients, step, clean, noisy, keep=learning))
         if adversary is not None and learning:
             adversary.watch(step, clean, noisy, estimate)
-        names, norms = gradient_norms(self.model)
+        names, norms = gradient_norms(self._parameters)
         total = torch.linalg.vector_norm(norms)
-        clip_grads_with_norm_(self.model.parameters(), recipe.clip, total)
+        clip_grads_with_norm_(self._parameters.values(), recipe.clip, total)
         finite = self._finite & losses.isfinite().all() & total.isfinite()
         self.optimiser.step(factor, finite)
-        weights = get_total_norm(list(self.model.parameters()), foreach=True)
+        weights = get_total_norm(self._parameters.values(), foreach=True)
         if self.average is not None:
             follow(self.average, self.model, step, recipe.ema * self.steps)
         self._finite, dropped, lessons = finite & weights.isfinite(), 0, losses.new_empty(0)

@@ -11,18 +11,21 @@
 #include <unordered_map>
 #include <string>
 #include <mutex>
+#include <algorithm>
 #include <atomic>
 #include <execinfo.h>
 #define X extern "C" __attribute__((visibility("default")))
 static std::mutex M;
 // What CUDA forbids while a stream is captured; PHANTOM_TRACE=1 says who asked.
-static void forbidden(const char* what) { fprintf(stderr, "PHANTOM: %s while capturing\n", what); if (getenv("PHANTOM_TRACE")) { void* b[40]; backtrace_symbols_fd(b, backtrace(b, 40), 2); } }
+static std::atomic<int> cap_invalid{0};
+static void forbidden(const char* what) { cap_invalid = 1; fprintf(stderr, "PHANTOM: %s while capturing\n", what); if (getenv("PHANTOM_TRACE")) { void* b[40]; backtrace_symbols_fd(b, backtrace(b, 40), 2); } }
 struct Reg { size_t size; int kind; int dev; };
 static std::map<char*, Reg>& regs() { static auto* m = new std::map<char*, Reg>; return *m; }
 static std::unordered_map<const void*, std::string>& names() { static auto* m = new std::unordered_map<const void*, std::string>; return *m; }
 static std::unordered_map<std::string, long>& counts() { static auto* m = new std::unordered_map<std::string, long>; return *m; }
 static size_t allocated = 0; static size_t limit_ = (size_t)((getenv("PHANTOM_GB") ? atof(getenv("PHANTOM_GB")) : 80.0) * (1ull << 30));
-static int ndev() { static int n = getenv("PHANTOM_N") ? atoi(getenv("PHANTOM_N")) : 1; return n; }
+static int visible() { const char* v = getenv("CUDA_VISIBLE_DEVICES"); if (!v) return 1 << 20; if (!*v || *v == '-') return 0; int n = 1; for (; *v; v++) n += *v == ','; return n; }
+static int ndev() { static int n = std::min(getenv("PHANTOM_N") ? atoi(getenv("PHANTOM_N")) : 1, visible()); return n; }
 static int cc() { static int n = getenv("PHANTOM_CC") ? atoi(getenv("PHANTOM_CC")) : 90; return n; }
 static thread_local int current = 0;
 extern "C" int phantom_forbids(cudaStream_t); extern "C" int phantom_capturing(); static int phantom_capturing_() { return phantom_capturing(); }
@@ -115,13 +118,13 @@ X int phantom_capturing() { return cap_on; }
 // A thread that has relaxed its mode, as torch does to set its generators, may wait for another stream.
 X int phantom_forbids(cudaStream_t s) { return cap_on && (s == cap_stream || !cap_relaxed); }
 X cudaError_t cudaThreadExchangeStreamCaptureMode(enum cudaStreamCaptureMode* m) { int n = *m == cudaStreamCaptureModeRelaxed; *m = cap_relaxed ? cudaStreamCaptureModeRelaxed : cudaStreamCaptureModeGlobal; cap_relaxed = n; return cudaSuccess; }
-X cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode) { cap_stream = s; cap_on = 1; cap_nodes = 0; return cudaSuccess; }
-X cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* g) { cap_on = 0; graph_nodes = cap_nodes; *g = (cudaGraph_t)malloc(8); return cudaSuccess; }
+X cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode) { cap_stream = s; cap_on = 1; cap_nodes = 0; cap_invalid = 0; return cudaSuccess; }
+X cudaError_t cudaStreamEndCapture(cudaStream_t, cudaGraph_t* g) { cap_on = 0; if (cap_invalid) { *g = nullptr; return cudaErrorStreamCaptureInvalidated; } graph_nodes = cap_nodes; *g = (cudaGraph_t)malloc(8); return cudaSuccess; }
 X cudaError_t cudaGraphGetNodes(cudaGraph_t, cudaGraphNode_t*, size_t* n) { *n = graph_nodes; return cudaSuccess; }
 X cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t* e, cudaGraph_t, unsigned long long) { *e = (cudaGraphExec_t)malloc(8); return cudaSuccess; }
 X cudaError_t cudaGraphLaunch(cudaGraphExec_t, cudaStream_t) { phantom_count("K GRAPH"); return cudaSuccess; }
-X cudaError_t cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus* r) { *r = cap_on && s == cap_stream ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; return cudaSuccess; }
-X cudaError_t cudaStreamGetCaptureInfo(cudaStream_t t, enum cudaStreamCaptureStatus* s, unsigned long long* id, cudaGraph_t* g, const cudaGraphNode_t** d, const cudaGraphEdgeData** e, size_t* n) { bool a = cap_on && t == cap_stream; *s = a ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; if (id) *id = a ? 7 : 0; if (g) *g = (cudaGraph_t)8; if (d) *d = nullptr; if (e) *e = nullptr; if (n) *n = 0; return cudaSuccess; }
+X cudaError_t cudaStreamIsCapturing(cudaStream_t s, enum cudaStreamCaptureStatus* r) { *r = cap_on && s == cap_stream ? cap_invalid ? cudaStreamCaptureStatusInvalidated : cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; return cudaSuccess; }
+X cudaError_t cudaStreamGetCaptureInfo(cudaStream_t t, enum cudaStreamCaptureStatus* s, unsigned long long* id, cudaGraph_t* g, const cudaGraphNode_t** d, const cudaGraphEdgeData** e, size_t* n) { bool a = cap_on && t == cap_stream; *s = a ? cap_invalid ? cudaStreamCaptureStatusInvalidated : cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone; if (id) *id = a ? 7 : 0; if (g) *g = (cudaGraph_t)8; if (d) *d = nullptr; if (e) *e = nullptr; if (n) *n = 0; return cudaSuccess; }
 X const char* cudaGetErrorString(cudaError_t) { return "phantom error"; }
 X const char* cudaGetErrorName(cudaError_t) { return "phantomError"; }
 static int zero() { return 0; }

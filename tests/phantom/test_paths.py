@@ -186,6 +186,45 @@ def test_what_can_be_recorded_is_and_the_rest_has_a_reason(how: str) -> None:
         assert found["K GRAPH"] == 1
 
 
+class Late(nn.Module):
+    """Waits for the device where only a recording sees it, which makes CUDA throw the recording away."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(4))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.dropout(x * self.scale, 0.5)
+        return x * float(x.sum()) if torch.cuda.is_current_stream_capturing() else x
+
+
+def test_a_cuda_error_while_recording_costs_the_graph_alone() -> None:
+    free_memory()
+    before = counts.allocated()
+    for network, reason in ((Late(), "capturing"), (Network("dropout"), "on"), (Late(), "capturing")):
+        network.to(CUDA)
+
+        def work(x: torch.Tensor, network: nn.Module = network) -> tuple[torch.Tensor]:
+            network.zero_grad()
+            y = network(x).sum()
+            y.backward()
+            return (y.detach(),)
+
+        graph, x = Graph(work, network, CUDA), torch.zeros(4, device=CUDA)
+        for step in range(6):
+            seeds.set_global(1, "dropout", step)
+            try:
+                graph(x)
+            except NotRecorded:
+                assert step == 3
+                graph(x)
+        assert reason in graph.told()
+        assert torch.rand(4, device=CUDA).shape == (4,)
+    del graph, network, work, x
+    free_memory()
+    assert counts.allocated() == before
+
+
 def test_an_average_of_a_recurrence_is_not_compacted_at_every_call() -> None:
     run = gpu_work.training(ModelConfig(**SMALL), gpu_work.recipe_of("fp32", 4, tiny=True, ema=0.5), "cuda")
     x = torch.zeros(1, 257, 20, dtype=torch.complex64, device=CUDA)

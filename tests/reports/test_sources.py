@@ -10,10 +10,12 @@ import pytest
 from typer.testing import CliRunner
 
 from ablate.models.errors import InputError
+from ablate.reports.build import report_of_study
+from ablate.reports.caveats import run_problems
 from ablate.reports.cli import app
 from ablate.reports.ingest import parse_levels
 from ablate.reports.sources import scores_from_file, scores_from_mlflow, scores_from_study
-from ablate.studies.plan import find
+from ablate.studies.plan import find, load, run_dirs
 from ablate.studies.tracking import mirror
 
 
@@ -71,6 +73,24 @@ def test_no_scores_yet_gives_an_empty_frame(tmp_path, make_study):
     scores, info = scores_from_study(tmp_path)
     assert scores.empty
     assert [run.state for run in info.runs] == ["pending"] * 3
+
+
+def test_a_failed_evaluation_is_no_failed_training(tmp_path, make_study):
+    lost = ("crossband=bilstm", 1)
+    root = make_study(tmp_path, factors=("crossband",), missing=[lost])
+    plan = load(root)
+    run, evaluation = run_dirs(plan, root)[lost], plan.cell(lost[0]).evaluations[1]
+    run.update_state(state="done", attempts=1)
+    run.update_evaluation(evaluation, state="failed", attempts=1, cause="error", message="no measure 'mine'")
+    report = report_of_study(root)
+    assert run_problems(report) == ["crossband=bilstm, seed 1: done, evaluation failed (error)"]
+    (told,) = [each for each in report.info.runs if (each.cell, each.seed) == lost]
+    assert (told.state, told.cause, told.message, told.scored) == (
+        "done",
+        "error",
+        "no measure 'mine'",
+        False,
+    )
 
 
 def test_damaged_plan_is_refused(tmp_path):

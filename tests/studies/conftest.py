@@ -5,13 +5,14 @@ from __future__ import annotations
 import glob
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -216,6 +217,32 @@ def postgresql() -> Iterator[str]:
     yield f"postgresql://postgres@127.0.0.1:{port}/postgres"
     as_owner(f"{BINARIES[-1]}/pg_ctl", "-D", data, "-m", "immediate", "stop")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def stopped(url: str) -> Iterator[None]:
+    """A PostgreSQL server that is stopped inside and started again afterwards."""
+    import psycopg
+
+    with psycopg.connect(url, autocommit=True) as admin:
+        (data,) = admin.execute("SHOW data_directory").fetchone()
+    control = ["runuser", "-u", "postgres", "--", f"{BINARIES[-1]}/pg_ctl", "-D", data]
+
+    def call(*words: str) -> None:
+        subprocess.run([*control, *words], check=True, stdout=subprocess.DEVNULL, cwd="/")
+
+    call("-m", "fast", "stop")
+    try:
+        yield
+    finally:
+        options = shlex.split(Path(data, "postmaster.opts").read_text())[1:]
+        call("-o", shlex.join(word for word in options if word not in ("-D", data)), "-w", "start")
+
+
+@pytest.fixture
+def postgresql_stopped(postgresql: str) -> Callable[[], AbstractContextManager[None]]:
+    """`with postgresql_stopped():` the server of `postgresql` is away inside."""
+    return lambda: stopped(postgresql)
 
 
 CLUSTER = """

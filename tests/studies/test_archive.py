@@ -392,6 +392,43 @@ def test_an_import_gives_no_scores_to_a_study_that_is_there(finished, study_on_d
     assert plans.names(tmp_path / "elsewhere") == ["mine"]
 
 
+@pytest.mark.slow
+def test_imported_runs_are_asked_about_and_the_report_says_so(corpus, tmp_path: Path) -> None:
+    """The sender's study, an import, and a study here that would take its runs, by the command line."""
+
+    def ablate(root: str, *words: str) -> subprocess.CompletedProcess[str]:
+        program = Path(sys.executable).with_name("ablate")
+        line = [program, *words, "--root", tmp_path / root]
+        return subprocess.run(line, capture_output=True, text=True, check=False)
+
+    run = ["run", "--grid", "bidirectional", "--baseline", "none", "--data", str(corpus), "--no-audit"]
+    run += ["--set", "recipe.steps=2", "--set", "recipe.crop_seconds=0.5", "--jobs", "1"]
+    archive = tmp_path / "study.tar.gz"
+    assert ablate("theirs", *run, "--seeds", "1", "--study", "theirs").returncode == 0
+    assert ablate("theirs", "export", "theirs", "-o", str(archive)).returncode == 0
+    assert ablate("mine", "import", str(archive)).returncode == 0
+
+    def reported(study: str) -> tuple[list[bool], str]:
+        folder = tmp_path / "mine" / "studies" / study / "report"
+        runs = json.loads((folder / "summary.json").read_text())["study"]["runs"]
+        return [run["imported"] for run in runs], (folder / "report.md").read_text()
+
+    assert reported("theirs")[0] == [True, True]
+    assert "2 of 2 runs were imported: their scores are the sender's word" in reported("theirs")[1]
+    refused = ablate("mine", *run, "--seeds", "1", "--study", "mine")
+    assert (refused.returncode, "--use-imported" in refused.stderr) == (5, True), refused.stderr
+    assert not (tmp_path / "mine" / "studies" / "mine" / "plan.json").exists()
+    taken = ablate("mine", *run, "--seeds", "2", "--study", "mine", "--use-imported")
+    assert taken.returncode == 0, taken.stderr
+    imported, text = reported("mine")
+    assert sorted(imported) == [False, False, True, True]
+    assert "2 of 4 runs were imported" in text
+    assert "were imported" not in ablate("theirs", "report", "theirs").stdout
+    again = ablate("mine", *run, "--seeds", "2", "--study", "mine", "--rerun", "base")
+    assert again.returncode == 0, again.stderr
+    assert "1 of 4 runs were imported" in reported("mine")[1]
+
+
 def test_the_command_line_is_kept_without_passwords() -> None:
     line = command_line(["run", "--grid", "a b", "--storage", "postgresql://me:secret@db/x"])
     assert line == "ablate run --grid 'a b' --storage 'postgresql://***@db/x'"

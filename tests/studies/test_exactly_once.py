@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -122,3 +124,38 @@ def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path, corpus, kind):
     assert not any(map(left_behind, runs))
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
     assert "(0 trained or scored now)" in again.stderr
+
+
+@pytest.mark.slow
+def test_trainings_go_on_while_the_database_is_away(tmp_path, corpus, postgresql, postgresql_stopped):
+    """Workers train and end while the server is stopped; their driver tells it when it is back."""
+    grid = [word.replace("recipe.steps=12", "recipe.steps=40") for word in GRID]
+    command = [*RUN, *grid, "--data", str(corpus), "--storage", postgresql]
+    root = tmp_path / "ablate-runs"
+
+    def states():
+        return [RunDir(path).state for path in sorted((root / "runs").glob("*"))]
+
+    def wait_for(condition):
+        deadline = time.monotonic() + 300
+        while not condition():
+            assert driver.poll() is None, (tmp_path / "said").read_text()
+            assert time.monotonic() < deadline, states()
+            time.sleep(0.2)
+
+    with (tmp_path / "said").open("w") as said:
+        driver = subprocess.Popen(command, cwd=tmp_path, stderr=said, env=os.environ | {"COLUMNS": "200"})
+    try:
+        wait_for(lambda: sum(state.state == "running" and state.step >= 2 for state in states()) == SLOTS)
+        workers, done = {w.pid for w in workers_of(driver)}, sum(s.state == "done" for s in states())
+        with postgresql_stopped():
+            wait_for(lambda: sum(state.state == "done" for state in states()) >= done + SLOTS)
+            wait_for(lambda: "does not answer" in (tmp_path / "said").read_text())
+            assert {w.pid for w in workers_of(driver)} >= workers
+        assert driver.wait(500) == 0, (tmp_path / "said").read_text()
+    finally:
+        driver.kill()
+    assert {(state.state, state.attempts) for state in states()} == {("done", 1)}
+    (name,) = optuna.get_all_study_names(open_storage(tmp_path, postgresql))
+    trials = optuna.load_study(storage=open_storage(tmp_path, postgresql), study_name=name).get_trials()
+    assert [trial.state.name for trial in trials] == ["COMPLETE"] * 10

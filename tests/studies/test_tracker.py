@@ -324,6 +324,31 @@ def test_how_runs_ended(study: Any) -> None:
         assert tags["ablate.message"] == "loss is NaN at step 23"
 
 
+def test_a_training_whose_scoring_failed_is_a_failed_run_with_its_curve(study: Any) -> None:
+    study.complete("baseline", 1)
+    run, evaluation = study.run("baseline", 1), study.plan.cell("baseline").evaluations[1]
+    scores = run.scores_path(evaluation).read_bytes()
+    run.scores_path(evaluation).unlink()
+    failure = {"state": "failed", "attempts": 2, "cause": "error", "message": "no measure 'mine'"}
+    run.update_evaluation(evaluation, **failure)
+    assert mirror(study.root, "toy")
+    store = Store(study)
+    child = store.children["baseline", 1]
+    assert child.info.status == "FAILED"
+    tags = {name: child.data.tags[f"ablate.{name}"] for name in ("state", "cause", "message", "attempts")}
+    assert tags == failure | {"state": "done, evaluation failed", "attempts": "2"}
+    assert len(store.history(child)["val/pesq_wb"]) == 4
+    assert "test/pesq_wb" not in child.data.metrics
+    run.scores_path(evaluation).write_bytes(scores)
+    run.evaluation_path(evaluation).unlink()
+    assert mirror(study.root, "toy")
+    again = Store(study).children["baseline", 1]
+    assert (again.info.run_id, again.info.status) == (child.info.run_id, "FINISHED")
+    assert again.data.tags["ablate.state"] == "done"
+    assert "ablate.cause" not in again.data.tags or not again.data.tags["ablate.cause"]
+    assert "test/pesq_wb" in again.data.metrics
+
+
 def test_a_run_shared_by_cells_and_studies(study: Any, study_on_disk: Any) -> None:
     study.complete("baseline", 1)
     other = study_on_disk(study.root, "other", seeds=(1,))

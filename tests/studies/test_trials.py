@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import glob
-import shlex
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from types import SimpleNamespace
 
 import optuna
@@ -239,10 +236,11 @@ def test_a_cell_that_is_another_training_by_now_has_a_trial_of_its_own(make_plan
 
 
 @pytest.mark.slow
-def test_dropped_connections_and_a_restart_of_the_server_lose_no_trial(postgresql, make_plan, tmp_path):
+def test_dropped_connections_and_a_restart_of_the_server_lose_no_trial(
+    postgresql, postgresql_stopped, make_plan, tmp_path
+):
     import psycopg
 
-    binaries = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]
     plan = make_plan("bidirectional", (1, 2), name="patient")
     storage = open_storage(tmp_path, postgresql)
     book = plan_book(storage, plan, key="patient")
@@ -253,19 +251,12 @@ def test_dropped_connections_and_a_restart_of_the_server_lose_no_trial(postgresq
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
             "WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'"
         ).fetchall()
-        (data,) = admin.execute("SHOW data_directory").fetchone()
     assert dropped
     book.complete(first, 2.5, {1: 2.0, 2: 2.5})
-    control = ["runuser", "-u", "postgres", "--", f"{binaries}/pg_ctl", "-D", data, "-m", "fast"]
-    subprocess.run([*control, "stop"], check=True, stdout=subprocess.DEVNULL, cwd="/")
     with ThreadPoolExecutor() as threads:
-        waiting = threads.submit(book.complete, second, 3.5, {1: 3.5})
-        assert not wait([waiting], timeout=3).done
-        started = [word for word in control if word not in ("-m", "fast")]
-        with Path(data, "postmaster.opts").open() as file:
-            options = shlex.split(file.read())[1:]
-        words = shlex.join(option for option in options if option not in ("-D", data))
-        subprocess.run([*started, "-o", words, "-w", "start"], check=True, stdout=subprocess.DEVNULL, cwd="/")
+        with postgresql_stopped():
+            waiting = threads.submit(book.complete, second, 3.5, {1: 3.5})
+            assert not wait([waiting], timeout=3).done
         waiting.result(timeout=120)
     found = plan_book(open_storage(tmp_path, postgresql), plan, key="patient").entries
     assert [found[entry.key].state.name for entry in (first, second)] == ["COMPLETE", "COMPLETE"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 import subprocess
@@ -20,32 +21,7 @@ from ablate.training.own.process import MARKER
 from ablate.training.rundir import RunDir
 
 PYTHON = sys.executable.replace("{", "{{")
-COMMANDS = {
-    "argparse": {
-        "command": "argparse --seed={seed} --out={out} --data={data} {overrides}",
-        "resume": "--resume={out}/latest.json",
-    },
-    "hydra": {
-        "command": "hydra seed={seed} out={out} data={data} {overrides}",
-        "overrides": "hydra",
-        "resume": "resume={out}/latest.json",
-    },
-    "yaml": {
-        "command": "yaml {config} {seed} {out} {data}",
-        "overrides": "yaml",
-        "resume": "{out}/latest.json",
-    },
-    "env": {"command": "env {seed} {out} {data}", "overrides": "env", "resume": "{out}/latest.json"},
-    "launcher": {
-        "command": "launcher --seed={seed} --out={out} --data={data} {overrides}",
-        "resume": "--resume={out}/latest.json",
-    },
-    "torchrun": {
-        "command": "-m torch.distributed.run --standalone --nproc_per_node 2 program.py argparse "
-        "--seed={seed} --out={out} --data={data} {overrides}",
-        "resume": "--resume={out}/latest.json",
-    },
-}
+COMMANDS = json.loads(Path(__file__).with_name("programs.json").read_text())
 BUILT_IN = "built-in"
 pytestmark = pytest.mark.slow
 
@@ -76,9 +52,8 @@ def train(program, new_run, make_spec, tmp_path, monkeypatch):
     def make(mode="well", name="a", nap=0.0):
         if program != BUILT_IN:
             fields = COMMANDS[program]
-            start = "" if fields["command"].startswith("-m") else "program.py "
             return new_run(
-                **fields | {"command": f"{PYTHON} {start}{fields['command']}"},
+                **fields | {"command": f"{PYTHON} {fields['command']}"},
                 name=name * 64,
                 given={"mode": mode, "nap": str(nap)},
             )
