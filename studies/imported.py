@@ -217,6 +217,8 @@ def _take_run(source: Path, spec: dict[str, Any], scores: tuple[str, ...], run: 
             if path.stem not in scores:
                 path.unlink()
         brought.write_spec(spec)
+        if summary := brought.summary:
+            brought.write_summary(summary | {"imported": True})
         accept(brought, study)
         with replacing_folder(run.path) as partial:
             shutil.copytree(source, partial, dirs_exist_ok=True)

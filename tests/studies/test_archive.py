@@ -410,10 +410,11 @@ def test_imported_runs_are_asked_about_and_the_report_says_so(corpus, tmp_path: 
 
     def reported(study: str) -> tuple[list[bool], str]:
         folder = tmp_path / "mine" / "studies" / study / "report"
-        runs = json.loads((folder / "summary.json").read_text())["study"]["runs"]
-        return [run["imported"] for run in runs], (folder / "report.md").read_text()
+        runs = json.loads((folder / "report.json").read_text())["study"]["runs"]
+        return [run["imported"] for run in runs], (folder / "table.md").read_text()
 
     assert reported("theirs")[0] == [True, True]
+    assert all(run.summary["imported"] for run in map(RunDir, (tmp_path / "mine" / "runs").iterdir()))
     assert "2 of 2 runs were imported: their scores are the sender's word" in reported("theirs")[1]
     refused = ablate("mine", *run, "--seeds", "1", "--study", "mine")
     assert (refused.returncode, "--use-imported" in refused.stderr) == (5, True), refused.stderr
