@@ -201,7 +201,7 @@ class Late(nn.Module):
 def test_a_cuda_error_while_recording_costs_the_graph_alone() -> None:
     free_memory()
     before = counts.allocated()
-    for network, reason in ((Late(), "capturing"), (Network("dropout"), "on"), (Late(), "capturing")):
+    for network, reason in ((Late(), "CUDA error"), (Network("dropout"), "on"), (Late(), "CUDA error")):
         network.to(CUDA)
 
         def work(x: torch.Tensor, network: nn.Module = network) -> tuple[torch.Tensor]:

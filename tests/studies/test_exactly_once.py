@@ -130,7 +130,8 @@ def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path, corpus, kind):
 def test_trainings_go_on_while_the_database_is_away(tmp_path, corpus, postgresql, postgresql_stopped):
     """Workers train and end while the server is stopped; their driver tells it when it is back."""
     grid = [word.replace("recipe.steps=12", "recipe.steps=40") for word in GRID]
-    command = [*RUN, *grid, "--data", str(corpus), "--storage", postgresql]
+    command = [*RUN, *grid, "--data", str(corpus)]
+    environment = os.environ | {"COLUMNS": "200", "ABLATE_STORAGE": postgresql}
     root = tmp_path / "ablate-runs"
 
     def states():
@@ -144,7 +145,7 @@ def test_trainings_go_on_while_the_database_is_away(tmp_path, corpus, postgresql
             time.sleep(0.2)
 
     with (tmp_path / "said").open("w") as said:
-        driver = subprocess.Popen(command, cwd=tmp_path, stderr=said, env=os.environ | {"COLUMNS": "200"})
+        driver = subprocess.Popen(command, cwd=tmp_path, stderr=said, env=environment)
     try:
         wait_for(lambda: sum(state.state == "running" and state.step >= 2 for state in states()) == SLOTS)
         workers, done = {w.pid for w in workers_of(driver)}, sum(s.state == "done" for s in states())
