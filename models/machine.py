@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 import re
 from collections.abc import Sequence
@@ -12,6 +11,7 @@ from typing import Any, Literal
 
 import torch
 
+from .cores import usable_cores
 from .distribution import clash, version_of
 from .scan import BACKENDS, choose_backend, unavailable
 
@@ -29,12 +29,11 @@ def machine() -> dict[str, Any]:
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
     chosen, reason = choose_backend(device)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "versions": versions(),
         "clash": clash(),
         "cpu": {
-            "cores": cores,
+            "cores": usable_cores(),
             "torch_threads": torch.get_num_threads(),
             "capability": torch.backends.cpu.get_cpu_capability(),
             "avx512_bf16": _has("_is_avx512_bf16_supported"),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+from matplotlib.figure import Figure
 
 from ablate.ablations.inference.analysis import Analysis
+from ablate.models.errors import InputError
+from ablate.models.registry import suggestion
 from ablate.studies.scores import RunInfo
 
 from .document import document
+from .figures import FIGURES, draw_one
 from .model import AnalysisReport
 from .renderers.html import fragment
 from .sources import StudyInfo
@@ -16,8 +20,24 @@ from .sources import StudyInfo
 
 def html_of(shown: Analysis | AnalysisReport) -> str:
     """The blocks of the form `notebook`."""
-    report = report_of_analysis(shown) if isinstance(shown, Analysis) else shown
-    return fragment(document(report, "notebook"))
+    return fragment(document(_report(shown), "notebook"))
+
+
+def figure_of(shown: Analysis | AnalysisReport, name: str) -> Figure:
+    """One of `figures.FIGURES`.
+
+    Raises:
+        InputError: there is no such figure, or no data for it.
+    """
+    if name not in FIGURES:
+        raise InputError(f"unknown figure {name!r}{suggestion(name, FIGURES)}; known: {', '.join(FIGURES)}")
+    if (drawn := draw_one(_report(shown), name)) is None:
+        raise InputError(f"no data for the figure {name!r} here")
+    return drawn.canvas
+
+
+def _report(shown: Analysis | AnalysisReport) -> AnalysisReport:
+    return report_of_analysis(shown) if isinstance(shown, Analysis) else shown
 
 
 def report_of_analysis(analysis: Analysis) -> AnalysisReport:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import math
-import os
 import sys
 import time
 from collections import Counter
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ablate.models.console import ROOT, Format, Plugins, Root, formats, plain, print_json, print_table
+from ablate.models.cores import usable_cores
 from ablate.models.errors import InputError, listed, plural
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def score(
     if no_reference and not set(names) <= set(free):
         others = ", ".join(name for name in names if name not in free)
         raise InputError(f"{others}: needs a reference; without one there are {', '.join(free)}")
-    processes = jobs or len(os.sched_getaffinity(0))
+    processes = jobs or usable_cores()
     if explain:
         if enhanced is None:
             raise InputError("--explain needs a reference: give a clean and an enhanced file or folder")

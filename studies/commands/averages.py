@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ablate.models.console import ROOT, Format, Root, print_json
+from ablate.models.cores import usable_cores
 
 from .study import Study
 
@@ -25,14 +26,13 @@ def average(
 
     The outputs of a cell's networks are averaged, and measured as those of one system.
     """
-    import os
 
     from .. import averages
     from .. import plan as plans
 
     root = root.resolve()
     plan = plans.load(root, study)
-    cores = jobs or len(os.sched_getaffinity(0))
+    cores = jobs or usable_cores()
     metric = plan.endpoint.metric
     found = averages.score(
         plan,

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ablate.models.cores import usable_cores
 from ablate.models.errors import InputError
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -78,7 +79,7 @@ def find_slots(jobs: int | None = None, gpus: str | None = None, per_gpu: int = 
         InputError: a GPU that is asked for is not there, the GPUs take fewer runs than `jobs`, or a count is
             not positive.
     """
-    cores = len(os.sched_getaffinity(0))
+    cores = usable_cores()
     if per_gpu < 1 or (jobs is not None and jobs < 1):
         raise InputError(f"jobs ({jobs}) and runs per GPU ({per_gpu}) are positive numbers")
     found = find_gpus() if gpus != "" else []
