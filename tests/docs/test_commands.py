@@ -38,6 +38,7 @@ RUN = ("ablate", "cmp")
 NOT_RUN = {
     "python3 -m venv": "an installation",
     "pip install": "an installation",
+    "pip uninstall": "an installation",
     "pytest": "the tests themselves",
     "make": "checked by `make --dry-run`",
     "git clone": "a download",

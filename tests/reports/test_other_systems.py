@@ -44,6 +44,7 @@ def test_without_a_mask_all_cores_are_usable(monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_a_study_runs_without_fork_and_proc(tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(TAKEN_AWAY)
