@@ -24,7 +24,7 @@ Settings = Annotated[list[str], typer.Option("--set", help="e.g. recipe.steps=40
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this room."""
+    """Add the commands of this package."""
     app.command()(diff)
     app.command()(claims)
 

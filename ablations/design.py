@@ -16,7 +16,7 @@ from ablate.training.metrics.registry import METRICS
 
 from .claims import effect_name
 
-Kind = Literal["full", "fractional", "one-out", "one-in"]
+Kind = Literal["full", "fractional", "leave-one-out", "add-one"]
 KINDS: tuple[str, ...] = get_args(Kind)
 Key = tuple[int, ...]
 """A combination: the position of each factor's level."""
@@ -71,9 +71,9 @@ class Design:
         on = tuple(size - 1 for size in sizes)
         if kind == "full":
             keys = list(product(*map(range, sizes)))
-        elif kind == "one-in":
+        elif kind == "add-one":
             keys = [off, *(flip(off, i, level) for i, size in enumerate(sizes) for level in range(1, size))]
-        elif kind == "one-out":
+        elif kind == "leave-one-out":
             keys = [off, *(flip(on, i, 0) for i in range(len(sizes))), on]
         else:
             keys = [tuple(row) for row in fraction(sizes)]
@@ -158,7 +158,7 @@ class Design:
         """(factor, effect name, weights by combination) of every main effect, on - off.
 
         Of a factorial the average over all allowed pairs; of other designs the least-squares solution, which
-        is mean(on) - mean(off) in an orthogonal fraction and the single difference in a one-in or one-out
+        is mean(on) - mean(off) in an orthogonal fraction and the single difference in an add-one or leave-one-out
         design. The weights are empty where the design does not give the effect.
         """
         for place, factor in enumerate(self.levels):
@@ -178,8 +178,8 @@ class Design:
 
     @cached_property
     def _compared(self) -> list[Key]:
-        """The cells that main effects are estimated from: all but the base of a one-out design."""
-        spare = self.kind == "one-out" and len(self.levels) > 1
+        """The cells that main effects are estimated from: all but the base of a leave-one-out design."""
+        spare = self.kind == "leave-one-out" and len(self.levels) > 1
         return [key for key in self.keys if not (spare and key == self.off)]
 
     @cached_property

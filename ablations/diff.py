@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from ablate.models.config import Frozen
-from ablate.training.config import RunConfig, field_facts, is_bookkeeping
-from ablate.training.own.config import OwnConfig
+from ablate.training.config import RunConfig, field_marks, is_bookkeeping
+from ablate.training.train_command.config import CommandConfig
 
 from .factors import FACTORS, LEVEL, Factor, field_path
 
@@ -53,10 +53,10 @@ def _group(path: str, first: RunConfig, second: RunConfig, factors: Sequence[Fac
     a, b = first.flat(), second.flat()
     if _toggles(path, a.get(path), b.get(path), factors):
         return "toggled", next(f.name for f in factors if path in f.paths)
-    reads = first.reads(path), second.reads(path)
+    reads = first.is_active(path), second.is_active(path)
     if not all(reads):
         section = path.split(".")[0]
-        deciding = [f"{section}.{condition.field}" for condition in field_facts(path).conditions]
+        deciding = [f"{section}.{condition.field}" for condition in field_marks(path).conditions]
         if not any(reads):
             return "consequence", " ".join(["neither reads it", *(f"({field})" for field in deciding[:1])])
         which = "only the first" if reads[0] else "only the second"
@@ -85,8 +85,8 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def own_differences(a: OwnConfig, b: OwnConfig, factors: Sequence[Factor] = ()) -> list[Difference]:
-    """Every override in which two trainings of the user's own differ; one that is not given is "not given".
+def own_differences(a: CommandConfig, b: CommandConfig, factors: Sequence[Factor] = ()) -> list[Difference]:
+    """Every override in which two training commands differ; one that is not given is "not given".
 
     A factor accounts for an override if both values are among its levels.
     """

@@ -34,7 +34,7 @@ class Factor(Frozen):
         declares: level -> what a network at that level is said to do (`looks_ahead`, `mixes_bands`:
             true or false; `decoder_expansion`: the decoder's hidden width over its input). The audit
             probes each by perturbation.
-        own: the paths are settings of a training of the user's own, not of ours.
+        own: the paths are settings of a training command, not of ours.
     """
 
     name: str

@@ -12,7 +12,7 @@ from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.models.fields import split_settings
 from ablate.training.config import Evaluation, Recipe, RunConfig, check_path, resolve_recipe
-from ablate.training.own.config import OwnConfig
+from ablate.training.train_command.config import CommandConfig
 
 from .design import KINDS, Design, Kind, check_factor_name
 from .factors import FACTORS, Factor, find, parse_value
@@ -37,9 +37,9 @@ class Cell(Combination):
 
 
 class OwnCell(Combination):
-    """One combination of levels and what it gives to a training of the user's own."""
+    """One combination of levels and what it gives to a training command."""
 
-    config: OwnConfig
+    config: CommandConfig
 
 
 class Factorial(Frozen):
@@ -169,7 +169,7 @@ class Grid(Factorial):
 
 
 class OwnGrid(Factorial):
-    """Factors crossed on a training of the user's own.
+    """Factors crossed on a training command.
 
     Attributes:
         baseline: what the reference system is given, or none; `changes` come before it.
@@ -193,8 +193,8 @@ class OwnGrid(Factorial):
             found.append(OwnCell(name=BASELINE, levels={}, config=self._config(self.baseline)))
         return found
 
-    def _config(self, delta: Mapping[str, Any]) -> OwnConfig:
-        return OwnConfig(overrides={**self.changes, **delta}, evaluation=self.evaluation)
+    def _config(self, delta: Mapping[str, Any]) -> CommandConfig:
+        return CommandConfig(overrides={**self.changes, **delta}, evaluation=self.evaluation)
 
 
 def cell_name(factors: tuple[Factor, ...], levels: Mapping[str, str]) -> str:

@@ -35,7 +35,9 @@ def matched(config: RunConfig, reference: RunConfig) -> RunConfig:
     wanted = size(reference.model, measure)
     width, found = _nearest(config.model, measure, wanted)
     if abs(found / wanted - 1) > MOST:
-        heads = f"; its {config.model.heads} heads divide the width" if config.model.reads("heads") else ""
+        heads = (
+            f"; its {config.model.heads} heads divide the width" if config.model.is_active("heads") else ""
+        )
         raise InputError(
             f"it cannot match {wanted:,.0f} {WORDS[measure]}: the nearest is {found:,.0f} "
             f"({found / wanted - 1:+.1%}) at {width} channels, and at most {MOST:.0%} off count as "

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ablate.models.config import Frozen
 from ablate.training.config import RESULTS_VERSION, Evaluation, RunConfig, digest
-from ablate.training.own.config import OwnConfig, OwnTraining
+from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
 from .grid import Cell
 
@@ -35,16 +35,16 @@ class RunSpec(Frozen):
     Attributes:
         start_from: weights the training starts from, `{"path", "digest"}`, or none.
         plugins: path -> digest of its code (`models.plugins`); none: not recorded.
-        train: a training of the user's own, whose configurations are `OwnConfig`.
+        train: a training command, whose configurations are `CommandConfig`.
     """
 
     cell: str
-    config: RunConfig | OwnConfig
+    config: RunConfig | CommandConfig
     seed: int
     data: Data
     start_from: dict[str, str] | None = None
     plugins: dict[str, str | None] = Field(default_factory=dict)
-    train: OwnTraining | None = None
+    train: TrainingCommand | None = None
 
     @classmethod
     def of(cls, cell: Cell, seed: int, data: Data, **fields: Any) -> RunSpec:
@@ -61,7 +61,7 @@ class RunSpec(Frozen):
 
         Since version 2 weight decay is for the matrices of the network alone; runs without it are as before.
         """
-        if isinstance(self.config, OwnConfig):
+        if isinstance(self.config, CommandConfig):
             return 1
         return RESULTS_VERSION + bool(self.config.recipe.weight_decay)
 
@@ -109,7 +109,7 @@ class RunSpec(Frozen):
 
     @property
     def steps(self) -> int | None:
-        """Of the training; none: a command of the user's own decides."""
+        """Of the training; none: a training command decides."""
         return self.config.recipe.steps if isinstance(self.config, RunConfig) else None
 
     def document(self) -> dict[str, Any]:
@@ -125,7 +125,7 @@ class RunSpec(Frozen):
         }
 
     def _trained(self) -> dict[str, Any]:
-        if isinstance(self.config, OwnConfig):
+        if isinstance(self.config, CommandConfig):
             assert self.train is not None
             return {"train": self.train.model_dump(mode="json"), "overrides": self.config.result_fields()}
         return {

@@ -112,7 +112,7 @@ def jobs_named(name: str, recipe: str | None, settings: list[str], brought: Brou
 
 def _job_of_class(text: str, recipe: str | None, settings: list[str]) -> Job:
     """A network's class; what was guessed of it goes to stderr. Settings of no section are its arguments."""
-    from ablate.models.classes import class_of_file
+    from ablate.models.class_adapter import class_of_file
 
     own = [item for item in settings if not is_path(item.partition("=")[0])]
     brought = class_of_file(text, values_of(own))

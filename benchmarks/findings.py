@@ -28,13 +28,13 @@ from ablate.reports.figures.style import style
 from ablate.reports.formatting import interval, signed
 from ablate.reports.model import AnalysisReport
 from ablate.reports.renderers.markdown import table
-from ablate.reports.step_budgets import AtLength, by_length, length_lines
+from ablate.reports.step_budgets import AtStepBudget, by_step_budget, step_budget_lines
 from ablate.reports.summary import answer
 from ablate.reports.validation_rank import Agreement, agreement, agreement_lines
 from ablate.studies.scores import RunInfo
 from ablate.training.metrics.registry import label_of
 
-GUARDS = ("stoi", "csig", "cbak", "covl", "ssnr", "si_sdr")
+GUARDRAILS = ("stoi", "csig", "cbak", "covl", "ssnr", "si_sdr")
 WANTED = 0.02
 """Half-width that the studies are to reach."""
 FIGURES = ("waterfall", "forest", "cells")
@@ -49,7 +49,7 @@ def report(name: str, length: float = 1.0) -> AnalysisReport:
         {factor.name: factor.off for factor in asked.factors},
         BASELINE if (pd.read_parquet(stored(name))["cell"] == BASELINE).any() else None,
         claims=[f"{effect}={claim.low}..{claim.high}" for effect, claim in claims.items()],
-        guards=GUARDS,
+        guardrails=GUARDRAILS,
     )
 
 
@@ -125,7 +125,7 @@ def _together(found: dict[str, AnalysisReport]) -> Studies:
         at = {each: result if each == 1.0 else report(name, each) for each in _stored_lengths(name)}
         own[name] = steps
         reports |= {(name, round(length * steps)): each for length, each in at.items()}
-        lengths[name] = by_length(
+        lengths[name] = by_step_budget(
             result.analysis,
             {length: each.scores for length, each in at.items()},
             lambda length, steps=steps: (round(length * steps),),
@@ -146,7 +146,7 @@ def _together(found: dict[str, AnalysisReport]) -> Studies:
 
 
 def _stored_lengths(name: str) -> list[float]:
-    return sorted(each for each in (1.0, *request(name).at_lengths) if stored(name, each).exists())
+    return sorted(each for each in (1.0, *request(name).step_fractions) if stored(name, each).exists())
 
 
 def _study(name: str, result: AnalysisReport, studies: Studies) -> Iterator[str]:
@@ -165,8 +165,8 @@ def _study(name: str, result: AnalysisReport, studies: Studies) -> Iterator[str]
     )
     widths = {row.name: (row.data["high"] - row.data["low"]) / 2 for row in rows if row.interval}
     if widths:
-        effects = max(width for name, width in widths.items() if name != "not toggled")
-        rest = f"; that of what is not toggled is ±{rest:.3f}" if (rest := widths.get("not toggled")) else ""
+        effects = max(width for name, width in widths.items() if name != "unexplained")
+        rest = f"; that of the unexplained part is ±{rest:.3f}" if (rest := widths.get("unexplained")) else ""
         yield f"The widest interval of an effect is ±{effects:.3f}, ±{WANTED} was wanted{rest}.\n\n"
     if aliases := [alias for row in result.analysis.aliases.values() for alias in row]:
         order = 1 + min(alias.count(" x ") for alias in aliases)
@@ -208,7 +208,7 @@ def _toggled(name: str) -> Iterator[list[str]]:
             yield [factor.name, str(off), str(on), f"`{path}`: {ModelConfig.model_fields[field].description}"]
 
 
-def _by_length(found: Sequence[AtLength], percent: str) -> Iterator[str]:
+def _by_length(found: Sequence[AtStepBudget], percent: str) -> Iterator[str]:
     """What the effects are after each number of steps."""
     if not found:
         return
@@ -227,14 +227,14 @@ def _by_length(found: Sequence[AtLength], percent: str) -> Iterator[str]:
                 *(row.name, f"{row.steps[0]:,}", signed(row.estimate), interval(row.low, row.high)),
                 *(
                     ("", "")
-                    if row.length == 1.0
+                    if row.step_fraction == 1.0
                     else (signed(row.change), interval(row.change_low, row.change_high))
                 ),
             ]
             for row in found
         ],
     )
-    yield "\n".join(length_lines(found, percent)) + "\n\n"
+    yield "\n".join(step_budget_lines(found, percent)) + "\n\n"
 
 
 def _tuned(name: str) -> Iterator[str]:
@@ -345,7 +345,7 @@ def _tables(found: dict[str, AnalysisReport]) -> Iterator[str]:
             ["measure", "name", "on - off", "interval"],
             [
                 [label_of(e["metric"]), e["name"], signed(e["estimate"]), _spread(e)]
-                for e in records(result.analysis.guards)
+                for e in records(result.analysis.guardrails)
             ],
         )
 

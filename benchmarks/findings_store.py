@@ -40,10 +40,10 @@ def take(root: Path, name: str) -> None:
     plan = plans.load(root, request(name).study)
     (FOLDER / "scores").mkdir(exist_ok=True)
     runs, validation = [], []
-    for at in plan.every_length():
+    for at in plan.every_step_fraction():
         scores, found = scores_of_runs(at, root)
         runs += found
-        if at.length == 1.0:
+        if at.step_fraction == 1.0:
             validation = [
                 [r.cell, r.seed, r.training, r.summary.get("val_pesq_wb")] for r in found if r.scored
             ]
@@ -51,7 +51,7 @@ def take(root: Path, name: str) -> None:
         kept += ["speaker", "snr", "noise", *(m for m in METRICS if m in scores), "noisy_pesq_wb"]
         table = scores[kept]
         numbers = dict.fromkeys(table.select_dtypes("float"), "float32")
-        path = stored(name, at.length)
+        path = stored(name, at.step_fraction)
         table.astype(numbers).round(4).to_parquet(path, index=False, compression="zstd")
     said = {
         "parameters": {cell.name: cell.parameters for cell in plan.cells},

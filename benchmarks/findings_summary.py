@@ -11,7 +11,7 @@ from ablate.models.errors import listed, plural
 from ablate.reports.formatting import known, signed
 from ablate.reports.model import AnalysisReport, EffectRow
 from ablate.reports.renderers.markdown import table
-from ablate.reports.step_budgets import AtLength, in_steps
+from ablate.reports.step_budgets import AtStepBudget, in_steps
 from ablate.reports.validation_rank import Agreement
 from ablate.training.metrics.registry import METRICS
 
@@ -35,7 +35,7 @@ class Studies:
 
     reports: Mapping[tuple[str, int], AnalysisReport]
     own: Mapping[str, int]
-    lengths: Mapping[str, Sequence[AtLength]]
+    lengths: Mapping[str, Sequence[AtStepBudget]]
     tuned: Mapping[str, Mapping[str, float]]
     agreement: Mapping[str, Agreement | None]
     trainings: Mapping[str, set[str]]
@@ -54,7 +54,7 @@ def summary(studies: Studies) -> Iterator[str]:
     yield (
         "Shapley values where every combination of a study was trained, main effects elsewhere, each with "
         "half the width of its 95 % interval; these are single intervals, not corrected for their number. "
-        f"{_shared(studies.trainings)}A gap is baseline less base, and *not toggled* what the factors leave "
+        f"{_shared(studies.trainings)}A gap is baseline less base, and *unexplained* what the factors leave "
         "of it ([glossary](../glossary.md)). A verdict compares an interval with what was claimed and a "
         f"margin of {margin:g} ([reading a report](../reading.md)); each is one at this size.\n\n"
     )
@@ -78,14 +78,14 @@ def _claimed(studies: Studies) -> dict[str, str]:
 
 
 def _of_the_claims(studies: Studies) -> Iterator[str]:
-    """The effects that were claimed, what is not toggled, and the gap: a row for each study and length."""
+    """The effects that were claimed, the unexplained part, and the gap: a row for each study and length."""
     claimed = _claimed(studies)
     rows = [["claimed", *claimed.values(), "", ""]]
     for (name, steps), report in studies.reports.items():
         found = {row.name: row for row in report.rows}
-        effects = [_cell(found.get(effect)) for effect in (*claimed, "not toggled", "gap")]
+        effects = [_cell(found.get(effect)) for effect in (*claimed, "unexplained", "gap")]
         rows.append([f"{name.upper()}, {steps:,}", *effects])
-    yield table(["study, steps", *claimed, "not toggled", "gap"], rows)
+    yield table(["study, steps", *claimed, "unexplained", "gap"], rows)
 
 
 def _of_the_others(studies: Studies) -> Iterator[str]:
@@ -133,7 +133,7 @@ def _claims(studies: Studies) -> Iterator[str]:
 
 def _lengths(studies: Studies) -> Iterator[str]:
     for name, found in studies.lengths.items():
-        others = [row for row in found if row.length != 1.0]
+        others = [row for row in found if row.step_fraction != 1.0]
         if not others:
             continue
         changed = [row.name for row in others if row.differs]
@@ -156,9 +156,9 @@ def _faults(studies: Studies) -> Iterator[str]:
 
 def _untoggled(studies: Studies) -> Iterator[str]:
     told = [
-        f"{_cell(report.not_toggled)} after {steps:,} steps"
+        f"{_cell(report.unexplained)} after {steps:,} steps"
         for (name, steps), report in studies.reports.items()
-        if name == "a" and report.not_toggled is not None
+        if name == "a" and report.unexplained is not None
     ]
     if told:
         yield (
@@ -168,7 +168,7 @@ def _untoggled(studies: Studies) -> Iterator[str]:
 
 
 def _tuning(studies: Studies) -> Iterator[str]:
-    if "a" not in studies.own:
+    if "a" not in studies.train_command:
         return
     base = studies.judged("a")
     before = {row.name: _verdict(row) for row in base.factors}

@@ -246,11 +246,11 @@ def pesq(setting: Setting) -> Result:
     return Result("PESQ", "passed", f"{count / took:.1f} clips a second, {cores} processes", figures=[row])
 
 
-def judge_lag(setting: Setting) -> Result:
+def discriminator_lag(setting: Setting) -> Result:
     """A training whose discriminator lags keeps the metric processes busy."""
     if missing := absent("pesq"):
         return Result("judge lag", "skipped", missing)
-    from judge_lag import TARGET
+    from discriminator_lag import TARGET
 
     processes = max(1, len(os.sched_getaffinity(0)) - 1)
     sizes = {"processes": processes, "steps": 4 if setting.tiny else 40, "full": not setting.tiny}
@@ -262,9 +262,9 @@ def judge_lag(setting: Setting) -> Result:
 
 
 def lagging(device: str, **options: Any) -> dict[str, float]:
-    """`judge_lag.measure` on a device by name."""
+    """`discriminator_lag.measure` on a device by name."""
     import torch
-    from judge_lag import measure
+    from discriminator_lag import measure
 
     return measure(device=torch.device(device), **options)
 
@@ -302,7 +302,7 @@ CHECKS: dict[str, Callable[[Setting], Result]] = {
     "step-times": step_times,
     "contract": contract,
     "pesq": pesq,
-    "judge-lag": judge_lag,
+    "judge-lag": discriminator_lag,
     "grid": grid,
 }
 """By value: what matters most comes first, should the time run out."""
@@ -363,7 +363,7 @@ def machine(device: str) -> dict[str, Any]:
     """Versions, and the name of the device; none where it is not there."""
     import torch
 
-    from ablate.models.machine import versions
+    from ablate.models.system_info import versions
 
     there = device == "cpu" or torch.cuda.is_available()
     name = torch.cuda.get_device_name() if there and device == "cuda" else "cpu" if there else None

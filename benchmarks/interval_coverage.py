@@ -42,7 +42,7 @@ from ablate.ablations.inference.units import others
 from ablate.ablations.inference.verdicts import decide
 
 BATCH = 250
-KINDS = ("gap", "not-toggled", "main", "shapley", "interaction")
+KINDS = ("gap", "unexplained", "main", "shapley", "interaction")
 
 
 def estimates(
@@ -90,7 +90,7 @@ def run(scenario: Scenario, repetitions: int, seed: int) -> list[Row]:
     cells, found = contrasts()
     truth = found.matrix(cells) @ true_means(scenario)
     kinds = np.array([contrast.kind for contrast in found.rows])
-    families = {"Holm family error": ("main",), "headline's family error": ("gap", "shapley", "not-toggled")}
+    families = {"Holm family error": ("main",), "headline's family error": ("gap", "shapley", "unexplained")}
     rng = np.random.default_rng(seed)
     holds, centred, widths = [], [], []
     alarms: dict[str, list[np.ndarray]] = {name: [] for name in families}

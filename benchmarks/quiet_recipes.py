@@ -1,6 +1,6 @@
 """How quiet recipes are: what schedules and averages of the weights make of the noise between seeds.
 
-One trajectory for each network, cell, schedule, length and seed, trained by the training room's own code;
+One trajectory for each network, cell, schedule, length and seed, trained by the training package's own code;
 from it several ways of taking the weights are scored on the same test utterances. Every training is one file,
 so that the measurement can be stopped and continued, by several processes at once; seeds come one after
 another, so that it can be cut at any time.
@@ -83,10 +83,10 @@ def measure(training: Training, corpus: Any) -> dict[str, Any]:
 
     from ablate.models import build_model
     from ablate.training import seeds
-    from ablate.training.causes import DivergedError
     from ablate.training.config import RunConfig
     from ablate.training.data.batches import Batches
-    from ablate.training.optimisation import follow
+    from ablate.training.failures import DivergedError
+    from ablate.training.optimisation import update_ema
     from ablate.training.trainer import Trainer
 
     changes = NETWORKS[training.network][training.cell] | SCHEDULES[training.schedule]
@@ -107,9 +107,9 @@ def measure(training: Training, corpus: Any) -> dict[str, Any]:
             step = trainer.step
             trainer.train_step()
             for way, share in HORIZONS.items():
-                follow(averages[way], model, step, share * training.steps)
+                update_ema(averages[way], model, step, share * training.steps)
             if step >= tail:
-                follow(averages["tail"], model, step - tail, math.inf)
+                update_ema(averages["tail"], model, step - tail, math.inf)
             if trainer.step % interval == 0 or trainer.step == training.steps:
                 checked[trainer.step] = {k: value.clone() for k, value in model.state_dict().items()}
                 scores = score(model, corpus.select_validation(max(VALIDATED)))

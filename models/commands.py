@@ -48,7 +48,7 @@ def doctor(
     format: Format = "table",
 ) -> None:
     """Show versions, the processor, the GPUs, and which selective scan runs here and why."""
-    from . import machine as machines
+    from . import system_info as machines
 
     if report:
         print(machines.report())
@@ -77,7 +77,7 @@ def init_plugin(
     name: Annotated[str, typer.Argument(help="Of the network, e.g. my-net.")],
 ) -> None:
     """Write a plug-in with a network of your own to start from; it runs as it is."""
-    from .starting import write_start
+    from .plugin_template import write_start
 
     path = write_start(name)
     print(path)
@@ -89,7 +89,7 @@ def init_plugin(
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this room."""
+    """Add the commands of this package."""
     app.command("models")(models)
     app.command("doctor")(doctor)
     app.command("init-plugin")(init_plugin)

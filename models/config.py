@@ -18,7 +18,7 @@ from pydantic import (
 
 from . import trust
 from .errors import InputError
-from .fields import PARTS, Added, Of, ReadIf, ReadUnless, Unread
+from .fields import PARTS, ActiveIf, ActiveUnless, Added, Affects, InactiveValue
 from .layouts import BINS
 from .parts import ARCHITECTURES, BANDS, CORES, CROSSBANDS, DECODERS, HEADS
 from .plugins import PATH, existing_folder, folder_digest, with_digests
@@ -79,17 +79,21 @@ def _no_bare_count(layout: Any) -> Any:
     return layout
 
 
-_Encoder = Of("encoder")
-_CrossBand = Of("cross-band")
-_Decoder = Of("decoder")
-_Signal = Of("split", "decoder")
-_Everywhere = Of(*PARTS)
-_Ssm = (Of("encoder", "cross-band"), ReadIf("core", "mamba"), ReadIf("crossband", "bimamba"))
-_AnySsm = (Of("encoder", "cross-band"), ReadIf("core", "mamba", "mamba2"), ReadIf("crossband", "bimamba"))
+_Encoder = Affects("encoder")
+_CrossBand = Affects("cross-band")
+_Decoder = Affects("decoder")
+_Signal = Affects("split", "decoder")
+_Everywhere = Affects(*PARTS)
+_Ssm = (Affects("encoder", "cross-band"), ActiveIf("core", "mamba"), ActiveIf("crossband", "bimamba"))
+_AnySsm = (
+    Affects("encoder", "cross-band"),
+    ActiveIf("core", "mamba", "mamba2"),
+    ActiveIf("crossband", "bimamba"),
+)
 _Wide = (
-    Of("encoder", "cross-band"),
-    ReadIf("core", "mamba", "mamba2", "xlstm"),
-    ReadIf("crossband", "bimamba"),
+    Affects("encoder", "cross-band"),
+    ActiveIf("core", "mamba", "mamba2", "xlstm"),
+    ActiveIf("crossband", "bimamba"),
 )
 
 
@@ -107,7 +111,7 @@ class ModelConfig(Section):
     direction: Annotated[Literal["uni", "bi"], _Encoder] = Field(
         "uni", description="of the time layers; bi sees later frames"
     )
-    lookahead: Annotated[NonNegativeInt, Added, _Encoder, ReadIf("direction", "uni")] = Field(
+    lookahead: Annotated[NonNegativeInt, Added, _Encoder, ActiveIf("direction", "uni")] = Field(
         0, description="frames that the time layers together see ahead (uni)"
     )
     chunk: Annotated[NonNegativeInt, Added, _Encoder] = Field(
@@ -130,54 +134,56 @@ class ModelConfig(Section):
         str | tuple[int, ...],
         BeforeValidator(_no_bare_count),
         Added,
-        Of("split", "decoder"),
+        Affects("split", "decoder"),
     ] = Field(
         "bsrnn", description="bsrnn, uniform:K, mel:K, bark:K, one (no split), or the bins of each band"
     )
-    input_level: Annotated[Literal["as-is", "unit"], Added, Of("split", "decoder")] = Field(
+    input_level: Annotated[Literal["as-is", "unit"], Added, Affects("split", "decoder")] = Field(
         "as-is", description="unit: each utterance at a root mean square of 1, and back at the end"
     )
-    input_compression: Annotated[PositiveFloat, Added, Of("split")] = Field(
+    input_compression: Annotated[PositiveFloat, Added, Affects("split")] = Field(
         1.0, description="exponent of the magnitudes that the network reads; it filters the plain ones"
     )
-    split_statistics: Annotated[Statistics, Added, Of("split")] = Field(
+    split_statistics: Annotated[Statistics, Added, Affects("split")] = Field(
         "utterance", description="of the normalisation in the band split"
     )
     trunk_statistics: Annotated[
         Statistics,
         Added,
-        Of("encoder", "cross-band"),
-        ReadIf("norm", "group"),
-        ReadIf("crossband", "bilstm"),
+        Affects("encoder", "cross-band"),
+        ActiveIf("norm", "group"),
+        ActiveIf("crossband", "bilstm"),
     ] = Field("utterance", description="of the norms of time and band layers")
-    decoder_statistics: Annotated[Statistics, Added, _Decoder, ReadIf("decoder", "per-band")] = Field(
+    decoder_statistics: Annotated[Statistics, Added, _Decoder, ActiveIf("decoder", "per-band")] = Field(
         "utterance", description="of the normalisation in the decoder"
     )
-    filter_taps: Annotated[Literal["centred", "past"], Added, _Decoder, ReadIf("head", "filter")] = Field(
+    filter_taps: Annotated[Literal["centred", "past"], Added, _Decoder, ActiveIf("head", "filter")] = Field(
         "centred", description="one frame back, now and one ahead; or two back and now (filter head)"
     )
     crossband: Annotated[CrossBand, _CrossBand] = Field(
         "bilstm", description="module across the bands of a frame; pointwise, called an MLP, mixes none"
     )
-    crossband_layers: Annotated[PositiveInt, _CrossBand, ReadUnless("crossband", "none"), Unread(1)] = 5
-    order: Annotated[Literal["stacked", "interleaved"], ReadUnless("crossband", "none")] = Field(
+    crossband_layers: Annotated[
+        PositiveInt, _CrossBand, ActiveUnless("crossband", "none"), InactiveValue(1)
+    ] = 5
+    order: Annotated[Literal["stacked", "interleaved"], ActiveUnless("crossband", "none")] = Field(
         "stacked", description="all time layers before all band layers (BSRNN), or in turn (ESPnet)"
     )
     decoder: Annotated[Decoder, _Decoder] = "per-band"
     decoder_expansion: Annotated[
-        float | tuple[float, ...], _Decoder, ReadIf("decoder", "per-band"), Unread(2.0)
+        float | tuple[float, ...], _Decoder, ActiveIf("decoder", "per-band"), InactiveValue(2.0)
     ] = Field(4.0, description="hidden width of the decoder over N: one number, or one for each band")
     head: Annotated[Head, _Decoder] = "filter"
     projection: Annotated[Literal["none", "consistent"], Added, _Decoder] = Field(
         "none", description="consistent: the output is the spectrogram of a signal"
     )
-    heads: Annotated[PositiveInt, _Encoder, ReadIf("core", "attention", "conformer", "mamba2", "xlstm")] = (
+    heads: Annotated[PositiveInt, _Encoder, ActiveIf("core", "attention", "conformer", "mamba2", "xlstm")] = (
         Field(4, description="heads (attention, conformer, Mamba-2, xLSTM)")
     )
-    kernel: Annotated[PositiveInt, Added, _Encoder, ReadIf("core", "tcn", "conformer")] = Field(
+    kernel: Annotated[PositiveInt, Added, _Encoder, ActiveIf("core", "tcn", "conformer")] = Field(
         3, description="taps of the convolutions over time (TCN, conformer)"
     )
-    dilations: Annotated[PositiveInt, Added, _Encoder, ReadIf("core", "tcn")] = Field(
+    dilations: Annotated[PositiveInt, Added, _Encoder, ActiveIf("core", "tcn")] = Field(
         4, description="blocks of a layer, of dilation 1, 2, 4, ... (TCN)"
     )
     d_state: Annotated[PositiveInt, *_AnySsm] = Field(12, description="states per channel (Mamba)")
@@ -185,10 +191,10 @@ class ModelConfig(Section):
     d_conv: Annotated[PositiveInt, *_Wide] = Field(
         4, description="taps of the causal convolution (Mamba, xLSTM)"
     )
-    gating: Annotated[Literal["exponential", "sigmoid"], Added, _Encoder, ReadIf("core", "xlstm")] = Field(
+    gating: Annotated[Literal["exponential", "sigmoid"], Added, _Encoder, ActiveIf("core", "xlstm")] = Field(
         "exponential", description="of the input gate (xLSTM)"
     )
-    biases: Annotated[Literal["with", "without"], Added, _Encoder, ReadIf("core", "xlstm")] = Field(
+    biases: Annotated[Literal["with", "without"], Added, _Encoder, ActiveIf("core", "xlstm")] = Field(
         "with", description="of projections and convolution (xLSTM)"
     )
     ssm_skip: Annotated[Literal["right", "shadowed"], *_Ssm] = Field(
@@ -259,7 +265,7 @@ class ModelConfig(Section):
         }
         return fields | {"options": options}
 
-    def reads(self, name: str) -> bool:
+    def is_active(self, name: str) -> bool:
         """Whether the network reads a field; a part that a plug-in brought may read any."""
         foreign = not (
             ARCHITECTURES.built_in(self.architecture)
@@ -268,7 +274,7 @@ class ModelConfig(Section):
             and DECODERS.built_in(self.decoder)
             and HEADS.built_in(self.head)
         )
-        return foreign or (name != "options" and super().reads(name))
+        return foreign or (name != "options" and super().is_active(name))
 
     @field_validator("decoder_expansion")
     @classmethod

@@ -1,4 +1,4 @@
-"""What the commands of all rooms share: common options, how a table is printed, how an error ends one."""
+"""What the commands of all packages share: common options, how a table is printed, how an error ends one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def formats(*known: str) -> Any:
 Format = Annotated[str, formats("table", "json")]
 
 
-def takes(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def options_from(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command that takes one dataclass an option for each field, which is annotated as Typer asks."""
     hints = get_type_hints(options, include_extras=True)
     parameters = [
@@ -146,7 +146,7 @@ def run(app: Callable[[], Any]) -> None:
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
         words = " ".join(str(error).split())
-        print(f"fault: {type(error).__name__}: {words}", file=sys.stderr)
+        print(f"internal error: {type(error).__name__}: {words}", file=sys.stderr)
         if not os.environ.get("ABLATE_DEBUG"):
             print("set ABLATE_DEBUG=1 for the traceback", file=sys.stderr)
         sys.exit(1)

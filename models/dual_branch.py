@@ -82,7 +82,7 @@ class DualBranchNetwork(Enhancer):
         wrong = [
             f"{name}={value!r} (has {has!r})"
             for name, has in fixed.items()
-            if (value := getattr(config, name)) != has and config.reads(name)
+            if (value := getattr(config, name)) != has and config.is_active(name)
         ]
         if wrong:
             raise InputError(f"the dual-branch architecture cannot take {', '.join(wrong)}")

@@ -1,4 +1,4 @@
-"""What goes wrong for a reason that the user can mend."""
+"""What goes wrong for a reason that the user can fix."""
 
 from __future__ import annotations
 
@@ -94,8 +94,11 @@ def told(error: BaseException) -> str:
 
 def _around_networks() -> tuple[str, ...]:
     """Where code lies that calls networks, or that they call."""
-    house = Path(__file__).parents[1]
+    project = Path(__file__).parents[1]
     torch = getattr(sys.modules.get("torch"), "__file__", None)
-    ours = [house / "ablations", *(house / "models" / f"{name}.py" for name in ("interface", "classes"))]
+    ours = [
+        project / "ablations",
+        *(project / "models" / f"{name}.py" for name in ("interface", "class_adapter")),
+    ]
     importing = Path(sys.modules["importlib"].__file__ or "").parent
     return tuple(map(str, [*ours, importing, *([Path(torch).parent] if torch else [])]))

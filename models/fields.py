@@ -4,7 +4,7 @@ A new field of `ModelConfig`, `Recipe` or `Evaluation` is written with `Added` a
 everything as it was before there was the field:
 
     ema: Annotated[Fraction, Added] = Field(0.0, description="...")
-    ema_start: Annotated[Fraction, Added, ReadUnless("ema", 0.0)] = Field(0.5, description="...")
+    ema_start: Annotated[Fraction, Added, ActiveUnless("ema", 0.0)] = Field(0.5, description="...")
 
 Runs trained before then keep their signatures, and their files are read with that default.
 """
@@ -41,12 +41,12 @@ Added = _Marker("Added")
 """The field came after the first signatures, and its default is neutral: no part of one at that value.
 
 That default can never change. Nor can that of a field without this mark which is not always read: where it is
-not, its default stands in the signature, or the value of `Unread`.
+not, its default stands in the signature, or the value of `InactiveValue`.
 """
 
 
 @dataclass(frozen=True, init=False)
-class Of:
+class Affects:
     """The parts of a network that the field is about; without it, none in particular."""
 
     parts: tuple[str, ...]
@@ -56,7 +56,7 @@ class Of:
 
 
 @dataclass(frozen=True, init=False)
-class ReadIf:
+class ActiveIf:
     """The field is read where another of its configuration has one of some values. One such mark suffices."""
 
     field: str
@@ -71,7 +71,7 @@ class ReadIf:
         return any(part in self.values for part in parts)
 
 
-class ReadUnless(ReadIf):
+class ActiveUnless(ActiveIf):
     """The field is read where another of its configuration has none of some values."""
 
     def holds(self, value: Any) -> bool:
@@ -79,41 +79,41 @@ class ReadUnless(ReadIf):
 
 
 @dataclass(frozen=True)
-class Unread:
+class InactiveValue:
     """What stands for the field in a signature where it is not read, in place of its default."""
 
     value: Any
 
 
 @dataclass(frozen=True)
-class Facts:
+class FieldMarks:
     """What a field says of itself.
 
     Attributes:
-        default, unread: its default, and what stands for it where it is not read, as JSON has them.
+        default, inactive: its default, and what stands for it where it is not read, as JSON has them.
         conditions: it is read where one of them holds, or where there are none.
     """
 
     default: Any
-    unread: Any
+    inactive: Any
     bookkeeping: bool
     added: bool
     parts: tuple[str, ...]
-    conditions: tuple[ReadIf, ...]
+    conditions: tuple[ActiveIf, ...]
 
 
 @cache
-def facts(kind: type[BaseModel], name: str) -> Facts:
+def marks_of(kind: type[BaseModel], name: str) -> FieldMarks:
     """The facts of a field of a configuration's class."""
     field = kind.model_fields[name]
     default = to_jsonable_python(field.get_default(call_default_factory=True))
-    return Facts(
+    return FieldMarks(
         default=default,
-        unread=next((mark.value for mark in field.metadata if isinstance(mark, Unread)), default),
+        inactive=next((mark.value for mark in field.metadata if isinstance(mark, InactiveValue)), default),
         bookkeeping=any(mark is Bookkeeping for mark in field.metadata),
         added=any(mark is Added for mark in field.metadata),
-        parts=next((mark.parts for mark in field.metadata if isinstance(mark, Of)), ()),
-        conditions=tuple(mark for mark in field.metadata if isinstance(mark, ReadIf)),
+        parts=next((mark.parts for mark in field.metadata if isinstance(mark, Affects)), ()),
+        conditions=tuple(mark for mark in field.metadata if isinstance(mark, ActiveIf)),
     )
 
 

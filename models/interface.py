@@ -213,16 +213,16 @@ class Interface:
     def arguments(self, signal: Tensor) -> tuple[Tensor, ...]:
         """A signal as the network takes it."""
         if self.plain or self.waveform:
-            return (laid(signal, self.axes, "bt" if self.waveform else "bft"),)
+            return (permute_axes(signal, self.axes, "bt" if self.waveform else "bft"),)
         if self.domain == "spectrum":
             if self.compress != 1:
                 signal = signal * _power(signal.abs(), self.compress - 1)
             parts = torch.view_as_real(signal) if "2" in self.axes else signal
-            return (laid(parts, self.axes, "bft2" if "2" in self.axes else "bft"),)
-        magnitude = laid(_power(signal.abs(), self.compress), self.axes, "bft")
+            return (permute_axes(parts, self.axes, "bft2" if "2" in self.axes else "bft"),)
+        magnitude = permute_axes(_power(signal.abs(), self.compress), self.axes, "bft")
         if self.domain == "magnitude":
             return (magnitude,)
-        return magnitude, laid(signal.angle(), self.axes, "bft")
+        return magnitude, permute_axes(signal.angle(), self.axes, "bft")
 
     def enhanced(self, outputs: Any, noisy: Tensor) -> Tensor:
         """The enhanced signal in what the network gave for a noisy one; same shape.
@@ -327,7 +327,7 @@ class Interface:
         return part.reshape([sizes[axis] for axis in order]).permute([order.index(axis) for axis in have])
 
 
-def laid(part: Tensor, axes: str, have: str) -> Tensor:
+def permute_axes(part: Tensor, axes: str, have: str) -> Tensor:
     """A tensor in the order `have` as `axes` wants it, with axes of one where that has a 1."""
     if axes == have:
         return part

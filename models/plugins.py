@@ -21,7 +21,7 @@ from typing import Any
 from . import trust
 from .errors import InputError
 
-_ROOMS = ("models", "training", "ablations", "studies", "reports")
+_PACKAGES = ("models", "training", "ablations", "studies", "reports")
 CODE = (".py", ".yaml", ".yml", ".toml", ".json")
 """Endings of the files that count as a folder's code."""
 _HERE = Path(__file__).resolve().parents[1]
@@ -264,27 +264,27 @@ def make_importable(folder: Path) -> None:
 def _check_rooms(path: Path) -> None:
     """Refuse a plug-in that takes `models` and the like for this project's, as they were in version 0.1."""
     for file, module in sources(path).items():
-        for room in {name.split(".")[0] for name in imports(file, module)} & set(_ROOMS):
-            if _is_ours_or_missing(room):
-                beside = (path.parent / room).resolve()
+        for package in {name.split(".")[0] for name in imports(file, module)} & set(_PACKAGES):
+            if _is_ours_or_missing(package):
+                beside = (path.parent / package).resolve()
                 meant = (
                     f", or start where {beside} comes first"
-                    if beside.exists() and beside != _HERE / room
+                    if beside.exists() and beside != _HERE / package
                     else ""
                 )
                 raise InputError(
-                    f"plug-in {file} imports {room!r}; this project's is now `ablate.{room}`: "
-                    f"write `from ablate.{room} import ...`{meant}"
+                    f"plug-in {file} imports {package!r}; this project's is now `ablate.{package}`: "
+                    f"write `from ablate.{package} import ...`{meant}"
                 )
 
 
-def _is_ours_or_missing(room: str) -> bool:
-    known = sys.modules.get(room)
-    spec = known.__spec__ if known else find_spec(room)
+def _is_ours_or_missing(package: str) -> bool:
+    known = sys.modules.get(package)
+    spec = known.__spec__ if known else find_spec(package)
     if known is None and spec is None:
         return True
     places = getattr(known, "__path__", None) or (spec and spec.submodule_search_locations) or ()
-    return any(Path(place).resolve() == _HERE / room for place in places)
+    return any(Path(place).resolve() == _HERE / package for place in places)
 
 
 def _check_origins(path: Path) -> None:
@@ -299,7 +299,7 @@ def _check_origins(path: Path) -> None:
 
 
 def _hint(error: Exception) -> str:
-    if isinstance(error, ImportError) and error.name and error.name.split(".")[0] in _ROOMS:
+    if isinstance(error, ImportError) and error.name and error.name.split(".")[0] in _PACKAGES:
         return f"; if that means a part of this project, it is now `ablate.{error.name}`"
     return ""
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from .fields import facts
+from .fields import marks_of
 
 
 class Frozen(BaseModel):
@@ -21,16 +21,16 @@ class Section(Frozen):
     def __hash__(self) -> int:
         return hash(self.model_dump_json())
 
-    def reads(self, name: str) -> bool:
+    def is_active(self, name: str) -> bool:
         """Whether a field means anything beside the others' values."""
-        conditions = facts(type(self), name).conditions
+        conditions = marks_of(type(self), name).conditions
         return not conditions or any(c.holds(getattr(self, c.field)) for c in conditions)
 
     def result_fields(self) -> dict[str, Any]:
         """The fields that change the result, as JSON has them; one that is not read has a fixed value."""
-        known = {name: facts(type(self), name) for name in type(self).model_fields}
+        known = {name: marks_of(type(self), name) for name in type(self).model_fields}
         return {
-            name: value if self.reads(name) else known[name].unread
+            name: value if self.is_active(name) else known[name].inactive
             for name, value in self.model_dump(mode="json").items()
             if not known[name].bookkeeping
         }
@@ -40,5 +40,5 @@ class Section(Frozen):
         return {
             name: value
             for name, value in self.result_fields().items()
-            if not (facts(type(self), name).added and value == facts(type(self), name).default)
+            if not (marks_of(type(self), name).added and value == marks_of(type(self), name).default)
         }

@@ -35,7 +35,7 @@ def report_of(
     metric: str | None = None,
     margin: float | None = None,
     claims: Sequence[str] = (),
-    guards: Sequence[str] = (),
+    guardrails: Sequence[str] = (),
     others: str | None = None,
     direction: Mapping[str, str] = MappingProxyType({}),
 ) -> AnalysisReport:
@@ -46,7 +46,7 @@ def report_of(
         margin: smallest difference that matters; none: the study's for its endpoint, else the metric's own.
         claims: `FACTOR=LOW..HIGH` or `FACTOR=LEVEL=LOW..HIGH`, in place of the factors' own; of scores
             trained elsewhere the only ones.
-        guards: other metrics beside the first.
+        guardrails: other metrics beside the first.
         others: claims of others to judge beside them, `published` or a YAML file; of a study's factors.
         direction: `higher` or `lower` is better, by metric, of those that the registry does not know.
 
@@ -60,7 +60,7 @@ def report_of(
         states = Counter(run.state for run in info.runs)
         said = ", ".join(f"{count} {state}" for state, count in states.most_common())
         raise NoScoresError(f"no run of {info.name} has scores yet ({said})")
-    _check_metrics(scores, metric, guards)
+    _check_metrics(scores, metric, guardrails)
     stated = [parse_claim(text, metric, source="given with the report") for text in claims]
     every: Sequence[tuple[str, Claim]] = ()
     in_vain = ""
@@ -71,7 +71,7 @@ def report_of(
             factors = with_further(factors, found)
             in_vain = "" if any(claim.metric == metric for _, claim in found) else others
         every = every_claim(factors, metric)
-        analysis = analyze_study(plan, scores, metric, margin, claims_on(factors, metric), guards)
+        analysis = analyze_study(plan, scores, metric, margin, claims_on(factors, metric), guardrails)
     else:
         analysis = analyze(
             scores,
@@ -81,7 +81,7 @@ def report_of(
             margin=margin,
             factors=list(info.base),
             claims=_by_name(stated) or None,
-            guards=guards,
+            guardrails=guardrails,
             direction=direction,
         )
         every = list(analysis.claims.items())
@@ -98,10 +98,10 @@ def _by_name(claims: Sequence[tuple[str, Claim]]) -> dict[str, Claim]:
     return found
 
 
-def _check_metrics(scores: pd.DataFrame, metric: str, guards: Sequence[str]) -> None:
+def _check_metrics(scores: pd.DataFrame, metric: str, guardrails: Sequence[str]) -> None:
     """Raises InputError, naming the nearest, where a metric has no scores."""
     there = [name for name in METRICS if name in scores.columns and scores[name].notna().any()]
-    for name in (metric, *guards):
+    for name in (metric, *guardrails):
         if name not in scores.columns:
             raise InputError(f"no metric {name!r} in the scores{suggestion(name, there)}")
 
@@ -118,12 +118,12 @@ def report_of_file(
     metric: str | None = None,
     margin: float | None = None,
     claims: Sequence[str] = (),
-    guards: Sequence[str] = (),
+    guardrails: Sequence[str] = (),
     direction: Mapping[str, str] = MappingProxyType({}),
 ) -> AnalysisReport:
     """The report of results trained elsewhere; see `reports.sources.scores_from_file`."""
     scores, info = scores_from_file(path, base, baseline, metric or "pesq_wb")
-    return report_of(scores, info, metric, margin, claims, guards, direction=direction)
+    return report_of(scores, info, metric, margin, claims, guardrails, direction=direction)
 
 
 FILES = {

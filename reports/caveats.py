@@ -13,16 +13,16 @@ from ablate.studies.plan import Plan
 from ablate.training.config import RunConfig
 from ablate.training.metrics.passport import described, passport_of
 from ablate.training.metrics.registry import METRICS, in_words
-from ablate.training.own.config import OwnConfig, OwnTraining
+from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
 from .chosen_on_test import price, price_lines
-from .corpora import corpus_lines
 from .cost import compute
 from .formatting import text
 from .heterogeneity import mixture_lines
 from .model import AnalysisReport
 from .slopes import slope_lines
-from .step_budgets import length_lines
+from .step_budgets import step_budget_lines
+from .test_sets import test_set_lines
 from .validation_rank import agreement_lines
 from .verdict_table import claim_lines
 
@@ -62,10 +62,10 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
                 facts.append((role, name + (f", {size:,} parameters as trained" if size else "")))
         facts.append(("recipe", _recipe(report)) if plan.train is None else ("trained by", _own(plan.train)))
         facts.append(("corpus", _corpus(report)))
-        if plan.further_tests:
+        if plan.extra_test_sets:
             tests = [f"{report.test_name} (the first: verdicts are of it), {plan.corpus.test:,} files"]
-            tests += [f"{test.name}, {test.files:,} files" for test in plan.further_tests]
-            facts.append(("test corpora", "; ".join(tests)))
+            tests += [f"{test.name}, {test.files:,} files" for test in plan.extra_test_sets]
+            facts.append(("test sets", "; ".join(tests)))
         facts.append(("endpoint", f"{report.metric}; {_selected(plan)}"))
     facts.append(("design", f"{analysis.design}, {plural(len(analysis.cells), 'cell')} with scores"))
     scored = sum(run.scored for run in info.runs)
@@ -170,7 +170,7 @@ def _recipe(report: AnalysisReport) -> str:
     return ", ".join(filter(None, parts))
 
 
-def _own(train: OwnTraining) -> str:
+def _own(train: TrainingCommand) -> str:
     """The command, its folder, and what its code was; or where results are from."""
     if train.imported:
         return f"elsewhere; imported from {train.imported}"
@@ -252,16 +252,16 @@ def _lag_line(report: AnalysisReport) -> list[str]:
 def run_problems(report: AnalysisReport) -> list[str]:
     """Runs without scores, those of other lengths too, and the divergence rate of each cell that diverged."""
     lines = []
-    others = {f" at {length:g}": found.runs for length, found in report.info.at_lengths.items()}
+    others = {f" at {fraction:g}": found.runs for fraction, found in report.info.step_fractions.items()}
     others |= {f" on {name}": runs for name, runs in report.info.not_evaluated.items()}
-    for length, runs in {"": report.info.runs, **others}.items():
+    for fraction, runs in {"": report.info.runs, **others}.items():
         for run in runs:
             if not run.scored:
                 cause = f" ({run.cause})" if run.cause else ""
                 at = f" at step {run.step:,}" if run.step else ""
                 unscored = "done, evaluation failed" if run.cause else "done but not scored"
                 state = unscored if run.state == "done" else run.state
-                lines.append(f"{run.cell}, seed {run.seed}{length}: {state}{at}{cause}")
+                lines.append(f"{run.cell}, seed {run.seed}{fraction}: {state}{at}{cause}")
     for row in report.analysis.divergence.to_dict("records"):
         if row["diverged"]:
             lines.append(
@@ -283,11 +283,15 @@ def untoggled(report: AnalysisReport) -> list[Difference]:
 
 
 def _between(
-    a: RunConfig | OwnConfig, b: RunConfig | OwnConfig, factors: Sequence[Factor]
+    a: RunConfig | CommandConfig, b: RunConfig | CommandConfig, factors: Sequence[Factor]
 ) -> list[Difference]:
     if isinstance(a, RunConfig) and isinstance(b, RunConfig):
         return differences(a, b, factors)
-    return own_differences(a, b, factors) if isinstance(a, OwnConfig) and isinstance(b, OwnConfig) else []
+    return (
+        own_differences(a, b, factors)
+        if isinstance(a, CommandConfig) and isinstance(b, CommandConfig)
+        else []
+    )
 
 
 def untoggled_line(report: AnalysisReport) -> str:
@@ -296,7 +300,7 @@ def untoggled_line(report: AnalysisReport) -> str:
     if not parts:
         return ""
     return (
-        "Untoggled differences between all-on and the baseline (all of 'not toggled'): "
+        "Untoggled differences between all-on and the baseline (all of 'unexplained'): "
         + "; ".join(parts)
         + ". Add them to the grid to split it."
     )
@@ -333,14 +337,14 @@ def notes(report: AnalysisReport) -> list[str]:
             f"These factors also change the parameter count: {', '.join(changed)}. "
             "Their effect is of the change as a whole, size included."
         )
-    if report.corpora and len(analysis.guards):
-        notes.append(f"Guards are judged on {report.test_name} alone, the first test corpus.")
-    notes += corpus_lines(report.test_name, report.corpora)
+    if report.test_sets and len(analysis.guardrails):
+        notes.append(f"Guardrail metrics are judged on {report.test_name} alone, the first test set.")
+    notes += test_set_lines(report.test_name, report.test_sets)
     if report.in_vain:
         notes.append(f"--claims {report.in_vain}: nothing on these factors in {report.metric}.")
     notes += claim_lines(report.judged, of_a_study=report.info.plan is not None)
-    notes += slope_lines(report.slopes, report.percent, bool(report.by_length))
-    notes += length_lines(report.by_length, report.percent)
+    notes += slope_lines(report.slopes, report.percent, bool(report.by_step_budget))
+    notes += step_budget_lines(report.by_step_budget, report.percent)
     notes += agreement_lines(report.agreement, analysis.metric, chosen=_validation_chose(report.info.plan))
     notes += price_lines(price(report.info.runs, analysis.metric, report.direction), analysis.metric)
     return [*notes, *_tuning(report), *_looks(report)]

@@ -1,4 +1,4 @@
-"""The command line: the commands of all rooms. What a command needs is imported when it is called."""
+"""The command line: the commands of all packages. What a command needs is imported when it is called."""
 
 from __future__ import annotations
 

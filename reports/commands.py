@@ -46,7 +46,7 @@ Directions = Annotated[
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this room."""
+    """Add the commands of this package."""
     app.command()(report)
     app.command()(compare)
     app.command("import-runs")(import_runs)
@@ -72,7 +72,7 @@ def report(
     metric: Annotated[
         str | None, typer.Option(help="Score to compare, e.g. stoi; default: the study's endpoint.")
     ] = None,
-    guard: Annotated[
+    guardrail: Annotated[
         str | None, typer.Option(help="Other metrics beside it, to see what a gain costs, e.g. cbak,si_sdr.")
     ] = None,
     direction: Directions = [],  # noqa: B006
@@ -108,7 +108,7 @@ def report(
     names = list(study or [])
     if logs:
         judging: dict[str, Any] = {"scores": scores, "base": base, "baseline": baseline, "metric": metric}
-        judging |= {"guard": guard, "margin": margin, "claim": claim or None, "claims": claims}
+        judging |= {"guardrail": guardrail, "margin": margin, "claim": claim or None, "claims": claims}
         judging |= {"tracking-uri": tracking_uri, "template": template}
         if given := [f"--{option}" for option, value in judging.items() if value is not None]:
             raise InputError(f"--logs shows old logs side by side; without {', '.join(given)}")
@@ -133,7 +133,7 @@ def report(
     if tracking_uri is not None and not name and not (scores or "").startswith("mlflow:"):
         raise InputError("--tracking-uri needs the name of a study, or --scores mlflow:EXPERIMENT")
 
-    guards = [part.strip() for part in (guard or "").split(",") if part.strip()]
+    guardrails = [part.strip() for part in (guardrail or "").split(",") if part.strip()]
     from ablate.studies.tracking.store import TrackingError
 
     from . import build
@@ -154,14 +154,16 @@ def report(
                 metric,
                 root,
                 tracking_uri,
-                guards,
+                guardrails,
             ).read()
-            result = build.report_of(*found, metric, margin, claim, guards, direction=better)
+            result = build.report_of(*found, metric, margin, claim, guardrails, direction=better)
         elif tracking_uri is not None:
             found = scores_from_mlflow(tracking_uri, str(name), str(name))
-            result = build.report_of(*found, metric, margin, claim, guards, claims)
+            result = build.report_of(*found, metric, margin, claim, guardrails, claims)
         else:
-            result = build.report_of(*scores_from_study(root, name), metric, margin, claim, guards, claims)
+            result = build.report_of(
+                *scores_from_study(root, name), metric, margin, claim, guardrails, claims
+            )
     except (build.NoScoresError, TrackingError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(4) from None
@@ -206,7 +208,7 @@ def _elsewhere(
     metric: str | None,
     root: Path,
     tracking_uri: str | None,
-    guards: list[str],
+    guardrails: list[str],
 ) -> Elsewhere:
     from .elsewhere import Elsewhere
 
@@ -221,7 +223,7 @@ def _elsewhere(
         base=base or "",
         baseline=baseline,
         metric=metric or "pesq_wb",
-        guards=tuple(guards),
+        guardrails=tuple(guardrails),
         cache=root / "cache",
     )
 

@@ -92,8 +92,8 @@ def matched_table(report: AnalysisReport) -> Table | None:
 
 
 def ranking_table(report: AnalysisReport) -> Table | None:
-    """The cells' ranks over the endpoint and the guards; none where fewer than two have two seeds."""
-    metrics = [report.metric, *map(label_of, dict.fromkeys(report.analysis.guards["metric"]))]
+    """The cells' ranks over the endpoint and the guardrails; none where fewer than two have two seeds."""
+    metrics = [report.metric, *map(label_of, dict.fromkeys(report.analysis.guardrails["metric"]))]
     return Table.of(
         "Secondary: ranks of the cells",
         report.analysis.ranking,

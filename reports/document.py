@@ -24,14 +24,14 @@ from .summary import answer
 from .tables import (
     cells_table,
     claims_table,
-    corpora_table,
     effects_table,
-    guards_table,
+    guardrails_table,
     interactions_table,
     lengths_table,
     mains_table,
     pooled_table,
     slopes_table,
+    test_sets_table,
     units_table,
 )
 
@@ -143,7 +143,7 @@ PARTS = (
     Part("", _opening, SHOWN),
     Part("effects", _tables(effects_table), SHOWN),
     Part("effects", _sums, SHOWN),
-    Part("effects", _tables(guards_table, corpora_table), SHOWN),
+    Part("effects", _tables(guardrails_table, test_sets_table), SHOWN),
     Part("effects", _pictures("waterfall", "forest"), "html notebook"),
     Part("effects", _notes, SHOWN),
     Part("effects", _tables(claims_table), SHOWN),

@@ -44,7 +44,7 @@ class Elsewhere:
     base: str = ""
     baseline: str | None = None
     metric: str = "pesq_wb"
-    guards: tuple[str, ...] = ()
+    guardrails: tuple[str, ...] = ()
     cache: Path = Path("ablate-runs/cache")
 
     def read(self) -> tuple[pd.DataFrame, StudyInfo]:
@@ -75,7 +75,7 @@ class Elsewhere:
         if self.clean is None:
             raise InputError("--enhanced needs --clean, the folder of the references")
         found = places(str(self.enhanced))
-        asked = [name for name in (self.metric, *self.guards) if name in METRICS]
+        asked = [name for name in (self.metric, *self.guardrails) if name in METRICS]
         check_available(asked)
         with MetricPool(len(os.sched_getaffinity(0))) as pool:
             table = measured(found, self.clean, self.cache, pool, asked, _progress)

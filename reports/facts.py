@@ -139,7 +139,7 @@ class _Facts:
             else ""
         )
         further = "".join(
-            f" Test corpus {test.name}: digest {test.digest[:16]}." for test in self.plan.further_tests
+            f" Test set {test.name}: digest {test.digest[:16]}." for test in self.plan.extra_test_sets
         )
         return (
             f"{self.at['corpus']}; digest of train and validation {corpus.digest[:16]}, of test "
@@ -211,11 +211,11 @@ class _Facts:
 
     @property
     def metrics(self) -> str:
-        names = [self.analysis.metric, *dict.fromkeys(self.analysis.guards["metric"])]
-        guards = f"; beside it {', '.join(map(label_of, names[1:]))}" if len(names) > 1 else ""
+        names = [self.analysis.metric, *dict.fromkeys(self.analysis.guardrails["metric"])]
+        guardrails = f"; beside it {', '.join(map(label_of, names[1:]))}" if len(names) > 1 else ""
         margin = f" Margin: {self.at['margin']}."
         said = "".join(f" {CONVENTIONS[known]}." for known in conventions_of(names))
-        return f"{self.report.metric}{guards}.{margin}{said}"
+        return f"{self.report.metric}{guardrails}.{margin}{said}"
 
     @property
     def tests(self) -> str:
@@ -229,5 +229,5 @@ class _Facts:
         )
         return (
             f"Two-sided t-tests with Satterthwaite's degrees of freedom; negligible: two one-sided tests at "
-            f"the margin.{corrected} Guards, further test corpora and conditions are outside that family."
+            f"the margin.{corrected} Guardrail metrics, extra test sets and conditions are outside that family."
         )

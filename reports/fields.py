@@ -60,10 +60,10 @@ def fields(report: AnalysisReport) -> Iterator[Fields]:
                 for d in caveats.untoggled(report)
             ],
             "first_test": report.test_name,
-            "further_tests": [
+            "extra_test_sets": [
                 {name: getattr(corpus, name) for name in OF_CORPORA}
                 | {"effects": records(corpus.effects), "cells": records(corpus.cells)}
-                for corpus in report.corpora
+                for corpus in report.test_sets
             ],
             "parameter_changes": report.parameter_text,
             "energy_joules": dict(report.info.energy),
@@ -71,13 +71,13 @@ def fields(report: AnalysisReport) -> Iterator[Fields]:
         }
     )
     tables: dict[str, Sequence[Any]] = {
-        "seed_averages": report.averaged,
+        "ensembles": report.ensembles,
         "ranking": report.analysis.ranking,
         "costs": report.costs,
         "pareto": report.pareto(),
         "convergence": report.convergence,
         "claims_judged": report.judged,
-        "by_length": report.by_length,
+        "by_step_budget": report.by_step_budget,
         "slopes": report.slopes,
     }
     yield Fields({name: [asdict(row) for row in found] for name, found in tables.items()})
@@ -102,7 +102,7 @@ def _study(report: AnalysisReport) -> dict[str, Any]:
 
 
 def rows(report: AnalysisReport) -> Iterator[Rows]:
-    """Every effect, those on the guards, and those on further corpora.
+    """Every effect, those on the guardrails, and those on further corpora.
 
     Of a further corpus (`corpus`) there is also `difference`, the first's effect minus its own, in `words`.
 
@@ -124,11 +124,11 @@ def rows(report: AnalysisReport) -> Iterator[Rows]:
         for name in OF_UNITS:
             effects[f"{column}_{name}"] = [getattr(row, name, None) for row in mine]
     effects["slope_note"] = [slope.why if slope else "" for slope in slopes]
-    frames = [effects, analysis.guards] if len(analysis.guards) else [effects]
+    frames = [effects, analysis.guardrails] if len(analysis.guardrails) else [effects]
     frames = [frame.assign(corpus=report.test_name, utterances=analysis.utterances) for frame in frames]
     frames += [
         corpus.effects.assign(metric=analysis.metric, corpus=corpus.name, utterances=corpus.utterances)
-        for corpus in report.corpora
+        for corpus in report.test_sets
         if not corpus.problem
     ]
     across: dict[tuple[str, str], list[str]] = {}

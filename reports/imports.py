@@ -27,8 +27,8 @@ from ablate.training.config import Evaluation
 from ablate.training.files import locked
 from ablate.training.metrics.passport import KEY
 from ablate.training.metrics.registry import METRICS, expect
-from ablate.training.own.config import OwnTraining
 from ablate.training.rundir import RunDir
+from ablate.training.train_command.config import TrainingCommand
 
 from .ingest import same_level
 from .sources import StudyInfo
@@ -159,7 +159,7 @@ def _planned(
         ),
         endpoint=Endpoint(metric=metric),
         measures=measures,
-        train=OwnTraining(folder=info.source, imported=info.source),
+        train=TrainingCommand(folder=info.source, imported=info.source),
         created=time.time(),
     )
 

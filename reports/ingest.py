@@ -34,7 +34,7 @@ def analyze(
     constraints: Iterable[Mapping[str, str]] = (),
     design: str | None = None,
     planned: Mapping[str, Mapping[str, str]] | None = None,
-    guards: Sequence[str] = (),
+    guardrails: Sequence[str] = (),
     direction: str | Mapping[str, str] = MappingProxyType({}),
 ) -> Analysis:
     """Estimate the gap and what each factor has to do with it.
@@ -46,7 +46,7 @@ def analyze(
             (done or diverged).
         base: the all-off levels, as `"a=off,b=off"`, a mapping or the name of that cell. Default: each
             factor's first level in `levels`, else its level `off`.
-        baseline: the reference cell; none: no gap and no `not toggled`.
+        baseline: the reference cell; none: no gap and no `unexplained`.
         metric: column of the scores to compare.
         claims: factor (or `factor=level`) -> a `Claim`, (low, high) or (low, high, source), on - off; a
             `Claim` is judged on its own metric only. Default: those of the registered factors; `{}`: none.
@@ -56,9 +56,9 @@ def analyze(
         factors: the factor columns. Default: columns that are not reserved and constant within each cell.
         levels: factor -> its levels in order, off first, on last.
         constraints: combinations of levels that the grid forbids.
-        design: full, fractional, one-in or one-out, where the cells leave it open.
+        design: full, fractional, add-one or leave-one-out, where the cells leave it open.
         planned: cell -> levels of all cells of the plan, so that those without any row are named.
-        guards: other metrics of the table, to say what a gain costs; outside the family that is corrected.
+        guardrails: other metrics of the table, to say what a gain costs; outside the family that is corrected.
         direction: `higher` or `lower`, which is better, of a metric that the registry does not know; of
             several a mapping by name.
 
@@ -76,7 +76,7 @@ def analyze(
         claims=claims,
         margin=margin,
         confidence=confidence,
-        guards=[read_scores(scores, guard, layout, better) for guard in guards],
+        guardrails=[read_scores(scores, guardrail, layout, better) for guardrail in guardrails],
     )
 
 
@@ -146,7 +146,7 @@ def guess_design(
     declared: str | None = None,
 ) -> Design:
     """The design that cells make; `declared` settles what they leave open (three cells of two factors: a
-    one-in design, or a full one with a hole).
+    add-one design, or a full one with a hole).
 
     Raises:
         InputError: a level is not declared, two cells have equal levels, or the design is unknown.
@@ -166,13 +166,13 @@ def _kind_of(found: Design, declared: str | None) -> str:
     if sum(map(found.permits, planned)) == found.possible():
         return "full"
     sizes = [len(names) for names in found.levels.values()]
-    one_in = {found.off} | {flip(found.off, i, level) for i, n in enumerate(sizes) for level in range(1, n)}
-    one_out = {found.on} | {flip(found.on, i, 0) for i in range(len(sizes))}
+    add_one = {found.off} | {flip(found.off, i, level) for i, n in enumerate(sizes) for level in range(1, n)}
+    leave_one_out = {found.on} | {flip(found.on, i, 0) for i in range(len(sizes))}
     unambiguous = len(sizes) > 2
-    if planned == one_in and (declared == "one-in" or unambiguous):
-        return "one-in"
-    if planned | {found.off} == one_out | {found.off} and (declared == "one-out" or unambiguous):
-        return "one-out"
+    if planned == add_one and (declared == "add-one" or unambiguous):
+        return "add-one"
+    if planned | {found.off} == leave_one_out | {found.off} and (declared == "leave-one-out" or unambiguous):
+        return "leave-one-out"
     if found.binary and len(planned) > len(sizes):
         signs = np.column_stack([np.ones(len(planned)), 2 * found.matrix - 1])
         if np.allclose(signs.T @ signs, len(planned) * np.eye(signs.shape[1])):
@@ -270,7 +270,7 @@ def _drop_fixed_levels(
             if column[at]:
                 notes.append(
                     f"{factor} is {level} in every cell but the baseline ({column[at]}): "
-                    "it is part of what was not toggled."
+                    "it is part of what was unexplained."
                 )
 
 

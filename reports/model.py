@@ -17,12 +17,12 @@ from ablate.training.config import RunConfig
 from ablate.training.metrics.registry import METRICS, in_words, label_of
 
 from .convergence import Convergence, Curve, convergence, curves
-from .corpora import OnCorpus, on_further
 from .cost import Cost, ParetoPoint, costs, parameter_changes, pareto
 from .formatting import interval, known, signed, span
 from .slopes import Slope, slopes
 from .sources import StudyInfo
-from .step_budgets import AtLength, by_length
+from .step_budgets import AtStepBudget, by_step_budget
+from .test_sets import OnTestSet, on_extra_test_sets
 from .validation_rank import Agreement, agreement
 from .verdict_table import Judged, judged
 
@@ -53,8 +53,8 @@ class EffectRow:
     interval: str
     claimed: str
     verdict: str
-    one_in: str
-    one_out: str
+    add_one: str
+    leave_one_out: str
     p_higher: str
     parameters: str
     blocked: str
@@ -74,7 +74,7 @@ class EffectRow:
 
 
 @dataclass(frozen=True)
-class SeedsAveraged:
+class EnsembleScores:
     """The average over a cell's seeds, scored: an upper bound, no factor's level and without interval.
 
     Attributes:
@@ -137,7 +137,7 @@ class AnalysisReport(ShownInNotebooks):
     @cached_property
     def _credit(self) -> pd.DataFrame:
         """Shapley values, else main effects, else what the cells at hand still give."""
-        choices = (self.analysis.credit, self.analysis.kind("one-in"), self.analysis.kind("one-out"))
+        choices = (self.analysis.credit, self.analysis.kind("add-one"), self.analysis.kind("leave-one-out"))
         return next((rows for rows in choices if len(rows)), choices[0])
 
     @cached_property
@@ -160,8 +160,8 @@ class AnalysisReport(ShownInNotebooks):
         return self._single("gap")
 
     @cached_property
-    def not_toggled(self) -> EffectRow | None:
-        return self._single("not-toggled")
+    def unexplained(self) -> EffectRow | None:
+        return self._single("unexplained")
 
     def _single(self, kind: str) -> EffectRow | None:
         rows = self.analysis.kind(kind)
@@ -192,11 +192,11 @@ class AnalysisReport(ShownInNotebooks):
             interval=interval(data["low"], data["high"]),
             claimed=span(data.get("claim_low"), data.get("claim_high")),
             verdict=_verdict(data),
-            one_in=self._beside("one-in", name),
-            one_out=self._beside("one-out", name),
+            add_one=self._beside("add-one", name),
+            leave_one_out=self._beside("leave-one-out", name),
             p_higher=_pairs(data),
             parameters=self.parameter_text.get(name.split("=")[0], "")
-            if kind in ("shapley", "main", "one-in", "one-out")
+            if kind in ("shapley", "main", "add-one", "leave-one-out")
             else "",
             blocked=""
             if data.get("blocked_low") == data["low"]
@@ -252,9 +252,9 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def sum_line(self) -> str:
-        if self.credit_kind != "Shapley value" or self.gap is None or self.not_toggled is None:
+        if self.credit_kind != "Shapley value" or self.gap is None or self.unexplained is None:
             return ""
-        return "The Shapley values and 'not toggled' add up to the gap."
+        return "The Shapley values and 'unexplained' add up to the gap."
 
     # --------------------------------------------------------------------------------- other tables
 
@@ -264,14 +264,14 @@ class AnalysisReport(ShownInNotebooks):
         return dict(zip(cells["cell"].astype(str), cells["mean"].astype(float), strict=True))
 
     @cached_property
-    def averaged(self) -> list[SeedsAveraged]:
+    def ensembles(self) -> list[EnsembleScores]:
         """The cells whose seeds' averaged outputs were scored."""
         found = []
-        for cell, average in self.info.averages.items():
+        for cell, average in self.info.ensembles.items():
             scores = average.scores.set_index("utterance").reindex(self.analysis.scores.utterances)
             means = {name: float(scores[name].mean()) for name in METRICS if name in scores}
             if known(means.get(self.analysis.metric)):
-                found.append(SeedsAveraged(cell, average.seeds, means))
+                found.append(EnsembleScores(cell, average.seeds, means))
         return found
 
     @cached_property
@@ -283,13 +283,13 @@ class AnalysisReport(ShownInNotebooks):
         return convergence(self.info)
 
     @cached_property
-    def corpora(self) -> list[OnCorpus]:
-        """What is `shown`, on the further test corpora."""
-        return on_further(self.analysis, self.info, self.shown)
+    def test_sets(self) -> list[OnTestSet]:
+        """What is `shown`, on the extra test sets."""
+        return on_extra_test_sets(self.analysis, self.info, self.shown)
 
     @property
     def test_name(self) -> str:
-        """The first test corpus, the one that verdicts are of."""
+        """The first test set, the one that verdicts are of."""
         return self.info.plan.test_name if self.info.plan else self.info.name
 
     @cached_property
@@ -314,23 +314,23 @@ class AnalysisReport(ShownInNotebooks):
         return judged(self.analysis, self.info, self.claims)
 
     @cached_property
-    def by_length(self) -> list[AtLength]:
+    def by_step_budget(self) -> list[AtStepBudget]:
         """What is `shown`, at every length that was trained; empty with one length."""
-        tables = {length: found.scores for length, found in self.info.at_lengths.items()}
-        return by_length(self.analysis, {1.0: self.scores} | tables, self.info.steps, self.shown)
+        tables = {fraction: found.scores for fraction, found in self.info.step_fractions.items()}
+        return by_step_budget(self.analysis, {1.0: self.scores} | tables, self.info.steps, self.shown)
 
     @property
     def rows(self) -> list[EffectRow]:
-        """The rows of the main table: the factors, what is not toggled, and the gap."""
-        return [*self.factors, *filter(None, (self.not_toggled, self.gap))]
+        """The rows of the main table: the factors, the unexplained part, and the gap."""
+        return [*self.factors, *filter(None, (self.unexplained, self.gap))]
 
     @property
     def shown(self) -> set[tuple[str, str]]:
-        """Kind and name of each factor's effect, of the gap and of what is not toggled, where that can be."""
+        """Kind and name of each factor's effect, of the gap and of the unexplained part, where that can be."""
         return {
             (row.kind, row.data["name"])
             for row in self.rows
-            if row is not self.not_toggled or row.data["low"] != row.data["high"]
+            if row is not self.unexplained or row.data["low"] != row.data["high"]
         }
 
     def pareto(self, against: str = "parameters") -> list[ParetoPoint]:

@@ -146,7 +146,7 @@ def slope_lines(found: Sequence[Slope], percent: str, other_lengths: bool = Fals
         lines.append(
             f"The learning rate falls to less than {SLOW:.0%} of where it began, which flattens every "
             f"curve{annealed}: the curve cannot tell what longer training would bring"
-            + ("." if other_lengths else "; ablate run --at-lengths 0.5,1 can.")
+            + ("." if other_lengths else "; ablate run --step-fractions 0.5,1 can.")
         )
     if (unknown := of("unknown schedule")) is not None:
         lines.append(

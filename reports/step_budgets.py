@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class AtLength:
+class AtStepBudget:
     """An effect at one length of the trainings.
 
     Attributes:
@@ -32,7 +32,7 @@ class AtLength:
 
     name: str
     kind: str
-    length: float
+    step_fraction: float
     steps: tuple[int, ...]
     utterances: int
     estimate: float
@@ -48,12 +48,12 @@ class AtLength:
         return self.change_low > 0 or self.change_high < 0
 
 
-def by_length(
+def by_step_budget(
     analysis: Analysis,
     scores: Mapping[float, pd.DataFrame],
     steps: Callable[[float], tuple[int, ...]],
     wanted: Collection[tuple[str, str]],
-) -> list[AtLength]:
+) -> list[AtStepBudget]:
     """The contrasts of some (kind, name) at every length with scores, shortest first; empty with one length.
 
     Every number is of the utterances that all lengths have. A change is a contrast of both lengths'
@@ -63,15 +63,17 @@ def by_length(
         scores: by length, a share of the study's steps; its own is 1.
         steps: of a length's trainings.
     """
-    tables = {length: table for length, table in sorted(scores.items()) if len(table)}
+    tables = {fraction: table for fraction, table in sorted(scores.items()) if len(table)}
     if len(tables) < 2:
         return []
     names = [str(cell) for cell in analysis.scores.cell_levels]
-    layout = Layout(analysis.scores.layout.design, {_at(c, length): {} for length in tables for c in names})
+    layout = Layout(
+        analysis.scores.layout.design, {_at(c, fraction): {} for fraction in tables for c in names}
+    )
     joined = pd.concat(
         [
-            table.assign(cell=[_at(cell, length) for cell in table["cell"].astype(str)])
-            for length, table in tables.items()
+            table.assign(cell=[_at(cell, fraction) for cell in table["cell"].astype(str)])
+            for fraction, table in tables.items()
         ],
         ignore_index=True,
     )
@@ -81,42 +83,42 @@ def by_length(
     for contrast in analysis.contrasts:
         if (contrast.kind, contrast.name) not in wanted:
             continue
-        for length in tables:
+        for fraction in tables:
             involved = [cell for cell, weight in contrast.weights.items() if weight]
-            if all(_at(cell, each) in there for cell in involved for each in (1.0, length)):
-                keys.append((contrast.kind, contrast.name, length))
+            if all(_at(cell, each) in there for cell in involved for each in (1.0, fraction)):
+                keys.append((contrast.kind, contrast.name, fraction))
                 rows += [
-                    {_at(cell, length): weight for cell, weight in contrast.weights.items()},
-                    _change(contrast.weights, length),
+                    {_at(cell, fraction): weight for cell, weight in contrast.weights.items()},
+                    _change(contrast.weights, fraction),
                 ]
-    if len({length for *_, length in keys}) < 2:
+    if len({fraction for *_, fraction in keys}) < 2:
         return []
     weights = np.array([[row.get(cell, 0.0) for cell in there] for row in rows])
     found = data.estimate(weights)
     low, high = found.interval(analysis.confidence)
-    counts = {length: steps(length) for length in tables}
+    counts = {fraction: steps(fraction) for fraction in tables}
     return [
-        AtLength(
+        AtStepBudget(
             name,
             kind,
-            length,
-            counts[length],
+            fraction,
+            counts[fraction],
             len(data.utterances),
             *(float(each[2 * i]) for each in (found.value, low, high)),
             *(float(each[2 * i + 1]) for each in (found.value, low, high)),
         )
-        for i, (kind, name, length) in enumerate(keys)
+        for i, (kind, name, fraction) in enumerate(keys)
     ]
 
 
-def _at(cell: str, length: float) -> str:
-    return f"{length:g} {cell}"
+def _at(cell: str, fraction: float) -> str:
+    return f"{fraction:g} {cell}"
 
 
-def _change(weights: Mapping[str, float], length: float) -> dict[str, float]:
-    if length == 1.0:
+def _change(weights: Mapping[str, float], fraction: float) -> dict[str, float]:
+    if fraction == 1.0:
         return {}
-    shorter, longer = sorted((1.0, length))
+    shorter, longer = sorted((1.0, fraction))
     later = {_at(cell, longer): weight for cell, weight in weights.items()}
     return later | {_at(cell, shorter): -weight for cell, weight in weights.items()}
 
@@ -126,16 +128,16 @@ def in_steps(steps: Sequence[int]) -> str:
     return f"{' or '.join(f'{count:,}' for count in steps)} steps"
 
 
-def length_lines(found: Sequence[AtLength], percent: str) -> list[str]:
+def step_budget_lines(found: Sequence[AtStepBudget], percent: str) -> list[str]:
     """What the effects at several lengths say, in sentences."""
     lines: list[str] = []
     same: dict[tuple[str, str], list[str]] = {}
-    own = {row.name: row for row in found if row.length == 1.0}
+    own = {row.name: row for row in found if row.step_fraction == 1.0}
     for row in found:
-        if row.length == 1.0 or not (known(row.change_low) and known(row.change_high)):
+        if row.step_fraction == 1.0 or not (known(row.change_low) and known(row.change_high)):
             continue
         change = f"{signed(row.change)} {interval(row.change_low, row.change_high)}"
-        earlier, later = sorted((row, own[row.name]), key=lambda each: each.length)
+        earlier, later = sorted((row, own[row.name]), key=lambda each: each.step_fraction)
         if row.differs:
             lines.append(
                 f"{row.name} is {signed(earlier.estimate)} after {in_steps(earlier.steps)} and "

@@ -17,7 +17,7 @@ def answer(report: AnalysisReport) -> str:
     """What explains the gap and what does not; only what Holm's procedure over the effects, the gap and the
     remainder shows is said to be there."""
     name, label = report.analysis.metric, in_words(report.analysis.metric)
-    gap, rest = report.gap, report.not_toggled
+    gap, rest = report.gap, report.unexplained
     better = "" if report.direction > 0 else " (lower is better)"
     void = report.analysis.void
     factors = [row for row in report.factors if row.data["name"] not in void]
@@ -60,11 +60,11 @@ def answer(report: AnalysisReport) -> str:
 
 
 def _costs(report: AnalysisReport, shown: Sequence[EffectRow]) -> str:
-    """What effects that are shown to gain cost in the guards."""
+    """What effects that are shown to gain cost in the guardrails."""
     up = report.direction
     gains = [row.data["name"] for row in shown if up * row.data["estimate"] > 0]
     costs: dict[str, list[str]] = {}
-    for row in records(report.analysis.guards):
+    for row in records(report.analysis.guardrails):
         if row["name"] in gains and row["change"] == "worse":
             lost = in_words(row["metric"], f"{abs(row['estimate']):.2f}")
             costs.setdefault(row["name"], []).append(lost)
@@ -73,12 +73,12 @@ def _costs(report: AnalysisReport, shown: Sequence[EffectRow]) -> str:
 
 
 def _elsewhere(report: AnalysisReport) -> str:
-    """What is shown to be otherwise on a further test corpus."""
+    """What is shown to be otherwise on a extra test set."""
     told = []
-    for corpus in report.corpora:
+    for corpus in report.test_sets:
         words = dict(corpus.words())
         for word, several in (("turns round", "turn round"), ("differs", "differ")):
-            effects = [name for name in words.get(word, []) if name not in ("gap", "not toggled")]
+            effects = [name for name in words.get(word, []) if name not in ("gap", "unexplained")]
             if effects:
                 verb = word if len(effects) == 1 else several
                 told.append(f"on {corpus.name}, {_listed(effects)} {verb}")

@@ -1,4 +1,4 @@
-"""The tables that the forms print, ready to print: effects, guards beside them, cells as papers show them."""
+"""The tables that the forms print, ready to print: effects, guardrails beside them, cells as papers show them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ablate.ablations.inference.analysis import records
-from ablate.ablations.inference.guards import changes
+from ablate.ablations.inference.guardrails import changes
 from ablate.ablations.inference.units import FEWEST
 from ablate.models.errors import plural
 from ablate.training.metrics.registry import label_of
@@ -27,7 +27,7 @@ UNITS = {"speaker": "{} speakers", "noise": "{} noises"}
 
 
 def effects_table(report: AnalysisReport) -> Table | None:
-    """The main table: a row per factor, then what is not toggled and the gap."""
+    """The main table: a row per factor, then the unexplained part and the gap."""
     if not report.rows:
         return None
     return Table(
@@ -38,9 +38,9 @@ def effects_table(report: AnalysisReport) -> Table | None:
             f"{report.percent} interval",
             "claimed",
             "verdict",
-            "one-in",
-            "one-out",
-            "P(on > off)",
+            "add-one",
+            "leave-one-out",
+            "P(improvement)",
             "parameters",
             CENTRED,
         ],
@@ -51,8 +51,8 @@ def effects_table(report: AnalysisReport) -> Table | None:
                 r.interval,
                 r.claimed,
                 r.verdict,
-                r.one_in,
-                r.one_out,
+                r.add_one,
+                r.leave_one_out,
                 r.p_higher,
                 r.parameters,
                 r.blocked,
@@ -61,7 +61,7 @@ def effects_table(report: AnalysisReport) -> Table | None:
         ],
         closing=len(report.rows) - len(report.factors),
         words=("verdict",),
-        spare=(CENTRED, "parameters", "P(on > off)", "one-in", "one-out", "claimed"),
+        spare=(CENTRED, "parameters", "P(improvement)", "add-one", "leave-one-out", "claimed"),
     )
 
 
@@ -134,13 +134,13 @@ def pooled_table(report: AnalysisReport) -> Table | None:
     )
 
 
-def guards_table(report: AnalysisReport) -> Table | None:
-    """The effects in the endpoint and in each guard; none where there are no guards."""
+def guardrails_table(report: AnalysisReport) -> Table | None:
+    """The effects in the endpoint and in each guardrail; none where there are no guardrails."""
     analysis = report.analysis
-    if analysis.guards.empty:
+    if analysis.guardrails.empty:
         return None
-    found = {(row["metric"], row["name"]): row for row in records(analysis.guards)}
-    metrics = list(dict.fromkeys(analysis.guards["metric"]))
+    found = {(row["metric"], row["name"]): row for row in records(analysis.guardrails)}
+    metrics = list(dict.fromkeys(analysis.guardrails["metric"]))
     mine = report.rows
     rows = []
     for row in mine:
@@ -149,17 +149,17 @@ def guards_table(report: AnalysisReport) -> Table | None:
             own = dict(row.data, change=_change(report.direction, row.data))
             rows.append([report.named(row.name), *(_effect(effect) for effect in (own, *beside))])
     return Table(
-        "Endpoint and guards",
+        "Endpoint and guardrails",
         ["factor", report.metric, *map(label_of, metrics)],
         rows,
         f"{report.credit_kind}s with {report.percent} intervals; better and worse where they exclude zero. "
-        "Guards stand outside the family that Holm's procedure corrects, and no claim is judged on them.",
+        "Guardrail metrics stand outside the family that Holm's procedure corrects, and no claim is judged on them.",
     )
 
 
-def corpora_table(report: AnalysisReport) -> Table | None:
-    """The effects on each test corpus; none where there is one."""
-    corpora = [corpus for corpus in report.corpora if not corpus.problem]
+def test_sets_table(report: AnalysisReport) -> Table | None:
+    """The effects on each test set; none where there is one."""
+    corpora = [corpus for corpus in report.test_sets if not corpus.problem]
     if not corpora:
         return None
     first = report.test_name
@@ -177,7 +177,7 @@ def corpora_table(report: AnalysisReport) -> Table | None:
             line += _on_corpus(row)
         rows.append(line)
     return Table(
-        "By test corpus",
+        "By test set",
         head,
         rows,
         f"{report.credit_kind}s in {report.metric} with {report.percent} intervals. Verdicts, the corrected "
@@ -236,15 +236,15 @@ def slopes_table(report: AnalysisReport) -> Table | None:
 
 def lengths_table(report: AnalysisReport) -> Table | None:
     """The effects by length of the training, and how they change; none with one length."""
-    found = report.by_length
-    lengths = sorted({row.length: row for row in found}.items())
-    if not lengths:
+    found = report.by_step_budget
+    fractions = sorted({row.step_fraction: row for row in found}.items())
+    if not fractions:
         return None
     rows = []
     for name in dict.fromkeys(row.name for row in found):
-        mine = {row.length: row for row in found if row.name == name}
-        shown = [mine.get(length) for length, _ in lengths]
-        changed = [row for row in shown if row is None or row.length != 1.0]
+        mine = {row.step_fraction: row for row in found if row.name == name}
+        shown = [mine.get(fraction) for fraction, _ in fractions]
+        changed = [row for row in shown if row is None or row.step_fraction != 1.0]
         rows.append(
             [
                 name,
@@ -256,8 +256,12 @@ def lengths_table(report: AnalysisReport) -> Table | None:
         "Effects by length of the training",
         [
             "effect",
-            *(f"{length:g}: {in_steps(row.steps)}" for length, row in lengths),
-            *(f"{max(1.0, length):g} less {min(1.0, length):g}" for length, _ in lengths if length != 1.0),
+            *(f"{fraction:g}: {in_steps(row.steps)}" for fraction, row in fractions),
+            *(
+                f"{max(1.0, fraction):g} less {min(1.0, fraction):g}"
+                for fraction, _ in fractions
+                if fraction != 1.0
+            ),
         ],
         rows,
         f"{report.credit_kind}s in {report.metric} with {report.percent} intervals, of the "
@@ -282,7 +286,7 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
     """A row for each cell: its factors, and each metric's mean and SD over seeds with the mean's interval.
 
     Args:
-        wide: with a column for each factor and for the guards; else the endpoint of the cells by name.
+        wide: with a column for each factor and for the guardrails; else the endpoint of the cells by name.
     """
     analysis = report.analysis
     cells = records(analysis.cells)
@@ -314,27 +318,27 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
         "Mean and SD over trainings, and the interval of the mean. Bold: the best, where the "
         f"{report.percent} interval of its difference to the runner-up excludes zero."
     )
-    if report.averaged:
+    if report.ensembles:
         caption += " Seeds averaged: the averaged outputs of a cell's trainings, an upper bound."
     if named := sorted({name for cost in spent.values() for name in cost.processors}):
         caption += f" Real-time factor: processor time of one thread of {', '.join(named)}."
-    for average in report.averaged:
+    for average in report.ensembles:
         name = report.short(average.cell) if wide else _name(report, average.cell)
-        line = [f"{name}, seeds averaged", *[""] * len(factors), str(average.seeds)]
+        line = [f"{name}, seed ensemble", *[""] * len(factors), str(average.seeds)]
         line.append(f"{average.means[analysis.metric]:.3f}")
         rows.append(line + [""] * (len(head) - len(line)))
     return Table("Cells", head, rows, caption, frozenset(bold))
 
 
 def _scores(report: AnalysisReport) -> Iterator[tuple[str, dict[str, dict[str, Any]], str | None]]:
-    """For the endpoint, on each test corpus, and each guard: its cells by name, and which is best."""
+    """For the endpoint, on each test set, and each guardrail: its cells by name, and which is best."""
     analysis = report.analysis
     yield report.metric, {row["cell"]: row for row in records(analysis.cells)}, analysis.best
-    for corpus in report.corpora:
+    for corpus in report.test_sets:
         if not corpus.problem:
             cells = {row["cell"]: row for row in records(corpus.cells)}
             yield f"{report.metric} on {corpus.name}", cells, corpus.best
-    for metric, part in analysis.guard_cells.groupby("metric", sort=False):
+    for metric, part in analysis.guardrail_cells.groupby("metric", sort=False):
         rows = records(part)
         yield (
             label_of(str(metric)),

@@ -26,7 +26,7 @@ def analyze_study(
     metric: str | None = None,
     margin: float | None = None,
     claims: Mapping[str, Claim] | None = None,
-    guards: Sequence[str] = (),
+    guardrails: Sequence[str] = (),
 ) -> Analysis:
     """Estimates of a study with their verdicts.
 
@@ -35,14 +35,14 @@ def analyze_study(
         metric: column to compare; none: the study's endpoint.
         margin: smallest difference that matters; none: the study's for its endpoint, else the metric's own.
         claims: by effect; none: those of the plan's factors.
-        guards: other metrics, to say what a gain costs.
+        guardrails: other metrics, to say what a gain costs.
 
     Raises:
         InputError: no run has a value of the metric, a run's scores cannot be used, or runs were measured in
             different ways.
     """
     metric = metric or plan.endpoint.metric
-    for name in (metric, *guards):
+    for name in (metric, *guardrails):
         passport_of(scores.attrs, name)
     if margin is None and metric == plan.endpoint.metric:
         margin = plan.endpoint.margin
@@ -51,7 +51,7 @@ def analyze_study(
         read_scores(scores, metric, layout),
         claims=claims_on(plan.factors, metric) if claims is None else claims,
         margin=margin,
-        guards=[read_scores(scores, guard, layout) for guard in guards],
+        guardrails=[read_scores(scores, guardrail, layout) for guardrail in guardrails],
     )
     return at_scale(analysis, setting_of(plan))
 

@@ -18,13 +18,13 @@ from typing import Any
 
 from ablate.models.distribution import version_of
 from ablate.models.plugins import code_digest, sources
-from ablate.training.files import replacing
-from ablate.training.own.code import kept_files
+from ablate.training.files import atomic_write
 from ablate.training.rundir import RunDir
+from ablate.training.train_command.code import kept_files
 
 from . import plan as plans
-from .own import COPIES
 from .plan import Plan, study_path
+from .train_command import COPIES
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -51,7 +51,7 @@ def export(root: Path, name: str | None, output: Path) -> dict[str, Any]:
     plan = plans.parse(written, folder / "plan.json")
     files = {f"study/{path.relative_to(folder)}": path for path in _study_files(folder)}
     done = 0
-    for at in plan.every_length():
+    for at in plan.every_step_fraction():
         for (cell, seed), run in plans.run_dirs(at, root).items():
             scored = at.cell(cell).scored_as(seed)
             done += run.state.state == "done"
@@ -82,7 +82,7 @@ def export(root: Path, name: str | None, output: Path) -> dict[str, Any]:
         "left_out": left_out,
         "files": digests,
     }
-    with replacing(output) as temporary, tarfile.open(temporary, "w:gz") as archive:
+    with atomic_write(output) as temporary, tarfile.open(temporary, "w:gz") as archive:
         for name_in_archive, text in texts.items():
             digests[name_in_archive] = _add(archive, name_in_archive, text.encode())
         for name_in_archive, path in sorted(files.items()):
@@ -119,7 +119,7 @@ def reproduce(plan: Plan) -> str:
 
 def command_line(arguments: list[str] | None = None) -> str:
     """This process' command line as a shell would take it, without the passwords of addresses in it."""
-    from .secrets import redact
+    from .redaction import redact
 
     words = sys.argv[1:] if arguments is None else arguments
     return shlex.join(["ablate", *(redact(word) if "://" in word else word for word in words)])

@@ -14,7 +14,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from ablate.models.errors import InputError
 
-from .secrets import brief, redact, scrub
+from .redaction import brief, redact, scrub
 
 PATIENCE = 300.0
 """Seconds for which a call is repeated while the server does not answer; trainings go on meanwhile."""

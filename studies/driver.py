@@ -17,14 +17,14 @@ from optuna.trial import TrialState
 from ablate.ablations.runspec import run_path
 from ablate.training.config import EvaluationJob
 from ablate.training.contract import micro_batches
-from ablate.training.own.process import end_left_behind
 from ablate.training.rundir import EvaluationState, RunDir, RunLockedError, read_json
+from ablate.training.train_command.process import end_left_behind
 
-from . import own
+from . import train_command
 from .launchers import Ended, Launcher, Task
-from .outcomes import Action, Policy, at_start, decide
 from .plan import Plan, cache_path
 from .reach import ReachWatch
+from .retry_policy import Action, Policy, at_start, decide
 from .trials import Entry, TrialBook
 
 LOCKED_PAUSE = 5.0
@@ -43,7 +43,7 @@ class Job:
         due: time before which it is not started.
         accumulation: micro-batches of a step in place of the recipe's, after memory ran out.
         waits: another process was seen to hold the run after its worker had ended.
-        metric: the endpoint, where a command of the user's own trains.
+        metric: the endpoint, where a training command trains.
     """
 
     run: RunDir
@@ -350,16 +350,19 @@ class Driver:
     def _close(self, job: Job) -> str:
         """Put a run that is done and scored on record; how it ended, in words."""
         if twin := self._twin(job):
-            message = own.refuse(job.run, twin)
-            self._fail(job, own.SAME)
+            message = train_command.refuse(job.run, twin)
+            self._fail(job, train_command.SAME)
             self._outcome.failed.append(job)
-            return f"failed: {own.SAME}: {message}"
+            return f"failed: {train_command.SAME}: {message}"
         self._outcome.done.append(job)
         if self._watch is not None:
             self._watch.scored(job.run)
         value, name = job.run.state.val_pesq_wb, "validation PESQ"
         if value is None and job.metric is not None:
-            value, name = own.test_mean(job.scores, job.metric), own.value_name(job.metric)
+            value, name = (
+                train_command.test_mean(job.scores, job.metric),
+                train_command.value_name(job.metric),
+            )
         if value is None:
             self._fail(job, f"{name} could not be measured")
             return f"done, {name} not measured"
@@ -379,7 +382,7 @@ class Driver:
         """Another seed of a cell that a command has trained to the same scores, to the last digit."""
         if job.metric is None:
             return None
-        digest = own.digest_of_scores(job.scores)
+        digest = train_command.digest_of_scores(job.scores)
         for _, entry in job.members:
             cell, seed = entry.key
             if (known := self._seen.setdefault((cell, digest), seed)) != seed:

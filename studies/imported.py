@@ -23,14 +23,14 @@ from pydantic import ValidationError
 from ablate.ablations.runspec import run_path
 from ablate.models import plugins, trust
 from ablate.models.errors import InputError, explain
-from ablate.training.files import locked, replacing_folder
-from ablate.training.own.code import keep, kept_files
+from ablate.training.files import atomic_folder, locked
 from ablate.training.rundir import RunDir, file_digest, read_json, write_json
+from ablate.training.train_command.code import keep, kept_files
 
 from . import plan as plans
 from .archive import FORMAT, MANIFEST
-from .own import COPIES
 from .plan import Plan, study_path
+from .train_command import COPIES
 
 MARK = "imported.json"
 """File of a run directory: `studies` that brought or accepted it, and its `attempts` when it came."""
@@ -194,7 +194,7 @@ def _runs(plan: Plan) -> Iterator[tuple[str, tuple[dict[str, Any], tuple[str, ..
     Raises:
         InputError: a signature is not that of the run that it is said to be.
     """
-    for at in plan.every_length():
+    for at in plan.every_step_fraction():
         for cell, seed in at.runs:
             signature, spec = cell.signatures[seed], at.spec(cell, seed)
             if spec.results_version(signature) is None:
@@ -220,7 +220,7 @@ def _take_run(source: Path, spec: dict[str, Any], scores: tuple[str, ...], run: 
         if summary := brought.summary:
             brought.write_summary(summary | {"imported": True})
         accept(brought, study)
-        with replacing_folder(run.path) as partial:
+        with atomic_folder(run.path) as partial:
             shutil.copytree(source, partial, dirs_exist_ok=True)
 
 
@@ -242,7 +242,7 @@ def _check_runs(unpacked: Path, root: Path, planned: Collection[str]) -> None:
             )
     new = {signature for signature in brought if not run_path(root, signature).exists()}
     for other in plans.names(root):
-        shared = [at.cells for at in plans.load(root, other).every_length()]
+        shared = [at.cells for at in plans.load(root, other).every_step_fraction()]
         if new & {signature for cells in shared for cell in cells for signature in cell.signatures.values()}:
             raise InputError(
                 f"study {other!r} under {root} has planned runs that the archive brings as finished; "

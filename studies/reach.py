@@ -8,8 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from ablate.ablations.audit.cells import neighbours
 from ablate.ablations.audit.finding import Finding
+from ablate.ablations.audit.neighbours import neighbours
 from ablate.ablations.claims import effect_name
 from ablate.ablations.inference.reach import CODE
 from ablate.training.rundir import RunDir
@@ -70,11 +70,11 @@ class ReachWatch:
         self._effects = list(_effects(plan))
         self._cells: dict[str, set[str]] = {}
         self._paths: dict[str, list[tuple[str, int, str]]] = {}
-        for at in plan.every_length():
+        for at in plan.every_step_fraction():
             for cell, seed in at.runs:
                 signature = cell.signatures[seed]
                 self._cells.setdefault(signature, set()).add(cell.name)
-                if at.length == 1.0:
+                if at.step_fraction == 1.0:
                     where = (cell.name, seed, cell.scored_as(seed)[0])
                     self._paths.setdefault(signature, []).append(where)
         self._seen: dict[tuple[str, int], str] = {}

@@ -20,8 +20,8 @@ from ablate.models.errors import InputError, explain
 from ablate.models.fields import split_settings
 from ablate.models.registry import suggestion
 from ablate.training.config import Recipe, check_path, resolve_recipe
-from ablate.training.own import words
-from ablate.training.own.config import OwnTraining, override
+from ablate.training.train_command import argv
+from ablate.training.train_command.config import TrainingCommand, override
 
 from .launchers import LAUNCHERS
 
@@ -75,10 +75,10 @@ def _as_field(path: str, values: Range | Choices) -> Range | Choices:
 
 
 BESIDE_TRAIN = ("scores", "curve", "network", "links")
-"""Fields of an `OwnTraining` that stand beside `train` in a study file."""
+"""Fields of a `TrainingCommand` that stand beside `train` in a study file."""
 FIRST_TUNING_SEED = 1_000_001
 """Tuning runs have seeds from here on; a study's own are below."""
-_OURS = frozenset({"base", "recipe", "test_data", "tune", "start_from", "at_lengths"})
+_OURS = frozenset({"base", "recipe", "test_data", "tune", "start_from", "step_fractions"})
 """Fields that mean nothing where a command trains."""
 
 
@@ -99,7 +99,7 @@ class Request(Frozen):
     recipe: str = "quick"
     set: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[int, ...] = (1, 2, 3)
-    at_lengths: tuple[float, ...] = ()
+    step_fractions: tuple[float, ...] = ()
     data: str = "demo"
     test_data: tuple[str, ...] = ()
     pairs: str | None = None
@@ -109,7 +109,7 @@ class Request(Frozen):
     start_from: str | None = None
     plugins: tuple[str, ...] = ()
     launcher: str = "local"
-    train: OwnTraining | None = None
+    train: TrainingCommand | None = None
     file: str | None = None
 
     @model_validator(mode="after")
@@ -128,7 +128,7 @@ class Request(Frozen):
         if any(not factor.own for factor in self.factors):
             raise InputError("with train.command the study file says what each factor's levels give to it")
         for cell in self.own_grid.cells():
-            words.check_overrides(self.train.overrides, cell.config.overrides)
+            argv.check_overrides(self.train.overrides, cell.config.overrides)
         return self
 
     @field_validator("seeds")
@@ -140,24 +140,24 @@ class Request(Frozen):
             )
         return seeds
 
-    @field_validator("at_lengths", mode="before")
+    @field_validator("step_fractions", mode="before")
     @classmethod
-    def _beside_its_own(cls, lengths: Any) -> Any:
-        return parse_lengths(lengths) if isinstance(lengths, str) else lengths
+    def _beside_its_own(cls, fractions: Any) -> Any:
+        return parse_step_fractions(fractions) if isinstance(fractions, str) else fractions
 
-    @field_validator("at_lengths")
+    @field_validator("step_fractions")
     @classmethod
-    def _lengths(cls, lengths: tuple[float, ...]) -> tuple[float, ...]:
+    def _lengths(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
         """Without the study's own, which is always trained."""
-        for length in lengths:
-            if not (math.isfinite(length) and length > 0):
-                raise InputError(f"length {length:g}: give a share of the steps above 0, e.g. 0.5,1")
-        return tuple(sorted({*lengths} - {1.0}))
+        for fraction in fractions:
+            if not (math.isfinite(fraction) and fraction > 0):
+                raise InputError(f"length {fraction:g}: give a share of the steps above 0, e.g. 0.5,1")
+        return tuple(sorted({*fractions} - {1.0}))
 
     @model_validator(mode="after")
     def _steps_stand(self) -> Request:
         tuned = {"recipe.steps", "recipe.epochs"} & set(self.tune.space if self.tune else ())
-        if self.at_lengths and tuned:
+        if self.step_fractions and tuned:
             raise InputError(f"{', '.join(tuned)} cannot be tuned and trained at other lengths at once")
         return self
 
@@ -178,7 +178,7 @@ class Request(Frozen):
 
     @property
     def own_grid(self) -> OwnGrid:
-        """The grid of a training of the user's own."""
+        """The grid of a training command."""
         return OwnGrid(
             factors=self.factors,
             baseline=self.baseline if isinstance(self.baseline, dict) else None,
@@ -214,7 +214,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(range(low, high + 1))
 
 
-def parse_lengths(text: str) -> tuple[float, ...]:
+def parse_step_fractions(text: str) -> tuple[float, ...]:
     """Lengths from `0.5,1`.
 
     Raises:
@@ -252,7 +252,7 @@ def parse_tuning(items: list[str], trials: int) -> Tuning | None:
 
 
 def parse_overrides(items: list[str]) -> dict[str, Any]:
-    """Overrides of the user's own command from `name=value` texts; raises as `split_settings` does."""
+    """Overrides of the training command from `name=value` texts; raises as `split_settings` does."""
     return _overrides(dict(split_settings(items, "lr=1e-4, as the command calls it")))
 
 
@@ -272,7 +272,7 @@ def read_file(path: Path) -> dict[str, Any]:
     `factors` maps a factor's name to `{levels, claim, source, metric, conditions}`, all optional: `levels` a
     list of known levels or `{level: {dotted path: value}}`, the others as in a file of claims
     (`ablations.claim_files`). `grid` is the command line's text. With `train`, the values of levels,
-    `set` and `baseline` are overrides of the user's own command, and `scores` and `curve` are what it leaves.
+    `set` and `baseline` are overrides of the training command, and `scores` and `curve` are what it leaves.
 
     Raises:
         InputError: the file is no YAML mapping, a key is unknown, or a factor in it is none.
@@ -324,7 +324,7 @@ def _place(file: Path, corpus: str) -> str:
 
 
 def _train(path: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """The fields of an `OwnTraining`, of which some stand beside `train` in a study file."""
+    """The fields of a `TrainingCommand`, of which some stand beside `train` in a study file."""
     if not isinstance(data["train"], dict) or "command" not in data["train"]:
         raise InputError(f"{path}: train is a mapping with a command, e.g. train: {{command: python ...}}")
     train = dict(data["train"])

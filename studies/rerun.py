@@ -22,9 +22,9 @@ def set_aside(plan: Plan, cells: Iterable[PlannedCell], root: Path) -> list[str]
     """
     runs: dict[str, str] = {}
     for cell in cells:
-        for length, found in {1.0: cell, **cell.at_lengths}.items():
+        for fraction, found in {1.0: cell, **cell.step_fractions}.items():
             for seed, signature in found.signatures.items():
-                runs.setdefault(signature, run_label(cell.name, seed, length))
+                runs.setdefault(signature, run_label(cell.name, seed, fraction))
     others = _shared(plan.name, runs, root)
     lines = []
     with ExitStack() as locks:
@@ -52,9 +52,9 @@ def _shared(name: str, signatures: Iterable[str], root: Path) -> dict[str, list[
         # Not `load`, which imports the plug-ins of a study that is not asked for.
         plan = None if other == name else read_json(study_path(root, other) / "plan.json")
         for cell in plan["cells"] if plan else ():
-            for length, runs in {1.0: cell, **cell.get("at_lengths", {})}.items():
+            for fraction, runs in {1.0: cell, **cell.get("at_lengths", {})}.items():
                 for seed, signature in runs["signatures"].items():
                     if signature in found:
-                        label = run_label(cell["name"], int(seed), float(length))
+                        label = run_label(cell["name"], int(seed), float(fraction))
                         found[signature].append(f"study {other} ({label})")
     return found

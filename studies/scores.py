@@ -17,7 +17,7 @@ from ablate.ablations.runspec import run_path
 from ablate.training.metrics.passport import KEY, OF_RUNS, SHOWN
 from ablate.training.rundir import RunDir
 
-from . import own
+from . import train_command
 from .analysis import analyze_study
 from .imported import is_imported
 from .plan import Plan, PlannedCell
@@ -60,7 +60,7 @@ def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame,
     """The scores of every run of a plan that has them, from the run directories; and its runs.
 
     Args:
-        test: which test corpus: the first, or a further one by its place.
+        test: which test set: the first, or a further one by its place.
 
     Returns:
         A row per cell, seed and utterance, a row without scores for a diverged run: `cell`, a column per
@@ -192,10 +192,10 @@ def same_scores(plan: Plan, root: Path) -> dict[str, str]:
     for cell, seed in plan.runs:
         run = RunDir(run_path(root, cell.signatures[seed]))
         path, state = run.scores_path(cell.evaluations[seed]), run.state
-        if state.cause == own.SAME and state.message:
+        if state.cause == train_command.SAME and state.message:
             found[f"{cell.name} seed {seed}"] = state.message
         elif run.has_scores(cell.evaluations[seed]):
-            first = seen.setdefault((cell.name, own.digest_of_scores(path)), seed)
+            first = seen.setdefault((cell.name, train_command.digest_of_scores(path)), seed)
             if first != seed:
                 found[f"{cell.name} seed {seed}"] = f"its scores are those of seed {first} to the last digit"
     return found

@@ -12,13 +12,12 @@ from optuna.storages import BaseStorage
 from ablate.models.errors import InputError, listed, plural
 from ablate.training.data.corpus import Corpus
 
-from . import own, tune
+from . import train_command, tune
 from .driver import Driver, DriverProgress, Outcome, joined, plan_jobs
 from .energy import metered
 from .imported import accept, unaccepted
 from .launchers import Launcher
 from .lease import Lease, hold
-from .outcomes import Policy
 from .plan import (
     AuditRecord,
     Plan,
@@ -37,9 +36,10 @@ from .plan import (
 from .reach import ReachWatch
 from .request import Request
 from .rerun import set_aside
+from .retry_policy import Policy
+from .sequential import HalfWidthTarget, check_half_width
 from .tracking import TrackerProcess
 from .trials import open_storage, plan_book, study_key
-from .until import Until, check_width
 
 Runs = dict[float, set[tuple[str, int]]]
 """By length, cells by name with a seed each."""
@@ -59,7 +59,7 @@ class Session:
         report: writes the study's report; called when the runs have ended, before the last mirror pass.
         retrain: train a study again that an earlier version of this code trained to other results.
         use_imported: take runs that another study imported.
-        until_width: add trainings until the half-width of what is judged, and of the gap, is at most this.
+        target_half_width: add trainings until the half-width of what is judged, and of the gap, is at most this.
         max_seeds: of a cell, on the way there.
         say: tells the user a line.
         command: the command line, which the plan keeps.
@@ -78,7 +78,7 @@ class Session:
     rerun: tuple[str, ...] = ()
     retrain: bool = False
     use_imported: bool = False
-    until_width: float | None = None
+    target_half_width: float | None = None
     max_seeds: int = 12
     _planned: Plan | None = field(default=None, init=False)
 
@@ -91,8 +91,8 @@ class Session:
             RefusedError: the audit refuses.
             InputError: the request or its data is wrong.
         """
-        if self.until_width is not None:
-            check_width(self.until_width, self.max_seeds)
+        if self.target_half_width is not None:
+            check_half_width(self.target_half_width, self.max_seeds)
         plan, corpus = make(request, self.root)
         folder = study_path(self.root, plan.name)
         self._planned = plan
@@ -107,8 +107,8 @@ class Session:
             if self.command and self.command not in plan.commands:
                 plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})
             if plan.train is not None:
-                own.keep_code(plan.train, request.file, self.root)
-                for line in own.shown(plan.train, self.root) if old is None else ():
+                train_command.keep_code(plan.train, request.file, self.root)
+                for line in train_command.shown(plan.train, self.root) if old is None else ():
                     self.say(line)
             if old is None or not all(self._finished(plan, runs)):
                 plan = self._audited(plan, corpus)
@@ -117,7 +117,7 @@ class Session:
             for line in set_aside(plan, again, self.root):
                 self.say(line)
             self._save(plan, lease)
-            return self._train(plan, grown, runs, (1.0, *request.at_lengths), lease, folder, storage)
+            return self._train(plan, grown, runs, (1.0, *request.step_fractions), lease, folder, storage)
 
     def _joined(self, old: Plan, new: Plan) -> Plan:
         """The plan to go on with; with `retrain` the one asked for where results have changed since."""
@@ -129,18 +129,18 @@ class Session:
         kept = old.model_copy(update={"name": former(old)})
         save(kept, self.root)
         self.say(f"the study as it was, with its scores, is {kept.name}")
-        return extend(new, old.seeds, self.root, old.lengths)
+        return extend(new, old.seeds, self.root, old.step_fractions)
 
     def _asked(self, plan: Plan, request: Request) -> Runs:
         """What this call trains: the seeds and lengths that it names, and all that `rerun` sets aside."""
         aside, asked = self._aside(plan), Runs()
-        for at in plan.every_length():
-            named = at.length == 1.0 or at.length in request.at_lengths
-            asked[at.length] = {
+        for at in plan.every_step_fraction():
+            named = at.step_fraction == 1.0 or at.step_fraction in request.step_fractions
+            asked[at.step_fraction] = {
                 (cell.name, seed)
                 for cell, seed in at.runs
                 if cell.signatures[seed] in aside
-                or (named and (seed in request.seeds or self.until_width is not None))
+                or (named and (seed in request.seeds or self.target_half_width is not None))
             }
         return asked
 
@@ -148,7 +148,7 @@ class Session:
         """The trainings that `rerun` sets aside."""
         return {
             signature
-            for at in plan.every_length()
+            for at in plan.every_step_fraction()
             for name in self.rerun
             for signature in at.cell(name).signatures.values()
         }
@@ -159,9 +159,9 @@ class Session:
         aside = self._aside(plan)
         lost = dict.fromkeys(
             cell.name
-            for at in plan.every_length()
+            for at in plan.every_step_fraction()
             for cell, seed in at.runs
-            if (cell.name, seed) in runs[at.length]
+            if (cell.name, seed) in runs[at.step_fraction]
             and cell.signatures[seed] not in aside
             and lacks_weights(at, self.root, cell, seed)
         )
@@ -178,9 +178,9 @@ class Session:
         aside = self._aside(plan)
         foreign = [
             (cell, run)
-            for at in plan.every_length()
+            for at in plan.every_step_fraction()
             for (cell, seed), run in run_dirs(at, self.root).items()
-            if (cell, seed) in runs.get(at.length, ())
+            if (cell, seed) in runs.get(at.step_fraction, ())
             if run.signature not in aside and unaccepted(run, plan.name)
         ]
         if foreign and not self.use_imported:
@@ -195,9 +195,9 @@ class Session:
     def _finished(self, plan: Plan, runs: Runs) -> Iterable[bool]:
         return (
             is_done(at, self.root, cell, seed)
-            for at in plan.every_length()
+            for at in plan.every_step_fraction()
             for cell, seed in at.runs
-            if (cell.name, seed) in runs[at.length]
+            if (cell.name, seed) in runs[at.step_fraction]
         )
 
     def _audited(self, plan: Plan, corpus: Corpus) -> Plan:
@@ -232,7 +232,9 @@ class Session:
         """What is on disk of the study at this moment; empty before it is planned."""
         if self._planned is None:
             return ""
-        every = [is_done(at, self.root, *run) for at in self._planned.every_length() for run in at.runs]
+        every = [
+            is_done(at, self.root, *run) for at in self._planned.every_step_fraction() for run in at.runs
+        ]
         return f"{sum(every)} of {plural(len(every), 'run')} are done, the others keep their last checkpoint"
 
     def _train(
@@ -240,7 +242,7 @@ class Session:
         plan: Plan,
         grown: bool,
         runs: Runs,
-        lengths: tuple[float, ...],
+        fractions: tuple[float, ...],
         lease: Lease,
         folder: Path,
         storage: BaseStorage,
@@ -271,15 +273,17 @@ class Session:
                     return plan, outcome
                 plan = tune.settle(plan, outcome.done)
                 self._save(plan, lease)
-            rule = self.until_width and Until(self.until_width, self.max_seeds, launcher.slots)
+            rule = self.target_half_width and HalfWidthTarget(
+                self.target_half_width, self.max_seeds, launcher.slots
+            )
             if rule and (line := rule.outlook(plan)):
                 self.say(line)
             while True:
                 outcome = driver.run(
                     joined(
                         job
-                        for at in plan.every_length()
-                        if (asked := runs.get(at.length))
+                        for at in plan.every_step_fraction()
+                        if (asked := runs.get(at.step_fraction))
                         for job in plan_jobs(at, self.root, plan_book(storage, at, lease.check, key), asked)
                     )
                 )
@@ -294,7 +298,7 @@ class Session:
                 added = {(cell.name, seed) for cell, seed in plan.runs} - before
                 if not added:
                     return plan, total
-                runs = dict.fromkeys(lengths, added)
+                runs = dict.fromkeys(fractions, added)
                 self._check_imported(plan, runs)
 
 

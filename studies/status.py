@@ -22,7 +22,7 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
     failed"). A run whose process is gone counts as pending.
     """
     runs = []
-    for at in plan.every_length():
+    for at in plan.every_step_fraction():
         for cell, seed in at.runs:
             run = RunDir(run_path(root, cell.signatures[seed]))
             state = run.state
@@ -43,7 +43,7 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
                 {
                     "cell": cell.name,
                     "seed": seed,
-                    "length": at.length,
+                    "step_fraction": at.step_fraction,
                     "state": name,
                     "attempts": state.attempts,
                     "step": state.step,

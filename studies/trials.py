@@ -28,9 +28,9 @@ from ablate.training.metrics.registry import find_metric
 
 from .database import Database
 from .identity import root_identity
-from .own import value_name
 from .plan import Plan, run_label
-from .secrets import brief, keep_secret, redact, scrub
+from .redaction import brief, keep_secret, redact, scrub
+from .train_command import value_name
 
 STORAGE_VARIABLE = "ABLATE_STORAGE"
 POINTS = 200
@@ -255,12 +255,12 @@ def plan_book(
     Args:
         key: what the study is called in Optuna; none: its name. Another length has `<key>/at/<length>`.
     """
-    name, length = key or plan.name, plan.length
+    name, fraction = key or plan.name, plan.step_fraction
     metric = plan.endpoint.metric
     tells_none = plan.train is not None and plan.train.curve is None
     book = TrialBook(
         storage,
-        name if length == 1.0 else f"{name}/at/{length:g}",
+        name if fraction == 1.0 else f"{name}/at/{fraction:g}",
         check,
         value=value_name(metric) if tells_none else None,
         higher_is_better=not tells_none or find_metric(metric).higher_is_better,
@@ -280,7 +280,7 @@ def plan_book(
                 {
                     "training_signature": signature,
                     "evaluation_signature": cell.evaluations[seed],
-                    **({} if length == 1.0 else {"length": length}),
+                    **({} if fraction == 1.0 else {"length": fraction}),
                     **({} if former is None else {"retry_of": former.number}),
                 },
             )

@@ -19,7 +19,7 @@ from ablate.models.errors import InputError
 
 from .identity import root_identity
 from .plan import names as study_names
-from .secrets import redact, scrub
+from .redaction import redact, scrub
 from .tracking import (
     TrackingError,
     compare_link,

@@ -55,11 +55,11 @@ def row(name, estimate, half, verdict="", claimed=""):
 
 def fake(*rows, means=()):
     cells = pd.DataFrame({"cell": list(dict(means)), "mean": list(dict(means).values())})
-    gap, rest = row("gap", 0.1, 0.02), row("not toggled", 0.0, 0.01)
+    gap, rest = row("gap", 0.1, 0.02), row("unexplained", 0.0, 0.01)
     return SimpleNamespace(
         factors=rows,
         gap=gap,
-        not_toggled=rest,
+        unexplained=rest,
         rows=[*rows, rest, gap],
         analysis=SimpleNamespace(cells=cells),
     )

@@ -20,8 +20,8 @@ from ablate.models.spectral import istft, stft
 from . import seeds
 from .config import Recipe
 from .data.batches import Waves
+from .device_loader import Feed
 from .discriminator import Discriminator, discriminator_loss, target
-from .feed import Feed
 from .graph import Graph, recorded
 from .losses import adversarial_distance, compressed_magnitude
 from .optimisation import Optimiser, learning_rate_factor
@@ -71,7 +71,7 @@ class Learned:
 
 
 class Adversary:
-    """A discriminator that learns PESQ, `recipe.judge_lag` steps late, from a share of a batch's clips.
+    """A discriminator that learns PESQ, `recipe.discriminator_lag` steps late, from a share of a batch's clips.
 
     Args:
         recipe: with `steps` resolved.
@@ -90,7 +90,7 @@ class Adversary:
         self.device = device
         self.scorer = scorer
         self.steps = recipe.steps
-        self.clips = max(1, round(recipe.judged_clips * recipe.batch_size))
+        self.clips = max(1, round(recipe.discriminator_fraction * recipe.batch_size))
         torch.manual_seed(seeds.torch_seed(seed, "discriminator"))
         self.judge = Discriminator().to(device)
         self.optimiser = Optimiser(
@@ -152,7 +152,7 @@ class Adversary:
         self._lessons.append(Lesson(step, clean, noisy, estimate, masks, measured))
 
     def learn(self, step: int, finite: Tensor) -> Learned:
-        """Learn what is `judge_lag` steps old, and at the last step all that is left.
+        """Learn what is `discriminator_lag` steps old, and at the last step all that is left.
 
         Args:
             step: under way, counted from 0.
@@ -162,7 +162,7 @@ class Adversary:
         norms: list[Tensor] = []
         dropped = 0
         last = step + 1 == self.steps
-        while self._lessons and (last or self._lessons[0].step <= step - self.recipe.judge_lag):
+        while self._lessons and (last or self._lessons[0].step <= step - self.recipe.discriminator_lag):
             lesson = self._lessons.popleft()
             loss, norm, failed = recorded(partial(self._grade, lesson))
             finite = finite & loss.isfinite() & norm.isfinite()

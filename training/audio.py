@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ablate.models.errors import InputError, listed
 
-from .files import replacing
+from .files import atomic_write
 
 SAMPLE_RATE = 16_000
 """Hz. All networks and all measures work at this rate; other rates are resampled with soxr."""
@@ -167,7 +167,7 @@ def write_wav(path: Path, audio: NDArray[Any], rate: int = SAMPLE_RATE) -> None:
     """Write `(sample,)` in [-1, 1] with 16 bits, as a whole or not at all."""
     import soundfile
 
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         soundfile.write(temporary, np.asarray(audio), rate, subtype="PCM_16", format="WAV")
 
 

@@ -16,7 +16,7 @@ from torch import nn
 from ablate.models.config import ModelConfig
 from ablate.models.errors import InputError
 
-from .files import replacing
+from .files import atomic_write
 
 FORMAT = "ablate checkpoint"
 VERSION = 1
@@ -46,7 +46,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: the disk is full, or not writable; the file that stood there is untouched.
     """
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         try:
             with temporary.open("wb") as handle:
                 torch.save({"format": FORMAT, "version": VERSION, **content}, handle)

@@ -26,7 +26,7 @@ ROWS = 30
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands of this room."""
+    """Add the commands of this package."""
     from .data.commands import data
 
     app.command()(score)
@@ -207,7 +207,7 @@ def import_checkpoint(
     from ablate.models.reference import load
     from ablate.models.summary import summarise
 
-    from .files import replacing
+    from .files import atomic_write
 
     if not file.is_file():
         raise InputError(f"no such checkpoint: {file}")
@@ -215,7 +215,7 @@ def import_checkpoint(
     output = output or file.with_name(f"{file.stem}.ablate.pt")
     if output.resolve() == file.resolve():
         raise InputError(f"{output} is the checkpoint itself; choose another -o")
-    with replacing(output) as temporary:
+    with atomic_write(output) as temporary:
         torch.save(
             {"model": config.model_dump(mode="json"), "weights": weights, "source": str(file.resolve())},
             temporary,

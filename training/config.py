@@ -22,7 +22,7 @@ from pydantic import (
 
 from ablate.models.config import PATH, Frozen, ModelConfig, Section, resolve_model
 from ablate.models.errors import InputError, explain
-from ablate.models.fields import Added, Bookkeeping, Facts, ReadIf, ReadUnless, facts
+from ablate.models.fields import ActiveIf, ActiveUnless, Added, Bookkeeping, FieldMarks, marks_of
 from ablate.models.registry import suggestion
 
 RESULTS_VERSION = 1
@@ -41,8 +41,8 @@ def _listed(names: Any) -> Any:
 
 MetricName = Annotated[str, AfterValidator(_known_metric)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
-_Adversarial = ReadUnless("adversarial_weight", 0.0)
-_Decaying = ReadIf("schedule", "step", "exponential")
+_Adversarial = ActiveUnless("adversarial_weight", 0.0)
+_Decaying = ActiveIf("schedule", "step", "exponential")
 
 
 class Recipe(Section):
@@ -96,7 +96,7 @@ class Recipe(Section):
         {}, description="weights of losses that plug-ins register"
     )
     compression: Annotated[
-        PositiveFloat, ReadUnless("magnitude_weight", 0.0), ReadUnless("losses", {}), _Adversarial
+        PositiveFloat, ActiveUnless("magnitude_weight", 0.0), ActiveUnless("losses", {}), _Adversarial
     ] = Field(0.3, description="exponent of the compressed magnitudes")
     adversarial_weight: NonNegativeFloat = Field(
         0.0, description="of the metric discriminator's term in the network's loss; 0: no discriminator"
@@ -108,10 +108,10 @@ class Recipe(Section):
         0.0, description="of the steps, when the discriminator starts"
     )
     discriminator_learning_rate: Annotated[PositiveFloat, _Adversarial] = 1e-3
-    judge_lag: Annotated[NonNegativeInt, Added, _Adversarial] = Field(
+    discriminator_lag: Annotated[NonNegativeInt, Added, _Adversarial] = Field(
         0, description="steps that the discriminator learns behind, so that no step waits for its own PESQ"
     )
-    judged_clips: Annotated[float, Added, _Adversarial] = Field(
+    discriminator_fraction: Annotated[float, Added, _Adversarial] = Field(
         1.0, gt=0, le=1, description="share of the clips, at least one, that the discriminator learns from"
     )
     optimizer: Literal["adam", "adamw"] = "adam"
@@ -308,10 +308,10 @@ class RunConfig(Frozen):
             found |= {f"{path}.{key}": value for key, value in found.pop(path).items()}
         return found
 
-    def reads(self, path: str) -> bool:
+    def is_active(self, path: str) -> bool:
         """Whether the field at a dotted path means anything in this configuration."""
         section, name = check_path(path).split(".")[:2]
-        return self._sections[section].reads(name)
+        return self._sections[section].is_active(name)
 
     def result_fields(self) -> dict[str, Any]:
         """The fields of model and recipe that change the trained network, by dotted path.
@@ -349,7 +349,7 @@ def config_paths() -> tuple[str, ...]:
 @cache
 def open_paths() -> tuple[str, ...]:
     """The dotted path of every field that is a mapping with keys of the user's own."""
-    return tuple(path for path in config_paths() if field_facts(path).default == {})
+    return tuple(path for path in config_paths() if field_marks(path).default == {})
 
 
 def is_path(path: str) -> bool:
@@ -365,15 +365,15 @@ def check_path(path: str) -> str:
     return path
 
 
-def field_facts(path: str) -> Facts:
+def field_marks(path: str) -> FieldMarks:
     """What the field at a dotted path says of itself."""
     section, name = check_path(path).split(".")[:2]
-    return facts(_SECTIONS[section], name)
+    return marks_of(_SECTIONS[section], name)
 
 
 def is_bookkeeping(path: str) -> bool:
     """Whether the field at a dotted path leaves the result as it is."""
-    return field_facts(path).bookkeeping
+    return field_marks(path).bookkeeping
 
 
 def resolve_recipe(recipe: str | Recipe) -> Recipe:

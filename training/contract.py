@@ -23,10 +23,10 @@ from .rundir import RunDir, RunState
 if TYPE_CHECKING:
     import pandas as pd
 
-    from .clips import Keep
+    from .audio_samples import Keep
     from .data.corpus import Pair
 
-PROGRAMS = {"model": "ablate.training.pipeline", "train": "ablate.training.own.train"}
+PROGRAMS = {"model": "ablate.training.pipeline", "train": "ablate.training.train_command.train"}
 """By the entry of `spec.json` that is theirs, the modules that open a training."""
 
 
@@ -74,7 +74,7 @@ class Program(ABC):
         Raises:
             Interrupted: it was asked to stop.
             DivergedError: a loss, gradient, weight or output is not finite.
-            Failed: it failed; with the cause.
+            RunFailure: it failed; with the cause.
         """
 
     @abstractmethod

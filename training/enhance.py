@@ -16,7 +16,7 @@ from ablate.models.interface import Interface
 
 from .audio import below
 from .evaluate import device_of, enhance_batch
-from .files import replacing
+from .files import atomic_write
 from .pcs import stretch
 
 CHUNK_SECONDS = 20.0
@@ -113,7 +113,7 @@ def enhance_file(
     )
     blocks = exactly(resampled(enhanced, its, rate, channels), samples, channels)
     kind, subtype, _ = _form(info, source)
-    with replacing(target) as partial:
+    with atomic_write(target) as partial:
         if not pcs:
             _write(partial, blocks, rate, channels, kind, subtype)
         else:
@@ -229,7 +229,7 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
         raise InputError(f"{run!r} begins {len(found)} runs: {', '.join(name[:16] for name in found[:5])}")
     path = folder / found[0] / "checkpoints" / "best.pt"
     if (own := folder / found[0] / "out").is_dir():
-        raise InputError(f"run {found[0][:12]} was trained by a command of your own, which enhances ({own})")
+        raise InputError(f"run {found[0][:12]} was trained by a training command, which enhances ({own})")
     if not path.exists():
         raise InputError(f"run {found[0][:12]} has no selected checkpoint yet ({path})")
     return path

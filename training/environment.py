@@ -73,7 +73,7 @@ class Environment(Frozen):
         """The facts of a network about to be trained here; call it within `prepared`."""
         import torch
 
-        from ablate.models.machine import versions
+        from ablate.models.system_info import versions
 
         return cls(
             device=str(device),

@@ -25,7 +25,7 @@ from .determinism import tolerantly
 from .environment import OtherLoad
 from .metrics import MetricPool
 from .pcs import pcs
-from .tables import measured
+from .score_table import measured
 from .transfer import to_device, to_host
 
 if TYPE_CHECKING:

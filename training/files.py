@@ -33,7 +33,7 @@ def _of(path: Path, error: OSError) -> OSError:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` to write to; it takes the place of `path` when the block ends well.
 
     The data reach the disk before the name changes, so that a crash leaves the old file or the new one. A
@@ -53,7 +53,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
+def atomic_folder(path: Path) -> Iterator[Path]:
     """An empty folder beside `path` to fill; it becomes `path` when the block ends well, else it goes.
 
     `path` must not be there, and no one else may be at it; what a killed process left of it is removed.

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from .causes import DivergedError, Interrupted
 from .checkpoint import Checkpoints
+from .failures import DivergedError, Interrupted
 from .progress import Progress
 from .selection import Selection
 from .trainer import Step, Trainer

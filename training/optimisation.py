@@ -105,7 +105,7 @@ def averaged(model: nn.Module) -> nn.Module:
     return average
 
 
-def follow(average: nn.Module, model: nn.Module, step: int, horizon: float) -> None:
+def update_ema(average: nn.Module, model: nn.Module, step: int, horizon: float) -> None:
     """Move an exponential average of a network's weights by a step.
 
     The newest weights enter by 1 / `horizon`; before so many steps it is the plain mean of all so far, so

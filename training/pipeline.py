@@ -20,10 +20,9 @@ from ablate.models.errors import InputError
 from ablate.models.plugins import load_planned
 from ablate.models.summary import parameters_by_part, rate_of, summarise
 
-from . import clips, evaluate, loop, seeds
+from . import audio_samples, evaluate, loop, seeds
 from .adversary import Scorer
 from .audio import SAMPLE_RATE
-from .causes import failing_as
 from .checkpoint import Checkpoints, load_weights, read
 from .config import EvaluationJob, Recipe
 from .contract import Assignment, Program
@@ -40,6 +39,7 @@ from .environment import (
     prepared,
     processor_name,
 )
+from .failures import failure_cause
 from .metrics import MetricPool
 from .metrics.registry import check_available
 from .progress import Progress
@@ -99,7 +99,7 @@ class BuiltIn(Program):
     def train(self) -> None:
         context, given = self.context, self._assignment
         model = initial_network(context)
-        with failing_as("error"):
+        with failure_cause("error"):
             best = train(context, model, given.progress, given.should_stop, given.accumulation)
             context.run.write_summary(summary(context, model, given.progress, best))
         self._model = model
@@ -108,7 +108,7 @@ class BuiltIn(Program):
         corpus = self.context.corpus
         if job.test_path is None and corpus.test_digest == job.test_digest:
             return corpus.test
-        with failing_as("data"):
+        with failure_cause("data"):
             return find_test(
                 job.test_path or corpus.path,
                 job.test_digest,
@@ -117,9 +117,11 @@ class BuiltIn(Program):
                 rate=corpus.sample_rate,
             )
 
-    def scores(self, job: EvaluationJob, pairs: Sequence[Pair], keep: clips.Keep | None) -> pd.DataFrame:
+    def scores(
+        self, job: EvaluationJob, pairs: Sequence[Pair], keep: audio_samples.Keep | None
+    ) -> pd.DataFrame:
         context = self.context
-        with failing_as("configuration"):
+        with failure_cause("configuration"):
             check_available(job.evaluation.metrics)
             if self._model is None:
                 model = build_model(context.config)
@@ -141,7 +143,7 @@ def opened(assignment: Assignment) -> Iterator[BuiltIn]:
     """Read the spec, prepare the machine, find the corpus."""
     run, cache, threads = assignment.run, assignment.cache, assignment.threads
     spec, processes = run.spec, assignment.processes
-    with failing_as("configuration"):
+    with failure_cause("configuration"):
         load_planned(spec.get("plugins", {}))
         config = ModelConfig.model_validate(spec["model"])
         recipe = Recipe.model_validate(spec["recipe"])
@@ -156,9 +158,9 @@ def opened(assignment: Assignment) -> Iterator[BuiltIn]:
             plugins=spec.get("plugins", {}),
         ) as pool,
     ):
-        with failing_as("configuration"):
+        with failure_cause("configuration"):
             rate = rate_of(config)
-        with failing_as("data"):
+        with failure_cause("data"):
             corpus = find_corpus(**located(spec), cache=cache, rate=rate)
             if recipe.split == "seed":
                 corpus = corpus.split_by(spec["seed"])
@@ -169,7 +171,7 @@ def opened(assignment: Assignment) -> Iterator[BuiltIn]:
 
 def initial_network(context: Context) -> nn.Module:
     """The network as it starts: initialised by the seed, or with the weights it is to start from."""
-    with failing_as("configuration"):
+    with failure_cause("configuration"):
         seeds.set_global(context.spec["seed"], "init")
         model = build_model(context.config)
         if start := context.spec.get("start_from"):
@@ -220,7 +222,7 @@ def train(
         choice=recipe.selection,
     )
     checkpoints = context.checkpoints
-    with failing_as("configuration"):
+    with failure_cause("configuration"):
         if (content := checkpoints.latest()) is not None:
             trainer.restore(content)
             progress.restore(content)

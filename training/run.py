@@ -14,17 +14,17 @@ from pathlib import Path
 
 from ablate.models.errors import InputError, storage_problem
 
-from . import clips
-from .causes import DivergedError, Interrupted, cause_of, failing_as
+from . import audio_samples
 from .config import EvaluationJob
 from .contract import Assignment, Program, open_program
 from .data.noisy import noisy_scores
 from .environment import free_memory
-from .files import replacing
+from .failures import DivergedError, Interrupted, cause_of, failure_cause
+from .files import atomic_write
 from .metrics.passport import KEY
-from .own.process import end_left_behind
 from .progress import Progress
 from .rundir import Cause, RunDir, RunState, write_json
+from .train_command.process import end_left_behind
 
 logger = logging.getLogger(__name__)
 
@@ -159,15 +159,17 @@ def _evaluate(run: RunDir, training: Program, job: EvaluationJob, cache: Path) -
     attempts = run.evaluation(job.signature).attempts + 1
     run.update_evaluation(job.signature, state="running", attempts=attempts, cause=None, message=None)
     try:
-        with failing_as("error"), ExitStack() as stack:
+        with failure_cause("error"), ExitStack() as stack:
             pairs = training.pairs(job)
             logger.info("scores %d test utterances (%s)", len(pairs), job.signature[:12])
             keep = None
             if training.has_audio and not run.audio.exists():
-                fixed = clips.fixed_utterances(pairs, noisy_scores(pairs, training.pool, cache=cache))
-                keep = stack.enter_context(clips.kept(run.audio, fixed, run.references(job.test_digest)))
+                fixed = audio_samples.fixed_utterances(pairs, noisy_scores(pairs, training.pool, cache=cache))
+                keep = stack.enter_context(
+                    audio_samples.kept(run.audio, fixed, run.references(job.test_digest))
+                )
             scores = training.scores(job, pairs, keep)
-        with replacing(run.scores_path(job.signature)) as temporary:
+        with atomic_write(run.scores_path(job.signature)) as temporary:
             scores.to_parquet(temporary, index=False)
         measured = {"test": job.test_digest, "passports": scores.attrs.get(KEY, {})}
         known = run.summary

@@ -13,7 +13,16 @@ from typing import Any, Literal
 
 from ablate.models.config import Frozen
 
-from .files import LockHeldError, append_lines, is_locked, locked, read_lines, replacing, set_aside, tell_once
+from .files import (
+    LockHeldError,
+    append_lines,
+    atomic_write,
+    is_locked,
+    locked,
+    read_lines,
+    set_aside,
+    tell_once,
+)
 
 State = Literal["pending", "running", "done", "failed", "diverged"]
 Cause = Literal[
@@ -263,7 +272,7 @@ def _is_whole_parquet(path: Path) -> bool | None:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a file as a whole: written beside it, synced, renamed."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text)
 
 

@@ -18,14 +18,21 @@ from ablate.models.spectral import stft
 
 from . import seeds
 from .adversary import Adversary, Scorer
-from .causes import DivergedError
 from .config import Recipe
 from .data.batches import Batches
 from .determinism import refused, tolerate
-from .feed import Feed
+from .device_loader import Feed
+from .failures import DivergedError
 from .graph import Graph, recorded
 from .losses import WeightedLoss
-from .optimisation import Optimiser, averaged, follow, gradient_norms, learning_rate_factor, parameter_groups
+from .optimisation import (
+    Optimiser,
+    averaged,
+    gradient_norms,
+    learning_rate_factor,
+    parameter_groups,
+    update_ema,
+)
 from .transfer import to_host
 
 
@@ -179,7 +186,7 @@ class Trainer:
         self.optimiser.step(factor, finite)
         weights = get_total_norm(self._parameters.values(), foreach=True)
         if self.average is not None:
-            follow(self.average, self.model, step, recipe.ema * self.steps)
+            update_ema(self.average, self.model, step, recipe.ema * self.steps)
         self._finite, dropped, lessons = finite & weights.isfinite(), 0, losses.new_empty(0)
         if adversary is not None:
             learned = adversary.learn(step, self._finite)

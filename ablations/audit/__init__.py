@@ -15,8 +15,8 @@ from ablate.training.config import Recipe, RunConfig, resolve_recipe
 
 from ..factors import Factor
 from ..grid import Cell
-from .cells import measured
 from .finding import CODES, Finding, errors, parse_waivers
+from .neighbours import measured
 
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
@@ -33,7 +33,7 @@ def audit_config(config: RunConfig) -> list[Finding]:
         InputError: the network cannot be built, does not run, or gives another shape than it takes.
     """
     from . import budget, declarations, network
-    from .subject import subject
+    from .network_under_test import subject
 
     audited = subject(config.model, config.recipe)
     with redirect_stdout(sys.stderr):
@@ -62,7 +62,7 @@ def audit_class(
     Raises:
         InputError: as `audit_config`, or there is no such class.
     """
-    from ablate.models.classes import class_of_file
+    from ablate.models.class_adapter import class_of_file
 
     brought = class_of_file(text, settings, named=named)
     config = RunConfig(model=brought.config, recipe=recipe or resolve_recipe("quick"))
@@ -104,7 +104,7 @@ def audit_cells(
         InputError: a network cannot be built or does not run, or the budget is none.
     """
     from . import budget as budgets
-    from . import data, declarations, differences, toggles
+    from . import data, declarations, toggles, uncovered
 
     limit = budgets.Budget.parse(budget) if budget is not None else None
     every, cells = cells, measured(cells, _network)
@@ -125,9 +125,9 @@ def audit_cells(
         results += toggles.without_effect(cells, factors)
         results += declarations.of_factors(cells, factors)
         results += toggles.hidden_changes(cells, factors, tuned)
-        results += differences.untoggled(cells, factors)
-        results += differences.capacity(cells, factors)
-        results += differences.equal_size(cells, factors)
+        results += uncovered.untoggled(cells, factors)
+        results += uncovered.capacity(cells, factors)
+        results += uncovered.equal_size(cells, factors)
         if limit is not None:
             results += budgets.parameters(every, limit)
         results += budgets.not_measured(every, cells, len(grouped))

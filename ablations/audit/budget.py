@@ -18,7 +18,7 @@ from ablate.models.summary import trained_parameters
 from ..grid import Cell
 from ..runspec import RunSpec
 from .finding import Finding
-from .subject import LONGER, Subject, subject
+from .network_under_test import LONGER, Subject, subject
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9, "b": 1e9}
 _BUDGET = re.compile(

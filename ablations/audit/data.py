@@ -61,7 +61,7 @@ def wrong_pairs(corpus: Corpus) -> Iterator[Finding]:
     from ablate.training.data.check import low_rates
     from ablate.training.data.pairs import spread
 
-    tests = (*corpus.test, *(pair for further in corpus.further_tests for pair in further.pairs))
+    tests = (*corpus.test, *(pair for further in corpus.extra_test_sets for pair in further.pairs))
     for pairs in (spread(corpus.train, TRAIN_PAIRS), tests):
         for wrong in alignment.wrong_pairs(pairs):
             what = f"{wrong.what} ({len(pairs):,} looked at): {listed(wrong.files, SHOWN)}"

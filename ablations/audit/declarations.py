@@ -14,9 +14,9 @@ from ..factors import Factor
 from ..grid import Cell
 from . import probes
 from .finding import Finding, Severity
+from .network_under_test import Subject, subject
 from .parameters import numbered_together
 from .probes import Probe
-from .subject import Subject, subject
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,11 @@ Severity = Literal["error", "note"]
 CODES: dict[str, tuple[str, Severity]] = {
     "A101": ("dead-parameter", "error"),
     "A102": ("overwritten-init", "error"),
-    "A103": ("swamped-path", "error"),
+    "A103": ("dominated-branch", "error"),
     "A104": ("saturated", "error"),
     "A105": ("non-finite", "error"),
     "A201": ("toggle-without-effect", "error"),
-    "A202": ("declaration-broken", "error"),
+    "A202": ("contract-violation", "error"),
     "A203": ("hidden-change", "error"),
     "A204": ("reaches-nothing", "error"),
     "A301": ("untoggled-difference", "note"),
@@ -30,12 +30,12 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A501": ("leak", "error"),
     "A502": ("unequal", "error"),
     "A503": ("noisy-score", "note"),
-    "A504": ("one-sided-validation", "note"),
+    "A504": ("single-speaker-validation", "note"),
     "A505": ("validated-on-test", "note"),
     "A506": ("wrong-pairs", "error"),
     "A507": ("doubtful-pairs", "note"),
     "A508": ("low-rate", "note"),
-    "A601": ("not-looked-into", "note"),
+    "A601": ("not-audited", "note"),
     "A602": ("seed-without-effect", "error"),
 }
 """Code -> its name and how severe it is."""

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from .finding import Finding, Severity
+from .network_under_test import Subject
 from .operations import Activity, Key, seen_too
 from .parameters import dead_parameters, numbered_together, overwritten_init
-from .subject import Subject
-from .trial import isolated
+from .probe_inputs import isolated
 
 SWAMPED = 100.0
 SWAMPED_RESIDUAL = 1000.0
@@ -29,7 +29,7 @@ GROWS = {True: 0.5, False: 1e-3}
 branch beside its own input; and of one of two learned terms, which both grow as they are trained."""
 
 
-def swamped_paths(subject: Subject) -> Iterator[Finding]:
+def dominated_branches(subject: Subject) -> Iterator[Finding]:
     """A103: of two terms that are added, one is far larger than the other at the start.
 
     Over 100 times; 1000 times where the larger is a residual, unscaled, and the smaller was computed from it.
@@ -201,7 +201,7 @@ def _broken(subject: Subject, batch: Tensor) -> str | None:
     )
 
 
-CHECKS = (dead_parameters, overwritten_init, swamped_paths, saturated, non_finite)
+CHECKS = (dead_parameters, overwritten_init, dominated_branches, saturated, non_finite)
 
 
 def check(subject: Subject) -> list[Finding]:

@@ -14,11 +14,11 @@ from torch.nn import functional as F
 
 from ablate.models import declarations
 
-from .differences import CONFOUND
 from .finding import Finding, Severity
-from .subject import STEPS, Subject
-from .trial import isolated
-from .writes import InitWrite
+from .init_trace import InitWrite
+from .network_under_test import STEPS, Subject
+from .probe_inputs import isolated
+from .uncovered import CONFOUND
 
 DEAD_SLICES = 0.25
 """Largest share of the slices of a weight along one axis that may go without any gradient."""

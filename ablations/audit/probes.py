@@ -13,9 +13,9 @@ from ablate.models.config import ModelConfig
 from ablate.models.interface import Interface
 from ablate.models.layouts import BINS, BSRNN
 
+from .network_under_test import Subject
+from .probe_inputs import isolated
 from .statistics import FrozenStatistics
-from .subject import Subject
-from .trial import isolated
 
 TOLERANCE = 1e-5
 """Of the largest output: what a change of rounding can amount to."""

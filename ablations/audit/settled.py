@@ -9,7 +9,7 @@ from ablate.models import build_model
 from ablate.models.config import ModelConfig
 from ablate.models.interface import Interface
 
-from .trial import SEED, isolated
+from .probe_inputs import SEED, isolated
 
 SETTLING = 5
 """Times that running averages of a network's own kind are brought to where two forwards say they go."""

@@ -11,15 +11,15 @@ from torch import nn
 
 from ablate.models.errors import listed
 from ablate.models.fields import PARTS
-from ablate.training.config import field_facts, is_bookkeeping
+from ablate.training.config import field_marks, is_bookkeeping
 
 from ..factors import Factor
 from ..grid import Cell
 from . import probes
-from .cells import neighbours
-from .equality import same_draw, same_function, same_part
+from .equivalence import same_draw, same_function, same_part
 from .finding import Finding
-from .subject import Subject, subject
+from .neighbours import neighbours
+from .network_under_test import Subject, subject
 
 MATCH = {"recipe.match"}
 """A factor of it alone may change nothing: what is as large by itself keeps its width."""
@@ -65,7 +65,9 @@ def _same(a: Cell, b: Cell) -> str | None:
             return None
         differs = {path for path in differs if not path.startswith("evaluation.")}
     recipe = {path for path in differs if path.startswith("recipe.")}
-    if any(not is_bookkeeping(path) and (a.config.reads(path) or b.config.reads(path)) for path in recipe):
+    if any(
+        not is_bookkeeping(path) and (a.config.is_active(path) or b.config.is_active(path)) for path in recipe
+    ):
         return None
     if a.config.model == b.config.model:
         what = ", ".join(sorted(differs)) or "the post-processing"
@@ -77,7 +79,7 @@ def _same_evaluation(a: Cell, b: Cell) -> bool:
     """Whether two evaluations do the same to a wave, and use the same taps of a filter."""
     from ablate.training.evaluate import finishing
 
-    from .trial import speech_like
+    from .probe_inputs import speech_like
 
     pair = speech_like(1.0, count=1)[0]
     clean, noisy = (torch.from_numpy(wave)[None] for wave in (pair.clean, pair.noisy))
@@ -158,13 +160,13 @@ def _hidden_fields(factor: Factor) -> Iterator[str]:
         yield f"it changes {' and '.join(sorted(kinds))} at once: {', '.join(sorted(changed))}"
     elif said:
         for path in sorted(changed):
-            if not said & set(field_facts(path).parts) or field_facts(path).parts == PARTS:
+            if not said & set(field_marks(path).parts) or field_marks(path).parts == PARTS:
                 yield f"it declares to change the {' and '.join(sorted(said))}, and changes {path}"
     elif "model" in kinds and "model.architecture" not in changed:
         groups = {
-            field_facts(path).parts
+            field_marks(path).parts
             for path in changed
-            if field_facts(path).parts != ("encoder", "cross-band")
+            if field_marks(path).parts != ("encoder", "cross-band")
         }
         if len(groups) > 1:
             yield f"it changes several parts at once: {', '.join(sorted(changed))}"
@@ -178,7 +180,7 @@ def _hidden_in_pair(a: Cell, b: Cell, factor: Factor, tuned: frozenset[str]) -> 
         known |= {"model.channels"}
     for path in sorted(changed - known):
         yield f"{path} changes from {first.get(path)!r} to {second.get(path)!r} along with it"
-    allowed = {part for path in changed & known for part in field_facts(path).parts}
+    allowed = {part for path in changed & known for part in field_marks(path).parts}
     if not any(path.startswith("model.") for path in changed) or allowed >= set(PARTS):
         return
     one, two = (subject(c.config.model, c.config.recipe) for c in (a, b))

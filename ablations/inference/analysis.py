@@ -39,27 +39,27 @@ class Analysis(ShownInNotebooks):
             simple effect), claim_low, claim_high, claim_source, seeds_needed, note, the fields of
             `retraining.Higher`; blocked_low and blocked_high, the secondary interval centred by seed, and of
             a main effect seed_f and seed_p (see `blocked`); and p_headline: Holm-adjusted over the credited
-            effects, the gap and what is not toggled, which decides what the answer's sentence says.
+            effects, the gap and the unexplained part, which decides what the answer's sentence says.
         cells: a row per cell with scores: cell, one column per factor, runs, mean, sd (over seeds), se,
             df, low, high.
         divergence: a row per cell: cell, runs, diverged, rate, low, high (exact binomial interval).
-        guards: the credited effects (main effects of levels that have no other), `not toggled` and the gap in
+        guardrails: the credited effects (main effects of levels that have no other), `unexplained` and the gap in
             other metrics, outside Holm's family:
             metric, name, kind, estimate, se, df, low, high, p, change (`better` or `worse` where the interval
             excludes zero).
-        guard_cells: `cells` in the guards' metrics, with metric and best in front.
+        guardrail_cells: `cells` in the guardrails' metrics, with metric and best in front.
         pooled: the same contrasts under the pooled crossed model, a labelled secondary.
         contrasts: the weights, in the order of `effects`.
         not_estimable: contrasts that need cells without scores.
         aliases: what a fractional design mixes up with each effect.
-        design: full, fractional, one-in, one-out or incomplete.
+        design: full, fractional, add-one, leave-one-out or incomplete.
         levels: factor -> its levels, off first.
         base: the all-off levels.
         base_cell: their cell; None where it has no scores.
         baseline: the reference cell.
         margin: the smallest difference that matters; None: unknown, so that nothing is judged.
         claims: factor (or `factor=level`) -> what was claimed in this metric.
-        by_unit: of the credited effects, what is not toggled and the gap, how much hangs on each speaker and
+        by_unit: of the credited effects, the unexplained part and the gap, how much hangs on each speaker and
             each noise; see `units.ByUnit`.
         unreached: by effect, the levels that changed no score; no verdict is given on them.
         notes: sentences a report prints under its tables.
@@ -69,8 +69,8 @@ class Analysis(ShownInNotebooks):
     cells: pd.DataFrame
     divergence: pd.DataFrame
     pooled: pd.DataFrame
-    guards: pd.DataFrame
-    guard_cells: pd.DataFrame
+    guardrails: pd.DataFrame
+    guardrail_cells: pd.DataFrame
     contrasts: tuple[Contrast, ...]
     not_estimable: tuple[NotEstimable, ...]
     aliases: Mapping[str, tuple[str, ...]]
@@ -128,7 +128,7 @@ class Analysis(ShownInNotebooks):
 
     @cached_property
     def ranking(self) -> list[Ranked]:
-        """The cells by their ranks over the endpoint and the guards, with P(first); see `ranking`."""
+        """The cells by their ranks over the endpoint and the guardrails, with P(first); see `ranking`."""
         return ranking([self.scores, *self.guard_scores])
 
     def simple(self, factor: str) -> pd.DataFrame:
@@ -254,8 +254,8 @@ class Analysis(ShownInNotebooks):
                 for lost in self.not_estimable
             ],
             "aliases": {name: list(others) for name, others in self.aliases.items()},
-            "guards": records(self.guards),
-            "guard_cells": records(self.guard_cells),
+            "guardrails": records(self.guardrails),
+            "guardrail_cells": records(self.guardrail_cells),
             "pooled": {"label": POOLED_LABEL, "effects": records(self.pooled)},
             "by_unit": [{key: plain(value) for key, value in row._asdict().items()} for row in self.by_unit],
             "unreached": self.void,

@@ -55,10 +55,10 @@ def best_cell(data: Scores, cells: pd.DataFrame, confidence: float) -> str | Non
     return str(cells["cell"].iloc[order[0]]) if low[0] > 0 or high[0] < 0 else None
 
 
-def guard_cells(guards: Sequence[Scores], confidence: float) -> pd.DataFrame:
-    """The cells in each guard's metric: metric, best, and the columns of `cell_table`."""
+def guardrail_cells(guardrails: Sequence[Scores], confidence: float) -> pd.DataFrame:
+    """The cells in each guardrail's metric: metric, best, and the columns of `cell_table`."""
     parts = [pd.DataFrame(columns=["metric", "best", *COLUMNS])]
-    for data in guards:
+    for data in guardrails:
         scored = data.scored()
         cells = cell_table(data, data.estimate(np.eye(len(scored))), confidence)
         best = best_cell(data, cells, confidence)

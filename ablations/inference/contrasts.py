@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 MOST_CELLS_WITH_SIMPLE_EFFECTS = 128
-KINDS = ("gap", "main", "shapley", "not-toggled", "interaction", "one-out", "one-in", "simple")
+KINDS = ("gap", "main", "shapley", "unexplained", "interaction", "leave-one-out", "add-one", "simple")
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class NotEstimable(NamedTuple):
 class ContrastSet:
     """All contrasts of a design, what cannot be estimated from it and what is mixed up with what.
 
-    `design` is `full` (every combination has scores), `fractional`, `one-in`, `one-out` or `incomplete`.
+    `design` is `full` (every combination has scores), `fractional`, `add-one`, `leave-one-out` or `incomplete`.
     """
 
     rows: tuple[Contrast, ...]
@@ -134,8 +134,8 @@ class _Builder:
     def gap(self, baseline: str) -> None:
         self.add("gap", "gap", [(self.design.off, -1.0)], baseline=baseline)
 
-    def not_toggled(self, baseline: str) -> None:
-        self.add("not-toggled", "not toggled", [(self.design.on, -1.0)], baseline=baseline)
+    def unexplained(self, baseline: str) -> None:
+        self.add("unexplained", "unexplained", [(self.design.on, -1.0)], baseline=baseline)
 
     def main(self) -> list[str]:
         """Add the main effects; returns those that the design does not give."""
@@ -185,16 +185,18 @@ class _Builder:
                     terms += [(flip(key, place, on[place]), weight), (key, -weight)]
             self.add("shapley", self.last_step(factor), terms, (factor,))
 
-    def one_out(self) -> None:
+    def leave_one_out(self) -> None:
         on = self.design.on
         for place, factor in enumerate(self.design.factors):
-            self.add("one-out", self.last_step(factor), [(on, 1.0), (flip(on, place, 0), -1.0)], (factor,))
+            self.add(
+                "leave-one-out", self.last_step(factor), [(on, 1.0), (flip(on, place, 0), -1.0)], (factor,)
+            )
 
-    def one_in(self) -> None:
+    def add_one(self) -> None:
         off = self.design.off
         for place, factor in enumerate(self.design.factors):
             terms = [(flip(off, place, self.design.on[place]), 1.0), (off, -1.0)]
-            self.add("one-in", self.last_step(factor), terms, (factor,))
+            self.add("add-one", self.last_step(factor), terms, (factor,))
 
     def last_step(self, factor: str) -> str:
         return self.design.steps(factor)[-1][0]
@@ -262,11 +264,11 @@ def build(
     if unresolved:
         notes.append(f"Not resolved by this design: {', '.join(unresolved)}.")
     if baseline is not None:
-        work.not_toggled(baseline)
-    if design.kind in ("full", "incomplete", "one-out"):
-        work.one_out()
-    if design.kind in ("full", "incomplete", "one-in"):
-        work.one_in()
+        work.unexplained(baseline)
+    if design.kind in ("full", "incomplete", "leave-one-out"):
+        work.leave_one_out()
+    if design.kind in ("full", "incomplete", "add-one"):
+        work.add_one()
     if simple is None:
         simple = design.factors if len(design.keys) <= MOST_CELLS_WITH_SIMPLE_EFFECTS else ()
     for factor in simple:

@@ -15,10 +15,10 @@ from ablate.models.errors import InputError, listed
 from ..claims import Claim, check_margin, margin_of, unit_of
 from .analysis import Analysis
 from .blocked import blocked
-from .cells import cell_table, guard_cells
+from .cells import cell_table, guardrail_cells
 from .contrasts import Contrast, build, judged
 from .engine import holm
-from .guards import guard_effects, trade_offs
+from .guardrails import guardrail_effects, trade_offs
 from .pooled import pooled_effects
 from .reach import unreached
 from .scores import Scores
@@ -32,26 +32,26 @@ def infer(
     claims: Mapping[str, Sequence[Any] | Claim] | None = None,
     margin: float | None = None,
     confidence: float = 0.95,
-    guards: Sequence[Scores] = (),
+    guardrails: Sequence[Scores] = (),
 ) -> Analysis:
     """Every contrast that the scores give, with its interval and its verdict.
 
-    Claims, margin and confidence are those of `reports.analyze`; guards are the same table in other metrics.
+    Claims, margin and confidence are those of `reports.analyze`; guardrails are the same table in other metrics.
 
     Raises:
-        InputError: confidence or margin is no such number, a claim names no factor, a guard is the endpoint
+        InputError: confidence or margin is no such number, a claim names no factor, a guardrail is the endpoint
             or stands there twice, or there is nothing to compare.
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1")
     layout, metric = data.layout, data.metric
     taken = [metric]
-    for guard in guards:
-        if guard.metric in taken:
+    for guardrail in guardrails:
+        if guardrail.metric in taken:
             raise InputError(
-                f"guard {guard.metric!r} stands there twice; guards are other metrics than the endpoint"
+                f"guardrail {guardrail.metric!r} stands there twice; guardrails are other metrics than the endpoint"
             )
-        taken.append(guard.metric)
+        taken.append(guardrail.metric)
     margin = margin_of(metric) if margin is None else check_margin(margin)
     scored = data.scored()
     names = [data.cells[i] for i in scored]
@@ -82,10 +82,10 @@ def infer(
     if pooled_note:
         notes.append(pooled_note)
     credited = judged(found.rows) or next(
-        (rows for kind in ("one-in", "one-out") if (rows := _of_kinds(found.rows, kind))), []
+        (rows for kind in ("add-one", "leave-one-out") if (rows := _of_kinds(found.rows, kind))), []
     )
-    rows = sorted([*credited, *_of_kinds(found.rows, "not-toggled", "gap")])
-    declared = max(len(credited), family) + sum(map(found.declared, ("gap", "not-toggled")))
+    rows = sorted([*credited, *_of_kinds(found.rows, "unexplained", "gap")])
+    declared = max(len(credited), family) + sum(map(found.declared, ("gap", "unexplained")))
     kept = data.scored()
     beside_seeds = blocked(
         estimates,
@@ -111,16 +111,16 @@ def infer(
     effects.loc[rows, "p_headline"] = holm(estimates.p[rows], declared)
     units = by_unit([found.rows[row] for row in rows], data, confidence)
     notes += carried_lines(units)
-    beside = guard_effects([found.rows[row] for row in rows], guards, confidence)
+    beside = guardrail_effects([found.rows[row] for row in rows], guardrails, confidence)
     notes += trade_offs(data, margin, effects.iloc[rows], beside)
-    notes += dict.fromkeys(note for guard in guards for note in guard.notes if note not in notes)
+    notes += dict.fromkeys(note for guardrail in guardrails for note in guardrail.notes if note not in notes)
     return Analysis(
         effects=effects,
         cells=cell_table(data, of_cells, confidence),
         divergence=divergence,
         pooled=pooled,
-        guards=beside,
-        guard_cells=guard_cells(guards, confidence),
+        guardrails=beside,
+        guardrail_cells=guardrail_cells(guardrails, confidence),
         contrasts=found.rows,
         not_estimable=found.not_estimable,
         aliases=found.aliases,
@@ -140,7 +140,7 @@ def infer(
         notes=tuple(notes),
         scores=data,
         estimates=estimates,
-        guard_scores=tuple(guards),
+        guard_scores=tuple(guardrails),
     )
 
 
@@ -192,8 +192,8 @@ def _seed_notes(mains: pd.DataFrame) -> list[str]:
 
 
 def _ends(contrasts: Sequence[Contrast]) -> list[str]:
-    """The cells of the gap and of what is not toggled."""
-    ends = (c.weights for c in contrasts if c.kind in ("gap", "not-toggled"))
+    """The cells of the gap and of the unexplained part."""
+    ends = (c.weights for c in contrasts if c.kind in ("gap", "unexplained"))
     return list(dict.fromkeys(name for weights in ends for name in weights))
 
 
@@ -232,7 +232,7 @@ def _notes(
     two = [name for name in _ends(contrasts) if runs[name] == 2]
     if two:
         notes.append(
-            f"Two seeds in {listed(two)}: the intervals of the gap and of what is not toggled then hold the "
+            f"Two seeds in {listed(two)}: the intervals of the gap and of the unexplained part then hold the "
             "truth less often than they say (in .90 to .95 of cases in simulation); a third seed mends it."
         )
     diverged = divergence[divergence["diverged"] > 0]
@@ -242,5 +242,7 @@ def _notes(
     if any(len(group) > 1 for group in data.groups):
         notes.append("Cells that share trainings are compared seed by seed on the same checkpoints.")
     if has_factors and any(len(order) > 2 for order in data.levels.values()):
-        notes.append("Shapley values, one-in and one-out compare each factor's first level with its last.")
+        notes.append(
+            "Shapley values, add-one and leave-one-out compare each factor's first level with its last."
+        )
     return [*notes, *design, *data.notes]

@@ -227,7 +227,7 @@ def plan(
         seeds: numbers of seeds per cell; one seed detects nothing (NaN).
         variances: to plan with; default: those of the pilot, else `Variances()`.
         pilot: an analysis of earlier runs.
-        design: full, fractional, one-in or one-out.
+        design: full, fractional, add-one or leave-one-out.
         baseline: whether a baseline cell is trained too.
         evaluation_only: factors that need no training of their own.
         exclude: combinations of levels that are left out.
@@ -278,7 +278,7 @@ def compare_designs(
     if effect <= 0:
         raise InputError(f"the effect to find is {effect}; give a size above zero")
     rows = []
-    for design in ("full", "fractional", "one-in", "one-out"):
+    for design in ("full", "fractional", "add-one", "leave-one-out"):
         try:
             made = make_plan(
                 factors,

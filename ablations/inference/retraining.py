@@ -1,4 +1,4 @@
-"""P(on > off): how often one retraining with a factor on scores above one with it off.
+"""P(improvement): how often one retraining with a factor on scores above one with it off.
 
 An interval speaks of the mean over trainings; this speaks of two single trainings, as somebody who retrains
 each once would see them (Bouthillier et al. 2021, arXiv 2103.03098). With few trainings the share of pairs

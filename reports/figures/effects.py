@@ -27,11 +27,11 @@ from .style import (
 
 
 def waterfall(report: AnalysisReport) -> Drawn | None:
-    """From the base's score to the baseline's, one step for each Shapley value and `not toggled`."""
-    if report.credit_kind != "Shapley value" or report.gap is None or report.not_toggled is None:
+    """From the base's score to the baseline's, one step for each Shapley value and `unexplained`."""
+    if report.credit_kind != "Shapley value" or report.gap is None or report.unexplained is None:
         return None
     steps = [row for row in report.factors if row.kind == "shapley"]
-    steps.append(report.not_toggled)
+    steps.append(report.unexplained)
     start = report.cell_scores[str(report.analysis.base_cell)]
     end = report.cell_scores[str(report.analysis.baseline)]
     labels = [report.base_name, *(row.name for row in steps), str(report.baseline_name)]
@@ -41,7 +41,7 @@ def waterfall(report: AnalysisReport) -> Drawn | None:
     axes.barh(0, start, color=GREY, height=0.6)
     for index, row in enumerate(steps, start=1):
         size = float(row.data["estimate"])
-        colour = GREY if row is report.not_toggled else (BLUE if size >= 0 else ORANGE)
+        colour = GREY if row is report.unexplained else (BLUE if size >= 0 else ORANGE)
         axes.barh(index, size, left=level, color=colour, height=0.6)
         axes.plot([level, level], [index - 1.3, index + 0.3], color=INK, linewidth=0.7)
         level += size
@@ -107,7 +107,7 @@ def forest(report: AnalysisReport) -> Drawn | None:
         error = error_bar(value, row.data["low"], row.data["high"])
         label = once(f"{report.credit_kind}, {report.percent} interval" if error else report.credit_kind)
         axes.errorbar(value, index, xerr=error, fmt="o", color=BLUE, capsize=4, linewidth=1.8, label=label)
-        for text, marker, name in ((row.one_in, ">", "one-in"), (row.one_out, "<", "one-out")):
+        for text, marker, name in ((row.add_one, ">", "add-one"), (row.leave_one_out, "<", "leave-one-out")):
             if text:
                 axes.plot(
                     float(text), index + 0.2, marker, color=INK, fillstyle="none", ms=5, label=once(name)
@@ -171,16 +171,16 @@ def interactions(report: AnalysisReport) -> Drawn | None:
 
 def lengths(report: AnalysisReport) -> Drawn | None:
     """Each effect at every length that was trained, with its interval."""
-    found = report.by_length
+    found = report.by_step_budget
     if not found:
         return None
-    places = sorted({row.length for row in found})
+    places = sorted({row.step_fraction for row in found})
     names = list(dict.fromkeys(row.name for row in found))
     canvas, axes = make_canvas(7.2, 3.8)
     axes.axhline(0, color=INK, linewidth=0.8)
     for index, name in enumerate(names):
         rows = [row for row in found if row.name == name]
-        at = [places.index(row.length) + 0.06 * (index - (len(names) - 1) / 2) for row in rows]
+        at = [places.index(row.step_fraction) + 0.06 * (index - (len(names) - 1) / 2) for row in rows]
         error = np.array([[row.estimate - row.low, row.high - row.estimate] for row in rows]).T
         axes.errorbar(
             at,
@@ -192,8 +192,8 @@ def lengths(report: AnalysisReport) -> Drawn | None:
             capsize=3,
             label=name,
         )
-    steps = {row.length: in_steps(row.steps) for row in found}
-    axes.set_xticks(range(len(places)), [f"{length:g}\n{steps[length]}" for length in places])
+    steps = {row.step_fraction: in_steps(row.steps) for row in found}
+    axes.set_xticks(range(len(places)), [f"{fraction:g}\n{steps[fraction]}" for fraction in places])
     axes.set_xlim(-0.4, len(places) - 0.6)
     axes.set_xlabel("length of the training")
     axes.set_ylabel(f"effect on {report.metric}")

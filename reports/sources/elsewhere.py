@@ -137,7 +137,7 @@ def mlflow_runs(tracking_uri: str, experiment: str, metric: str, take: Take) -> 
         InputError: the experiment is not there or was deleted, or no run has the metric.
         TrackingError: the server does not answer, or refuses.
     """
-    from ablate.studies.secrets import redact
+    from ablate.studies.redaction import redact
     from ablate.studies.tracking import answering, connect
     from ablate.studies.tracking.store import all_runs
 

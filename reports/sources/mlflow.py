@@ -17,7 +17,7 @@ from ablate.studies.plan.store import read as read_plan
 from ablate.studies.scores import RunInfo, join_scores
 from ablate.training.rundir import read_json
 
-from .study import LengthScores, StudyInfo
+from .study import StepBudgetScores, StudyInfo
 
 FIRST_ALONE = "a tracking server has the scores on the first corpus alone; report from the run directories"
 
@@ -38,7 +38,7 @@ def scores_from_mlflow(
     """
     from mlflow.exceptions import MlflowException
 
-    from ablate.studies.secrets import redact
+    from ablate.studies.redaction import redact
     from ablate.studies.tracking import answering, connect
 
     client = connect(tracking_uri)
@@ -100,8 +100,8 @@ def scores_from_mlflow(
             if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
         }
 
-        def run_of(length: float, cell: PlannedCell, seed: int) -> tuple[RunInfo, Path]:
-            child = children.get((cell.name, str(seed), f"{length:g}"))
+        def run_of(fraction: float, cell: PlannedCell, seed: int) -> tuple[RunInfo, Path]:
+            child = children.get((cell.name, str(seed), f"{fraction:g}"))
             missing = Path(scratch) / "missing"
             signatures = cell.signatures[seed], cell.evaluations[seed]
             if child is None:
@@ -130,11 +130,11 @@ def scores_from_mlflow(
             return info, scores or missing
 
         scores, infos = join_scores(plan, partial(run_of, 1.0))
-        lengths = {
-            at.length: LengthScores(*join_scores(at, partial(run_of, at.length)))
-            for at in plan.every_length()[1:]
+        fractions = {
+            at.step_fraction: StepBudgetScores(*join_scores(at, partial(run_of, at.step_fraction)))
+            for at in plan.every_step_fraction()[1:]
         }
-        info = StudyInfo.of(plan, infos, f"{shown}, experiment {experiment}", lengths)
+        info = StudyInfo.of(plan, infos, f"{shown}, experiment {experiment}", fractions)
         return scores, replace(info, no_further=FIRST_ALONE)
 
 

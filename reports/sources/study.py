@@ -10,14 +10,14 @@ from pathlib import Path
 import pandas as pd
 
 from ablate.ablations.factors import Factor
-from ablate.studies.averages import SeedAverage, stored
 from ablate.studies.energy import recorded
+from ablate.studies.ensembles import Ensemble, stored
 from ablate.studies.plan import Plan, PlannedCell, load, study_path
 from ablate.studies.scores import RunInfo, scores_of_runs
 
 
 @dataclass(frozen=True, eq=False)
-class LengthScores:
+class StepBudgetScores:
     """What a study's trainings at another length gave."""
 
     scores: pd.DataFrame
@@ -32,11 +32,11 @@ class StudyInfo:
         base: the level of every factor in the all-off cell.
         baseline: the reference cell.
         plan: none: the scores were trained elsewhere.
-        at_lengths: what was trained at other shares of the steps.
-        further: scores on each further test corpus of the plan that has some, by its name.
-        not_evaluated: the runs whose evaluation on a further test corpus failed, by its name.
+        step_fractions: what was trained at other shares of the steps.
+        further: scores on each extra test set of the plan that has some, by its name.
+        not_evaluated: the runs whose evaluation on a extra test set failed, by its name.
         no_further: why none are known of any, where the source keeps none.
-        averages: by cell, the scores of its seeds' averaged outputs, where they were taken.
+        ensembles: by cell, the scores of its seeds' averaged outputs, where they were taken.
         energy: joules by kind of counter, while the study trained on this machine.
         notes: what was made of a table from elsewhere.
     """
@@ -47,11 +47,11 @@ class StudyInfo:
     baseline: str | None = None
     plan: Plan | None = None
     runs: Sequence[RunInfo] = ()
-    at_lengths: Mapping[float, LengthScores] = field(default_factory=dict)
+    step_fractions: Mapping[float, StepBudgetScores] = field(default_factory=dict)
     further: Mapping[str, pd.DataFrame] = field(default_factory=dict)
     not_evaluated: Mapping[str, Sequence[RunInfo]] = field(default_factory=dict)
     no_further: str = ""
-    averages: Mapping[str, SeedAverage] = field(default_factory=dict)
+    ensembles: Mapping[str, Ensemble] = field(default_factory=dict)
     energy: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
@@ -61,9 +61,9 @@ class StudyInfo:
         plan: Plan,
         runs: Sequence[RunInfo],
         source: str,
-        at_lengths: Mapping[float, LengthScores] | None = None,
+        step_fractions: Mapping[float, StepBudgetScores] | None = None,
         further: Mapping[str, pd.DataFrame] | None = None,
-        averages: Mapping[str, SeedAverage] | None = None,
+        ensembles: Mapping[str, Ensemble] | None = None,
     ) -> StudyInfo:
         """What is known of a study that was planned here."""
         return cls(
@@ -73,9 +73,9 @@ class StudyInfo:
             baseline=next((cell.name for cell in plan.cells if not cell.levels), None),
             plan=plan,
             runs=runs,
-            at_lengths=at_lengths or {},
+            step_fractions=step_fractions or {},
             further=further or {},
-            averages=averages or {},
+            ensembles=ensembles or {},
         )
 
     @cached_property
@@ -94,11 +94,11 @@ class StudyInfo:
     @property
     def every_run(self) -> list[RunInfo]:
         """The runs of all lengths."""
-        return [*self.runs, *(run for found in self.at_lengths.values() for run in found.runs)]
+        return [*self.runs, *(run for found in self.step_fractions.values() for run in found.runs)]
 
-    def steps(self, length: float) -> tuple[int, ...]:
+    def steps(self, fraction: float) -> tuple[int, ...]:
         """Of the trainings of a length; several where a factor is about them."""
-        return tuple(sorted({cell.steps or 0 for cell in self.plan.at(length).cells})) if self.plan else ()
+        return tuple(sorted({cell.steps or 0 for cell in self.plan.at(fraction).cells})) if self.plan else ()
 
     @cached_property
     def by_cell(self) -> dict[str, list[RunInfo]]:
@@ -121,15 +121,18 @@ def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.Dat
     """
     plan = load(Path(root), name)
     scores, runs = scores_of_runs(plan, Path(root))
-    lengths = {at.length: LengthScores(*scores_of_runs(at, Path(root))) for at in plan.every_length()[1:]}
+    fractions = {
+        at.step_fraction: StepBudgetScores(*scores_of_runs(at, Path(root)))
+        for at in plan.every_step_fraction()[1:]
+    }
     further, not_evaluated = {}, {}
-    for place, test in enumerate(plan.further_tests, start=1):
+    for place, test in enumerate(plan.extra_test_sets, start=1):
         table, scored = scores_of_runs(plan, Path(root), place)
         if any(run.scored for run in scored):
             further[test.name] = table
         not_evaluated[test.name] = [run for run in scored if run.state == "done" and run.cause]
     source = str(study_path(Path(root), plan.name))
-    info = StudyInfo.of(plan, runs, source, lengths, further, stored(plan, Path(root)))
+    info = StudyInfo.of(plan, runs, source, fractions, further, stored(plan, Path(root)))
     return scores, replace(
         info, not_evaluated=not_evaluated, energy=recorded(study_path(Path(root), plan.name))
     )

@@ -1,4 +1,4 @@
-"""The commands of this room: of studies, from planning one to its archive."""
+"""The commands of this package: of studies, from planning one to its archive."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 
 import typer
 
-from . import archive, audit, averages, next, plan, run, status, tracking
+from . import archive, audit, ensembles, next, plan, run, status, tracking
 
 
 def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> None:
-    """Add the commands of this room.
+    """Add the commands of this package.
 
     Args:
         write_report: writes the report of a study, given the root and its name.
@@ -20,7 +20,7 @@ def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> Non
     app.command()(status.status)
     app.command()(status.logs)
     app.command("next")(next.next_)
-    app.command()(averages.average)
+    app.command()(ensembles.ensemble)
     app.command()(audit.audit)
     app.command()(plan.plan)
     app.command()(tracking.sync)

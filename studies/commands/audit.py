@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ablate.ablations.runspec import RunSpec
     from ablate.ablations.targets import Job
     from ablate.training.data.corpus import Corpus
-    from ablate.training.own.config import OwnTraining
+    from ablate.training.train_command.config import TrainingCommand
 
     from ..plan import Plan
 
@@ -49,7 +49,7 @@ def audit(
     pairs: Annotated[str | None, typer.Option(help="How files pair: a pattern, or a list.")] = None,
     plugin: Plugins = [],  # noqa: B006
     waive: Annotated[str, typer.Option(help="Errors to accept, e.g. A101,A102.")] = "",
-    budget: Annotated[str | None, typer.Option(help='Declared parameters, e.g. "2.3M+-5%".')] = None,
+    param_budget: Annotated[str | None, typer.Option(help='Declared parameters, e.g. "2.3M+-5%".')] = None,
     slots: Annotated[int, typer.Option(help="Runs side by side, for memory and hours.")] = 1,
     seeds: Annotated[int, typer.Option(help="Seeds of the study, for its hours; 0 leaves them out.")] = 0,
     root: Root = ROOT,
@@ -97,13 +97,13 @@ def audit(
     for cells, factors in jobs:
         runs: int | list[RunSpec] = len(cells) * seeds if factors else 0
         if study is not None and not seeds:
-            runs = [at.spec(cell, seed) for at in study.every_length() for cell, seed in at.runs]
+            runs = [at.spec(cell, seed) for at in study.every_step_fraction() for cell, seed in at.runs]
         print(f"auditing {', '.join(c.name for c in cells)}", file=sys.stderr)
         for finding in audit_cells(
             cells,
             factors,
             corpus=corpus,
-            budget=budget,
+            budget=param_budget,
             slots=slots,
             runs=runs,
             tuned=tuned,
@@ -172,10 +172,10 @@ def own_findings(plan: Plan, corpus: Corpus | None, same: Mapping[str, str] | No
     Args:
         same: runs whose scores are another seed's -> whose.
     """
-    from ablate.ablations.audit.own import audit_own
+    from ablate.ablations.audit.train_command import audit_train_command
 
     assert plan.train is not None
-    return audit_own(
+    return audit_train_command(
         plan.own_cells,
         plan.factors,
         runs=[plan.spec(cell, seed) for cell, seed in plan.runs],
@@ -188,9 +188,9 @@ def own_findings(plan: Plan, corpus: Corpus | None, same: Mapping[str, str] | No
     )
 
 
-def _code(train: OwnTraining) -> dict[str, Path]:
+def _code(train: TrainingCommand) -> dict[str, Path]:
     """The files of a training's code where they are now; none where its folder is gone."""
-    from ablate.training.own.code import find_code
+    from ablate.training.train_command.code import find_code
 
     try:
         return {name: Path(train.folder) / name for name in find_code(Path(train.folder), train.code)}

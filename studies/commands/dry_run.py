@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from ..launchers.slots import Slot
     from ..plan import Plan, PlannedCell
     from ..request import Request
-    from ..until import Until
+    from ..sequential import HalfWidthTarget
 
     Cost = tuple[float, float]
 
 
 def show_plan(
-    request: Request, root: Path, format: str, slot: Slot | None, rule: Until | None = None
+    request: Request, root: Path, format: str, slot: Slot | None, rule: HalfWidthTarget | None = None
 ) -> None:
     """Print the cells of a study with their sizes, signatures and what a run takes; nothing is trained.
 
@@ -31,7 +31,7 @@ def show_plan(
         slot: where a few steps of each cell are timed; none: nothing is.
         rule: what a width that it does not reach would take is said.
     """
-    from .. import own
+    from .. import train_command
     from ..plan import PlanChangedError, load, make, merge, study_path
 
     plan, _ = make(request, root)
@@ -60,15 +60,15 @@ def show_plan(
             }
             for cell in plan.cells
         ],
-        "at_lengths": [
+        "step_fractions": [
             {
-                "length": at.length,
+                "step_fraction": at.step_fraction,
                 "cells": [
                     {"name": cell.name, "steps": cell.steps, **_runs(at, cell, root, costs)}
                     for cell in at.cells
                 ],
             }
-            for at in plan.every_length()[1:]
+            for at in plan.every_step_fraction()[1:]
         ],
     }
     if format == "json":
@@ -81,23 +81,23 @@ def show_plan(
     for heading in ("cell", *known, "done", "training signatures"):
         table.add_column(heading, no_wrap=heading == "cell")
     distinct: set[str] = set()
-    for at in plan.every_length():
+    for at in plan.every_step_fraction():
         for cell in at.cells:
             row = _runs(at, cell, root, costs)
             distinct.update(cell.signatures.values())
             table.add_row(
-                cell.name if at.length == 1.0 else f"{cell.name} at {at.length:g}",
+                cell.name if at.step_fraction == 1.0 else f"{cell.name} at {at.step_fraction:g}",
                 *_shown(cell, row["estimate"]),
                 f"{len(row['done'])} of {len(cell.seeds)}",
                 " ".join(signature[:8] for signature in cell.signatures.values()),
             )
     out = console()
     print_table(table, out, spare=("training signatures", "memory", "a run", "steps"))
-    lengths = f" x {1 + len(plan.lengths)} lengths" if plan.lengths else ""
+    fractions = f" x {1 + len(plan.step_fractions)} lengths" if plan.step_fractions else ""
     out.print(
-        f"{len(distinct)} distinct trainings for {len(plan.runs)} runs of {len(plan.cells)} cells{lengths}"
+        f"{len(distinct)} distinct trainings for {len(plan.runs)} runs of {len(plan.cells)} cells{fractions}"
     )
-    for line in own.shown(plan.train, root) if plan.train is not None else ():
+    for line in train_command.shown(plan.train, root) if plan.train is not None else ():
         out.print(line, markup=False, soft_wrap=True)
     if slot is not None and ours:
         out.print(f"time and memory of a run: from steps on {slot.device}, without validation and scoring")
@@ -142,7 +142,7 @@ def _costs(plan: Plan, slot: Slot) -> dict[str, Cost]:
 
 
 def _on_gpu(plan: Plan, slot: Slot) -> dict[str, Cost]:
-    from ..measure import step_costs
+    from ..step_benchmark import step_costs
 
     costs = step_costs(plan.networks, slot, plan.plugins)
     return {name: (cost.seconds, cost.memory) for name, cost in costs.items()}
@@ -153,7 +153,7 @@ def _on_cores(plan: Plan, slot: Slot) -> dict[str, Cost]:
     import torch
 
     from ablate.ablations.audit.budget import step_bytes, step_seconds
-    from ablate.ablations.audit.subject import subject
+    from ablate.ablations.audit.network_under_test import subject
 
     torch.set_num_threads(slot.threads)
     costs = {}

@@ -26,7 +26,7 @@ def next_(
 ) -> None:
     """The training that narrows the widest interval most per hour, and the ones after it."""
     from .. import plan as plans
-    from ..next import next_trainings
+    from ..allocation import next_trainings
 
     root = root.resolve()
     plan = plans.load(root, study)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.console import Console
 
-    from ..planning import Outlook
+    from ..power import Outlook
 
 
 def plan(
@@ -28,7 +28,7 @@ def plan(
         float | None,
         typer.Option(help="Which design finds an effect of this size with least runs?"),
     ] = None,
-    design: Annotated[str, typer.Option(help="full, fractional, one-out or one-in.")] = "full",
+    design: Annotated[str, typer.Option(help="full, fractional, leave-one-out or add-one.")] = "full",
     baseline: Annotated[bool, typer.Option(help="Whether a baseline is trained too.")] = True,
     power: Annotated[float, typer.Option(help="Probability to find the effect.")] = 0.8,
     metric: Annotated[str | None, typer.Option(help="Score to plan for, with --pilot.")] = None,
@@ -38,7 +38,7 @@ def plan(
     """What a number of seeds can resolve: smallest detectable effects, runs and hours."""
     from ablate.ablations.grid import parse_factors
 
-    from ..planning import outlook
+    from ..power import outlook
     from ..request import parse_seeds
 
     found = outlook(

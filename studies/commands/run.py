@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ablate.models.console import ROOT, Format, Plugins, Root, takes
+from ablate.models.console import ROOT, Format, Plugins, Root, options_from
 from ablate.models.errors import InputError, readable, storage_problem
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ..request import Request
     from ..session import Session
 
-Say = Callable[[str], None]
+Echo = Callable[[str], None]
 
 START = """no grid; three ways to start:
   ablate run --grid bidirectional,decoder4x,crossband             # the demo corpus; no data needed
@@ -46,7 +46,7 @@ class RunOptions:
         str | None, typer.Option(help="How files pair: a pattern, e.g. 'fileid_(\\d+)', or a list.")
     ] = None
     seeds: Annotated[str | None, typer.Option(help="N for 1..N, or a:b inclusive. [default: 3]")] = None
-    at_lengths: Annotated[
+    step_fractions: Annotated[
         str | None, typer.Option(help="Train at these shares of the steps too, e.g. 0.5,1.")
     ] = None
     split_seed: Annotated[
@@ -56,7 +56,7 @@ class RunOptions:
     settings: Annotated[list[str], typer.Option("--set", help="e.g. recipe.steps=400; repeat.")] = field(
         default_factory=list
     )
-    design: Annotated[str | None, typer.Option(help="full, fractional, one-out or one-in.")] = None
+    design: Annotated[str | None, typer.Option(help="full, fractional, leave-one-out or add-one.")] = None
     metric: Annotated[str | None, typer.Option(help="Endpoint on test. [default: pesq_wb]")] = None
     margin: Annotated[
         float | None, typer.Option(help="Smallest difference that matters. [default: the metric's own]")
@@ -85,17 +85,17 @@ class RunOptions:
         default_factory=list
     )
     tune_trials: Annotated[int, typer.Option(help="Tuning trials of each cell.")] = 8
-    until_width: Annotated[float | None, typer.Option(help="Train on until intervals are this narrow.")] = (
-        None
-    )
-    max_seeds: Annotated[int, typer.Option(help="The most seeds that --until-width may reach.")] = 12
+    target_half_width: Annotated[
+        float | None, typer.Option(help="Train on until intervals are this narrow.")
+    ] = None
+    max_seeds: Annotated[int, typer.Option(help="The most seeds that --target-half-width may reach.")] = 12
     start_from: Annotated[str | None, typer.Option("--from", help="Start weights: best, latest or FILE.")] = (
         None
     )
     keep: Annotated[int | None, typer.Option(help="Keep a checkpoint every N steps.")] = None
     waive: Annotated[str, typer.Option(help="Audit errors to accept, e.g. A101,A102.")] = ""
     no_audit: Annotated[bool, typer.Option("--no-audit", help="Skip the audit; recorded.")] = False
-    budget: Annotated[str | None, typer.Option(help='Declared parameters, e.g. "2.3M+-5%".')] = None
+    param_budget: Annotated[str | None, typer.Option(help='Declared parameters, e.g. "2.3M+-5%".')] = None
     plugin: Plugins = field(default_factory=list)
     retry_failed: Annotated[bool, typer.Option(help="Train failed and diverged runs again.")] = False
     rerun: Annotated[list[str], typer.Option(help="Train this cell again; repeat.")] = field(
@@ -141,7 +141,7 @@ class RunOptions:
             raise InputError(START)
         named = ("base", "data", "pairs", "recipe", "design", "study", "launcher", "start_from")
         given = {name: getattr(self, name) for name in named} | {
-            "at_lengths": self.at_lengths,
+            "step_fractions": self.step_fractions,
             "seeds": parse_seeds(self.seeds) if self.seeds is not None else None,
             "tune": parse_tuning(self.tune, self.tune_trials),
             "test_data": tuple(self.test_data) or None,
@@ -155,7 +155,7 @@ class RunOptions:
             fields["set"]["recipe.keep_every"] = self.keep
         if self.split_seed:
             if "train" in fields:
-                raise InputError("--split-seed: what a command of one's own holds out is its own affair")
+                raise InputError("--split-seed: what a training command holds out is its own affair")
             fields["set"]["recipe.split"] = "seed"
         endpoint = fields.get("endpoint") or {}
         if self.metric is not None and endpoint.get("metric") != self.metric:
@@ -201,18 +201,18 @@ class RunOptions:
 def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
     """`ablate run`, which ends by `write_report(root, study)`."""
 
-    @takes(RunOptions)
+    @options_from(RunOptions)
     def run(options: RunOptions) -> None:
         """Train every cell of a grid, and the baseline, at every seed; what is done is not done again."""
         request = options.request()
         root = options.root.resolve()
         if options.dry_run:
-            from ..until import Until, check_width
+            from ..sequential import HalfWidthTarget, check_half_width
             from .dry_run import show_plan
 
-            if options.until_width is not None:
-                check_width(options.until_width, options.max_seeds)
-                rule = Until(options.until_width, options.max_seeds, at_once=1)
+            if options.target_half_width is not None:
+                check_half_width(options.target_half_width, options.max_seeds)
+                rule = HalfWidthTarget(options.target_half_width, options.max_seeds, at_once=1)
             else:
                 rule = None
             slot = None if options.no_timing else options.slots(request.launcher)[0]
@@ -277,7 +277,7 @@ def _run_study(
     if page.exists():
         say(f"the report: {page}")
         if plan.baseline is not None:
-            say('look first at the gap and at "not toggled", then at each interval beside what was claimed')
+            say('look first at the gap and at "unexplained", then at each interval beside what was claimed')
     if plan.corpus.is_demo:
         say("the demo corpus shows how this works; its numbers say nothing of real speech")
     say(f"the table: ablate report {plan.name}; curves and sound: ablate ui {plan.name}")
@@ -288,21 +288,23 @@ def _session(
     launcher: str,
     root: Path,
     write_report: Callable[[Path, str], None],
-    say: Say,
+    say: Echo,
     console: Any,
 ) -> Session:
     from ablate.ablations.audit import parse_waivers
 
     from ..archive import command_line
     from ..launchers import LAUNCHERS
-    from ..outcomes import Policy
     from ..progress import ConsoleProgress
+    from ..retry_policy import Policy
     from ..session import Session
 
     waived = tuple(sorted(parse_waivers(options.waive)))
 
     def audit(plan: Plan, corpus: Corpus) -> AuditRecord:
-        return _audit(plan, corpus, options.slots(launcher), waived, options.budget, say, launcher != "slurm")
+        return _audit(
+            plan, corpus, options.slots(launcher), waived, options.param_budget, say, launcher != "slurm"
+        )
 
     return Session(
         root=root,
@@ -320,7 +322,7 @@ def _session(
         rerun=tuple(options.rerun),
         retrain=options.retrain,
         use_imported=options.use_imported,
-        until_width=options.until_width,
+        target_half_width=options.target_half_width,
         max_seeds=options.max_seeds,
     )
 
@@ -331,7 +333,7 @@ def _audit(
     slots: list[Slot],
     waived: tuple[str, ...],
     budget: str | None,
-    say: Say,
+    say: Echo,
     trains_here: bool,
 ) -> AuditRecord:
     import torch
@@ -354,7 +356,7 @@ def _audit(
             slots=len(slots),
             beside=slots[0].beside,
             memory=min((slot.gpu.memory for slot in slots if slot.gpu and slot.gpu.memory), default=None),
-            runs=[at.spec(cell, seed) for at in plan.every_length() for cell, seed in at.runs],
+            runs=[at.spec(cell, seed) for at in plan.every_step_fraction() for cell, seed in at.runs],
             tuned=plan.tune.space if plan.tune else (),
             trains_here=trains_here,
         )

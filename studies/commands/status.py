@@ -59,11 +59,11 @@ def _status_view(read: dict[str, Any], out: Console) -> Any:
     counts = ", ".join(f"{count} {state}" for state, count in sorted(read["counts"].items()))
     left = read["seconds_left"]
     table = Table(title=read["study"], caption=counts + (f"; about {duration(left)} left" if left else ""))
-    lengths = len({run["length"] for run in read["runs"]}) > 1
+    fractions = len({run["step_fraction"] for run in read["runs"]}) > 1
     for heading in (
         "cell",
         "seed",
-        *(["length"] if lengths else []),
+        *(["step_fraction"] if fractions else []),
         "state",
         "step",
         "val PESQ",
@@ -75,7 +75,7 @@ def _status_view(read: dict[str, Any], out: Console) -> Any:
         table.add_row(
             run["cell"],
             str(run["seed"]),
-            *([f"{run['length']:g}"] if lengths else []),
+            *([f"{run['step_fraction']:g}"] if fractions else []),
             shown_state(run),
             f"{run['step']}/{run['steps'] or '?'}",
             "" if run["val_pesq_wb"] is None else f"{run['val_pesq_wb']:.2f}",
@@ -86,7 +86,9 @@ def _status_view(read: dict[str, Any], out: Console) -> Any:
     for run in read["runs"]:
         if run["cause"]:
             reason = f"{run['cause']}: {run['message'] or 'see ablate logs'}"
-            failed.setdefault(reason, []).append(plans.run_label(run["cell"], run["seed"], run["length"]))
+            failed.setdefault(reason, []).append(
+                plans.run_label(run["cell"], run["seed"], run["step_fraction"])
+            )
     left_out = fit(table, out, spare=("attempts", "s/step", "val PESQ"))
     reasons = [Text(f"{listed(runs)}: {reason}") for reason, runs in failed.items()]
     return Group(table, *([Text(left_out, style="dim")] if left_out else []), *reasons)
@@ -111,9 +113,9 @@ def logs(
             f"cell {cell!r} of study {plan.name!r} has no seed {seed}; "
             f"its seeds: {', '.join(map(str, chosen.seeds))}"
         )
-    for at in plan.every_length():
+    for at in plan.every_step_fraction():
         for (name, number), run in plans.run_dirs(at, root).items():
             if name == chosen.name and seed in (None, number):
-                print(f"== {plans.run_label(name, number, at.length)}: {run.log}", file=sys.stderr)
+                print(f"== {plans.run_label(name, number, at.step_fraction)}: {run.log}", file=sys.stderr)
                 if run.log.exists():
                     sys.stdout.write(run.log.read_text())

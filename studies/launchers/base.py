@@ -9,7 +9,7 @@ from pathlib import Path
 from ablate.models.config import Frozen
 from ablate.training.config import EvaluationJob
 
-from ..outcomes import Exit
+from ..retry_policy import Exit
 
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
@@ -36,7 +36,7 @@ class Task(Frozen):
 
 
 class Ended(Frozen):
-    """A task that is no longer on its slot: a fact, which `studies.outcomes` judges."""
+    """A task that is no longer on its slot: a fact, which `studies.retry_policy` judges."""
 
     run: Path
     exit: Exit = "finished"

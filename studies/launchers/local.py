@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from ablate.training.own.process import end_left_behind
 from ablate.training.rundir import RunDir
+from ablate.training.train_command.process import end_left_behind
 
 from .base import ALLOCATOR, Ended, Launcher, Resources, Task
 from .slots import Slot, check_gpus, find_slots

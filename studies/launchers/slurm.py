@@ -26,7 +26,7 @@ from ablate.models.errors import InputError, plural
 from ablate.models.fields import split_settings
 from ablate.training.rundir import RunDir, read_json, write_json
 
-from ..outcomes import Exit
+from ..retry_policy import Exit
 from .base import ALLOCATOR, Ended, Launcher, Resources, Task
 from .slurm_job import EARLY, SlurmRun, time_is_up
 

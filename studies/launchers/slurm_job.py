@@ -58,13 +58,13 @@ class SlurmRun:
             print(ended.message, file=sys.stderr)
 
     def checkpoint(self, task: dict[str, Any]) -> Any:
-        """Called in the middle of the training, which a `Failed` that is raised here ends."""
+        """Called in the middle of the training, which a `RunFailure` that is raised here ends."""
         from submitit.helpers import DelayedSubmission
 
-        from ablate.training.causes import Failed
+        from ablate.training.failures import RunFailure
 
         if time.monotonic() - self._began >= self.seconds and (why := time_is_up(RunDir(task["run"]))):
-            raise Failed("time-limit") from InputError(why)
+            raise RunFailure("time-limit") from InputError(why)
         return DelayedSubmission(self, task)
 
 

@@ -7,7 +7,7 @@ from .difference import PlanChangedError, ResultsChangedError, compare, former, 
 from .model import (
     AuditRecord,
     CorpusNote,
-    FurtherTestNote,
+    ExtraTestSet,
     Look,
     Plan,
     PlannedCell,
@@ -20,7 +20,7 @@ from .store import find, is_done, lacks_weights, load, names, parse, run_dirs, s
 __all__ = [
     "AuditRecord",
     "CorpusNote",
-    "FurtherTestNote",
+    "ExtraTestSet",
     "Look",
     "Plan",
     "PlanChangedError",

@@ -9,7 +9,7 @@ from typing import Any
 from ablate.ablations.factors import Factor
 from ablate.models.config import Frozen
 from ablate.training.config import RunConfig
-from ablate.training.own.config import OwnConfig, OwnTraining
+from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
 from .model import Plan
 from .resolve import extend
@@ -51,12 +51,12 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
         update={
             "corpus": old.corpus.model_copy(update=places),
             "factors": tuple(factors[factor.name] for factor in old.factors),
-            "further_tests": new.further_tests,
+            "extra_test_sets": new.extra_test_sets,
             "train": new.train,
             "measures": new.measures,
         }
     )
-    return extend(moved, new.seeds, root, new.lengths)
+    return extend(moved, new.seeds, root, new.step_fractions)
 
 
 def former(plan: Plan) -> str:
@@ -76,9 +76,9 @@ def compare(old: Plan, new: Plan) -> list[str]:
         for field in ("digest", "test_digest")
         if getattr(old.corpus, field) != getattr(new.corpus, field)
     ]
-    tests = [", ".join(f"{t.name} ({t.digest[:12]})" for t in plan.further_tests) for plan in (old, new)]
-    if [t.digest for t in old.further_tests] != [t.digest for t in new.further_tests]:
-        lines.append(f"further test corpora: {tests[0] or 'none'} -> {tests[1] or 'none'}")
+    tests = [", ".join(f"{t.name} ({t.digest[:12]})" for t in plan.extra_test_sets) for plan in (old, new)]
+    if [t.digest for t in old.extra_test_sets] != [t.digest for t in new.extra_test_sets]:
+        lines.append(f"extra test sets: {tests[0] or 'none'} -> {tests[1] or 'none'}")
     lines += [f"plug-in {path}: {change}" for path, change in _plugins(old, new)]
     lines += _training(old.train, new.train)
     factors = {factor.name: factor for factor in old.factors}
@@ -106,8 +106,8 @@ def compare(old: Plan, new: Plan) -> list[str]:
     return lines + [f"{change} ({len(cells)} cells)" for change, cells in sorted(changed.items())]
 
 
-def _training(old: OwnTraining | None, new: OwnTraining | None) -> list[str]:
-    """Where two trainings of the user's own would give other results; they may lie in another folder, and go
+def _training(old: TrainingCommand | None, new: TrainingCommand | None) -> list[str]:
+    """Where two training commands would give other results; they may lie in another folder, and go
     on in another way."""
     if old is None or new is None:
         names = ["ours" if train is None else f"{train.command!r}" for train in (old, new)]
@@ -146,7 +146,7 @@ def _plugins(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
             yield path, f"its code changed ({before} -> {after})"
 
 
-def _evaluation(config: RunConfig | OwnConfig) -> dict[str, Any]:
+def _evaluation(config: RunConfig | CommandConfig) -> dict[str, Any]:
     return {path: value for path, value in config.flat().items() if path.startswith("evaluation.")}
 
 

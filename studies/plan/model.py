@@ -18,7 +18,7 @@ from ablate.ablations.runspec import Data, RunSpec
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.training.config import EvaluationJob, RunConfig
-from ablate.training.own.config import OwnConfig, OwnTraining
+from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
 from ..request import FIRST_TUNING_SEED, Tuning
 
@@ -48,28 +48,28 @@ def _signatures(found: Signatures) -> dict[str, Any]:
     return {name: getattr(found, name) for name in Signatures.model_fields}
 
 
-def run_label(cell: str, seed: int, length: float = 1.0) -> str:
+def run_label(cell: str, seed: int, fraction: float = 1.0) -> str:
     """What a run is called in messages."""
     if seed >= FIRST_TUNING_SEED:
         return f"{cell} tuning trial {seed - FIRST_TUNING_SEED + 1}"
-    return f"{cell} seed {seed}" + ("" if length == 1.0 else f" at {length:g}")
+    return f"{cell} seed {seed}" + ("" if fraction == 1.0 else f" at {fraction:g}")
 
 
-def steps_at(steps: int, length: float) -> int:
+def steps_at(steps: int, fraction: float) -> int:
     """The steps nearest to a share of some.
 
     Raises:
         InputError: they are further than 1 % from it, or as many as the whole.
     """
-    exact = length * steps
+    exact = fraction * steps
     found = math.floor(exact + 0.5)
     if found == steps:
-        raise InputError(f"length {length:g} of {steps:,} steps is the study's own; leave it out")
+        raise InputError(f"length {fraction:g} of {steps:,} steps is the study's own; leave it out")
     if found < 1 or abs(found - exact) > EXACT * exact:
         low = math.floor(exact)
         fitting = " or ".join(f"{n / steps:.4g} ({n:,})" for n in (low, low + 1) if n not in (0, steps))
         raise InputError(
-            f"length {length:g} of {steps:,} steps is {exact:g}, no number of steps; "
+            f"length {fraction:g} of {steps:,} steps is {exact:g}, no number of steps; "
             f"lengths that fit: {fitting}"
         )
     return found
@@ -79,23 +79,23 @@ class PlannedCell(Combination, Signatures):
     """A cell with its size and the signatures of its runs.
 
     Attributes:
-        parameters: none: a command of the user's own trains it, and does not say.
-        at_lengths: those of its runs at other lengths, by the share of its steps.
+        parameters: none: a training command trains it, and does not say.
+        step_fractions: those of its runs at other lengths, by the share of its steps.
     """
 
-    config: RunConfig | OwnConfig
+    config: RunConfig | CommandConfig
     parameters: int | None
-    at_lengths: dict[float, Signatures] = Field(default_factory=dict)
+    step_fractions: dict[float, Signatures] = Field(default_factory=dict)
     starts: dict[int, dict[str, str]] = Field(default_factory=dict)
     tuned: dict[str, Any] | None = None
 
     @property
     def steps(self) -> int | None:
-        """Of a training; none: a command of the user's own decides."""
+        """Of a training; none: a training command decides."""
         return self.config.recipe.steps if isinstance(self.config, RunConfig) else None
 
     def scored_as(self, seed: int) -> tuple[str, ...]:
-        """The evaluation signatures of a training, that on the first test corpus in front."""
+        """The evaluation signatures of a training, that on the first test set in front."""
         return (self.evaluations[seed], *self.further.get(seed, ()))
 
 
@@ -110,8 +110,8 @@ class CorpusNote(Data):
     test: int
 
 
-class FurtherTestNote(Frozen):
-    """A further test corpus as the plan records it."""
+class ExtraTestSet(Frozen):
+    """A extra test set as the plan records it."""
 
     name: str
     path: str
@@ -128,7 +128,7 @@ class AuditRecord(Frozen):
 
 
 class Look(Frozen):
-    """A look at the intervals on the way to `--until-width`.
+    """A look at the intervals on the way to `--target-half-width`.
 
     Attributes:
         seeds: of the cell that had most.
@@ -167,16 +167,16 @@ class Plan(Frozen):
     cells: tuple[PlannedCell, ...]
     seeds: tuple[int, ...]
     recipe: str
-    lengths: tuple[float, ...] = ()
-    length: float = 1.0
+    step_fractions: tuple[float, ...] = ()
+    step_fraction: float = 1.0
     corpus: CorpusNote
-    further_tests: tuple[FurtherTestNote, ...] = ()
+    extra_test_sets: tuple[ExtraTestSet, ...] = ()
     endpoint: Endpoint
     tune: Tuning | None = None
     start_from: str | None = None
     plugins: dict[str, str | None] = Field(default_factory=dict)
     measures: dict[str, dict[str, str | float | bool | None]] = Field(default_factory=dict)
-    train: OwnTraining | None = None
+    train: TrainingCommand | None = None
     audit: AuditRecord = AuditRecord(skipped=True)
     looks: tuple[Look, ...] = ()
     commands: tuple[str, ...] = ()
@@ -211,7 +211,7 @@ class Plan(Frozen):
         return tuple(
             OwnCell(name=cell.name, levels=cell.levels, config=cell.config)
             for cell in self.cells
-            if isinstance(cell.config, OwnConfig)
+            if isinstance(cell.config, CommandConfig)
         )
 
     @property
@@ -232,44 +232,46 @@ class Plan(Frozen):
                 spec = self.spec(cell, seed)
                 training, evaluation = spec.training_signature, spec.evaluation_signature
                 signatures[seed], evaluations[seed] = training, evaluation
-                if self.further_tests:
+                if self.extra_test_sets:
                     further[seed] = tuple(
-                        spec.evaluated_on(test.digest, training) for test in self.further_tests
+                        spec.evaluated_on(test.digest, training) for test in self.extra_test_sets
                     )
             signed = {"signatures": signatures, "evaluations": evaluations, "further": further}
             cells.append(cell.model_copy(update=signed))
         every = {cell.name: cell.seeds for cell in cells}
-        shorter = {length: self.at(length).signed(every).cells for length in self.lengths}
+        shorter = {fraction: self.at(fraction).signed(every).cells for fraction in self.step_fractions}
         for index, cell in enumerate(cells):
-            found = {length: Signatures(**_signatures(other[index])) for length, other in shorter.items()}
-            cells[index] = cell.model_copy(update={"at_lengths": found})
+            found = {fraction: Signatures(**_signatures(other[index])) for fraction, other in shorter.items()}
+            cells[index] = cell.model_copy(update={"step_fractions": found})
         seeds = tuple(sorted({seed for cell in cells for seed in cell.seeds}))
         return self.model_copy(update={"cells": tuple(cells), "seeds": seeds})
 
-    def at(self, length: float) -> Plan:
-        """The same study on its first test corpus, with every cell trained for a share of its steps; a length
+    def at(self, fraction: float) -> Plan:
+        """The same study on its first test set, with every cell trained for a share of its steps; a length
         that is not the plan's has no signatures yet.
 
         Raises:
             InputError: no step count fits the length.
         """
-        if length == 1.0:
+        if fraction == 1.0:
             return self
         cells = tuple(
             cell.model_copy(
                 update={
-                    "config": cell.config.with_changes({"recipe.steps": steps_at(cell.steps or 0, length)}),
-                    "at_lengths": {},
-                    **_signatures(cell.at_lengths.get(length, Signatures())),
+                    "config": cell.config.with_changes({"recipe.steps": steps_at(cell.steps or 0, fraction)}),
+                    "step_fractions": {},
+                    **_signatures(cell.step_fractions.get(fraction, Signatures())),
                 }
             )
             for cell in self.cells
         )
-        return self.model_copy(update={"cells": cells, "lengths": (), "length": length, "further_tests": ()})
+        return self.model_copy(
+            update={"cells": cells, "step_fractions": (), "step_fraction": fraction, "extra_test_sets": ()}
+        )
 
-    def every_length(self) -> list[Plan]:
+    def every_step_fraction(self) -> list[Plan]:
         """This plan, and those of its other lengths."""
-        return [self, *map(self.at, self.lengths)]
+        return [self, *map(self.at, self.step_fractions)]
 
     @property
     def former_results(self) -> int | None:
@@ -301,14 +303,14 @@ class Plan(Frozen):
 
     @property
     def test_name(self) -> str:
-        """What the first test corpus, the one that verdicts are of, is called."""
+        """What the first test set, the one that verdicts are of, is called."""
         path = self.corpus.test_path
         return self.corpus.name if path is None else Path(path).name
 
     def evaluation_jobs(self, cell: PlannedCell, seed: int) -> list[EvaluationJob]:
-        """What a training is scored on: the first test corpus, and the further ones."""
+        """What a training is scored on: the first test set, and the further ones."""
         tests = [(self.corpus.test_path, self.corpus.test_digest)]
-        tests += [(test.path, test.digest) for test in self.further_tests]
+        tests += [(test.path, test.digest) for test in self.extra_test_sets]
         return [
             EvaluationJob(
                 signature=signature, evaluation=cell.config.evaluation, test_path=path, test_digest=digest

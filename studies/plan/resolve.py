@@ -18,13 +18,13 @@ from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import RunConfig
 from ablate.training.environment import git_commit, host
 from ablate.training.metrics.registry import check_available, facts_of_plugins, usual
-from ablate.training.own.config import OwnConfig
 from ablate.training.rundir import RunDir, file_digest
+from ablate.training.train_command.config import CommandConfig
 
-from .. import own
+from .. import train_command
 from ..request import Request
 from . import store
-from .model import CorpusNote, FurtherTestNote, Plan, PlannedCell, steps_at
+from .model import CorpusNote, ExtraTestSet, Plan, PlannedCell, steps_at
 from .sizes import Sizes
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
     name = safe_name(request.study or default_name(request, corpus.name), "study")
     if name in store.names(root):
         former = store.load(root, name)
-        tests = [former.corpus.test_digest, *(test.digest for test in former.further_tests)]
+        tests = [former.corpus.test_digest, *(test.digest for test in former.extra_test_sets)]
         corpus = corpus.as_planned(former.corpus.digest, tests)
     note = CorpusNote(
         path=_absolute(request.data),
@@ -100,25 +100,25 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         seeds=(),
         recipe=request.recipe if request.train is None else "own",
         corpus=note,
-        further_tests=tuple(
-            FurtherTestNote(name=t.name, path=_absolute(t.path), digest=t.digest, files=len(t.pairs))
-            for t in corpus.further_tests
+        extra_test_sets=tuple(
+            ExtraTestSet(name=t.name, path=_absolute(t.path), digest=t.digest, files=len(t.pairs))
+            for t in corpus.extra_test_sets
         ),
         endpoint=request.endpoint,
         tune=request.tune,
         start_from=request.start_from,
         plugins=plugins.digests(request.plugins),
         measures=facts_of_plugins() if request.plugins else {},
-        train=request.train and own.planned(request.train, request.file, root),
+        train=request.train and train_command.planned(request.train, request.file, root),
         git_commit=git_commit(Path.cwd()),
         machine=host(),
         versions={name: version_of(name) for name in ("ablate", "torch", "numpy", "optuna", "mlflow")},
         created=time.time(),
     )
-    return extend(plan, request.seeds, root, request.at_lengths), corpus
+    return extend(plan, request.seeds, root, request.step_fractions), corpus
 
 
-def _rate(request: Request, configs: Sequence[RunConfig | OwnConfig]) -> int:
+def _rate(request: Request, configs: Sequence[RunConfig | CommandConfig]) -> int:
     """The sample rate of all networks of a study.
 
     Raises:
@@ -145,7 +145,7 @@ def _rate(request: Request, configs: Sequence[RunConfig | OwnConfig]) -> int:
     return rate
 
 
-def _check_losses(configs: Iterable[RunConfig | OwnConfig]) -> None:
+def _check_losses(configs: Iterable[RunConfig | CommandConfig]) -> None:
     """Raise InputError where a recipe weights a loss that nobody registered."""
     for config in configs:
         if isinstance(config, RunConfig) and config.recipe.losses:
@@ -154,7 +154,7 @@ def _check_losses(configs: Iterable[RunConfig | OwnConfig]) -> None:
             WeightedLoss.of(config.recipe)
 
 
-def _counting(request: Request) -> Callable[[RunConfig | OwnConfig], int | None]:
+def _counting(request: Request) -> Callable[[RunConfig | CommandConfig], int | None]:
     """Counts the parameters of a cell; none: a command trains it."""
     from ablate.models.summary import parameters
 
@@ -162,7 +162,7 @@ def _counting(request: Request) -> Callable[[RunConfig | OwnConfig], int | None]
     return lambda config: count(config.model) if isinstance(config, RunConfig) else None
 
 
-def _measuring(config: RunConfig | OwnConfig, metric: str, told: bool) -> RunConfig | OwnConfig:
+def _measuring(config: RunConfig | CommandConfig, metric: str, told: bool) -> RunConfig | CommandConfig:
     """A configuration whose evaluation takes a measure, or is told it by the command's own table.
 
     Raises:
@@ -179,19 +179,19 @@ def _measuring(config: RunConfig | OwnConfig, metric: str, told: bool) -> RunCon
     return config
 
 
-def extend(plan: Plan, seeds: Iterable[int], root: Path, lengths: tuple[float, ...] = ()) -> Plan:
+def extend(plan: Plan, seeds: Iterable[int], root: Path, fractions: tuple[float, ...] = ()) -> Plan:
     """A plan with more seeds, in every cell, and lengths; those it has stay.
 
     Raises:
         InputError: a checkpoint that the new seeds start from is missing, no step count fits a length, or two
             lengths have the same steps.
     """
-    plan = plan.model_copy(update={"lengths": tuple(sorted({*plan.lengths, *lengths}))})
+    plan = plan.model_copy(update={"step_fractions": tuple(sorted({*plan.step_fractions, *fractions}))})
     for cell in plan.cells:
-        steps = [steps_at(cell.steps or 0, length) for length in plan.lengths]
+        steps = [steps_at(cell.steps or 0, fraction) for fraction in plan.step_fractions]
         if len(set(steps)) < len(steps):
             raise InputError(
-                f"lengths {', '.join(f'{length:g}' for length in plan.lengths)} of "
+                f"lengths {', '.join(f'{fraction:g}' for fraction in plan.step_fractions)} of "
                 f"{cell.steps:,} steps are {', '.join(map(str, steps))}: two are the same"
             )
     return add(plan, {cell.name: list(seeds) for cell in plan.cells}, root)

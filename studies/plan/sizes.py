@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ablate.models.config import ModelConfig
-from ablate.models.fields import PARTS, facts
+from ablate.models.fields import PARTS, marks_of
 
 Key = tuple[tuple[str, str], ...]
 
@@ -32,7 +32,7 @@ class Sizes:
 
     def _keys(self, config: ModelConfig) -> dict[str, Key]:
         fields = [
-            (name, repr(value), facts(ModelConfig, name).parts)
+            (name, repr(value), marks_of(ModelConfig, name).parts)
             for name, value in config.result_fields().items()
         ]
         return {

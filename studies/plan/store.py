@@ -107,12 +107,12 @@ def run_dirs(plan: Plan, root: Path) -> dict[tuple[str, int], RunDir]:
 
 
 def is_done(plan: Plan, root: Path, cell: PlannedCell, seed: int) -> bool:
-    """Whether a cell x seed is trained and scored on every test corpus."""
+    """Whether a cell x seed is trained and scored on every test set."""
     run = RunDir(run_path(root, cell.signatures[seed]))
     return run.state.state == "done" and all(map(run.has_scores, cell.scored_as(seed)))
 
 
 def lacks_weights(plan: Plan, root: Path, cell: PlannedCell, seed: int) -> bool:
-    """Whether a cell x seed is trained, not scored on every test corpus, and without the weights for it."""
+    """Whether a cell x seed is trained, not scored on every test set, and without the weights for it."""
     run = RunDir(run_path(root, cell.signatures[seed]))
     return run.state.state == "done" and not run.has_weights and not is_done(plan, root, cell, seed)

@@ -15,9 +15,8 @@ from ablate.training.files import LockHeldError, locked
 from ablate.training.rundir import read_json
 
 from ..identity import root_identity
-from ..secrets import brief, redact, scrub
-from .child import Child, Mode, Place
-from .parent import Parent
+from ..redaction import brief, redact, scrub
+from .run_mirror import Child, Mode, Place
 from .sampler import Sampler
 from .store import (
     Record,
@@ -32,6 +31,7 @@ from .store import (
     resolve_uri,
 )
 from .study import PlannedRun, Study
+from .study_mirror import Parent
 
 if TYPE_CHECKING:
     from mlflow.entities import Run

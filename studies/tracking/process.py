@@ -15,7 +15,7 @@ from typing import Any
 
 from ablate.training.files import LockHeldError, locked
 
-from ..secrets import brief, redact, scrub
+from ..redaction import brief, redact, scrub
 from .passes import LONGEST_PAUSE, Mirror, Mirrored
 from .store import CLIENT_SETTINGS, URI_VARIABLE, TrackingError, resolve_uri
 from .study import existing_study

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 from urllib.parse import quote
 
-from ablate.training.files import locked, replacing
+from ablate.training.files import atomic_write, locked
 
-from ..secrets import brief, keep_secret, redact, scrub
+from ..redaction import brief, keep_secret, redact, scrub
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -112,7 +112,7 @@ def prepare(uri: str) -> None:
         lock = Path(tempfile.gettempdir()) / f"ablate-{os.getuid()}-{digest}.lock"
     with locked(lock), answering(uri):
         if database is not None and not database.exists():
-            with replacing(database) as draft:
+            with atomic_write(database) as draft:
                 connect(_sqlite_uri(draft)).search_experiments(max_results=1)
         connect(uri).search_experiments(max_results=1)
 

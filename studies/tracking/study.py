@@ -34,12 +34,12 @@ class PlannedRun:
     seed: int
     evaluation: str
     run: RunDir
-    length: float = 1.0
+    step_fraction: float = 1.0
     further: tuple[str, ...] = ()
 
     @property
     def evaluations(self) -> tuple[str, ...]:
-        """On every test corpus, the first one first."""
+        """On every test set, the first one first."""
         return (self.evaluation, *self.further)
 
     @property
@@ -48,7 +48,7 @@ class PlannedRun:
 
     @property
     def label(self) -> str:
-        return run_label(self.cell["name"], self.seed, self.length)
+        return run_label(self.cell["name"], self.seed, self.step_fraction)
 
     def stamp(self) -> tuple[int, ...]:
         """Changes whenever there is news of the run."""
@@ -78,13 +78,13 @@ class Study:
 
     def _read_slots(self) -> Iterator[PlannedRun]:
         for whole in self.plan["cells"]:
-            for length, found in {"1": whole, **whole.get("at_lengths", {})}.items():
-                cell = whole if found is whole else _shortened(whole, float(length))
+            for fraction, found in {"1": whole, **whole.get("at_lengths", {})}.items():
+                cell = whole if found is whole else _shortened(whole, float(fraction))
                 for seed, signature in found["signatures"].items():
                     evaluation = found.get("evaluations", {}).get(seed, "")
                     run = RunDir(self.root / "runs" / signature)
                     further = tuple(found.get("further", {}).get(seed, ()))
-                    yield PlannedRun(cell, int(seed), evaluation, run, float(length), further)
+                    yield PlannedRun(cell, int(seed), evaluation, run, float(fraction), further)
 
     @property
     def references(self) -> Path:
@@ -122,10 +122,10 @@ class Study:
         return found
 
 
-def _shortened(cell: dict[str, Any], length: float) -> dict[str, Any]:
+def _shortened(cell: dict[str, Any], fraction: float) -> dict[str, Any]:
     """A cell of the plan as it is trained at another length."""
     recipe = cell["config"]["recipe"]
-    recipe = recipe | {"steps": steps_at(recipe["steps"], length)}
+    recipe = recipe | {"steps": steps_at(recipe["steps"], fraction)}
     return cell | {"config": cell["config"] | {"recipe": recipe}}
 
 

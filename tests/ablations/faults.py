@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ablate.ablations.audit.trial import SEED
+from ablate.ablations.audit.probe_inputs import SEED
 from ablate.models.config import ARCHITECTURES, CORES, CROSSBANDS, DECODERS, PRESETS, ModelConfig
 from ablate.models.declarations import Declared
 from ablate.models.network import BandSplitNetwork

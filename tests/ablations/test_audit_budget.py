@@ -4,7 +4,7 @@ import pytest
 
 from ablate.ablations.audit import audit_cells, budget, errors, parse_waivers
 from ablate.ablations.audit.budget import Budget, fits, hours, memory, parameters
-from ablate.ablations.audit.subject import subject
+from ablate.ablations.audit.network_under_test import subject
 from ablate.ablations.grid import Cell
 from ablate.models.config import ModelConfig
 from ablate.training.config import RECIPES, RunConfig

@@ -5,7 +5,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ablate.ablations.audit.cells import neighbours
+from ablate.ablations.audit.neighbours import neighbours
 from ablate.ablations.factors import Factor
 from ablate.ablations.grid import Cell
 from ablate.training.config import RunConfig

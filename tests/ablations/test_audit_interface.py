@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ablate.ablations.audit import audit_config
-from ablate.ablations.audit.subject import subject
+from ablate.ablations.audit.network_under_test import subject
 from ablate.models.config import ARCHITECTURES, ModelConfig
 from ablate.models.errors import InputError
 from ablate.models.transform import Transform

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ablate.ablations.audit import audit_config, declarations, network, probes
-from ablate.ablations.audit import subject as subject_module
-from ablate.ablations.audit.subject import Subject, subject
+from ablate.ablations.audit import network_under_test as subject_module
+from ablate.ablations.audit.network_under_test import Subject, subject
 from ablate.models.config import PRESETS, ModelConfig
 from ablate.models.errors import InputError
 from ablate.training.config import RECIPES, RunConfig
@@ -21,7 +21,7 @@ QUICK = RECIPES["quick"].model_copy(update={"crop_seconds": 0.2})
 CHECK = {
     "A101": network.dead_parameters,
     "A102": network.overwritten_init,
-    "A103": network.swamped_paths,
+    "A103": network.dominated_branches,
     "A104": network.saturated,
     "A105": network.non_finite,
     "A202": declarations.check,

@@ -4,7 +4,7 @@ from types import ModuleType
 
 import pytest
 
-from ablate.ablations.audit import Finding, audit_cells, declarations, differences, toggles
+from ablate.ablations.audit import Finding, audit_cells, declarations, toggles, uncovered
 from ablate.ablations.factors import Factor, find
 from ablate.ablations.grid import Cell, Grid
 from ablate.models.config import ModelConfig
@@ -172,7 +172,7 @@ def test_parts_that_change_along_are_found(faults: ModuleType) -> None:
 
 def test_what_no_factor_covers_is_noted_with_a_command() -> None:
     grid = Grid.parse("bidirectional,decoder4x,crossband")
-    (found,) = differences.untoggled(grid.cells(), grid.factors)
+    (found,) = uncovered.untoggled(grid.cells(), grid.factors)
     assert (found.code, found.severity) == ("A301", "note")
     assert "model.core mamba -> lstm" in found.evidence
     assert "core=mamba,lstm" in found.remedy
@@ -180,10 +180,10 @@ def test_what_no_factor_covers_is_noted_with_a_command() -> None:
 
 def test_a_change_of_size_is_noted() -> None:
     factor = find("decoder4x")
-    (found,) = differences.capacity(cells_of(factor), (factor,))
+    (found,) = uncovered.capacity(cells_of(factor), (factor,))
     assert (found.code, found.severity) == ("A302", "note")
     small = find("clamps", ["off", "on"])
-    assert not list(differences.capacity(cells_of(small), (small,)))
+    assert not list(uncovered.capacity(cells_of(small), (small,)))
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def test_a_right_network_passes() -> None:
 
 
 def test_a_budget_and_a_cell(faults: ModuleType) -> None:
-    result = ablate("audit", "bidirectional", "--grid", "bidirectional", "--budget", "2.3M+-5%")
+    result = ablate("audit", "bidirectional", "--grid", "bidirectional", "--param-budget", "2.3M+-5%")
     assert result.exit_code == 5
     assert "A401 budget" in result.stdout
 
@@ -130,7 +130,7 @@ def test_options_of_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.Mo
     for kernel in (3, 5):
         result = ablate(
             *("audit", "scaled", "--plugin", str(tmp_path / "scaled.py"), "--option", f"kernel={kernel}"),
-            *("--budget", "1+-0", "--format", "json"),
+            *("--param-budget", "1+-0", "--format", "json"),
         )
         (budget,) = [f for f in json.loads(result.stdout) if f["code"] == "A401"]
         counts.append(int(budget["evidence"].split()[0].replace(",", "")))

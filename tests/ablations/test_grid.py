@@ -156,7 +156,9 @@ def test_a_changed_rule_shrinks_base_and_baseline():
     assert sizes == [(64, 1), (64, 1), (32, 1)]
 
 
-@pytest.mark.parametrize(("design", "count"), [("full", 9), ("one-in", 5), ("one-out", 6), ("fractional", 5)])
+@pytest.mark.parametrize(
+    ("design", "count"), [("full", 9), ("add-one", 5), ("leave-one-out", 6), ("fractional", 5)]
+)
 def test_designs(design, count):
     cells = Grid.parse(THREE, design=design).cells()
     assert len(cells) == count
@@ -265,19 +267,19 @@ def test_a_factor_with_the_name_of_a_column_is_refused_before_training(name):
 def test_a_design_that_constraints_leave_without_any_main_effect_is_refused():
     out = {"bidirectional": "on", "decoder4x": "on", "crossband": "on"}
     for design, excluded, left in (
-        ("one-out", (out,), "4 of the 5"),
+        ("leave-one-out", (out,), "4 of the 5"),
         ("fractional", ({"bidirectional": "on"}, {"decoder4x": "on"}), "1 of the 4"),
         ("full", ({"bidirectional": "on"}, {"decoder4x": "on"}, {"crossband": "on"}), "1 of the 8"),
     ):
         with pytest.raises(InputError, match=f"leave {left} cells of this {design} design"):
             Grid.parse(THREE, design=design, exclude=excluded)
-    kept = Grid.parse(THREE, design="one-out", exclude=({"bidirectional": "off", "crossband": "on"},))
+    kept = Grid.parse(THREE, design="leave-one-out", exclude=({"bidirectional": "off", "crossband": "on"},))
     names = [name for _, name, terms in kept.crossed().main_effects() if terms]
     assert names == ["decoder4x", "crossband"]
 
 
 def test_a_design_is_a_matrix_of_levels():
-    design = Design.of({"a": ("off", "on"), "core": ("lstm", "gru", "mamba")}, "one-in")
+    design = Design.of({"a": ("off", "on"), "core": ("lstm", "gru", "mamba")}, "add-one")
     assert design.matrix.tolist() == [[0, 0], [1, 0], [0, 1], [0, 2]]
     assert design.cells()[3] == {"a": "off", "core": "mamba"}
     assert Design.of(design.levels).possible() == 6

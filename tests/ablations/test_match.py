@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from ablate.ablations.audit.differences import equal_size
 from ablate.ablations.audit.toggles import without_effect
+from ablate.ablations.audit.uncovered import equal_size
 from ablate.ablations.grid import Grid
 from ablate.models import build_model
 from ablate.models.config import ModelConfig

@@ -14,7 +14,7 @@ from ablate.ablations.grid import Grid
 from ablate.ablations.runspec import Data, RunSpec
 from ablate.models import PRESETS
 from ablate.models.errors import InputError
-from ablate.training.config import RECIPES, RunConfig, config_paths, field_facts, is_bookkeeping
+from ablate.training.config import RECIPES, RunConfig, config_paths, field_marks, is_bookkeeping
 
 DATA = Data(path="demo", name="demo", digest="d", test_digest="t")
 STORED = json.loads((Path(__file__).parent / "signatures.json").read_text())
@@ -84,7 +84,7 @@ def test_signatures_stay_what_they_were(preset):
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
-        ("judge_lag", {"recipe.adversarial_weight": 1.0, "recipe.judge_lag": 2}),
+        ("judge_lag", {"recipe.adversarial_weight": 1.0, "recipe.discriminator_lag": 2}),
         ("weight_decay", {"recipe.weight_decay": 0.01}),
     ],
 )
@@ -124,7 +124,7 @@ def test_where_a_plugin_lies_changes_no_signature():
 @settings(max_examples=100, deadline=None)
 def test_a_field_is_signed_where_it_is_read_and_changes_the_result(config, path):
     for other in others(config, path):
-        counts = not is_bookkeeping(path) and (config.reads(path) or other.reads(path))
+        counts = not is_bookkeeping(path) and (config.is_active(path) or other.is_active(path))
         assert (of(config).training_signature != of(other).training_signature) is counts
         assert of(config).evaluation_signature != of(other).evaluation_signature or not counts
 
@@ -180,5 +180,5 @@ def test_a_run_of_version_1_with_weight_decay_has_other_results():
 def test_fields_that_decide_exist():
     for path in config_paths():
         section = path.split(".")[0]
-        for condition in field_facts(path).conditions:
+        for condition in field_marks(path).conditions:
             assert f"{section}.{condition.field}" in config_paths()

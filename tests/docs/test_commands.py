@@ -21,7 +21,7 @@ from ablate.ablations.grid import parse_factors
 from ablate.reports.cli import app
 from ablate.studies import plan as plans
 from ablate.studies.commands.run import START, RunOptions
-from ablate.training import child
+from ablate.training import subprocess_env
 from ablate.training.data.demo import DEMO_MARK, DEMO_VERSION
 from ablate.training.data.demo.voices import engine
 
@@ -225,7 +225,7 @@ class Field:
         for name in ("docs", "examples"):
             (here / name).symlink_to(REPOSITORY / name)
         self.stand_ins = {"DIR": str(corpus), "my_net.py": "docs/examples/my_net.py"}
-        self.environment = child.environment(STAND_IN_CORPUS=str(corpus))
+        self.environment = subprocess_env.environment(STAND_IN_CORPUS=str(corpus))
 
     def run(self, words: list[str]) -> str:
         """Run a command to its end; what it wrote to standard error."""

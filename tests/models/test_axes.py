@@ -150,9 +150,9 @@ def test_a_hybrid_is_its_two_cores_in_order() -> None:
     assert parameters(config) - parameters(ModelConfig(**SMALL, core="mamba")) == sum(
         p.numel() for _ in range(2) for p in CORES["attention"](config).parameters()
     )
-    assert config.reads("heads")
-    assert config.reads("d_state")
-    assert not ModelConfig(**SMALL, core="gru+lstm").reads("heads")
+    assert config.is_active("heads")
+    assert config.is_active("d_state")
+    assert not ModelConfig(**SMALL, core="gru+lstm").is_active("heads")
     assert looks_ahead(time_layer(config.model_copy(update={"direction": "bi", "lookahead": 0})))
 
 

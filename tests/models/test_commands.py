@@ -121,7 +121,7 @@ def test_a_report_for_an_issue_has_no_paths_and_no_names(
     cli: typer.Typer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = f"cannot open {Path.home()}/lib/libcuda.so on {platform.node()} of {Path.home().name}, ~/x/y"
-    monkeypatch.setattr("ablate.models.machine.unavailable", lambda name: message)
+    monkeypatch.setattr("ablate.models.system_info.unavailable", lambda name: message)
     told = run(cli, "doctor", "--report")
     assert told.count("cannot open <path> on <host> of <user>, <path>") > 3
     found = json.loads(told.removeprefix("```json\n").removesuffix("```\n"))

@@ -10,7 +10,7 @@ from rich.table import Table
 from typer.testing import CliRunner
 
 from ablate.models import ModelConfig
-from ablate.models.console import Format, console, print_table, run, takes
+from ablate.models.console import Format, console, options_from, print_table, run
 from ablate.models.errors import InputError, readable
 
 
@@ -27,7 +27,7 @@ def test_a_command_takes_a_dataclass_of_options() -> None:
     got = []
 
     @app.command()
-    @takes(Options)
+    @options_from(Options)
     def greet(options: Options) -> None:
         """Greet."""
         got.append(options)
@@ -60,7 +60,7 @@ def test_a_fault_is_told_apart(capsys: pytest.CaptureFixture[str], monkeypatch: 
         run(app)
     told = capsys.readouterr().err
     assert ended.value.code == 1
-    assert told.splitlines()[0] == "fault: ValueError: shapes differ"
+    assert told.splitlines()[0] == "internal error: ValueError: shapes differ"
     assert "ABLATE_DEBUG=1" in told
     assert "Traceback" not in told
     monkeypatch.setenv("ABLATE_DEBUG", "1")

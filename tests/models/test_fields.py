@@ -11,25 +11,25 @@ from ablate.models import ModelConfig, build_model
 from ablate.models.config import CORES, Section
 from ablate.models.errors import InputError
 from ablate.models.fields import (
+    ActiveIf,
+    ActiveUnless,
     Added,
+    Affects,
     Bookkeeping,
-    Of,
-    ReadIf,
-    ReadUnless,
-    Unread,
-    facts,
+    InactiveValue,
+    marks_of,
     split_settings,
 )
 
 
 class Before(Section):
     kind: str = "a"
-    size: Annotated[int, ReadIf("kind", "a"), Of("encoder")] = 3
+    size: Annotated[int, ActiveIf("kind", "a"), Affects("encoder")] = 3
 
 
 class After(Before):
     smooth: Annotated[float, Added] = 0.0
-    start: Annotated[float, Added, ReadUnless("smooth", 0.0)] = 0.5
+    start: Annotated[float, Added, ActiveUnless("smooth", 0.0)] = 0.5
     note: Annotated[str, Added, Bookkeeping] = ""
 
 
@@ -49,15 +49,15 @@ def test_a_field_that_is_not_read_is_signed_as_its_default():
 
 
 def test_another_value_may_stand_for_a_field_that_is_not_read():
-    assert facts(ModelConfig, "decoder_expansion").unread == 2.0
-    assert facts(ModelConfig, "decoder_expansion").default == 4.0
-    assert Unread(1) in ModelConfig.model_fields["crossband_layers"].metadata
+    assert marks_of(ModelConfig, "decoder_expansion").inactive == 2.0
+    assert marks_of(ModelConfig, "decoder_expansion").default == 4.0
+    assert InactiveValue(1) in ModelConfig.model_fields["crossband_layers"].metadata
 
 
 def test_a_part_of_a_plugin_may_read_any_field():
     CORES.register("reads-all-for-test", object)
-    assert not ModelConfig(core="lstm").reads("d_state")
-    assert ModelConfig(core="reads-all-for-test").reads("d_state")
+    assert not ModelConfig(core="lstm").is_active("d_state")
+    assert ModelConfig(core="reads-all-for-test").is_active("d_state")
 
 
 UNREAD = {
@@ -83,7 +83,9 @@ UNREAD = {
 
 
 def test_every_conditional_field_is_tried():
-    assert set(UNREAD) == {name for name in ModelConfig.model_fields if facts(ModelConfig, name).conditions}
+    assert set(UNREAD) == {
+        name for name in ModelConfig.model_fields if marks_of(ModelConfig, name).conditions
+    }
 
 
 @given(
@@ -115,14 +117,14 @@ def test_a_network_reads_what_its_fields_say(core, direction, norm, crossband, d
         torch.manual_seed(0)
         with torch.no_grad():
             outputs.append(build_model(c)(100 * x))
-    assert torch.equal(*outputs) is not config.reads(name)
+    assert torch.equal(*outputs) is not config.is_active(name)
 
 
 def test_options_are_read_by_parts_of_plug_ins_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from ablate.models import CORES, ModelConfig
 
     plain = ModelConfig(options={"kernel": 3})
-    assert not plain.reads("options")
+    assert not plain.is_active("options")
     assert plain.signed_fields() == ModelConfig().signed_fields()
     monkeypatch.setitem(CORES._parts, "mine", object)
     mine = ModelConfig(core="mine", options={"kernel": 3})

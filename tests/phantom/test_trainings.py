@@ -74,7 +74,7 @@ RECIPES = [
     case("averaged", BASE, ema=0.5, optimizer="adamw", weight_decay=0.01, warmup=0.1, schedule="cosine"),
     case("averaged lstm", of(), ema=0.5),
     case("judged", BASE, **JUDGED),
-    case("judged late", BASE, **JUDGED, judge_lag=2, judged_clips=0.5),
+    case("judged late", BASE, **JUDGED, discriminator_lag=2, discriminator_fraction=0.5),
     case("judged bf16 in parts", BASE, parts=3, **JUDGED, precision="bf16"),
     case("in parts", BASE, parts=3),
     *(case(f"scan {name}", BASE, scan=name) for name in ("chunked", "reference")),

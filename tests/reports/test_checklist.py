@@ -104,7 +104,7 @@ def test_a_leak_is_told_and_a_skipped_audit_is_a_gap(report):
 
 def test_guards_and_their_convention_are_named(report):
     scores = report.scores.assign(cbak=2.0 + report.scores["pesq_wb"] / 9)
-    metrics = items(report_of(scores, report.info, guards=["cbak"]), "REFORMS")["7a"].answer
+    metrics = items(report_of(scores, report.info, guardrails=["cbak"]), "REFORMS")["7a"].answer
     assert metrics.startswith("PESQ-WB; beside it CBAK.")
     assert "Loizou's composite.m" in metrics
 

@@ -70,7 +70,7 @@ def test_report_command_takes_several_logs(tmp_path):
         (("--scores", "x.csv"), "needs the factors"),
         (("one", "two"), "one study at a time"),
         (("--format", "word"), "unknown format 'word'"),
-        (("--logs", "a.log", "--guard", "cbak", "--margin", "1"), "without --guard, --margin"),
+        (("--logs", "a.log", "--guardrail", "cbak", "--margin", "1"), "without --guardrail, --margin"),
         (("--tracking-uri", "sqlite:///x.db"), "needs the name of a study"),
     ],
 )

@@ -72,7 +72,7 @@ def test_free_and_matched_answers_stand_side_by_side(of_grid):
 
 def test_ranks_name_their_metrics_and_say_that_they_change(report):
     scores = report.scores.assign(lsd=9 - report.scores["pesq_wb"])
-    table = ranking_table(report_of(scores, report.info, guards=["lsd"]))
+    table = ranking_table(report_of(scores, report.info, guardrails=["lsd"]))
     assert len(table.rows) == 9
     assert "PESQ-WB, LSD" in table.caption
     assert "they change when a cell is added" in table.caption

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from ablate.models.cores import usable_cores
-from ablate.training import child
+from ablate.training import subprocess_env
 
 TAKEN_AWAY = """
 import os
@@ -48,7 +48,7 @@ def test_without_a_mask_all_cores_are_usable(monkeypatch):
 def test_a_study_runs_without_fork_and_proc(tmp_path):
     (tmp_path / "site").mkdir()
     (tmp_path / "site" / "sitecustomize.py").write_text(TAKEN_AWAY)
-    environment = child.environment()
+    environment = subprocess_env.environment()
     environment["PYTHONPATH"] = f"{tmp_path / 'site'}:{environment['PYTHONPATH']}"
 
     def run(*words: str) -> str:

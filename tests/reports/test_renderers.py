@@ -35,9 +35,9 @@ def test_the_table_says_what_it_must(report):
         "Shapley value",
         "+0.20 to +0.30",
         "contradicted",
-        "not toggled",
-        "one-in",
-        "one-out",
+        "unexplained",
+        "add-one",
+        "leave-one-out",
         "+1,813,248",
         "2,139,920 parameters",
         "60 steps",
@@ -62,7 +62,7 @@ def test_a_terminal_of_80_columns_has_whole_numbers(report, monkeypatch):
     shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= 80
-    assert "left out, the terminal is too narrow: centred by seed, parameters, P(on > off)" in shown
+    assert "left out, the terminal is too narrow: centred by seed, parameters, P(improvement)" in shown
     row = next(line for line in shown.splitlines() if line.strip().startswith("crossband"))
     assert "contradicted" in row
     assert text(report, "table").count("+1,813,248") == 1
@@ -77,8 +77,8 @@ def test_claims_stand_beside_their_factor(report):
     assert rows["bidirectional"].parameters == "+360,448"
 
 
-def test_shapley_values_and_not_toggled_are_the_gap(report):
-    parts = [float(row.data["estimate"]) for row in [*report.factors, report.not_toggled]]
+def test_shapley_values_and_unexplained_are_the_gap(report):
+    parts = [float(row.data["estimate"]) for row in [*report.factors, report.unexplained]]
     assert sum(parts) == pytest.approx(float(report.gap.data["estimate"]), abs=1e-9)
 
 
@@ -86,7 +86,16 @@ def test_json_has_a_versioned_schema_and_effects(report):
     data = json.loads(text(report, "json"))
     assert (data["schema"], data["version"]) == ("ablate.report", 1)
     kinds = {effect["kind"] for effect in data["effects"]}
-    assert {"gap", "main", "shapley", "interaction", "one-out", "one-in", "not-toggled", "simple"} <= kinds
+    assert {
+        "gap",
+        "main",
+        "shapley",
+        "interaction",
+        "leave-one-out",
+        "add-one",
+        "unexplained",
+        "simple",
+    } <= kinds
     assert data["study"]["demo_corpus"] is False
     assert len(data["study"]["runs"]) == 27
     assert data["study"]["parameters"]["baseline"] == 2963024
@@ -156,7 +165,7 @@ def test_holes_are_named(tmp_path, make_study):
     assert "bidirectional=off,crossband=bilstm, seed 2: diverged at step 41 (nan)" in table
     assert "1 of 3 diverged, rate 0.33" in table
     assert "11 of 15 runs scored" in table
-    assert report.not_toggled is None
+    assert report.unexplained is None
     assert "ot estimable" in table
     for format in FORMS:
         assert text(report, format)
@@ -221,7 +230,7 @@ def test_levels_and_cells_beyond_a_factorial_of_two(tmp_path):
     assert [row.name for row in full.factors] == ["core=mamba", "bi", "core=gru (main effect)"]
     frame[frame["cell"].isin(["lstm-off", "mamba-off", "lstm-on"])].to_csv(tmp_path / "s.csv", index=False)
     holed = report_of_file(tmp_path / "s.csv", "core=lstm,bi=off")
-    assert holed.credit_kind == "one-in effect"
+    assert holed.credit_kind == "add-one effect"
     assert {row.name: row.estimate for row in holed.factors} == {"core": "+0.300", "bi": "+0.100"}
     assert "no gap to explain" in text(holed, "table")
 

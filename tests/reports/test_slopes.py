@@ -98,10 +98,10 @@ def test_under_annealing_and_with_few_validations_a_curve_tells_nothing(report):
 
 
 def test_a_training_of_ones_own_has_a_schedule_that_is_not_known(report):
-    from ablate.training.own.config import OwnConfig
+    from ablate.training.train_command.config import CommandConfig
 
     told = rising(report, lambda *_: 0.3)
-    cells = tuple(cell.model_copy(update={"config": OwnConfig()}) for cell in told.info.plan.cells)
+    cells = tuple(cell.model_copy(update={"config": CommandConfig()}) for cell in told.info.plan.cells)
     plan = told.info.plan.model_copy(update={"cells": cells})
     own = replace(told, info=replace(told.info, plan=plan))
     assert {slope.why for slope in own.slopes} == {"unknown schedule"}

@@ -54,7 +54,7 @@ def found(root):
 
 
 def test_effects_at_each_length_and_their_change(found):
-    rows = {(row.name, row.length): row for row in found.by_length}
+    rows = {(row.name, row.step_fraction): row for row in found.by_step_budget}
     assert {length for _, length in rows} == {0.5, 1.0}
     own = {row.name: row for row in found.factors}
     for name in FACTORS:
@@ -77,8 +77,8 @@ def test_the_effects_at_another_length_are_those_of_its_trainings_alone(found, r
 
     half = load(root).at(0.5)
     alone = analyze_study(half, scores_of_runs(half, root)[0]).credit.set_index("name")
-    for row in found.by_length:
-        if row.length == 0.5 and row.name in FACTORS:
+    for row in found.by_step_budget:
+        if row.step_fraction == 0.5 and row.name in FACTORS:
             expected = alone.loc[row.name, ["estimate", "low", "high"]].tolist()
             assert [row.estimate, row.low, row.high] == pytest.approx(expected)
 
@@ -92,7 +92,7 @@ def test_the_forms_have_the_table_the_words_and_the_figure(found):
         assert "0.5: 30 steps" in said
     out = io.StringIO()
     write(found, "json", out)
-    assert {row["length"] for row in json.loads(out.getvalue())["by_length"]} == {0.5, 1.0}
+    assert {row["length"] for row in json.loads(out.getvalue())["by_step_budget"]} == {0.5, 1.0}
     lines = caveats.notes(found)
     (changes,) = [line for line in lines if "bidirectional is" in line and "a change of" in line]
     assert re.search(r"after 30 steps and \+\d\.\d+ after 60 steps, a change of \+0\.3", changes)
@@ -106,7 +106,7 @@ def test_the_forms_have_the_table_the_words_and_the_figure(found):
 
 def test_a_change_is_the_longer_training_less_the_shorter(tmp_path, make_study):
     found = report_of_study(train_at(make_study(tmp_path, factors=FACTORS, lengths=(2.0,)), 2.0))
-    rows = {(row.name, row.length): row for row in found.by_length}
+    rows = {(row.name, row.step_fraction): row for row in found.by_step_budget}
     own, longer = rows["bidirectional", 1.0], rows["bidirectional", 2.0]
     assert longer.change == pytest.approx(longer.estimate - own.estimate)
     assert longer.change == pytest.approx(-0.3, abs=0.05)
@@ -122,7 +122,7 @@ def test_compute_counts_the_trainings_of_all_lengths(found):
 def test_a_length_that_lacks_a_cell_has_what_can_be_said(tmp_path, make_study):
     gone = [("bidirectional=on,decoder4x=off", seed) for seed in (1, 2, 3)]
     root = train_at(make_study(tmp_path, factors=FACTORS, lengths=(0.5,)), left_out=gone)
-    rows = {(row.name, row.length) for row in report_of_study(root).by_length}
+    rows = {(row.name, row.step_fraction) for row in report_of_study(root).by_step_budget}
     assert ("gap", 0.5) in rows
     assert ("bidirectional", 0.5) not in rows
     assert ("bidirectional", 1.0) in rows
@@ -133,11 +133,11 @@ def test_a_length_that_lacks_a_cell_has_what_can_be_said(tmp_path, make_study):
 def test_a_length_that_has_hardly_begun_has_no_table_yet(tmp_path, make_study):
     root = make_study(tmp_path, factors=("bidirectional",), utterances=4, lengths=(0.5,))
     train_at(root, left_out=[(cell, s) for cell in ("bidirectional=on", "baseline") for s in (1, 2, 3)])
-    assert report_of_study(root).by_length == []
+    assert report_of_study(root).by_step_budget == []
 
 
 def test_one_length_has_no_table(report):
-    assert report.by_length == []
+    assert report.by_step_budget == []
     assert lengths_table(report) is None
     assert draw_one(report, "lengths") is None
 
@@ -149,6 +149,6 @@ def test_lengths_come_back_from_an_mlflow_store(root, tmp_path):
     scores, info = scores_from_study(root)
     again, other = scores_from_mlflow(uri, "planted")
     pd.testing.assert_frame_equal(again, scores)
-    pd.testing.assert_frame_equal(other.at_lengths[0.5].scores, info.at_lengths[0.5].scores)
-    assert len(report_of(again, other).by_length) == len(report_of(scores, info).by_length)
+    pd.testing.assert_frame_equal(other.step_fractions[0.5].scores, info.step_fractions[0.5].scores)
+    assert len(report_of(again, other).by_step_budget) == len(report_of(scores, info).by_step_budget)
     assert compute(other) == compute(info)

@@ -37,7 +37,7 @@ def test_without_intervals_nothing_is_shown(tmp_path, make_study):
 
 def test_without_a_baseline_the_effects_are_the_answer(report):
     effects = report.analysis.effects
-    alone = replace(report.analysis, effects=effects[~effects["kind"].isin(["gap", "not-toggled"])])
+    alone = replace(report.analysis, effects=effects[~effects["kind"].isin(["gap", "unexplained"])])
     assert answer(replace(report, analysis=alone)).startswith("Switched on, crossband +0.21")
 
 
@@ -46,7 +46,7 @@ def test_a_level_between_is_told_and_what_it_costs(make_levels, tmp_path):
     means = {level: {"pesq_wb": 2 + gain, "cbak": 3 - gain} for level, gain in effects.items()}
     make_levels(means, seeds=3, seed=0).to_csv(tmp_path / "s.csv", index=False)
     claims = ["a=high=0.1..0.1", "a=mid=0.1..0.2"]
-    found = report_of_file(tmp_path / "s.csv", "a=low", guards=["cbak"], claims=claims)
+    found = report_of_file(tmp_path / "s.csv", "a=low", guardrails=["cbak"], claims=claims)
     told = answer(found)
     assert told.startswith("Switched on, a=")
     last = found.analysis.kind("shapley")["name"].iloc[0]

@@ -1,4 +1,4 @@
-"""Guards and the table of cells, in every form."""
+"""Guardrail metrics and the table of cells, in every form."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ablate.reports.build import report_of
 from ablate.reports.model import AnalysisReport
 from ablate.reports.renderers import write
 from ablate.reports.summary import answer
-from ablate.reports.tables import CROSS, TICK, cells_table, guards_table
+from ablate.reports.tables import CROSS, TICK, cells_table, guardrails_table
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def guarded(report: AnalysisReport) -> AnalysisReport:
     for metric, base, effect in (("cbak", 2.5, -0.15), ("lsd", 8.0, -0.5)):
         noise = rng.normal(0, 0.02, runs.max() + 1)[runs] + rng.normal(0, 0.02, len(scores))
         scores[metric] = base + effect * on + noise
-    return report_of(scores, report.info, guards=["cbak", "lsd"])
+    return report_of(scores, report.info, guardrails=["cbak", "lsd"])
 
 
 TABLES = ["md", "latex", "csv", "json"]
@@ -50,9 +50,11 @@ def test_guards_stand_beside_the_effect_in_every_form(guarded, format):
         assert float(cbak["estimate"]) == pytest.approx(-0.15, abs=0.03)
         assert (cbak["change"], cbak["p_holm"]) == ("worse", "")
     elif format == "json":
-        guards = {(row["metric"], row["name"]): row["change"] for row in json.loads(written)["guards"]}
-        assert guards["cbak", "crossband"] == "worse"
-        assert guards["lsd", "crossband"] == "better"
+        guardrails = {
+            (row["metric"], row["name"]): row["change"] for row in json.loads(written)["guardrails"]
+        }
+        assert guardrails["cbak", "crossband"] == "worse"
+        assert guardrails["lsd", "crossband"] == "better"
     else:
         plain = written.replace("$", "")
         assert re.search(r"CBAK +(\S+ )?LSD \(dB\)|CBAK.{0,40}LSD \(dB\)", plain)
@@ -75,21 +77,21 @@ def test_the_answer_says_what_a_gain_costs(guarded, report):
 
 def test_guards_leave_the_corrected_family_alone(guarded, report):
     assert guarded.analysis.effects.equals(report.analysis.effects)
-    assert guards_table(report) is None
-    assert [row[0] for row in guards_table(guarded).rows] == [
+    assert guardrails_table(report) is None
+    assert [row[0] for row in guardrails_table(guarded).rows] == [
         "bidirectional",
         "decoder4x",
         "crossband",
-        "not toggled",
+        "unexplained",
         "gap",
     ]
 
 
 def test_an_unknown_guard_is_refused_with_the_nearest(report):
     with pytest.raises(InputError, match="no metric 'stoy' in the scores; did you mean 'stoi'"):
-        report_of(report.scores, report.info, guards=["stoy"])
-    with pytest.raises(InputError, match="guard 'pesq_wb' stands there twice"):
-        report_of(report.scores, report.info, guards=["stoi", "pesq_wb"])
+        report_of(report.scores, report.info, guardrails=["stoy"])
+    with pytest.raises(InputError, match="guardrail 'pesq_wb' stands there twice"):
+        report_of(report.scores, report.info, guardrails=["stoi", "pesq_wb"])
 
 
 def test_cells_have_ticks_scores_with_their_sd_and_bold_where_the_best_is_apart(guarded):
@@ -103,7 +105,9 @@ def test_cells_have_ticks_scores_with_their_sd_and_bold_where_the_best_is_apart(
     assert rows["base"][5] == f"{cell['mean']:.3f} ± {cell['sd']:.3f}"
     bold = {(found.rows[i][0], found.head[j]) for i, j in found.bold}
     assert (guarded.short(guarded.analysis.best), "PESQ-WB, mean ± SD") in bold
-    assert len(bold) == sum(map(bool, [guarded.analysis.best])) + guarded.analysis.guard_cells["best"].sum()
+    assert (
+        len(bold) == sum(map(bool, [guarded.analysis.best])) + guarded.analysis.guardrail_cells["best"].sum()
+    )
 
 
 def test_nothing_is_bold_where_the_best_two_are_one(report):
@@ -141,11 +145,11 @@ def test_p_higher_is_a_column(report, format):
     expected = {
         "csv": "p_higher",
         "json": "p_higher",
-        "latex": r"P(on \textgreater{} off)",
-        "html": "P(on &gt; off)",
+        "latex": r"P(improvement)",
+        "html": "P(improvement)",
     }
-    expected["md"] = "P(on > off)"
-    assert expected.get(format, "P(on > off)") in text(report, format)
+    expected["md"] = "P(improvement)"
+    assert expected.get(format, "P(improvement)") in text(report, format)
     row = next(row for row in report.factors if row.name == "crossband")
     assert row.p_higher == "36 of 36 pairs"
     assert row.p_higher in text(report, format) or format in ("csv", "json")

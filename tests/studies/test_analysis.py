@@ -32,7 +32,7 @@ def scores_of(plan, utterances=8):
     return pd.DataFrame(rows)
 
 
-@pytest.mark.parametrize("design", ["full", "one-in", "one-out"])
+@pytest.mark.parametrize("design", ["full", "add-one", "leave-one-out"])
 def test_a_whole_study_is_what_the_guess_says(make_plan, design):
     cells = Grid.parse(GRID, design=design).cells()
     planned = tuple(PlannedCell(**dict(cell), parameters=1) for cell in cells)
@@ -48,7 +48,9 @@ def test_a_whole_study_is_what_the_guess_says(make_plan, design):
         pd.testing.assert_frame_equal(frame, other, check_dtype=False)
     for name in ("aliases", "notes", "not_estimable", "levels", "base_cell", "baseline", "claims"):
         assert getattr(found, name) == getattr(guessed, name)
-    assert found.design == ("full" if design == "one-out" else design)  # of two factors: every combination
+    assert found.design == (
+        "full" if design == "leave-one-out" else design
+    )  # of two factors: every combination
     assert found.effects.loc[found.effects["kind"] == "main", "estimate"].max() == pytest.approx(0.3, abs=0.1)
 
 
@@ -60,7 +62,7 @@ def test_a_study_that_has_hardly_begun_keeps_its_factors(make_plan):
     assert found.factors == ("bidirectional", "decoder4x")
     assert found.baseline is None
     assert ("main", "bidirectional") in {(lost.kind, lost.name) for lost in found.not_estimable}
-    assert found.kind("one-in")["name"].tolist() == ["decoder4x"]
+    assert found.kind("add-one")["name"].tolist() == ["decoder4x"]
 
 
 def test_claims_and_margin_are_those_of_the_plan_on_its_endpoint_alone(make_plan):

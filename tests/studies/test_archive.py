@@ -49,7 +49,7 @@ def test_an_imported_study_has_the_same_scores_and_plan(finished, tmp_path: Path
 
 def test_other_lengths_go_in(study_on_disk, tmp_path: Path) -> None:
     study = study_on_disk(tmp_path / "root", lengths=(0.5,))
-    for at in study.plan.every_length():
+    for at in study.plan.every_step_fraction():
         for run in run_dirs(at, study.root).values():
             run.write_spec({"training_signature": run.signature})
             run.update_state(state="done")

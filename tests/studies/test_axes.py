@@ -84,7 +84,7 @@ def test_a_study_of_an_axis_is_seen_to_its_end(name, part_of_demo, monkeypatch, 
         return int(ended.value.code or 0), shown.out, shown.err
 
     words = ["run", "--base", base, "--baseline", "none", "--grid", grid, "--data", part_of_demo]
-    words += ["--design", "one-in", "--seeds", "2" if name == "evaluations" else "1", "--study", name]
+    words += ["--design", "add-one", "--seeds", "2" if name == "evaluations" else "1", "--study", name]
     words += ["--launcher", "inline", *(word for s in settings.items() for word in ("--set", "=".join(s)))]
     code, _, said = ablate(*words)
     assert code == 0, said

@@ -118,10 +118,10 @@ def test_a_network_of_ones_own_that_does_not_run_is_named_with_its_line(
 
 def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path):
     words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--study", "lengths")
-    words = (*words, "--at-lengths", "0.5,1", "--dry-run", "--no-timing")
+    words = (*words, "--step-fractions", "0.5,1", "--dry-run", "--no-timing")
     document = json.loads(ablate(*words, "--format", "json")[1])
-    (half,) = document["at_lengths"]
-    assert (half["length"], {cell["steps"] for cell in half["cells"]}) == (0.5, {20})
+    (half,) = document["step_fractions"]
+    assert (half["step_fraction"], {cell["steps"] for cell in half["cells"]}) == (0.5, {20})
     own = {signature for cell in document["cells"] for signature in cell["signatures"].values()}
     other = {signature for cell in half["cells"] for signature in cell["signatures"].values()}
     assert len(own | other) == 6
@@ -129,19 +129,19 @@ def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path
     assert "base at 0.5" in shown
     assert "6 distinct trainings for 3 runs of 3 cells x 2 lengths" in shown
     fields = {"factors": parse_factors("bidirectional"), "data": str(corpus), "seeds": (1,)}
-    request = Request(**fields, study="lengths", at_lengths="0.5,1")
+    request = Request(**fields, study="lengths", step_fractions="0.5,1")
     plans.save(plans.make(request, tmp_path / "root")[0], tmp_path / "root")
     runs = json.loads(ablate("status", "--format", "json")[1])["runs"]
-    assert [(run["length"], run["steps"]) for run in runs] == [(1.0, 40)] * 3 + [(0.5, 20)] * 3
+    assert [(run["step_fraction"], run["steps"]) for run in runs] == [(1.0, 40)] * 3 + [(0.5, 20)] * 3
     assert "length" in ablate("status")[1]
 
 
 def test_a_dry_run_says_what_a_width_would_take(ablate, corpus):
     words = ("run", "--grid", "bidirectional", "--data", corpus, "--dry-run", "--no-timing")
-    _, _, said = ablate(*words, "--until-width", "0.01")
+    _, _, said = ablate(*words, "--target-half-width", "0.01")
     assert "at typical variances" in said
-    assert "at typical variances" not in ablate(*words, "--until-width", "9")[2]
-    code, _, said = ablate(*words, "--until-width", "0")
+    assert "at typical variances" not in ablate(*words, "--target-half-width", "9")[2]
+    code, _, said = ablate(*words, "--target-half-width", "0")
     assert (code, "give a half-width above zero" in said) == (2, True)
 
 
@@ -171,8 +171,8 @@ def test_a_split_drawn_by_the_seed_is_asked_for(ablate, corpus):
         (("missing.yaml",), "missing.yaml"),
         (("--grid", "bidirectional", "--slurm", "time=60"), "not for the launcher 'local'"),
         (("--grid", "bidirectional", "--claims", "publishd"), "no such file; give 'published'"),
-        (("--grid", "bidirectional", "--at-lengths", "half"), "lengths 'half'"),
-        (("--grid", "bidirectional", "--at-lengths", "0.33"), "no number of steps"),
+        (("--grid", "bidirectional", "--step-fractions", "half"), "lengths 'half'"),
+        (("--grid", "bidirectional", "--step-fractions", "0.33"), "no number of steps"),
         (("--grid", "bidirectional", "--format", "xml"), "unknown format 'xml'"),
     ],
 )
@@ -226,7 +226,7 @@ def test_status_without_a_study_says_so(ablate):
     assert "no study under" in err
 
 
-@pytest.mark.parametrize("command", ["report", "status", "average", "next", "export", "sync", "ui"])
+@pytest.mark.parametrize("command", ["report", "status", "ensemble", "next", "export", "sync", "ui"])
 def test_a_shell_completes_to_the_names_of_studies(monkeypatch, capsys, tmp_path, command):
     for name in ("first", "second"):
         (tmp_path / "studies" / name).mkdir(parents=True)

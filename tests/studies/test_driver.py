@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 from ablate.studies import driver as drivers
 from ablate.studies.driver import Driver, plan_jobs
 from ablate.studies.launchers import Ended, Launcher
-from ablate.studies.outcomes import Policy
+from ablate.studies.retry_policy import Policy
 from ablate.studies.status import status
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir, write_json

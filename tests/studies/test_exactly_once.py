@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from ablate.studies.trials import open_storage
-from ablate.training.own.process import MARKER
 from ablate.training.rundir import RunDir
+from ablate.training.train_command.process import MARKER
 
 SLOTS = 2
 SETTINGS = {
@@ -36,7 +36,7 @@ GRID = [
     *("--grid", "bidirectional,pcs", "--seeds", "2"),
     *(word for name, value in SETTINGS.items() for word in ("--set", f"recipe.{name}={value}")),
 ]
-PROGRAM = Path(__file__).parents[1] / "training" / "own" / "program.py"
+PROGRAM = Path(__file__).parents[1] / "training" / "train_command" / "program.py"
 STUDY = """
 train:
   command: {python} program.py launcher --seed={{seed}} --out={{out}} --data={{data}} {{overrides}}

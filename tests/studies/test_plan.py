@@ -114,10 +114,10 @@ def test_more_seeds_extend_a_plan_and_keep_what_it_has(root, corpus):
 
 
 def test_other_lengths_are_the_trainings_of_those_steps(root, corpus):
-    plan = planned(root, corpus, at_lengths=(1.0, 0.5))
-    assert plan.lengths == (0.5,)
+    plan = planned(root, corpus, step_fractions=(1.0, 0.5))
+    assert plan.step_fractions == (0.5,)
     assert plan.cells == tuple(
-        cell.model_copy(update={"at_lengths": plan.cell(cell.name).at_lengths})
+        cell.model_copy(update={"step_fractions": plan.cell(cell.name).step_fractions})
         for cell in planned(root, corpus).cells
     ), "the study's own length is as without others"
     half = plan.at(0.5)
@@ -127,16 +127,16 @@ def test_other_lengths_are_the_trainings_of_those_steps(root, corpus):
     assert [cell.evaluations for cell in half.cells] == [cell.evaluations for cell in alone.cells]
     assert {cell.config.recipe.steps for cell in half.cells} == {20}
     assert Plan.model_validate(plan.model_dump(mode="json")) == plan
-    assert plan.every_length() == [plan, half]
-    assert planned(root, corpus, recipe="reference", at_lengths=(0.5,)).lengths == (0.5,)
+    assert plan.every_step_fraction() == [plan, half]
+    assert planned(root, corpus, recipe="reference", step_fractions=(0.5,)).lengths == (0.5,)
 
 
 def test_lengths_extend_a_plan_and_stay(root, corpus):
-    old = planned(root, corpus, at_lengths=(0.5,))
-    joined = merge(old, planned(root, corpus, at_lengths=(0.25,), seeds=(3,)), root)
-    assert (joined.lengths, joined.seeds) == ((0.25, 0.5), (1, 2, 3))
+    old = planned(root, corpus, step_fractions=(0.5,))
+    joined = merge(old, planned(root, corpus, step_fractions=(0.25,), seeds=(3,)), root)
+    assert (joined.step_fractions, joined.seeds) == ((0.25, 0.5), (1, 2, 3))
     assert merge(joined, planned(root, corpus), root) == joined
-    for length in joined.lengths:
+    for length in joined.step_fractions:
         assert all(cell.signatures.keys() == {1, 2, 3} for cell in joined.at(length).cells)
 
 
@@ -153,7 +153,7 @@ def test_lengths_extend_a_plan_and_stay(root, corpus):
 )
 def test_lengths_that_no_step_count_fits_are_refused(root, corpus, lengths, words):
     with pytest.raises(ValueError, match=words):
-        planned(root, corpus, at_lengths=lengths)
+        planned(root, corpus, step_fractions=lengths)
 
 
 @pytest.mark.parametrize(
@@ -197,12 +197,12 @@ def far(tmp_path_factory):
 def test_further_test_corpora_are_scored_and_change_no_training(root, corpus, far):
     plain = planned(root, corpus, study="near")
     plan = planned(root, corpus, study="far", test_data=(str(corpus), str(far)))
-    assert [(test.name, test.files) for test in plan.further_tests] == [("far", 2)]
+    assert [(test.name, test.files) for test in plan.extra_test_sets] == [("far", 2)]
     for cell, own in zip(plan.cells, plain.cells, strict=True):
         assert (cell.signatures, cell.evaluations) == (own.signatures, own.evaluations)
         first, second = plan.evaluation_jobs(cell, 1)
         assert (first.signature, second.signature) == cell.scored_as(1)
-        assert (second.test_path, second.test_digest) == (str(far), plan.further_tests[0].digest)
+        assert (second.test_path, second.test_digest) == (str(far), plan.extra_test_sets[0].digest)
         assert plan.spec(cell, 1).evaluated_on(second.test_digest, cell.signatures[1]) == second.signature
     assert [job.signature for job in plain.evaluation_jobs(plain.cells[0], 1)] == [
         plain.cells[0].evaluations[1]
@@ -213,7 +213,7 @@ def test_further_test_corpora_are_scored_and_change_no_training(root, corpus, fa
         plan, planned(root, corpus, study="far", test_data=(str(corpus), str(far)), seeds=(3,)), root
     )
     without = planned(root, corpus, study="far", test_data=(str(corpus),))
-    assert any("further test corpora: far (" in line and "-> none" in line for line in compare(plan, without))
+    assert any("extra test sets: far (" in line and "-> none" in line for line in compare(plan, without))
 
 
 def test_a_run_is_done_when_it_is_scored_on_every_corpus(root, corpus, far):
@@ -235,7 +235,7 @@ def test_a_plan_without_further_tests_opens_as_before(root, corpus):
     plans.save(plan, root)
     path = plans.study_path(root, "old") / "plan.json"
     data = json.loads(path.read_text())
-    del data["further_tests"]
+    del data["extra_test_sets"]
     for cell in data["cells"]:
         del cell["further"]
     path.write_text(json.dumps(data))

@@ -16,14 +16,14 @@ from ablate.models.errors import InputError
 from ablate.studies import plan as plans
 from ablate.studies import session as sessions
 from ablate.studies.launchers import Ended, Launcher
-from ablate.studies.outcomes import Policy
 from ablate.studies.plan import AuditRecord, ResultsChangedError
 from ablate.studies.request import Request, parse_tuning
+from ablate.studies.retry_policy import Policy
 from ablate.studies.scores import analysis_of, scores_of_runs
+from ablate.studies.sequential import HalfWidthTarget
 from ablate.studies.session import Session, ending
 from ablate.studies.tracking import Mirrored
 from ablate.studies.trials import open_storage
-from ablate.studies.until import Until
 from ablate.training.rundir import RunDir
 
 
@@ -103,7 +103,7 @@ def said():
 @pytest.fixture
 def ask(tmp_path, corpus, said):
     def call(launcher=None, grid="bidirectional", seeds=(1, 2), data=corpus, study="asked", **options):
-        named = {"tune", "start_from", "at_lengths", "test_data"} & set(options)
+        named = {"tune", "start_from", "step_fractions", "test_data"} & set(options)
         fields = {name: options.pop(name) for name in named}
         request = Request(
             factors=parse_factors(grid), data=str(data), seeds=tuple(seeds), study=study, **fields
@@ -138,7 +138,7 @@ def test_what_fails_at_the_end_hides_no_earlier_error():
 
 
 def test_seeds_are_added_until_the_intervals_are_narrow(ask, said):
-    plan, _, _ = ask(until_width=100.0)
+    plan, _, _ = ask(target_half_width=100.0)
     assert plan.seeds == (1, 2, 3, 4, 5)
     assert [(look.seeds, look.trainings) for look in plan.looks] == [(5, 15)]
     assert "every cell gets 5 seeds before the first look" in said
@@ -147,7 +147,7 @@ def test_seeds_are_added_until_the_intervals_are_narrow(ask, said):
 
 def test_what_a_session_tells_is_of_all_its_rounds(ask):
     fate = InstantLauncher(lambda spec: "diverged" if spec["seed"] == 1 else "done")
-    _, outcome, launcher = ask(fate, until_width=100.0)
+    _, outcome, launcher = ask(fate, target_half_width=100.0)
     assert (len(outcome.done), len(outcome.failed), outcome.trained) == (15, 3, 15)
     assert len(launcher.trained) == 18
 
@@ -167,33 +167,33 @@ def test_a_report_is_written_anew_for_runs_that_another_study_has_trained(ask, t
 
 
 def test_other_lengths_are_trained_beside_and_only_when_asked_for(ask):
-    plan, outcome, launcher = ask(at_lengths=(0.5, 1.0))
-    assert (plan.lengths, outcome.trained) == ((0.5,), 12)
+    plan, outcome, launcher = ask(step_fractions=(0.5, 1.0))
+    assert (plan.step_fractions, outcome.trained) == ((0.5,), 12)
     assert sorted({spec["recipe"]["steps"] for spec in launcher.trained}) == [20, 40]
     named = {job.name for job in outcome.done}
     assert "base seed 1" in named
     assert "base seed 1 at 0.5" in named
-    _, outcome, again = ask(at_lengths=(0.5, 1.0))
+    _, outcome, again = ask(step_fractions=(0.5, 1.0))
     assert (outcome.trained, again.trained) == (0, [])
     plan, outcome, more = ask(seeds=(1, 2, 3))
-    assert plan.lengths == (0.5,)
+    assert plan.step_fractions == (0.5,)
     assert {spec["recipe"]["steps"] for spec in more.trained} == {40}
-    _, _, late = ask(seeds=(1, 2, 3), at_lengths=(0.5,))
+    _, _, late = ask(seeds=(1, 2, 3), step_fractions=(0.5,))
     assert {(spec["seed"], spec["recipe"]["steps"]) for spec in late.trained} == {(3, 20)}
-    _, _, alone = ask(study="alone", grid="bidirectional", at_lengths=(0.25, 0.5))
+    _, _, alone = ask(study="alone", grid="bidirectional", step_fractions=(0.25, 0.5))
     assert {spec["recipe"]["steps"] for spec in alone.trained} == {10}, "trainings are shared between studies"
 
 
 def test_all_that_is_set_aside_is_trained_again(ask):
     """Also seeds, lengths and cells of the same trainings that the call does not name."""
-    ask(grid="bidirectional,pcs", seeds=(1, 2, 3), at_lengths=(0.5,))
+    ask(grid="bidirectional,pcs", seeds=(1, 2, 3), step_fractions=(0.5,))
     _, outcome, again = ask(grid="bidirectional,pcs", seeds=(1,), rerun=("base",))
     assert {(spec["seed"], spec["recipe"]["steps"]) for spec in again.trained} == {
         (seed, steps) for seed in (1, 2, 3) for steps in (20, 40)
     }
     assert len(again.trained) == 6
     assert "base seed 2 at 0.5, pcs seed 2 at 0.5" in {job.name for job in outcome.done}
-    _, outcome, _ = ask(grid="bidirectional,pcs", seeds=(1, 2, 3), at_lengths=(0.5,))
+    _, outcome, _ = ask(grid="bidirectional,pcs", seeds=(1, 2, 3), step_fractions=(0.5,))
     assert outcome.trained == 0
 
 
@@ -218,18 +218,18 @@ def test_a_training_without_its_weights_is_scored_on_no_further_test(ask, corpus
 
 
 def test_two_lengths_may_share_a_training(ask):
-    plan, outcome, launcher = ask(grid="steps=20,40", at_lengths=(0.5,))
+    plan, outcome, launcher = ask(grid="steps=20,40", step_fractions=(0.5,))
     assert len(launcher.trained) == 10, "20 steps of the base are its own length and half of another cell's"
     shared = [job.name for job in outcome.done if ", " in job.name]
     assert "base seed 1, steps=40 seed 1 at 0.5" in shared
-    assert plan.lengths == (0.5,)
+    assert plan.step_fractions == (0.5,)
 
 
 def test_the_trainings_that_narrow_most_are_added_and_the_seeds_are_nested(ask, said, tmp_path):
     launcher = InstantLauncher(slots=1)
-    first, _, _ = ask(launcher, until_width=100.0)
+    first, _, _ = ask(launcher, target_half_width=100.0)
     width = 0.9 * first.looks[-1].half_width
-    plan, outcome, _ = ask(launcher, until_width=width, max_seeds=40)
+    plan, outcome, _ = ask(launcher, target_half_width=width, max_seeds=40)
     assert plan.looks[-1].half_width <= width
     assert [look.trainings for look in plan.looks[1:]] == list(range(15, 15 + len(plan.looks) - 1))
     counts = {cell.name: len(cell.seeds) for cell in plan.cells}
@@ -244,20 +244,20 @@ def test_the_trainings_that_narrow_most_are_added_and_the_seeds_are_nested(ask, 
 
 
 def test_a_width_out_of_reach_says_what_it_would_take(ask, said):
-    plan, _, _ = ask(until_width=0.05, max_seeds=6)
+    plan, _, _ = ask(target_half_width=0.05, max_seeds=6)
     assert max(len(cell.seeds) for cell in plan.cells) == 6
     assert any(line.startswith("at typical variances") for line in said)
     assert "0.05 would take about" in said[-1]
     assert "--max-seeds" in said[-1]
     left = plan.model_copy(update={"looks": ()})
     far = left.model_copy(update={"corpus": left.corpus.model_copy(update={"test": 10**6})})
-    assert "that takes more than 200 seeds" in Until(0.002, 6, 1).outlook(far)
-    assert "more test utterances would" in Until(0.002, 6, 1).outlook(left)
+    assert "that takes more than 200 seeds" in HalfWidthTarget(0.002, 6, 1).outlook(far)
+    assert "more test utterances would" in HalfWidthTarget(0.002, 6, 1).outlook(left)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"until_width": 0.0}, "above zero"), ({"until_width": 1.0, "max_seeds": 1}, "two seeds")],
+    [({"target_half_width": 0.0}, "above zero"), ({"target_half_width": 1.0, "max_seeds": 1}, "two seeds")],
 )
 def test_a_width_that_cannot_be_is_refused_before_training(ask, options, message):
     launcher = InstantLauncher()
@@ -267,24 +267,24 @@ def test_a_width_that_cannot_be_is_refused_before_training(ask, options, message
 
 
 def test_what_is_added_is_trained_at_every_length(ask):
-    plan, _, launcher = ask(until_width=100.0, at_lengths=(0.5,))
+    plan, _, launcher = ask(target_half_width=100.0, step_fractions=(0.5,))
     assert [cell.seeds for cell in plan.at(0.5).cells] == [(1, 2, 3, 4, 5)] * 3
     assert len(launcher.trained) == 30
 
 
 def test_an_interrupted_seed_is_finished_by_the_same_command(ask):
     first = InstantLauncher(lambda spec: "interrupt" if spec["seed"] == 3 else "done")
-    plan, outcome, _ = ask(first, until_width=0.001, max_seeds=3)
+    plan, outcome, _ = ask(first, target_half_width=0.001, max_seeds=3)
     assert outcome.interrupted
     assert plan.seeds == (1, 2, 3)
-    _, outcome, second = ask(until_width=0.001, max_seeds=3)
+    _, outcome, second = ask(target_half_width=0.001, max_seeds=3)
     assert {spec["seed"] for spec in second.trained} == {3}
     assert len(outcome.done) == 9
 
 
 def test_no_seeds_are_added_for_a_cell_that_always_fails(ask, said, tmp_path):
     broken = InstantLauncher(lambda spec: "failed" if spec["model"]["direction"] == "bi" else "done")
-    plan, outcome, _ = ask(broken, until_width=0.01, max_seeds=9)
+    plan, outcome, _ = ask(broken, target_half_width=0.01, max_seeds=9)
     assert plan.seeds == (1, 2)
     assert len(outcome.failed) == 2
     assert any("bidirectional failed or diverged at every seed" in line for line in said)
@@ -294,7 +294,7 @@ def test_no_seeds_are_added_for_a_cell_that_nearly_always_diverges(ask):
     def ends(spec):
         return "diverged" if spec["model"]["direction"] == "bi" and spec["seed"] > 1 else "done"
 
-    plan, _, _ = ask(InstantLauncher(ends), until_width=0.03, max_seeds=9)
+    plan, _, _ = ask(InstantLauncher(ends), target_half_width=0.03, max_seeds=9)
     counts = {cell.name: len(cell.seeds) for cell in plan.cells}
     assert counts["bidirectional"] == 6
     assert max(counts.values()) == 9
@@ -304,13 +304,13 @@ def test_a_seed_that_failed_is_not_asked_for_again(ask):
     def ends(spec):
         return "failed" if spec["model"]["direction"] == "bi" and spec["seed"] == 2 else "done"
 
-    plan, _, launcher = ask(InstantLauncher(ends), until_width=0.03, max_seeds=7)
+    plan, _, launcher = ask(InstantLauncher(ends), target_half_width=0.03, max_seeds=7)
     assert plan.cell("bidirectional").seeds[:6] == (1, 2, 3, 4, 5, 6)
     assert len(launcher.trained) == len(plan.runs)
 
 
 def test_a_look_without_any_score_is_no_error(ask):
-    plan, outcome, _ = ask(InstantLauncher(lambda spec: "diverged"), until_width=0.01)
+    plan, outcome, _ = ask(InstantLauncher(lambda spec: "diverged"), target_half_width=0.01)
     assert [look.half_width for look in plan.looks] == [None]
     assert len(outcome.failed) == 6
 
@@ -429,7 +429,7 @@ def test_a_seed_without_weights_to_start_from_is_not_added(ask, said, tmp_path):
         if seed < 5:
             run.checkpoints.mkdir()
             (run.checkpoints / "best.pt").write_bytes(run.signature.encode())
-    plan, outcome, _ = ask(study="next", start_from="best", until_width=0.001)
+    plan, outcome, _ = ask(study="next", start_from="best", target_half_width=0.001)
     assert (plan.seeds, len(outcome.done)) == ((1, 2), 6)
     assert said[-1].startswith("nothing is added: --from best: no other study")
     assert said[-1].endswith("seed 5")

@@ -14,14 +14,14 @@ import pytest
 
 from ablate.ablations.grid import parse_factors
 from ablate.models import plugins
-from ablate.studies import own
+from ablate.studies import train_command
 from ablate.studies.commands.run import RunOptions
 from ablate.studies.driver import Driver, DriverProgress, plan_jobs
 from ablate.studies.launchers import slurm
 from ablate.studies.launchers.slurm import EXITS, SlurmLauncher, job_states
-from ablate.studies.outcomes import Policy
 from ablate.studies.plan import make, study_path
 from ablate.studies.request import Request
+from ablate.studies.retry_policy import Policy
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir, read_json
 
@@ -170,12 +170,12 @@ seeds: 1
 @pytest.mark.parametrize("asked", ["requeued", "interrupted"])
 def test_a_command_is_asked_to_end_and_called_again(cluster, tmp_path, corpus, asked):
     """Beside its worker, to which SLURM sends the same signal; it ends well, and without its scores."""
-    toy = Path(__file__).parents[1] / "training" / "own" / "toy.py"
+    toy = Path(__file__).parents[1] / "training" / "train_command" / "toy.py"
     file = tmp_path / "study.yaml"
     file.write_text(OWN.format(python=sys.executable, folder=toy.parent, data=corpus))
     request = RunOptions(file=file).request()
     plan, _ = make(request, tmp_path)
-    own.keep_code(plan.train, request.file, tmp_path)
+    train_command.keep_code(plan.train, request.file, tmp_path)
     folder = study_path(tmp_path, plan.name)
 
     def waits(job):

@@ -14,7 +14,7 @@ from ablate.studies.launchers import Task
 from ablate.studies.launchers import slurm as launchers
 from ablate.studies.launchers.slurm import SlurmLauncher, find_job, job_states, parse_parameters
 from ablate.studies.launchers.slurm_job import agreed_device, time_is_up
-from ablate.studies.outcomes import Action, decide
+from ablate.studies.retry_policy import Action, decide
 from ablate.training.rundir import RunDir, read_json, write_json
 
 STAND_IN = '''#!{python}

@@ -15,16 +15,16 @@ import pandas as pd
 import psutil
 import pytest
 
-from ablate.studies import own
+from ablate.studies import train_command
 from ablate.studies.commands.run import RunOptions
 from ablate.studies.driver import Driver, plan_jobs
 from ablate.studies.launchers.slurm import SlurmLauncher
 from ablate.studies.plan import make, study_path
 from ablate.studies.trials import open_storage, plan_book
-from ablate.training.own.process import MARKER
+from ablate.training.train_command.process import MARKER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-PROGRAMS = Path(__file__).parents[1] / "training" / "own"
+PROGRAMS = Path(__file__).parents[1] / "training" / "train_command"
 COMMANDS = json.loads((PROGRAMS / "programs.json").read_text())
 ENDS = {
     "off": ("done", None),
@@ -72,7 +72,7 @@ def test_a_command_ends_in_each_way_of_the_contract(cluster, tmp_path, corpus, p
     file.write_text(json.dumps(study))
     request = RunOptions(file=file).request()
     plan, _ = make(request, tmp_path)
-    own.keep_code(plan.train, request.file, tmp_path)
+    train_command.keep_code(plan.train, request.file, tmp_path)
     place = study_path(tmp_path, plan.name)
     jobs = plan_jobs(plan, tmp_path, plan_book(open_storage(place), plan))
     runs = {plan.cell(job.cell).levels["mode"]: job for job in jobs}

@@ -18,7 +18,7 @@ import pytest
 import soundfile
 
 STORED = Path(__file__).parents[1] / "stored"
-TOY = Path(__file__).parents[1] / "training" / "own" / "toy.py"
+TOY = Path(__file__).parents[1] / "training" / "train_command" / "toy.py"
 EFFECTS = json.loads((STORED / "effects.json").read_text())
 STUDIES = {"networks": 4, "command": 6}
 """By study, how many runs it has."""

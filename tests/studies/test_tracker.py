@@ -23,7 +23,7 @@ import typer
 from ablate.models.errors import InputError
 from ablate.studies.identity import root_identity
 from ablate.studies.plan import extend
-from ablate.studies.secrets import redact, scrub
+from ablate.studies.redaction import redact, scrub
 from ablate.studies.tracking import (
     Mirror,
     TrackerProcess,
@@ -36,7 +36,7 @@ from ablate.studies.tracking import (
     sampler,
     store,
 )
-from ablate.studies.tracking.child import Child
+from ablate.studies.tracking.run_mirror import Child
 from ablate.studies.tracking.store import Record
 from ablate.training.files import locked
 from ablate.training.rundir import RunDir

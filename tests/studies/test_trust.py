@@ -73,7 +73,7 @@ def test_what_reads_a_study_needs_no_trust(ablate, copied, tmp_path, command):
     ("command", "digest"),
     [
         *(("audit", digest) for digest in ("as it is", "other", "null")),
-        *((command, "as it is") for command in ("average", "enhance --run", "enhance --checkpoint")),
+        *((command, "as it is") for command in ("ensemble", "enhance --run", "enhance --checkpoint")),
         ("enhance --run", "null"),
     ],
 )
@@ -89,7 +89,7 @@ def test_what_would_run_its_code_refuses(ablate, copied, tmp_path, command, dige
     soundfile.write(tmp_path / "in.wav", np.zeros(16000), 16000)
     words = {
         "audit": ("audit", "toy", "--root", copied.root),
-        "average": ("average", "toy", "--root", copied.root),
+        "ensemble": ("ensemble", "toy", "--root", copied.root),
         "enhance --run": ("enhance", "in.wav", "-o", "out", "--run", run.signature, "--root", copied.root),
         "enhance --checkpoint": ("enhance", "in.wav", "-o", "out", "--checkpoint", best),
     }
@@ -116,16 +116,16 @@ def test_a_worker_refuses_code_that_its_user_has_not_named(copied, tmp_path, mon
 
 @pytest.mark.slow
 def test_the_class_that_a_plan_names_is_not_imported(ablate, copied, tmp_path):
-    from ablate.training.own.config import OwnConfig, OwnTraining
+    from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
     folder = evil(tmp_path / "sent" / "net.py", tmp_path / "ran", "class Net: pass\n").parent
-    train = OwnTraining(
+    train = TrainingCommand(
         command="python train.py {seed} {out} {overrides}",
         folder=str(folder),
         network="net.py:Net",
         digest="0" * 64,
     )
-    cells = tuple(cell.model_copy(update={"config": OwnConfig()}) for cell in copied.plan.cells)
+    cells = tuple(cell.model_copy(update={"config": CommandConfig()}) for cell in copied.plan.cells)
     plan = copied.plan.model_copy(update={"train": train, "plugins": {}, "cells": cells})
     save(plan, copied.root)
     assert "not trusted" in ablate("audit", "toy", "--root", copied.root, code=2)

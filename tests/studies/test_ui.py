@@ -26,7 +26,7 @@ TABLE = """| effect | PESQ | 95 % interval | verdict |
 |---|---|---|---|
 | gap | -0.38 | -0.50 to -0.26 | confirmed |
 | direction | -0.05 | -0.20 to +0.10 | undecided |
-| *not toggled* | -0.33 | -0.49 to -0.17 | |
+| *unexplained* | -0.33 | -0.49 to -0.17 | |
 """
 
 
@@ -160,7 +160,7 @@ def test_parent_note_has_table_and_working_link(browser: Any, window: tuple[Page
     client = connect(default_uri(root))
     (parent,) = client.search_runs(["1"], "tags.`ablate.kind` = 'study'")
     url = f"{opened.server}/#/experiments/1/runs/{parent.info.run_id}?workflowType=machine_learning"
-    see(browser, url, "mlflow-parent", lambda: "not toggled" in body(browser))
+    see(browser, url, "mlflow-parent", lambda: "unexplained" in body(browser))
     (link,) = browser.find_elements("partial link text", "Compare these runs")
     target = link.get_attribute("href")
     see(browser, target, "mlflow-parent-link", lambda: "Comparing 6 Runs" in body(browser))

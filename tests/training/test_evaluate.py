@@ -18,7 +18,7 @@ from ablate.training.evaluate import (
     measure_speed,
     score_test,
 )
-from ablate.training.files import replacing
+from ablate.training.files import atomic_write
 from ablate.training.metrics import METRICS, score_with_errors
 from ablate.training.metrics.registry import usual
 from ablate.training.pcs import pcs
@@ -195,7 +195,7 @@ def test_a_row_per_test_utterance(pairs, silent_reference, pool, tmp_path):
     assert frame["broken"].isna().all()
 
     path = tmp_path / "scores" / "x.parquet"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         frame.to_parquet(temporary, index=False)
     pd.testing.assert_frame_equal(pd.read_parquet(path), frame)
 

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.training.files import LockHeldError, append_lines, is_locked, locked, read_lines, replacing
+from ablate.training.files import LockHeldError, append_lines, atomic_write, is_locked, locked, read_lines
 
 
 def test_a_block_that_fails_leaves_the_old_file(tmp_path):
     path = tmp_path / "a"
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("1")
 
     def fail() -> None:
-        with replacing(path) as temporary:
+        with atomic_write(path) as temporary:
             temporary.write_text("2")
             raise RuntimeError("boom")
 

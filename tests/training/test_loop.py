@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ablate.training import loop
-from ablate.training.causes import DivergedError, Interrupted
+from ablate.training.failures import DivergedError, Interrupted
 from ablate.training.loop import train
 
 

@@ -15,10 +15,10 @@ import torch
 
 from ablate.models import plugins
 from ablate.training import checkpoint
-from ablate.training.causes import classify
 from ablate.training.config import Evaluation, EvaluationJob, Recipe
 from ablate.training.data.batches import Batches, DataError
 from ablate.training.data.corpus import Corpus
+from ablate.training.failures import classify
 from ablate.training.run import execute
 from ablate.training.rundir import RunDir, RunLockedError, file_digest
 
@@ -443,16 +443,16 @@ def test_a_corpus_that_moved_is_found_by_its_digest(new_run, go, tmp_path, cache
 
 
 def test_audio_is_whole_after_a_kill_in_the_scoring(new_run, go, job, monkeypatch):
-    from ablate.training import clips
+    from ablate.training import audio_samples
 
-    run, write = new_run(recipe={"steps": 1, "validate_every": 1}), clips.write_wav
+    run, write = new_run(recipe={"steps": 1, "validate_every": 1}), audio_samples.write_wav
 
     def killed(path, audio, rate):
         write(path, audio, rate)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(clips, "write_wav", killed)
+        patch.setattr(audio_samples, "write_wav", killed)
         with pytest.raises(KeyboardInterrupt):
             go(run, [job])
     assert not run.audio.exists()

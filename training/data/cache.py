@@ -22,7 +22,7 @@ import numpy as np
 import soundfile
 
 from ..audio import SAMPLE_RATE, Fault, FilePair, FilesError, read_mono, resample
-from ..files import locked, replacing_folder
+from ..files import atomic_folder, locked
 from ..rundir import read_json, write_json, write_text
 
 CACHE_VERSION = 1
@@ -241,7 +241,7 @@ def _build(pairs: Sequence[FilePair], folder: Path, rate: int, report: Report | 
     entries: list[dict] = []
     problems: list[Fault] = []
     start = 0
-    with replacing_folder(folder) as partial:
+    with atomic_folder(folder) as partial:
         with (
             (partial / "clean.f32").open("wb") as clean_file,
             (partial / "noisy.f32").open("wb") as noisy_file,

@@ -108,7 +108,7 @@ def leaks(corpus: Corpus) -> list[Leak]:
         if pair.speaker is not None:
             speakers[pair.speaker] += 1
     found = []
-    tests = [*corpus.test, *(pair for further in corpus.further_tests for pair in further.pairs)]
+    tests = [*corpus.test, *(pair for further in corpus.extra_test_sets for pair in further.pairs)]
     for pair in tests:
         for what, digest in (("clean audio", pair.clean_sha256), ("noisy audio", pair.noisy_sha256)):
             if digest in seen[what]:

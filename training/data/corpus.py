@@ -59,7 +59,7 @@ class Corpus:
     notes: list[str]
     test_path: str | None = None
     test_is_demo: bool = False
-    further_tests: tuple[FurtherTest, ...] = ()
+    extra_test_sets: tuple[FurtherTest, ...] = ()
     pairs: str | None = None
     own_validation: bool = False
 
@@ -133,7 +133,7 @@ class Corpus:
             notes=notes + split_notes,
             test_path=None if test_data is None else str(test_root),
             test_is_demo=(test_root / DEMO_MARK).exists(),
-            further_tests=more,
+            extra_test_sets=more,
             pairs=pairs,
             own_validation=own is not None,
         )
@@ -157,13 +157,13 @@ class Corpus:
             )
         elif digest in digests(*self._split):
             found = replace(self, digest=digest)
-        first, *others = [*tests, *("" for _ in self.further_tests), ""]
+        first, *others = [*tests, *("" for _ in self.extra_test_sets), ""]
         further = [
             replace(test, digest=planned) if planned in digests(test.pairs) else test
-            for test, planned in zip(self.further_tests, others, strict=False)
+            for test, planned in zip(self.extra_test_sets, others, strict=False)
         ]
         test_digest = first if first in digests(self.test) else self.test_digest
-        return replace(found, test_digest=test_digest, further_tests=tuple(further))
+        return replace(found, test_digest=test_digest, extra_test_sets=tuple(further))
 
     @property
     def sample_rate(self) -> int:
@@ -212,11 +212,11 @@ def _further(paths: Sequence[str | Path], known: dict[str, str], reader: Reader)
         digest, name = digest_of(pairs), _name(path, root)
         for other, its in known.items():
             if its == digest:
-                raise InputError(f"test corpus {path} holds the same files as {other}; name it once")
+                raise InputError(f"test set {path} holds the same files as {other}; name it once")
         if name in known:
             name = f"{root.parent.name}/{name}"
         if name in known:
-            raise InputError(f"two test corpora are called {name}; rename the folder of one")
+            raise InputError(f"two test sets are called {name}; rename the folder of one")
         known[name] = digest
         _remember(reader.cache, digest, path)
         found.append(FurtherTest(name, DEMO if str(path) == DEMO else str(root), digest, pairs))

@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from ..files import locked, replacing
+from ..files import atomic_write, locked
 from ..metrics import MetricPool
 from ..metrics.passport import passports
 from ..metrics.registry import VALIDATED
@@ -59,6 +59,6 @@ def noisy_scores(
                     rows.append({"utterance": pair.name, **scored.with_floors()})
                     if report is not None:
                         report("scoring", len(rows), len(pairs))
-                with replacing(path) as temporary:
+                with atomic_write(path) as temporary:
                     pd.DataFrame(rows).to_parquet(temporary, index=False)
     return pd.read_parquet(path)

@@ -21,7 +21,7 @@ import numpy as np
 from ablate.models.errors import InputError
 from ablate.models.plugins import Planned
 
-from .. import child
+from .. import subprocess_env
 from ..audio import SAMPLE_RATE
 from .registry import METRICS
 from .scores import Scored, check_metrics, failed, score_with_errors
@@ -200,10 +200,10 @@ class _Worker:
     def __init__(self, plugins: Planned) -> None:
         threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
         self.process = subprocess.Popen(
-            child.command("ablate.training.metrics.worker", json.dumps(plugins)),
+            subprocess_env.command("ablate.training.metrics.worker", json.dumps(plugins)),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            env=child.environment(**threads),
+            env=subprocess_env.environment(**threads),
         )
 
     def measure(self, job: _Job) -> Scored:

@@ -187,7 +187,7 @@ def test_a_baseline_that_is_a_cells_training_has_its_gap_centred(make):
     on = frame[frame["cell"] == "a+b"].sort_values(["seed", "utterance"])["pesq_wb"].to_numpy()
     frame.loc[frame[frame["cell"] == "ref"].sort_values(["seed", "utterance"]).index, "pesq_wb"] = on
     ends = analyze(frame, base="a=off,b=off", baseline="ref").effects.set_index("kind")
-    gap, rest = ends.loc["gap"], ends.loc["not-toggled"]
+    gap, rest = ends.loc["gap"], ends.loc["unexplained"]
     assert gap["blocked_low"] != gap["low"]
     assert (rest["blocked_low"], rest["blocked_high"]) == (0, 0)
     apart = frame.drop(columns="training").assign(pesq_wb=frame["pesq_wb"] + 1e-6 * (frame["cell"] == "ref"))

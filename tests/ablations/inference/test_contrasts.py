@@ -46,13 +46,13 @@ def grids(draw):
 
 
 @given(grids())
-def test_shapley_and_not_toggled_sum_to_the_gap(grid):
+def test_shapley_and_unexplained_sum_to_the_gap(grid):
     count, means = grid
     levels = binary(count)
     cells = factorial(levels)
     found = values(build(cells, levels, baseline="ref"), list(cells), means)
     shapley = sum(v for (kind, _, _), v in found.items() if kind == "shapley")
-    assert shapley + found["not-toggled", "not toggled", ""] == pytest.approx(
+    assert shapley + found["unexplained", "unexplained", ""] == pytest.approx(
         found["gap", "gap", ""], abs=1e-9
     )
 
@@ -94,12 +94,12 @@ def test_swapping_a_factors_levels_turns_its_sign_and_leaves_the_other_main_effe
 
 
 @given(grids())
-def test_weights_sum_to_zero_and_only_the_gap_and_not_toggled_use_the_baseline(grid):
+def test_weights_sum_to_zero_and_only_the_gap_and_unexplained_use_the_baseline(grid):
     count, _ = grid
     levels = binary(count)
     for contrast in build(factorial(levels), levels, baseline="ref").rows:
         assert sum(contrast.weights.values()) == pytest.approx(0, abs=1e-12)
-        assert ("ref" in contrast.weights) == (contrast.kind in ("gap", "not-toggled"))
+        assert ("ref" in contrast.weights) == (contrast.kind in ("gap", "unexplained"))
 
 
 def test_signs_on_a_two_by_two():
@@ -107,11 +107,11 @@ def test_signs_on_a_two_by_two():
     cells = factorial(levels)
     found = values(build(cells, levels, baseline="ref"), list(cells), [1.0, 1.1, 1.3, 1.9, 2.5])
     assert found["gap", "gap", ""] == pytest.approx(1.5)
-    assert found["not-toggled", "not toggled", ""] == pytest.approx(0.6)
+    assert found["unexplained", "unexplained", ""] == pytest.approx(0.6)
     assert found["main", "a", ""] == pytest.approx((0.3 + 0.8) / 2)
     assert found["interaction", "a x b", ""] == pytest.approx(0.8 - 0.3)
-    assert found["one-out", "a", ""] == pytest.approx(0.8)
-    assert found["one-in", "a", ""] == pytest.approx(0.3)
+    assert found["leave-one-out", "a", ""] == pytest.approx(0.8)
+    assert found["add-one", "a", ""] == pytest.approx(0.3)
     assert found["simple", "b", "a=on"] == pytest.approx(0.6)
     assert found["simple", "b", "a=off"] == pytest.approx(0.1)
 
@@ -135,9 +135,9 @@ def test_a_cell_without_scores_takes_away_what_needs_it_and_is_named():
     kept = {(c.kind, c.name, c.at) for c in found.rows}
     assert kept == {
         ("gap", "gap", ""),
-        ("not-toggled", "not toggled", ""),
-        ("one-out", "a", ""),
-        ("one-in", "b", ""),
+        ("unexplained", "unexplained", ""),
+        ("leave-one-out", "a", ""),
+        ("add-one", "b", ""),
         ("simple", "a", "b=on"),
         ("simple", "b", "a=off"),
     }
@@ -150,7 +150,7 @@ def test_a_combination_nobody_planned_is_named_by_its_levels():
     levels = {"a": ("off", "on"), "b": ("off", "on")}
     cells = {name: at for name, at in factorial(levels).items() if name != "on/on"}
     found = build(cells, levels, baseline="ref")
-    assert ("not-toggled", "not toggled", ("a=on,b=on",), "") in found.not_estimable
+    assert ("unexplained", "unexplained", ("a=on,b=on",), "") in found.not_estimable
 
 
 def test_half_fraction_gives_main_effects_with_their_aliases():
@@ -185,13 +185,13 @@ def test_resolution_five_keeps_two_way_interactions_apart():
     assert got["main", "a", ""] == pytest.approx(0.3 + 0.35)
 
 
-@pytest.mark.parametrize("design", ["one-in", "one-out"])
+@pytest.mark.parametrize("design", ["add-one", "leave-one-out"])
 def test_one_factor_at_a_time(design):
     names = ("a", "b", "c")
     levels = dict.fromkeys(names, ("off", "on"))
-    start, other = ("off", "on") if design == "one-in" else ("on", "off")
+    start, other = ("off", "on") if design == "add-one" else ("on", "off")
     at = [dict.fromkeys(names, start), *({**dict.fromkeys(names, start), n: other} for n in names)]
-    if design == "one-out":
+    if design == "leave-one-out":
         at.append(dict.fromkeys(names, "off"))
     cells = {f"c{i}": levels_of for i, levels_of in enumerate(at)}
     found = build(cells, levels)
@@ -199,7 +199,7 @@ def test_one_factor_at_a_time(design):
     means = np.random.default_rng(0).normal(size=len(cells))
     got = values(found, list(cells), means)
     for index, name in enumerate(names, 1):
-        sign = 1 if design == "one-in" else -1
+        sign = 1 if design == "add-one" else -1
         assert got["main", name, ""] == pytest.approx(sign * (means[index] - means[0]))
         assert got[design, name, ""] == pytest.approx(got["main", name, ""])
     assert not [kind for kind, _, _ in got if kind in ("shapley", "interaction")]
@@ -236,7 +236,7 @@ def named_levels(sizes):
     return {f"f{i}": tuple(f"v{level}" for level in range(size)) for i, size in enumerate(sizes)}
 
 
-@given(GRIDS, st.sampled_from(["full", "one-in", "one-out", "fractional"]), st.data())
+@given(GRIDS, st.sampled_from(["full", "add-one", "leave-one-out", "fractional"]), st.data())
 def test_every_main_effect_of_a_design_is_that_of_an_additive_model(sizes, kind, data):
     if kind == "fractional":
         sizes = [2] * max(3, len(sizes))
@@ -253,7 +253,7 @@ def test_every_main_effect_of_a_design_is_that_of_an_additive_model(sizes, kind,
         assert got == pytest.approx(effects[place][level], abs=1e-8)
 
 
-@given(GRIDS, st.sampled_from(["full", "one-in", "one-out"]), st.data())
+@given(GRIDS, st.sampled_from(["full", "add-one", "leave-one-out"]), st.data())
 def test_constraints_never_leave_an_effect_with_weight_on_a_cell_they_exclude(sizes, kind, data):
     levels = named_levels(sizes)
     factor = data.draw(st.sampled_from(list(levels)))
@@ -274,7 +274,7 @@ def test_constraints_never_leave_an_effect_with_weight_on_a_cell_they_exclude(si
     assert all(c.weights for c in found.rows)
 
 
-@given(st.integers(3, 6), st.sampled_from(["one-in", "one-out", "fractional"]))
+@given(st.integers(3, 6), st.sampled_from(["add-one", "leave-one-out", "fractional"]))
 def test_what_an_effect_is_said_to_be_mixed_with_is_what_it_picks_up(count, kind):
     design = Design.of(binary(count), kind)
     found = contrasts.build(design, {str(key): design.named(key) for key in design.keys})
@@ -295,7 +295,7 @@ def test_what_an_effect_is_said_to_be_mixed_with_is_what_it_picks_up(count, kind
 
 def test_a_middle_level_that_one_out_never_trains_has_no_effect_at_all():
     levels = {"core": ("lstm", "gru", "mamba"), "b": ("off", "on"), "c": ("off", "on")}
-    design = Design.of(levels, "one-out")
+    design = Design.of(levels, "leave-one-out")
     found = contrasts.build(design, {str(key): design.named(key) for key in design.keys})
     assert {c.name for c in found.rows if c.kind == "main"} == {"core=mamba", "b", "c"}
     assert any("Not resolved by this design: core=gru" in note for note in found.notes)

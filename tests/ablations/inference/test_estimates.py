@@ -32,11 +32,11 @@ def test_signs_columns_and_exact_sum(make):
     assert " ".join(found.effects.columns[:10]) == "name kind estimate se df low high p p_holm verdict"
     assert row(found, "gap", "gap").estimate == pytest.approx(0.4, abs=0.01)
     assert row(found, "main", "a").estimate == pytest.approx(0.25, abs=0.01)
-    assert row(found, "not-toggled", "not toggled").estimate == pytest.approx(0.05, abs=0.01)
-    total = found.kind("shapley")["estimate"].sum() + found.kind("not-toggled")["estimate"].sum()
+    assert row(found, "unexplained", "unexplained").estimate == pytest.approx(0.05, abs=0.01)
+    total = found.kind("shapley")["estimate"].sum() + found.kind("unexplained")["estimate"].sum()
     assert total == pytest.approx(row(found, "gap", "gap").estimate, abs=1e-9)
     assert set(found.effects["kind"]) == {
-        "gap", "main", "shapley", "not-toggled", "interaction", "one-out", "one-in", "simple"
+        "gap", "main", "shapley", "unexplained", "interaction", "leave-one-out", "add-one", "simple"
     }  # fmt: skip
 
 
@@ -106,7 +106,7 @@ def test_shared_trainings_with_a_missing_evaluation_keep_every_cell_mean(make):
     kept = frame[~gone].groupby("cell")["pesq_wb"].mean()
     assert row(found, "simple", "b", "a=on").estimate == pytest.approx(kept["a+b"] - kept["a"])
     assert row(found, "simple", "b", "a=on").se > 0
-    total = found.kind("shapley")["estimate"].sum() + found.kind("not-toggled")["estimate"].sum()
+    total = found.kind("shapley")["estimate"].sum() + found.kind("unexplained")["estimate"].sum()
     assert total == pytest.approx(row(found, "gap", "gap").estimate, abs=1e-9)
 
 
@@ -161,7 +161,7 @@ def test_a_cell_whose_runs_all_diverged_is_missing(make):
 def test_without_a_baseline_there_is_no_gap(make):
     frame = make()
     found = analyze(frame[frame["cell"] != "ref"], base=BASE)
-    assert not {"gap", "not-toggled"} & set(found.effects["kind"])
+    assert not {"gap", "unexplained"} & set(found.effects["kind"])
     assert len(found.kind("shapley")) == 2
 
 
@@ -264,9 +264,9 @@ def test_one_in_design_that_is_not_finished(make):
     planned = {cell: dict(zip("abc", levels, strict=True)) for cell, levels in at.items()}
     started = frame[frame["cell"].isin(["base", "a"])]
     levels = dict.fromkeys("abc", ("off", "on"))
-    found = analyze(started, base="base", planned=planned, levels=levels, design="one-in")
-    assert found.design == "one-in"
-    assert row(found, "main", "a").estimate == pytest.approx(row(found, "one-in", "a").estimate)
+    found = analyze(started, base="base", planned=planned, levels=levels, design="add-one")
+    assert found.design == "add-one"
+    assert row(found, "main", "a").estimate == pytest.approx(row(found, "add-one", "a").estimate)
     assert ("main", "c", ("c",), "") in found.not_estimable
 
 

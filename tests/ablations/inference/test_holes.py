@@ -41,7 +41,7 @@ def test_the_parts_still_add_up_to_the_gap_and_the_note_says_what_was_done(make)
     found = analyze(frame, base=BASE, baseline="ref")
     assert found.utterances == 40
     gap = found.kind("gap")["estimate"].item()
-    rest = found.kind("not-toggled")["estimate"].item()
+    rest = found.kind("unexplained")["estimate"].item()
     assert found.kind("shapley")["estimate"].sum() + rest == pytest.approx(gap, abs=1e-12)
     means = found.cells.set_index("cell")["mean"]
     assert gap == pytest.approx(means["ref"] - means["base"], abs=1e-12)

@@ -53,11 +53,11 @@ def test_full_factorial_of_the_power_table():
 
 def test_one_factor_at_a_time_needs_more_runs_for_the_same_effect():
     factors = dict.fromkeys("abcde", BINARY)
-    one_in = plan(factors, [8], variances=ONLY_SEEDS, design="one-in", baseline=False)
-    assert one_in["runs"].unique().tolist() == [48]
-    assert one_in["se"].to_numpy() == pytest.approx(0.03 * math.sqrt(2 / 8))
-    assert smallest_effect(float(one_in["se"].iloc[0]), 42) == pytest.approx(0.043, abs=5e-4)
-    assert one_in["df"].to_numpy() == pytest.approx(14)
+    add_one = plan(factors, [8], variances=ONLY_SEEDS, design="add-one", baseline=False)
+    assert add_one["runs"].unique().tolist() == [48]
+    assert add_one["se"].to_numpy() == pytest.approx(0.03 * math.sqrt(2 / 8))
+    assert smallest_effect(float(add_one["se"].iloc[0]), 42) == pytest.approx(0.043, abs=5e-4)
+    assert add_one["df"].to_numpy() == pytest.approx(14)
 
 
 def test_smallest_effect_is_found_with_the_stated_power():
@@ -124,14 +124,16 @@ def test_without_hours_the_table_is_still_there():
 
 def test_the_fraction_is_the_cheapest_and_each_design_reaches_the_effect():
     table = compare_designs(dict.fromkeys("abcde", BINARY), 0.04, hours=2.0)
-    assert set(table["design"]) == {"full", "fractional", "one-in", "one-out"}
+    assert set(table["design"]) == {"full", "fractional", "add-one", "leave-one-out"}
     assert table["design"].iloc[0] == "fractional"
     assert table["cheapest"].tolist() == [True, False, False, False]
     assert (table["smallest_effect"] <= 0.04).all()
     assert (table["hours"] == table["runs"] * 2).all()
     assert table.set_index("design").loc["full", "interactions"]
     assert (
-        compare_designs({"a": BINARY, "c": "xyz"}, 0.04)["design"].isin(["full", "one-in", "one-out"]).all()
+        compare_designs({"a": BINARY, "c": "xyz"}, 0.04)["design"]
+        .isin(["full", "add-one", "leave-one-out"])
+        .all()
     )
     with pytest.raises(ValueError, match="above zero"):
         compare_designs({"a": BINARY}, 0)

@@ -59,7 +59,7 @@ def test_ranks_of_a_study_and_its_guards(make):
     one = analyze(frame, base="a=off,b=off", baseline="ref")
     assert [row.cell for row in one.ranking] == ["ref", "a+b", "a", "b", "base"]
     assert one.ranking[0].first > 0.99
-    both = analyze(frame, base="a=off,b=off", baseline="ref", guards=["cbak"])
+    both = analyze(frame, base="a=off,b=off", baseline="ref", guardrails=["cbak"])
     assert [row.expected_rank for row in both.ranking] == pytest.approx([3.0] * 5)
     single = frame[(frame["cell"] != "a") | (frame["seed"] == 1)]
     assert "a" not in {row.cell for row in analyze(single, base="a=off,b=off", baseline="ref").ranking}

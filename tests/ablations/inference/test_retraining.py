@@ -26,7 +26,7 @@ def test_it_is_the_share_of_pairs_of_seeds(make):
         pairs = list(product(run_means(frame, on), run_means(frame, off)))
         share[on] = np.mean([x > y for x, y in pairs])
     assert p_of(found, "gap", "gap") == pytest.approx(share["ref"])
-    assert p_of(found, "one-in", "a") == p_of(found, "simple", "a", "b=off") == pytest.approx(share["a"])
+    assert p_of(found, "add-one", "a") == p_of(found, "simple", "a", "b=off") == pytest.approx(share["a"])
     assert p_of(found, "main", "a") == pytest.approx((share["a"] + share["a+b"]) / 2)
     assert np.isnan(p_of(found, "interaction", "a x b"))
 

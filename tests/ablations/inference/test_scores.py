@@ -72,9 +72,9 @@ def test_a_wrong_direction_is_refused(make, direction, message):
 def test_guards_need_a_direction_too(make):
     frame = make().assign(wer=lambda f: 5 - f["pesq_wb"])
     with pytest.raises(InputError, match="'wer' is no metric"):
-        analyze(frame, base=BASE, baseline="ref", guards=["wer"])
-    found = analyze(frame, base=BASE, baseline="ref", guards=["wer"], direction={"wer": "lower"})
-    changes = found.guards.set_index("name")["change"]
+        analyze(frame, base=BASE, baseline="ref", guardrails=["wer"])
+    found = analyze(frame, base=BASE, baseline="ref", guardrails=["wer"], direction={"wer": "lower"})
+    changes = found.guardrails.set_index("name")["change"]
     assert changes["gap"] == "better"
 
 
@@ -95,7 +95,7 @@ def test_two_seeds_are_pointed_out(make):
 
 def test_the_headlines_family_is_effects_remainder_and_gap(make):
     found = analyze(make(seeds=4), base=BASE, baseline="ref")
-    rows = found.effects[found.effects["kind"].isin(["gap", "shapley", "not-toggled"])]
+    rows = found.effects[found.effects["kind"].isin(["gap", "shapley", "unexplained"])]
     from statsmodels.stats.multitest import multipletests
 
     assert rows["p_headline"].to_numpy() == pytest.approx(multipletests(rows["p"], method="holm")[1])

@@ -21,7 +21,7 @@ def test_range_and_leave_one_out_are_estimates_of_parts_of_the_table(make):
     frame = make(seeds=4, utterances=20)
     frame["speaker"] = frame["utterance"].map({f"u{i}": f"p{i % 3}" for i in range(20)})
     found = by_name(analyze(frame, base=BASE, baseline="ref"))
-    assert set(found) == {"a", "b", "not toggled", "gap"}
+    assert set(found) == {"a", "b", "unexplained", "gap"}
     a = found["a"]
     within = {s: effect_of(part) for s, part in frame.groupby("speaker")}
     assert (a.least, a.most) == (pytest.approx(min(within.values())), pytest.approx(max(within.values())))

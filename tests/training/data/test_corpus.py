@@ -147,9 +147,11 @@ def test_further_tests_stand_beside_the_first_under_names_of_their_own(folder: P
     own = Corpus.open(folder, cache=cache)
     corpus = Corpus.open(folder, cache=cache, further=places)
     assert (corpus.digest, corpus.test_digest) == (own.digest, own.test_digest)
-    assert [test.name for test in corpus.further_tests] == ["far", "two/far"]
-    assert [pair.name for pair in corpus.further_tests[1].pairs] == ["x9_11", "x9_12"]
-    assert corpus.further_tests[0].digest == Corpus.open(folder, cache=cache, test_data=places[0]).test_digest
+    assert [test.name for test in corpus.extra_test_sets] == ["far", "two/far"]
+    assert [pair.name for pair in corpus.extra_test_sets[1].pairs] == ["x9_11", "x9_12"]
+    assert (
+        corpus.extra_test_sets[0].digest == Corpus.open(folder, cache=cache, test_data=places[0]).test_digest
+    )
     with pytest.raises(InputError, match=f"{places[0]} holds the same files as far"):
         Corpus.open(folder, cache=cache, test_data=places[0], further=[places[0]])
     with pytest.raises(InputError, match="no data folder"):

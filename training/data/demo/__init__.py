@@ -14,7 +14,7 @@ import numpy as np
 import soundfile
 
 from ...audio import SAMPLE_RATE
-from ...files import locked, replacing_folder
+from ...files import atomic_folder, locked
 from ..levels import active_power
 from .noises import TEST_NOISES, TRAIN_NOISES, Noise, in_a_room
 from .text import TEST, TRAIN
@@ -92,7 +92,7 @@ def make_demo(cache: Path, folder: Path | None = None) -> Path:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with locked(locks / f"{sha256(str(folder).encode()).hexdigest()[:12]}.lock"):
         if not (folder / DEMO_MARK).exists():
-            with replacing_folder(folder) as partial:
+            with atomic_folder(folder) as partial:
                 _write(partial)
     return folder
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ... import child
+from ... import subprocess_env
 from ...audio import resample
 
 _RETRIEVAL = 1
@@ -51,11 +51,11 @@ def speak(utterances: list[Utterance]) -> list[np.ndarray]:
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "speech.npz"
         done = subprocess.run(
-            child.command(__name__, str(output)),
+            subprocess_env.command(__name__, str(output)),
             input=json.dumps([asdict(utterance) for utterance in utterances]),
             capture_output=True,
             text=True,
-            env=child.environment(),
+            env=subprocess_env.environment(),
         )
         if done.returncode:
             raise RuntimeError(f"eSpeak NG failed ({done.returncode}): {done.stderr.strip()[-500:]}")

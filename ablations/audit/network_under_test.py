@@ -1,0 +1,388 @@
+"""The network under audit: built from a seed, fed speech-like batches, trained for a few steps. Memoised."""
+
+from __future__ import annotations
+
+import math
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ablate.models import build_model, declarations
+from ablate.models.config import ModelConfig
+from ablate.models.errors import InputError, told
+from ablate.models.interface import Interface
+from ablate.training.config import Recipe
+from ablate.training.data.augment import Augment
+from ablate.training.data.batches import Batches
+from ablate.training.losses import WeightedLoss
+from ablate.training.trainer import DivergedError, Trainer
+
+from .init_trace import InitWrite, watch_init
+from .operations import Watch, seen_too, watched
+from .probe_inputs import SEED, Tone, isolated, speech_like, try_out
+from .settled import build, settled
+
+LARGE = 500_000
+"""Parameters from which on the audit makes do with less: seconds, not minutes, for a network of full size."""
+STEPS = 8
+"""Optimiser steps the audit takes."""
+BATCH = 2
+LONGEST = {False: 0.5, True: 0.2}
+"""Seconds of the longest crop the audit uses: for a small network, for a large one."""
+REDRAWN = (SEED + 1, SEED + 2)
+"""Seeds of other initial values: what is wrong in the code is wrong with them too."""
+STEP_SIZE = 1e-3
+"""Of a weight, in each step that asks what can grow."""
+LONGER = 2.0
+"""Seconds of the clips on which a suspicion is asked again."""
+HEAVY = {"crop": 0.25e9, "clip": 1e9}
+"""Bytes that autograd may keep of one crop and of one such clip; they are halved until it keeps no more."""
+PIECE = 0.2
+"""Seconds of the clip from which is told what longer ones take."""
+PROBE_PLACES = {"frame": (37, 41, 43, 47, 53, 59), "sample": (4801, 4813, 4817)}
+"""Frames or samples of the probes by perturbation: the first that no width has, so that time is known."""
+NOTHING = nullcontext()
+
+
+def _gradients(subject: Subject, clip: Tensor, model: nn.Module) -> dict[str, Tensor]:
+    """Size of each parameter's gradient of the recipe's loss against a clip of half the size."""
+    parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    with isolated(4):
+        loss = subject.loss(model, clip, 0.5 * clip)
+        grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+    return {n: g.abs() for n, g in zip(parameters, grads, strict=True) if g is not None}
+
+
+@dataclass
+class Trace:
+    """What a few training steps did.
+
+    Attributes:
+        alive: parameter path -> the largest gradient of each of its elements over all steps.
+        problem: how the training broke down, if it did.
+        seconds: of each step.
+    """
+
+    alive: dict[str, Tensor | None] = field(default_factory=dict)
+    problem: str | None = None
+    seconds: list[float] = field(default_factory=list)
+
+
+class Subject:
+    """One resolved configuration, and what was measured of it. Nothing is measured twice.
+
+    Args:
+        config: the network.
+        recipe: how it is trained; the audit uses shorter crops and smaller batches of it.
+
+    `results` keeps what the checks found out.
+    """
+
+    def __init__(self, config: ModelConfig, recipe: Recipe) -> None:
+        self.config = config
+        self.recipe = recipe
+        self.results: dict[Any, Any] = {}
+
+    @cached_property
+    def large(self) -> bool:
+        return self.parameters > LARGE
+
+    @cached_property
+    def crop_seconds(self) -> float:
+        longest = min(self.recipe.crop_seconds, LONGEST[self.large])
+        return self.shortened(longest, HEAVY["crop"] / self.batch_size, shortest=longest / 2)
+
+    @cached_property
+    def longer_seconds(self) -> float:
+        """Of the clips on which a suspicion is asked again."""
+        return self.shortened(LONGER, HEAVY["clip"], shortest=self.crop_seconds)
+
+    def shortened(self, seconds: float, most: float, shortest: float) -> float:
+        """Seconds halved until autograd keeps at most so many bytes of one clip."""
+        while seconds > shortest and self.kept_of(seconds) > most:
+            seconds = max(seconds / 2, shortest)
+        return seconds
+
+    def kept_of(self, seconds: float) -> float:
+        """Bytes that autograd keeps of one clip, told from short ones: linear and square in its length."""
+        one, two = self._kept_of_two
+        square = max(two - 2 * one, 0) / 2
+        return (one - square) * seconds / PIECE + square * (seconds / PIECE) ** 2
+
+    @cached_property
+    def _kept_of_two(self) -> tuple[int, int]:
+        try:
+            return self.kept(1, PIECE), self.kept(1, 2 * PIECE)
+        except Exception:  # a network that does not run keeps nothing; `try_out` says why
+            return 0, 0
+
+    def kept(self, batch: int, seconds: float) -> int:
+        """Bytes that autograd keeps between the forward and the backward of a batch."""
+        waves = torch.from_numpy(self.speech(seconds, count=1)[0].noisy)[None].repeat(batch, 1)
+        signal = self.interface.analyse(waves)
+        sizes: dict[int, int] = {}
+        alive: list[Tensor] = []
+
+        def pack(tensor: Tensor) -> Tensor:
+            storage = tensor.untyped_storage()
+            if storage.data_ptr() not in sizes:
+                sizes[storage.data_ptr()] = storage.nbytes()
+                alive.append(tensor)
+            return tensor
+
+        own = {p.untyped_storage().data_ptr() for p in self.spare.parameters()}
+        autocast = torch.autocast("cpu", dtype=torch.bfloat16, enabled=self.recipe.precision == "bf16")
+        with isolated(0), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            self.loss(self.spare, signal, signal, autocast)
+        return sum(size for pointer, size in sizes.items() if pointer not in own)
+
+    @cached_property
+    def batch_size(self) -> int:
+        return 1 if self.large else min(BATCH, self.recipe.batch_size)
+
+    @cached_property
+    def _built(self) -> tuple[nn.Module, dict[str, list[InitWrite]]]:
+        with isolated(SEED), watch_init() as writes:
+            model = build_model(self.config)
+        return model, writes(model)
+
+    def try_out(self) -> None:
+        """Run the network once, alone and in a batch of two.
+
+        Raises:
+            InputError: it cannot be built, fails, or gives another shape than it takes.
+        """
+        try:
+            interface = Interface.of(build(self.config))
+        except InputError:
+            raise
+        except Exception as error:
+            raise InputError(f"the network cannot be built: {told(error)}") from error
+        try_out(build(self.config), interface, self.probe)
+
+    @cached_property
+    def interface(self) -> Interface:
+        """What the network takes and gives; `batch`, `probe` and `clips` are signals of it."""
+        return Interface.of(self.model)
+
+    def loss(
+        self,
+        model: nn.Module,
+        noisy: Tensor,
+        clean: Tensor,
+        within: AbstractContextManager[Any] = NOTHING,
+    ) -> Tensor:
+        """The recipe's loss of what a network gives for a noisy signal; its forward runs within a context."""
+        interface = Interface.of(model)
+        with within:
+            outputs = interface.outputs(model, noisy)
+        estimate = interface.spectrum(interface.enhanced(outputs, noisy).to(noisy.dtype))
+        own = partial(interface.loss_of, outputs, clean, noisy)
+        return WeightedLoss.of(self.recipe)(estimate, interface.spectrum(clean), outputs, own)
+
+    @property
+    def model(self) -> nn.Module:
+        """The network as initialised; probes leave it as it is."""
+        return self._built[0]
+
+    @property
+    def init_writes(self) -> dict[str, list[InitWrite]]:
+        """Parameter path -> what was written to it while the network was built."""
+        return self._built[1]
+
+    @cached_property
+    def spare(self) -> nn.Module:
+        """The same network again, for forwards that keep a graph: a module may hold on to what it saw."""
+        return build(self.config)
+
+    @cached_property
+    def parameters(self) -> int:
+        """Values that are trained; constants kept as parameters are not."""
+        return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
+
+    def speech(self, seconds: float, **more: int) -> list[Tone]:
+        """Made-up pairs at the network's rate."""
+        return speech_like(seconds, **more, rate=self.interface.sample_rate)
+
+    @cached_property
+    def batch(self) -> Tensor:
+        """Noisy signals `(batch, ..., time)`: as a rule complex spectrograms `(batch, 257, frame)`."""
+        pairs = self.speech(self.crop_seconds)[: self.batch_size]
+        return self.interface.analyse(torch.from_numpy(np.stack([p.noisy for p in pairs])))
+
+    @cached_property
+    def probe(self) -> Tensor:
+        """Two noisy signals, as long as one of `PROBE_PLACES`."""
+        widths = {size for p in self.model.parameters() for size in p.shape}
+        widths |= {len(self.config.band_widths), *self.batch.shape[:-1]}
+        known = PROBE_PLACES[self.interface.place]
+        places = next((count for count in known if count not in widths), known[0])
+        pairs = self.speech(places * self.interface.step / self.interface.sample_rate, count=2)
+        return self.interface.analyse(torch.from_numpy(np.stack([p.noisy for p in pairs])))[..., :places]
+
+    @cached_property
+    def watch(self) -> Watch:
+        """What was seen of the operations of a forward at the start, on a copy; it can see more."""
+        with isolated(0):
+            return watched(build(self.config), self.interface, self.batch)
+
+    @cached_property
+    def clips(self) -> list[Tensor]:
+        """Noisy signals of other voices, one each, of two seconds at most: not what the steps saw."""
+        return [
+            self.interface.analyse(torch.from_numpy(pair.noisy)[None])
+            for pair in self.speech(self.longer_seconds, count=4, seed=SEED + 1)
+        ]
+
+    @cached_property
+    def longer(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Size of the gradients at the start on a quarter and on the whole of other clips."""
+        first, second = self.clips[:2]
+        quarter = -(-first.shape[-1] // 4)
+        return _gradients(self, first[..., :quarter], self.spare), _gradients(self, second, self.spare)
+
+    @cached_property
+    def elsewhere(self) -> list[dict[str, Tensor]]:
+        """Size of the gradients with other initial values, on longer clips."""
+        return [_gradients(self, self.clips[1], build(self.config, seed)) for seed in REDRAWN]
+
+    @cached_property
+    def redrawn(self) -> list[Watch]:
+        """What was seen of the operations with other initial values."""
+        with isolated(0):
+            watches = [watched(build(self.config, seed), self.interface, self.batch) for seed in REDRAWN]
+            for watch in watches:
+                for _ in seen_too(watch, self.interface, self.clips[:1]):
+                    pass
+        return watches
+
+    @cached_property
+    def grown(self) -> Watch:
+        """What was seen of the operations after steps against the sign of the gradient.
+
+        They are as long for every weight, so that what a gradient can make large becomes so, at any rate and
+        with any warm-up of the recipe.
+        """
+        model = build(self.config)
+        parameters = [p for p in model.parameters() if p.requires_grad]
+        with isolated(4):
+            for _ in range(STEPS):
+                loss = self.loss(model, self.batch, 0.5 * self.batch)
+                grads = torch.autograd.grad(loss, parameters, allow_unused=True)
+                with torch.no_grad():
+                    for parameter, grad in zip(parameters, grads, strict=True):
+                        if grad is not None:
+                            parameter.sub_(STEP_SIZE * grad.sign())
+            return watched(model, self.interface, self.batch)
+
+    @cached_property
+    def called(self) -> frozenset[str]:
+        """Paths of the modules that a forward calls."""
+        found: set[str] = set()
+        handles = [
+            module.register_forward_pre_hook(lambda m, a, path=path: found.add(path))
+            for path, module in self.spare.named_modules()
+        ]
+        try:
+            with isolated(0), torch.no_grad():
+                self.interface.outputs(self.spare, self.batch)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return frozenset(found)
+
+    @cached_property
+    def after_forward(self) -> nn.Module:
+        """The network after a forward with gradients: weights that are worked out anew are no leaves then."""
+        with isolated(0):
+            self.interface.outputs(self.spare, self.batch)
+        return self.spare
+
+    @cached_property
+    def settled(self) -> nn.Module:
+        """The network to evaluate at the start: statistics that a training gathers are gathered once."""
+        return settled(self.config, self.probe)
+
+    @cached_property
+    def notes(self) -> dict[str, dict[str, Tensor]]:
+        """What the modules note in a forward at the start: path -> name -> value."""
+        return self._noted(self.model)
+
+    def _noted(self, model: nn.Module) -> dict[str, dict[str, Tensor]]:
+        with isolated(0), torch.no_grad(), declarations.record(model) as recording:
+            self.interface.outputs(model, self.batch)
+        paths = {module: path for path, module in model.named_modules()}
+        noted: dict[str, dict[str, Tensor]] = {}
+        for module, name, value in recording.notes:
+            noted.setdefault(paths[module], {})[name] = value
+        return noted
+
+    @cached_property
+    def training(self) -> Trace:
+        """A few steps at the recipe's learning rate, clipping and precision, without discriminator."""
+        recipe = self.recipe.model_copy(
+            update={
+                "adversarial_weight": 0.0,
+                "batch_size": self.batch_size,
+                "accumulation": 1,
+                "steps": self.recipe.steps or 10_000,
+                "crop_seconds": self.crop_seconds,
+            }
+        )
+        crop = int(self.crop_seconds * self.interface.sample_rate)
+        trace = Trace()
+        with isolated(SEED):
+            model = build(self.config)
+            batches = Batches(
+                self.speech(self.crop_seconds),
+                batch_size=self.batch_size,
+                crop=crop,
+                seed=SEED,
+                augment=Augment.of(recipe, self.interface.sample_rate),
+            )
+            trainer = Trainer(model, recipe, batches, seed=SEED, device=torch.device("cpu"))
+            for _ in range(STEPS):
+                start = time.perf_counter()
+                try:
+                    trainer.train_step()
+                except (DivergedError, FloatingPointError) as error:
+                    norms = error.evidence["gradient_norms"] if isinstance(error, DivergedError) else {}
+                    bad = [
+                        n
+                        for n, p in model.named_parameters()
+                        if not torch.isfinite(p).all() or not math.isfinite(norms.get(n, 0.0))
+                    ]
+                    where = (
+                        f"; not finite: {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}" if bad else ""
+                    )
+                    trace.problem = f"step {trainer.step + 1}: {error}{where}"
+                    break
+                trace.seconds.append(time.perf_counter() - start)
+                for name, parameter in model.named_parameters():
+                    grad, seen = parameter.grad, trace.alive.get(name)
+                    if grad is None:
+                        trace.alive.setdefault(name, None)
+                    else:
+                        grad = grad.detach().abs()
+                        trace.alive[name] = grad.clone() if seen is None else torch.maximum(seen, grad)
+        return trace
+
+
+_subjects: dict[str, Subject] = {}
+
+
+def subject(config: ModelConfig, recipe: Recipe) -> Subject:
+    """The subject of a configuration, shared by all cells that resolve to the same one."""
+    training = recipe.model_dump_json(exclude={"name", "validate_every", "checkpoint_every", "keep_every"})
+    key = config.model_dump_json() + training
+    if key not in _subjects:
+        if len(_subjects) >= 64:
+            _subjects.pop(next(iter(_subjects)))
+        _subjects[key] = Subject(config, recipe)
+    return _subjects[key]

@@ -1,0 +1,155 @@
+"""What can be said of a training command before it runs: of its data, its seeds and its cells.
+
+No network is in sight: A1xx, A203, A302 and A4xx need one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablate.models.errors import listed
+
+from ..diff import own_differences
+from ..factors import Factor
+from ..grid import OwnCell
+from ..runspec import RunSpec
+from . import data
+from .finding import Finding
+from .neighbours import ends, neighbours
+
+if TYPE_CHECKING:
+    from ablate.training.data.corpus import Corpus
+
+
+def audit_train_command(
+    cells: Sequence[OwnCell],
+    factors: Sequence[Factor],
+    *,
+    runs: Sequence[RunSpec] = (),
+    corpus: Corpus | None = None,
+    network: str | None = None,
+    folder: str = ".",
+    same: Mapping[str, str] | None = None,
+    command: str = "",
+    code: Mapping[str, Path] | None = None,
+) -> list[Finding]:
+    """Everything the audit has to say of cells that a command trains.
+
+    Args:
+        runs: of the study.
+        corpus: for leaks and the noisy score; none leaves these out.
+        network: `file.py:Class`, imported if the user has named its code; none: no network is in sight.
+        folder: of that file.
+        same: runs whose scores are another seed's -> whose.
+        command: that trains, and the files of its code by name.
+
+    Returns:
+        Findings in the order of their codes.
+
+    Raises:
+        InputError: there is no such network, or it does not run.
+    """
+    found = [*without_effect(cells, factors), *untoggled(cells, factors), *of_network(network, folder)]
+    found += data.unequal_runs(runs)
+    found += validated_on_test(command, cells, code or {})
+    if corpus is not None:
+        found += data.leaked(corpus)
+        found += data.noisy_score(corpus)
+        found += data.wrong_pairs(corpus)
+    found += [
+        Finding.of(
+            "A602",
+            run,
+            evidence,
+            "let {seed} seed every draw of the training (initial weights, order, crops)",
+        )
+        for run, evidence in (same or {}).items()
+    ]
+    return sorted(found, key=lambda finding: finding.code)
+
+
+def without_effect(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Iterator[Finding]:
+    """A201: two levels that give the command the same overrides."""
+    for factor in factors:
+        alike = {
+            (a.levels[factor.name], b.levels[factor.name])
+            for a, b in neighbours(cells, factor)
+            if a.config == b.config
+        }
+        for low, high in sorted(alike):
+            yield Finding.of(
+                "A201",
+                factor.name,
+                f"{low} and {high} give the command the same overrides",
+                "their runs are one and the same; let the levels differ, or leave the factor out",
+            )
+
+
+def untoggled(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Iterator[Finding]:
+    """A301: overrides in which base and baseline differ that no factor covers."""
+    base, baseline = ends(cells, factors)
+    if base is None or baseline is None:
+        return
+    found = [d for d in own_differences(base.config, baseline.config, factors) if d.group == "not toggled"]
+    if found:
+        yield Finding.of(
+            "A301",
+            f"{base.name} and {baseline.name}",
+            "no factor covers " + listed([f"{d.path} {d.a} -> {d.b}" for d in found]),
+            "the gap is not the sum of the factors; make these factors too to split it",
+        )
+
+
+VALIDATES_ON_TEST = re.compile(
+    r"""(?ix) \b (?:valid(?:ation)? | val | dev)
+    (?:[_-]?(?:clean|noisy|data|dir|set|path|wav|file|list|json|root))*
+    ["']? \s* [=:\s] \s* ["']? [^\s"',\#]* test"""
+)
+"""A setting of validation data whose value names a test set, as in `valid_dir: data/clean_testset_wav`."""
+CONFIGS = (".yaml", ".yml", ".toml", ".json", ".ini", ".cfg", ".sh")
+
+
+def validated_on_test(command: str, cells: Sequence[OwnCell], code: Mapping[str, Path]) -> Iterator[Finding]:
+    """A505: a command, an override or a config that validates on a test set, and so chooses weights there."""
+    overrides = {f"{name}={value}" for cell in cells for name, value in cell.config.overrides.items()}
+    places = [("train.command", command), *(("an override", text) for text in sorted(overrides))]
+    for name, path in code.items():
+        if path.suffix.lower() in CONFIGS:
+            lines = path.read_text(errors="replace").splitlines()
+            places += [(f"{name}:{number}", line) for number, line in enumerate(lines, 1)]
+    found = [f"{where}: {line.strip()[:100]}" for where, line in places if VALIDATES_ON_TEST.search(line)]
+    if found:
+        yield Finding.of(
+            "A505",
+            "train.command",
+            listed(found),
+            "weights chosen on the test set score higher there than those chosen on validation files; "
+            "validate on held-out training files, or score the last weights",
+        )
+
+
+def of_network(network: str | None, folder: str) -> Iterator[Finding]:
+    """A1xx of the network that a command is said to train, and A601: what is not checked."""
+    if network is None:
+        yield Finding.of(
+            "A601",
+            "train.command",
+            "no network in sight: whether its parameters are all used, whether a factor does what it "
+            "declares and what else it changes, sizes, memory and time were not checked",
+            "name the class in the study file to have it audited, e.g. network: model.py:Net",
+        )
+        return
+    from . import audit_class
+
+    told, findings = audit_class(str(Path(folder) / network), named=False)
+    yield Finding.of(
+        "A601",
+        network,
+        f"audited with the arguments it has by itself ({'; '.join(told) or 'nothing was guessed'}); "
+        "whether the command's overrides do in it what the factors say was not checked",
+        f"look at a level too: ablate audit {network} --set ARGUMENT=VALUE",
+    )
+    yield from findings

@@ -1,0 +1,92 @@
+"""Guardrail metrics: other metrics beside the endpoint, so that a gain in one that costs another is said in words.
+
+They stand outside the family that Holm's procedure corrects, and no claim is judged on them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from ablate.training.metrics.registry import METRICS
+
+from ..claims import margin_of
+from .contrasts import Contrast, weight_matrix
+from .engine import Array
+from .scores import Scores
+
+COLUMNS = ("metric", "name", "kind", "estimate", "se", "df", "low", "high", "p", "change")
+
+
+def changes(direction: int, low: Array, high: Array) -> list[str]:
+    """`better` or `worse` where the interval excludes zero, by the metric's direction; else empty."""
+    sign = np.where(np.asarray(low) > 0, 1, np.where(np.asarray(high) < 0, -1, 0)) * direction
+    return [{1: "better", -1: "worse"}.get(s, "") for s in sign.tolist()]
+
+
+def guardrail_effects(
+    contrasts: Sequence[Contrast], guardrails: Sequence[Scores], confidence: float
+) -> pd.DataFrame:
+    """The contrasts in each guardrail's metric; one that needs a cell without its scores is left out."""
+    parts = [pd.DataFrame(columns=list(COLUMNS))]
+    for data in guardrails:
+        scored = data.scored()
+        names = [data.cells[i] for i in scored]
+        rows = [contrast for contrast in contrasts if contrast.weights.keys() <= set(names)]
+        weights = weight_matrix(rows, names)
+        found = data.estimate(weights)
+        low, high = found.interval(confidence)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "metric": data.metric,
+                    "name": [contrast.name for contrast in rows],
+                    "kind": [contrast.kind for contrast in rows],
+                    **found.columns(confidence),
+                    "change": changes(data.direction, low, high),
+                }
+            )
+        )
+    return pd.concat(parts[1:] or parts, ignore_index=True)
+
+
+def trade_offs(
+    data: Scores, margin: float | None, effects: pd.DataFrame, guardrails: pd.DataFrame
+) -> list[str]:
+    """A sentence for each effect that is better in the endpoint and worse in a guardrail, or the other way.
+
+    `data` and `margin` are the endpoint's; a guardrail has its own margin.
+    """
+    mine = dict(
+        zip(
+            effects["name"],
+            changes(data.direction, effects["low"].to_numpy(), effects["high"].to_numpy()),
+            strict=True,
+        )
+    )
+    values = dict(zip(effects["name"], effects["estimate"], strict=True))
+    said = []
+    for name, change in mine.items():
+        other = {"better": "worse", "worse": "better"}.get(change)
+        against = (
+            guardrails[(guardrails["name"] == name) & (guardrails["change"] == other)]
+            if other
+            else guardrails[:0]
+        )
+        if len(against):
+            terms = [_moved(data.metric, values[name], margin)]
+            terms += [
+                _moved(row["metric"], row["estimate"], margin_of(row["metric"]))
+                for row in against.to_dict("records")
+            ]
+            said.append(f"{name}: {', '.join(terms)}.")
+    return said
+
+
+def _moved(metric: str, by: float, margin: float | None) -> str:
+    known = METRICS.get(metric)
+    small = margin is not None and abs(by) < margin
+    label = known.label if known else metric
+    return f"{label} {'up' if by > 0 else 'down'} ({by:+.3f}{', less than its margin' if small else ''})"

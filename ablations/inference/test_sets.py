@@ -1,0 +1,136 @@
+"""One effect on several test sets: the same trainings, other utterances.
+
+An effect can hold on one test set and turn round on another. What is compared are the differences of each
+run's means, so that what the corpora have in common through the trainings does not count twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+
+from .contrasts import Contrast, weight_matrix
+from .engine import Array, Estimates, estimate, satterthwaite
+from .scores import Scores
+
+COLUMNS = (
+    "name",
+    "kind",
+    "estimate",
+    "se",
+    "df",
+    "low",
+    "high",
+    "p",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "words",
+)
+
+
+def on_test_sets(
+    contrasts: Sequence[Contrast], first: Scores, other: Scores, margin: float | None, confidence: float
+) -> pd.DataFrame:
+    """Contrasts on another test set, and the first's minus it; a row where both have the cells' scores.
+
+    Returns:
+        `COLUMNS`; the words are `turns round` (both intervals exclude zero, on opposite sides), `agrees` (the
+        difference is within the margin, by two one-sided tests), `differs` (the interval of the difference
+        excludes zero), `same sign` (both exclude zero on the same side), else `open`.
+    """
+    cells = [cell for cell in first.cells if cell in other.cells]
+    seeds = [seed for seed in first.seeds if seed in other.seeds]
+    pair = [_chosen(data, cells, seeds) for data in (first, other)]
+    present = pair[0][1] & pair[1][1]
+    scored = np.flatnonzero(present.any(1))
+    names = [cells[i] for i in scored]
+    rows = [contrast for contrast in contrasts if contrast.weights.keys() <= set(names)]
+    if not rows:
+        return pd.DataFrame(columns=list(COLUMNS))
+    weights = weight_matrix(rows, names)
+    position = {name: index for index, name in enumerate(names)}
+    groups = [
+        [position[first.cells[i]] for i in group if first.cells[i] in position] for group in first.groups
+    ]
+    groups = [group for group in groups if group]
+    present = present[scored]
+    here, there = (
+        estimate(
+            values[scored],
+            weights,
+            groups,
+            present,
+            rounding=data.rounding,
+            observed=data.observed([data.cells.index(name) for name in names]),
+        )
+        for data, (values, _) in zip((first, other), pair, strict=True)
+    )
+    gap = difference(here, there, _runs(pair, scored), weights, groups, present)
+    (low, high), (mine_low, mine_high) = there.interval(confidence), here.interval(confidence)
+    gap_low, gap_high = gap.interval(confidence)
+    inside = np.zeros(len(rows), dtype=bool)
+    if margin is not None:
+        inner_low, inner_high = gap.interval(max(2 * confidence - 1, 0.0))
+        inside = (inner_low > -margin) & (inner_high < margin)
+    signs = [_sign(mine_low, mine_high), _sign(low, high)]
+    words = np.select(
+        [signs[0] * signs[1] < 0, inside, _sign(gap_low, gap_high) != 0, signs[0] * signs[1] > 0],
+        ["turns round", "agrees", "differs", "same sign"],
+        "open",
+    )
+    return pd.DataFrame(
+        {
+            "name": [contrast.name for contrast in rows],
+            "kind": [contrast.kind for contrast in rows],
+            **there.columns(confidence),
+            "difference": gap.value,
+            "difference_low": gap_low,
+            "difference_high": gap_high,
+            "words": words.tolist(),
+        }
+    )
+
+
+def difference(
+    here: Estimates,
+    there: Estimates,
+    runs: Array,
+    weights: Array,
+    groups: Sequence[Sequence[int]],
+    present: Array,
+) -> Estimates:
+    """The contrasts on one corpus minus those on another.
+
+    Args:
+        runs: (cell, seed), each run's mean on the one minus its mean on the other: the seeds' part is theirs,
+            the utterances' parts of the two corpora add up, as they share none.
+    """
+    of_runs = estimate(runs[..., None], weights, groups, present)
+    parts = np.stack([here.utterance_part, there.utterance_part], -1)
+    total = parts.sum(-1)
+    zeros = np.zeros_like(total)
+    df = satterthwaite(
+        total, parts, np.stack([here.utterance_df, there.utterance_df], -1), zeros, np.ones_like(total)
+    )
+    return replace(of_runs, utterance_part=total, utterance_df=df)
+
+
+def _chosen(data: Scores, cells: Sequence[str], seeds: Sequence[object]) -> tuple[Array, Array]:
+    """Values and presence of some cells and seeds, in that order."""
+    at = np.ix_([data.cells.index(cell) for cell in cells], [data.seeds.index(seed) for seed in seeds])
+    return data.values[at], data.present[at]
+
+
+def _runs(pair: Sequence[tuple[Array, Array]], scored: Array) -> Array:
+    """(cell, seed): the mean on the one minus that on the other."""
+    here, there = (values[scored].mean(-1) for values, _ in pair)
+    return here - there
+
+
+def _sign(low: Array, high: Array) -> Array:
+    """1 or -1 where the interval excludes zero, else 0."""
+    return np.where(low > 0, 1, np.where(high < 0, -1, 0))

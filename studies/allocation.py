@@ -1,0 +1,63 @@
+"""Which training of a study narrows its answer most per hour."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ablate.ablations.inference.allocation import Allocation, allocate
+from ablate.models.errors import InputError, listed
+
+from .analysis import analyze_study
+from .plan import Plan
+from .power import hours_per_run
+from .scores import RunInfo, scores_of_runs
+
+
+def next_trainings(
+    plan: Plan, root: Path, *, width: float | None = None, count: int = 10, max_seeds: int | None = None
+) -> Allocation:
+    """The trainings to add, first things first; see `allocate`.
+
+    Raises:
+        InputError: no run of the study or of one of its cells is scored yet, or the width is not above zero.
+    """
+    table, runs = scores_of_runs(plan, root)
+    if not any(run.scored for run in runs):
+        raise InputError(f"no run of {plan.name!r} is scored yet; ablate run starts with every cell's seeds")
+    if pending := sorted({run.cell for run in runs} - {run.cell for run in runs if _has_ended(run)}):
+        raise InputError(f"no run of {listed(pending)} is scored yet; ablate run trains what is planned")
+    return allocate(
+        analyze_study(plan, table),
+        hours=hours_of(plan, runs),
+        width=width,
+        count=count,
+        max_seeds=max_seeds,
+        failed=failed_of(runs),
+    )
+
+
+def _has_ended(run: RunInfo) -> bool:
+    """Whether a run is scored, or will not be."""
+    return (
+        run.scored or run.state in ("diverged", "failed") or (run.state == "done" and run.cause is not None)
+    )
+
+
+def failed_of(runs: list[RunInfo]) -> dict[str, list[int]]:
+    """By cell, the seeds that failed."""
+    failed: dict[str, list[int]] = {}
+    for run in runs:
+        if run.state == "failed" or (run.state == "done" and run.cause is not None):
+            failed.setdefault(run.cell, []).append(run.seed)
+    return failed
+
+
+def hours_of(plan: Plan, runs: list[RunInfo]) -> dict[str, float] | None:
+    """Hours of a training of each cell, the study's median where a cell was not timed; none: nothing was."""
+    usual = hours_per_run(runs)
+    if usual is None:
+        return None
+    by_cell: dict[str, list[RunInfo]] = {name: [] for name in plan.cell_names}
+    for run in runs:
+        by_cell[run.cell].append(run)
+    return {name: hours_per_run(own) or usual for name, own in by_cell.items()}

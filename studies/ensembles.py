@@ -1,0 +1,121 @@
+"""The average over a cell's seeds: the outputs of its networks, averaged and scored as those of one system.
+
+An upper bound on what one training of the cell gives; it is no factor's level and has no interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ablate.ablations.runspec import run_path
+from ablate.models.errors import InputError
+from ablate.models.plugins import load_planned
+from ablate.training.config import RunConfig, digest
+from ablate.training.rundir import RunDir
+
+from .plan import Plan, PlannedCell, cache_path, study_path
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The scores of a cell's averaged outputs: a row per utterance, as a run's."""
+
+    seeds: int
+    scores: pd.DataFrame
+
+
+def stored(plan: Plan, root: Path) -> dict[str, Ensemble]:
+    """By cell, the averages over all the seeds that it has by now, as far as they are scored."""
+    import pandas as pd
+
+    return {
+        cell.name: Ensemble(len(seeds), pd.read_parquet(path))
+        for cell in plan.cells
+        if (path := _path(plan, cell, seeds := _seeds(cell, root), root)).exists()
+    }
+
+
+def score(
+    plan: Plan,
+    root: Path,
+    *,
+    device: str = "auto",
+    threads: int = 1,
+    processes: int = 1,
+    say: Callable[[str], None],
+) -> dict[str, Ensemble]:
+    """Score the averages over the seeds of every cell with two trainings or more; what is scored stays.
+
+    Args:
+        device: "auto", or a torch device.
+        threads: of torch.
+        processes: that measure beside it; 0 measures in this one.
+        say: is told each cell that is scored.
+
+    Raises:
+        InputError: no cell has two trained seeds, a checkpoint is not there (an imported study has none), or
+            the study is trained by a command of its own.
+    """
+    from torch import nn
+
+    from ablate.training.checkpoint import load_model
+    from ablate.training.data.corpus import find_test
+    from ablate.training.environment import choose_device, prepared
+    from ablate.training.evaluate import Averaged, score_test
+    from ablate.training.files import atomic_write
+    from ablate.training.metrics import MetricPool
+
+    if plan.train is not None:
+        raise InputError(
+            f"{plan.name} is trained by a command of its own; its networks cannot be averaged here"
+        )
+
+    def network(cell: PlannedCell, seed: int) -> nn.Module:
+        path = RunDir(run_path(root, cell.signatures[seed])).checkpoints / "best.pt"
+        if not path.exists():
+            raise InputError(f"cell {cell.name!r}, seed {seed}: no weights at {path}; averages need them")
+        return load_model(path)
+
+    seeds = {cell.name: _seeds(cell, root) for cell in plan.cells}
+    if max(map(len, seeds.values())) < 2:
+        raise InputError(f"no cell of {plan.name} has two trained seeds to average")
+    load_planned(plan.plugins)
+    cache = cache_path(root)
+    pairs = find_test(
+        plan.corpus.test_path or plan.corpus.path,
+        plan.corpus.test_digest,
+        cache=cache,
+        pairs=plan.corpus.pairs,
+    )
+    place = choose_device(device)
+    with MetricPool(processes, plugins=plan.plugins) as pool:
+        for cell in plan.cells:
+            path = _path(plan, cell, seeds[cell.name], root)
+            if len(seeds[cell.name]) < 2 or path.exists():
+                continue
+            say(f"{cell.name}: {len(seeds[cell.name])} seed ensemble on {len(pairs)} utterances")
+            assert isinstance(cell.config, RunConfig)
+            with prepared(place, cell.config.recipe.precision, threads):
+                average = Averaged([network(cell, seed) for seed in seeds[cell.name]]).to(place)
+                scores = score_test(average, pairs, cell.config.evaluation, pool, cache=cache, device=place)
+            with atomic_write(path) as temporary:
+                scores.to_parquet(temporary, index=False)
+    return stored(plan, root)
+
+
+def _seeds(cell: PlannedCell, root: Path) -> tuple[int, ...]:
+    """The seeds whose training is done."""
+    return tuple(
+        seed for seed in cell.seeds if RunDir(run_path(root, cell.signatures[seed])).state.state == "done"
+    )
+
+
+def _path(plan: Plan, cell: PlannedCell, seeds: tuple[int, ...], root: Path) -> Path:
+    name = digest(sorted(cell.evaluations[seed] for seed in seeds))
+    return study_path(root, plan.name) / "averages" / f"{name}.parquet"

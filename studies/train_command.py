@@ -1,0 +1,94 @@
+"""What a study whose cells a command trains needs beside the others: its code planned, kept and shown."""
+
+from __future__ import annotations
+
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+from ablate.models import plugins
+from ablate.models.errors import InputError, listed
+from ablate.training.environment import git_commit
+from ablate.training.rundir import RunDir
+from ablate.training.train_command import argv, code
+from ablate.training.train_command.config import TrainingCommand
+
+COPIES = "code"
+"""Folder of a root in which the code of its trainings is kept, by digest."""
+
+
+def planned(train: TrainingCommand, study_file: str | None, root: Path) -> TrainingCommand:
+    """A training as it is now: the digest of its code, the commit of its folder.
+
+    Raises:
+        InputError: its folder, code or program is not there.
+    """
+    folder = Path(train.folder)
+    digest = code.digest_of(_files(train, study_file, root))
+    program = argv.split(train.command)[0]
+    there = (folder / program).is_file() if "/" in program else shutil.which(program) is not None
+    if not there:
+        where = f"in {folder}" if "/" in program else "on PATH"
+        raise InputError(f"train.command: no program {program!r} {where}: {train.command}")
+    if train.network is not None:
+        plugins.trust_class(folder / train.network.rpartition(":")[0])
+    return train.model_copy(update={"digest": digest, "commit": git_commit(folder)})
+
+
+def _files(train: TrainingCommand, study_file: str | None, root: Path) -> dict[str, Path]:
+    apart = [root, *([Path(study_file)] if study_file else [])]
+    return code.find_code(Path(train.folder), train.code, apart)
+
+
+def keep_code(train: TrainingCommand, study_file: str | None, root: Path) -> None:
+    """Copy the code of a planned training under the root, where its runs take it from."""
+    copies = root / COPIES
+    if not (copies / train.digest).exists():
+        code.keep(_files(train, study_file, root), train.digest, copies)
+
+
+def shown(train: TrainingCommand, root: Path) -> list[str]:
+    """What a study is about to run, a line each."""
+    folder = Path(train.folder)
+    linked, empty = code.arrange(folder, code.find_code(folder, train.code, [root]), train.links, root)
+    return [
+        f"trains by: {train.command}" + (f"   (resumed by {train.resume})" if train.resume else ""),
+        f"  in a copy of {train.folder}" + (f" at commit {train.commit}" if train.commit else ""),
+        f"  whose code has the digest {train.digest}",
+        f"  linked into every run: {listed(linked) or 'nothing'}",
+        f"  empty folders of each run's own: {listed(empty) or 'none'}",
+    ]
+
+
+SAME = "same-for-every-seed"
+"""Cause of a run that was trained to the very scores of another seed."""
+
+
+def digest_of_scores(path: Path) -> str:
+    """A digest of a table of scores, of its values to the last digit."""
+    import pandas as pd
+
+    rows = pd.util.hash_pandas_object(pd.read_parquet(path), index=False)
+    return sha256(rows.to_numpy().tobytes()).hexdigest()
+
+
+def refuse(run: RunDir, twin: str) -> str:
+    """Take a run's scores away that are another seed's; why, in a sentence."""
+    message = f"its scores are those of {twin} to the last digit: the training forgets its seed"
+    shutil.rmtree(run.path / "scores")
+    (run.path / "ended.json").unlink(missing_ok=True)
+    run.update_state(state="failed", cause=SAME, message=message)
+    return message
+
+
+def value_name(metric: str) -> str:
+    """What Optuna's value is where the command tells no validation PESQ."""
+    return f"test mean {metric}"
+
+
+def test_mean(path: Path, metric: str) -> float | None:
+    """The mean of a measure over a test; none: nothing was measured."""
+    import pandas as pd
+
+    mean = pd.read_parquet(path, columns=[metric])[metric].mean()
+    return None if pd.isna(mean) else float(mean)

@@ -1,0 +1,62 @@
+"""A few test utterances of each run to listen to."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .audio import write_wav
+from .data.corpus import Pair
+from .files import atomic_folder
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COUNT = 6
+
+Keep = Callable[[Pair, np.ndarray], None]
+"""Is given each pair with its enhanced speech `(sample,)`, and writes those that are kept."""
+
+
+def fixed_utterances(pairs: Sequence[Pair], noisy: pd.DataFrame, count: int = COUNT) -> tuple[Pair, ...]:
+    """The utterances kept to listen to: pairs at even ranks of the noisy PESQ, lowest and highest too.
+
+    Args:
+        pairs: of the test set.
+        noisy: their `noisy_scores`.
+        count: how many; all where there are no more.
+    """
+    pesq = dict(zip(noisy["utterance"], noisy["pesq_wb"].fillna(0.0), strict=True))
+    ranked = sorted(pairs, key=lambda pair: (pesq[pair.name], pair.name))
+    ranks = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int))
+    return tuple(ranked[rank] for rank in ranks)
+
+
+@contextmanager
+def kept(folder: Path, pairs: Sequence[Pair], references: Path) -> Iterator[Keep]:
+    """Keep the enhanced speech of some pairs in a folder, which appears as a whole when the block ends well.
+
+    Args:
+        folder: gets `<utterance>-enhanced.wav`, and links to the other two kinds.
+        pairs: that are kept.
+        references: gets `<utterance>-clean.wav` and `<utterance>-noisy.wav`, once for all runs.
+    """
+    names = {pair.name for pair in pairs}
+
+    def keep(pair: Pair, enhanced: np.ndarray) -> None:
+        if pair.name not in names:
+            return
+        write_wav(partial / f"{pair.name}-enhanced.wav", enhanced, pair.sample_rate)
+        for kind, audio in (("clean", pair.clean), ("noisy", pair.noisy)):
+            shared = references / f"{pair.name}-{kind}.wav"
+            if not shared.exists():
+                write_wav(shared, audio, pair.sample_rate)
+            (partial / shared.name).symlink_to(os.path.relpath(shared, folder))
+
+    with atomic_folder(folder) as partial:
+        yield keep

@@ -1,0 +1,78 @@
+"""How a training can end before its time, and what is told of it."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ablate.models.errors import storage_problem
+
+from .data.batches import DataError
+from .rundir import Cause
+
+
+class Interrupted(Exception):
+    """The training was asked to stop and has written all it needs to go on."""
+
+
+class DivergedError(ArithmeticError):
+    """A loss, gradient or weight is no longer finite.
+
+    `evidence` has the step, the loss, the norm of each gradient, and the batch's waves.
+    """
+
+    def __init__(self, message: str, evidence: dict[str, Any]) -> None:
+        super().__init__(message)
+        self.evidence = evidence
+
+
+class RunFailure(Exception):
+    """What was being done when the error behind it, its `__cause__`, came."""
+
+    def __init__(self, doing: Cause) -> None:
+        super().__init__(doing)
+        self.doing = doing
+
+
+@contextmanager
+def failure_cause(doing: Cause) -> Iterator[None]:
+    """Say what is being done to whoever has to tell the cause of an error; the innermost one counts."""
+    try:
+        yield
+    except (RunFailure, Interrupted, DivergedError):
+        raise
+    except Exception as error:
+        raise RunFailure(doing) from error
+
+
+def cause_of(error: Exception) -> tuple[BaseException, Cause]:
+    """The error behind a failure, and its cause."""
+    if isinstance(error, RunFailure) and error.__cause__ is not None:
+        return error.__cause__, classify(error.__cause__, error.doing)
+    return error, classify(error, "error")
+
+
+def classify(error: BaseException, doing: Cause) -> Cause:
+    """The cause of a failure: by the error where that tells, else by what was being done."""
+    text = str(error).lower()
+    exhausted = (
+        *("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator"),
+        *("cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+    )
+    broken = ("cuda error", "cudnn error", "cublas_status_", "cudnn_status_", "cufft_")
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and any(sign in text for sign in exhausted))
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+    ):
+        return "out-of-memory"
+    if isinstance(error, RuntimeError) and any(sign in text for sign in broken):
+        return "device"
+    if isinstance(error, DataError):
+        return "data"
+    if storage_problem(error):
+        return "storage"
+    return doing

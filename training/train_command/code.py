@@ -1,0 +1,322 @@
+"""The code that a training command is: which files, their digest, a copy, and a folder to run it in.
+
+The copy lies under the root by its digest, once for all runs, and is made when a study is planned. A run's
+own folder has copies of these files; whatever else is in the user's folder is linked beside them.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import subprocess
+import time
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import suppress
+from fnmatch import fnmatchcase
+from hashlib import sha256
+from itertools import islice
+from pathlib import Path
+
+from ablate.models.errors import InputError
+
+from ..audio import is_audio
+from ..files import atomic_folder, locked
+from ..rundir import file_digest
+from .config import TrainingCommand
+
+SOURCES = frozenset(
+    (
+        *(".py", ".pyx", ".pyi", ".ipynb", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".jl", ".lua"),
+        *(".m", ".r", ".rs", ".sh", ".ini", ".cfg", ".json", ".toml", ".yaml", ".yml"),
+    )
+)
+"""Endings of source files, which decide a result where a study names no `code`."""
+PROGRAMS = frozenset((".py", ".pyx", ".sh", ".c", ".cc", ".cpp", ".cu", ".jl", ".lua", ".m", ".r", ".rs"))
+"""Endings of programs; a linked folder without one is data."""
+OF_RUNS = frozenset((".pt", ".pth", ".th", ".ckpt", ".safetensors", ".onnx", ".log"))
+"""Endings of weights and logs."""
+MOST_FILES, MOST_BYTES = 5000, 200 << 20
+"""More code than this is a mistake: a data folder among it."""
+MOST_LOOKED_AT = 20_000
+"""Files of a linked folder among which a program is looked for."""
+
+
+def find_code(folder: Path, patterns: Collection[str], apart: Iterable[Path] = ()) -> dict[str, Path]:
+    """The files that decide a result, by their path in the folder, sorted.
+
+    Hidden folders, virtual environments and byte code are no code.
+
+    Args:
+        patterns: `*.yaml`, `src/**/*.py`; none: source files, where git keeps the folder those it does not
+            ignore.
+        apart: files and folders that are none of it: the study file, the root.
+
+    Raises:
+        InputError: there is no such folder, a pattern matches nothing, or they match too much.
+    """
+    if not folder.is_dir():
+        raise InputError(f"train.folder {folder}: no such folder")
+    folder, away = folder.resolve(), {path.resolve() for path in apart}
+    there = dict(_walk(folder, away))
+    found: set[str] = set()
+    for pattern in patterns:
+        if pattern.startswith("/") or ".." in Path(pattern).parts:
+            raise InputError(f"train.code {pattern!r}: a pattern stays within the folder {folder}")
+        matched = {name for name in there if _matches(name, pattern)}
+        if not matched:
+            raise InputError(f"train.code {pattern!r} matches no file in {folder}")
+        found |= matched
+    if not patterns:
+        kept = {root: _known_to_git(root) for root in set(there.values())}
+        for name, root in there.items():
+            path, known = folder / name, kept[root]
+            source = path.suffix.lower() in SOURCES and not _is_study(path)
+            if source and (known is None or path.relative_to(root).as_posix() in known):
+                found.add(name)
+    files = {name: folder / name for name in sorted(found) if (folder / name).is_file()}
+    if not files:
+        raise InputError(f"{folder} holds no source file; name what decides the result with train.code")
+    size = sum(path.stat().st_size for path in files.values())
+    if len(files) > MOST_FILES or size > MOST_BYTES:
+        raise InputError(
+            f"train.code matches {len(files):,} files of {size / 1e6:,.0f} MB in {folder}, "
+            'too much for code; name less, e.g. code: ["**/*.py", "*.yaml"]'
+        )
+    return files
+
+
+def _is_study(path: Path) -> bool:
+    """Whether a file is a study file, of this or another study."""
+    if path.suffix.lower() not in (".yaml", ".yml"):
+        return False
+    lines = path.read_text(errors="replace").splitlines()
+    return {"train:", "factors:"} <= {line.rstrip() for line in lines}
+
+
+def _walk(folder: Path, away: Collection[Path]) -> Iterator[tuple[str, Path]]:
+    """The files below a folder that may be code, by their path in it, each with the folder that git is asked
+    in: the whole, a submodule or another repository within it, or a linked folder."""
+    roots = {folder: folder}
+    for place, folders, files in os.walk(folder, followlinks=True):
+        here = Path(place)
+        root = roots.get(here) or roots[here.parent]
+        root = roots[here] = here if ".git" in (*folders, *files) or here.is_symlink() else root
+        folders[:] = [name for name in folders if not _no_code(here / name, away) and _entered(here / name)]
+        for name in files:
+            path = here / name
+            if path not in away:
+                yield path.relative_to(folder).as_posix(), root
+
+
+def _entered(folder: Path) -> bool:
+    """Whether a folder may hold code; a link does where programs are in it, and it leads to no folder that
+    it is in itself."""
+    if not folder.is_symlink():
+        return True
+    target = folder.resolve()
+    if target in {parent.resolve() for parent in folder.parents}:
+        return False
+    files = (name for _, _, files in os.walk(target) for name in files)
+    return any(Path(name).suffix.lower() in PROGRAMS for name in islice(files, MOST_LOOKED_AT))
+
+
+def _no_code(folder: Path, away: Collection[Path]) -> bool:
+    hidden = folder.name.startswith(".") or folder.name in ("__pycache__", "node_modules")
+    return hidden or (folder / "pyvenv.cfg").exists() or folder in away
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return _match(Path(name).parts, Path(pattern).parts)
+
+
+def _match(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    if not patterns or not parts:
+        return not parts and set(patterns) <= {"**"}
+    if patterns[0] == "**":
+        return _match(parts, patterns[1:]) or _match(parts[1:], patterns)
+    return fnmatchcase(parts[0], patterns[0]) and _match(parts[1:], patterns[1:])
+
+
+def _known_to_git(folder: Path) -> dict[str, bool] | None:
+    """Files that git tracks (true) or would, by their path in the folder; none: it is no folder of git's.
+
+    Raises:
+        InputError: git does not read it, as one that belongs to somebody else.
+    """
+    folder = folder.resolve()
+    if not any((place / ".git").exists() for place in (folder, *folder.parents)):
+        return None
+    command = ["git", "-C", str(folder), "ls-files", "-tz", "--cached", "--others", "--exclude-standard"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        why = " ".join(str(getattr(error, "stderr", None) or error).split())
+        raise InputError(
+            f"git does not tell what is code in {folder} ({why}); mend that, as by git config --global --add "
+            f'safe.directory {folder}, or name the code, e.g. code: ["**/*.py"]'
+        ) from None
+    return {line[2:]: line[0] != "?" for line in told.stdout.split("\0") if line} or None
+
+
+def digest_of(files: dict[str, Path]) -> str:
+    """sha256 of names and contents, in hexadecimal."""
+    total = sha256()
+    for name, path in sorted(files.items()):
+        total.update(f"{name}\n{file_digest(path)}\n".encode())
+    return total.hexdigest()
+
+
+def kept_files(copy: Path) -> dict[str, Path]:
+    """The files of a copy by their path in it."""
+    return {str(path.relative_to(copy)): path for path in sorted(copy.rglob("*")) if path.is_file()}
+
+
+def keep(files: dict[str, Path], digest: str, copies: Path) -> Path:
+    """Copy code to `<copies>/<digest>`, unless it is there.
+
+    Raises:
+        InputError: the files have another digest by now.
+    """
+    copy = copies / digest
+    with locked(copies / "lock"):
+        if copy.exists():
+            return copy
+        with atomic_folder(copy) as partial:
+            _copy(files, partial)
+            if (found := digest_of(kept_files(partial))) != digest:
+                raise InputError(
+                    f"the code was edited while the study was planned: digest {digest[:12]}, "
+                    f"now {found[:12]}; run again"
+                )
+    return copy
+
+
+def _copy(files: dict[str, Path], target: Path) -> None:
+    for name, path in files.items():
+        place = target / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, place)
+        place.chmod(place.stat().st_mode | stat.S_IWUSR)
+
+
+def lay_out(copy: Path, own: TrainingCommand, work: Path, root: Path) -> list[Path]:
+    """Make a run's folder anew: the code as it was planned, and links to the rest of the user's folder.
+
+    Args:
+        copy: of the code.
+        root: of all runs; not linked.
+
+    Returns:
+        What is linked: files and folders of the user's.
+
+    Raises:
+        InputError: the copy is gone or is another.
+    """
+    files, folder = kept_files(copy), Path(own.folder)
+    if not files or digest_of(files) != own.digest:
+        raise InputError(
+            f"the code of this run, {copy}, is {'another by now' if files else 'gone'}; plan the study again"
+        )
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    _copy(files, work)
+    if not folder.is_dir():
+        return []
+    try:
+        code = {*files, *find_code(folder, own.code, [root])}
+    except InputError:
+        code = set(files)
+    linked, empty = arrange(folder, code, own.links, root)
+    for name in empty:
+        (work / name).mkdir(parents=True, exist_ok=True)
+    for name in linked:
+        (work / name).parent.mkdir(parents=True, exist_ok=True)
+        (work / name).symlink_to((folder / name).absolute())
+    return [folder / name for name in linked]
+
+
+def arrange(
+    folder: Path, code: Collection[str], links: Collection[str], root: Path
+) -> tuple[list[str], list[str]]:
+    """What of a folder is linked into every run, and what is an empty folder of each run's own, by path.
+
+    A folder that holds weights or logs that git does not track, or nothing, is each run's own, unless `links`
+    names it: trainings would start from each other's checkpoints. One that holds audio too is gone through.
+    """
+    linked: list[str] = []
+    empty: list[str] = []
+    folder, root = folder.resolve(), root.resolve()
+    with_code = {parent for name in code for parent in Path(name).parents}
+    try:
+        tracked = {name for name, is_tracked in (_known_to_git(folder) or {}).items() if is_tracked}
+    except InputError:
+        tracked = set()
+
+    def of_run(path: Path) -> bool:
+        known = path.suffix.lower() in OF_RUNS or path.name.startswith(("events.out.tfevents", "checkpoint"))
+        return known and path.relative_to(folder).as_posix() not in tracked
+
+    def go(place: Path, mixed: bool) -> None:
+        for path in sorted(place.iterdir()):
+            name, target = path.relative_to(folder).as_posix(), path.resolve()
+            if name in code or path.name == "__pycache__" or target == root or target in folder.parents:
+                continue
+            if any(_matches(name, pattern) for pattern in links) or _no_code(path, ()):
+                linked.append(name)
+            elif not path.is_dir():
+                if not (mixed and of_run(path)):
+                    linked.append(name)
+            elif Path(name) in with_code or target in root.parents:
+                go(path, mixed)
+            elif target != folder:
+                files = [Path(at, file) for at, _, files in os.walk(path) for file in files]
+                runs, audio = any(map(of_run, files)), any(map(is_audio, files))
+                if not files or (runs and not audio):
+                    empty.append(name)
+                elif runs:
+                    go(path, True)
+                else:
+                    linked.append(name)
+
+    go(folder, False)
+    return linked, empty
+
+
+def changed_since(paths: Iterable[Path], moment: int) -> list[str]:
+    """Files and folders among or below some paths that were written to after a time, in ns."""
+    return [path for path, changed in _changes(paths) if changed > moment]
+
+
+def last_change(paths: Iterable[Path]) -> int:
+    """When anything among or below some paths was written to last, in ns, by the clock of the file system."""
+    now = time.time_ns()
+    return max((changed for _, changed in _changes(paths) if changed < now), default=now)
+
+
+def _changes(paths: Iterable[Path]) -> Iterator[tuple[str, int]]:
+    """Files and folders with the time of their last change; not what Python and tools keep beside them."""
+    for path in paths:
+        if path.name.startswith(".") or (path.is_dir() and _no_code(path, ())):
+            continue
+        single = [(str(path.parent), ["__pycache__"], [path.name])]
+        for place, folders, files in os.walk(path) if path.is_dir() else single:
+            known = [] if "__pycache__" in folders else [place]
+            folders[:] = [name for name in folders if not _no_code(Path(place, name), ())]
+            for found in (*known, *(os.path.join(place, name) for name in files)):
+                with suppress(FileNotFoundError):
+                    yield found, os.stat(found).st_mtime_ns
+
+
+def written_beside(work: Path, copy: Path, most: int = 5) -> list[str]:
+    """Files in a run's folder that a command has put there."""
+    there = set(kept_files(copy))
+    found = []
+    for place, folders, files in os.walk(work):
+        folders[:] = [name for name in folders if name != "__pycache__"]
+        for name in files:
+            path = Path(place, name)
+            relative = str(path.relative_to(work))
+            if relative not in there and not path.is_symlink():
+                found.append(relative)
+    return sorted(found)[:most]
