@@ -1,6 +1,6 @@
 """Which of my changes cost the PESQ? The public API; importing it imports neither torch nor pandas.
 
-The five packages are `ablate.models`, `ablate.training`, `ablate.ablations`, `ablate.studies`, `ablate.reports`.
+The packages are `ablate.models`, `ablate.training`, `ablate.ablations`, `ablate.studies`, `ablate.reports`.
 """
 
 from importlib import import_module

@@ -158,8 +158,8 @@ class Design:
         """(factor, effect name, weights by combination) of every main effect, on - off.
 
         Of a factorial the average over all allowed pairs; of other designs the least-squares solution, which
-        is mean(on) - mean(off) in an orthogonal fraction and the single difference in an add-one or leave-one-out
-        design. The weights are empty where the design does not give the effect.
+        is mean(on) - mean(off) in an orthogonal fraction and the single difference in an add-one or
+        leave-one-out design. The weights are empty where the design does not give the effect.
         """
         for place, factor in enumerate(self.levels):
             for name, level in self.steps(factor):

@@ -61,9 +61,22 @@ def explain(error: ValidationError) -> str:
     return "; ".join(clauses)
 
 
+RENAMED = {
+    "at_lengths": "step_fractions",
+    "one-in": "add-one",
+    "one-out": "leave-one-out",
+    "recipe.judge_lag": "recipe.discriminator_lag",
+    "recipe.judged_clips": "recipe.discriminator_fraction",
+}
+"""What keys and values of a study file were called before."""
+
+
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name most like another; none: no known one is like it."""
-    return next(iter(difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)), None)
+    """What a name is called now, or the known name most like it; none: no known one is like it."""
+    names = list(known)
+    if RENAMED.get(name) in names:
+        return RENAMED[name]
+    return next(iter(difflib.get_close_matches(name, names, n=1, cutoff=0.5)), None)
 
 
 def listed(items: Sequence[Any], most: int = 6) -> str:

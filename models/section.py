@@ -10,9 +10,9 @@ from .fields import marks_of
 
 
 class Frozen(BaseModel):
-    """Base of every configuration: immutable, and an unknown key is an error."""
+    """Base of every configuration: immutable, unknown keys are errors, files use the names of `stored_as`."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), serialize_by_alias=True)
 
 
 class Section(Frozen):
@@ -31,14 +31,16 @@ class Section(Frozen):
         known = {name: marks_of(type(self), name) for name in type(self).model_fields}
         return {
             name: value if self.is_active(name) else known[name].inactive
-            for name, value in self.model_dump(mode="json").items()
+            for name, value in self.model_dump(mode="json", by_alias=False).items()
             if not known[name].bookkeeping
         }
 
     def signed_fields(self) -> dict[str, Any]:
-        """The fields a signature is made of: those that change the result; an added one unless neutral."""
+        """The fields a signature is made of, as they are stored: those that change the result; an added one
+        unless neutral."""
+        fields = type(self).model_fields
         return {
-            name: value
+            fields[name].serialization_alias or name: value
             for name, value in self.result_fields().items()
             if not (marks_of(type(self), name).added and value == marks_of(type(self), name).default)
         }

@@ -229,5 +229,5 @@ class _Facts:
         )
         return (
             f"Two-sided t-tests with Satterthwaite's degrees of freedom; negligible: two one-sided tests at "
-            f"the margin.{corrected} Guardrail metrics, extra test sets and conditions are outside that family."
+            f"the margin.{corrected} Guardrail metrics, extra test sets and conditions are not in it."
         )

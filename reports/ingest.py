@@ -58,7 +58,7 @@ def analyze(
         constraints: combinations of levels that the grid forbids.
         design: full, fractional, add-one or leave-one-out, where the cells leave it open.
         planned: cell -> levels of all cells of the plan, so that those without any row are named.
-        guardrails: other metrics of the table, to say what a gain costs; outside the family that is corrected.
+        guardrails: other metrics of the table, which say what a gain costs; outside the Holm family.
         direction: `higher` or `lower`, which is better, of a metric that the registry does not know; of
             several a mapping by name.
 

@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 CREDIT = {
     "shapley": "Shapley value",
     "main": "main effect",
-    "one-in": "one-in effect",
-    "one-out": "one-out effect",
+    "add-one": "add-one effect",
+    "leave-one-out": "leave-one-out effect",
 }
 
 
@@ -326,7 +326,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @property
     def shown(self) -> set[tuple[str, str]]:
-        """Kind and name of each factor's effect, of the gap and of the unexplained part, where that can be."""
+        """Kind and name of each factor's effect, the gap and the unexplained part, where that can be."""
         return {
             (row.kind, row.data["name"])
             for row in self.rows

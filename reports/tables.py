@@ -1,4 +1,4 @@
-"""The tables that the forms print, ready to print: effects, guardrails beside them, cells as papers show them."""
+"""The tables that the forms print, ready to print: effects, guardrail metrics, cells as papers show them."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def guardrails_table(report: AnalysisReport) -> Table | None:
         ["factor", report.metric, *map(label_of, metrics)],
         rows,
         f"{report.credit_kind}s with {report.percent} intervals; better and worse where they exclude zero. "
-        "Guardrail metrics stand outside the family that Holm's procedure corrects, and no claim is judged on them.",
+        "Guardrail metrics are not part of the Holm family, and claims are not tested on them.",
     )
 
 

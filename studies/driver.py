@@ -359,10 +359,8 @@ class Driver:
             self._watch.scored(job.run)
         value, name = job.run.state.val_pesq_wb, "validation PESQ"
         if value is None and job.metric is not None:
-            value, name = (
-                train_command.test_mean(job.scores, job.metric),
-                train_command.value_name(job.metric),
-            )
+            name = train_command.value_name(job.metric)
+            value = train_command.test_mean(job.scores, job.metric)
         if value is None:
             self._fail(job, f"{name} could not be measured")
             return f"done, {name} not measured"

@@ -59,7 +59,7 @@ class Session:
         report: writes the study's report; called when the runs have ended, before the last mirror pass.
         retrain: train a study again that an earlier version of this code trained to other results.
         use_imported: take runs that another study imported.
-        target_half_width: add trainings until the half-width of what is judged, and of the gap, is at most this.
+        target_half_width: add runs until the half-width of what is judged, and of the gap, is at most this.
         max_seeds: of a cell, on the way there.
         say: tells the user a line.
         command: the command line, which the plan keeps.

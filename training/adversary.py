@@ -71,7 +71,7 @@ class Learned:
 
 
 class Adversary:
-    """A discriminator that learns PESQ, `recipe.discriminator_lag` steps late, from a share of a batch's clips.
+    """A discriminator that learns PESQ, `recipe.discriminator_lag` steps late, from some of a batch's clips.
 
     Args:
         recipe: with `steps` resolved.

@@ -22,7 +22,7 @@ from pydantic import (
 
 from ablate.models.config import PATH, Frozen, ModelConfig, Section, resolve_model
 from ablate.models.errors import InputError, explain
-from ablate.models.fields import ActiveIf, ActiveUnless, Added, Bookkeeping, FieldMarks, marks_of
+from ablate.models.fields import ActiveIf, ActiveUnless, Added, Bookkeeping, FieldMarks, marks_of, stored_as
 from ablate.models.registry import suggestion
 
 RESULTS_VERSION = 1
@@ -109,10 +109,16 @@ class Recipe(Section):
     )
     discriminator_learning_rate: Annotated[PositiveFloat, _Adversarial] = 1e-3
     discriminator_lag: Annotated[NonNegativeInt, Added, _Adversarial] = Field(
-        0, description="steps that the discriminator learns behind, so that no step waits for its own PESQ"
+        default=0,
+        description="steps that the discriminator learns behind, so that no step waits for its own PESQ",
+        **stored_as("judge_lag", "discriminator_lag"),
     )
     discriminator_fraction: Annotated[float, Added, _Adversarial] = Field(
-        1.0, gt=0, le=1, description="share of the clips, at least one, that the discriminator learns from"
+        default=1.0,
+        gt=0,
+        le=1,
+        description="share of the clips, at least one, that the discriminator learns from",
+        **stored_as("judged_clips", "discriminator_fraction"),
     )
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: PositiveFloat = 1e-3
@@ -282,7 +288,7 @@ class RunConfig(Frozen):
         Raises:
             InputError: a path names no field (the nearest is suggested), or a value is refused.
         """
-        data = self.model_dump()
+        data = self.model_dump(by_alias=False)
         for path, value in changes.items():
             part, field, *key = check_path(path).split(".", 2)
             if (
@@ -301,7 +307,7 @@ class RunConfig(Frozen):
         """Every field by dotted path; of a mapping each of its keys (`recipe.losses.mine`)."""
         found = {
             f"{part}.{field}": value
-            for part, fields in self.model_dump(mode="json").items()
+            for part, fields in self.model_dump(mode="json", by_alias=False).items()
             for field, value in fields.items()
         }
         for path in open_paths():

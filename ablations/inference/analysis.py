@@ -43,8 +43,8 @@ class Analysis(ShownInNotebooks):
         cells: a row per cell with scores: cell, one column per factor, runs, mean, sd (over seeds), se,
             df, low, high.
         divergence: a row per cell: cell, runs, diverged, rate, low, high (exact binomial interval).
-        guardrails: the credited effects (main effects of levels that have no other), `unexplained` and the gap in
-            other metrics, outside Holm's family:
+        guardrails: the credited effects (main effects of levels that have no other), `unexplained` and the
+            gap in other metrics, outside Holm's family:
             metric, name, kind, estimate, se, df, low, high, p, change (`better` or `worse` where the interval
             excludes zero).
         guardrail_cells: `cells` in the guardrails' metrics, with metric and best in front.

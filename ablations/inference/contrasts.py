@@ -46,7 +46,8 @@ class NotEstimable(NamedTuple):
 class ContrastSet:
     """All contrasts of a design, what cannot be estimated from it and what is mixed up with what.
 
-    `design` is `full` (every combination has scores), `fractional`, `add-one`, `leave-one-out` or `incomplete`.
+    `design` is `full` (every combination has scores), `fractional`, `add-one`, `leave-one-out` or
+    `incomplete`.
     """
 
     rows: tuple[Contrast, ...]

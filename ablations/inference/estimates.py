@@ -36,11 +36,12 @@ def infer(
 ) -> Analysis:
     """Every contrast that the scores give, with its interval and its verdict.
 
-    Claims, margin and confidence are those of `reports.analyze`; guardrails are the same table in other metrics.
+    Claims, margin and confidence are those of `reports.analyze`; guardrails are the same table in other
+    metrics.
 
     Raises:
-        InputError: confidence or margin is no such number, a claim names no factor, a guardrail is the endpoint
-            or stands there twice, or there is nothing to compare.
+        InputError: confidence or margin is not such a number, a claim names no factor, a guardrail metric is
+            given twice or is the endpoint, or there is nothing to compare.
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1")
@@ -48,9 +49,7 @@ def infer(
     taken = [metric]
     for guardrail in guardrails:
         if guardrail.metric in taken:
-            raise InputError(
-                f"guardrail {guardrail.metric!r} stands there twice; guardrails are other metrics than the endpoint"
-            )
+            raise InputError(f"guardrail metric {guardrail.metric!r} is given twice or is the endpoint")
         taken.append(guardrail.metric)
     margin = margin_of(metric) if margin is None else check_margin(margin)
     scored = data.scored()

@@ -1,4 +1,4 @@
-"""Guardrail metrics: other metrics beside the endpoint, so that a gain in one that costs another is said in words.
+"""Guardrail metrics: other metrics beside the endpoint, so that a gain that costs elsewhere is reported.
 
 They stand outside the family that Holm's procedure corrects, and no claim is judged on them.
 """

@@ -6,9 +6,9 @@ import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, PlainSerializer
 
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.design import Kind
@@ -17,11 +17,20 @@ from ablate.ablations.grid import Cell, Combination, OwnCell
 from ablate.ablations.runspec import Data, RunSpec
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
+from ablate.models.fields import stored_as
 from ablate.training.config import EvaluationJob, RunConfig
 from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
 from ..request import FIRST_TUNING_SEED, Tuning
 
+_FORMER_KINDS = {"one-in": "add-one", "one-out": "leave-one-out"}
+_STORED_KINDS = {kind: former for former, kind in _FORMER_KINDS.items()}
+StoredKind = Annotated[
+    Kind,
+    BeforeValidator(lambda kind: _FORMER_KINDS.get(kind, kind)),
+    PlainSerializer(lambda kind: _STORED_KINDS.get(kind, kind)),
+]
+"""A design as a plan stores it: under the name that it had first."""
 EXACT = 0.01
 """How far, as a share, a number of steps may be from the length asked for."""
 
@@ -85,7 +94,9 @@ class PlannedCell(Combination, Signatures):
 
     config: RunConfig | CommandConfig
     parameters: int | None
-    step_fractions: dict[float, Signatures] = Field(default_factory=dict)
+    step_fractions: dict[float, Signatures] = Field(
+        default_factory=dict, **stored_as("at_lengths", "step_fractions")
+    )
     starts: dict[int, dict[str, str]] = Field(default_factory=dict)
     tuned: dict[str, Any] | None = None
 
@@ -161,16 +172,18 @@ class Plan(Frozen):
     base: str
     baseline: str | None
     factors: tuple[Factor, ...]
-    design: Kind
+    design: StoredKind
     aliases: tuple[str, ...] = ()
     constraints: tuple[dict[str, str], ...] = ()
     cells: tuple[PlannedCell, ...]
     seeds: tuple[int, ...]
     recipe: str
-    step_fractions: tuple[float, ...] = ()
-    step_fraction: float = 1.0
+    step_fractions: tuple[float, ...] = Field(default=(), **stored_as("lengths", "step_fractions"))
+    step_fraction: float = Field(default=1.0, **stored_as("length", "step_fraction"))
     corpus: CorpusNote
-    extra_test_sets: tuple[ExtraTestSet, ...] = ()
+    extra_test_sets: tuple[ExtraTestSet, ...] = Field(
+        default=(), **stored_as("further_tests", "extra_test_sets")
+    )
     endpoint: Endpoint
     tune: Tuning | None = None
     start_from: str | None = None

@@ -1,4 +1,4 @@
-"""Studies that an earlier commit wrote (`tests/stored`), with a non-default `judge_lag` and with a command.
+"""Studies of an earlier commit (`tests/stored`), one with a non-default `judge_lag`, one with a command.
 
 They are reported from a folder that nobody can write to, gain a seed without training again what is there,
 train what is lost, and travel in an archive.

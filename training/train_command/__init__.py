@@ -1,1 +1,1 @@
-"""A training command: a command that trains one cell at one seed, run around as ours are."""
+"""A training command trains one cell with one seed; it is run as the built-in trainer is."""
