@@ -4,7 +4,8 @@ pip install --no-deps torch-pesq
 ablate run --plugin docs/examples/pesq_loss.py --grid recipe.losses.pesq=0,0.1 --study pesq-loss
 ablate report pesq-loss --guardrail si_sdr,estoi
 
-Its price shows in the guardrail metrics: a network can learn what PESQ likes and listeners do not (arXiv:2406.03460).
+Its price shows in the guardrail metrics: a network can learn what PESQ likes and listeners do not
+(arXiv:2406.03460).
 """
 
 from __future__ import annotations
