@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .config import ModelConfig
 from .declarations import Declared
-from .errors import InputError
+from .errors import InputError, nearest_multiples
 from .norms import linear, make_norm
 
 
@@ -36,7 +36,7 @@ class Heads:
         if n % (2 * config.heads):
             raise InputError(
                 f"{n} channels over {config.heads} heads leave a head {n / config.heads:g} wide; "
-                "rotary positions need an even width"
+                f"rotary positions need an even width; {nearest_multiples(n, 2 * config.heads)}"
             )
         self.count = config.heads
         self.causal = config.direction == "uni"

@@ -85,6 +85,12 @@ def listed(items: Sequence[Any], most: int = 6) -> str:
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
 
 
+def nearest_multiples(value: int, of: int) -> str:
+    """`the nearest are 48 and 52`: the multiples below and above a value that is none."""
+    low = value // of * of
+    return f"the nearest are {low} and {low + of}" if low else f"the nearest is {of}"
+
+
 def duration(seconds: float) -> str:
     """Seconds as `45 s`, `12 min` or `3.4 h`."""
     if seconds < 90:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from .config import ModelConfig, Norm
 from .declarations import Declared, note, recording
-from .errors import InputError
+from .errors import InputError, nearest_multiples
 from .lookahead import look_ahead
 from .mamba import STEP_RANGE, MambaLayer, initial_step_bias
 from .norms import linear, make_norm
@@ -75,7 +75,10 @@ class Mamba2Block(nn.Module, Declared):
         self.looks_ahead = ahead
         inner, heads, states = config.expand * config.channels, config.heads, config.d_state
         if inner % heads:
-            raise InputError(f"{inner} inner channels do not divide into {heads} heads of Mamba-2")
+            raise InputError(
+                f"{inner} inner channels do not divide into {heads} heads of Mamba-2; "
+                + nearest_multiples(inner, heads)
+            )
         self.heads, self.sizes = heads, [inner, inner, states, states, heads]
         self.norm = make_norm(norm, config.channels, config.trunk_statistics)
         self.in_proj = linear(config.channels, sum(self.sizes), bias=False)

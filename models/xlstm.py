@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from math import lcm
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig, Norm
 from .declarations import Declared
-from .errors import InputError
+from .errors import InputError, nearest_multiples
 from .lookahead import look_ahead
 from .mamba import MambaLayer
 from .norms import cumulative_sum, linear, make_norm
@@ -57,7 +59,8 @@ class MLSTMBlock(nn.Module, Declared):
         n, inner, self.heads = config.channels, config.expand * config.channels, config.heads
         if inner % self.heads or inner % BLOCK:
             raise InputError(
-                f"{inner} inner channels of xLSTM: a multiple of {self.heads} heads and of {BLOCK}"
+                f"{inner} inner channels of xLSTM: a multiple of {self.heads} heads and of {BLOCK}; "
+                f"{nearest_multiples(inner, lcm(self.heads, BLOCK))}"
             )
         bias = config.biases == "with"
         self.exponential = config.gating == "exponential"

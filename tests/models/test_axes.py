@@ -221,3 +221,18 @@ def test_gating_and_biases_of_the_block() -> None:
 def test_the_width_of_an_mlstm_divides_into_heads() -> None:
     with pytest.raises(ValueError, match="a multiple of 5 heads and of 4"):
         build_model(ModelConfig(**SMALL, core="xlstm", heads=5))
+
+
+@pytest.mark.parametrize(
+    ("core", "channels", "nearest"),
+    [
+        ("attention", 50, "the nearest are 48 and 52"),
+        ("conformer", 52, "the nearest are 48 and 56"),
+        ("mamba2", 50, "the nearest are 48 and 52"),
+        ("xlstm", 50, "the nearest are 48 and 52"),
+        ("attention", 3, "the nearest is 4"),
+    ],
+)
+def test_a_width_that_heads_do_not_divide_is_refused_with_the_nearest(core, channels, nearest):
+    with pytest.raises(ValueError, match=nearest):
+        build_model(ModelConfig(channels=channels, layers=1, crossband="none", core=core, heads=4))
