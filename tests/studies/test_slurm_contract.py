@@ -75,7 +75,8 @@ def test_a_command_ends_in_each_way_of_the_contract(cluster, tmp_path, corpus, p
     train_command.keep_code(plan.train, request.file, tmp_path)
     place = study_path(tmp_path, plan.name)
     jobs = plan_jobs(plan, tmp_path, plan_book(open_storage(place), plan))
-    runs = {plan.cell(job.cell).levels["mode"]: job for job in jobs}
+    by_signature = {job.run.signature: job for job in jobs}
+    runs = {c.levels["mode"]: by_signature[c.signatures[1]] for c in plan.cells if c.levels}
 
     def kill():
         state, deadline = runs["killed"].run.state, time.monotonic() + 300
