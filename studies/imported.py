@@ -216,10 +216,12 @@ def _take_run(source: Path, spec: dict[str, Any], scores: tuple[str, ...], run: 
         for path in source.glob("scores/*.parquet"):
             if path.stem not in scores:
                 path.unlink()
-        brought.write_spec(spec)
+        ours: dict[str, dict[str, Any]] = {"spec.json": spec}
+        ours[MARK] = {"studies": [study], "attempts": brought.state.attempts}
         if summary := brought.summary:
-            brought.write_summary(summary | {"imported": True})
-        accept(brought, study)
+            ours["summary.json"] = summary | {"imported": True}
+        for name, content in ours.items():  # not durably: it is copied
+            (source / name).write_text(json.dumps(content))
         with atomic_folder(run.path) as partial:
             shutil.copytree(source, partial, dirs_exist_ok=True)
 
