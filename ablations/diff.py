@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal
 
 from ablate.models.config import Frozen
@@ -85,12 +86,18 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def own_differences(a: CommandConfig, b: CommandConfig, factors: Sequence[Factor] = ()) -> list[Difference]:
-    """Every override in which two training commands differ; one that is not given is "not given".
+def own_differences(
+    a: CommandConfig,
+    b: CommandConfig,
+    factors: Sequence[Factor] = (),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Difference]:
+    """Every override in which two training commands differ; one that is not given has its value of
+    `defaults`, or is "not given".
 
     A factor accounts for an override if both values are among its levels.
     """
-    first, second = a.result_fields(), b.result_fields()
+    first, second = ({**defaults, **config.result_fields()} for config in (a, b))
     found = []
     for path in {**first, **second}:
         old, new = (side.get(path, NOT_GIVEN) for side in (first, second))

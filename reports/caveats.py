@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from ablate.ablations.diff import Difference, differences, own_differences
 from ablate.ablations.factors import Factor
-from ablate.models.errors import duration, plural
+from ablate.models.errors import duration, listed, plural
 from ablate.studies.plan import Plan
 from ablate.training.config import RunConfig
 from ablate.training.metrics.passport import described, passport_of
@@ -208,11 +209,38 @@ def warnings(report: AnalysisReport) -> list[str]:
         f"A204 reaches-nothing: {name}: {why}. It has no verdict."
         for name, why in report.analysis.void.items()
     ]
+    for change in plan.changes if plan is not None else ():
+        day = datetime.fromtimestamp(change.time).strftime("%Y-%m-%d %H:%M")
+        lines.append(f"Changed on {day}, after there were scores: {'; '.join(change.lines)}.")
     if report.seeds[1] < 2:
         lines.append(
             "One seed: no interval can be given, for nothing tells an effect from the luck of a training."
         )
-    return [*lines, *mixture_lines(report), *_broken_line(report), *_lag_line(report)]
+    return [
+        *lines,
+        *_unequal_lengths(report),
+        *mixture_lines(report),
+        *_broken_line(report),
+        *_lag_line(report),
+    ]
+
+
+def _unequal_lengths(report: AnalysisReport) -> list[str]:
+    """Commands that ended at different steps of their curves."""
+    plan = report.info.plan
+    if plan is None or plan.train is None:
+        return []
+    ended: dict[int, list[str]] = {}
+    for run in report.info.runs:
+        if run.scored and run.metrics:
+            ended.setdefault(run.step, []).append(f"{run.cell} seed {run.seed}")
+    if len(ended) < 2:
+        return []
+    steps = "; ".join(f"{step:,} ({listed(runs, 6)})" for step, runs in sorted(ended.items()))
+    return [
+        f"Trainings ended at different steps of their curves: {steps}. "
+        "What looks like an effect may be that of the length."
+    ]
 
 
 def broken_outputs(report: AnalysisReport) -> dict[str, int]:
@@ -256,6 +284,8 @@ def run_problems(report: AnalysisReport) -> list[str]:
     others |= {f" on {name}": runs for name, runs in report.info.not_evaluated.items()}
     for fraction, runs in {"": report.info.runs, **others}.items():
         for run in runs:
+            if run.curve_problem and not fraction:
+                lines.append(f"{run.cell}, seed {run.seed}: no curve: {run.curve_problem}")
             if not run.scored:
                 cause = f" ({run.cause})" if run.cause else ""
                 at = f" at step {run.step:,}" if run.step else ""
@@ -361,6 +391,11 @@ def _tuning(report: AnalysisReport) -> list[str]:
     plan = report.info.plan
     if plan is None or (plan.train is not None and plan.train.imported):
         return []
+    if plan.train is not None:
+        return [
+            "ablate tuned nothing. What the command does beyond the overrides that it is given (steps, "
+            "learning rate, what it selects) is not known here."
+        ]
     if plan.tune is None:
         return [
             "Every cell was trained with the same settings; none was tuned, so a variant may have "

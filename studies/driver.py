@@ -29,6 +29,7 @@ from .trials import Entry, TrialBook
 
 LOCKED_PAUSE = 5.0
 """Seconds before a run that another process was writing is looked at again."""
+SAME_OUTPUT = "two runs ended with the same outputs that cannot be scored: no other is started"
 STOP_SECONDS = 60.0
 """What the runs on slots have to write their checkpoints after Ctrl-C."""
 
@@ -188,8 +189,11 @@ class Driver:
         """Work through `jobs`; returns when all ended, the failures are too many, or on Ctrl-C."""
         outcome = self._outcome = Outcome()
         self._stopped: list[Job] = []
+        self._outputs, self._same_output = set[str](), False
         self._queue = [job for job in jobs if self._remains(job)]
         self._progress.start(len(jobs), len(outcome.done) + len(outcome.failed))
+        if self._same_output and self._queue:
+            self._progress.told(SAME_OUTPUT)
         try:
             self._loop()
         except KeyboardInterrupt:
@@ -211,6 +215,8 @@ class Driver:
             divisible=job.divisible,
             retry_failed=self._policy.retry_failed,
         )
+        if job.metric is not None and state.state == "done":
+            train_command.reread_curve(job.run, job.document)
         if found == "done":
             self._close(job)
             return False
@@ -225,6 +231,7 @@ class Driver:
                 book.fail(entry, "lost-driver" if found == "run" else cause)
         if found == "fail":
             self._fail(job, cause)
+            self._note_output(job)
             self._outcome.failed.append(job)
             return False
         if state.state in ("failed", "diverged"):
@@ -235,12 +242,24 @@ class Driver:
         ]
         return True
 
+    def _note_output(self, job: Job) -> str:
+        """Take note of a training whose outputs cannot be scored; what to say if another had the same fault,
+        after which nothing is started: the others would most likely end alike."""
+        unscorable = job.unscorable
+        if unscorable is None or unscorable.cause != "output":
+            return ""
+        fault = (unscorable.message or "").replace(str(job.run.path.resolve()), "")
+        self._same_output = self._same_output or fault in self._outputs
+        self._outputs.add(fault)
+        return SAME_OUTPUT if self._same_output else ""
+
     def _loop(self) -> None:
         before = len(self._outcome.failed)
         while self._queue or self._active or self._undecided:
             self._check()
             failed = len(self._outcome.failed) - before
             enough = (limit := self._policy.max_failures) is not None and failed >= limit
+            enough = enough or self._same_output
             if enough and not self._active:
                 return
             if self._watch is not None:
@@ -315,6 +334,8 @@ class Driver:
                 what = "done, its evaluation failed" if unscorable else state.state
                 why = (unscorable or state).message or ended.message or "see its log.txt"
                 self._progress.ended(job, ": ".join(dict.fromkeys((what, cause, why))), final=True)
+                if line := self._note_output(job):
+                    self._progress.told(line)
             case "retry":
                 self._retry(job, str(action.cause), action.smaller)
             case "requeue":
@@ -370,11 +391,13 @@ class Driver:
             if line.get("val/pesq_wb") is not None
         }
         for index, (book, entry) in enumerate(job.members):
-            if entry.state == TrialState.FAIL:
+            former = entry.attributes.get("value", name) if job.metric is not None else name
+            if entry.state == TrialState.FAIL or (entry.state == TrialState.COMPLETE and former != name):
                 entry = book.retry(entry)
                 job.members[index] = (book, entry)
             book.complete(entry, value, curve, None if job.metric is None else name)
-        return f"done, {name} {value:.2f}"
+        problem = job.run.state.curve_problem
+        return f"done, {name} {value:.2f}" + (f"; no curve: {problem}" if problem else "")
 
     def _twin(self, job: Job) -> str | None:
         """Another seed of a cell that a command has trained to the same scores, to the last digit."""

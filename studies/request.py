@@ -20,7 +20,6 @@ from ablate.models.errors import InputError, explain
 from ablate.models.fields import split_settings
 from ablate.models.registry import suggestion
 from ablate.training.config import Recipe, check_path, resolve_recipe
-from ablate.training.train_command import argv
 from ablate.training.train_command.config import TrainingCommand, override
 
 from .launchers import LAUNCHERS
@@ -87,6 +86,7 @@ class Request(Frozen):
 
     Attributes:
         baseline: a preset; overrides where a command trains.
+        check: overrides of a short run by which `ablate run --check` tries a command of the user's.
         pairs: a pattern or a list by which the files of a corpus pair that does not say so itself.
         file: the study file.
     """
@@ -98,6 +98,7 @@ class Request(Frozen):
     constraints: tuple[dict[str, str], ...] = ()
     recipe: str = "quick"
     set: dict[str, Any] = Field(default_factory=dict)
+    check: dict[str, Any] = Field(default_factory=dict)
     seeds: tuple[int, ...] = (1, 2, 3)
     step_fractions: tuple[float, ...] = ()
     data: str = "demo"
@@ -128,7 +129,7 @@ class Request(Frozen):
         if any(not factor.own for factor in self.factors):
             raise InputError("with train.command the study file says what each factor's levels give to it")
         for cell in self.own_grid.cells():
-            argv.check_overrides(self.train.overrides, cell.config.overrides)
+            self.train.check_overrides(cell.config.overrides)
         return self
 
     @field_validator("seeds")
@@ -305,7 +306,7 @@ def read_file(path: Path) -> dict[str, Any]:
     if isinstance(data.get("seeds"), str):
         data["seeds"] = parse_seeds(data["seeds"])
     if own:
-        data["set"] = _overrides(data.get("set") or {})
+        data |= {key: _overrides(data.get(key) or {}) for key in ("set", "check")}
     elif "set" in data:
         data["set"] = {check_path(key): _value(value) for key, value in data["set"].items()}
     if data.get("data") is not None:
@@ -325,7 +326,7 @@ def _place(file: Path, corpus: str) -> str:
 
 def _train(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `TrainingCommand`, of which some stand beside `train` in a study file."""
-    if not isinstance(data["train"], dict) or "command" not in data["train"]:
+    if not isinstance(data["train"], dict) or not {"command", "commands"} & set(data["train"]):
         raise InputError(f"{path}: train is a mapping with a command, e.g. train: {{command: python ...}}")
     train = dict(data["train"])
     for key in BESIDE_TRAIN:

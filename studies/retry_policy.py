@@ -34,7 +34,7 @@ Then = Literal["done", "fail", "retry", "requeue", "wait", "leave"]
 `wait`: look at the directory again later; `leave`: for the next driver."""
 
 RETRIED = frozenset(
-    {"out-of-memory", "lost-worker", "preempted", "interrupted", "device", "refused", "storage"}
+    {"out-of-memory", "lost-worker", "preempted", "interrupted", "device", "refused", "storage", "port-taken"}
 )
 """Causes after which a run is tried again by itself; every other cause is the run's own."""
 
@@ -97,6 +97,8 @@ def at_start(
         return "done"
     if state.state == "done" and unscorable is not None and unscorable not in RETRIED:
         return "retry-failed" if retry_failed else "fail"
+    if state.state == "failed" and state.cause == "output":
+        return "run"
     too_large = state.state == "failed" and state.cause == "out-of-memory" and not divisible
     if is_final(state) or too_large:
         return "retry-failed" if retry_failed else "fail"

@@ -43,6 +43,7 @@ class RunInfo:
     audio: Path | None = None
     scored: bool = False
     imported: bool = False
+    curve_problem: str | None = None
 
     @property
     def seconds(self) -> float | None:
@@ -81,6 +82,7 @@ def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame,
             state=state.state,
             cause=told.cause,
             message=told.message,
+            curve_problem=state.curve_problem,
             step=state.step,
             steps=state.steps,
             seconds_per_step=state.seconds_per_step,

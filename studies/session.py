@@ -100,7 +100,7 @@ class Session:
             old = load(self.root, plan.name) if (folder / "plan.json").exists() else None
             if old is not None:
                 plan = self._joined(old, plan)
-            grown = old is None or old.cells != plan.cells
+            grown = old is None or (old.cells, old.changes) != (plan.cells, plan.changes)
             runs = self._asked(plan, request)
             self._check_weights(plan, runs)
             self._check_imported(plan, runs)

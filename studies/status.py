@@ -19,7 +19,8 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
     Each of `runs` has cell, seed, length (1: the study's own), state, attempts, step, steps, val_pesq_wb,
     seconds_per_step, cause, message and run (the training signature), and `evaluation`: done, pending, or
     failed (then with its cause, message and attempts; the state stays done, and `counts` has "evaluation
-    failed"). A run whose process is gone counts as pending.
+    failed"), and `curve_problem`: why a curve that was promised is not there. A run whose process is gone
+    counts as pending.
     """
     runs = []
     for at in plan.every_step_fraction():
@@ -55,6 +56,7 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
                     "evaluation_attempts": failed.attempts if failed else None,
                     "cause": cause,
                     "message": message,
+                    "curve_problem": state.curve_problem,
                     "run": run.signature,
                 }
             )

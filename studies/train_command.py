@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
+from collections.abc import Mapping
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from ablate.ablations.runspec import run_path
 from ablate.models import plugins
 from ablate.models.errors import InputError, listed
+from ablate.training.data.corpus import corpus_folder
 from ablate.training.environment import git_commit
-from ablate.training.rundir import RunDir
-from ablate.training.train_command import argv, code
+from ablate.training.rundir import RunDir, RunLockedError, file_digest
+from ablate.training.train_command import argv, code, curve, styles
 from ablate.training.train_command.config import TrainingCommand
+from ablate.training.train_command.process import free_port
+
+if TYPE_CHECKING:
+    from .plan import Plan, PlannedCell
 
 COPIES = "code"
 """Folder of a root in which the code of its trainings is kept, by digest."""
@@ -37,7 +47,12 @@ def planned(train: TrainingCommand, study_file: str | None, root: Path) -> Train
 
 def _files(train: TrainingCommand, study_file: str | None, root: Path) -> dict[str, Path]:
     apart = [root, *([Path(study_file)] if study_file else [])]
-    return code.find_code(Path(train.folder), train.code, apart)
+    files = code.find_code(Path(train.folder), train.patterns, apart)
+    if train.config is not None and train.config not in files:
+        raise InputError(
+            f"train.config {train.config!r} is not among the code in {train.folder}; name it there"
+        )
+    return files
 
 
 def keep_code(train: TrainingCommand, study_file: str | None, root: Path) -> None:
@@ -47,10 +62,19 @@ def keep_code(train: TrainingCommand, study_file: str | None, root: Path) -> Non
         code.keep(_files(train, study_file, root), train.digest, copies)
 
 
+def changed_files(old: TrainingCommand, new: TrainingCommand, root: Path) -> list[str]:
+    """The files in which the code of a training, kept under the root, differs from what it is now."""
+    before = {name: file_digest(path) for name, path in code.kept_files(root / COPIES / old.digest).items()}
+    after = {name: file_digest(path) for name, path in _files(new, None, root).items()}
+    changed = {name for name in before | after if before.get(name) != after.get(name)}
+    marks = {name: " (new)" if name not in before else "" if name in after else " (gone)" for name in changed}
+    return [name + marks[name] for name in sorted(changed)] if before else []
+
+
 def shown(train: TrainingCommand, root: Path) -> list[str]:
     """What a study is about to run, a line each."""
     folder = Path(train.folder)
-    linked, empty = code.arrange(folder, code.find_code(folder, train.code, [root]), train.links, root)
+    linked, empty = code.arrange(folder, code.find_code(folder, train.patterns, [root]), train.links, root)
     return [
         f"trains by: {train.command}" + (f"   (resumed by {train.resume})" if train.resume else ""),
         f"  in a copy of {train.folder}" + (f" at commit {train.commit}" if train.commit else ""),
@@ -58,6 +82,35 @@ def shown(train: TrainingCommand, root: Path) -> list[str]:
         f"  linked into every run: {listed(linked) or 'nothing'}",
         f"  empty folders of each run's own: {listed(empty) or 'none'}",
     ]
+
+
+def reread_curve(run: RunDir, document: Mapping[str, Any]) -> None:
+    """Have a finished run's curve read as the study file says by now."""
+    with suppress(RunLockedError), run.lock():
+        curve.reread(run, TrainingCommand.model_validate(document["train"]))
+
+
+def literal(plan: Plan, cell: PlannedCell, seed: int, root: Path) -> list[str]:
+    """The commands of a run as a shell takes them."""
+    train, run = plan.train, run_path(root, cell.signatures[seed])
+    if train is None or train.imported is not None:
+        return []
+    values = {
+        "seed": str(seed),
+        "out": str(run / "out"),
+        "data": str(corpus_folder(plan.corpus.path, root / "cache")),
+        "config": str(run / f"config{train.ending}"),
+        "threads": "1",
+        "port": str(free_port()),
+        "gpus": ",".join(map(str, range(train.gpus))),
+        "gpu_count": str(train.gpus),
+    }
+    given = {key: argv.filled(value, values) for key, value in cell.config.result_fields().items()}
+    variables = styles.variables(given) if train.overrides == "env" else {}
+    set_ = "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
+    lines = [f"mkdir -p {shlex.quote(values['out'])} && cd {shlex.quote(train.folder)}"]
+    lines += [set_ + shlex.join(argv.fill(text, values, train.overrides, given)) for text in train.commands]
+    return lines
 
 
 SAME = "same-for-every-seed"

@@ -182,7 +182,8 @@ def test_a_launcher(tmp_path) -> None:
     LAUNCHERS.register("outside", Outside)
     options = RunOptions(grid="bidirectional", launcher="outside")
     assert options.request().launcher == "outside"
-    assert isinstance(LAUNCHERS["outside"].open(tmp_path, options.resources), Outside)
+    resources = options.resources(options.request())
+    assert isinstance(LAUNCHERS["outside"].open(tmp_path, resources), Outside)
 
 
 def test_a_form_of_a_report(table) -> None:

@@ -14,6 +14,8 @@ from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.models.registry import suggestion
 
+from .files import newest
+
 Row = dict[str, float]
 
 
@@ -50,31 +52,29 @@ class CurveFormat(Frozen):
 
     def newest(self, folder: Path) -> Path | None:
         """The file below a folder; of several the one written last, none where there is none yet."""
-        found = [folder / self.file] if not _is_glob(self.file) else folder.glob(self.file)
-        return max((p for p in found if p.exists()), key=lambda p: (p.stat().st_mtime_ns, p), default=None)
+        return newest(folder, self.file)
 
-    def read(self, path: Path) -> list[Row]:
+    def read(self, path: Path, since: int = 0) -> list[Row]:
         """The curve in a file, a row per step in their order, with our names.
+
+        Args:
+            since: the byte from which on the lines of a log count.
 
         Raises:
             InputError: the file is of no known kind, holds no step or lacks a column of `names`.
         """
         try:
-            rows = _rows(path, self.pattern)
+            rows = _rows(path, self.pattern, since)
         except (ValueError, UnicodeDecodeError) as error:
             raise InputError(f"{path} cannot be read as a curve: {error}") from None
         return _by_step(rows, self, path)
 
 
-def _is_glob(text: str) -> bool:
-    return any(sign in text for sign in "*?[")
-
-
-def _rows(path: Path, pattern: str | None) -> list[Mapping[str, Any]]:
+def _rows(path: Path, pattern: str | None, since: int) -> list[Mapping[str, Any]]:
     from .event_files import tensorboard_scalars, wandb_run
 
     if pattern is not None:
-        lines = path.read_text(errors="replace").splitlines()
+        lines = path.read_bytes()[since:].decode(errors="replace").splitlines()
         return [match.groupdict() for line in lines if (match := re.search(pattern, line))]
     if path.suffix == ".wandb" or (path.is_dir() and any(path.glob("*.wandb"))):
         return list(wandb_run(path)[1])
@@ -83,13 +83,15 @@ def _rows(path: Path, pattern: str | None) -> list[Mapping[str, Any]]:
     if path.suffix == ".csv":
         with path.open(newline="") as file:
             return list(csv.DictReader(file))
-    if path.suffix == ".json":
-        found = json.loads(path.read_text())
+    if path.suffix == ".json" and (found := _object(path.read_text())) is not None:
         if not isinstance(found, list):
             raise ValueError(f"it holds one {type(found).__name__}, not a list of objects")
         return [row for row in found if isinstance(row, dict)]
-    if path.suffix == ".jsonl":
-        return [row for line in path.read_text().splitlines() if isinstance(row := _object(line), dict)]
+    rows: list[Mapping[str, Any]] = [
+        row for line in path.read_text().splitlines() if isinstance(row := _object(line), dict)
+    ]
+    if rows or path.suffix == ".jsonl":
+        return rows
     raise ValueError("unknown kind; give a pattern, or .jsonl, .json, .csv, .wandb, TensorBoard events")
 
 
@@ -113,6 +115,8 @@ def _by_step(rows: Iterable[Mapping[str, Any]], how: CurveFormat, path: Path) ->
         if math.isfinite(step):
             at = found.setdefault(int(step), {"step": int(step)})
             at |= {ours.get(key, key): value for key, value in numbers.items() if key != "step"}
+    if not columns:
+        raise InputError(f"{path} holds no row of numbers: is it of the format that its name says?")
     if not found:
         raise InputError(
             f"{path} has no row with a step {how.step!r}{suggestion(how.step, columns)}; "

@@ -127,6 +127,12 @@ def tell_once(path: Path, problem: str) -> None:
     logger.warning("%s: %s", path, problem)
 
 
+def newest(folder: Path, pattern: str) -> Path | None:
+    """The file or folder that a path or glob names below a folder: of several the one written last."""
+    found = folder.glob(pattern) if any(sign in pattern for sign in "*?[") else [folder / pattern]
+    return max((p for p in found if p.exists()), key=lambda p: (p.stat().st_mtime_ns, p), default=None)
+
+
 def set_aside(path: Path) -> Path:
     """Rename a damaged file, so that another can take its place; the new name."""
     aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")

@@ -37,6 +37,7 @@ Cause = Literal[
     "storage",
     "time-limit",
     "changed-link",
+    "port-taken",
     "error",
 ]
 
@@ -46,7 +47,11 @@ class RunLockedError(RuntimeError):
 
 
 class RunState(Frozen):
-    """`state.json`: where a run stands. Times are seconds since the epoch."""
+    """`state.json`: where a run stands. Times are seconds since the epoch.
+
+    Attributes:
+        curve_problem: why a command's curve, which its study file promised, is not there.
+    """
 
     state: State = "pending"
     attempts: int = 0
@@ -61,6 +66,7 @@ class RunState(Frozen):
     pid: int | None = None
     seconds_per_step: float | None = None
     val_pesq_wb: float | None = None
+    curve_problem: str | None = None
 
 
 class EvaluationState(Frozen):

@@ -19,6 +19,7 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A202": ("contract-violation", "error"),
     "A203": ("hidden-change", "error"),
     "A204": ("reaches-nothing", "error"),
+    "A205": ("read-by-nobody", "note"),
     "A301": ("untoggled-difference", "note"),
     "A302": ("capacity-confound", "note"),
     "A303": ("matched", "note"),

@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ablate.models.errors import listed
+from ablate.training.train_command.code import PROGRAMS
 
 from ..diff import own_differences
 from ..factors import Factor
@@ -35,6 +36,7 @@ def audit_train_command(
     same: Mapping[str, str] | None = None,
     command: str = "",
     code: Mapping[str, Path] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """Everything the audit has to say of cells that a command trains.
 
@@ -45,6 +47,7 @@ def audit_train_command(
         folder: of that file.
         same: runs whose scores are another seed's -> whose.
         command: that trains, and the files of its code by name.
+        defaults: what the program takes for an override that it is not given, as far as it is known.
 
     Returns:
         Findings in the order of their codes.
@@ -52,7 +55,8 @@ def audit_train_command(
     Raises:
         InputError: there is no such network, or it does not run.
     """
-    found = [*without_effect(cells, factors), *untoggled(cells, factors), *of_network(network, folder)]
+    found = [*without_effect(cells, factors), *untoggled(cells, factors, defaults or {})]
+    found += [*read_by_nobody(cells, code or {}), *of_network(network, folder)]
     found += data.unequal_runs(runs)
     found += validated_on_test(command, cells, code or {})
     if corpus is not None:
@@ -88,12 +92,34 @@ def without_effect(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Itera
             )
 
 
-def untoggled(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Iterator[Finding]:
+def read_by_nobody(cells: Sequence[OwnCell], code: Mapping[str, Path]) -> Iterator[Finding]:
+    """A205: an override whose name occurs in no program of the code; Hydra's may occur in its configs."""
+    programs = [path for path in code.values() if path.suffix.lower() in PROGRAMS]
+    text = "\n".join(path.read_text(errors="replace") for path in programs)
+    for key in dict.fromkeys(key for cell in cells for key in cell.config.overrides) if programs else ():
+        last = re.escape(key.rpartition(".")[2].lstrip("+~")).replace("_", "[_-]").replace(r"\-", "[_-]")
+        if not re.search(rf"(?<![A-Za-z0-9_]){last}(?![A-Za-z0-9_])", text):
+            yield Finding.of(
+                "A205",
+                key,
+                f"the name occurs in no program of the code ({listed([path.name for path in programs], 4)})",
+                "check its spelling: a program that ignores it trains the same network for every level; if "
+                "an installed package reads it, all is well",
+            )
+
+
+def untoggled(
+    cells: Sequence[OwnCell], factors: Sequence[Factor], defaults: Mapping[str, Any]
+) -> Iterator[Finding]:
     """A301: overrides in which base and baseline differ that no factor covers."""
     base, baseline = ends(cells, factors)
     if base is None or baseline is None:
         return
-    found = [d for d in own_differences(base.config, baseline.config, factors) if d.group == "not toggled"]
+    found = [
+        d
+        for d in own_differences(base.config, baseline.config, factors, defaults)
+        if d.group == "not toggled"
+    ]
     if found:
         yield Finding.of(
             "A301",

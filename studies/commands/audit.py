@@ -185,6 +185,7 @@ def own_findings(plan: Plan, corpus: Corpus | None, same: Mapping[str, str] | No
         same=same,
         command=plan.train.command,
         code=_code(plan.train),
+        defaults=plan.train.defaults,
     )
 
 

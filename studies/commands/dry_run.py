@@ -97,8 +97,15 @@ def show_plan(
     out.print(
         f"{len(distinct)} distinct trainings for {len(plan.runs)} runs of {len(plan.cells)} cells{fractions}"
     )
-    for line in train_command.shown(plan.train, root) if plan.train is not None else ():
-        out.print(line, markup=False, soft_wrap=True)
+    if plan.train is not None:
+        shown = train_command.shown(plan.train, root)
+        for cell in plan.cells:
+            shown += [
+                f"# {cell.name}, seed {cell.seeds[0]}",
+                *train_command.literal(plan, cell, cell.seeds[0], root),
+            ]
+        for line in shown:
+            out.print(line, markup=False, soft_wrap=True, highlight=False)
     if slot is not None and ours:
         out.print(f"time and memory of a run: from steps on {slot.device}, without validation and scoring")
     for alias in plan.aliases:

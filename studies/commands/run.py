@@ -110,6 +110,10 @@ class RunOptions:
     max_failures: Annotated[int | None, typer.Option(help="Start nothing after N failures.")] = None
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Same as --max-failures 1.")] = False
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; train nothing.")] = False
+    check: Annotated[
+        bool,
+        typer.Option("--check", help="Try a training command on one cell, with the overrides of check:."),
+    ] = False
     no_timing: Annotated[
         bool, typer.Option("--no-timing", help="--dry-run of many cells: time no steps.")
     ] = False
@@ -176,12 +180,15 @@ class RunOptions:
             raise InputError(f"--slurm and --partition are not for the launcher {request.launcher!r}")
         return request
 
-    @property
-    def resources(self) -> Resources:
+    def resources(self, request: Request) -> Resources:
         """Where runs may go."""
         from ..launchers import Resources
 
+        gpus = 1 if request.train is None else request.train.gpus
+        if gpus > 1 and self.runs_per_gpu > 1:
+            raise InputError(f"train.gpus is {gpus}, so --runs-per-gpu {self.runs_per_gpu} does not fit")
         return Resources(
+            gpus_each=gpus,
             jobs=self.jobs,
             gpus=self.gpus,
             runs_per_gpu=self.runs_per_gpu,
@@ -217,6 +224,10 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
                 rule = None
             slot = None if options.no_timing else options.slots(request.launcher)[0]
             show_plan(request, root, options.format, slot, rule)
+        elif options.check:
+            from .check import check_study
+
+            check_study(request, root, options.resources(request))
         else:
             _run_study(options, request, root, write_report)
 
@@ -240,7 +251,7 @@ def _run_study(
     def say(line: str) -> None:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
-    session = _session(options, request.launcher, root, write_report, say, console)
+    session = _session(options, request, root, write_report, say, console)
     started = time.time()
     try:
         plan, outcome = session.run(request)
@@ -285,7 +296,7 @@ def _run_study(
 
 def _session(
     options: RunOptions,
-    launcher: str,
+    request: Request,
     root: Path,
     write_report: Callable[[Path, str], None],
     say: Echo,
@@ -300,6 +311,7 @@ def _session(
     from ..session import Session
 
     waived = tuple(sorted(parse_waivers(options.waive)))
+    launcher, resources = request.launcher, options.resources(request)
 
     def audit(plan: Plan, corpus: Corpus) -> AuditRecord:
         return _audit(
@@ -308,7 +320,7 @@ def _session(
 
     return Session(
         root=root,
-        launcher=lambda folder: LAUNCHERS[launcher].open(folder, options.resources),
+        launcher=lambda folder: LAUNCHERS[launcher].open(folder, resources),
         audit=None if options.no_audit else audit,
         report=lambda plan: write_report(root, plan.name),
         say=say,

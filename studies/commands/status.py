@@ -89,6 +89,10 @@ def _status_view(read: dict[str, Any], out: Console) -> Any:
             failed.setdefault(reason, []).append(
                 plans.run_label(run["cell"], run["seed"], run["step_fraction"])
             )
+        if run["curve_problem"]:
+            failed.setdefault(f"no curve: {run['curve_problem']}", []).append(
+                plans.run_label(run["cell"], run["seed"], run["step_fraction"])
+            )
     left_out = fit(table, out, spare=("attempts", "s/step", "val PESQ"))
     reasons = [Text(f"{listed(runs)}: {reason}") for reason, runs in failed.items()]
     return Group(table, *([Text(left_out, style="dim")] if left_out else []), *reasons)

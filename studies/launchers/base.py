@@ -49,6 +49,7 @@ class Resources(Frozen):
     Attributes:
         jobs: runs at once.
         gpus: which GPUs of this machine, `0,2`; empty for none.
+        gpus_each: of one run.
         partition: of a cluster.
         settings: `name=value` texts for a scheduler.
     """
@@ -56,6 +57,7 @@ class Resources(Frozen):
     jobs: int | None = None
     gpus: str | None = None
     runs_per_gpu: int = 1
+    gpus_each: int = 1
     partition: str | None = None
     settings: tuple[str, ...] = ()
 

@@ -83,7 +83,7 @@ class LocalLauncher(Launcher):
         Raises:
             InputError: the slots are not there, or torch cannot use a GPU among them.
         """
-        slots = find_slots(resources.jobs, resources.gpus, resources.runs_per_gpu)
+        slots = find_slots(resources.jobs, resources.gpus, resources.runs_per_gpu, resources.gpus_each)
         check_gpus(slots)
         return cls(slots, folder / "workers.log")
 

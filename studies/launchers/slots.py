@@ -15,13 +15,16 @@ VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 NO_GPU = frozenset({"", "-1", "NoDevFiles"})
 """Names in `CUDA_VISIBLE_DEVICES` that mean no GPU; CUDA reads no further than the first of them."""
-PROBE = "import torch; print(float(torch.ones(1, device='cuda').add(1)))"
-"""What a GPU that torch can use does."""
+PROBE = """import torch
+for index in range(max(1, torch.cuda.device_count())):
+    print(float(torch.ones(1, device=f'cuda:{index}').add(1)))
+"""
+"""What GPUs that torch can use do."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, or a MIG instance of one.
+    """One GPU, a MIG instance of one, or several of one slot.
 
     Attributes:
         name: what `CUDA_VISIBLE_DEVICES` calls it: an index in the order of the PCI bus, a UUID, a MIG UUID.
@@ -67,13 +70,16 @@ class Slot:
         return dict.fromkeys(names, count) | {VISIBLE: visible, ORDER: order}
 
 
-def find_slots(jobs: int | None = None, gpus: str | None = None, per_gpu: int = 1) -> list[Slot]:
+def find_slots(
+    jobs: int | None = None, gpus: str | None = None, per_gpu: int = 1, each: int = 1
+) -> list[Slot]:
     """The slots of this machine: its GPUs, else equal shares of its cores.
 
     Args:
         jobs: how many runs at once; as many as the GPUs take, or one per core, where not given.
         gpus: which GPUs, `0,2`; all that are there where not given; empty for none.
         per_gpu: runs on one GPU at once.
+        each: GPUs of one run; on the cores it changes nothing.
 
     Raises:
         InputError: a GPU that is asked for is not there, the GPUs take fewer runs than `jobs`, or a count is
@@ -87,15 +93,30 @@ def find_slots(jobs: int | None = None, gpus: str | None = None, per_gpu: int = 
     if not wanted:
         count = jobs or cores
         return [Slot(max(1, cores // count), beside=count) for _ in range(count)]
+    if each > len(wanted):
+        raise InputError(
+            f"a run takes {each} GPUs (train.gpus), and there are {len(wanted)}{_allocation()}: lower it, or "
+            "train on the cores with --gpus ''"
+        )
+    wanted = [_together(wanted[at : at + each]) for at in range(0, len(wanted) - each + 1, each)]
     places = [gpu for _ in range(per_gpu) for gpu in wanted]
     if jobs is not None and jobs > len(places):
+        of = f" sets of {each}" if each > 1 else ""
         raise InputError(
-            f"{jobs} jobs, but {len(wanted)} GPUs x {per_gpu} runs take {len(places)}: raise --runs-per-gpu, "
-            "or train on the cores with --gpus ''"
+            f"{jobs} jobs, but {len(wanted)} GPUs{of} x {per_gpu} runs take {len(places)}: "
+            f"{'lower --jobs' if each > 1 else 'raise --runs-per-gpu'}, or train on the cores with --gpus ''"
         )
     places = places[:jobs]
     share = max(1, cores // len(places))
     return [Slot(share, gpu, beside=places.count(gpu)) for gpu in places]
+
+
+def _together(gpus: list[Gpu]) -> Gpu:
+    """The GPUs of one run as one: the names that CUDA is told, the memory of the smallest."""
+    if len(gpus) == 1:
+        return gpus[0]
+    memory = [gpu.memory for gpu in gpus if gpu.memory is not None]
+    return Gpu(",".join(gpu.name for gpu in gpus), memory=min(memory, default=None))
 
 
 def _pick(name: str, found: list[Gpu]) -> Gpu:

@@ -113,7 +113,10 @@ class SlurmLauncher(Launcher):
     @classmethod
     def open(cls, folder: Path, resources: Resources) -> SlurmLauncher:
         jobs = {} if resources.jobs is None else {"slots": resources.jobs}
-        return cls(folder, resources.partition, resources.settings, **jobs)
+        settings = list(resources.settings)
+        if resources.gpus_each > 1 and not any(name.startswith(("gres=", "gpus_")) for name in settings):
+            settings.append(f"gres=gpu:{resources.gpus_each}")
+        return cls(folder, resources.partition, settings, **jobs)
 
     @property
     def free(self) -> int:

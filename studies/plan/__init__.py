@@ -3,7 +3,7 @@
 `model` is what a plan says, `resolve` makes one from a request, `store` keeps it, `difference` compares two.
 """
 
-from .difference import PlanChangedError, ResultsChangedError, compare, former, merge
+from .difference import PlanChangedError, ResultsChangedError, compare, former, merge, rescored
 from .model import (
     AuditRecord,
     CorpusNote,
@@ -40,6 +40,7 @@ __all__ = [
     "merge",
     "names",
     "parse",
+    "rescored",
     "run_dirs",
     "run_label",
     "save",

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from ablate.ablations.factors import Factor
+from ablate.ablations.runspec import run_path
 from ablate.models.config import Frozen
+from ablate.models.errors import listed
 from ablate.training.config import RunConfig
+from ablate.training.rundir import RunDir
 from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
-from .model import Plan
+from .. import train_command
+from .model import Plan, PlanChange
 from .resolve import extend
 
 
@@ -25,13 +30,14 @@ class ResultsChangedError(PlanChangedError):
 
 def merge(old: Plan, new: Plan, root: Path) -> Plan:
     """The plan on disk joined with the one asked for: more seeds and lengths extend it, what the audit said
-    stays, and a corpus of the same content is read, and the same code run, from where it is now.
+    stays, and a corpus of the same content is read, and the same code run, from where it is now. How runs are
+    scored and judged is as asked for now; if there are scores already, the plan notes the change.
 
     Raises:
-        PlanChangedError: they differ in anything but seeds, lengths and the place of the corpus.
+        PlanChangedError: they differ in what decides the weights.
         ResultsChangedError: this code would train the runs there are to other results.
     """
-    differences = compare(old, new)
+    differences = compare(old, new, root)
     if differences:
         raise PlanChangedError(
             f"study {old.name!r} has another plan:\n  "
@@ -47,8 +53,22 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
         )
     places = {field: getattr(new.corpus, field) for field in ("path", "name", "test_path", "pairs")}
     factors = {factor.name: factor for factor in new.factors}
+    lines, changes = rescored(old, new), old.changes
+    if lines and _has_scores(old, root):
+        changes = (*changes, PlanChange(time=time.time(), lines=tuple(lines)))
+    cells = (
+        cell.model_copy(
+            update={
+                "config": cell.config.model_copy(update={"evaluation": new.cell(cell.name).config.evaluation})
+            }
+        )
+        for cell in old.cells
+    )
     moved = old.model_copy(
         update={
+            "cells": tuple(cells),
+            "endpoint": new.endpoint,
+            "changes": changes,
             "corpus": old.corpus.model_copy(update=places),
             "factors": tuple(factors[factor.name] for factor in old.factors),
             "extra_test_sets": new.extra_test_sets,
@@ -64,11 +84,43 @@ def former(plan: Plan) -> str:
     return f"{plan.name}.results-{plan.former_results}"
 
 
-def compare(old: Plan, new: Plan) -> list[str]:
-    """What differs between two plans beyond their seeds and lengths, one line each, old -> new."""
+def _has_scores(plan: Plan, root: Path) -> bool:
+    """Whether a run of a plan was scored."""
+    return any(
+        RunDir(run_path(root, cell.signatures[seed])).has_scores(cell.evaluations[seed])
+        for at in plan.every_step_fraction()
+        for cell, seed in at.runs
+    )
+
+
+def rescored(old: Plan, new: Plan) -> list[str]:
+    """What differs between two plans in how runs are scored and judged, one line each, old -> new."""
+    lines = []
+    if old.endpoint != new.endpoint:
+        lines.append(f"endpoint: {_short(old.endpoint)} -> {_short(new.endpoint)}")
+    if old.train is not None and new.train is not None:
+        lines += _fields(old.train, new.train, ("scores", "curve"))
+    factors = {factor.name: factor for factor in old.factors}
+    lines += [
+        f"factor {factor.name}: its claims changed"
+        for factor in new.factors
+        if factor.name in factors and _claims(factor, factors[factor.name]) != factors[factor.name].claims
+    ]
+    before = {cell.name: _evaluation(cell.config) for cell in old.cells}
+    after = {cell.name: _evaluation(cell.config) for cell in new.cells}
+    return lines + _values(before, after)
+
+
+def compare(old: Plan, new: Plan, root: Path | None = None) -> list[str]:
+    """What differs between two plans in what decides the weights, beyond their seeds and lengths, one line
+    each, old -> new.
+
+    Args:
+        root: has the code of the old plan, so that changed files can be named.
+    """
     lines = [
         f"{field}: {_short(getattr(old, field))} -> {_short(getattr(new, field))}"
-        for field in ("base", "baseline", "design", "constraints", "endpoint", "start_from", "tune")
+        for field in ("base", "baseline", "design", "constraints", "start_from", "tune")
         if getattr(old, field) != getattr(new, field)
     ]
     lines += [
@@ -80,33 +132,47 @@ def compare(old: Plan, new: Plan) -> list[str]:
     if [t.digest for t in old.extra_test_sets] != [t.digest for t in new.extra_test_sets]:
         lines.append(f"extra test sets: {tests[0] or 'none'} -> {tests[1] or 'none'}")
     lines += [f"plug-in {path}: {change}" for path, change in _plugins(old, new)]
-    lines += _training(old.train, new.train)
+    lines += _training(old.train, new.train, root)
     factors = {factor.name: factor for factor in old.factors}
     lines += [
         f"factor {factor.name}: its {field} changed"
         for factor in new.factors
         if factor.name in factors
-        for field in ("levels", "claims", "declares")
-        if _compared(factor, field, factors[factor.name]) != getattr(factors[factor.name], field)
+        for field in ("levels", "declares")
+        if getattr(factor, field) != getattr(factors[factor.name], field)
     ]
-    before = {cell.name: cell for cell in old.cells}
-    after = {cell.name: cell for cell in new.cells}
+    before = {cell.name: cell.config.result_fields() for cell in old.cells}
+    after = {cell.name: cell.config.result_fields() for cell in new.cells}
     lines += [f"cell {name}: gone" for name in before if name not in after]
     lines += [f"cell {name}: new" for name in after if name not in before]
+    for cell in old.cells:
+        for path in cell.tuned or ():
+            before[cell.name].pop(path, None)
+            after.get(cell.name, {}).pop(path, None)
+    return lines + _values(before, after)
+
+
+def _values(before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]) -> list[str]:
+    """The fields of cells that differ, a line for each change with the number of its cells."""
     changed: dict[str, list[str]] = {}
     for name in before.keys() & after.keys():
-        tuned = set(before[name].tuned or ())
-        a, b = before[name].config, after[name].config
-        fields = {**a.result_fields(), **_evaluation(a)}
-        others = {**b.result_fields(), **_evaluation(b)}
+        fields, others = before[name], after[name]
         for path in {**fields, **others}:
-            if path not in tuned and (path in fields, fields.get(path)) != (path in others, others.get(path)):
+            if (path in fields, fields.get(path)) != (path in others, others.get(path)):
                 values = (repr(side[path]) if path in side else "not given" for side in (fields, others))
                 changed.setdefault(f"{path}: {' -> '.join(values)}", []).append(name)
-    return lines + [f"{change} ({len(cells)} cells)" for change, cells in sorted(changed.items())]
+    return [f"{change} ({len(cells)} cells)" for change, cells in sorted(changed.items())]
 
 
-def _training(old: TrainingCommand | None, new: TrainingCommand | None) -> list[str]:
+def _fields(old: TrainingCommand, new: TrainingCommand, names: Iterable[str]) -> list[str]:
+    return [
+        f"train.{field}: {_short(getattr(old, field))} -> {_short(getattr(new, field))}"
+        for field in names
+        if getattr(old, field) != getattr(new, field)
+    ]
+
+
+def _training(old: TrainingCommand | None, new: TrainingCommand | None, root: Path | None) -> list[str]:
     """Where two training commands would give other results; they may lie in another folder, and go
     on in another way."""
     if old is None or new is None:
@@ -117,20 +183,18 @@ def _training(old: TrainingCommand | None, new: TrainingCommand | None) -> list[
             f"trained by: elsewhere (imported from {old.imported}) -> {new.command!r}; import it again with "
             "the study file: ablate import-runs FILE.yaml --scores ..."
         ]
-    lines = [
-        f"train.{field}: {getattr(old, field)!r} -> {getattr(new, field)!r}"
-        for field in ("command", "overrides", "scores")
-        if getattr(old, field) != getattr(new, field)
-    ]
+    lines = _fields(old, new, ("command", "then", "overrides", "config", "gpus"))
     if old.digest != new.digest:
-        lines.append(f"train.code: its content changed ({old.digest[:12]} -> {new.digest[:12]})")
+        changed = train_command.changed_files(old, new, root) if root is not None else []
+        named = f": {listed(changed, 8)}" if changed else ""
+        lines.append(f"train.code: its content changed ({old.digest[:12]} -> {new.digest[:12]}){named}")
     return lines
 
 
-def _compared(new: Factor, field: str, old: Factor) -> Any:
-    """A field of a factor; conditions that its claims did not have yet are no difference."""
-    if field != "claims" or len(new.claims) != len(old.claims):
-        return getattr(new, field)
+def _claims(new: Factor, old: Factor) -> Any:
+    """The claims of a factor; conditions that they did not have yet are no difference."""
+    if len(new.claims) != len(old.claims):
+        return new.claims
     pairs = zip(new.claims, old.claims, strict=True)
     return tuple(
         mine if theirs.conditions else mine.model_copy(update={"conditions": None}) for mine, theirs in pairs

@@ -157,6 +157,13 @@ class Look(Frozen):
     time: float
 
 
+class PlanChange(Frozen):
+    """What was changed in how runs are scored and judged after there were scores, a line each."""
+
+    time: float
+    lines: tuple[str, ...]
+
+
 class Plan(Frozen):
     """A study, resolved.
 
@@ -192,6 +199,7 @@ class Plan(Frozen):
     train: TrainingCommand | None = None
     audit: AuditRecord = AuditRecord(skipped=True)
     looks: tuple[Look, ...] = ()
+    changes: tuple[PlanChange, ...] = ()
     commands: tuple[str, ...] = ()
     git_commit: str | None = None
     machine: str = ""

@@ -213,7 +213,7 @@ class Child:
             "ablate.scan_backend": summary.get("scan_backend"),
             "ablate.device": summary.get("device"),
             "ablate.machine": summary.get("machine"),
-            "mlflow.source.git.commit": summary.get("git_commit"),
+            "mlflow.source.git.commit": summary.get("commit", summary.get("git_commit")),
         }
         record.log_tags(state_tags(state, label) | {k: str(v) for k, v in measured.items() if v})
         with tempfile.TemporaryDirectory(prefix="ablate-artifacts-") as staging:

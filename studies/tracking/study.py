@@ -102,8 +102,9 @@ class Study:
             "ablate.root": root_identity(self.root),
             "ablate.data_digest": self.plan["corpus"]["digest"],
         }
-        if self.plan.get("git_commit"):
-            tags["mlflow.source.git.commit"] = self.plan["git_commit"]
+        train = self.plan.get("train")
+        if commit := train["commit"] if train else self.plan.get("git_commit"):
+            tags["mlflow.source.git.commit"] = commit
         return tags
 
     def datasets(self) -> list[Any]:

@@ -131,7 +131,9 @@ def test_what_a_driver_finds(name):
         (scored, retry): at_start(state, scored=scored, retry_failed=retry)
         for scored, retry in product((True, False), repeat=2)
     }
-    if name in FINAL:
+    if name == "output":  # of earlier versions: the training is scored again, which trains nothing
+        assert set(found.values()) == {"run"}
+    elif name in FINAL:
         assert {found[s, False] for s in (True, False)} == {"fail"}
         assert {found[s, True] for s in (True, False)} == {"retry-failed"}
     else:

@@ -171,11 +171,56 @@ def test_what_decides_a_result_is_signed_and_nothing_else(file, root, tmp_path):
     assert [line.partition(":")[0] for line in compare(before, edited)] == ["train.code"]
 
 
+def test_how_runs_are_scored_may_change(file, root):
+    """A wrong `scores` costs no training: the second run that ends so stops the others, and mended it is
+    scored."""
+    changed(file, ("scores: enhanced/", "scores: enh"))
+    plan = planned(file, root)
+    outcome = drive(plan, root)
+    assert (len(outcome.failed), len(outcome.left)) == (2, 4)
+    assert {job.run.state.state for job in outcome.failed} == {"done"}
+    told = {run["message"] for run in status(plan, root)["runs"] if run["evaluation"] == "failed"}
+    assert all("did you mean scores: enhanced?" in message for message in told)
+    assert len(drive(plan, root).left) == 4
+
+    changed(file, ("scores: enh", "scores: enhanced"), ("margin: 1", "margin: 0.5"))
+    mended, _ = make(RunOptions(file=file).request(), root)
+    assert compare(plan, mended, root) == []
+    mended = merge(plan, mended, root)
+    assert signatures(mended) == signatures(plan)
+    assert mended.changes == ()
+    outcome = drive(mended, root)
+    assert (len(outcome.done), outcome.failed, outcome.left) == (6, [], [])
+    assert {job.run.state.attempts for job in outcome.done} == {1}
+
+    changed(file, ("metric: si_sdr, margin: 0.5", "metric: stoi, margin: 0.01"), ("0.1, 0.2", "0.1, 0.3"))
+    other, _ = make(RunOptions(file=file).request(), root)
+    other = merge(mended, other, root)
+    (change,) = other.changes
+    assert [line.partition(":")[0] for line in change.lines] == ["endpoint", "factor gain"]
+    assert drive(other, root).trained == 0
+    save(other, root)
+    write(report_of_study(root, plan.name), "md", root / "report.md")
+    assert "after there were scores: endpoint" in (root / "report.md").read_text()
+    study = optuna.load_study(study_name=plan.name, storage=open_storage(study_path(root, plan.name)))
+    last = {t.user_attrs["training_signature"]: t.user_attrs["value"] for t in study.trials}
+    assert set(last.values()) == {"test mean stoi"}
+
+
+def test_a_changed_plan_names_its_files(file, root):
+    before = planned(file, root)
+    folder = Path(before.train.folder)
+    (folder / "toy.py").write_text(TOY.read_text() + "\n")
+    (folder / "more.py").touch()
+    after, _ = make(RunOptions(file=file).request(), root)
+    (line,) = compare(before, after, root)
+    assert line.endswith(": more.py (new), toy.py")
+
+
 @pytest.mark.parametrize(
     ("pair", "line"),
     [
         (("toy.py --seed", "toy.py -q --seed"), "train.command: "),
-        (("enhanced/", "better/"), "train.scores: 'enhanced' -> 'better'"),
         (("on: {gain: 1.0}", "on: {gain: 1.1}"), "factor gain: its levels changed"),
         (("gain: 0.5", "gain: 0.6"), "gain: '0.5' -> '0.6' (1 cells)"),
         (("baseline: {gain: 0.5}", "baseline: {}"), "gain: '0.5' -> not given (1 cells)"),

@@ -1,29 +1,22 @@
-"""From a command's text, a cell's overrides and what a run knows to the words and variables of a process.
-
-How overrides are written, for `lr: 0.1`, `causal: false`, `sizes: [1, 2]`, `model.name: none`:
-
-| style      |                                                                       |
-|------------|-----------------------------------------------------------------------|
-| `argparse` | `--lr=0.1 --no-causal --sizes 1 2`; true is `--causal`, null is left out |
-| `hydra`    | `lr=0.1 causal=false sizes=[1,2]`; null is `null`                     |
-| `yaml`     | a file, `{config}`, in which dotted names are nested                  |
-| `env`      | variables `lr=0.1 causal=0 sizes=1,2`; true is 1, null is left out    |
-"""
+"""From a command's text, a cell's overrides and what a run knows to the words of a process."""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
-
-import yaml
 
 from ablate.models.errors import InputError
 
-PLACEHOLDERS = ("seed", "out", "data", "overrides", "config", "threads")
+from . import styles
+
+OF_RUN = ("seed", "out", "data", "threads", "port", "gpus", "gpu_count")
+"""What a run fills in, in commands and in the values of overrides."""
+PLACEHOLDERS = (*OF_RUN, "overrides", "config")
 _PLACEHOLDER = re.compile(r"\{(\{\w*\})\}|\{(\w*)\}")
-_VARIABLE = re.compile(r"[A-Za-z_]\w*")
+_IN_VALUE = re.compile(r"\{(\{\w+\})\}|(?<!\$)\{(\w+)\}")
+"""Hydra's own `${name}` in a value stays as it is."""
 
 
 def check(command: str, style: str, resume: str | None) -> None:
@@ -36,17 +29,14 @@ def check(command: str, style: str, resume: str | None) -> None:
     words = split(command)
     if not words:
         raise InputError("the command is empty")
-    for name, why in (("seed", "every seed would train the same"), ("out", "nothing says where it writes")):
-        if name not in used:
-            raise InputError(f"no {{{name}}} in the command {command!r}: {why}")
-    by_words = style in ("argparse", "hydra")
-    needed, other = ("overrides", "config") if by_words else ("config", "overrides")
+    by_file = style in styles.FILES
+    needed, other = ("config", "overrides") if by_file else ("overrides", "config")
     if style != "env" and needed not in used:
         raise InputError(f"no {{{needed}}} in the command {command!r}: {style} overrides have no place there")
     if other in used or (style == "env" and needed in used):
         wrong = other if other in used else needed
         raise InputError(f"{{{wrong}}} in the command {command!r} is not for overrides: {style}")
-    if by_words and "{overrides}" not in words:
+    if needed == "overrides" and style != "env" and "{overrides}" not in words:
         raise InputError(f"{{overrides}} in the command {command!r} must be a word of its own")
     if resume is not None:
         if others := _placeholders(resume) - {"out", "seed", "threads"}:
@@ -57,13 +47,21 @@ def check(command: str, style: str, resume: str | None) -> None:
             raise InputError(f"resume {resume!r} must name one file below {{out}}, e.g. {{out}}/latest.pt")
 
 
-def _placeholders(text: str) -> set[str]:
-    found = {match[2] for match in _PLACEHOLDER.finditer(text) if match[2] is not None}
-    if unknown := found - set(PLACEHOLDERS):
-        known = " ".join(f"{{{name}}}" for name in PLACEHOLDERS)
+def check_later(command: str) -> None:
+    """Whether a command that follows the first can be called; raises as `check`."""
+    if not split(command):
+        raise InputError("a later command is empty")
+    _placeholders(command)
+
+
+def _placeholders(text: str, known: Collection[str] = PLACEHOLDERS, of: Any = _PLACEHOLDER) -> set[str]:
+    found = {match[2] for match in of.finditer(text) if match[2] is not None}
+    if unknown := found - set(known):
+        name = min(unknown)
+        named = " ".join(f"{{{name}}}" for name in known)
         raise InputError(
-            f"unknown placeholder {{{min(unknown)}}} in {text!r}; known: {known}; "
-            f"write {{{{{min(unknown)}}}}} for the braces themselves (no shell reads the command)"
+            f"unknown placeholder {{{name}}} in {text!r}; known: {named}; "
+            f"write {{{{{name}}}}} for the braces themselves (no shell reads the command)"
         )
     return found
 
@@ -85,10 +83,36 @@ def fill(text: str, values: Mapping[str, str], style: str, overrides: Mapping[st
     words = []
     for word in split(text):
         if word == "{overrides}":
-            words += _ARGUMENTS[style](overrides)
+            words += styles.as_words(style, overrides)
         else:
             words.append(_PLACEHOLDER.sub(lambda match: match[1] or values[match[2]], word))
     return words
+
+
+def filled(value: Any, values: Mapping[str, str]) -> Any:
+    """The value of an override, its placeholders filled."""
+    if isinstance(value, list | tuple):
+        return tuple(filled(item, values) for item in value)
+    if not isinstance(value, str):
+        return value
+    return _IN_VALUE.sub(lambda match: match[1] or values[match[2]], value)
+
+
+def check_overrides(commands: Sequence[str], style: str, overrides: Mapping[str, Any]) -> None:
+    """Whether overrides can be written in a style, and commands and overrides together tell seed and folder.
+
+    Raises:
+        InputError: a name cannot, a value has an unknown placeholder, or one that is needed is missing.
+    """
+    styles.check_names(style, overrides)
+    used = {name for command in commands for name in _placeholders(command)}
+    for value in overrides.values():
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(item, str):
+                used |= _placeholders(item, OF_RUN, _IN_VALUE)
+    for name, why in (("seed", "every seed would train the same"), ("out", "nothing says where it writes")):
+        if name not in used:
+            raise InputError(f"no {{{name}}} in the command {commands[0]!r}, nor in a value of set: {why}")
 
 
 def _files(resume: str) -> list[str]:
@@ -96,92 +120,5 @@ def _files(resume: str) -> list[str]:
 
 
 def resume_file(resume: str, values: Mapping[str, str]) -> str:
-    """The path of the file that a command is resumed from."""
+    """The path or glob of the file that a command is resumed from."""
     return fill(shlex.quote(_files(resume)[0]), values, "env", {})[0]
-
-
-def _as_argparse(overrides: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in overrides.items():
-        if isinstance(value, bool):
-            yield f"--{key}" if value else f"--no-{key}"
-        elif isinstance(value, list | tuple):
-            yield from (f"--{key}", *map(_text, value))
-        elif value is not None:
-            yield f"--{key}={value}"
-
-
-def _as_hydra(overrides: Mapping[str, Any]) -> Iterator[str]:
-    for key, value in overrides.items():
-        many = isinstance(value, list | tuple)
-        yield f"{key}=[{','.join(map(_text, value))}]" if many else f"{key}={_text(value)}"
-
-
-_ARGUMENTS: dict[str, Any] = {"argparse": _as_argparse, "hydra": _as_hydra}
-
-
-def _text(value: Any) -> str:
-    return {True: "true", False: "false", None: "null"}.get(value, str(value))
-
-
-def variables(overrides: Mapping[str, Any]) -> dict[str, str]:
-    """Overrides as environment variables.
-
-    Raises:
-        InputError: a name is none of a variable.
-    """
-    found = {}
-    for key, value in overrides.items():
-        if not _VARIABLE.fullmatch(key):
-            raise InputError(f"override {key!r} cannot be an environment variable; use letters, digits and _")
-        if isinstance(value, list | tuple):
-            found[key] = ",".join(map(_text, value))
-        elif value is not None:
-            found[key] = str(int(value)) if isinstance(value, bool) else str(value)
-    return found
-
-
-def document(overrides: Mapping[str, Any]) -> str:
-    """Overrides as a YAML file, dotted names nested; text that reads as a number is one.
-
-    Raises:
-        InputError: a name is both a value and a group of others.
-    """
-    tree: dict[str, Any] = {}
-    for key, value in overrides.items():
-        *groups, last = key.split(".")
-        place = tree
-        for group in groups:
-            place = place.setdefault(group, {})
-            if not isinstance(place, dict):
-                raise InputError(f"override {key!r}: {group!r} is a value already")
-        if last in place:
-            raise InputError(f"override {key!r} stands beside overrides below it")
-        place[last] = _typed(value)
-    return yaml.safe_dump(tree, sort_keys=False)
-
-
-def _typed(value: Any) -> Any:
-    if isinstance(value, list | tuple):
-        return [_typed(item) for item in value]
-    for kind in (int, float):
-        if isinstance(value, str):
-            try:
-                return kind(value)
-            except ValueError:
-                continue
-    return value
-
-
-def check_overrides(style: str, overrides: Mapping[str, Any]) -> None:
-    """Whether overrides can be written in a style.
-
-    Raises:
-        InputError: a name cannot.
-    """
-    for key in overrides:
-        if not key or key != key.strip() or "=" in key or any(c.isspace() for c in key):
-            raise InputError(f"override {key!r}: a name has neither blanks nor '='")
-    if style == "env":
-        variables(overrides)
-    elif style == "yaml":
-        document(overrides)

@@ -224,7 +224,7 @@ def lay_out(copy: Path, own: TrainingCommand, work: Path, root: Path) -> list[Pa
     if not folder.is_dir():
         return []
     try:
-        code = {*files, *find_code(folder, own.code, [root])}
+        code = {*files, *find_code(folder, own.patterns, [root])}
     except InputError:
         code = set(files)
     linked, empty = arrange(folder, code, own.links, root)

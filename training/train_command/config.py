@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 
 from ..config import Evaluation
-from . import argv
-
-Style = Literal["argparse", "hydra", "yaml", "env"]
+from ..curves import CurveFormat
+from . import argv, config_files, styles
 
 
 def override(value: Any) -> Any:
@@ -30,20 +29,33 @@ def override(value: Any) -> Any:
 Override = Annotated[bool | str | tuple[Any, ...] | None, BeforeValidator(override)]
 
 
+LOG = "{log}"
+"""Stands for what the command prints, in the `file` of a curve."""
+
+
+def _below_out(path: str) -> str:
+    parts = PurePosixPath(path).parts
+    if not parts or parts[0] == "/" or ".." in parts:
+        raise InputError(f"{path!r} is not below {{out}}: name what the command writes there")
+    return str(PurePosixPath(path))
+
+
 class TrainingCommand(Frozen):
     """A command that trains, and what it leaves.
 
     Attributes:
-        command: split into words as a shell would, then `{seed} {out} {data} {overrides} {config} {threads}`
-            are put in; no shell sees it.
-        overrides: how a cell's overrides are written (`training.train_command.argv`).
+        command: split into words as a shell would, then `words.PLACEHOLDERS` are put in; no shell sees it.
+        then: commands that are called after it, in the same folder; a retry begins with the one that failed.
+        overrides: how a cell's overrides are written (`training.train_command.styles`).
+        config: of the folder, a file into which the overrides are merged; the command gets it as `{config}`.
+        gpus: of one run.
         resume: words that are added where the file in them, a path below `{out}`, exists; `own`: the program
             looks for what it goes on from in `{out}` itself.
         folder: where the command is at home; it runs in a copy of its `code`, the rest linked beside it.
         code: patterns of the files that decide the result; none: source files that git does not ignore.
         links: patterns of files and folders that are linked into each run though they hold weights or logs.
         scores: below `{out}`, a folder of enhanced test files, or a table `.csv` of measures.
-        curve: below `{out}`, a file of JSON lines with a `step`; none: the command tells none.
+        curve: what it writes below `{out}`, or prints; none: the command tells none.
         network: `file.py:Class`, for the audit.
         sample_rate: Hz, of its enhanced files and of the audio that is kept.
         digest: of the content of `code`, when the study was planned.
@@ -52,34 +64,106 @@ class TrainingCommand(Frozen):
     """
 
     command: str = ""
-    overrides: Style = "argparse"
+    then: tuple[str, ...] = ()
+    overrides: Annotated[str, AfterValidator(styles.check_style)] = "argparse"
+    config: Annotated[str | None, AfterValidator(lambda path: path and config_files.check_ending(path))] = (
+        None
+    )
+    gpus: int = Field(1, ge=1)
     resume: str | None = None
     folder: str
     code: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
     scores: str = "enhanced"
-    curve: str | None = None
+    curve: CurveFormat | None = None
     network: str | None = None
     sample_rate: int = Field(16_000, ge=4_000, le=192_000)
     digest: str = ""
     commit: str | None = None
     imported: str | None = None
 
-    @field_validator("scores", "curve")
+    @model_validator(mode="before")
     @classmethod
-    def _below_out(cls, path: str | None) -> str | None:
-        if path is None:
-            return None
-        parts = PurePosixPath(path).parts
-        if not parts or parts[0] == "/" or ".." in parts:
-            raise InputError(f"{path!r} is not below {{out}}: name what the command writes there")
-        return str(PurePosixPath(path))
+    def _as_written(cls, fields: Any) -> Any:
+        if isinstance(fields, dict) and "commands" in fields:
+            commands = fields["commands"]
+            if "command" in fields or not isinstance(commands, list) or not commands:
+                raise InputError("train: give command, or commands as a list of them")
+            fields = {k: v for k, v in fields.items() if k != "commands"}
+            fields |= {"command": commands[0], "then": tuple(commands[1:])}
+        if isinstance(fields, dict) and fields.get("config") and "overrides" not in fields:
+            fields = {**fields, "overrides": "config"}
+        return fields
+
+    @field_validator("curve", mode="before")
+    @classmethod
+    def _file_alone(cls, curve: Any) -> Any:
+        if isinstance(curve, str):
+            return {"file": curve}
+        return {"file": LOG, **curve} if isinstance(curve, dict) and "pattern" in curve else curve
+
+    @field_validator("scores")
+    @classmethod
+    def _scores_below_out(cls, path: str) -> str:
+        return _below_out(path)
+
+    @field_validator("curve")
+    @classmethod
+    def _curve_below_out(cls, curve: CurveFormat | None) -> CurveFormat | None:
+        return curve and curve.model_copy(update={"file": _below_out(curve.file)})
 
     @model_validator(mode="after")
     def _can_be_called(self) -> TrainingCommand:
-        if self.imported is None:
-            argv.check(self.command, self.overrides, None if self.resumes_itself else self.resume)
+        if self.imported is not None:
+            return self
+        argv.check(self.command, self.overrides, None if self.resumes_itself else self.resume)
+        for command in self.then:
+            argv.check_later(command)
+        if (self.config is not None) != (self.overrides == "config"):
+            raise InputError(f"overrides: {self.overrides} with config: {self.config}; they go together")
         return self
+
+    @property
+    def commands(self) -> tuple[str, ...]:
+        return (self.command, *self.then)
+
+    @property
+    def patterns(self) -> tuple[str, ...]:
+        """Of the files that decide the result, its configuration file among them; none: all sources."""
+        return (*self.code, *([self.config] if self.config else [])) if self.code else ()
+
+    def base(self, folder: Path | None = None) -> dict[str, Any]:
+        """The content of `config`, in a folder other than its own maybe; empty without one.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        return {} if self.config is None else config_files.read((folder or Path(self.folder)) / self.config)
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        """The settings of `config` by dotted name, as overrides are; empty if it cannot be read by now."""
+        try:
+            return {key: override(value) for key, value in config_files.flat(self.base())}
+        except InputError:
+            return {}
+
+    def check_overrides(self, overrides: Mapping[str, Any]) -> None:
+        """Whether overrides can be given to the command.
+
+        Raises:
+            InputError: they cannot.
+        """
+        if self.imported is not None:
+            return
+        argv.check_overrides(self.commands, self.overrides, overrides)
+        if self.config is not None:
+            config_files.text(self.base(), overrides, self.ending)
+
+    @property
+    def ending(self) -> str:
+        """Of the file with overrides."""
+        return Path(self.config).suffix.lower() if self.config else ".yaml"
 
     @property
     def resumes_itself(self) -> bool:
@@ -92,7 +176,9 @@ class TrainingCommand(Frozen):
 
     def signed_fields(self) -> dict[str, Any]:
         """What of it decides the trained weights."""
-        return {"code": self.digest, "command": self.command, "overrides": self.overrides}
+        signed: dict[str, Any] = {"code": self.digest, "command": self.command, "overrides": self.overrides}
+        more = {"then": self.then, "config": self.config, "gpus": self.gpus if self.gpus > 1 else None}
+        return signed | {name: value for name, value in more.items() if value}
 
 
 class CommandConfig(Frozen):

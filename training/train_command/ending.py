@@ -46,9 +46,11 @@ def failure(code: int, last: str) -> RunFailure:
 
 
 def _told(line: str) -> Cause | None:
-    """The cause that a line of output tells: memory that ran out, or a broken device."""
+    """The cause that a line of output tells: memory that ran out, a port that was taken, a broken device."""
     if "MemoryError" in line:
         return "out-of-memory"
+    if "address already in use" in line.lower() or "EADDRINUSE" in line:
+        return "port-taken"
     cause = classify(RuntimeError(line), "error")
     return cause if cause != "error" else None
 

@@ -1,12 +1,12 @@
-"""What a command leaves below `{out}`: its curve, and the scores or the enhanced files of its test."""
+"""What a command leaves below `{out}`: the enhanced files of its test, or a table of their scores."""
 
 from __future__ import annotations
 
-import json
 import math
-import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
+from glob import escape
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from ..audio import audio_files, is_audio, read_mono, resample
 from ..config import Evaluation
 from ..data.corpus import Pair
 from ..failures import DivergedError
+from ..files import newest
 from ..metrics import MetricPool
 from ..metrics.files import SLACK_SECONDS
 from ..metrics.registry import METRICS
@@ -27,46 +28,83 @@ from .config import TrainingCommand
 if TYPE_CHECKING:
     import pandas as pd
 
-VALUE = "val/pesq_wb"
-"""What a line of a curve is selected by, as the driver and the reports know it."""
+
+NAME = "{name}"
+"""Stands for the name of a test file in `scores`."""
+MOST_LOOKED_AT = 20_000
+"""Files below `{out}` among which enhanced ones are looked for."""
 
 
 class OutputError(InputError):
     """A command ended well, but what it left is not what was asked for."""
 
 
-def scores_at(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> Path:
-    """Where the command has left the scores of a test.
+Left = Path | dict[str, Path]
+"""What a command left for a test: its own table, or enhanced files by utterance."""
+
+
+def scores_at(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> Left:
+    """What the command has left for a test, where `scores` says.
 
     Raises:
-        OutputError: they are not there; the message says what was expected.
+        OutputError: it is not there; the message says what was expected, and what was found instead.
     """
-    place = out / own.scores
-    expected = (
-        f"a table with a row for each of {len(pairs)} test utterances: utterance and measures"
-        if own.is_table
-        else f"{len(pairs)} enhanced test files such as {pairs[0].name}.wav"
-    )
-    if own.is_table and place.is_file():
-        return place
-    if not own.is_table and place.is_dir() and any(map(is_audio, place.iterdir())):
-        try:
-            there = set(audio_files(place))
-        except InputError as error:
-            raise OutputError(str(error)) from None
-        missing = [pair.name for pair in pairs if pair.name not in there]
-        if missing:
+    if own.is_table:
+        expected = f"a table with a row for each of {len(pairs)} test utterances: utterance and measures"
+        table = newest(out, own.scores)
+        if table is not None and table.is_file():
+            return table
+    else:
+        expected = f"{len(pairs)} enhanced test files such as {pairs[0].name}.wav"
+        files = _enhanced_files(own.scores, out, pairs)
+        missing = [pair.name for pair in pairs if pair.name not in files]
+        if not missing:
+            return files
+        if files:
             raise OutputError(
                 f"{len(missing)} of {len(pairs)} test files are missing in {{out}}/{own.scores}: "
-                f"{listed(missing, 3)}"
+                f"{listed(missing, 3)}{_nearest(own, out, pairs)}"
             )
-        return place
     found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    left = f"no audio file in {own.scores}" if place.is_dir() else f"no {own.scores}"
+    left = f"no audio file in {own.scores}" if (out / own.scores).is_dir() else f"no {own.scores}"
     raise OutputError(
         f"the command ended well and left {left}: expected {expected} in {{out}}/{own.scores}; "
-        f"{{out}} holds {listed(found) or 'nothing'}"
+        f"{{out}} holds {listed(found) or 'nothing'}{_nearest(own, out, pairs)}"
     )
+
+
+def _enhanced_files(scores: str, out: Path, pairs: Sequence[Pair]) -> dict[str, Path]:
+    """The enhanced files that are there, by utterance."""
+    place, _, last = scores.rpartition("/")
+    folder = newest(out, (place or ".") if NAME in last else scores)
+    if folder is None or not folder.is_dir():
+        return {}
+    if NAME in last:
+        named = {pair.name: newest(folder, last.replace(NAME, escape(pair.name))) for pair in pairs}
+        return {name: path for name, path in named.items() if path is not None}
+    try:
+        return audio_files(folder) if any(map(is_audio, folder.iterdir())) else {}
+    except InputError as error:
+        raise OutputError(str(error)) from None
+
+
+def _nearest(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> str:
+    """The files below `{out}` that have the names of most test files, and how `scores` would name them."""
+    names = sorted((pair.name for pair in pairs), key=len, reverse=True)
+    counts, sample = Counter[str](), dict[str, str]()
+    for path in islice(out.rglob("*"), MOST_LOOKED_AT):
+        name = next((name for name in names if name in path.stem), None) if is_audio(path) else None
+        if name is not None:
+            found = path.relative_to(out).as_posix()
+            place, slash, last = found.rpartition("/")
+            pattern = place if path.stem == name and place else found
+            pattern = pattern if pattern == place else place + slash + last.replace(name, NAME, 1)
+            counts[pattern] += 1
+            sample.setdefault(pattern, found)
+    ((pattern, _),) = counts.most_common(1) or [("", 0)]
+    if not pattern or pattern == own.scores:
+        return ""
+    return f", among it {sample[pattern]}; did you mean scores: {pattern}?"
 
 
 def check(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> None:
@@ -75,16 +113,15 @@ def check(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> None:
     Raises:
         OutputError, DivergedError: as `table`.
     """
-    place = scores_at(own, out, pairs)
-    if own.is_table:
-        _read_table(place, pairs)
+    left = scores_at(own, out, pairs)
+    if isinstance(left, Path):
+        _read_table(left, pairs)
     else:
-        deque(_enhanced(place, pairs, None), maxlen=0)
+        deque(_enhanced(left, pairs, None), maxlen=0)
 
 
 def table(
-    own: TrainingCommand,
-    place: Path,
+    left: Left,
     pairs: Sequence[Pair],
     evaluation: Evaluation,
     pool: MetricPool,
@@ -101,17 +138,16 @@ def table(
         OutputError: a file cannot be read or is too short or long, or the table lacks something.
         DivergedError: enhanced speech or a measure is not finite.
     """
-    if own.is_table:
-        return _own_table(place, pairs, evaluation, pool, cache=cache)
-    return score_table.measured(pairs, _enhanced(place, pairs, keep), evaluation, pool, cache=cache)
+    if isinstance(left, Path):
+        return _own_table(left, pairs, evaluation, pool, cache=cache)
+    return score_table.measured(pairs, _enhanced(left, pairs, keep), evaluation, pool, cache=cache)
 
 
 def _enhanced(
-    folder: Path, pairs: Sequence[Pair], keep: Callable[[Pair, np.ndarray], None] | None
+    files: dict[str, Path], pairs: Sequence[Pair], keep: Callable[[Pair, np.ndarray], None] | None
 ) -> Iterator[tuple[int, np.ndarray]]:
     import soundfile
 
-    files = audio_files(folder)
     for index, pair in enumerate(pairs):
         path = files[pair.name]
         try:
@@ -163,8 +199,9 @@ def _read_table(path: Path, pairs: Sequence[Pair], wanted: Sequence[str] = ()) -
             f"{path} has the columns {listed(list(found.columns), 12)}; it needs "
             f"{', '.join(lacking) or 'a measure'} (measures: {listed(list(METRICS), 12)})"
         )
-    found = found.assign(utterance=found["utterance"].astype(str)).set_index("utterance")[metrics]
     names = [pair.name for pair in pairs]
+    told = [name if name in set(names) else _without_ending(name) for name in found["utterance"].astype(str)]
+    found = found.assign(utterance=told).set_index("utterance")[metrics]
     missing = [name for name in names if name not in found.index]
     others = [name for name in found.index if name not in set(names)]
     twice = sorted(set(found.index[found.index.duplicated()]))
@@ -179,62 +216,6 @@ def _read_table(path: Path, pairs: Sequence[Pair], wanted: Sequence[str] = ()) -
     return values
 
 
-class CurveFile:
-    """The lines that a command has added to its curve since it was last looked at.
-
-    Attributes:
-        refused: how many lines were no JSON object with a whole `step`.
-    """
-
-    def __init__(self, path: Path | None) -> None:
-        self._path = path
-        self._read = 0
-        self.lines: dict[int, dict[str, Any]] = {}
-        self.refused = 0
-
-    def take(self) -> list[dict[str, Any]]:
-        """The new lines, as `metrics.jsonl` has them: numbers alone, what is not finite as none."""
-        if self._path is None or not self._path.is_file():
-            return []
-        with self._path.open("rb") as file:
-            if file.seek(0, 2) < self._read:  # written anew
-                self._read = 0
-            file.seek(self._read)
-            text = file.read()
-        whole = text[: text.rfind(b"\n") + 1]
-        self._read += len(whole)
-        fresh = [line for raw in whole.splitlines() if (line := self._line(raw)) is not None]
-        self.lines |= {line["step"]: line for line in fresh}
-        return fresh
-
-    def _line(self, raw: bytes) -> dict[str, Any] | None:
-        if not raw.strip():
-            return None
-        try:
-            line = json.loads(raw)
-            step = int(line["step"])
-        except (ValueError, TypeError, KeyError, OverflowError):
-            self.refused += 1
-            return None
-        numbers = {
-            name: value if math.isfinite(value) else None
-            for name, value in line.items()
-            if isinstance(value, int | float) and not isinstance(value, bool)
-        }
-        return {"time": time.time(), **numbers, "step": step}
-
-    @property
-    def last(self) -> dict[str, Any] | None:
-        """The line of the highest step."""
-        return self.lines[max(self.lines)] if self.lines else None
-
-    @property
-    def best(self) -> dict[str, Any] | None:
-        """The line of the highest validation PESQ."""
-        rated = [line for line in self.lines.values() if line.get(VALUE) is not None]
-        return max(rated, key=lambda line: line[VALUE]) if rated else None
-
-    def lost(self) -> str | None:
-        """A loss whose last value is not finite."""
-        last = {name: self.lines[step][name] for step in sorted(self.lines) for name in self.lines[step]}
-        return next((name for name, value in last.items() if value is None and "loss" in name), None)
+def _without_ending(name: str) -> str:
+    """An utterance of a table that names its file."""
+    return Path(name).stem if is_audio(Path(name)) else name

@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -82,6 +83,43 @@ def run_command(
             return None
         finally:
             _end(lambda: _descendants(run) | _members({process.pid}) | orphans(), process)
+
+
+def free_port() -> int:
+    """A port that nothing on this machine listens on at this moment."""
+    with socket.socket() as free:
+        free.bind(("", 0))
+        return free.getsockname()[1]
+
+
+def find_python(words: Sequence[str], path: str | None, deep: bool = True) -> str | None:
+    """The Python that a command starts, behind `env`, a shell or a launcher such as `torchrun` too: the first
+    among its words, or the one that the first line of a program among them names.
+
+    Args:
+        path: where programs are looked for.
+        deep: words that hold several, and shell scripts, are looked into.
+    """
+    for word in words:
+        if deep and len(inner := word.split()) > 1:
+            if (found := find_python(inner, path, deep=False)) is not None:
+                return found
+            continue
+        program = shutil.which(word, path=path)
+        if program is None:
+            continue
+        if Path(program).name.startswith("python"):
+            return program
+        with open(program, "rb") as file:
+            start = file.read(4096)
+        first, _, rest = start.decode(errors="replace").partition("\n")
+        if not first.startswith("#!"):
+            continue
+        if "python" in first:
+            return find_python(first[2:].split(), path, deep=False)
+        if deep and (found := find_python(rest.split(), path, deep=False)) is not None:
+            return found
+    return None
 
 
 @contextmanager

@@ -24,15 +24,18 @@ from ..contract import Assignment, Program
 from ..data.corpus import Corpus, Pair, corpus_folder, find_corpus, located
 from ..environment import git_commit, host
 from ..failures import DivergedError, Interrupted, RunFailure, failure_cause
+from ..files import newest
 from ..metrics import MetricPool
 from ..progress import STATE_SECONDS, Progress
 from ..rundir import RunDir, read_json, write_json, write_text
-from . import argv, outputs
+from . import argv, outputs, styles
 from .code import changed_since, last_change, lay_out, written_beside
-from .config import CommandConfig, TrainingCommand
+from .config import LOG, CommandConfig, TrainingCommand
+from .config_files import text
+from .curve import LiveCurve, log_start
 from .ending import ending, failure, says_diverged, was_lost
-from .outputs import CurveFile, OutputError
-from .process import run_command
+from .outputs import OutputError
+from .process import find_python, free_port, run_command
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +65,7 @@ class Call:
         spec = run.spec
         self.run = run
         self.own = TrainingCommand.model_validate(spec["train"])
-        self.overrides = CommandConfig(overrides=spec["overrides"]).overrides
+        overrides = CommandConfig(overrides=spec["overrides"]).overrides
         self.out = run.path / "out"
         self.work = run.path / "work"
         self.root = run.path.parent.parent
@@ -71,44 +74,73 @@ class Call:
             "seed": str(spec["seed"]),
             "out": str(self.out.absolute()),
             "data": str(data),
-            "config": str((run.path / "config.yaml").absolute()),
+            "config": str((run.path / f"config{self.own.ending}").absolute()),
             "threads": str(threads),
+            "port": str(free_port()),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            "gpu_count": str(self.own.gpus),
         }
+        self.overrides = {key: argv.filled(value, self.values) for key, value in overrides.items()}
         self.environment = {
             **dict.fromkeys(THREADS, str(threads)),
             **os.environ,
             "PYTHONUNBUFFERED": "1",
-            **(argv.variables(self.overrides) if self.own.overrides == "env" else {}),
+            **(styles.variables(self.overrides) if self.own.overrides == "env" else {}),
         }
 
     @property
-    def words(self) -> list[str]:
-        """The command's words, without those to resume it."""
-        return argv.fill(self.own.command, self.values, self.own.overrides, self.overrides)
+    def _ended(self) -> Path:
+        return self.run.path / "commands.json"
+
+    @property
+    def ended(self) -> int:
+        """How many of its commands have ended well: where an attempt begins."""
+        return read_json(self._ended) or 0
+
+    @ended.setter
+    def ended(self, count: int) -> None:
+        write_json(self._ended, count)
+
+    def words(self, which: int = 0) -> list[str]:
+        """The words of one of its commands, without those to resume it. A glob below `{out}` in a later one
+        becomes the newest file that it names."""
+        filled = argv.fill(self.own.commands[which], self.values, self.own.overrides, self.overrides)
+        return [self._newest(word) for word in filled] if which else filled
+
+    def _newest(self, word: str) -> str:
+        before, out, pattern = word.partition(self.values["out"] + "/")
+        found = newest(self.out, pattern) if pattern else None
+        return word if found is None else before + out + found.relative_to(self.out).as_posix()
 
     @property
     def resume(self) -> list[str]:
-        """The words that resume it; none where there is nothing to resume from."""
+        """The words that resume its first command; none where there is nothing to resume from."""
         own = self.own
-        if own.resume is None or own.resumes_itself:
+        if own.resume is None or own.resumes_itself or self.ended:
             return []
-        there = Path(argv.resume_file(own.resume, self.values)).is_file()
-        return argv.fill(own.resume, self.values, "env", {}) if there else []
+        place = argv.resume_file(own.resume, self.values)
+        there = self._newest(place)
+        if not Path(there).is_file():
+            return []
+        return [w.replace(place, there) for w in argv.fill(own.resume, self.values, "env", {})]
 
     def prepare(self) -> list[Path]:
         """Lay the folder out in which it runs, and what is linked there. An attempt that begins anew finds
         nothing of an earlier one, one that is resumed no files to be scored."""
         links = lay_out(self.copy, self.own, self.work, self.root)
         scores = self.out / self.own.scores
-        if not self.resume and not self.own.resumes_itself:
+        if self.own.resumes_itself or self.ended:
+            pass
+        elif not self.resume:
             self.set_aside()
-        elif not self.own.resumes_itself and scores.is_dir() and not scores.is_symlink():
+        elif scores.is_dir() and not scores.is_symlink():
             shutil.rmtree(scores)
-        elif not self.own.resumes_itself:
+        else:
             scores.unlink(missing_ok=True)
         self.out.mkdir(exist_ok=True)
-        if self.own.overrides == "yaml":
-            write_text(Path(self.values["config"]), argv.document(self.overrides))
+        if self.own.overrides in styles.FILES:
+            base = self.own.base(self.copy)
+            write_text(Path(self.values["config"]), text(base, self.overrides, self.own.ending))
         return links
 
     def set_aside(self) -> None:
@@ -120,13 +152,15 @@ class Call:
 
     def interpreter(self) -> dict[str, Any]:
         """The Python that runs it and what is installed there; the program alone where it is no Python."""
-        program = self.words[0]
-        found = {"program": shutil.which(program, path=self.environment.get("PATH")) or program}
-        if not Path(program).name.startswith("python"):
+        path = self.environment.get("PATH")
+        filled = self.words(min(self.ended, len(self.own.commands) - 1))
+        found = {"program": shutil.which(filled[0], path=path) or filled[0]}
+        python = find_python(filled, path)
+        if python is None:
             return found
         try:
             told = subprocess.run(
-                [program, "-c", PROBE],
+                [python, "-c", PROBE],
                 cwd=self.work,
                 env=self.environment,
                 capture_output=True,
@@ -159,20 +193,19 @@ class Command(Program):
         return not self.call.own.is_table
 
     def train(self) -> None:
-        """Call the command unless it has ended well before, and check what it left, which is kept."""
+        """Call the command unless it has ended well before. What it left is kept; if that cannot be scored,
+        its evaluation fails."""
         given, call, ended = self._assignment, self.call, self.call.run.path / "ended.json"
         if not ended.exists():
             _train(call, given)
         try:
             outputs.check(call.own, call.out, self.corpus.test)
-        except OutputError as error:
+        except OutputError:
             if given.should_stop() and not ended.exists():
                 raise Interrupted("the command was asked to end, and left no scores") from None
-            write_json(ended, {"time": time.time()})
-            beside = written_beside(call.work, call.copy)
-            where = f"; it wrote outside {{out}}, in its own folder: {', '.join(beside)}" if beside else ""
-            again = "; put them there and use --retry-failed, or train again with --rerun CELL"
-            raise RunFailure("output") from OutputError(f"{error}{where}{again}")
+        except DivergedError:
+            call.ended = 0
+            raise
         write_json(ended, {"time": time.time()})
         call.run.write_summary(_summary(call, given.progress))
 
@@ -189,8 +222,16 @@ class Command(Program):
     ) -> pd.DataFrame:
         call, cache = self.call, self._assignment.cache
         with failure_cause("output"):
-            place = outputs.scores_at(call.own, call.out, pairs)
-            return outputs.table(call.own, place, pairs, job.evaluation, self.pool, cache=cache, keep=keep)
+            try:
+                left = outputs.scores_at(call.own, call.out, pairs)
+                return outputs.table(left, pairs, job.evaluation, self.pool, cache=cache, keep=keep)
+            except OutputError as error:
+                beside = written_beside(call.work, call.copy)
+                where = f"; it wrote outside {{out}}, beside its code: {', '.join(beside)}" if beside else ""
+                raise OutputError(
+                    f"{error}{where}; correct scores in the study file, or put the files there and give "
+                    "--retry-failed: nothing is trained again"
+                ) from None
 
 
 @contextmanager
@@ -211,13 +252,14 @@ def opened(assignment: Assignment) -> Iterator[Command]:
 
 
 def _train(call: Call, given: Assignment) -> None:
-    """Call the command until it ends well. A failure that comes twice where it was resumed is taken for the
-    fault of what it was resumed from: it then begins anew."""
+    """Call the commands until all have ended well. A failure that comes twice where the first was resumed is
+    taken for the fault of what it was resumed from: it then begins anew."""
     former: tuple[int, str] | None = None
-    while True:
+    while call.ended < len(call.own.commands):
         code, last, resumed = _attempt(call, given)
         if code == 0:
-            return
+            call.ended += 1
+            continue
         if not resumed or was_lost(code) or former not in (None, (code, last)):
             raise failure(code, last)
         if former is None:
@@ -239,35 +281,41 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
     with failure_cause("configuration"):
         links = call.prepare()
     resume = call.resume
-    command = [*call.words, *resume]
-    curve = CurveFile(call.out / own.curve if own.curve else None)
-    run.write_metrics([])
-    progress.update(step=0, val_pesq_wb=None)
+    later = call.ended > 0
+    command = [*call.words(call.ended), *resume]
+    former_lines = run.metrics() if later or resume or own.resumes_itself else []
+    if not later:
+        run.write_metrics([])
+        progress.update(step=0, val_pesq_wb=None, curve_problem=None)
     former = run.attempts()[-1:] if given.before.state in ("pending", "running") else []
     linked = former[0].get("linked") if former else None
     linked = last_change(links) if linked is None else linked
-    note = {"attempt": run.state.attempts, "time": time.time(), "resumed": bool(resume), "linked": linked}
-    run.append_attempt(note | {"environment": call.interpreter()})
+    note = {
+        "attempt": run.state.attempts,
+        "time": time.time(),
+        "resumed": later or bool(resume),
+        "linked": linked,
+    }
+    offset = run.log.stat().st_size
+    run.append_attempt(note | {"log": offset, "environment": call.interpreter()})
+    curve = LiveCurve(own.curve, run, log_start(run), former_lines)
     logger.info("runs %s in %s%s", shlex.join(command), call.work, " (resumed)" if resume else "")
     beaten = counted = time.monotonic()
 
-    def look() -> None:
+    def look(ended: bool = False) -> None:
         nonlocal beaten, counted
         if time.monotonic() - counted > STATE_SECONDS:
             counted = time.monotonic()
             write_json(run.path / "seconds.json", before + counted - began)
-        fresh = curve.take()
+        fresh = curve.take(ended)
         if fresh:
             run.append_metrics(*fresh)
-        if fresh or time.monotonic() - beaten > BEAT:
+        if fresh or ended or time.monotonic() - beaten > BEAT:
             beaten = time.monotonic()
-            last, best = curve.last, curve.best
-            progress.update(
-                step=last["step"] if last else 0, val_pesq_wb=best[outputs.VALUE] if best else None
-            )
+            progress.update(**curve.state | ({} if ended else {"curve_problem": None}))
 
     before = read_json(run.path / "seconds.json") or 0.0
-    began, offset = time.monotonic(), run.log.stat().st_size
+    began = time.monotonic()
     with failure_cause("configuration"):
         code = run_command(
             run,
@@ -278,7 +326,7 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
             tick=look,
             should_stop=given.should_stop,
         )
-    look()
+    look(ended=True)
     seconds = time.monotonic() - began
     write_json(run.path / "seconds.json", before + seconds)
     if changed := changed_since(links, linked):
@@ -287,14 +335,15 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
         raise Interrupted("the command was asked to end; it is called again next time")
     code, last = ending(code, run.log, offset)
     logger.info("the command ended with %d after %.0f s", code, seconds)
-    run.write_metrics([curve.lines[step] for step in sorted(curve.lines)])
-    if curve.refused:
-        logger.warning("%d lines of %s are no JSON objects with a step", curve.refused, own.curve)
-    if code >= 0 and (lost := curve.lost()):
-        raise DivergedError(f"{lost} is not finite at the end of {own.curve}", {"line": curve.last})
+    run.write_metrics(curve.ordered)
+    if curve.problem:
+        logger.warning("no curve: %s", curve.problem)
+    if own.curve is not None and code >= 0 and (lost := curve.lost()):
+        where = "what it printed" if own.curve.file == LOG else own.curve.file
+        raise DivergedError(f"{lost} is not finite at the end of {where}", {"line": curve.ordered[-1]})
     if code > 0 and says_diverged(last):
         raise DivergedError(f"the command ended with exit code {code}: {last}", {})
-    return code, last, bool(resume)
+    return code, last, bool(resume)  # a later command is not resumed
 
 
 def _who_changed(run: RunDir, changed: Sequence[str], since: float) -> str:
@@ -325,10 +374,11 @@ def _summary(call: Call, progress: Progress) -> dict[str, Any]:
         "seconds_per_step": seconds / steps,
         "seconds": seconds,
         "val_pesq_wb": run.state.val_pesq_wb,
-        "command": shlex.join(call.words),
+        "command": "; ".join(shlex.join(call.words(which)) for which in range(len(call.own.commands))),
         "threads": int(call.values["threads"]),
         "machine": host(),
         "git_commit": git_commit(Path(__file__).parent),
+        "commit": call.own.commit,
         **last,
         "changed_between_attempts": sorted(changed),
         "written_outside": written_beside(call.work, call.copy),

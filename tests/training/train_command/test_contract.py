@@ -164,6 +164,9 @@ def test_each_way_to_end_is_told(program, train, go, mode, ended, cause, said):
         cause, said = ("configuration", "none.pt") if mode == "failing" else (None, "diverged at step")
     run, job = train(mode)
     state = go(run, job)
+    if cause == "output":
+        assert state.state == "done"
+        state = run.evaluation("plain")
     assert (state.state, state.cause) == (ended, cause), state.message
     assert said is None or said in state.message
     assert run.scores_path("plain").exists() == (ended == "done")

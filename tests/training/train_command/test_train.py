@@ -103,7 +103,7 @@ FAILURES = {
     "SIGSEGV": ("failed", "error", "ended by SIGSEGV"),
     "SIGKILL": ("failed", "lost-worker", "ended by SIGKILL"),
     "silent": ("failed", "output", "left no enhanced: expected 2 enhanced test files such as d_1.wav in"),
-    "elsewhere": ("failed", "output", "it wrote outside {out}, in its own folder: enhanced/d_1.wav"),
+    "elsewhere": ("failed", "output", "it wrote outside {out}, beside its code: enhanced/d_1.wav"),
     "partial": ("failed", "output", "1 of 2 test files are missing"),
     "short": ("failed", "output", "enhanced files are as long as the noisy ones"),
     "nan": ("diverged", None, "train/loss is not finite at the end of metrics.jsonl"),
@@ -115,6 +115,9 @@ def test_what_goes_wrong_is_told(new_run, go, mode):
     run, job = new_run(mode)
     state = go(run, job)
     kind, cause, said = FAILURES[mode]
+    if cause == "output":
+        assert state.state == "done"
+        state = run.evaluation("plain")
     assert (state.state, state.cause) == (kind, cause)
     assert said in state.message
     assert not run.scores_path("plain").exists()
@@ -145,6 +148,52 @@ def test_a_folder_without_audio_is_told_by_what_was_expected(tiny_corpus, cache,
         "the command ended well and left no audio file in enhanced: expected 2 enhanced test files such as "
         "d_1.wav in {out}/enhanced; {out} holds enhanced"
     )
+
+
+WHERE = {
+    "enhanced/{}.wav": "enhanced",
+    "enhanced/{}_enh.wav": "enhanced/{name}_enh.wav",
+    "samples/epoch_3/{}.wav": "samples/epoch_3",
+    "{}.flac": "{name}.flac",
+}
+
+
+@pytest.mark.parametrize("place", WHERE)
+def test_scores_names_files_wherever_they_lie(tiny_corpus, cache, tmp_path, place):
+    pairs = Corpus.open(tiny_corpus, cache=cache).test
+    for pair in pairs:
+        path = tmp_path / place.format(pair.name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    wanted = WHERE[place]
+    if wanted != "enhanced":
+        with pytest.raises(OutputError) as told:
+            scores_at(TrainingCommand(command=COMMAND, folder=str(tmp_path)), tmp_path, pairs)
+        assert str(told.value).endswith(f"; did you mean scores: {wanted}?")
+    own = TrainingCommand(command=COMMAND, folder=str(tmp_path), scores=wanted)
+    found = scores_at(own, tmp_path, pairs)
+    assert {name: str(path.relative_to(tmp_path)) for name, path in found.items()} == {
+        pair.name: place.format(pair.name) for pair in pairs
+    }
+
+
+def test_of_several_dated_folders_the_newest_is_scored(tiny_corpus, cache, tmp_path):
+    pairs = Corpus.open(tiny_corpus, cache=cache).test
+    for number, day in enumerate(("2026-02-01", "2026-01-01")):
+        for pair in pairs:
+            (tmp_path / day / "wavs").mkdir(parents=True, exist_ok=True)
+            (tmp_path / day / "wavs" / f"{pair.name}-out.wav").touch()
+        os.utime(tmp_path / day / "wavs", ns=(number, number))
+    own = TrainingCommand(command=COMMAND, folder=str(tmp_path), scores="*/wavs/{name}-out.wav")
+    assert {path.parts[-3] for path in scores_at(own, tmp_path, pairs).values()} == {"2026-01-01"}
+
+
+def test_a_table_may_name_files(new_run, go, folder):
+    program = folder / "toy.py"
+    program.write_text(program.read_text().replace("name.removesuffix('.wav')", "name"))
+    run, job = new_run(scores="scores.csv", metrics=("pesq_wb",))
+    go(run, job)
+    assert run.evaluation("plain").state == "done", run.evaluation("plain").message
 
 
 def test_scores_that_are_no_numbers_are_a_divergence(new_run, go):
@@ -314,6 +363,6 @@ def test_the_environment_and_the_file_carry_overrides(new_run, go, folder):
         command = f"{python} toy.py {style} {{out}}{rest} {{seed}}"
         run, job = new_run(name=name, command=command, overrides=style, given={"MODE": "7"})
         os.environ.pop("OMP_NUM_THREADS", None)
-        assert go(run, job).cause == "output"
+        assert go(run, job).state == "done"
         told = (run.path / "out" / "told.txt").read_text()
         assert told == ("71" if style == "env" else "MODE: 7\n1")

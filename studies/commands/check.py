@@ -1,0 +1,93 @@
+"""`ablate run --check`: one short run of a user's command, to see that command, scores and curve fit."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from ablate.models.errors import InputError, duration, listed
+
+if TYPE_CHECKING:
+    from ablate.training.rundir import RunDir
+
+    from ..launchers import Resources
+    from ..plan import Plan
+    from ..request import Request
+
+
+def check_study(request: Request, root: Path, resources: Resources) -> None:
+    """Run the first cell with the overrides of `check` under `<root>/check`, and say what came of it.
+
+    Raises:
+        InputError: the built-in trainer trains the study.
+        typer.Exit: 3, if something does not fit.
+    """
+    from rich.console import Console
+
+    from .. import train_command
+    from ..driver import Driver, plan_jobs
+    from ..launchers.local import LocalLauncher
+    from ..plan import cache_path, make, run_dirs, save, study_path
+    from ..progress import ConsoleProgress
+    from ..retry_policy import Policy
+    from ..trials import open_storage, plan_book
+
+    if request.train is None:
+        raise InputError("--check is for a study file with train.command; see --dry-run")
+    place = root / "check"
+    shutil.rmtree(place, ignore_errors=True)
+    cache_path(root).mkdir(parents=True, exist_ok=True)
+    place.mkdir()
+    cache_path(place).symlink_to(cache_path(root))
+    settings = {"set": request.set | request.check, "seeds": request.seeds[:1], "study": "check"}
+    request = request.model_copy(update=settings)
+    plan, _ = make(request, place)
+    assert plan.train is not None
+    train_command.keep_code(plan.train, request.file, place)
+    save(plan, place)
+    cell, seed = plan.cells[0], request.seeds[0]
+    for line in train_command.literal(plan, cell, seed, place):
+        print(line)
+    launcher = LocalLauncher.open(study_path(place, plan.name), resources.model_copy(update={"jobs": 1}))
+    book = plan_book(open_storage(study_path(place, plan.name)), plan)
+    try:
+        driver = Driver(place, launcher, Policy(retries=0), ConsoleProgress(Console(stderr=True)))
+        outcome = driver.run(plan_jobs(plan, place, book, {(cell.name, seed)}))
+    finally:
+        launcher.close()
+    if outcome.interrupted:
+        raise typer.Exit(130)
+    run = run_dirs(plan, place)[cell.name, seed]
+    fits = _tell(plan, run, cell.evaluations[seed])
+    print(f"kept for a look: {run.path}", file=sys.stderr)
+    if outcome.failed or not fits:
+        raise typer.Exit(3)
+
+
+def _tell(plan: Plan, run: RunDir, evaluation: str) -> bool:
+    """Print what a run left; whether it is all that was promised."""
+    import pandas as pd
+
+    assert plan.train is not None
+    state = run.state
+    print(f"command: {state.state}" + (f": {state.cause}: {state.message}" if state.message else ""))
+    scored, metric = run.has_scores(evaluation), plan.endpoint.metric
+    if scored:
+        table = pd.read_parquet(run.scores_path(evaluation))
+        print(f"scores: {len(table)} test files, mean {metric} {table[metric].mean():.3f}")
+    elif state.state == "done":
+        print(f"scores: {run.evaluation(evaluation).message}")
+    if plan.train.curve is None:
+        print("curve: none is promised")
+    elif state.curve_problem:
+        print(f"curve: {state.curve_problem}")
+    elif lines := run.metrics():
+        columns = sorted({name for line in lines for name in line} - {"time", "step"})
+        print(f"curve: {len(lines)} steps up to {lines[-1]['step']}: {listed(columns, 12)}")
+    if seconds := run.summary.get("seconds"):
+        print(f"the command took {duration(seconds)}")
+    return scored and state.curve_problem is None

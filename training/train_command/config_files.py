@@ -1,0 +1,120 @@
+"""A program's own configuration file with a cell's overrides merged in, in the file's own format.
+
+A format is one line of `FORMATS`.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+import yaml
+
+from ablate.models.errors import InputError
+
+Tree = dict[str, Any]
+
+
+def _yaml(tree: Tree) -> str:
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def _json(tree: Tree) -> str:
+    return json.dumps(tree, indent=4, ensure_ascii=False) + "\n"
+
+
+FORMATS: dict[str, tuple[Callable[[str], Any], Callable[[Tree], str]]] = {
+    ".yaml": (yaml.safe_load, _yaml),
+    ".yml": (yaml.safe_load, _yaml),
+    ".json": (json.loads, _json),
+    ".toml": (tomllib.loads, tomli_w.dumps),
+}
+"""By a file's ending, how it is read and written. TOML has no null: there the key is left out."""
+
+
+def check_ending(path: str) -> str:
+    """Raises InputError if a file is of no known format."""
+    if Path(path).suffix.lower() not in FORMATS:
+        raise InputError(f"config {path!r} is of no known format; known: {', '.join(FORMATS)}")
+    return path
+
+
+def read(path: Path) -> Tree:
+    """The content of a configuration file.
+
+    Raises:
+        InputError: it is not there, cannot be read or is no mapping.
+    """
+    try:
+        tree = FORMATS[path.suffix.lower()][0](path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"no file {path}") from None
+    except (ValueError, yaml.YAMLError) as error:
+        raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
+    if not isinstance(tree, dict):
+        raise InputError(f"{path} holds one {type(tree).__name__}, and no names with values")
+    return tree
+
+
+def text(base: Tree, overrides: Mapping[str, Any], ending: str) -> str:
+    """A base with overrides merged in; a dotted name goes down into groups. A text takes the type that the
+    base has there, or else reads as a number if it is one.
+
+    Raises:
+        InputError: a name is both a value and a group of others.
+    """
+    tree = json.loads(json.dumps(base)) if ending == ".json" else _copy(base)
+    given: set[str] = set()
+    for key, value in overrides.items():
+        place, last = _place(tree, key, given)
+        like = place.get(last)
+        if isinstance(like, dict) or any(other.startswith(f"{key}.") for other in given):
+            raise InputError(f"override {key!r} is a group of settings; name the setting below it")
+        given.add(key)
+        if value is None and ending == ".toml":
+            place.pop(last, None)
+        else:
+            place[last] = typed(value, like)
+    return FORMATS[ending][1](tree)
+
+
+def _copy(tree: Any) -> Any:
+    return {key: _copy(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
+
+
+def _place(tree: Tree, key: str, given: set[str]) -> tuple[Tree, str]:
+    """The mapping that holds a dotted name, and the last part of the name in it."""
+    if key in tree or "." not in key:
+        return tree, key
+    group, rest = key.split(".", 1)
+    below = tree.setdefault(group, {})
+    if not isinstance(below, dict):
+        raise InputError(f"override {key!r}: {group!r} is a value already")
+    return _place(below, rest, given)
+
+
+def typed(value: Any, like: Any = None) -> Any:
+    """A value as a file has it: a text where `like` is one, a number where it reads as one."""
+    if isinstance(value, list | tuple):
+        items = like if isinstance(like, list) and like else [None]
+        return [typed(item, items[0]) for item in value]
+    for kind in (int, float):
+        if isinstance(value, str) and not isinstance(like, str):
+            try:
+                return float(value) if isinstance(like, float) else kind(value)
+            except ValueError:
+                continue
+    return value
+
+
+def flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The settings of a file by dotted name."""
+    for key, value in tree.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,134 @@
+"""The curve that a command writes, read while it runs and when it has ended."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ablate.models.errors import InputError
+
+from ..curves import CurveFormat
+from ..rundir import RunDir
+from .config import LOG, TrainingCommand
+
+VALUE = "val/pesq_wb"
+"""What a line of a curve is selected by, as the driver and the reports know it."""
+SHARE = 20
+"""A curve that took a second to read is read again after so many seconds."""
+
+
+class LiveCurve:
+    """The lines of a curve, as `metrics.jsonl` has them, by step.
+
+    Args:
+        how: where it is and what its columns are; none: the command writes none.
+        run: in whose `out/` it is.
+        since: the byte of the run's log from which on its lines count.
+        former: lines of the attempts that this one goes on from, which its file may not have.
+
+    Attributes:
+        problem: why there is no curve though one was promised.
+    """
+
+    def __init__(
+        self,
+        how: CurveFormat | None,
+        run: RunDir,
+        since: int = 0,
+        former: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        self._how = how
+        self._run = run
+        self._since = since
+        self._due = 0.0
+        self._seen: Any = None
+        self._former = {line["step"]: dict(line) for line in former}
+        self.lines: dict[int, dict[str, Any]] = {}
+        self.problem: str | None = None
+
+    def take(self, ended: bool = False) -> list[dict[str, Any]]:
+        """The lines that are new or have grown, numbers alone, what is not finite as none.
+
+        Args:
+            ended: the command has ended, so that what is missing now will not come.
+        """
+        if self._how is None or (not ended and time.monotonic() < self._due):
+            return []
+        of_log = self._how.file == LOG
+        path = self._run.log if of_log else self._how.newest(self._run.path / "out")
+        if path is None:
+            self.problem = f"there is no {self._how.file} in {{out}}"
+            return []
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        seen = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        if seen == self._seen:
+            return []
+        self._seen, began = seen, time.monotonic()
+        try:
+            rows = self._how.read(path, self._since if of_log else 0)
+        except (InputError, OSError) as error:
+            self.problem, rows = str(error).replace(f"{self._run.path}/", ""), []
+        else:
+            self.problem = None
+        self._due = time.monotonic() + SHARE * (time.monotonic() - began)
+        found = {
+            int(row["step"]): {k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows
+        }
+        fresh = []
+        for step, values in found.items():
+            before = self.lines.get(step, {"time": time.time()})
+            line = {"time": before["time"], **values, "step": step}
+            if line != before:
+                fresh.append(line)
+            found[step] = line
+        if found:
+            self.lines = {s: line for s, line in self._former.items() if s < min(found)} | found
+        return fresh
+
+    @property
+    def ordered(self) -> list[dict[str, Any]]:
+        return [self.lines[step] for step in sorted(self.lines)]
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What `state.json` says of it: the highest step, and the highest validation PESQ."""
+        rated = [line[VALUE] for line in self.lines.values() if line.get(VALUE) is not None]
+        return {
+            "step": max(self.lines, default=0),
+            "val_pesq_wb": max(rated, default=None),
+            "curve_problem": self.problem,
+        }
+
+    def lost(self) -> str | None:
+        """A loss whose last value is not finite."""
+        last = {name: value for line in self.ordered for name, value in line.items()}
+        return next((name for name, value in last.items() if value is None and "loss" in name), None)
+
+
+def log_start(run: RunDir) -> int:
+    """The byte of a run's log at which the attempts begin that its output is of."""
+    fresh = [line.get("log", 0) for line in run.attempts() if not line.get("resumed")]
+    return fresh[-1] if fresh else 0
+
+
+def reread(run: RunDir, train: TrainingCommand) -> None:
+    """Read the curve of a finished command as `curve` says by now, if it said something else before."""
+    if (
+        train.curve == TrainingCommand.model_validate(run.spec["train"]).curve
+        or not (run.path / "out").is_dir()
+    ):
+        return
+    curve = LiveCurve(train.curve, run, log_start(run))
+    curve.take(ended=True)
+    run.write_metrics(curve.ordered)
+    found = curve.state
+    steps = found["step"] or 1
+    summary = run.summary | {"val_pesq_wb": found["val_pesq_wb"]}
+    if "seconds" in summary:
+        summary["seconds_per_step"] = summary["seconds"] / steps
+    run.write_summary(summary)
+    rate = summary.get("seconds_per_step")
+    run.update_state(**found | {"step": steps, "steps": steps, "seconds_per_step": rate})
+    run.write_spec(run.spec | {"train": train.model_dump(mode="json")})
