@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import datetime
 from typing import Any
 
 from ablate.ablations.diff import Difference, differences, own_differences
 from ablate.ablations.factors import Factor
-from ablate.models.errors import duration, listed, plural
+from ablate.models.errors import duration, plural
 from ablate.studies.plan import Plan
 from ablate.training.config import RunConfig
 from ablate.training.metrics.passport import described, passport_of
-from ablate.training.metrics.registry import METRICS, in_words
+from ablate.training.metrics.registry import in_words
 from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
 from .chosen_on_test import price, price_lines
@@ -21,6 +20,7 @@ from .cost import compute
 from .formatting import text
 from .heterogeneity import mixture_lines
 from .model import AnalysisReport
+from .run_warnings import changes, run_warnings
 from .slopes import slope_lines
 from .step_budgets import step_budget_lines
 from .test_sets import test_set_lines
@@ -209,72 +209,11 @@ def warnings(report: AnalysisReport) -> list[str]:
         f"A204 reaches-nothing: {name}: {why}. It has no verdict."
         for name, why in report.analysis.void.items()
     ]
-    for change in plan.changes if plan is not None else ():
-        day = datetime.fromtimestamp(change.time).strftime("%Y-%m-%d %H:%M")
-        lines.append(f"Changed on {day}, after there were scores: {'; '.join(change.lines)}.")
     if report.seeds[1] < 2:
         lines.append(
             "One seed: no interval can be given, for nothing tells an effect from the luck of a training."
         )
-    return [
-        *lines,
-        *_unequal_lengths(report),
-        *mixture_lines(report),
-        *_broken_line(report),
-        *_lag_line(report),
-    ]
-
-
-def _unequal_lengths(report: AnalysisReport) -> list[str]:
-    """Commands that ended at different steps of their curves."""
-    plan = report.info.plan
-    if plan is None or plan.train is None:
-        return []
-    ended: dict[int, list[str]] = {}
-    for run in report.info.runs:
-        if run.scored and run.metrics:
-            ended.setdefault(run.step, []).append(f"{run.cell} seed {run.seed}")
-    if len(ended) < 2:
-        return []
-    steps = "; ".join(f"{step:,} ({listed(runs, 6)})" for step, runs in sorted(ended.items()))
-    return [
-        f"Trainings ended at different steps of their curves: {steps}. "
-        "What looks like an effect may be that of the length."
-    ]
-
-
-def broken_outputs(report: AnalysisReport) -> dict[str, int]:
-    """By cell, how many test outputs could not be measured (silent, not finite) and count as the floor."""
-    scores, metric = report.scores, report.analysis.metric
-    if "broken" not in scores.columns:
-        return {}
-    broken = [metric in str(kind).split(", ") for kind in scores["broken"]]
-    return dict(Counter(scores.loc[broken, "cell"].astype(str)))
-
-
-def _broken_line(report: AnalysisReport) -> list[str]:
-    found = broken_outputs(report)
-    if not found:
-        return []
-    cells = ", ".join(f"{cell} {count:,}" for cell, count in found.items())
-    floor = METRICS[report.analysis.metric].floor
-    return [
-        f"Broken outputs (silent or not finite), which count as {report.metric} {floor:g}: "
-        f"{sum(found.values()):,} of {len(report.scores):,} ({cells})."
-    ]
-
-
-def _lag_line(report: AnalysisReport) -> list[str]:
-    """Cells whose outputs are earlier or later than the clean speech."""
-    scores = report.scores
-    if "lag_ms" not in scores.columns or not scores["lag_ms"].notna().any():
-        return []
-    late = scores[scores["lag_ms"].notna()]
-    cells = ", ".join(
-        f"{cell} by {lags.median():+.0f} ms in {len(lags):,}"
-        for cell, lags in late["lag_ms"].groupby(late["cell"].astype(str))
-    )
-    return [f"Outputs that are not aligned with the clean speech, which costs them in every metric: {cells}."]
+    return [*changes(plan), *lines, *mixture_lines(report), *run_warnings(report)]
 
 
 def run_problems(report: AnalysisReport) -> list[str]:

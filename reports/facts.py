@@ -11,6 +11,7 @@ from ablate.training.metrics.registry import CONVENTIONS, conventions_of, label_
 from . import caveats
 from .formatting import human
 from .model import AnalysisReport
+from .run_warnings import broken_outputs
 
 VOICEBANK_DOI = "10.7488/ds/2117"
 """Of "Noisy speech database for training speech enhancement algorithms and TTS models" (VoiceBank+DEMAND)."""
@@ -172,7 +173,7 @@ class _Facts:
 
     @property
     def missing(self) -> str:
-        broken = sum(caveats.broken_outputs(self.report).values())
+        broken = sum(broken_outputs(self.report).values())
         parts = [note for note in self.notes if "left out" in note]
         parts += [f"{line}." for line in caveats.run_problems(self.report)]
         parts += (

@@ -15,6 +15,7 @@ from .facts import facts, leader
 from .formatting import text
 from .heterogeneity import mixed
 from .model import AnalysisReport
+from .run_warnings import broken_outputs
 from .summary import answer
 
 SCHEMA = "ablate.report"
@@ -40,7 +41,7 @@ def fields(report: AnalysisReport) -> Iterator[Fields]:
         {
             "warnings": caveats.warnings(report),
             "notes": caveats.notes(report),
-            "broken_outputs": caveats.broken_outputs(report),
+            "broken_outputs": broken_outputs(report),
             "run_problems": caveats.run_problems(report),
             "measured_at": dict(caveats.measured_at(report)),
         }

@@ -29,7 +29,6 @@ from .trials import Entry, TrialBook
 
 LOCKED_PAUSE = 5.0
 """Seconds before a run that another process was writing is looked at again."""
-SAME_OUTPUT = "two runs ended with the same outputs that cannot be scored: no other is started"
 STOP_SECONDS = 60.0
 """What the runs on slots have to write their checkpoints after Ctrl-C."""
 
@@ -183,17 +182,16 @@ class Driver:
         self._active: dict[Path, Job] = {}
         self._undecided: list[tuple[float, Job, Ended]] = []
         self._outcome = Outcome()
-        self._seen: dict[tuple[str, str], int] = {}
 
     def run(self, jobs: list[Job]) -> Outcome:
         """Work through `jobs`; returns when all ended, the failures are too many, or on Ctrl-C."""
         outcome = self._outcome = Outcome()
         self._stopped: list[Job] = []
-        self._outputs, self._same_output = set[str](), False
+        self._commands = train_command.CommandRuns()
         self._queue = [job for job in jobs if self._remains(job)]
         self._progress.start(len(jobs), len(outcome.done) + len(outcome.failed))
-        if self._same_output and self._queue:
-            self._progress.told(SAME_OUTPUT)
+        if self._commands.stop and self._queue:
+            self._progress.told(train_command.SAME_FAULT)
         try:
             self._loop()
         except KeyboardInterrupt:
@@ -231,7 +229,7 @@ class Driver:
                 book.fail(entry, "lost-driver" if found == "run" else cause)
         if found == "fail":
             self._fail(job, cause)
-            self._note_output(job)
+            self._commands.same_fault(job.run, job.unscorable)
             self._outcome.failed.append(job)
             return False
         if state.state in ("failed", "diverged"):
@@ -242,24 +240,13 @@ class Driver:
         ]
         return True
 
-    def _note_output(self, job: Job) -> str:
-        """Take note of a training whose outputs cannot be scored; what to say if another had the same fault,
-        after which nothing is started: the others would most likely end alike."""
-        unscorable = job.unscorable
-        if unscorable is None or unscorable.cause != "output":
-            return ""
-        fault = (unscorable.message or "").replace(str(job.run.path.resolve()), "")
-        self._same_output = self._same_output or fault in self._outputs
-        self._outputs.add(fault)
-        return SAME_OUTPUT if self._same_output else ""
-
     def _loop(self) -> None:
         before = len(self._outcome.failed)
         while self._queue or self._active or self._undecided:
             self._check()
             failed = len(self._outcome.failed) - before
             enough = (limit := self._policy.max_failures) is not None and failed >= limit
-            enough = enough or self._same_output
+            enough = enough or self._commands.stop
             if enough and not self._active:
                 return
             if self._watch is not None:
@@ -334,8 +321,8 @@ class Driver:
                 what = "done, its evaluation failed" if unscorable else state.state
                 why = (unscorable or state).message or ended.message or "see its log.txt"
                 self._progress.ended(job, ": ".join(dict.fromkeys((what, cause, why))), final=True)
-                if line := self._note_output(job):
-                    self._progress.told(line)
+                if self._commands.same_fault(job.run, unscorable):
+                    self._progress.told(train_command.SAME_FAULT)
             case "retry":
                 self._retry(job, str(action.cause), action.smaller)
             case "requeue":
@@ -370,7 +357,8 @@ class Driver:
 
     def _close(self, job: Job) -> str:
         """Put a run that is done and scored on record; how it ended, in words."""
-        if twin := self._twin(job):
+        keys = [entry.key for _, entry in job.members]
+        if twin := job.metric and self._commands.twin(keys, job.scores):
             message = train_command.refuse(job.run, twin)
             self._fail(job, train_command.SAME)
             self._outcome.failed.append(job)
@@ -398,17 +386,6 @@ class Driver:
             book.complete(entry, value, curve, None if job.metric is None else name)
         problem = job.run.state.curve_problem
         return f"done, {name} {value:.2f}" + (f"; no curve: {problem}" if problem else "")
-
-    def _twin(self, job: Job) -> str | None:
-        """Another seed of a cell that a command has trained to the same scores, to the last digit."""
-        if job.metric is None:
-            return None
-        digest = train_command.digest_of_scores(job.scores)
-        for _, entry in job.members:
-            cell, seed = entry.key
-            if (known := self._seen.setdefault((cell, digest), seed)) != seed:
-                return f"{cell} seed {known}"
-        return None
 
     def _fail(self, job: Job, cause: str) -> None:
         for book, entry in job.members:

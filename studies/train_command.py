@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from ablate.ablations.runspec import run_path
 from ablate.models import plugins
 from ablate.models.errors import InputError, listed
-from ablate.training.data.corpus import corpus_folder
 from ablate.training.environment import git_commit
-from ablate.training.rundir import RunDir, RunLockedError, file_digest
-from ablate.training.train_command import argv, code, curve, styles
+from ablate.training.rundir import EvaluationState, RunDir, RunLockedError, file_digest
+from ablate.training.train_command import argv, code, curve
 from ablate.training.train_command.config import TrainingCommand
-from ablate.training.train_command.process import free_port
-
-if TYPE_CHECKING:
-    from .plan import Plan, PlannedCell
 
 COPIES = "code"
 """Folder of a root in which the code of its trainings is kept, by digest."""
@@ -90,31 +83,41 @@ def reread_curve(run: RunDir, document: Mapping[str, Any]) -> None:
         curve.reread(run, TrainingCommand.model_validate(document["train"]))
 
 
-def literal(plan: Plan, cell: PlannedCell, seed: int, root: Path) -> list[str]:
-    """The commands of a run as a shell takes them."""
-    train, run = plan.train, run_path(root, cell.signatures[seed])
-    if train is None or train.imported is not None:
-        return []
-    values = {
-        "seed": str(seed),
-        "out": str(run / "out"),
-        "data": str(corpus_folder(plan.corpus.path, root / "cache")),
-        "config": str(run / f"config{train.ending}"),
-        "threads": "1",
-        "port": str(free_port()),
-        "gpus": ",".join(map(str, range(train.gpus))),
-        "gpu_count": str(train.gpus),
-    }
-    given = {key: argv.filled(value, values) for key, value in cell.config.result_fields().items()}
-    variables = styles.variables(given) if train.overrides == "env" else {}
-    set_ = "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
-    lines = [f"mkdir -p {shlex.quote(values['out'])} && cd {shlex.quote(train.folder)}"]
-    lines += [set_ + shlex.join(argv.fill(text, values, train.overrides, given)) for text in train.commands]
-    return lines
-
-
 SAME = "same-for-every-seed"
 """Cause of a run that was trained to the very scores of another seed."""
+
+
+SAME_FAULT = "two runs ended with the same outputs that cannot be scored: no other is started"
+
+
+class CommandRuns:
+    """What a driver remembers of the runs of a command.
+
+    Attributes:
+        stop: two had the same fault in their outputs: the others would most likely end alike.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[tuple[str, str], int] = {}
+        self._faults: set[str] = set()
+        self.stop = False
+
+    def twin(self, keys: Iterable[tuple[str, int]], scores: Path) -> str | None:
+        """Another seed of a cell that was trained to the same scores, to the last digit."""
+        digest = digest_of_scores(scores)
+        for cell, seed in keys:
+            if (known := self._seen.setdefault((cell, digest), seed)) != seed:
+                return f"{cell} seed {known}"
+        return None
+
+    def same_fault(self, run: RunDir, unscorable: EvaluationState | None) -> bool:
+        """Take note of outputs that cannot be scored; whether another run had the same fault."""
+        if unscorable is None or unscorable.cause != "output":
+            return False
+        fault = (unscorable.message or "").replace(str(run.path.resolve()), "")
+        self.stop = self.stop or fault in self._faults
+        self._faults.add(fault)
+        return self.stop
 
 
 def digest_of_scores(path: Path) -> str:

@@ -35,6 +35,7 @@ def check_study(request: Request, root: Path, resources: Resources) -> None:
     from ..progress import ConsoleProgress
     from ..retry_policy import Policy
     from ..trials import open_storage, plan_book
+    from .dry_run import literal
 
     if request.train is None:
         raise InputError("--check is for a study file with train.command; see --dry-run")
@@ -50,7 +51,7 @@ def check_study(request: Request, root: Path, resources: Resources) -> None:
     train_command.keep_code(plan.train, request.file, place)
     save(plan, place)
     cell, seed = plan.cells[0], request.seeds[0]
-    for line in train_command.literal(plan, cell, seed, place):
+    for line in literal(plan, cell, seed, place):
         print(line)
     launcher = LocalLauncher.open(study_path(place, plan.name), resources.model_copy(update={"jobs": 1}))
     book = plan_book(open_storage(study_path(place, plan.name)), plan)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -102,7 +103,7 @@ def show_plan(
         for cell in plan.cells:
             shown += [
                 f"# {cell.name}, seed {cell.seeds[0]}",
-                *train_command.literal(plan, cell, cell.seeds[0], root),
+                *literal(plan, cell, cell.seeds[0], root),
             ]
         for line in shown:
             out.print(line, markup=False, soft_wrap=True, highlight=False)
@@ -110,6 +111,34 @@ def show_plan(
         out.print(f"time and memory of a run: from steps on {slot.device}, without validation and scoring")
     for alias in plan.aliases:
         out.print(f"not told apart by this design: {alias}")
+
+
+def literal(plan: Plan, cell: PlannedCell, seed: int, root: Path) -> list[str]:
+    """The commands of a run as a shell takes them."""
+    from ablate.ablations.runspec import run_path
+    from ablate.training.data.corpus import corpus_folder
+    from ablate.training.train_command import argv, styles
+    from ablate.training.train_command.process import free_port
+
+    train, run = plan.train, run_path(root, cell.signatures[seed])
+    if train is None or train.imported is not None:
+        return []
+    values = {
+        "seed": str(seed),
+        "out": str(run / "out"),
+        "data": str(corpus_folder(plan.corpus.path, root / "cache")),
+        "config": str(run / f"config{train.ending}"),
+        "threads": "1",
+        "port": str(free_port()),
+        "gpus": ",".join(map(str, range(train.gpus))),
+        "gpu_count": str(train.gpus),
+    }
+    given = {key: argv.filled(value, values) for key, value in cell.config.result_fields().items()}
+    variables = styles.variables(given) if train.overrides == "env" else {}
+    set_ = "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
+    lines = [f"mkdir -p {shlex.quote(values['out'])} && cd {shlex.quote(train.folder)}"]
+    lines += [set_ + shlex.join(argv.fill(text, values, train.overrides, given)) for text in train.commands]
+    return lines
 
 
 def _runs(plan: Plan, cell: PlannedCell, root: Path, costs: Mapping[str, Cost]) -> dict[str, Any]:

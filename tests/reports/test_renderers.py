@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from ablate.ablations.diff import differences
-from ablate.reports import caveats
+from ablate.reports import caveats, run_warnings
 from ablate.reports.blocks import NamedValues
 from ablate.reports.build import NoScoresError, report_of, report_of_file, report_of_study, write_folder
 from ablate.reports.document import document
@@ -310,8 +310,8 @@ def test_broken_outputs_are_counted(report, format):
     scores["broken"] = None
     scores.loc[rows, "broken"] = ["pesq_wb, stoi", "pesq_wb", "stoi"]
     broken = replace(report, scores=scores)
-    assert caveats.broken_outputs(broken) == {"baseline": 2}
-    assert caveats.broken_outputs(report) == {}
+    assert run_warnings.broken_outputs(broken) == {"baseline": 2}
+    assert run_warnings.broken_outputs(report) == {}
     if format != "csv":
         assert "count as PESQ-WB 1: 2 of 648 (baseline 2)" in " ".join(text(broken, format).split())
 

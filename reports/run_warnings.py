@@ -1,0 +1,78 @@
+"""What must be said of runs and plan before the numbers: broken and late outputs, lengths, changes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import datetime
+
+from ablate.models.errors import listed
+from ablate.studies.plan import Plan
+from ablate.training.metrics.registry import METRICS
+
+from .model import AnalysisReport
+
+
+def run_warnings(report: AnalysisReport) -> list[str]:
+    """A sentence for each thing that is wrong with the runs."""
+    return [*_unequal_lengths(report), *_broken_line(report), *_lag_line(report)]
+
+
+def changes(plan: Plan | None) -> list[str]:
+    """How scoring and judging were changed after there were scores."""
+    return [
+        f"Changed on {datetime.fromtimestamp(change.time):%Y-%m-%d %H:%M}, after there were scores: "
+        f"{'; '.join(change.lines)}."
+        for change in (plan.changes if plan is not None else ())
+    ]
+
+
+def _unequal_lengths(report: AnalysisReport) -> list[str]:
+    """Commands that ended at different steps of their curves."""
+    plan = report.info.plan
+    if plan is None or plan.train is None:
+        return []
+    ended: dict[int, list[str]] = {}
+    for run in report.info.runs:
+        if run.scored and run.metrics:
+            ended.setdefault(run.step, []).append(f"{run.cell} seed {run.seed}")
+    if len(ended) < 2:
+        return []
+    steps = "; ".join(f"{step:,} ({listed(runs, 6)})" for step, runs in sorted(ended.items()))
+    return [
+        f"Trainings ended at different steps of their curves: {steps}. "
+        "What looks like an effect may be that of the length."
+    ]
+
+
+def broken_outputs(report: AnalysisReport) -> dict[str, int]:
+    """By cell, how many test outputs could not be measured (silent, not finite) and count as the floor."""
+    scores, metric = report.scores, report.analysis.metric
+    if "broken" not in scores.columns:
+        return {}
+    broken = [metric in str(kind).split(", ") for kind in scores["broken"]]
+    return dict(Counter(scores.loc[broken, "cell"].astype(str)))
+
+
+def _broken_line(report: AnalysisReport) -> list[str]:
+    found = broken_outputs(report)
+    if not found:
+        return []
+    cells = ", ".join(f"{cell} {count:,}" for cell, count in found.items())
+    floor = METRICS[report.analysis.metric].floor
+    return [
+        f"Broken outputs (silent or not finite), which count as {report.metric} {floor:g}: "
+        f"{sum(found.values()):,} of {len(report.scores):,} ({cells})."
+    ]
+
+
+def _lag_line(report: AnalysisReport) -> list[str]:
+    """Cells whose outputs are earlier or later than the clean speech."""
+    scores = report.scores
+    if "lag_ms" not in scores.columns or not scores["lag_ms"].notna().any():
+        return []
+    late = scores[scores["lag_ms"].notna()]
+    cells = ", ".join(
+        f"{cell} by {lags.median():+.0f} ms in {len(lags):,}"
+        for cell, lags in late["lag_ms"].groupby(late["cell"].astype(str))
+    )
+    return [f"Outputs that are not aligned with the clean speech, which costs them in every metric: {cells}."]
