@@ -8,16 +8,16 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from ablate.models.errors import InputError
 
 from .identity import root_identity
+from .plan import find
 from .plan import names as study_names
 from .redaction import redact, scrub
 from .tracking import (
@@ -29,7 +29,6 @@ from .tracking import (
     resolve_uri,
     runs_link,
 )
-from .tracking.study import existing_study
 
 HOST = "127.0.0.1"
 PORT = 5000
@@ -80,7 +79,7 @@ def serve(
     root = Path(root).resolve()
     uri = resolve_uri(root, tracking_uri)
     if study is not None:
-        existing_study(root, study)
+        find(root, study)
     names = [study] if study else study_names(root)
     if uri == default_uri(root) and not (root / "mlflow.db").exists():
         raise InputError(
@@ -92,14 +91,8 @@ def serve(
         return
     prepare(uri)
     chosen = _free_port(port)
-    log = root / "mlflow-ui.log"
-    process = _start(uri, root, chosen, log)
-    try:
-        server = f"http://{HOST}:{chosen}"
-        _wait(server, process, log, uri)
-        yield _window(root, server, uri, names, process)
-    finally:
-        _stop(process)
+    with _running(uri, root, chosen) as process:
+        yield _window(root, f"http://{HOST}:{chosen}", uri, names, process)
 
 
 def _window(
@@ -137,48 +130,48 @@ def _free_port(port: int | None) -> int:
     raise InputError(f"port {port} of {HOST} is taken; give another --port, or 0 for a free one")
 
 
-def _start(uri: str, root: Path, port: int, log: Path) -> subprocess.Popen[bytes]:
-    """Start the server; the URI goes through the environment, for it may hold a password."""
-    artifacts = root / "mlartifacts"
-    artifacts.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _running(uri: str, root: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """A server that answers; the URI goes through the environment, for it may hold a password.
+
+    Raises:
+        TrackingError: it does not start.
+    """
+    (root / "mlartifacts").mkdir(parents=True, exist_ok=True)
     command = [
         *(sys.executable, "-P", "-m", "mlflow", "server", "--host", HOST, "--port", str(port)),
-        *("--workers", "1", "--artifacts-destination", str(artifacts)),
+        *("--workers", "1", "--artifacts-destination", str(root / "mlartifacts")),
     ]
-    with log.open("wb") as output:
-        return subprocess.Popen(
+    environment = {**os.environ, **_LIGHT, "MLFLOW_BACKEND_STORE_URI": uri}
+    log = root / "mlflow-ui.log"
+    with log.open("wb") as said:
+        process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=output,
+            stdout=said,
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=root,
-            env={**os.environ, **_LIGHT, "MLFLOW_BACKEND_STORE_URI": uri},
+            env=environment,
         )
-
-
-def _wait(server: str, process: subprocess.Popen[bytes], log: Path, uri: str) -> None:
-    deadline = time.monotonic() + START_TIMEOUT
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            break
-        try:
-            with urllib.request.urlopen(f"{server}/health", timeout=5) as answer:
-                if answer.status == 200:
-                    return
-        except (urllib.error.URLError, OSError):
+    try:
+        deadline = time.monotonic() + START_TIMEOUT
+        while not _answers(f"http://{HOST}:{port}/health"):
+            if process.poll() is not None or time.monotonic() > deadline:
+                tail = scrub("\n".join(log.read_text(errors="replace").splitlines()[-15:]), uri)
+                raise TrackingError(f"the MLflow server on {redact(uri)} does not answer:\n{tail}")
             time.sleep(0.2)
-    tail = scrub("\n".join(log.read_text(errors="replace").splitlines()[-15:]), uri)
-    raise TrackingError(f"the MLflow server on {redact(uri)} does not answer:\n{tail}")
+        yield process
+    finally:
+        for end in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError, subprocess.TimeoutExpired):
+                os.killpg(process.pid, end)
+                process.wait(5)
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """End the server and the processes it started."""
-    for kill, patience in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
-        try:
-            os.killpg(process.pid, kill)
-            process.wait(patience)
-        except ProcessLookupError:
-            return
-        except subprocess.TimeoutExpired:
-            continue
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            return answer.status == 200
+    except OSError:
+        return False

@@ -39,7 +39,7 @@ def scores_from_mlflow(
     from mlflow.exceptions import MlflowException
 
     from ablate.studies.redaction import redact
-    from ablate.studies.tracking import answering, connect
+    from ablate.studies.tracking import all_runs, answering, connect
 
     client = connect(tracking_uri)
     shown = redact(tracking_uri)
@@ -56,23 +56,7 @@ def scores_from_mlflow(
         known = ", ".join(sorted(e.name for e in client.search_experiments())) or "none"
         raise InputError(f"no experiment {experiment!r} at {shown} (there: {known})")
 
-    def search(filter_string: str) -> list[Any]:
-        runs: list[Any] = []
-        token = None
-        while True:
-            page = client.search_runs(
-                [found.experiment_id],
-                filter_string,
-                max_results=1000,
-                order_by=["attributes.start_time DESC"],
-                page_token=token,
-            )
-            runs += page
-            token = page.token
-            if not token:
-                return runs
-
-    everything = search("")
+    everything = all_runs(client, found.experiment_id)[::-1]
     parents = [run for run in everything if "mlflow.parentRunId" not in run.data.tags]
     if study is not None:
         parents = [run for run in parents if run.info.run_name == study.partition("@")[0]]

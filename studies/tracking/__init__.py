@@ -4,14 +4,15 @@ The run directories are the truth; a training never talks to MLflow. A mirroring
 the tracking store up to date, pass by pass, so that a store that is down or slow costs a training nothing and
 whatever was missed is sent by a later pass. Every pass is idempotent.
 
-`store` connects and has the experiments and runs, `study` says what is to be mirrored,
-`child` mirrors a cell x seed, `parent` the study, `passes` all of it, `process` runs beside the driver.
+`store` connects and has experiments and runs, `run_mirror` mirrors a cell x seed, `study_mirror` the study,
+`passes` all of it, `process` runs beside the driver.
 """
 
 from .passes import Mirror, Mirrored, mirror
 from .process import TrackerProcess
 from .store import (
     TrackingError,
+    all_runs,
     answering,
     compare_link,
     connect,
@@ -26,6 +27,7 @@ __all__ = [
     "Mirrored",
     "TrackerProcess",
     "TrackingError",
+    "all_runs",
     "answering",
     "compare_link",
     "connect",

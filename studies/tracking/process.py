@@ -7,18 +7,17 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from ablate.training.files import LockHeldError, locked
 
 from ..redaction import brief, redact, scrub
 from .passes import LONGEST_PAUSE, Mirror, Mirrored
 from .store import CLIENT_SETTINGS, URI_VARIABLE, TrackingError, resolve_uri
-from .study import existing_study
 
 INTERVAL = 2.0
 """Seconds between two passes while a study runs; more where passes would take over a twentieth of a core."""
@@ -43,9 +42,8 @@ class TrackerProcess:
 
     def start(self) -> None:
         """Start the process; the URI goes through the environment, for it may hold a password."""
-        arguments = ["--root", str(self.root), "--study", self.study]
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "ablate.studies.tracking", *arguments],
+            [sys.executable, "-P", "-m", "ablate.studies.tracking", str(self.root), self.study],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -87,20 +85,17 @@ def _last_line(path: Path) -> str:
         return "no message"
 
 
-def follow(
-    root: Path, study: str, uri: str, *, stopped: Callable[[float], bool], say: Callable[[str], None]
-) -> bool:
+def follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str], None]) -> bool:
     """Mirror a study until `stopped(seconds)`, which waits at most that long, answers yes.
 
     Returns:
         Whether the store holds everything at the end.
     """
-    target = Mirror(root, study, uri)
     while True:
         with suppress(LockHeldError), locked(target.lock_path, wait=False):
             return _follow(target, stopped, say)
         if stopped(INTERVAL):
-            say(f"another process mirrors {study} to {target.shown_uri}")
+            say(f"another process mirrors {target.study} to {target.shown_uri}")
             return False
 
 
@@ -130,36 +125,22 @@ def _follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str
         time.sleep(0.5)
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """The mirroring process: ends with a final pass when its standard input closes."""
-    import argparse
-
-    parser = argparse.ArgumentParser(prog="ablate.studies.tracking", description=main.__doc__)
-    parser.add_argument("--root", type=Path, required=True)
-    parser.add_argument("--study", required=True)
-    options = parser.parse_args(arguments)
-    uri = resolve_uri(options.root)
-    log = existing_study(options.root, options.study) / "tracker.log"
+def main() -> int:
+    """The mirroring process of a root and a study: a final pass ends it when its standard input closes."""
+    root, study = Path(sys.argv[1]), sys.argv[2]
+    target = Mirror(root, study)
+    driver, terminated = os.getppid(), threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: terminated.set())
+    os.nice(10)
 
     def say(message: str) -> None:
-        with log.open("a") as handle:
-            handle.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {scrub(message, uri)}\n")
-
-    terminated = False
-
-    def terminate(*_: Any) -> None:
-        nonlocal terminated
-        terminated = True
-
-    signal.signal(signal.SIGTERM, terminate)
-    driver = os.getppid()
-    os.nice(10)
+        with (target.folder / "tracker.log").open("a") as log:
+            log.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} {scrub(message, target.uri)}\n")
 
     def stopped(seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while not terminated and os.getppid() == driver:
-            left = deadline - time.monotonic()
-            if left <= 0:
+        while not terminated.is_set() and os.getppid() == driver:
+            if (left := deadline - time.monotonic()) <= 0:
                 return False
             ready, _, _ = select.select([sys.stdin], [], [], min(left, 1.0))
             if ready and not os.read(sys.stdin.fileno(), 4096):
@@ -167,7 +148,7 @@ def main(arguments: list[str] | None = None) -> int:
         return True
 
     try:
-        return 0 if follow(options.root, options.study, uri, stopped=stopped, say=say) else 1
+        return 0 if follow(target, stopped, say) else 1
     except Exception as error:
         say(brief(error))
         return 1

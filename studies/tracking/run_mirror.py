@@ -1,57 +1,93 @@
-"""One cell x seed: its run directory on one side, a child run of the store on the other."""
+"""One run of a study: its run directory on one side, a child run of the store on the other."""
 
 from __future__ import annotations
 
-import json
 import shutil
 import socket
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ablate.training.files import locked
-from ablate.training.rundir import EvaluationState, RunState, read_json, write_json
+from ablate.training.rundir import RunDir, RunState, read_json, write_json
 
-from . import curves
-from .curves import Curve
-from .sampler import Sampler
+from ..plan import Plan, PlannedCell, run_label
 from .store import History, Record, finite, same
-from .study import PlannedRun, Study
 
 if TYPE_CHECKING:
     import pandas
-    from mlflow.entities import Metric
+    from mlflow.entities import DatasetInput, Metric
     from mlflow.tracking import MlflowClient
 
 Mode = Literal["live", "final", "sync"]
 """When a pass is made. `live`: the driver runs; `final`: it ends; `sync`: whoever is alive may run."""
 LOG_TAIL = 200_000
 """Bytes of a run's log that are kept as an artifact."""
+COSTS = {
+    "parameters": "parameters",
+    **{name: f"cost/{name}" for name in ("macs_per_second", "seconds_per_step", "peak_memory_bytes")},
+    "real_time_factor": "cost/real_time_factor",
+    "selected_step": "selected/step",
+    **{f"val_{metric}": f"selected/val_{metric}" for metric in ("pesq_wb", "stoi")},
+    **{f"noisy_val_{metric}": f"noisy/val_{metric}" for metric in ("pesq_wb", "stoi")},
+}
+"""Fields of a run's summary that become final metrics."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where the child runs of a study go."""
+    """Where the runs of a study go. `tags` and `datasets` are those of every run, the parent included."""
 
-    study: Study
+    root: Path
+    study: str
     client: MlflowClient
-    experiment: str
-    parent: str
     shown_uri: str
-    sampler: Sampler
+    experiment: str
+    tags: Mapping[str, str]
+    datasets: list[DatasetInput]
+    parent: str = ""
 
 
 @dataclass(frozen=True)
-class _Snapshot:
-    """A run directory as read in one go."""
+class PlannedRun:
+    """A cell x seed of the plan, at a share of its steps: one child run."""
 
-    state: RunState
-    lines: list[dict[str, Any]]
-    summary: dict[str, Any]
-    scored: bool
-    unscorable: EvaluationState | None
+    cell: PlannedCell
+    seed: int
+    run: RunDir
+    step_fraction: float
+
+    @classmethod
+    def of(cls, plan: Plan, root: Path) -> list[PlannedRun]:
+        """All of a plan's."""
+        return [
+            cls(cell, seed, RunDir(root / "runs" / cell.signatures[seed]), at.step_fraction)
+            for at in plan.every_step_fraction()
+            for cell, seed in at.runs
+        ]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.cell.name, str(self.seed), self.run.signature
+
+    @property
+    def label(self) -> str:
+        return run_label(self.cell.name, self.seed, self.step_fraction)
+
+    @property
+    def evaluations(self) -> tuple[str, ...]:
+        return self.cell.scored_as(self.seed)
+
+    def stamp(self) -> tuple[int, ...]:
+        """Changes whenever there is news of the run."""
+        files = [self.run.path / name for name in ("state.json", "metrics.jsonl", "summary.json")]
+        tests = [
+            f(each) for each in self.evaluations for f in (self.run.scores_path, self.run.evaluation_path)
+        ]
+        return tuple(value for path in (*files, *tests) for value in stamp(path))
 
 
 class Child:
@@ -61,7 +97,6 @@ class Child:
         slot: the cell x seed as the plan has it now.
         record: the run of the store; none before the training starts.
         trouble: why the run cannot be mirrored; empty if it can.
-        noisy: validation PESQ of the noisy input, as far as it is known.
     """
 
     def __init__(self, slot: PlannedRun, place: Place, record: Record | None) -> None:
@@ -70,64 +105,58 @@ class Child:
         self.trouble = ""
         self._place = place
         self._stamp: tuple[int, ...] = ()
-        self._token = record.tags.get("ablate.mirrored", "") if record else ""
         self._introduced = False
         self._sent: History | None = None
-        self._curve: Curve | None = None
-        self.noisy: float | None = None
 
     def mirror(self, mode: Mode) -> None:
         """Bring the child run up to date with the run directory."""
-        stamp = self.slot.stamp()
-        record = self.record
+        stamp, record, run = self.slot.stamp(), self.record, self.slot.run
         if stamp == self._stamp and (mode == "live" or record is None or record.ended):
-            if record is not None and not record.ended:
-                self._sample(record)
             return
-        run = self.slot.run
-        state = run.state
-        scored = run.has_scores(self.slot.evaluation)
-        failed = run.failed_evaluation(self.slot.evaluations)
+        state, failed = run.state, run.failed_evaluation(self.slot.evaluations)
+        scored = run.has_scores(self.slot.evaluations[0])
         status = "FAILED" if failed else status_of(state, scored, mode)
-        token = f"{state.state} {state.updated} {self.slot.evaluation[:12] if scored else 'unscored'}"
+        token = f"{state.state} {state.updated} {self.slot.evaluations[0][:12] if scored else 'unscored'}"
         token += f" {failed.updated}" if failed else ""
+        label = "done, not scored" if state.state == "done" and not scored else state.state
+        if failed:
+            label = "done, evaluation failed"
+            told = {name: getattr(failed, name) for name in ("cause", "message", "attempts")}
+            state = state.model_copy(update=told)
         if record is None:
             mirrored = state.state == "pending" and not state.attempts
         else:
-            mirrored = status != "RUNNING" and (self._token, record.status) == (token, status)
+            known = record.tags.get("ablate.mirrored", ""), record.status
+            mirrored = status != "RUNNING" and known == (token, status)
         if not mirrored:
-            self._update(_Snapshot(state, run.metrics(), run.summary, scored, failed), status, token)
+            self._update(state, "running" if status == "RUNNING" else label, status, token, scored)
         self._stamp = stamp
 
-    def _update(self, snapshot: _Snapshot, status: str, token: str) -> None:
-        record = self.record or self._create(snapshot)
-        if record.status != status and status == "RUNNING":
+    def _update(self, state: RunState, label: str, status: str, token: str, scored: bool) -> None:
+        lines = self.slot.run.metrics()
+        record = self.record or self._create(state)
+        if status == "RUNNING" != record.status:
             record.set_status(status)
-            record.log_tags(state_tags(snapshot.state, "running"))
         if not self._introduced:
             self._introduce(record)
-        record = self._send_metrics(record, snapshot, settled=status in {"FINISHED", "FAILED"})
-        if status == "RUNNING":
-            self._sample(record)
-        else:
-            self._finish(record, snapshot, status)
-            record.client.set_tag(record.run_id, "ablate.mirrored", token)
-            self._token = token
+        record = self._send_metrics(record, state, lines, settled=status in {"FINISHED", "FAILED"})
+        record.log_tags(state_tags(state, label))
+        if status != "RUNNING":
+            self._finish(record, state, status, scored)
+            record.log_tags({"ablate.mirrored": token})
 
-    def _create(self, snapshot: _Snapshot) -> Record:
-        slot, place, state = self.slot, self._place, snapshot.state
+    def _create(self, state: RunState) -> Record:
+        slot, place = self.slot, self._place
         tags = {
-            **place.study.tags(),
+            **place.tags,
             **{key: value for key, value in state_tags(state, state.state).items() if value},
             "ablate.kind": "run",
-            "ablate.cell": slot.cell["name"],
+            "ablate.cell": slot.cell.name,
             "ablate.seed": str(slot.seed),
             **({} if slot.step_fraction == 1.0 else {"ablate.length": f"{slot.step_fraction:g}"}),
             "ablate.signature": slot.run.signature,
             "mlflow.parentRunId": place.parent,
         }
-        if test_digest := place.study.plan["corpus"].get("test_digest"):
-            tags["ablate.test_digest"] = test_digest
         start = int((state.started or state.updated or time.time()) * 1000)
         run = place.client.create_run(place.experiment, start, tags, run_name=slot.label)
         record = self.record = Record(place.client, run)
@@ -137,17 +166,23 @@ class Child:
 
     def _introduce(self, record: Record) -> None:
         """Log what is known of a run before it starts."""
-        record.log_params(_params(self.slot))
-        record.client.log_inputs(record.run_id, self._place.study.datasets())
-        record.client.log_dict(record.run_id, self.slot.cell["config"], "config.json")
+        cell = self.slot.cell
+        config = cell.config.model_dump(mode="json")
+        params = {"cell": cell.name, "seed": self.slot.seed, "parameters": cell.parameters}
+        params |= {f"factor.{name}": level for name, level in cell.levels.items()}
+        for part, fields in config.items():
+            params |= {f"{part}.{name}": "none" if v is None else v for name, v in fields.items()}
+        record.log_params(params)
+        record.client.log_inputs(record.run_id, self._place.datasets)
+        record.client.log_dict(record.run_id, config, "config.json")
         self._introduced = True
 
     def _remember(self, record: Record, cursor: int | None) -> None:
         """Keep run id and last step sent in the run directory, where several studies may meet."""
         place, path = self._place, self.slot.run.path / "mlflow.json"
-        with locked(place.study.root / "mlflow-runs.lock"):
+        with locked(place.root / "mlflow-runs.lock"):
             known = read_json(path) or {}
-            children = known.setdefault(place.shown_uri, {}).setdefault(place.study.name, {})
+            children = known.setdefault(place.shown_uri, {}).setdefault(place.study, {})
             entry = {"run_id": record.run_id, "cursor": cursor}
             if children.get(self.slot.label) != entry:
                 children[self.slot.label] = entry
@@ -156,15 +191,16 @@ class Child:
     def _recall(self, record: Record) -> int | None:
         """The last step that was sent to this very run, as far as the run directory knows."""
         known = read_json(self.slot.run.path / "mlflow.json") or {}
-        entry = known.get(self._place.shown_uri, {}).get(self._place.study.name, {}).get(self.slot.label, {})
+        entry = known.get(self._place.shown_uri, {}).get(self._place.study, {}).get(self.slot.label, {})
         return entry.get("cursor") if entry.get("run_id") == record.run_id else None
 
-    def _send_metrics(self, record: Record, snapshot: _Snapshot, *, settled: bool) -> Record:
+    def _send_metrics(
+        self, record: Record, state: RunState, lines: list[dict[str, Any]], *, settled: bool
+    ) -> Record:
         """Send the steps the store lacks. A settled run is compared with the store and, where they
         disagree, made anew: the run directory is right."""
-        wanted = _metrics(snapshot.lines)
-        self._keep_curve(snapshot.lines, snapshot.summary)
-        last = max((int(line["step"]) for line in snapshot.lines), default=None)
+        wanted = _metrics(lines)
+        last = max((int(line["step"]) for line in lines), default=None)
         if self._sent is None:
             cursor = self._recall(record)
             if not settled and cursor is not None and (last is None or last <= cursor):
@@ -172,7 +208,10 @@ class Child:
             self._sent = record.history(wanted)
         sent = self._sent
         if sent is None or (settled and not _agree(sent, wanted)):
-            return self._replace(record, snapshot)
+            record.client.delete_run(record.run_id)
+            fresh = self._create(state)
+            self._introduce(fresh)
+            return self._send_metrics(fresh, state, lines, settled=False)
         missing = [
             metric
             for key, steps in wanted.items()
@@ -187,35 +226,19 @@ class Child:
             self._remember(record, last)
         return record
 
-    def _replace(self, record: Record, snapshot: _Snapshot) -> Record:
-        """Put a fresh run in the place of one that holds other values than the run directory."""
-        record.client.delete_run(record.run_id)
-        fresh = self._create(snapshot)
-        self._introduce(fresh)
-        return self._send_metrics(fresh, snapshot, settled=False)
-
-    def _finish(self, record: Record, snapshot: _Snapshot, status: str) -> None:
+    def _finish(self, record: Record, state: RunState, status: str, scored: bool) -> None:
         """Final metrics, tags, artifacts and status."""
         import pandas
 
-        state, summary = snapshot.state, snapshot.summary
+        run, summary = self.slot.run, self.slot.run.summary
         ended = state.finished or state.updated or time.time()
-        path = self.slot.run.scores_path(self.slot.evaluation)
-        scores = pandas.read_parquet(path) if snapshot.scored else None
-        values = _costs(summary, self.slot.cell) | ({} if scores is None else _means(scores))
-        record.log_last(values, ended)
-        label: str = "done, not scored" if state.state == "done" and not snapshot.scored else state.state
-        if failed := snapshot.unscorable:
-            label = "done, evaluation failed"
-            told = {"cause": failed.cause, "message": failed.message, "attempts": failed.attempts}
-            state = state.model_copy(update=told)
-        measured = {
-            "ablate.scan_backend": summary.get("scan_backend"),
-            "ablate.device": summary.get("device"),
-            "ablate.machine": summary.get("machine"),
-            "mlflow.source.git.commit": summary.get("commit", summary.get("git_commit")),
-        }
-        record.log_tags(state_tags(state, label) | {k: str(v) for k, v in measured.items() if v})
+        scores = pandas.read_parquet(run.scores_path(self.slot.evaluations[0])) if scored else None
+        costs = {"parameters": self.slot.cell.parameters, **summary}
+        values = {key: float(costs[name]) for name, key in COSTS.items() if finite(costs.get(name))}
+        record.log_last(values | ({} if scores is None else _means(scores)), ended)
+        measured = {f"ablate.{name}": summary.get(name) for name in ("scan_backend", "device", "machine")}
+        measured["mlflow.source.git.commit"] = summary.get("commit", summary.get("git_commit"))
+        record.log_tags({key: str(value) for key, value in measured.items() if value})
         with tempfile.TemporaryDirectory(prefix="ablate-artifacts-") as staging:
             self._stage(Path(staging), scores)
             record.client.log_artifacts(record.run_id, staging)
@@ -223,53 +246,27 @@ class Child:
 
     def _stage(self, folder: Path, scores: pandas.DataFrame | None) -> None:
         """Lay the run's artifacts out in a folder."""
-        slot, run = self.slot, self.slot.run
-        (folder / "config.json").write_text(json.dumps(slot.cell["config"], indent=1))
+        run = self.slot.run
         for name in ("metrics.jsonl", "summary.json"):
             if (run.path / name).exists():
                 shutil.copyfile(run.path / name, folder / name)
         if run.log.exists():
-            (folder / "log.txt").write_bytes(_tail(run.log, LOG_TAIL))
+            (folder / "log.txt").write_bytes(run.log.read_bytes()[-LOG_TAIL:])
         if scores is not None:
-            shutil.copyfile(run.scores_path(slot.evaluation), folder / "scores.parquet")
+            shutil.copyfile(run.scores_path(self.slot.evaluations[0]), folder / "scores.parquet")
             scores.to_csv(folder / "scores.csv", index=False)
-        if clips := sorted(run.audio.glob("*-enhanced.wav")):
-            (folder / "audio").mkdir()
-            for clip in clips:
-                shutil.copyfile(clip, folder / "audio" / clip.name)
-        if self._curve:
-            curves.draw(folder / "pesq_curve.png", {slot.label: [self._curve]}, self.noisy, slot.label)
-
-    @property
-    def curve(self) -> Curve:
-        """Validation PESQ over steps; read from disk if no pass had to."""
-        if self._curve is None and self.record is not None and not self.trouble:
-            self._keep_curve(self.slot.run.metrics(), self.slot.run.summary)
-        return self._curve or []
-
-    def _keep_curve(self, lines: list[dict[str, Any]], summary: dict[str, Any]) -> None:
-        values = {int(line["step"]): line.get("val/pesq_wb") for line in lines}
-        self._curve = sorted((step, float(value)) for step, value in values.items() if finite(value))
-        if finite(noisy := summary.get("noisy_val_pesq_wb")):
-            self.noisy = float(noisy)
-
-    def _sample(self, record: Record) -> None:
-        """Log processor, memory and GPU of the worker that writes the run on this machine."""
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        step = max(0, (now - record.start) // 1000)
-        values = self._place.sampler.sample(self.slot.run)
-        record.log_metrics([Metric(key, value, now, step) for key, value in values.items()])
+        for clip in sorted(run.audio.glob("*-enhanced.wav")):
+            (folder / "audio").mkdir(exist_ok=True)
+            shutil.copyfile(clip, folder / "audio" / clip.name)
 
 
-def _params(slot: PlannedRun) -> dict[str, Any]:
-    params: dict[str, Any] = {"cell": slot.cell["name"], "seed": slot.seed}
-    params |= {f"factor.{name}": level for name, level in slot.cell.get("levels", {}).items()}
-    for part, fields in slot.cell["config"].items():
-        params |= {f"{part}.{name}": "none" if v is None else v for name, v in fields.items()}
-    params["parameters"] = slot.cell.get("parameters")
-    return params
+def stamp(path: Path) -> tuple[int, ...]:
+    """Time of change and size of a file; zeros where there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return (0, 0)
+    return found.st_mtime_ns, found.st_size
 
 
 def _metrics(lines: list[dict[str, Any]]) -> dict[str, dict[int, Metric]]:
@@ -284,24 +281,6 @@ def _metrics(lines: list[dict[str, Any]]) -> dict[str, dict[int, Metric]]:
                 key = name if "/" in name else f"train/{name}"
                 found.setdefault(key, {})[step] = Metric(key, float(value), stamp, step)
     return found
-
-
-def _costs(summary: dict[str, Any], cell: dict[str, Any]) -> dict[str, float]:
-    """What a run cost and what was selected, as final metrics."""
-    names = {
-        "parameters": "parameters",
-        "macs_per_second": "cost/macs_per_second",
-        "seconds_per_step": "cost/seconds_per_step",
-        "peak_memory_bytes": "cost/peak_memory_bytes",
-        "real_time_factor": "cost/real_time_factor",
-        "selected_step": "selected/step",
-        "val_pesq_wb": "selected/val_pesq_wb",
-        "val_stoi": "selected/val_stoi",
-        "noisy_val_pesq_wb": "noisy/val_pesq_wb",
-        "noisy_val_stoi": "noisy/val_stoi",
-    }
-    values = {"parameters": cell.get("parameters"), **summary}
-    return {key: float(values[name]) for name, key in names.items() if finite(values.get(name))}
 
 
 def _means(scores: pandas.DataFrame) -> dict[str, float]:
@@ -321,12 +300,6 @@ def _agree(sent: History, wanted: dict[str, dict[int, Metric]]) -> bool:
         for key, steps in sent.items()
         for step, value in steps.items()
     )
-
-
-def _tail(path: Path, size: int) -> bytes:
-    with path.open("rb") as handle:
-        handle.seek(max(0, path.stat().st_size - size))
-        return handle.read(size)
 
 
 def status_of(state: RunState, scored: bool, mode: Mode) -> str:

@@ -37,7 +37,7 @@ COMPARED = 60
 """Runs that a comparison link names, at most."""
 VIEW = "ablate"
 """Name of the shared view of an experiment's runs."""
-SECTIONS = {"val": True, "test": True, "train": True, "selected": False, "noisy": False, "cost": False}
+OPEN = {"val": True, "test": True, "train": True, "selected": False, "noisy": False, "cost": False}
 """Groups of charts in that view, in order, and whether they are open."""
 History = dict[str, dict[int, float]]
 """key -> step -> value"""
@@ -126,68 +126,57 @@ def answering(uri: str) -> Iterator[None]:
         raise TrackingError(f"{redact(uri)} does not answer: {scrub(brief(error), uri)}") from None
 
 
-def experiment_name(
-    client: MlflowClient, study: str, identity: str, ours: Callable[[list[Run]], list[Run]]
+def open_experiment(
+    client: MlflowClient,
+    study: str,
+    identity: str,
+    ours: Callable[[list[Run]], list[Run]],
+    artifacts: str | None,
 ) -> str:
-    """The experiment of a root's study: its name, or `study@identity` if another root has that already."""
-    own = f"{study}@{identity}"
-    plain = client.get_experiment_by_name(study)
-    if client.get_experiment_by_name(own) is not None:
-        return own
-    runs = list(all_runs(client, plain.experiment_id)) if plain is not None else []
-    return own if runs and not ours(runs) else study
+    """Find or make the experiment of a root's study, and bring it back if it was deleted.
 
-
-def open_experiment(client: MlflowClient, name: str, artifacts: str | None) -> str:
-    """Find or make an experiment, give it its tags, and bring it back if it was deleted.
+    It has the study's name, or `study@identity` if another root has that already. Its tags make the page of
+    its runs one of model development, and give it a shared view that groups the runs by cell.
 
     Args:
+        ours: of some runs those that the root made.
         artifacts: URI of the artifacts of an experiment that is made; none: the server decides.
 
     Returns:
         Its identifier.
     """
-    tags = _experiment_tags()
-    experiment = client.get_experiment_by_name(name)
-    if experiment is None:
-        return client.create_experiment(name, artifacts, tags=tags)
-    if experiment.lifecycle_stage == "deleted":
-        client.restore_experiment(experiment.experiment_id)
-    for key, value in tags.items():
-        if experiment.tags.get(key) != value:
-            client.set_experiment_tag(experiment.experiment_id, key, value)
-    return experiment.experiment_id
-
-
-def _experiment_tags() -> dict[str, str]:
-    """Tags that make an experiment model development in the UI and give it a shared view.
-
-    The view groups the child runs by cell, so that a chart has one curve for each cell.
-    """
+    sections = [
+        {"uuid": f"{VIEW}-{name}", "name": name, "display": shown, "isReordered": False, "isGenerated": True}
+        for name, shown in OPEN.items()
+    ]
+    by_cell = [{"mode": "param", "groupByData": "cell"}]
     view = {
         "searchFilter": "tags.`ablate.kind` = 'run'",
-        "groupBy": {
-            "aggregateFunction": "average",
-            "groupByKeys": [{"mode": "param", "groupByData": "cell"}],
-        },
+        "groupBy": {"aggregateFunction": "average", "groupByKeys": by_cell},
         "runsHiddenMode": "SHOW_ALL",
         "compareRunCharts": [],
-        "compareRunSections": [
-            {
-                "uuid": f"{VIEW}-{name}",
-                "name": name,
-                "display": shown,
-                "isReordered": False,
-                "isGenerated": True,
-            }
-            for name, shown in SECTIONS.items()
-        ],
+        "compareRunSections": sections,
         "isAccordionReordered": True,
     }
-    return {
+    tags = {
         "mlflow.experimentKind": "custom_model_development",
         f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
     }
+    own = f"{study}@{identity}"
+    found = client.get_experiment_by_name(own)
+    name = own if found is not None else study
+    if found is None and (found := client.get_experiment_by_name(study)) is not None:
+        runs = all_runs(client, found.experiment_id)
+        if runs and not ours(runs):
+            found, name = None, own
+    if found is None:
+        return client.create_experiment(name, artifacts, tags=tags)
+    if found.lifecycle_stage == "deleted":
+        client.restore_experiment(found.experiment_id)
+    for key, value in tags.items():
+        if found.tags.get(key) != value:
+            client.set_experiment_tag(found.experiment_id, key, value)
+    return found.experiment_id
 
 
 def runs_link(experiment_id: str) -> str:
@@ -205,17 +194,15 @@ def compare_link(experiment_id: str, run_ids: list[str]) -> str:
     return f"#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
 
 
-def all_runs(client: MlflowClient, experiment_id: str) -> Iterator[Run]:
+def all_runs(client: MlflowClient, experiment_id: str) -> list[Run]:
     """The active runs of an experiment, the oldest first."""
-    page = None
-    while True:
-        found = client.search_runs(
-            [experiment_id], max_results=1000, order_by=["attributes.start_time ASC"], page_token=page
-        )
-        yield from found
-        page = found.token
-        if not page:
-            return
+    from mlflow.utils import get_results_from_paginated_fn
+
+    def page(count: int, token: str | None) -> Any:
+        order = ["attributes.start_time ASC"]
+        return client.search_runs([experiment_id], max_results=count, order_by=order, page_token=token)
+
+    return get_results_from_paginated_fn(page, 1000)
 
 
 class Record:
@@ -225,7 +212,6 @@ class Record:
         self.client = client
         self.run_id: str = run.info.run_id
         self.status: str = run.info.status
-        self.start: int = run.info.start_time or 0
         self.params = set(run.data.params)
         self.tags = dict(run.data.tags)
 
@@ -237,12 +223,15 @@ class Record:
         """Log the parameters the run lacks; MLflow refuses to change one."""
         from mlflow.entities import Param
 
-        named = {clean_key(key): value for key, value in params.items() if value is not None}
-        missing = {key: value for key, value in named.items() if key not in self.params}
-        items = [Param(key, _text(value)[:6000]) for key, value in missing.items()]
+        texts = {
+            clean_key(key): value if isinstance(value, str) else json.dumps(value)
+            for key, value in params.items()
+            if value is not None
+        }
+        items = [Param(key, text[:6000]) for key, text in texts.items() if key not in self.params]
         for start in range(0, len(items), 100):
             self.client.log_batch(self.run_id, params=items[start : start + 100])
-        self.params |= missing.keys()
+        self.params |= texts.keys()
 
     def log_tags(self, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -300,7 +289,3 @@ def same(one: float, other: float) -> bool:
 
 def finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _text(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)

@@ -29,11 +29,9 @@ from ablate.studies.tracking import (
     TrackerProcess,
     TrackingError,
     connect,
-    curves,
     default_uri,
     mirror,
     prepare,
-    sampler,
     store,
 )
 from ablate.studies.tracking.run_mirror import Child
@@ -41,7 +39,6 @@ from ablate.studies.tracking.store import Record
 from ablate.training.files import locked
 from ablate.training.rundir import RunDir
 
-DRAW = curves.draw
 CURVES = {"train/loss", "val/pesq_wb", "val/stoi", "train/seconds_per_step"}
 
 
@@ -51,10 +48,9 @@ def _no_uri_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def study(toy: Any, schema: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The toy study over an empty store; figures, which take most of a pass, are not drawn."""
+def study(toy: Any, schema: Path) -> Any:
+    """The toy study over an empty store."""
     shutil.copyfile(schema, toy.root / "mlflow.db")
-    monkeypatch.setattr(curves, "draw", lambda path, *_: path.write_bytes(b"drawn"))
     return toy
 
 
@@ -106,8 +102,7 @@ class Store:
             assert child.info.status == "FINISHED"
 
 
-def test_a_finished_study(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(curves, "draw", DRAW)
+def test_a_finished_study(study: Any) -> None:
     for cell, seed in study.slots():
         study.complete(cell, seed, audio=True)
     (study.folder / "report").mkdir()
@@ -148,7 +143,6 @@ def test_a_finished_study(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         "scores.parquet",
         "scores.csv",
         "metrics.jsonl",
-        "pesq_curve.png",
         "audio",
     }
     audio = [f.path for f in client.list_artifacts(child.info.run_id, "audio")]
@@ -161,7 +155,7 @@ def test_a_finished_study(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "Demo corpus" in note
     assert all(run.info.run_id in note for run in store.children.values())
     files = {f.path for f in client.list_artifacts(parent.info.run_id)}
-    assert files == {"plan.json", "pesq_curves.png", "report", "audio"}
+    assert files == {"plan.json", "report", "audio"}
     audio = [f.path for f in client.list_artifacts(parent.info.run_id, "audio")]
     assert audio == ["audio/p1_001-clean.wav", "audio/p1_001-noisy.wav"], "once for all runs"
 
@@ -497,41 +491,6 @@ def test_no_secret_is_written_or_said(study: Any) -> None:
     assert error.value.__cause__ is None
     for path in study.root.rglob("*"):
         assert not path.is_file() or b"hunter2" not in path.read_bytes(), path
-
-
-def test_system_metrics_of_the_worker(study: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Fake:
-        NVMLError = RuntimeError
-        nvmlDeviceGetCount = staticmethod(lambda: 2)
-        nvmlDeviceGetHandleByIndex = staticmethod(int)
-
-        @staticmethod
-        def nvmlDeviceGetComputeRunningProcesses(device: int) -> list[Any]:
-            process = type("Process", (), {"pid": os.getpid() if device else 1, "usedGpuMemory": 5_000_000})
-            return [process()]
-
-        @staticmethod
-        def nvmlDeviceGetUtilizationRates(device: int) -> Any:
-            return type("Rates", (), {"gpu": 70 + device})()
-
-    monkeypatch.setattr(sampler, "_nvml", lambda: Fake)
-    monkeypatch.setattr(sampler, "SAMPLE_EVERY", 0.0)
-    study.start("baseline", 1)
-    watching = Mirror(study.root, "toy")
-    watching.mirror("live")
-    watching.mirror("live")
-    metrics = Store(study).children["baseline", 1].data.metrics
-    assert metrics["system/memory_megabytes"] > 10
-    assert metrics["system/cpu_percent"] >= 0
-    assert metrics["system/gpu_1_percent"] == 71
-    assert metrics["system/gpu_1_memory_megabytes"] == pytest.approx(5)
-    assert "system/gpu_0_percent" not in metrics
-
-
-def test_workers_elsewhere_are_not_sampled(study: Any) -> None:
-    study.start("baseline", 1, host="another-machine")
-    Mirror(study.root, "toy").mirror("live")
-    assert not Store(study).children["baseline", 1].data.metrics
 
 
 # The process beside the driver

@@ -164,14 +164,6 @@ def test_parent_note_has_table_and_working_link(browser: Any, window: tuple[Page
     (link,) = browser.find_elements("partial link text", "Compare these runs")
     target = link.get_attribute("href")
     see(browser, target, "mlflow-parent-link", lambda: "Comparing 6 Runs" in body(browser))
-    picture = f"{opened.server}/#/experiments/1/runs/{parent.info.run_id}/artifacts/pesq_curves.png"
-    see(browser, picture, "mlflow-curves", lambda: _width_of_picture(browser) > 300)
-
-
-def _width_of_picture(browser: Any) -> int:
-    return browser.execute_script(
-        "return Math.max(0, ...[...document.images].map(image => image.complete ? image.naturalWidth : 0))"
-    )
 
 
 @pytest.mark.slow
@@ -183,8 +175,6 @@ def test_child_run_audio_figure_and_scores(browser: Any, window: tuple[Pages, Pa
     see(
         browser, f"{page}?workflowType=machine_learning", "mlflow-run", lambda: "val/pesq_wb" in body(browser)
     )
-    figure = f"{page}/artifacts/pesq_curve.png"
-    see(browser, figure, "mlflow-figure", lambda: _width_of_picture(browser) > 300)
     playable = """
         const hosts = [...document.querySelectorAll('*')].filter(e => e.shadowRoot);
         const roots = [document, ...hosts.map(e => e.shadowRoot)];
