@@ -82,15 +82,15 @@ the scores stored beside the page; the full tables are on [their own page](table
 
 """
 LIMITS = """The published systems reach 3. Networks this small, trained this briefly, are far from
-there: an effect here may shrink, grow or turn where they have converged, and no verdict of these pages
-is one on the published networks. The test speakers and noises are few, and other corpora may answer
-otherwise.
+there. After convergence an effect may be smaller or larger or change its sign, and no verdict on these
+pages is about the published networks. There are few test speakers and noises, and results on other
+corpora may differ.
 
 """
 GOING_ON = """## How to go on
 
-A study resumes where it stopped: `ablate run docs/findings/a.yaml --data CORPUS --root ROOT --seeds 5`
-adds seeds, `ablate next findings-a --root ROOT` says which training narrows most, and
+The same command continues a study: `ablate run docs/findings/a.yaml --data CORPUS --root ROOT --seeds 5`
+adds seeds, `ablate next findings-a --root ROOT` says which run narrows the intervals most, and
 `python benchmarks/findings.py --take ROOT` stores the scores and writes these pages. CORPUS is a folder in
 the layout of VoiceBank+DEMAND; no recording is stored here.
 """
@@ -105,8 +105,8 @@ def _words(found: dict[str, AnalysisReport]) -> Iterator[str]:
     missing = [f"{name.upper()} ({words})" for name, words in STUDIES.items() if name not in found]
     if missing:
         yield "## What has not been run\n\n"
-        yield f"Not measured yet: {', '.join(missing)}. The files that ask for it stand beside this page.\n\n"
-    yield "## What this scale cannot say\n\n"
+        yield f"Not measured yet: {', '.join(missing)}. Their study files are beside this page.\n\n"
+    yield "## What studies of this size cannot show\n\n"
     noisy = next(iter(found.values())).scores["noisy_pesq_wb"].mean()
     told = []
     for (name, steps), result in studies.reports.items():
@@ -167,20 +167,20 @@ def _study(name: str, result: AnalysisReport, studies: Studies) -> Iterator[str]
     if widths:
         effects = max(width for name, width in widths.items() if name != "unexplained")
         rest = f"; that of the unexplained part is ±{rest:.3f}" if (rest := widths.get("unexplained")) else ""
-        yield f"The widest interval of an effect is ±{effects:.3f}, ±{WANTED} was wanted{rest}.\n\n"
+        yield f"The largest half-width of an effect is ±{effects:.3f}; the target is ±{WANTED}{rest}.\n\n"
     if aliases := [alias for row in result.analysis.aliases.values() for alias in row]:
         order = 1 + min(alias.count(" x ") for alias in aliases)
         yield (
-            f"Not every combination is trained (a {result.analysis.design} design): an effect is mixed up "
-            f"with interactions of {order} factors and more.\n\n"
+            f"Not every combination is trained (a {result.analysis.design} design): effects are aliased "
+            f"with interactions of {order} or more factors.\n\n"
         )
     fewest = min(int(row["runs"]) for row in records(result.analysis.cells))
     if 1 < fewest < 5:
-        yield f"With {fewest} trainings of a cell the intervals rest on few degrees of freedom.\n\n"
+        yield f"With {fewest} runs of a cell, the intervals have few degrees of freedom.\n\n"
     if len(widths) < len(rows):
         yield (
-            "Where there is no interval, a cell has a single training, and nothing tells an effect from its "
-            f"luck: an estimate and no verdict. Half-widths of ±{WANTED} were wanted.\n\n"
+            "Without an interval, a cell has one run, and run-to-run variance is unknown: there is an "
+            f"estimate and no verdict. The target for half-widths is ±{WANTED}.\n\n"
         )
     yield from _by_length(studies.lengths[name], result.percent)
     yield from _tuned(name)
@@ -190,7 +190,7 @@ def _study(name: str, result: AnalysisReport, studies: Studies) -> Iterator[str]
     for line in carried_lines(result.analysis.by_unit):
         yield f"{line}\n\n"
     if left := untoggled(name):
-        yield f"What the toggles leave different between all-on and the baseline: {', '.join(left)}.\n\n"
+        yield f"Fields in which all-on and the baseline still differ: {', '.join(left)}.\n\n"
     for figure in FIGURES:
         if (FOLDER / "figures" / f"{name}-{figure}.svg").exists():
             yield f"![Study {name.upper()}, {figure}](figures/{name}-{figure}.svg)\n\n"
@@ -277,7 +277,7 @@ def _measured(name: str, result: AnalysisReport) -> str:
     diverged = f", {facts['diverged']} diverged" if facts["diverged"] else ""
     return " ".join(
         (
-            f"{facts['scored']} of {facts['planned']} planned trainings are scored{diverged}:",
+            f"{facts['scored']} of {facts['planned']} planned runs are scored{diverged}:",
             f"{plural(len(sizes), 'cell')}, {_seeds(result)},",
             f"{' and '.join(steps)} steps of {recipe.batch_size} clips of {recipe.crop_seconds:g} s,",
             f"{min(sizes):,} to {max(sizes):,} parameters (networks shrunk to {recipe.width:g} of their",

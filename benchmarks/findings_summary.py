@@ -52,11 +52,11 @@ def summary(studies: Studies) -> Iterator[str]:
     yield from _of_the_others(studies)
     margin = METRICS["pesq_wb"].margin
     yield (
-        "Shapley values where every combination of a study was trained, main effects elsewhere, each with "
-        "half the width of its 95 % interval; these are single intervals, not corrected for their number. "
+        "Shapley values if every combination of a study was trained, otherwise main effects, each with half "
+        "the width of its 95 % interval. The intervals are not corrected for multiple comparisons. "
         f"{_shared(studies.trainings)}A gap is baseline less base, and *unexplained* what the factors leave "
-        "of it ([glossary](../glossary.md)). A verdict compares an interval with what was claimed and a "
-        f"margin of {margin:g} ([reading a report](../reading.md)); each is one at this size.\n\n"
+        "of it ([glossary](../glossary.md)). A verdict compares an interval with the claim and a margin "
+        f"of {margin:g} ([reading a report](../reading.md)); all verdicts are for this size.\n\n"
     )
     sentences = (
         *_claims(studies),
@@ -113,7 +113,7 @@ def _shared(trainings: Mapping[str, set[str]]) -> str:
         for a, b in combinations(trainings, 2)
         if (both := trainings[a] & trainings[b])
     ]
-    return f"Studies share trainings ({listed(told)}): what equals is one measurement. " if told else ""
+    return f"Studies share runs ({listed(told)}), so equal numbers are one measurement. " if told else ""
 
 
 def _claims(studies: Studies) -> Iterator[str]:
@@ -151,7 +151,7 @@ def _faults(studies: Studies) -> Iterator[str]:
         told = listed([f"{row.name} {_cell(row)}" for row in rows])
         shown = [row.name for row in rows if row.excludes_zero]
         verdict = f"an effect is shown for {listed(shown)}" if shown else "no effect of a fault is shown"
-        yield f"Mending the faults of the trained network, after {steps:,} steps: {told}; {verdict}."
+        yield f"Fixing the faults of the trained network, after {steps:,} steps: {told}; {verdict}."
 
 
 def _untoggled(studies: Studies) -> Iterator[str]:
@@ -176,10 +176,10 @@ def _tuning(studies: Studies) -> Iterator[str]:
         report = studies.judged(name)
         after = {row.name: _verdict(row) for row in report.factors}
         turned = [f"{k} from {before[k]} to {after[k]}" for k in after if after[k] != before[k]]
-        told = f"these verdicts turn: {', '.join(turned)}" if turned else "no verdict turns"
+        told = f"these verdicts change: {', '.join(turned)}" if turned else "no verdict changes"
         yield (
             f"With the learning rate of every cell tuned at an equal budget (study {name.upper()}), {told}. "
-            f"Against study A's rate {_by_rate(base, report, rates)}.{_chosen(studies.agreement[name])}"
+            f"At other rates than study A, {_by_rate(base, report, rates)}.{_chosen(studies.agreement[name])}"
         )
 
 
@@ -198,8 +198,8 @@ def _chosen(found: Agreement | None) -> str:
     if found is None or found.same:
         return ""
     return (
-        " Validation does not order the cells as the test does (a rank correlation of "
-        f"{signed(found.correlation, 2)}): these verdicts are of what it chose."
+        " Validation does not rank the cells as the test does (a rank correlation of "
+        f"{signed(found.correlation, 2)}), so these verdicts depend on its choice."
     )
 
 

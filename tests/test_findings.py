@@ -97,7 +97,7 @@ def test_a_claim_is_judged_at_every_length(said):
 
 
 def test_tuning_is_compared_with_the_study_that_was_not_tuned(said):
-    assert "(study D), these verdicts turn: crossband from supported to undecided." in said
+    assert "(study D), these verdicts change: crossband from supported to undecided." in said
     assert "1 cell at 0.0001 by -0.200, 1 cell at 0.001 by +0.100" in said
     assert "a rank correlation of -0.50): these verdicts are of what it chose" in said
 
