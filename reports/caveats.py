@@ -103,8 +103,8 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     if plan is not None and plan.git_commit:
         facts.append(("commit of the folder", _short(plan.git_commit)))
     facts.append(("scores from", info.source))
-    imported = Counter(run.summary["imported"] for run in info.runs if run.summary.get("imported"))
-    for source, count in imported.items():
+    imported = Counter(run.summary.get("imported") for run in info.runs)
+    for source, count in ((source, n) for source, n in imported.items() if isinstance(source, str)):
         facts.append(("trained elsewhere", f"{count} of {plural(len(info.runs), 'run')}, from {source}"))
     return facts
 

@@ -3,46 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from ablate.models.console import ROOT, Format, Root, formats
+from ablate.models.console import ROOT, Format, Root, formats, options_from
 from ablate.models.errors import InputError
 from ablate.studies.commands.study import studies_of_root
 
+from .elsewhere import Elsewhere
 from .renderers import FORMS, write, write_document
-
-if TYPE_CHECKING:
-    from .elsewhere import Elsewhere
-
-
-Scores = Annotated[
-    str | None,
-    typer.Option(help="Results trained elsewhere: a table, 'runs/{core}-{seed}.jsonl', mlflow:EXPERIMENT."),
-]
-Enhanced = Annotated[
-    str | None,
-    typer.Option(help="Folders of enhanced speech to measure, e.g. 'exp/{core}/seed{seed}/enhanced'."),
-]
-Clean = Annotated[Path | None, typer.Option(help="The folder of references for --enhanced.")]
-Factors = Annotated[
-    str | None, typer.Option(help="Columns of --scores, or fields of the pattern, that make the cells.")
-]
-Column = Annotated[list[str], typer.Option(help="Name of a column in --scores, e.g. pesq_wb=PESQ; repeat.")]
-TakeOf = Annotated[str, typer.Option("--take", help="Which value of a curve counts: last, max or min.")]
-Base = Annotated[
-    str | None, typer.Option(help='The all-off levels of --scores, e.g. "bidirectional=off,core=lstm".')
-]
-Baseline = Annotated[str | None, typer.Option(help="The reference cell of --scores.")]
-Directions = Annotated[
-    list[str],
-    typer.Option(
-        metavar="METRIC=higher|lower",
-        help="Say which way is better, of a metric of --scores that ablate does not know; repeat.",
-    ),
-]
 
 
 def register(app: typer.Typer) -> None:
@@ -52,126 +24,107 @@ def register(app: typer.Typer) -> None:
     app.command("import-runs")(import_runs)
 
 
-def report(
+@dataclass(frozen=True, kw_only=True)
+class ReportOptions(Elsewhere):
+    """The options of `ablate report`."""
+
     study: Annotated[
         list[str] | None,
         typer.Argument(
             help="Study to report; default: the most recent one. After --logs: more log files.",
             autocompletion=studies_of_root,
         ),
-    ] = None,
-    scores: Scores = None,
-    enhanced: Enhanced = None,
-    clean: Clean = None,
-    factors: Factors = None,
-    column: Column = [],  # noqa: B006
-    take: TakeOf = "last",
-    base: Base = None,
-    baseline: Baseline = None,
-    logs: Annotated[list[Path] | None, typer.Option(help="Old training logs, side by side.")] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="Score to compare, e.g. stoi; default: the study's endpoint.")
-    ] = None,
-    guardrail: Annotated[
-        str | None, typer.Option(help="Other metrics beside it, to see what a gain costs, e.g. cbak,si_sdr.")
-    ] = None,
-    direction: Directions = [],  # noqa: B006
+    ] = None
+    logs: Annotated[list[Path] | None, typer.Option(help="Old training logs, side by side.")] = None
     margin: Annotated[
         float | None,
         typer.Option(help="Smallest difference that matters; default: the study's, or the metric's own."),
-    ] = None,
+    ] = None
     claim: Annotated[
         list[str], typer.Option(help="FACTOR=LOW..HIGH or FACTOR=LEVEL=LOW..HIGH, on - off; repeat.")
-    ] = [],  # noqa: B006
+    ] = field(default_factory=list)
     claims: Annotated[
         str | None, typer.Option(help="Claims of others, judged too: published, or a YAML file.")
-    ] = None,
-    format: Annotated[str, formats(*FORMS)] = "table",
+    ] = None
+    format: Annotated[str, formats(*FORMS)] = "table"
     template: Annotated[
         str | None,
         typer.Option(
             help="Fill a template from the report's JSON: neurips-2026, reforms, urgent-2026, or a file."
         ),
-    ] = None,
+    ] = None
     open_page: Annotated[
         bool, typer.Option("--open", help="Write the study's HTML report and show it in the browser.")
-    ] = False,
+    ] = False
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File to write; default: standard output.")
-    ] = None,
-    root: Root = ROOT,
-    tracking_uri: Annotated[
-        str | None, typer.Option(help="Read the study from this MLflow server alone, not from --root.")
-    ] = None,
-) -> None:
-    """Where the gap comes from: effects with intervals, verdicts on claims, and what bounds them."""
-    names = list(study or [])
-    if logs:
-        judging: dict[str, Any] = {"scores": scores, "base": base, "baseline": baseline, "metric": metric}
-        judging |= {"guardrail": guardrail, "margin": margin, "claim": claim or None, "claims": claims}
-        judging |= {"tracking-uri": tracking_uri, "template": template}
-        if given := [f"--{option}" for option, value in judging.items() if value is not None]:
-            raise InputError(f"--logs shows old logs side by side; without {', '.join(given)}")
-        _report_logs([*logs, *map(Path, names)], format, output)
-        return
-    if len(names) > 1:
-        raise InputError(f"one study at a time, not {', '.join(names)}")
-    name = names[0] if names else None
-    if scores is None and enhanced is None and (base or baseline or direction):
-        raise InputError("--base, --baseline and --direction describe --scores; a study knows its own")
-    if scores is not None and claims is not None:
-        raise InputError("--claims judges a study, whose networks are known; for --scores give --claim")
-    elsewhere = scores or enhanced
-    if elsewhere is not None and name:
-        raise InputError(f"give a study ({name}) or --scores, not both")
-    if scores is not None and enhanced is not None:
-        raise InputError("give --scores or --enhanced, not both")
-    if open_page and (elsewhere is not None or tracking_uri is not None or output is not None):
-        raise InputError(
-            "--open shows the report of a study in its folder; no --scores, --tracking-uri or -o"
-        )
-    if tracking_uri is not None and not name and not (scores or "").startswith("mlflow:"):
-        raise InputError("--tracking-uri needs the name of a study, or --scores mlflow:EXPERIMENT")
+    ] = None
 
-    guardrails = [part.strip() for part in (guardrail or "").split(",") if part.strip()]
+    def check(self) -> None:
+        """Raises InputError where options do not go together."""
+        others = ("scores", "base", "baseline", "metric", "guardrail", "margin", "claim", "claims")
+        others = (*others, "tracking_uri", "template")
+        if self.logs and (given := [name for name in others if getattr(self, name) not in (None, [])]):
+            shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise InputError(f"--logs shows old logs side by side; without {shown}")
+        names, elsewhere = list(self.study or []), self.scores or self.enhanced
+        if len(names) > 1 and not self.logs:
+            raise InputError(f"one study at a time, not {', '.join(names)}")
+        if elsewhere is None and (self.base or self.baseline or self.direction):
+            raise InputError("--base, --baseline and --direction describe --scores; a study knows its own")
+        if self.scores is not None and self.claims is not None:
+            raise InputError("--claims judges a study, whose networks are known; for --scores give --claim")
+        if elsewhere is not None and names:
+            raise InputError(f"give a study ({names[0]}) or --scores, not both")
+        if self.scores is not None and self.enhanced is not None:
+            raise InputError("give --scores or --enhanced, not both")
+        if self.open_page and (elsewhere or self.tracking_uri is not None or self.output is not None):
+            raise InputError(
+                "--open shows the report of a study in its folder; no --scores, --tracking-uri or -o"
+            )
+        if self.tracking_uri is not None and not names and not (self.scores or "").startswith("mlflow:"):
+            raise InputError("--tracking-uri needs the name of a study, or --scores mlflow:EXPERIMENT")
+
+
+@options_from(ReportOptions)
+def report(options: ReportOptions) -> None:
+    """Where the gap comes from: effects with intervals, verdicts on claims, and what bounds them."""
+    options.check()
+    names, output, format, root = list(options.study or []), options.output, options.format, options.root
+    if options.logs:
+        _report_logs([*options.logs, *map(Path, names)], format, output)
+        return
     from ablate.studies.tracking.store import TrackingError
 
     from . import build
     from .sources import scores_from_mlflow, scores_from_study
 
+    name = names[0] if names else None
+    elsewhere = options.scores or options.enhanced
     try:
-        better = dict(text.partition("=")[::2] for text in direction)
         if elsewhere is not None:
-            found = _elsewhere(
-                scores,
-                enhanced,
-                clean,
-                factors,
-                column,
-                take,
-                base,
-                baseline,
-                metric,
-                root,
-                tracking_uri,
-                guardrails,
-            ).read()
-            result = build.report_of(*found, metric, margin, claim, guardrails, direction=better)
-        elif tracking_uri is not None:
-            found = scores_from_mlflow(tracking_uri, str(name), str(name))
-            result = build.report_of(*found, metric, margin, claim, guardrails, claims)
+            found = options.read()
+        elif options.tracking_uri is not None:
+            found = scores_from_mlflow(options.tracking_uri, str(name), str(name))
         else:
-            result = build.report_of(
-                *scores_from_study(root, name), metric, margin, claim, guardrails, claims
-            )
+            found = scores_from_study(root, name)
+        result = build.report_of(
+            *found,
+            options.metric,
+            options.margin,
+            options.claim,
+            options.guardrails,
+            options.claims,
+            direction=options.better,
+        )
     except (build.NoScoresError, TrackingError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(4) from None
-    if template is not None:
+    if options.template is not None:
         from .checklist import fill
         from .fields import json_fields
 
-        text = fill(template, json_fields(result))
+        text = fill(options.template, json_fields(result))
         if output is None:
             typer.echo(text, nl=False)
         else:
@@ -185,102 +138,57 @@ def report(
 
             save_all(result, output.with_name(f"{output.stem}-figures"))
         typer.echo(f"wrote {output}", err=True)
-    elif open_page or (
-        format == "html" and sys.stdout.isatty() and elsewhere is None and tracking_uri is None
+    elif options.open_page or (
+        format == "html" and sys.stdout.isatty() and elsewhere is None and options.tracking_uri is None
     ):
         page = build.write_folder(result, build.study_folder(root, result.info.name))
         typer.echo(str(page))
-        if open_page:
+        if options.open_page:
             typer.launch(str(page))
     else:
         write(result, format, sys.stdout)
 
 
-def _elsewhere(
-    scores: str | None,
-    enhanced: str | None,
-    clean: Path | None,
-    factors: str | None,
-    column: list[str],
-    take: str,
-    base: str | None,
-    baseline: str | None,
-    metric: str | None,
-    root: Path,
-    tracking_uri: str | None,
-    guardrails: list[str],
-) -> Elsewhere:
-    from .elsewhere import Elsewhere
+@dataclass(frozen=True, kw_only=True)
+class ImportOptions(Elsewhere):
+    """The options of `ablate import-runs`."""
 
-    return Elsewhere(
-        scores=scores,
-        enhanced=enhanced,
-        clean=clean,
-        factors=tuple(part.strip() for part in (factors or "").split(",") if part.strip()),
-        columns=tuple(column),
-        take=take,  # type: ignore[arg-type]
-        tracking_uri=tracking_uri,
-        base=base or "",
-        baseline=baseline,
-        metric=metric or "pesq_wb",
-        guardrails=tuple(guardrails),
-        cache=root / "cache",
-    )
-
-
-def import_runs(
     file: Annotated[
         Path | None, typer.Argument(help="A study file whose train.command trains such runs. [default: none]")
-    ] = None,
-    scores: Scores = None,
-    enhanced: Enhanced = None,
-    clean: Clean = None,
-    factors: Factors = None,
-    column: Column = [],  # noqa: B006
-    take: TakeOf = "last",
-    base: Base = None,
-    baseline: Baseline = None,
-    metric: Annotated[str | None, typer.Option(help="The endpoint of the study.")] = None,
-    direction: Directions = [],  # noqa: B006
-    study: Annotated[str | None, typer.Option("--study", help="Name of the study.")] = None,
-    root: Root = ROOT,
-    tracking_uri: Annotated[str | None, typer.Option(help="The server of mlflow:EXPERIMENT.")] = None,
-) -> None:
+    ] = None
+    study: Annotated[str | None, typer.Option(help="Name of the study; default: that of the source.")] = None
+
+
+@options_from(ImportOptions)
+def import_runs(options: ImportOptions) -> None:
     """Import runs that were trained elsewhere as a study, to report it, plan from it and train more of it."""
     from ablate.studies.tracking.store import TrackingError
 
-    from .imports import NO_TRAINING
-    from .imports import import_runs as write
+    from .imports import NO_TRAINING, requested
+    from .imports import import_runs as write_study
 
-    if (scores is None) == (enhanced is None):
+    if (options.scores is None) == (options.enhanced is None):
         raise InputError("give --scores or --enhanced, the results to import")
     request = None
-    if file is not None:
-        from ablate.studies.request import Request, read_file
-
-        request = Request.model_validate(read_file(file))
-        if request.train is None:
-            raise InputError(f"{file} has no train.command: ablate trains its cells itself, none elsewhere")
-        if base or metric:
-            raise InputError("--base and --metric are the study file's: its first levels, and its endpoint")
-        factors = factors or ",".join(factor.name for factor in request.factors)
-        base = ",".join(f"{factor.name}={factor.off}" for factor in request.factors)
-        metric = request.endpoint.metric
-    elsewhere = _elsewhere(
-        scores, enhanced, clean, factors, column, take, base, baseline, metric, root, tracking_uri, []
-    )
-    better = dict(text.partition("=")[::2] for text in direction)
+    if options.file is not None:
+        request, options = requested(options.file, options)
     try:
-        found = elsewhere.read()
+        found = options.read()
     except TrackingError as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(4) from None
-    plan = write(*found, root, name=study, metric=metric or "pesq_wb", direction=better, request=request)
-    write_report(root, plan.name)
-    for note in () if file is not None else (*plan.corpus.notes, NO_TRAINING):
-        typer.echo(note, err=True)
-    if file is not None:
-        typer.echo(f"to train more of it: ablate run {file} --study {plan.name}", err=True)
+    plan = write_study(
+        *found,
+        options.root,
+        name=options.study,
+        metric=options.metric or "pesq_wb",
+        direction=options.better,
+        request=request,
+    )
+    write_report(options.root, plan.name)
+    further = f"to train more of it: ablate run {options.file} --study {plan.name}"
+    for line in (*plan.corpus.notes, NO_TRAINING) if request is None else (further,):
+        typer.echo(line, err=True)
     typer.echo(plan.name)
 
 

@@ -5,82 +5,125 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
-import pandas as pd
+import typer
 
+from ablate.models.console import ROOT, Root
 from ablate.models.errors import InputError
-from ablate.models.fields import split_settings
 
-from .ingest import parse_levels
-from .sources import StudyInfo, scores_from_elsewhere
-from .sources.elsewhere import Take, table_of
-from .sources.enhanced import measured
-from .sources.patterns import places
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from .sources import StudyInfo
 
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """Where results are, and what of them is compared.
+    """The options that say where results are, and what of them is compared."""
 
-    Attributes:
-        scores: a table, a pattern, or `mlflow:EXPERIMENT` (`sources.elsewhere.table_of`).
-        enhanced: a pattern of folders of enhanced speech, measured against `clean`.
-        factors: columns or fields that make the cells; of enhanced speech all fields but `seed` by default.
-        columns: `ours=theirs` texts.
-        take: which value of a curve counts.
-        cache: folder in which measured scores are kept.
-    """
+    scores: Annotated[
+        str | None,
+        typer.Option(
+            help="Results trained elsewhere: a table, 'runs/{core}-{seed}.jsonl', mlflow:EXPERIMENT."
+        ),
+    ] = None
+    enhanced: Annotated[
+        str | None,
+        typer.Option(help="Folders of enhanced speech to measure, e.g. 'exp/{core}/seed{seed}/enhanced'."),
+    ] = None
+    clean: Annotated[Path | None, typer.Option(help="The folder of references for --enhanced.")] = None
+    factors: Annotated[
+        str | None,
+        typer.Option(help="Columns of --scores, or fields of the pattern, that make the cells, by commas."),
+    ] = None
+    column: Annotated[
+        list[str], typer.Option(help="Name of a column in --scores, e.g. pesq_wb=PESQ; repeat.")
+    ] = field(default_factory=list)
+    take: Annotated[str, typer.Option(help="Which value of a curve counts: last, max or min.")] = "last"
+    base: Annotated[
+        str | None, typer.Option(help='The all-off levels of --scores, e.g. "bidirectional=off,core=lstm".')
+    ] = None
+    baseline: Annotated[str | None, typer.Option(help="The reference cell of --scores.")] = None
+    metric: Annotated[
+        str | None, typer.Option(help="Score to compare, e.g. stoi; default: the study's endpoint.")
+    ] = None
+    guardrail: Annotated[
+        str | None, typer.Option(help="Other metrics beside it, to see what a gain costs, e.g. cbak,si_sdr.")
+    ] = None
+    direction: Annotated[
+        list[str],
+        typer.Option(
+            metavar="METRIC=higher|lower",
+            help="Say which way is better, of a metric of --scores that ablate does not know; repeat.",
+        ),
+    ] = field(default_factory=list)
+    tracking_uri: Annotated[
+        str | None, typer.Option(help="The MLflow server of a study, or of mlflow:EXPERIMENT.")
+    ] = None
+    root: Root = ROOT
 
-    scores: str | None = None
-    enhanced: str | None = None
-    clean: Path | None = None
-    factors: tuple[str, ...] = ()
-    columns: tuple[str, ...] = ()
-    take: Take = "last"
-    tracking_uri: str | None = None
-    base: str = ""
-    baseline: str | None = None
-    metric: str = "pesq_wb"
-    guardrails: tuple[str, ...] = ()
-    cache: Path = Path("ablate-runs/cache")
+    @property
+    def guardrails(self) -> list[str]:
+        return _listed(self.guardrail)
+
+    @property
+    def better(self) -> dict[str, str]:
+        """Metric -> higher or lower."""
+        return dict(text.partition("=")[::2] for text in self.direction)
 
     def read(self) -> tuple[pd.DataFrame, StudyInfo]:
         """The scores, and what is known of them.
 
         Raises:
             InputError: an option is missing, or what it names cannot be read or compared.
+            TrackingError: a server does not answer.
         """
-        columns = dict(split_settings(self.columns, "pesq_wb=PESQ", "column"))
+        from ablate.models.fields import split_settings
+
+        from .ingest import parse_levels
+        from .sources import scores_from_elsewhere
+        from .sources.elsewhere import Take, table_of
+
+        columns = dict(split_settings(self.column, "pesq_wb=PESQ", "column"))
+        metric, base = self.metric or "pesq_wb", self.base or ""
         if self.take not in get_args(Take):
             raise InputError(f"--take {self.take}: give last, max or min")
         if self.enhanced is not None:
-            table, factors, source = *self._measured(), self.enhanced
+            table, factors = self._measured(metric)
         else:
-            source, factors = str(self.scores), self.factors or tuple(parse_levels(self.base))
+            factors = _listed(self.factors) or list(parse_levels(base))
             if not factors:
                 raise InputError(
                     '--scores needs the factors: --factors core,direction, or --base "bidirectional=off"'
                 )
-            wanted = columns.get(self.metric, self.metric)
-            table = table_of(source, wanted, self.take, self.tracking_uri)
-        return scores_from_elsewhere(table, source, factors, self.base, self.baseline, self.metric, columns)
+            wanted = columns.get(metric, metric)
+            table = table_of(str(self.scores), wanted, self.take, self.tracking_uri)  # type: ignore[arg-type]
+        source = str(self.enhanced or self.scores)
+        return scores_from_elsewhere(table, source, factors, base, self.baseline, metric, columns)
 
-    def _measured(self) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    def _measured(self, metric: str) -> tuple[pd.DataFrame, list[str]]:
         from ablate.training.metrics import MetricPool
         from ablate.training.metrics.registry import METRICS, check_available
+
+        from .sources.enhanced import measured
+        from .sources.patterns import places
 
         if self.clean is None:
             raise InputError("--enhanced needs --clean, the folder of the references")
         found = places(str(self.enhanced))
-        asked = [name for name in (self.metric, *self.guardrails) if name in METRICS]
+        asked = [name for name in (metric, *self.guardrails) if name in METRICS]
         check_available(asked)
         with MetricPool(len(os.sched_getaffinity(0))) as pool:
-            table = measured(found, self.clean, self.cache, pool, asked, _progress)
-        factors = self.factors or tuple(name for name in found[0].fields if name != "seed")
+            table = measured(found, self.clean, self.root / "cache", pool, asked, _progress)
+        factors = _listed(self.factors) or [name for name in found[0].fields if name != "seed"]
         return table, factors
+
+
+def _listed(text: str | None) -> list[str]:
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _progress(pairs: Iterable[Any]) -> Iterable[Any]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from hashlib import sha256
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from ablate.models.errors import InputError, listed
 from ablate.studies import plan as plans
 from ablate.studies.imported import accept
 from ablate.studies.plan import CorpusNote, Plan, PlannedCell
-from ablate.studies.request import FIRST_TUNING_SEED, Request
+from ablate.studies.request import FIRST_TUNING_SEED, Request, read_file
 from ablate.training.config import Evaluation
 from ablate.training.files import locked
 from ablate.training.metrics.passport import KEY
@@ -30,6 +31,7 @@ from ablate.training.metrics.registry import METRICS, expect
 from ablate.training.rundir import RunDir
 from ablate.training.train_command.config import TrainingCommand
 
+from .elsewhere import Elsewhere
 from .ingest import same_level
 from .sources import StudyInfo
 from .sources.columns import ALL
@@ -38,6 +40,25 @@ NO_TRAINING = (
     "It can be reported, compared, planned from and mirrored. Nothing can be trained for it: import it again "
     "with the study file whose train.command trains such runs, and `ablate run` adds seeds and cells."
 )
+
+
+Options = TypeVar("Options", bound=Elsewhere)
+
+
+def requested(file: Path, options: Options) -> tuple[Request, Options]:
+    """A study file, and the options with its factors, off levels and endpoint.
+
+    Raises:
+        InputError: the file has no command that trains, or an option says what it does.
+    """
+    request = Request.model_validate(read_file(file))
+    if request.train is None:
+        raise InputError(f"{file} has no train.command: ablate trains its cells itself, none elsewhere")
+    if options.base or options.metric:
+        raise InputError("--base and --metric are the study file's: its first levels, and its endpoint")
+    factors = options.factors or ",".join(factor.name for factor in request.factors)
+    base = ",".join(f"{factor.name}={factor.off}" for factor in request.factors)
+    return request, replace(options, factors=factors, base=base, metric=request.endpoint.metric)
 
 
 def import_runs(

@@ -219,7 +219,7 @@ def _take_run(source: Path, spec: dict[str, Any], scores: tuple[str, ...], run: 
         ours: dict[str, dict[str, Any]] = {"spec.json": spec}
         ours[MARK] = {"studies": [study], "attempts": brought.state.attempts}
         if summary := brought.summary:
-            ours["summary.json"] = summary | {"imported": True}
+            ours["summary.json"] = {"imported": True} | summary
         for name, content in ours.items():  # not durably: it is copied
             (source / name).write_text(json.dumps(content))
         with atomic_folder(run.path) as partial:

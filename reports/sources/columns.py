@@ -152,7 +152,7 @@ def _finished(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]
             frame = frame.drop(columns=states)
     numbers = pd.to_numeric(frame[metric], errors="coerce")
     texts = frame[metric].astype(str).str.strip().str.lower()
-    wrong = numbers.isna() & frame[metric].notna() & ~texts.isin(["", "none", "-", "n/a"])
+    wrong = numbers.isna() & frame[metric].notna() & ~texts.isin(["", "none"])
     if wrong.any():
         at = frame.index[wrong]
         raise InputError(

@@ -20,6 +20,7 @@ def count(config: ModelConfig) -> int:
     return sum(p.numel() for p in build_model(config).parameters())
 
 
+@pytest.mark.slow
 def test_each_cell_has_the_parameters_of_the_base_by_the_nearest_width() -> None:
     found = grid("core=lstm,mamba,attention,conformer", **{"recipe.match": "parameters"})
     base, *others = found.cells()

@@ -25,6 +25,7 @@ def run(cli: typer.Typer, *arguments: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 def test_models_lists_every_preset(cli: typer.Typer) -> None:
     rows = json.loads(run(cli, "models", "--format", "json"))
     assert [row["name"] for row in rows] == list(PRESETS)

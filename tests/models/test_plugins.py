@@ -48,6 +48,7 @@ USER = {
 
 
 @pytest.mark.parametrize("order", ["import ablate; import models", "import models; import ablate"])
+@pytest.mark.slow
 def test_models_is_the_users_before_and_after_ablate(python, tmp_path, order):
     code = (
         f"{order}; from ablate.models.network import build_model; from models.generator import Generator;"
@@ -191,6 +192,7 @@ PRESETS["chatty-of-test"] = ModelConfig(architecture="chatty-of-test")
 """
 
 
+@pytest.mark.slow
 def test_what_a_network_prints_goes_to_stderr(tmp_path):
     path = write(tmp_path, {"chatty_of_test.py": CHATTY}) / "chatty_of_test.py"
     command = "from ablate.reports.cli import main; main()"

@@ -22,6 +22,7 @@ def test_the_front_door_imports_nothing_heavy():
     ("line", "offered"),
     [("ablate rep", "report"), ("ablate run --gr", "--grid"), ("ablate report --format m", "md")],
 )
+@pytest.mark.slow
 def test_a_shell_completes_commands_options_and_values(line, offered):
     script = "import sys, ablate.reports.cli as cli; sys.argv = ['ablate']; cli.main()"
     asked = {"_ABLATE_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}

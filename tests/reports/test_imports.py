@@ -57,7 +57,7 @@ def effects(report):
 def test_the_study_says_what_the_table_says(here):
     write()
     bring("--study", "s")
-    direct = report_of(*Elsewhere(scores="runs.csv", factors=("core",)).read())
+    direct = report_of(*Elsewhere(scores="runs.csv", factors="core").read())
     pd.testing.assert_frame_equal(effects(report_of_study(here / "root", "s")), effects(direct))
 
 
@@ -201,5 +201,5 @@ def test_further_seeds_are_trained_by_the_study_file(here):
     page = call("report", "s")
     assert re.search("trained elsewhere +4 of 6 runs, from runs.csv", page)
     write("all.csv")
-    direct = report_of(*Elsewhere(scores="all.csv", factors=("core",)).read())
+    direct = report_of(*Elsewhere(scores="all.csv", factors="core").read())
     pd.testing.assert_frame_equal(effects(report_of_study(here / "root", "s")), effects(direct))

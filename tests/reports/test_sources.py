@@ -129,7 +129,8 @@ def test_file_equals_the_run_directories(planted_root, tmp_path, suffix):
         ({"pesq_wb": "good"}, "f=off", "b", "pesq_wb is no number in row 2: 'good'"),
         ({"seed": "one"}, "f=off", "b", "the seed in row 2 is no whole number: 'one'"),
         ({"status": "lost"}, "f=off", "b", "'lost' is neither done nor diverged"),
-        ({"cell": "x"}, "f=off", None, "'x' has rows with different factor levels"),
+        ({"cell": "x"}, "f=off", None, r"cell 'x', seed 1, utterance 'u' has several rows \(2, 3, 4\)"),
+        ({"cell": "x", "seed": [1, 2, 3]}, "f=off", None, "'x' has rows with different factor levels"),
     ],
 )
 def test_bad_files_are_named(tmp_path, changes, base, baseline, message):

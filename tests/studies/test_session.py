@@ -272,6 +272,7 @@ def test_what_is_added_is_trained_at_every_length(ask):
     assert len(launcher.trained) == 30
 
 
+@pytest.mark.slow
 def test_an_interrupted_seed_is_finished_by_the_same_command(ask):
     first = InstantLauncher(lambda spec: "interrupt" if spec["seed"] == 3 else "done")
     plan, outcome, _ = ask(first, target_half_width=0.001, max_seeds=3)
@@ -300,6 +301,7 @@ def test_no_seeds_are_added_for_a_cell_that_nearly_always_diverges(ask):
     assert max(counts.values()) == 9
 
 
+@pytest.mark.slow
 def test_a_seed_that_failed_is_not_asked_for_again(ask):
     def ends(spec):
         return "failed" if spec["model"]["direction"] == "bi" and spec["seed"] == 2 else "done"
@@ -406,6 +408,7 @@ def test_cells_that_share_a_training_are_tuned_by_one_run(ask):
     assert base.config.recipe.optimizer == base.tuned["recipe.optimizer"]
 
 
+@pytest.mark.slow
 def test_starting_from_another_study_ends_in_a_report(ask, tmp_path):
     from ablate.reports.build import report_of_study, study_folder, write_folder
 

@@ -288,6 +288,7 @@ def test_a_curve_gives_the_value(file, root):
     assert {trial.user_attrs["value"] for trial in study.trials} == {"validation PESQ"}
 
 
+@pytest.mark.slow
 def test_one_cell_that_fails_leaves_the_others(file, root):
     plan = planned(changed(file, ("gain: 1.0}", "gain: 1.0, mode: failing}")), root)
     outcome = drive(plan, root)
@@ -297,6 +298,7 @@ def test_one_cell_that_fails_leaves_the_others(file, root):
     assert drive(plan, root).trained == 0
 
 
+@pytest.mark.slow
 def test_a_command_that_ran_out_of_memory_is_called_again_only_if_asked(file, root):
     plan = planned(changed(file, ("seeds: 2", "seeds: 1"), ("gain: 1.0}", "gain: 1.0, mode: memory}")), root)
     run = run_dirs(plan, root)["gain", 1]

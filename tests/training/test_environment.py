@@ -68,6 +68,7 @@ def test_the_machine_in_a_line():
 CPU = torch.device("cpu")
 
 
+@pytest.mark.slow
 def test_the_instruction_set_follows_the_environment():
     code = (
         "from ablate.training.environment import instruction_set; print(instruction_set().model_dump_json())"

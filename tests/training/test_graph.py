@@ -88,6 +88,7 @@ RECIPES = [
 
 @pytest.mark.parametrize("accumulation", [1, 2])
 @pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.slow
 def test_replayed_steps_are_the_same(recipe: Any, accumulation: int, played: Any) -> None:
     steps = 12
     usual = trainings.make({**recipe, "steps": steps}, accumulation=accumulation)
@@ -98,6 +99,7 @@ def test_replayed_steps_are_the_same(recipe: Any, accumulation: int, played: Any
     assert told == ("on; on" if recipe.get("adversarial_weight") else "on")
 
 
+@pytest.mark.slow
 def test_a_clip_without_a_score_is_graded_as_usual(played: Any) -> None:
     recipe = {**JUDGED, "steps": 8}
     scorers = [trainings.Scorer(failing=(1,)) for _ in range(2)]
@@ -106,6 +108,7 @@ def test_a_clip_without_a_score_is_graded_as_usual(played: Any) -> None:
     assert replayed.adversary.graph.told() == f"fewer than {WARM_UP + 1} steps of a kind"
 
 
+@pytest.mark.slow
 def test_usual_and_replayed_lessons_may_alternate(played: Any) -> None:
     class Sometimes(trainings.Scorer):
         def __call__(self, waves: Any) -> Any:
@@ -119,6 +122,7 @@ def test_usual_and_replayed_lessons_may_alternate(played: Any) -> None:
 
 
 @pytest.mark.parametrize("first_replayed", [True, False])
+@pytest.mark.slow
 def test_a_resume_may_switch(first_replayed: bool, played: Any) -> None:
     recipe = {**JUDGED, "steps": 12}
     whole = trainings.make(recipe)

@@ -154,7 +154,7 @@ def _of_names(path: Path, rows: Sequence[Mapping[str, Any]], folders: Sequence[P
 def _json_rows(content: Any) -> list[dict[str, Any]]:
     if isinstance(content, dict):
         return [{"id": key, **row} for key, row in content.items()]
-    return [row if isinstance(row, dict) else _numbered(row) for row in content]
+    return [row if isinstance(row, dict) else dict(enumerate(row)) for row in content]
 
 
 def _table_rows(text: str) -> list[dict[str, Any]]:
@@ -164,19 +164,10 @@ def _table_rows(text: str) -> list[dict[str, Any]]:
     rows = [
         row for row in csv.reader(io.StringIO(text), delimiter=separator, skipinitialspace=True) if any(row)
     ]
-    first = rows[0] if rows else []
-    if (
-        not any(is_audio(Path(value.strip())) for value in first)
-        and len(first) > 1
-        and len(rows) > 1
-        and any(is_audio(Path(value.strip())) for value in rows[1])
-    ):
-        return [dict(zip(first, row, strict=False)) for row in rows[1:]]
-    return [_numbered(row) for row in rows]
-
-
-def _numbered(row: Sequence[Any]) -> dict[Any, Any]:
-    return dict(enumerate(row))
+    has_audio = [any(is_audio(Path(value.strip())) for value in row) for row in rows[:2]]
+    if has_audio == [False, True] and len(rows[0]) > 1:
+        return [dict(zip(rows[0], row, strict=False)) for row in rows[1:]]
+    return [dict(enumerate(row)) for row in rows]
 
 
 def _columns(path: Path, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
@@ -224,15 +215,12 @@ def _resolved(
     finder = _Finder(path.parent if path.is_file() else path, root)
     pairs, splits, faults = [], [], []
     for row in rows:
-        places = [finder(str(row.get(columns[kind]) or "").strip()) for kind in ("clean", "noisy")]
-        if missing := [
-            str(row.get(columns[kind]))
-            for kind, place in zip(("clean", "noisy"), places, strict=True)
-            if place is None
-        ]:
-            faults += [Fault("missing", f"{name} is not there, nor below {root}") for name in missing]
+        named = [str(row.get(columns[kind]) or "").strip() for kind in ("clean", "noisy")]
+        clean, noisy = map(finder, named)
+        if clean is None or noisy is None:
+            lost = [text for text, place in zip(named, (clean, noisy), strict=True) if place is None]
+            faults += [Fault("missing", f"{text} is not there, nor below {root}") for text in lost]
             continue
-        clean, noisy = (place for place in places if place is not None)
         told = {field: row.get(columns[field]) for field in ("speaker", "noise", "snr") if field in columns}
         known = {field: str(value) for field, value in told.items() if value not in (None, "")}
         spoken = _LIBRISPEECH.match(noisy.stem)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from pathlib import Path
 
@@ -19,30 +19,18 @@ from .layouts import CorpusLayout, Source
 from .names import read_logs, speakers_of
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pair(CachedPair):
     """A clean recording and the same with noise, both `(sample,)` float32 at one rate, read-only views.
 
-    `speaker`, `noise` and `snr` (dB) are None where names, lists and logs do not tell. `rate`, `channels` and
-    `clipped` (samples at full scale) are those of the source files; `cut` is how many samples one was longer
-    than the other; `signed` identifies the sources, or is empty where the digests of the samples do
-    (`CachedPair`); `clean_name` is the name of the clean file if it is another. A pair is small to pickle.
+    `speaker`, `noise` and `snr` (dB) are None where names, lists and logs do not tell. `clean_name` is the
+    name of the clean file if it is another. A pair is small to pickle.
     """
 
-    name: str
-    speaker: str | None
-    snr: float | None
-    noise: str | None
-    samples: int
-    clean_sha256: str
-    noisy_sha256: str
-    rate: int
-    channels: int
-    clipped: int
     folder: Path = field(repr=False)
-    start: int = field(repr=False)
-    cut: int = 0
-    signed: str = field(default="", repr=False)
+    speaker: str | None = None
+    snr: float | None = None
+    noise: str | None = None
     sample_rate: int = SAMPLE_RATE
     clean_name: str = ""
 
@@ -84,20 +72,11 @@ class Reader:
         speaker_of = speakers_of([pair.clean.stem for pair in paired])
         return tuple(
             Pair(
-                name=entry.name,
+                **asdict(entry) | {"signed": _signed_with(pair, entry)},
+                folder=cached.folder,
                 speaker=pair.speaker or speaker_of.get(pair.clean.stem),
                 noise=pair.noise or log.get(entry.name, (None, None))[0],
                 snr=log.get(entry.name, (None, None))[1] if pair.snr is None else pair.snr,
-                samples=entry.samples,
-                clean_sha256=entry.clean_sha256,
-                noisy_sha256=entry.noisy_sha256,
-                rate=entry.rate,
-                channels=entry.channels,
-                clipped=entry.clipped,
-                folder=cached.folder,
-                start=entry.start,
-                cut=entry.cut,
-                signed=_signed_with(pair, entry),
                 sample_rate=self.rate,
                 clean_name="" if pair.clean.stem == pair.name else pair.clean.stem,
             )

@@ -187,6 +187,7 @@ def test_utterances_that_limit_the_width_are_named(make):
     factor=st.floats(0.3, 1.5),
 )
 @settings(max_examples=25, deadline=None)
+@pytest.mark.slow
 def test_whatever_the_variances_seeds_stay_nested_and_half_widths_fall(spread, seed, factor, make):
     frame = make(seeds=FIRST, noise=0.01)
     draw = np.random.default_rng(seed)

@@ -26,6 +26,7 @@ def coverage():
 
 
 @pytest.mark.parametrize("seeds", [3, 5])
+@pytest.mark.slow
 def test_intervals_hold_the_planted_effects(coverage, seeds):
     for index, scenario in enumerate(coverage.scenarios()):
         if scenario.seeds == seeds:

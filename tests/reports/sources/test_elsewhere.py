@@ -31,7 +31,7 @@ def table(**changes) -> pd.DataFrame:
 def effects(**options) -> pd.DataFrame:
     from ablate.reports.build import report_of
 
-    found = Elsewhere(factors=("core",), **options)
+    found = Elsewhere(factors="core", **options)
     every = report_of(*found.read()).analysis.effects
     return every[every["kind"] == "main"].set_index("name")
 
@@ -91,7 +91,7 @@ def test_offline_runs_of_wandb(here):
         on, luck = core == "mamba", seed / 100
         file = here / "wandb" / f"offline-run-{number}" / "run.wandb"
         wandb_file(file, {"core": core, "seed": seed}, [1.0, 2.5 + 0.1 * on + luck, 2.0 + 0.3 * on + luck])
-    what = {"scores": "wandb/offline-run-*", "columns": ("pesq_wb=val/pesq",), "base": "core=lstm"}
+    what = {"scores": "wandb/offline-run-*", "column": ["pesq_wb=val/pesq"], "base": "core=lstm"}
     assert effects(**what).loc["core", "estimate"] == pytest.approx(0.3)
     assert effects(**what, take="max").loc["core", "estimate"] == pytest.approx(0.1)
     with pytest.raises(InputError, match=r"no values of 'val/pesk'; did you mean 'val/pesq'"):
@@ -114,7 +114,7 @@ def test_an_mlflow_experiment(here):
         client.set_terminated(run.info.run_id)
     crashed = client.create_run(experiment)
     client.set_terminated(crashed.info.run_id, "FAILED")
-    options = {"scores": "mlflow:mine", "tracking_uri": uri, "columns": ("pesq_wb=test_pesq",)}
+    options = {"scores": "mlflow:mine", "tracking_uri": uri, "column": ["pesq_wb=test_pesq"]}
     options |= {"base": "core=lstm"}
     assert effects(**options).loc["core", "estimate"] == pytest.approx(0.2)
     assert mlflow_runs(uri, "mine", "test_pesq", "max")["test_pesq"].max() == pytest.approx(2.73)
@@ -142,7 +142,7 @@ def test_bad_input(here, options, message):
     table().to_csv("runs.csv", index=False)
     (here / "a.xls").write_text("x")
     with pytest.raises(InputError, match=message):
-        Elsewhere(factors=("core",), **options).read()
+        Elsewhere(factors="core", **options).read()
 
 
 def test_factors_are_asked_for(here):
@@ -161,7 +161,7 @@ def test_the_export_script_of_wandb_has_columns_of_dictionaries(here):
         for seed in (1, 2, 3)
     ]
     pd.DataFrame(rows).to_csv("project.csv")
-    scores, _ = Elsewhere(scores="project.csv", factors=("core",), columns=("pesq_wb=test/pesq",)).read()
+    scores, _ = Elsewhere(scores="project.csv", factors="core", column=["pesq_wb=test/pesq"]).read()
     assert sorted(scores["pesq_wb"]) == pytest.approx([2.01, 2.04, 2.09, 2.21, 2.24, 2.29])
 
 
@@ -170,5 +170,5 @@ def test_a_search_of_mlflow_as_csv(here):
         columns={"core": "params.core", "seed": "params.seed", "pesq": "metrics.test_pesq"}
     )
     frame.assign(run_id="a1", status="FINISHED").to_csv("search.csv")
-    scores, _ = Elsewhere(scores="search.csv", factors=("core",), columns=("pesq_wb=test_pesq",)).read()
+    scores, _ = Elsewhere(scores="search.csv", factors="core", column=["pesq_wb=test_pesq"]).read()
     assert list(scores["pesq_wb"]) == list(table()["pesq"])

@@ -89,6 +89,7 @@ def test_folders_of_other_files_are_refused_by_name(folders):
         measure(folders, MetricPool(0))
 
 
+@pytest.mark.slow
 def test_effects_of_folders(folders):
     scores, info = Elsewhere(enhanced=PATTERN, clean=folders / "clean", metric="si_sdr").read()
     assert info.base == {"core": "lstm"}

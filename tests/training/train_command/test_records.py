@@ -122,6 +122,7 @@ def test_the_childs_exception_is_found_before_a_launchers_words(program, new_run
     assert f"RuntimeError: {words}" in found.message
 
 
+@pytest.mark.slow
 def test_weights_and_logs_of_the_users_folder_are_not_every_runs(program, new_run, go, folder):
     program(
         "latest = Path('checkpoints/latest.pt')\n"
@@ -219,6 +220,7 @@ def test_a_folder_that_git_refuses_to_read_is_refused(nested):
     assert "toy.py" in code.find_code(nested, ("*.py",))
 
 
+@pytest.mark.slow
 def test_a_dead_attempts_curve_is_not_the_next_ones_result(program, new_run, go):
     program(
         "if options.mode == 'dead':\n"
@@ -235,6 +237,7 @@ def test_a_dead_attempts_curve_is_not_the_next_ones_result(program, new_run, go)
     assert (run.path / "out-failed" / "metrics.old").exists()
 
 
+@pytest.mark.slow
 def test_a_program_that_resumes_itself_keeps_its_folder(program, new_run, go):
     program("if not (out / 'half').exists():\n    (out / 'half').touch(); sys.exit(1)\nenhance()")
     run, job = new_run(resume="own")
@@ -243,6 +246,7 @@ def test_a_program_that_resumes_itself_keeps_its_folder(program, new_run, go):
     assert calls(run) == 2
 
 
+@pytest.mark.slow
 def test_what_a_user_has_mended_is_scored_and_not_trained_again(program, new_run, go):
     program("enhance('enh')")
     run, job = new_run()
@@ -253,6 +257,7 @@ def test_what_a_user_has_mended_is_scored_and_not_trained_again(program, new_run
     assert calls(run) == 1
 
 
+@pytest.mark.slow
 def test_a_failed_evaluation_leaves_training_and_scores_as_they_are(program, new_run, go, cache):
     program("enhance()")
     run, job = new_run()
@@ -282,6 +287,7 @@ while not pids.exists() or not pids.read_text():
 
 @pytest.mark.parametrize("env", ["None", "{}"])
 @pytest.mark.parametrize("ending", ["sys.exit(1)", "enhance()"])
+@pytest.mark.slow
 def test_a_daemon_left_behind_is_ended(program, new_run, go, alive, env, ending):
     program(DAEMON.replace("{ENV}", env) + ending)
     run, job = new_run()
@@ -290,6 +296,7 @@ def test_a_daemon_left_behind_is_ended(program, new_run, go, alive, env, ending)
     assert not alive(int((run.path / "out" / "daemon").read_text()))
 
 
+@pytest.mark.slow
 def test_what_is_in_a_session_of_its_own_is_ended_before_the_next_attempt(
     program, new_run, go, worker, alive, wait_for
 ):

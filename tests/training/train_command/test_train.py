@@ -210,6 +210,7 @@ def test_a_table_that_lacks_the_measure(new_run, go):
     assert "utterance, pesq_wb, extra; it needs si_sdr" in evaluation.message
 
 
+@pytest.mark.slow
 def test_asked_to_stop_it_is_resumed(new_run, go, alive):
     run, job = new_run("waiting")
     pids = run.path / "out" / "pids"
@@ -225,6 +226,7 @@ def test_asked_to_stop_it_is_resumed(new_run, go, alive):
 
 
 @pytest.mark.parametrize("mode", ["waiting", "polite3", "polite0"])
+@pytest.mark.slow
 def test_one_that_was_asked_to_end_by_others_too_is_resumed(new_run, go, mode):
     """SLURM asks all processes of a job at once."""
     run, job = new_run(mode)
@@ -257,6 +259,7 @@ def test_one_that_does_not_end_is_killed(new_run, go, alive, monkeypatch):
     assert not any(alive(int(pid)) for pid in pids.read_text().split())
 
 
+@pytest.mark.slow
 def test_two_equal_failures_of_the_resume_start_anew(new_run, go):
     run, job = new_run("broken-resume")
     (run.path / "out").mkdir()
@@ -285,6 +288,7 @@ def test_an_edit_in_the_middle_of_a_study_changes_nothing(new_run, go, folder):
     assert go(run, job).state == "done"
 
 
+@pytest.mark.slow
 def test_a_worker_killed_while_its_command_runs(new_run, go, worker, alive, wait_for):
     """The command outlives its worker and holds the run; the next one ends it before it writes."""
     run, job = new_run("waiting")
@@ -351,6 +355,7 @@ def test_what_it_writes_is_seen_while_it_runs(new_run, go, wait_for):
     assert seen == [(20, 2, "running")]
 
 
+@pytest.mark.slow
 def test_the_environment_and_the_file_carry_overrides(new_run, go, folder):
     (folder / "toy.py").write_text(
         "import os, sys, pathlib\n"
