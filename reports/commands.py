@@ -62,8 +62,8 @@ class ReportOptions(Elsewhere):
 
     def check(self) -> None:
         """Raises InputError where options do not go together."""
-        others = ("scores", "base", "baseline", "metric", "guardrail", "margin", "claim", "claims")
-        others = (*others, "tracking_uri", "template")
+        judging = ("scores", "base", "baseline", "metric", "guardrail", "margin", "claim", "claims")
+        others = [*judging, "tracking_uri", "template"]
         if self.logs and (given := [name for name in others if getattr(self, name) not in (None, [])]):
             shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
             raise InputError(f"--logs shows old logs side by side; without {shown}")

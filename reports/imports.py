@@ -120,8 +120,8 @@ def import_runs(
         plan = plans.add(plan, seeds, root)
         found = [(plan.cell(cell), seed, table) for (cell, seed), table in by_run.items()]
         _check_known(plan, root, found, metric)
-        for cell, seed, table in found:
-            _write_run(plan, root, cell, seed, table, info.source)
+        for planned, seed, table in found:
+            _write_run(plan, root, planned, seed, table, info.source)
         plans.save(plan, root)
     return plan
 
@@ -239,7 +239,7 @@ def _runs_of(
                     )
         if (cell := known.get(tuple(at.items()))) is None:  # type: ignore[arg-type]
             raise InputError(f"cell {name!r} is none of the study file's: {', '.join(plan.cell_names)}")
-        yield (cell, int(seed)), table
+        yield (cell, int(str(seed))), table
 
 
 def _check_known(

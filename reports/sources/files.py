@@ -83,11 +83,10 @@ def scores_from_elsewhere(
         frame[name] = pd.Categorical(frame[name], categories=frame[name].dropna().unique())
     _check_cells(frame, source, levels, baseline)
     diverged = frame["status"] == "diverged" if "status" in frame.columns else pd.Series(False, frame.index)
+    gone = diverged.groupby([frame["cell"], frame["seed"]], observed=True, sort=False).all().reset_index()
     runs = [
-        RunInfo(str(cell), int(seed), state="diverged" if gone else "done", scored=not gone)
-        for (cell, seed), gone in diverged.groupby([frame["cell"], frame["seed"]], observed=True, sort=False)
-        .all()
-        .items()
+        RunInfo(str(cell), int(seed), state="diverged" if lost else "done", scored=not lost)
+        for cell, seed, lost in gone.itertuples(index=False)
     ]
     name = Path(source).stem
     return frame, StudyInfo(name, source, levels, baseline, runs=runs, notes=tuple(notes))

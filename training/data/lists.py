@@ -151,13 +151,13 @@ def _of_names(path: Path, rows: Sequence[Mapping[str, Any]], folders: Sequence[P
     )
 
 
-def _json_rows(content: Any) -> list[dict[str, Any]]:
+def _json_rows(content: Any) -> list[dict[Any, Any]]:
     if isinstance(content, dict):
         return [{"id": key, **row} for key, row in content.items()]
     return [row if isinstance(row, dict) else dict(enumerate(row)) for row in content]
 
 
-def _table_rows(text: str) -> list[dict[str, Any]]:
+def _table_rows(text: str) -> list[dict[Any, Any]]:
     """Rows by column; columns are numbered if the first row is no header."""
     sample = "\n".join(text.splitlines()[:20])
     separator = next((sign for sign in "\t|,;" if sign in sample), " ")
