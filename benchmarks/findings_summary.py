@@ -162,8 +162,9 @@ def _untoggled(studies: Studies) -> Iterator[str]:
     ]
     if told:
         yield (
-            f"Not toggled in study A is {' and '.join(told)}. All-on and the baseline still differ in "
-            f"{listed(studies.left)}; study C switches all of these but the direction, at the baseline's end."
+            f"The unexplained part in study A is {' and '.join(told)}. All-on and the baseline still differ "
+            f"in {listed(studies.left)}; study C switches all of these but the direction, "
+            "at the baseline's end."
         )
 
 

@@ -99,11 +99,12 @@ def test_a_claim_is_judged_at_every_length(said):
 def test_tuning_is_compared_with_the_study_that_was_not_tuned(said):
     assert "(study D), these verdicts change: crossband from supported to undecided." in said
     assert "1 cell at 0.0001 by -0.200, 1 cell at 0.001 by +0.100" in said
-    assert "a rank correlation of -0.50): these verdicts are of what it chose" in said
+    assert "a rank correlation of -0.50), so these verdicts depend on its choice" in said
 
 
 def test_what_studies_share_is_no_replication(said):
-    assert "Studies share trainings (A and D 1)" in said
+    assert "Studies share runs (A and D 1)" in said
     assert (
-        "Not toggled in study A is +0.000 ±0.010 after 200 steps and +0.000 ±0.010 after 400 steps." in said
+        "The unexplained part in study A is +0.000 ±0.010 after 200 steps and +0.000 ±0.010 after 400 steps."
+        in said
     )
