@@ -7,13 +7,11 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from ablate.models.config import Frozen
-from ablate.training.config import RunConfig, field_marks, is_bookkeeping
-from ablate.training.train_command.config import CommandConfig
+from ablate.training.config import RunConfig
 
 from .factors import FACTORS, LEVEL, Factor, field_path
+from .grid import Config
 
-NOT_GIVEN = "not given"
-"""Stands for an override that a command is not given: its own default."""
 Group = Literal["toggled", "consequence", "not toggled"]
 
 
@@ -33,31 +31,42 @@ class Difference(Frozen):
     why: str = ""
 
 
-def differences(a: RunConfig, b: RunConfig, factors: Sequence[Factor] = ()) -> list[Difference]:
+def differences(
+    a: Config,
+    b: Config,
+    factors: Sequence[Factor] = (),
+    defaults: Mapping[str, Any] = MappingProxyType({}),
+) -> list[Difference]:
     """Every field in which two configurations differ, except bookkeeping, grouped by what accounts for it.
 
     A factor accounts for a field if the value of `a` and that of `b` are among its levels.
     """
-    first, second = a.flat(), b.flat()
+    first, second = {**defaults, **a.flat()}, {**defaults, **b.flat()}
     found = []
     for path in {**first, **second}:
-        old, new = first.get(path), second.get(path)
-        if old == new or is_bookkeeping(path):
+        old, new = first.get(path, a.ABSENT), second.get(path, b.ABSENT)
+        if old == new or a.marks_of(path).bookkeeping:
             continue
-        group, why = _group(path, a, b, factors)
+        group, why = _group(path, a, b, first, second, factors)
         found.append(Difference(path=path, a=old, b=new, group=group, why=why))
     order: dict[str, int] = {"toggled": 0, "consequence": 1, "not toggled": 2}
     return sorted(found, key=lambda d: order[d.group])
 
 
-def _group(path: str, first: RunConfig, second: RunConfig, factors: Sequence[Factor]) -> tuple[Group, str]:
-    a, b = first.flat(), second.flat()
-    if _toggles(path, a.get(path), b.get(path), factors):
-        return "toggled", next(f.name for f in factors if path in f.paths)
+def _group(
+    path: str,
+    first: Config,
+    second: Config,
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    factors: Sequence[Factor],
+) -> tuple[Group, str]:
+    if by := _toggles(path, a.get(path, first.ABSENT), b.get(path, second.ABSENT), factors):
+        return "toggled", by
     reads = first.is_active(path), second.is_active(path)
     if not all(reads):
         section = path.split(".")[0]
-        deciding = [f"{section}.{condition.field}" for condition in field_marks(path).conditions]
+        deciding = [f"{section}.{condition.field}" for condition in first.marks_of(path).conditions]
         if not any(reads):
             return "consequence", " ".join(["neither reads it", *(f"({field})" for field in deciding[:1])])
         which = "only the first" if reads[0] else "only the second"
@@ -73,43 +82,18 @@ def _group(path: str, first: RunConfig, second: RunConfig, factors: Sequence[Fac
     return "not toggled", ""
 
 
-def _toggles(path: str, a: Any, b: Any, factors: Sequence[Factor]) -> bool:
+def _toggles(path: str, a: Any, b: Any, factors: Sequence[Factor]) -> str:
+    """The factor that has both values of a field among its levels; empty where none has."""
     for factor in factors:
         if path in factor.paths:
             values = [_plain(delta.get(path, a)) for delta in factor.levels.values()]
             if _plain(a) in values and _plain(b) in values:
-                return True
-    return False
+                return factor.name
+    return ""
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
-
-
-def own_differences(
-    a: CommandConfig,
-    b: CommandConfig,
-    factors: Sequence[Factor] = (),
-    defaults: Mapping[str, Any] = MappingProxyType({}),
-) -> list[Difference]:
-    """Every override in which two training commands differ; one that is not given has its value of
-    `defaults`, or is "not given".
-
-    A factor accounts for an override if both values are among its levels.
-    """
-    first, second = ({**defaults, **config.result_fields()} for config in (a, b))
-    found = []
-    for path in {**first, **second}:
-        old, new = (side.get(path, NOT_GIVEN) for side in (first, second))
-        if old != new:
-            by = ""
-            for factor in factors:
-                values = [_plain(delta.get(path, NOT_GIVEN)) for delta in factor.levels.values()]
-                if path in factor.paths and old in values and new in values:
-                    by = factor.name
-            group: Group = "toggled" if by else "not toggled"
-            found.append(Difference(path=path, a=old, b=new, group=group, why=by))
-    return sorted(found, key=lambda d: d.group == "not toggled")
 
 
 def propose(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Generic, cast
 
 from pydantic import Field
+from typing_extensions import TypeVar
 
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
-from ablate.models.fields import split_settings
-from ablate.training.config import Evaluation, Recipe, RunConfig, check_path, resolve_recipe
+from ablate.models.fields import split_settings, stored_as
+from ablate.training.config import Recipe, RunConfig, check_path
 from ablate.training.train_command.config import CommandConfig
 
 from .design import KINDS, Design, Kind, check_factor_name
@@ -23,41 +25,111 @@ BASELINE = "baseline"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=,\-]{0,199}")
 
 
-class Combination(Frozen):
-    """One combination of levels by name; the baseline has no levels."""
+class Signatures(Frozen):
+    """The signatures of a cell's runs by seed (JSON keys are text).
+
+    Cells may differ in how many seeds they have; the lists are nested, so that they share the first ones.
+
+    Attributes:
+        further: the evaluation on each of the plan's further tests.
+    """
+
+    signatures: dict[int, str] = Field(default_factory=dict)
+    evaluations: dict[int, str] = Field(default_factory=dict)
+    further: dict[int, tuple[str, ...]] = Field(default_factory=dict)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(sorted(self.signatures))
+
+
+Config = RunConfig | CommandConfig
+AnyConfig = TypeVar("AnyConfig", bound=Config, default=RunConfig, covariant=True)
+
+
+class Cell(Signatures, Generic[AnyConfig]):
+    """One combination of levels, the configuration it resolves to and, once planned, its runs.
+
+    Attributes:
+        levels: by factor; the baseline has none.
+        parameters: none: not counted, or a training command trains it, and does not say.
+        step_fractions: its runs at other lengths, by the share of its steps.
+        starts: by seed, the weights that its training starts from (`RunSpec.start_from`).
+        tuned: what tuning set in it.
+    """
 
     name: str
     levels: dict[str, str]
+    config: AnyConfig
+    parameters: int | None = None
+    step_fractions: dict[float, Signatures] = Field(
+        default_factory=dict, **stored_as("at_lengths", "step_fractions")
+    )
+    starts: dict[int, dict[str, str]] = Field(default_factory=dict)
+    tuned: dict[str, Any] | None = None
+
+    def scored_as(self, seed: int) -> tuple[str, ...]:
+        """The evaluation signatures of a training, that on the first test set in front."""
+        return (self.evaluations[seed], *self.further.get(seed, ()))
 
 
-class Cell(Combination):
-    """One combination of levels and the configuration it resolves to."""
-
-    config: RunConfig
+AnyCell = Cell[Config]
 
 
-class OwnCell(Combination):
-    """One combination of levels and what it gives to a training command."""
-
-    config: CommandConfig
-
-
-class Factorial(Frozen):
-    """Factors crossed.
+class Grid(Frozen, Generic[AnyConfig]):
+    """Factors crossed on a configuration, and a baseline as one more cell.
 
     Attributes:
-        exclude: combinations of levels left out, each {factor: level}.
-        changes: settings of every cell, by dotted path.
+        start: what the deltas are applied to; the base cell is every factor at its first level.
+        baseline: of the reference system, or none.
+        constraints: combinations of levels left out, each {factor: level}.
     """
 
     factors: tuple[Factor, ...]
+    start: AnyConfig
+    baseline: AnyConfig | None = None
     design: Kind = "full"
-    exclude: tuple[dict[str, str], ...] = ()
-    changes: dict[str, Any] = Field(default_factory=dict)
+    constraints: tuple[dict[str, str], ...] = ()
 
-    def cells(self) -> Sequence[Cell | OwnCell]:
-        """Every cell, the base first and the baseline last."""
-        raise NotImplementedError
+    @classmethod
+    def parse(cls, text: str, design: str = "full", **fields: Any) -> Grid:
+        """A grid from its text: `bidirectional,decoder4x,core=lstm,mamba`; `fields` as of `of`.
+
+        A bare word after `name=a` is its second level; a further one is a level unless it is a factor's name.
+
+        Raises:
+            InputError: a factor or level is unknown, a factor is named twice, or the grid is empty.
+        """
+        if design not in KINDS:
+            raise InputError(f"unknown design {design!r}; known: {', '.join(KINDS)}")
+        grid = Grid.of(parse_factors(text), design=design, **fields)
+        grid.cells()
+        return grid
+
+    @staticmethod
+    def of(
+        factors: tuple[Factor, ...],
+        *,
+        base: str = "mbsnet",
+        baseline: str | None = "bsrnn",
+        recipe: str | Recipe = "quick",
+        set: Mapping[str, Any] = MappingProxyType({}),
+        **fields: Any,
+    ) -> Grid:
+        """A grid of networks.
+
+        Args:
+            base: preset of the start, and `baseline` of the reference system.
+            set: settings of every cell, by dotted path; those of `model.` leave the baseline as it is.
+        """
+        of_recipe = {check_path(path): value for path, value in set.items() if path.startswith("recipe.")}
+        shared = RunConfig.of(base, recipe).with_changes(of_recipe).recipe
+        start = RunConfig.of(base, shared).with_changes(set)
+        reference = None
+        if baseline is not None:
+            kept = {path: value for path, value in set.items() if not path.startswith("model.")}
+            reference = RunConfig.of(baseline, shared).with_changes(kept)
+        return Grid(factors=factors, start=start, baseline=reference, **fields)
 
     def crossed(self) -> Design:
         """The combinations of levels that are compared.
@@ -68,133 +140,44 @@ class Factorial(Frozen):
         for factor in self.factors:
             check_factor_name(factor.name)
         levels = {factor.name: tuple(factor.levels) for factor in self.factors}
-        return Design.of(levels, self.design, self.exclude)
+        return Design.of(levels, self.design, self.constraints)
 
-    def deltas(self) -> Iterator[tuple[str, dict[str, str], dict[str, Any]]]:
-        """Name, levels and joined delta of every combination, the base first.
-
-        Raises:
-            InputError: two factors set a path to different values.
-        """
-        for levels in self.crossed().cells():
-            delta: dict[str, Any] = {}
-            for factor in self.factors:
-                for path, value in factor.levels[levels[factor.name]].items():
-                    if path in delta and delta[path] != value:
-                        raise InputError(
-                            f"factors disagree on {path}: {delta[path]!r} and {value!r} "
-                            f"(from {factor.name!r}); toggle it by one factor only"
-                        )
-                    delta[path] = value
-            yield cell_name(self.factors, levels), levels, delta
-
-
-class Grid(Factorial):
-    """Factors crossed on a base, and a baseline as one more cell.
-
-    Attributes:
-        base: preset the deltas are applied to; the base cell is every factor at its first level.
-        baseline: preset of the reference system, or none.
-        changes: settings of every cell; those of `model.` leave the baseline as it is.
-    """
-
-    base: str = "mbsnet"
-    baseline: str | None = "bsrnn"
-    recipe: Recipe
-
-    @classmethod
-    def parse(
-        cls,
-        text: str,
-        *,
-        base: str = "mbsnet",
-        baseline: str | None = "bsrnn",
-        recipe: str | Recipe = "quick",
-        design: str = "full",
-        exclude: tuple[dict[str, str], ...] = (),
-        changes: Mapping[str, Any] | None = None,
-    ) -> Grid:
-        """A grid from its text: `bidirectional,decoder4x,core=lstm,mamba`.
-
-        A bare word after `name=a` is its second level; a further one is a level unless it is a factor's name.
-
-        Raises:
-            InputError: a factor or level is unknown, a factor is named twice, or the grid is empty.
-        """
-        if design not in KINDS:
-            raise InputError(f"unknown design {design!r}; known: {', '.join(KINDS)}")
-        grid = cls(
-            base=base,
-            baseline=baseline,
-            factors=parse_factors(text),
-            recipe=resolve_recipe(recipe),
-            design=design,
-            exclude=exclude,
-            changes=dict(changes or {}),
-        )
-        grid.cells()
-        return grid
-
-    def cells(self) -> list[Cell]:
+    def cells(self) -> list[Cell[AnyConfig]]:
         """Every cell, the base first and the baseline last.
 
         Raises:
-            InputError: a combination is no valid configuration, or the design does not fit the factors.
+            InputError: two factors set a path to different values, a combination is no valid configuration,
+                or the design does not fit the factors.
         """
-        for path in self.changes:
-            check_path(path)
-        of_recipe = {path: value for path, value in self.changes.items() if path.startswith("recipe.")}
-        recipe = RunConfig.of(self.base, self.recipe).with_changes(of_recipe).recipe
-        start = RunConfig.of(self.base, recipe).with_changes(self.changes)
-        cells = []
-        for name, levels, delta in self.deltas():
+        cells: list[Any] = []
+        for levels in self.crossed().cells():
+            name = cell_name(self.factors, levels)
+            delta = self._delta(levels, self.factors)
             try:
-                config = matched(start.with_changes(delta), self.reference(start, levels))
-                cells.append(Cell(name=name, levels=levels, config=config))
+                config = self.start.with_changes(delta)
+                if isinstance(config, RunConfig) and config.recipe.match != "free":
+                    # matched to the base with those of its levels that are size themselves
+                    sizes = [factor for factor in self.factors if factor.paths & SIZES]
+                    reference = self.start.with_changes(self._delta(levels, sizes))
+                    config = matched(config, cast(RunConfig, reference))
+                cells.append(AnyCell(name=name, levels=levels, config=config))
             except ValueError as error:
                 raise InputError(f"cell {name!r} is no valid configuration: {error}") from error
         if self.baseline is not None:
-            kept = {path: value for path, value in self.changes.items() if not path.startswith("model.")}
-            reference = RunConfig.of(self.baseline, recipe).with_changes(kept)
-            cells.append(Cell(name=BASELINE, levels={}, config=reference))
+            cells.append(AnyCell(name=BASELINE, levels={}, config=self.baseline))
         return cells
 
-    def reference(self, start: RunConfig, levels: Mapping[str, str]) -> RunConfig:
-        """What a cell is matched to: the base with those of its levels that are size themselves."""
+    def _delta(self, levels: Mapping[str, str], factors: Iterable[Factor]) -> dict[str, Any]:
         delta: dict[str, Any] = {}
-        for factor in self.factors:
-            if factor.paths & SIZES:
-                delta |= factor.levels[levels[factor.name]]
-        return start.with_changes(delta)
-
-
-class OwnGrid(Factorial):
-    """Factors crossed on a training command.
-
-    Attributes:
-        baseline: what the reference system is given, or none; `changes` come before it.
-        evaluation: of every cell.
-    """
-
-    baseline: dict[str, Any] | None = None
-    evaluation: Evaluation = Evaluation()
-
-    def cells(self) -> list[OwnCell]:
-        """Every cell, the base first and the baseline last.
-
-        Raises:
-            InputError: the design does not fit the factors.
-        """
-        found = [
-            OwnCell(name=name, levels=levels, config=self._config(delta))
-            for name, levels, delta in self.deltas()
-        ]
-        if self.baseline is not None:
-            found.append(OwnCell(name=BASELINE, levels={}, config=self._config(self.baseline)))
-        return found
-
-    def _config(self, delta: Mapping[str, Any]) -> CommandConfig:
-        return CommandConfig(overrides={**self.changes, **delta}, evaluation=self.evaluation)
+        for factor in factors:
+            for path, value in factor.levels[levels[factor.name]].items():
+                if path in delta and delta[path] != value:
+                    raise InputError(
+                        f"factors disagree on {path}: {delta[path]!r} and {value!r} "
+                        f"(from {factor.name!r}); toggle it by one factor only"
+                    )
+                delta[path] = value
+        return delta
 
 
 def cell_name(factors: tuple[Factor, ...], levels: Mapping[str, str]) -> str:

@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import Field
 
 from ablate.models.config import Frozen
-from ablate.training.config import RESULTS_VERSION, Evaluation, RunConfig, digest
-from ablate.training.train_command.config import CommandConfig, TrainingCommand
+from ablate.training.config import Evaluation, digest
+from ablate.training.train_command.config import TrainingCommand
 
-from .grid import Cell
+from .grid import AnyCell, Config
 
 
 class Data(Frozen):
@@ -39,7 +39,7 @@ class RunSpec(Frozen):
     """
 
     cell: str
-    config: RunConfig | CommandConfig
+    config: Config
     seed: int
     data: Data
     start_from: dict[str, str] | None = None
@@ -47,30 +47,20 @@ class RunSpec(Frozen):
     train: TrainingCommand | None = None
 
     @classmethod
-    def of(cls, cell: Cell, seed: int, data: Data, **fields: Any) -> RunSpec:
+    def of(cls, cell: AnyCell, seed: int, data: Data, **fields: Any) -> RunSpec:
         return cls(cell=cell.name, config=cell.config, seed=seed, data=data, **fields)
 
     @property
     def training_signature(self) -> str:
         """sha256 of all that decides the trained weights: fields, plug-ins, seed, data, code version."""
-        return self._signature(self.current_results)
-
-    @property
-    def current_results(self) -> int:
-        """The version of the results that this code gives: one more where a change concerned such runs alone.
-
-        Since version 2 weight decay is for the matrices of the network alone; runs without it are as before.
-        """
-        if isinstance(self.config, CommandConfig):
-            return 1
-        return RESULTS_VERSION + bool(self.config.recipe.weight_decay)
+        return self._signature(self.config.results_version)
 
     def results_version(self, training_signature: str) -> int | None:
         """The version of the results that this run has by that signature; None where it is another run's.
 
-        An older version than `current_results` means: this code would train it to other results.
+        An older version than `config.results_version` means: this code would train it to other results.
         """
-        versions = range(self.current_results, 0, -1)
+        versions = range(self.config.results_version, 0, -1)
         return next((v for v in versions if self._signature(v) == training_signature), None)
 
     def _signature(self, results_version: int) -> str:
@@ -107,30 +97,17 @@ class RunSpec(Frozen):
     def evaluation(self) -> Evaluation:
         return self.config.evaluation
 
-    @property
-    def steps(self) -> int | None:
-        """Of the training; none: a training command decides."""
-        return self.config.recipe.steps if isinstance(self.config, RunConfig) else None
-
     def document(self) -> dict[str, Any]:
         """The content of `spec.json`."""
         return {
             "training_signature": self.training_signature,
-            **self._trained(),
+            **({} if self.train is None else {"train": self.train.model_dump(mode="json")}),
+            **self.config.document(),
             "seed": self.seed,
             "corpus": {"path": self.data.path, "digest": self.data.digest, "name": self.data.name}
             | ({"pairs": self.data.pairs} if self.data.pairs else {}),
             "start_from": self.start_from,
             "plugins": self.plugins,
-        }
-
-    def _trained(self) -> dict[str, Any]:
-        if isinstance(self.config, CommandConfig):
-            assert self.train is not None
-            return {"train": self.train.model_dump(mode="json"), "overrides": self.config.result_fields()}
-        return {
-            "model": self.config.model.model_dump(mode="json"),
-            "recipe": self.config.recipe.model_dump(mode="json"),
         }
 
 

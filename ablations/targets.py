@@ -78,7 +78,7 @@ def parse_grid(text: str, base: str, baseline: str, recipe: str | None, settings
         base=base,
         baseline=None if baseline in ("", "none") else baseline,
         recipe=recipe or "quick",
-        changes=parse_settings(settings),
+        set=parse_settings(settings),
     )
 
 
@@ -96,9 +96,7 @@ def jobs_named(name: str, recipe: str | None, settings: list[str], brought: Brou
     jobs: list[Job] = []
     if name in brought.factors:
         factor = find(name, list(brought.factors[name].levels))
-        grid = Grid(
-            baseline=None, factors=(factor,), recipe=resolve_recipe(recipe or "quick"), changes=changes
-        )
+        grid = Grid.of((factor,), baseline=None, recipe=recipe or "quick", set=changes)
         jobs.append((grid.cells(), (factor,)))
     start = preset_config("mbsnet", recipe or "quick").with_changes(changes)
     for path in brought.parts.get(name, []):

@@ -21,12 +21,11 @@ from rich.table import Table
 
 from ablate.ablations.grid import parse_factors
 from ablate.studies.driver import Driver, plan_jobs
-from ablate.studies.launchers import Ended, Launcher, Task
+from ablate.studies.launchers import Ended, Job, Launcher
 from ablate.studies.plan import Plan, load, make, save
-from ablate.studies.request import Request
 from ablate.studies.status import status
+from ablate.studies.study import Study
 from ablate.studies.trials import open_storage, plan_book
-from ablate.training.rundir import RunDir
 
 FACTORS = (
     "bidirectional,decoder4x,crossband,norm=layer,group,ssm_skip=right,shadowed,dt_init=kept,wiped,d_state=8,16,"
@@ -41,42 +40,42 @@ class IdleLauncher(Launcher):
     slots = 8
 
     def __init__(self) -> None:
-        self._tasks: list[Task] = []
+        self._jobs: list[Job] = []
 
     @property
     def free(self) -> int:
-        return self.slots - len(self._tasks)
+        return self.slots - len(self._jobs)
 
-    def submit(self, task: Task) -> None:
-        run = RunDir(task.run)
-        for job in task.evaluations:
-            path = run.scores_path(job.signature)
+    def submit(self, job: Job) -> None:
+        run = job.run
+        for signature in job.evaluations:
+            path = run.scores_path(signature)
             path.parent.mkdir(exist_ok=True)
             path.touch()
         run.update_state(state="done", attempts=1, val_pesq_wb=2.0)
-        self._tasks.append(task)
+        self._jobs.append(job)
 
     def wait(self, timeout: float) -> Iterable[Ended]:
-        ended = [Ended(run=task.run) for task in self._tasks]
-        self._tasks.clear()
+        ended = [Ended(run=job.run.path) for job in self._jobs]
+        self._jobs.clear()
         return ended
 
     def stop(self) -> None:
-        self._tasks.clear()
+        self._jobs.clear()
 
     def close(self) -> None:
-        self._tasks.clear()
+        self._jobs.clear()
 
 
 def make_plan(cells: int, seeds: int, root: Path) -> Plan:
     """The plan of a grid of at least so many cells beside the baseline, made as `ablate run` makes it."""
     factors = parse_factors(FACTORS)[: math.ceil(math.log2(cells))]
-    request = Request(
+    request = Study(
         factors=factors,
         set={"recipe.steps": 10},
         seeds=tuple(range(1, seeds + 1)),
         data=str(write_corpus(root / "corpus")),
-        study="scale",
+        name="scale",
     )
     return make(request, root)[0]
 
@@ -108,12 +107,12 @@ def main() -> None:
         book = plan_book(open_storage(root / "studies" / plan.name), plan)
         clock.append(time.perf_counter())
         jobs = plan_jobs(plan, root, book)
-        outcome = Driver(root, IdleLauncher()).run(jobs)
+        outcome = Driver(IdleLauncher()).run(jobs)
         clock.append(time.perf_counter())
         read = status(load(root, plan.name), root)
         clock.append(time.perf_counter())
         journal = (root / "studies" / plan.name / "journal.log").stat().st_size
-    trials = sum(len(job.members) for job in outcome.done)
+    trials = sum(len(job.trials) for job in outcome.done)
     assert read["counts"] == {"done": trials}
     plan_seconds, record, drive, answer = np.diff(clock).tolist()
     found = {

@@ -9,8 +9,9 @@ from typing import Any
 import optuna
 
 from ablate.studies import plan as plans
-from ablate.studies.request import Request, read_file
 from ablate.studies.scores import scores_of_runs
+from ablate.studies.study import Study
+from ablate.studies.study_file import read_file
 from ablate.studies.trials import open_storage
 from ablate.training.config import Recipe
 from ablate.training.metrics.registry import METRICS
@@ -25,9 +26,9 @@ STUDIES = {
 }
 
 
-def request(name: str) -> Request:
+def request(name: str) -> Study:
     """A study as its file asks for it."""
-    return Request.model_validate(read_file(FOLDER / f"{name}.yaml"))
+    return Study.model_validate(read_file(FOLDER / f"{name}.yaml"))
 
 
 def recipe_of(name: str) -> Recipe:
@@ -37,7 +38,7 @@ def recipe_of(name: str) -> Recipe:
 
 def take(root: Path, name: str) -> None:
     """Store the scores of a study and what its plan says, without a path or a machine's name."""
-    plan = plans.load(root, request(name).study)
+    plan = plans.load(root, request(name).name)
     (FOLDER / "scores").mkdir(exist_ok=True)
     runs, validation = [], []
     for at in plan.every_step_fraction():

@@ -29,7 +29,7 @@ Root = Annotated[
 Plugins = Annotated[list[Path], typer.Option("--plugin", help="Python file that registers parts; repeat.")]
 
 
-def formats(*known: str) -> Any:
+def formats(*known: str, panel: str | None = None) -> Any:
     """The option `--format` that takes one of these, and refuses another by an `InputError`."""
 
     def check(value: str) -> str:
@@ -38,7 +38,14 @@ def formats(*known: str) -> Any:
         return value
 
     words = f"{', '.join(known[:-1])} or {known[-1]}."
-    return typer.Option("--format", help=words, callback=check, autocompletion=lambda: known)
+    return typer.Option(
+        "--format",
+        help=words,
+        callback=check,
+        autocompletion=lambda: known,
+        rich_help_panel=panel,
+        metavar="FORM",
+    )
 
 
 Format = Annotated[str, formats("table", "json")]

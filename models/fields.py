@@ -99,12 +99,12 @@ class FieldMarks:
         conditions: it is read where one of them holds, or where there are none.
     """
 
-    default: Any
-    inactive: Any
-    bookkeeping: bool
-    added: bool
-    parts: tuple[str, ...]
-    conditions: tuple[ActiveIf, ...]
+    default: Any = None
+    inactive: Any = None
+    bookkeeping: bool = False
+    added: bool = False
+    parts: tuple[str, ...] = ()
+    conditions: tuple[ActiveIf, ...] = ()
 
 
 @cache

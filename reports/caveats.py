@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from typing import Any
 
-from ablate.ablations.diff import Difference, differences, own_differences
-from ablate.ablations.factors import Factor
+from ablate.ablations.diff import Difference, differences
 from ablate.models.errors import duration, plural
 from ablate.studies.plan import Plan
 from ablate.training.config import RunConfig
 from ablate.training.metrics.passport import described, passport_of
 from ablate.training.metrics.registry import in_words
-from ablate.training.train_command.config import CommandConfig, TrainingCommand
+from ablate.training.train_command.config import TrainingCommand
 
 from .chosen_on_test import price, price_lines
 from .cost import compute
@@ -147,7 +145,7 @@ def varied(report: AnalysisReport) -> tuple[list[str], list[str]]:
         "order of the files": True,
         "crops": True,
         "augmentation": any((r.remix, r.reverb, r.gain, r.band_mask) != (0, 0, 0, 0) for r in recipes),
-        "the validation split (--split-seed varies it)": False,
+        "the validation split (recipe.split=seed varies it)": False,
     }
     if any(recipe.split == "seed" for recipe in recipes):
         sources.popitem()
@@ -247,20 +245,8 @@ def untoggled(report: AnalysisReport) -> list[Difference]:
     on = next((cell for cell in cells.values() if cell.levels and cell.levels == tops), None)
     if plan is None or on is None or report.analysis.baseline not in cells:
         return []
-    found = _between(on.config, cells[report.analysis.baseline].config, plan.factors)
+    found = differences(on.config, cells[report.analysis.baseline].config, plan.factors)
     return sorted((d for d in found if d.group != "consequence"), key=lambda d: d.path)
-
-
-def _between(
-    a: RunConfig | CommandConfig, b: RunConfig | CommandConfig, factors: Sequence[Factor]
-) -> list[Difference]:
-    if isinstance(a, RunConfig) and isinstance(b, RunConfig):
-        return differences(a, b, factors)
-    return (
-        own_differences(a, b, factors)
-        if isinstance(a, CommandConfig) and isinstance(b, CommandConfig)
-        else []
-    )
 
 
 def untoggled_line(report: AnalysisReport) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ablate.ablations import commands as ablations
 from ablate.models import commands as models
@@ -20,7 +21,7 @@ from . import commands as reports
 app = typer.Typer(
     name="ablate",
     no_args_is_help=True,
-    rich_markup_mode=None,
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
 
@@ -51,8 +52,21 @@ models.register(app)
 training.register(app)
 
 
+class _AsWritten(TyperCommand):
+    """A command whose help has brackets as they are written, not as rich's markup."""
+
+    def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
+        from rich.markup import escape
+
+        self.help = escape(self.help or "")
+        for parameter in self.params:
+            parameter.help = escape(getattr(parameter, "help", None) or "")  # type: ignore[attr-defined]
+        super().format_help(ctx, formatter)
+
+
 for listed in (app, *(group.typer_instance for group in app.registered_groups)):
     for command in listed.registered_commands if listed is not None else ():
+        command.cls = _AsWritten
         command.short_help = (inspect.getdoc(command.callback) or "").partition("\n\n")[0]
 
 

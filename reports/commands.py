@@ -11,7 +11,7 @@ import typer
 
 from ablate.models.console import ROOT, Format, Root, formats, options_from
 from ablate.models.errors import InputError
-from ablate.studies.commands.study import studies_of_root
+from ablate.studies.commands.options import studies_of_root
 
 from .elsewhere import Elsewhere
 from .renderers import FORMS, write, write_document
@@ -183,7 +183,7 @@ def import_runs(options: ImportOptions) -> None:
         name=options.study,
         metric=options.metric or "pesq_wb",
         direction=options.better,
-        request=request,
+        study=request,
     )
     write_report(options.root, plan.name)
     further = f"to train more of it: ablate run {options.file} --study {plan.name}"

@@ -59,17 +59,17 @@ class ParetoPoint:
 
 
 @dataclass(frozen=True)
-class Compute:
+class MeasuredHours:
     """Hours of steps of so many trainings, shared ones once, diverged and failed ones to where they came."""
 
     hours: float | None
     trainings: int
 
 
-def compute(info: StudyInfo) -> Compute:
+def compute(info: StudyInfo) -> MeasuredHours:
     """What the trainings of a study took, as far as their steps were timed."""
     seconds = {run.training or f"{run.cell} {run.seed}": run.seconds for run in info.every_run if run.seconds}
-    return Compute(sum(seconds.values()) / 3600 if seconds else None, len(seconds))
+    return MeasuredHours(sum(seconds.values()) / 3600 if seconds else None, len(seconds))
 
 
 def costs(info: StudyInfo) -> list[Cost]:

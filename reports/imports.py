@@ -17,19 +17,20 @@ import pandas as pd
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.design import COLUMNS
 from ablate.ablations.factors import Factor
-from ablate.ablations.grid import BASE, BASELINE, OwnGrid
+from ablate.ablations.grid import BASE, BASELINE, AnyCell, Config, Grid
 from ablate.ablations.runspec import run_path
 from ablate.models.errors import InputError, listed
 from ablate.studies import plan as plans
 from ablate.studies.imported import accept
-from ablate.studies.plan import CorpusNote, Plan, PlannedCell
-from ablate.studies.request import FIRST_TUNING_SEED, Request, read_file
+from ablate.studies.plan import CorpusNote, Plan
+from ablate.studies.study import FIRST_TUNING_SEED, Study
+from ablate.studies.study_file import asked
 from ablate.training.config import Evaluation
 from ablate.training.files import locked
 from ablate.training.metrics.passport import KEY
 from ablate.training.metrics.registry import METRICS, expect
 from ablate.training.rundir import RunDir
-from ablate.training.train_command.config import TrainingCommand
+from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
 from .elsewhere import Elsewhere
 from .ingest import same_level
@@ -45,13 +46,13 @@ NO_TRAINING = (
 Options = TypeVar("Options", bound=Elsewhere)
 
 
-def requested(file: Path, options: Options) -> tuple[Request, Options]:
+def requested(file: Path, options: Options) -> tuple[Study, Options]:
     """A study file, and the options with its factors, off levels and endpoint.
 
     Raises:
         InputError: the file has no command that trains, or an option says what it does.
     """
-    request = Request.model_validate(read_file(file))
+    request = asked(file)
     if request.train is None:
         raise InputError(f"{file} has no train.command: ablate trains its cells itself, none elsewhere")
     if options.base or options.metric:
@@ -69,7 +70,7 @@ def import_runs(
     name: str | None = None,
     metric: str = "pesq_wb",
     direction: Mapping[str, str],
-    request: Request | None = None,
+    study: Study | None = None,
 ) -> Plan:
     """Write results that were trained elsewhere as a study under a root, a run directory for each.
 
@@ -79,7 +80,7 @@ def import_runs(
         scores, info: of `sources.scores_from_elsewhere`.
         name: of the study; none: that of the source.
         direction: `higher` or `lower` is better, of a metric that the registry does not know.
-        request: a study file whose command trains such runs. Its cells are the study's, and its test files
+        study: of a study file whose command trains such runs. Its cells are the study's, and its test files
             have to be those of the scores.
 
     Returns:
@@ -100,12 +101,10 @@ def import_runs(
     else:
         measures = {}
     scores, notes = _small_seeds(scores)
-    if request is None:
+    if study is None:
         plan = _planned(scores, info, name or info.name, metric, measures, notes)
     else:
-        plan, corpus = plans.make(
-            request.model_copy(update={"study": name or request.study, "seeds": ()}), root
-        )
+        plan, corpus = plans.make(study.model_copy(update={"name": name or study.name, "seeds": ()}), root)
         _check_test_files(scores, {pair.name for pair in corpus.test})
     by_run = dict(_runs_of(scores, info, plan))
     seeds: dict[str, list[int]] = {}
@@ -145,11 +144,12 @@ def _planned(
         for factor, found in levels.items()
     )
     absent = [combination for combination in product(*levels.values()) if combination not in there]
-    grid = OwnGrid(
+    start = CommandConfig(evaluation=Evaluation(metrics=(metric,)))
+    grid = Grid[Config](
         factors=factors,
-        exclude=tuple(dict(zip(levels, map(_word, gone), strict=True)) for gone in absent),
-        baseline=None if info.baseline is None else {},
-        evaluation=Evaluation(metrics=(metric,)),
+        start=start,
+        baseline=None if info.baseline is None else start,
+        constraints=tuple(dict(zip(levels, map(_word, gone), strict=True)) for gone in absent),
     )
     utterances = sorted(map(str, scores["utterance"].dropna().unique()))
     digest = sha256("\n".join([name, *utterances]).encode()).hexdigest()
@@ -159,11 +159,8 @@ def _planned(
         baseline=None if info.baseline is None else BASELINE,
         factors=factors,
         design="full",
-        constraints=grid.exclude,
-        cells=tuple(
-            PlannedCell(name=cell.name, levels=cell.levels, config=cell.config, parameters=None)
-            for cell in grid.cells()
-        ),
+        constraints=grid.constraints,
+        cells=tuple(grid.cells()),
         seeds=(),
         recipe="own",
         corpus=CorpusNote(
@@ -243,7 +240,7 @@ def _runs_of(
 
 
 def _check_known(
-    plan: Plan, root: Path, found: Sequence[tuple[PlannedCell, int, pd.DataFrame]], metric: str
+    plan: Plan, root: Path, found: Sequence[tuple[AnyCell, int, pd.DataFrame]], metric: str
 ) -> None:
     """Raises InputError where a run is there that has other scores, or was trained here."""
     for cell, seed, table in found:
@@ -260,9 +257,7 @@ def _check_known(
             )
 
 
-def _write_run(
-    plan: Plan, root: Path, cell: PlannedCell, seed: int, table: pd.DataFrame, source: str
-) -> None:
+def _write_run(plan: Plan, root: Path, cell: AnyCell, seed: int, table: pd.DataFrame, source: str) -> None:
     run = RunDir(run_path(root, cell.signatures[seed]))
     if run.path.exists():
         return

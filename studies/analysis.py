@@ -76,7 +76,7 @@ def setting_of(plan: Plan) -> Setting:
     trained = (corpus.name, corpus.kind)
     return Setting(
         parameters=_span([cell.parameters for cell in cells]),
-        steps=_span([cell.steps for cell in cells]),
+        steps=_span([cell.config.steps for cell in cells]),
         trained_on=trained,
         tested_on=trained if corpus.test_path is None else (Path(corpus.test_path).name,),
         is_demo=corpus.is_demo,

@@ -6,7 +6,7 @@ Run directories are the truth. A driver may die at any moment; the next one read
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,74 +15,22 @@ from typing import Any
 from optuna.trial import TrialState
 
 from ablate.ablations.runspec import run_path
-from ablate.training.config import EvaluationJob
 from ablate.training.contract import micro_batches
-from ablate.training.rundir import EvaluationState, RunDir, RunLockedError, read_json
+from ablate.training.rundir import RunDir, RunLockedError, read_json
 from ablate.training.train_command.process import end_left_behind
 
 from . import train_command
-from .launchers import Ended, Launcher, Task
+from .compute import Compute
+from .launchers import Ended, Job, Launcher
 from .plan import Plan, cache_path
 from .reach import ReachWatch
-from .retry_policy import Action, Policy, at_start, decide
-from .trials import Entry, TrialBook
+from .retry_policy import Action, at_start, decide
+from .trials import TrialBook
 
 LOCKED_PAUSE = 5.0
 """Seconds before a run that another process was writing is looked at again."""
 STOP_SECONDS = 60.0
 """What the runs on slots have to write their checkpoints after Ctrl-C."""
-
-
-@dataclass
-class Job:
-    """One training and the cells x seeds that share it.
-
-    Attributes:
-        members: (record, trial) of each cell x seed.
-        retries: attempts lost so far in this driver's time.
-        due: time before which it is not started.
-        accumulation: micro-batches of a step in place of the recipe's, after memory ran out.
-        waits: another process was seen to hold the run after its worker had ended.
-        metric: the endpoint, where a training command trains.
-    """
-
-    run: RunDir
-    document: dict[str, Any]
-    evaluations: dict[str, EvaluationJob]
-    members: list[tuple[TrialBook, Entry]]
-    retries: int = 0
-    due: float = 0.0
-    accumulation: int | None = None
-    metric: str | None = None
-    waits: bool = False
-
-    @property
-    def divisible(self) -> bool:
-        """Whether a step can be cut into more micro-batches."""
-        now, most = micro_batches(self.document, self.accumulation)
-        return now < most
-
-    @property
-    def name(self) -> str:
-        return ", ".join(entry.label for _, entry in self.members)
-
-    @property
-    def scores(self) -> Path:
-        """The scores of the first test."""
-        return self.run.scores_path(next(iter(self.evaluations)))
-
-    @property
-    def scored(self) -> bool:
-        return all(map(self.run.has_scores, self.evaluations))
-
-    @property
-    def unscorable(self) -> EvaluationState | None:
-        """The scoring of the finished training that failed, if one did."""
-        return self.run.failed_evaluation(self.evaluations)
-
-    @property
-    def done(self) -> bool:
-        return self.run.state.state == "done" and self.scored
 
 
 @dataclass
@@ -106,8 +54,8 @@ class Outcome:
 class DriverProgress:
     """What a driver tells while it works; the base class says nothing."""
 
-    def start(self, jobs: int, done: int) -> None:
-        """`jobs` in all, of which `done` need nothing."""
+    def start(self, jobs: Sequence[Job], done: Sequence[Job], failed: Sequence[Job]) -> None:
+        """All jobs, and those among them that are not put on a slot."""
 
     def update(self, active: Iterable[Job]) -> None:
         """Called about twice a second with the jobs on slots."""
@@ -134,13 +82,15 @@ def plan_jobs(
         signature = cell.signatures[seed]
         job = jobs.get(signature)
         if job is None:
-            run = RunDir(run_path(root, signature))
-            document = plan.spec(cell, seed).document()
-            metric = None if plan.train is None else plan.endpoint.metric
-            job = jobs[signature] = Job(run, document, {}, [], metric=metric)
+            job = jobs[signature] = Job(
+                RunDir(run_path(root, signature)),
+                cache_path(root),
+                document=plan.spec(cell, seed).document(),
+                metric=None if plan.train is None else plan.endpoint.metric,
+            )
         for evaluation in plan.evaluation_jobs(cell, seed):
             job.evaluations[evaluation.signature] = evaluation
-        job.members.append((book, book.entries[cell.name, seed]))
+        job.trials.append((book, book.trials[cell.name, seed]))
     return list(jobs.values())
 
 
@@ -151,7 +101,7 @@ def joined(jobs: Iterable[Job]) -> list[Job]:
         known = found.setdefault(job.run.path, job)
         if known is not job:
             known.evaluations |= job.evaluations
-            known.members += job.members
+            known.trials += job.trials
     return list(found.values())
 
 
@@ -165,17 +115,15 @@ class Driver:
 
     def __init__(
         self,
-        root: Path,
         launcher: Launcher,
-        policy: Policy | None = None,
+        compute: Compute | None = None,
         progress: DriverProgress | None = None,
         check: Callable[[], None] = lambda: None,
         watch: ReachWatch | None = None,
     ) -> None:
         self._watch = watch
-        self._root = root
         self._launcher = launcher
-        self._policy = policy or Policy()
+        self._compute = compute or Compute()
         self._progress = progress or DriverProgress()
         self._check = check
         self._queue: list[Job] = []
@@ -189,7 +137,7 @@ class Driver:
         self._stopped: list[Job] = []
         self._commands = train_command.CommandRuns()
         self._queue = [job for job in jobs if self._remains(job)]
-        self._progress.start(len(jobs), len(outcome.done) + len(outcome.failed))
+        self._progress.start(jobs, outcome.done, outcome.failed)
         if self._commands.stop and self._queue:
             self._progress.told(train_command.SAME_FAULT)
         try:
@@ -211,7 +159,7 @@ class Driver:
             scored=job.scored,
             unscorable=unscorable.cause if unscorable else None,
             divisible=job.divisible,
-            retry_failed=self._policy.retry_failed,
+            retry_failed=self._compute.retry_failed,
         )
         if job.metric is not None and state.state == "done":
             train_command.reread_curve(job.run, job.document)
@@ -219,14 +167,14 @@ class Driver:
             self._close(job)
             return False
         left_behind = read_json(job.run.path / "job.json") if found == "run" else None
-        if left_behind and self._launcher.adopt(left_behind, self._task(job)):
+        if left_behind and self._launcher.adopt(left_behind, job):
             self._active[job.run.path] = job
             self._start(job)
             return False
         cause = (unscorable and unscorable.cause) or state.cause or state.state
-        for book, entry in job.members:
-            if entry.state == TrialState.RUNNING:
-                book.fail(entry, "lost-driver" if found == "run" else cause)
+        for book, trial in job.trials:
+            if trial.state == TrialState.RUNNING:
+                book.fail(trial, "lost-driver" if found == "run" else cause)
         if found == "fail":
             self._fail(job, cause)
             self._commands.same_fault(job.run, job.unscorable)
@@ -235,8 +183,8 @@ class Driver:
         if state.state in ("failed", "diverged"):
             job.run.update_state(state="pending", cause=None, message=None)
         again = {TrialState.FAIL} if state.state == "done" else {TrialState.FAIL, TrialState.COMPLETE}
-        job.members = [
-            (book, book.retry(entry) if entry.state in again else entry) for book, entry in job.members
+        job.trials = [
+            (book, book.retry(trial) if trial.state in again else trial) for book, trial in job.trials
         ]
         return True
 
@@ -245,7 +193,7 @@ class Driver:
         while self._queue or self._active or self._undecided:
             self._check()
             failed = len(self._outcome.failed) - before
-            enough = (limit := self._policy.max_failures) is not None and failed >= limit
+            enough = (limit := self._compute.max_failures) is not None and failed >= limit
             enough = enough or self._commands.stop
             if enough and not self._active:
                 return
@@ -261,20 +209,16 @@ class Driver:
             self._take_notes()
             self._progress.update(self._active.values())
 
-    def _task(self, job: Job) -> Task:
-        tests, cache = tuple(job.evaluations.values()), cache_path(self._root)
-        return Task(run=job.run.path, evaluations=tests, cache=cache, accumulation=job.accumulation)
-
     def _submit(self, job: Job) -> None:
         if read_json(job.run.path / "spec.json") != job.document:
             job.run.write_spec(job.document)
         job.run.set_damaged_aside()
         self._start(job)
         self._active[job.run.path] = job
-        self._launcher.submit(self._task(job))
+        self._launcher.submit(job)
 
     def _take_notes(self, stopping: bool = False) -> None:
-        """Act on the tasks that left their slots."""
+        """Act on the jobs that left their slots."""
         for ended in self._launcher.wait(0.5):
             self._undecided.append((0.0, self._active.pop(ended.run), ended))
         for line in self._launcher.told():
@@ -291,7 +235,7 @@ class Driver:
         end_left_behind(job.run)
         unscorable = job.unscorable
         facts: dict[str, Any] = {
-            "retries_left": job.retries < self._policy.retries,
+            "retries_left": job.retries < self._compute.retries,
             "divisible": job.divisible,
             "unscorable": unscorable and unscorable.cause,
         }
@@ -345,19 +289,19 @@ class Driver:
             now, most = micro_batches(job.document, job.accumulation)
             job.accumulation = min(2 * now, most)
             note += f", {job.accumulation} micro-batches a step"
-        for index, (book, entry) in enumerate(job.members):
-            book.fail(entry, cause)
-            job.members[index] = (book, book.retry(entry))
+        for index, (book, trial) in enumerate(job.trials):
+            book.fail(trial, cause)
+            job.trials[index] = (book, book.retry(trial))
         self._queue.append(job)
         self._progress.ended(job, note, final=False)
 
     def _start(self, job: Job) -> None:
-        for book, entry in job.members:
-            book.start(entry)
+        for book, trial in job.trials:
+            book.start(trial)
 
     def _close(self, job: Job) -> str:
         """Put a run that is done and scored on record; how it ended, in words."""
-        keys = [entry.key for _, entry in job.members]
+        keys = [trial.key for _, trial in job.trials]
         if twin := job.metric and self._commands.twin(keys, job.scores):
             message = train_command.refuse(job.run, twin)
             self._fail(job, train_command.SAME)
@@ -378,18 +322,18 @@ class Driver:
             for line in job.run.metrics()
             if line.get("val/pesq_wb") is not None
         }
-        for index, (book, entry) in enumerate(job.members):
-            former = entry.attributes.get("value", name) if job.metric is not None else name
-            if entry.state == TrialState.FAIL or (entry.state == TrialState.COMPLETE and former != name):
-                entry = book.retry(entry)
-                job.members[index] = (book, entry)
-            book.complete(entry, value, curve, None if job.metric is None else name)
+        for index, (book, trial) in enumerate(job.trials):
+            former = trial.attributes.get("value", name) if job.metric is not None else name
+            if trial.state == TrialState.FAIL or (trial.state == TrialState.COMPLETE and former != name):
+                trial = book.retry(trial)
+                job.trials[index] = (book, trial)
+            book.complete(trial, value, curve, None if job.metric is None else name)
         problem = job.run.state.curve_problem
         return f"done, {name} {value:.2f}" + (f"; no curve: {problem}" if problem else "")
 
     def _fail(self, job: Job, cause: str) -> None:
-        for book, entry in job.members:
-            book.fail(entry, cause)
+        for book, trial in job.trials:
+            book.fail(trial, cause)
 
     def _wind_down(self) -> None:
         """After Ctrl-C: let the runs on slots write their checkpoints."""

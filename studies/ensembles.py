@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ablate.ablations.grid import AnyCell
 from ablate.ablations.runspec import run_path
 from ablate.models.errors import InputError
 from ablate.models.plugins import load_planned
 from ablate.training.config import RunConfig, digest
 from ablate.training.rundir import RunDir
 
-from .plan import Plan, PlannedCell, cache_path, study_path
+from .plan import Plan, cache_path, study_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +77,7 @@ def score(
             f"{plan.name} is trained by a command of its own; its networks cannot be averaged here"
         )
 
-    def network(cell: PlannedCell, seed: int) -> nn.Module:
+    def network(cell: AnyCell, seed: int) -> nn.Module:
         path = RunDir(run_path(root, cell.signatures[seed])).checkpoints / "best.pt"
         if not path.exists():
             raise InputError(f"cell {cell.name!r}, seed {seed}: no weights at {path}; averages need them")
@@ -109,13 +110,13 @@ def score(
     return stored(plan, root)
 
 
-def _seeds(cell: PlannedCell, root: Path) -> tuple[int, ...]:
+def _seeds(cell: AnyCell, root: Path) -> tuple[int, ...]:
     """The seeds whose training is done."""
     return tuple(
         seed for seed in cell.seeds if RunDir(run_path(root, cell.signatures[seed])).state.state == "done"
     )
 
 
-def _path(plan: Plan, cell: PlannedCell, seeds: tuple[int, ...], root: Path) -> Path:
+def _path(plan: Plan, cell: AnyCell, seeds: tuple[int, ...], root: Path) -> Path:
     name = digest(sorted(cell.evaluations[seed] for seed in seeds))
     return study_path(root, plan.name) / "averages" / f"{name}.parquet"

@@ -48,6 +48,7 @@ def outlook(
     pilot: tuple[Path | str, str] | None = None,
     effect: float | None = None,
     design: str = "full",
+    constraints: tuple[dict[str, str], ...] = (),
     baseline: bool = True,
     power: float = 0.8,
     metric: str | None = None,
@@ -82,6 +83,7 @@ def outlook(
     common: dict[str, Any] = {
         "variances": variances,
         "baseline": baseline,
+        "constraints": constraints,
         "evaluation_only": evaluation_only,
         "power": power,
         "hours": hours,

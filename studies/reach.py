@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 from ablate.ablations.audit.finding import Finding
 from ablate.ablations.audit.neighbours import neighbours
@@ -14,21 +13,12 @@ from ablate.ablations.claims import effect_name
 from ablate.ablations.inference.reach import CODE
 from ablate.training.rundir import RunDir
 
+from .launchers import Job
 from .plan import Plan
 
 REMEDY = (
     "see that the level gets to where it acts, or leave the factor out; what it is given changes no score"
 )
-
-
-class HasRun(Protocol):
-    """A job of the driver."""
-
-    @property
-    def run(self) -> RunDir: ...
-
-
-AnyJob = TypeVar("AnyJob", bound=HasRun)
 
 
 @dataclass
@@ -113,7 +103,7 @@ class ReachWatch:
             )
             self._say(f"{CODE} {effect.name} reaches nothing: {evidence}{stops}")
 
-    def arranged(self, queue: Iterable[AnyJob]) -> tuple[list[AnyJob], list[AnyJob]]:
+    def arranged(self, queue: Iterable[Job]) -> tuple[list[Job], list[Job]]:
         """The jobs to go on with, those that tell whether a factor reaches anything in front; and those that
         stop."""
         first = {
@@ -125,9 +115,9 @@ class ReachWatch:
             for cell in pair
         }
         over = {on for e in self._effects if self._stops and e.unreached for _, on in e.pairs}
-        ahead: list[AnyJob] = []
-        later: list[AnyJob] = []
-        stopped: list[AnyJob] = []
+        ahead: list[Job] = []
+        later: list[Job] = []
+        stopped: list[Job] = []
         for job in queue:
             cells = self._cells.get(job.run.signature, set())
             if cells and cells <= over:

@@ -1,4 +1,4 @@
-"""`--rerun`: the runs of a cell are moved out of the way, so that they are trained again."""
+"""`ablate retry --cell`: the runs of a cell are moved out of the way, so that they are trained again."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
+from ablate.ablations.grid import AnyCell
 from ablate.ablations.runspec import run_path
 from ablate.training.rundir import RunDir, RunLockedError, read_json
 
 from .lease import StudyHeldError
-from .plan import Plan, PlannedCell, names, run_label, study_path
+from .plan import Plan, names, run_label, study_path
 
 
-def set_aside(plan: Plan, cells: Iterable[PlannedCell], root: Path) -> list[str]:
+def set_aside(plan: Plan, cells: Iterable[AnyCell], root: Path) -> list[str]:
     """Move the runs of cells to `<root>/replaced/`, all or none; a line on each, with who shares it.
 
     Raises:

@@ -57,21 +57,6 @@ class Action:
     smaller: bool = False
 
 
-@dataclass(frozen=True)
-class Policy:
-    """How failures are met.
-
-    Attributes:
-        retries: further attempts after a lost worker, lost memory or preemption.
-        max_failures: stop starting runs after this many failed or diverged; none: never.
-        retry_failed: start again also what failed or diverged for good.
-    """
-
-    retries: int = 4
-    max_failures: int | None = None
-    retry_failed: bool = False
-
-
 def is_final(state: RunState) -> bool:
     """Whether a run failed or diverged for a reason that another attempt meets again."""
     return state.state == "diverged" or (state.state == "failed" and state.cause not in RETRIED)

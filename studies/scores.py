@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ablate.ablations.grid import AnyCell
 from ablate.ablations.inference.analysis import Analysis
 from ablate.ablations.runspec import run_path
 from ablate.training.metrics.passport import KEY, OF_RUNS, SHOWN
@@ -20,7 +21,7 @@ from ablate.training.rundir import RunDir
 from . import train_command
 from .analysis import analyze_study
 from .imported import is_imported
-from .plan import Plan, PlannedCell
+from .plan import Plan
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class RunInfo:
         return each * (steps + self.lost_steps) if each and steps else None
 
 
-Read = Callable[[PlannedCell, int], tuple[RunInfo, Path]]
+Read = Callable[[AnyCell, int], tuple[RunInfo, Path]]
 """From a cell and a seed to what is known of the run, and the file of its scores where it is scored."""
 
 
@@ -68,7 +69,7 @@ def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame,
         factor (empty for the baseline), `seed`, `training`, `status`, then the columns of the score files.
     """
 
-    def read(cell: PlannedCell, seed: int) -> tuple[RunInfo, Path]:
+    def read(cell: AnyCell, seed: int) -> tuple[RunInfo, Path]:
         run = RunDir(run_path(root, cell.signatures[seed]))
         state = run.state
         evaluation = cell.scored_as(seed)[test]
@@ -102,7 +103,7 @@ def join_scores(plan: Plan, read: Read) -> tuple[pd.DataFrame, list[RunInfo]]:
     """The table and the runs of a plan, each run as `read` finds it; see `scores_of_runs`."""
     runs: list[RunInfo] = []
     tables: list[pa.Table] = []
-    owners: list[tuple[PlannedCell, RunInfo, int]] = []
+    owners: list[tuple[AnyCell, RunInfo, int]] = []
     known: dict[Path, pa.Table] = {}
     for cell, seed in plan.runs:
         info, path = read(cell, seed)
@@ -135,9 +136,7 @@ def _read_file(path: Path) -> pa.Table:
         return file.read(columns=keep, use_threads=False)
 
 
-def _frame(
-    tables: list[pa.Table], owners: list[tuple[PlannedCell, RunInfo, int]], plan: Plan
-) -> pd.DataFrame:
+def _frame(tables: list[pa.Table], owners: list[tuple[AnyCell, RunInfo, int]], plan: Plan) -> pd.DataFrame:
     plain = [table.replace_schema_metadata(None) for table in tables]
     joined = pa.concat_tables(plain, promote_options="permissive")
     columns: dict[str, Any] = {}
@@ -173,9 +172,7 @@ def _frame(
     return frame
 
 
-def _passports(
-    tables: list[pa.Table], owners: list[tuple[PlannedCell, RunInfo, int]]
-) -> list[dict[str, Any]]:
+def _passports(tables: list[pa.Table], owners: list[tuple[AnyCell, RunInfo, int]]) -> list[dict[str, Any]]:
     """Each set of passports that the files of scores have, with a few runs that have it; an empty set of
     files from before there were any."""
     runs: dict[bytes, list[str]] = {}

@@ -25,14 +25,6 @@ WITHOUT_END = 10**9
 """Seeds of a cell that leave the utterances' part alone."""
 
 
-def check_half_width(width: float, max_seeds: int) -> None:
-    """Raises InputError where no training could give an interval of that half-width."""
-    if not width > 0:
-        raise InputError(f"--target-half-width {width}: give a half-width above zero")
-    if max_seeds < 2:
-        raise InputError(f"--max-seeds {max_seeds}: there is no interval below two seeds of a cell")
-
-
 @dataclass(frozen=True)
 class HalfWidthTarget:
     """The rule of `--target-half-width`.
@@ -61,7 +53,7 @@ class HalfWidthTarget:
             design=plan.design,
             baseline=plan.baseline is not None,
             evaluation_only=[factor.name for factor in plan.factors if factor.evaluation_only],
-            exclude=plan.constraints,
+            constraints=plan.constraints,
         )
         contrasts = planned.contrasts.rows
         rows = [*judged(contrasts), *(i for i, c in enumerate(contrasts) if c.kind == "gap")]
@@ -76,9 +68,7 @@ class HalfWidthTarget:
             return ""
         more = range(self.max_seeds, MOST_SEEDS + 1)
         if enough := next((n for n in more if widest(n)[0] <= self.width), None):
-            takes = (
-                f"that takes about {enough} seeds ({planned.runs(enough)} trainings): --max-seeds {enough}"
-            )
+            takes = f"that takes about {enough} seeds ({planned.runs(enough)} trainings): max_seeds: {enough}"
         elif widest(WITHOUT_END)[0] <= self.width:
             takes = f"that takes more than {MOST_SEEDS} seeds"
         else:
@@ -166,7 +156,7 @@ class HalfWidthTarget:
         return [
             *lines,
             f"{self.max_seeds} seeds of a cell leave about +-{last:.3f}; {self.width:g} would take about "
-            f"{_cost(more, timed)} from here: --max-seeds {max(seeds.values())}",
+            f"{_cost(more, timed)} from here: max_seeds: {max(seeds.values())}",
         ]
 
 

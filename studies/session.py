@@ -1,28 +1,28 @@
-"""One call of `ablate run`: plan, audit, tune, train, report, mirror."""
+"""`ablate run` and `ablate retry`: plan, audit, tune, train, report, mirror."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from optuna.storages import BaseStorage
-
+from ablate.ablations.grid import AnyCell
 from ablate.models.errors import InputError, listed, plural
+from ablate.models.plugins import load_planned
 from ablate.training.data.corpus import Corpus
 
 from . import train_command, tune
+from .compute import Compute
 from .driver import Driver, DriverProgress, Outcome, joined, plan_jobs
 from .energy import metered
 from .imported import accept, unaccepted
-from .launchers import Launcher
+from .launchers import LAUNCHERS
 from .lease import Lease, hold
 from .plan import (
     AuditRecord,
     Plan,
-    ResultsChangedError,
-    extend,
+    check_results,
     former,
     is_done,
     lacks_weights,
@@ -34,10 +34,9 @@ from .plan import (
     study_path,
 )
 from .reach import ReachWatch
-from .request import Request
 from .rerun import set_aside
-from .retry_policy import Policy
-from .sequential import HalfWidthTarget, check_half_width
+from .sequential import HalfWidthTarget
+from .study import Study
 from .tracking import TrackerProcess
 from .trials import open_storage, plan_book, study_key
 
@@ -51,143 +50,125 @@ class RefusedError(Exception):
 
 @dataclass
 class Session:
-    """How a request is carried out, beyond what is asked for.
+    """Carries out studies.
 
     Attributes:
-        launcher: makes the launcher, given the study's folder.
         audit: finds faults before training; none skips it, which the plan records.
         report: writes the study's report; called when the runs have ended, before the last mirror pass.
-        retrain: train a study again that an earlier version of this code trained to other results.
         use_imported: take runs that another study imported.
-        target_half_width: add runs until the half-width of what is judged, and of the gap, is at most this.
-        max_seeds: of a cell, on the way there.
         say: tells the user a line.
         command: the command line, which the plan keeps.
     """
 
     root: Path
-    launcher: Callable[[Path], Launcher]
     audit: Callable[[Plan, Corpus], AuditRecord] | None
     report: Callable[[Plan], None]
     say: Callable[[str], None]
     progress: DriverProgress = field(default_factory=DriverProgress)
-    policy: Policy = field(default_factory=Policy)
-    storage_url: str | None = None
-    tracking_uri: str | None = None
     command: str = ""
-    rerun: tuple[str, ...] = ()
-    retrain: bool = False
     use_imported: bool = False
-    target_half_width: float | None = None
-    max_seeds: int = 12
     _planned: Plan | None = field(default=None, init=False)
 
-    def run(self, request: Request) -> tuple[Plan, Outcome]:
-        """Carry out a request to its end.
+    def run(self, study: Study) -> tuple[Plan, Outcome]:
+        """Carry out a study to its end.
 
         Raises:
             PlanChangedError: a study of that name has another plan.
-            StudyHeldError: another driver holds the study, or has taken it over, or writes a run of `rerun`.
+            StudyHeldError: another driver holds the study, or has taken it over.
             RefusedError: the audit refuses.
-            InputError: the request or its data is wrong.
+            InputError: the study or its data is wrong.
         """
-        if self.target_half_width is not None:
-            check_half_width(self.target_half_width, self.max_seeds)
-        plan, corpus = make(request, self.root)
+        plan, corpus = make(study, self.root)
         folder = study_path(self.root, plan.name)
         self._planned = plan
         with hold(folder) as lease:
             old = load(self.root, plan.name) if (folder / "plan.json").exists() else None
             if old is not None:
-                plan = self._joined(old, plan)
-            grown = old is None or (old.cells, old.changes) != (plan.cells, plan.changes)
-            runs = self._asked(plan, request)
-            self._check_weights(plan, runs)
-            self._check_imported(plan, runs)
-            if self.command and self.command not in plan.commands:
-                plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})
+                plan = merge(old, plan, self.root)
+            runs = {
+                at.step_fraction: {
+                    (cell.name, seed)
+                    for cell, seed in at.runs
+                    if seed in study.seeds or study.target_half_width is not None
+                }
+                for at in plan.every_step_fraction()
+                if at.step_fraction in (1.0, *study.step_fractions)
+            }
+            self._check(plan, runs)
             if plan.train is not None:
-                train_command.keep_code(plan.train, request.file, self.root)
+                train_command.keep_code(plan.train, study.file, self.root)
                 for line in train_command.shown(plan.train, self.root) if old is None else ():
                     self.say(line)
             if old is None or not all(self._finished(plan, runs)):
                 plan = self._audited(plan, corpus)
-            storage = open_storage(folder, self.storage_url)
-            again = [plan.cell(name) for name in self.rerun]
-            for line in set_aside(plan, again, self.root):
-                self.say(line)
-            self._save(plan, lease)
-            return self._train(plan, grown, runs, (1.0, *request.step_fractions), lease, folder, storage)
+            grown = old is None or (old.cells, old.changes) != (plan.cells, plan.changes)
+            rule = study.target_half_width and (study.target_half_width, study.max_seeds)
+            return self._train(plan, runs, lease, study.compute, grown=grown, narrow=rule or None)
 
-    def _joined(self, old: Plan, new: Plan) -> Plan:
-        """The plan to go on with; with `retrain` the one asked for where results have changed since."""
-        try:
-            return merge(old, new, self.root)
-        except ResultsChangedError:
-            if not self.retrain:
-                raise
-        kept = old.model_copy(update={"name": former(old)})
-        save(kept, self.root)
-        self.say(f"the study as it was, with its scores, is {kept.name}")
-        return extend(new, old.seeds, self.root, old.step_fractions)
+    def retry(
+        self, name: str, compute: Compute, cells: Collection[str] = (), retrain: bool = False
+    ) -> tuple[Plan, Outcome]:
+        """Train or score what failed in a study or was left, and all runs of some cells again.
 
-    def _asked(self, plan: Plan, request: Request) -> Runs:
-        """What this call trains: the seeds and lengths that it names, and all that `rerun` sets aside."""
-        aside, asked = self._aside(plan), Runs()
-        for at in plan.every_step_fraction():
-            named = at.step_fraction == 1.0 or at.step_fraction in request.step_fractions
-            asked[at.step_fraction] = {
-                (cell.name, seed)
-                for cell, seed in at.runs
-                if cell.signatures[seed] in aside
-                or (named and (seed in request.seeds or self.target_half_width is not None))
+        Args:
+            retrain: all of it, if an earlier version of this code trained it to other results.
+
+        Raises:
+            ResultsChangedError: it did, and is not to be trained again.
+            StudyHeldError: another driver holds the study, or has taken it over, or writes a run of `cells`.
+            InputError: there is no such study or cell.
+        """
+        folder = study_path(self.root, name)
+        with hold(folder) as lease:
+            plan = self._planned = load(self.root, name)
+            load_planned(plan.plugins)
+            if retrain and plan.former_results is not None:
+                kept = plan.model_copy(update={"name": former(plan)})
+                save(kept, self.root)
+                self.say(f"the study as it was, with its scores, is {kept.name}")
+                plan = plan.signed()
+            check_results(plan)
+            chosen = [plan.cell(cell) for cell in cells]
+            runs = {
+                at.step_fraction: {(cell.name, seed) for cell, seed in at.runs}
+                for at in plan.every_step_fraction()
             }
-        return asked
+            self._check(plan, runs, aside={cell.name for cell in chosen})
+            again = compute.model_copy(update={"retry_failed": True})
+            return self._train(plan, runs, lease, again, grown=bool(chosen), aside=chosen)
 
-    def _aside(self, plan: Plan) -> set[str]:
-        """The trainings that `rerun` sets aside."""
-        return {
-            signature
-            for at in plan.every_step_fraction()
-            for name in self.rerun
-            for signature in at.cell(name).signatures.values()
-        }
+    def _check(self, plan: Plan, runs: Runs, aside: Collection[str] = ()) -> None:
+        """Look at the runs that are there, but for those that are set aside.
 
-    def _check_weights(self, plan: Plan, runs: Runs) -> None:
-        """Raises InputError where a finished training is to be scored and its weights are not there: another
-        machine may train to others, and one run would have scores of both."""
-        aside = self._aside(plan)
-        lost = dict.fromkeys(
-            cell.name
-            for at in plan.every_step_fraction()
-            for cell, seed in at.runs
-            if (cell.name, seed) in runs[at.step_fraction]
-            and cell.signatures[seed] not in aside
-            and lacks_weights(at, self.root, cell, seed)
-        )
+        Raises:
+            InputError: a finished training is to be scored and its weights are not there: another machine may
+                train to others, and one run would have scores of both.
+            RefusedError: a finished run came with another study, which is not accepted yet: its scores are
+                the sender's word.
+        """
+        lost: dict[str, None] = {}
+        foreign = []
+        for at in plan.every_step_fraction():
+            there = run_dirs(at, self.root)
+            for cell, seed in at.runs:
+                if (cell.name, seed) not in runs.get(at.step_fraction, ()) or cell.name in aside:
+                    continue
+                if lacks_weights(at, self.root, cell, seed):
+                    lost[cell.name] = None
+                if unaccepted(run := there[cell.name, seed], plan.name):
+                    foreign.append((cell.name, run))
         if lost:
-            again = " ".join(f"--rerun {name}" for name in lost)
+            again = " ".join(f"--cell {name}" for name in lost)
             raise InputError(
                 f"{', '.join(lost)}: trained, but not scored as asked for here, and the weights are not "
-                f"under {self.root} (an import brings none); {again} trains anew"
+                f"under {self.root} (an import brings none); ablate retry STUDY {again}, of a study that has "
+                "them, trains anew"
             )
-
-    def _check_imported(self, plan: Plan, runs: Runs) -> None:
-        """Raises RefusedError where a finished run came with another study, which is not accepted yet: its
-        scores are the sender's word."""
-        aside = self._aside(plan)
-        foreign = [
-            (cell, run)
-            for at in plan.every_step_fraction()
-            for (cell, seed), run in run_dirs(at, self.root).items()
-            if (cell, seed) in runs.get(at.step_fraction, ())
-            if run.signature not in aside and unaccepted(run, plan.name)
-        ]
         if foreign and not self.use_imported:
             names = listed(list(dict.fromkeys(name for name, _ in foreign)))
             raise RefusedError(
                 f"{plural(len(foreign), 'run')} of {names} came with an imported study: their scores are the "
-                "sender's word; give --use-imported to take them, or --rerun CELL to train here"
+                "sender's word; take them with --use-imported, or train here: ablate retry STUDY --cell CELL"
             )
         for _, run in foreign:
             accept(run, plan.name)
@@ -240,18 +221,35 @@ class Session:
     def _train(
         self,
         plan: Plan,
-        grown: bool,
         runs: Runs,
-        fractions: tuple[float, ...],
         lease: Lease,
-        folder: Path,
-        storage: BaseStorage,
+        compute: Compute,
+        *,
+        grown: bool,
+        narrow: tuple[float, int] | None = None,
+        aside: Iterable[AnyCell] = (),
     ) -> tuple[Plan, Outcome]:
-        tracker = TrackerProcess(self.root, plan.name, self.tracking_uri)
-        launcher = self.launcher(folder)
+        """Save the plan, and train its runs.
+
+        Args:
+            grown: the report changes even if nothing is trained.
+            narrow: half-width to get to, and the most seeds of a cell on the way.
+            aside: cells whose runs are set aside first.
+        """
+        if plan.train is not None:
+            compute = compute.model_copy(update={"gpus_each": plan.train.gpus})
+        folder = study_path(self.root, plan.name)
+        if self.command and self.command not in plan.commands:
+            plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})
+        storage = open_storage(folder, compute.storage)
+        for line in set_aside(plan, aside, self.root):
+            self.say(line)
+        self._save(plan, lease)
+        tracker = TrackerProcess(self.root, plan.name, compute.tracking_uri)
+        launcher = LAUNCHERS[compute.launcher].open(folder, compute)
         watch = ReachWatch(plan, self.say)
-        driver = Driver(self.root, launcher, self.policy, self.progress, lease.check, watch)
-        key = study_key(plan, self.root, self.storage_url)
+        driver = Driver(launcher, compute, self.progress, lease.check, watch)
+        key = study_key(plan, self.root, compute.storage)
 
         def report() -> None:
             if worked or not (folder / "report").exists():
@@ -273,9 +271,7 @@ class Session:
                     return plan, outcome
                 plan = tune.settle(plan, outcome.done)
                 self._save(plan, lease)
-            rule = self.target_half_width and HalfWidthTarget(
-                self.target_half_width, self.max_seeds, launcher.slots
-            )
+            rule = narrow and HalfWidthTarget(*narrow, launcher.slots)
             if rule and (line := rule.outlook(plan)):
                 self.say(line)
             while True:
@@ -298,8 +294,8 @@ class Session:
                 added = {(cell.name, seed) for cell, seed in plan.runs} - before
                 if not added:
                     return plan, total
-                runs = dict.fromkeys(fractions, added)
-                self._check_imported(plan, runs)
+                runs = dict.fromkeys(runs, added)
+                self._check(plan, runs)
 
 
 @contextmanager

@@ -48,7 +48,7 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
                     "state": name,
                     "attempts": state.attempts,
                     "step": state.step,
-                    "steps": state.steps or cell.steps,
+                    "steps": state.steps or cell.config.steps,
                     "val_pesq_wb": state.val_pesq_wb,
                     "seconds_per_step": state.seconds_per_step,
                     "seconds": state.finished and state.started and state.finished - state.started,

@@ -1,8 +1,8 @@
 """Optuna's view of a study: a trial per cell x seed, for `optuna-dashboard` and Optuna's own API.
 
 The driver decides what runs; Optuna keeps the record. A finished trial is never reused: a retry is a new
-trial that names the one it retries. A cell x seed has one COMPLETE trial, and one more for each `--rerun`, of
-which the latest counts.
+trial that names the one it retries. A cell x seed has one COMPLETE trial, and one more each time
+`ablate retry --cell` trains it again; the latest counts.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def study_key(plan: Plan, root: Path, url: str | None = None) -> str:
 
 
 @dataclass
-class Entry:
+class Trial:
     """The latest trial of a cell x seed."""
 
     key: Key
@@ -168,19 +168,19 @@ class TrialBook:
                 simplefilter("ignore", ExperimentalWarning)
                 study.set_metric_names([value])
         self._study_id = storage.get_study_id_from_name(study.study_name)
-        self.entries: dict[Key, Entry] = {}
+        self.trials: dict[Key, Trial] = {}
         for trial in storage.get_all_trials(self._study_id, deepcopy=False):
             if "cell" in trial.user_attrs:
                 self._remember(
                     trial, storage.get_trial_id_from_study_id_trial_number(self._study_id, trial.number)
                 )
 
-    def _remember(self, trial: FrozenTrial, trial_id: int) -> Entry:
+    def _remember(self, trial: FrozenTrial, trial_id: int) -> Trial:
         key = (trial.user_attrs["cell"], trial.user_attrs["seed"])
-        known = self.entries.get(key)
+        known = self.trials.get(key)
         if known is None or known.state != TrialState.COMPLETE or "retry_of" in trial.user_attrs:
-            self.entries[key] = Entry(key, trial_id, trial.number, trial.state, dict(trial.user_attrs))
-        return self.entries[key]
+            self.trials[key] = Trial(key, trial_id, trial.number, trial.state, dict(trial.user_attrs))
+        return self.trials[key]
 
     def add(
         self,
@@ -188,7 +188,7 @@ class TrialBook:
         params: dict[str, Any],
         distributions: dict[str, BaseDistribution],
         attributes: dict[str, Any],
-    ) -> Entry:
+    ) -> Trial:
         """Put a waiting trial of a cell x seed on record."""
         self._check()
         trial = create_trial(
@@ -201,41 +201,41 @@ class TrialBook:
         trial.number = self._storage.get_trial_number_from_id(trial_id)
         return self._remember(trial, trial_id)
 
-    def start(self, entry: Entry) -> None:
+    def start(self, trial: Trial) -> None:
         """Set a waiting trial RUNNING."""
-        if entry.state == TrialState.WAITING:
+        if trial.state == TrialState.WAITING:
             self._check()
-            self._storage.set_trial_state_values(entry.trial_id, TrialState.RUNNING)
-            entry.state = TrialState.RUNNING
+            self._storage.set_trial_state_values(trial.trial_id, TrialState.RUNNING)
+            trial.state = TrialState.RUNNING
 
-    def complete(self, entry: Entry, value: float, curve: dict[int, float], name: str | None = None) -> None:
+    def complete(self, trial: Trial, value: float, curve: dict[int, float], name: str | None = None) -> None:
         """Close a trial with the selected validation PESQ, or what `name` says, and its curve over steps."""
-        if entry.state == TrialState.COMPLETE:
+        if trial.state == TrialState.COMPLETE:
             return
         self._check()
-        self.start(entry)
+        self.start(trial)
         for step, pesq in thinned(curve).items():
-            self._storage.set_trial_intermediate_value(entry.trial_id, step, pesq)
+            self._storage.set_trial_intermediate_value(trial.trial_id, step, pesq)
         if name is not None:
-            self._storage.set_trial_user_attr(entry.trial_id, "value", name)
-        self._storage.set_trial_state_values(entry.trial_id, TrialState.COMPLETE, [value])
-        entry.state = TrialState.COMPLETE
+            self._storage.set_trial_user_attr(trial.trial_id, "value", name)
+        self._storage.set_trial_state_values(trial.trial_id, TrialState.COMPLETE, [value])
+        trial.state = TrialState.COMPLETE
 
-    def fail(self, entry: Entry, cause: str) -> None:
+    def fail(self, trial: Trial, cause: str) -> None:
         """Close a trial as failed, with its cause."""
-        if entry.state.is_finished():
+        if trial.state.is_finished():
             return
         self._check()
-        self.start(entry)
-        self._storage.set_trial_user_attr(entry.trial_id, "cause", cause)
-        self._storage.set_trial_state_values(entry.trial_id, TrialState.FAIL)
-        entry.state = TrialState.FAIL
+        self.start(trial)
+        self._storage.set_trial_user_attr(trial.trial_id, "cause", cause)
+        self._storage.set_trial_state_values(trial.trial_id, TrialState.FAIL)
+        trial.state = TrialState.FAIL
 
-    def retry(self, entry: Entry) -> Entry:
+    def retry(self, trial: Trial) -> Trial:
         """A new waiting trial in place of a finished one, which it names as `retry_of`."""
-        old = self._storage.get_trial(entry.trial_id)
+        old = self._storage.get_trial(trial.trial_id)
         kept = {k: v for k, v in old.user_attrs.items() if k not in ("cell", "seed", "cause")}
-        return self.add(entry.key, old.params, old.distributions, kept | {"retry_of": entry.number})
+        return self.add(trial.key, old.params, old.distributions, kept | {"retry_of": trial.number})
 
 
 def thinned(curve: dict[int, float]) -> dict[int, float]:
@@ -268,7 +268,7 @@ def plan_book(
     seeds = IntDistribution(0, 2**31 - 1)
     levels = {factor.name: CategoricalDistribution(list(factor.levels)) for factor in plan.factors}
     for cell, seed in plan.runs:
-        former = book.entries.get((cell.name, seed))
+        former = book.trials.get((cell.name, seed))
         signature = cell.signatures[seed]
         if former is None or former.attributes.get("training_signature", signature) != signature:
             if former is not None:

@@ -23,13 +23,14 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from scipy.stats import qmc
 
+from ablate.ablations.grid import AnyCell
 from ablate.ablations.runspec import RunSpec, run_path
 from ablate.training.config import RunConfig
 from ablate.training.rundir import RunDir
 
-from .driver import Job
-from .plan import Plan, PlannedCell
-from .request import FIRST_TUNING_SEED, Choices, Range, Tuning
+from .launchers import Job
+from .plan import Plan, cache_path
+from .study import FIRST_TUNING_SEED, Choices, Range, Tuning
 from .trials import TrialBook
 
 LEAST: tuple[float, dict[str, Any]] = (-math.inf, {})
@@ -88,15 +89,17 @@ def jobs(
             seed = FIRST_TUNING_SEED + index
             spec = _spec(plan, cell, settings, seed)
             signature = spec.training_signature
-            if (cell.name, seed) not in book.entries:
+            if (cell.name, seed) not in book.trials:
                 book.add((cell.name, seed), dict(settings), kinds, {"training_signature": signature})
             if signature not in made:
-                made[signature] = Job(RunDir(run_path(root, signature)), spec.document(), {}, [])
-            made[signature].members.append((book, book.entries[cell.name, seed]))
+                made[signature] = Job(
+                    RunDir(run_path(root, signature)), cache_path(root), document=spec.document()
+                )
+            made[signature].trials.append((book, book.trials[cell.name, seed]))
     return list(made.values())
 
 
-def _spec(plan: Plan, cell: PlannedCell, settings: dict[str, Any], seed: int) -> RunSpec:
+def _spec(plan: Plan, cell: AnyCell, settings: dict[str, Any], seed: int) -> RunSpec:
     config = cell.config.with_changes(settings)
     if isinstance(config, RunConfig):  # candidates are compared on the same files
         config = config.with_changes({"recipe.split": "fixed"})
@@ -115,14 +118,14 @@ def settle(plan: Plan, done: Iterable[Job]) -> Plan:
     best: dict[str, tuple[float, dict[str, Any]]] = {}
     for job in done:
         value = job.run.state.val_pesq_wb
-        for _, entry in job.members:
-            name, seed = entry.key
-            if entry.state == TrialState.COMPLETE and value is not None and value > best.get(name, LEAST)[0]:
+        for _, trial in job.trials:
+            name, seed = trial.key
+            if trial.state == TrialState.COMPLETE and value is not None and value > best.get(name, LEAST)[0]:
                 best[name] = (value, options[seed - FIRST_TUNING_SEED])
     missing = [cell.name for cell in plan.cells if cell.name not in best]
     if missing:
         raise RuntimeError(
-            f"no tuning run of {', '.join(missing)} ended; see their log.txt, narrow --tune and run again"
+            f"no tuning run of {', '.join(missing)} ended; see their log.txt, narrow tune.space and run again"
         )
     cells = tuple(
         cell.model_copy(

@@ -1,6 +1,6 @@
-"""A long-lived worker: reads tasks from its standard input, one JSON line each, and runs them.
+"""A long-lived worker: reads jobs from its standard input, one JSON line each, and runs them.
 
-Lines in: `{"task": {...}}`, `{"stop": true}`. Lines out: an `Ended` for each task. The end of the input
+Lines in: `{"job": {...}}`, `{"stop": true}`. Lines out: an `Ended` for each job. The end of the input
 means that the driver is gone: the worker then ends at once; the run goes on from its last checkpoint.
 """
 
@@ -16,28 +16,28 @@ import sys
 import threading
 from collections.abc import Callable
 
-from ablate.training.rundir import RunDir, RunLockedError
+from ablate.training.rundir import RunLockedError
 
-from .launchers.base import Ended, Task
+from .launchers.base import Ended, Job
 
 
-def run_task(task: Task, *, threads: int, should_stop: Callable[[], bool], device: str) -> Ended:
-    """Train and score one task in this process."""
+def carry_out(job: Job, *, threads: int, should_stop: Callable[[], bool], device: str) -> Ended:
+    """Train and score one job in this process."""
     from ablate.training.run import execute
 
     try:
         execute(
-            RunDir(task.run),
-            list(task.evaluations),
-            cache=task.cache,
+            job.run,
+            list(job.evaluations.values()),
+            cache=job.cache,
             threads=threads,
             device=device,
-            accumulation=task.accumulation,
+            accumulation=job.accumulation,
             should_stop=should_stop,
         )
     except RunLockedError as error:
-        return Ended(run=task.run, exit="busy", message=str(error))
-    return Ended(run=task.run)
+        return Ended(run=job.run.path, exit="busy", message=str(error))
+    return Ended(run=job.run.path)
 
 
 def main() -> None:
@@ -49,14 +49,14 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
-    tasks: queue.Queue[Task] = queue.Queue()
+    jobs: queue.Queue[Job] = queue.Queue()
     stop = threading.Event()
 
     def listen() -> None:
         for line in sys.stdin:
             message = json.loads(line)
-            if "task" in message:
-                tasks.put(Task.model_validate(message["task"]))
+            if "job" in message:
+                jobs.put(Job.of(message["job"]))
             else:
                 stop.set()
         os._exit(1)
@@ -66,10 +66,9 @@ def main() -> None:
     import ablate.training.trainer  # noqa: F401  (imports are the slow part of a short run; done while none waits)
 
     while True:
-        task = tasks.get()
-        ended = run_task(task, threads=options.threads, device=options.device, should_stop=stop.is_set)
-        run = RunDir(task.run)
-        failed = run.failed_evaluation(job.signature for job in task.evaluations) or run.state
+        job = jobs.get()
+        ended = carry_out(job, threads=options.threads, device=options.device, should_stop=stop.is_set)
+        failed = job.unscorable or job.run.state
         if failed.cause == "device":
             os._exit(1)  # after a CUDA error nothing in this process works; the launcher starts another
         answers.write(ended.model_dump_json() + "\n")

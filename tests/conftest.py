@@ -115,9 +115,10 @@ def build_plan(
     """The plan of a grid; `fields` are further ones of `Plan`."""
     from ablate.ablations.claims import Endpoint
     from ablate.ablations.grid import Grid
-    from ablate.studies.plan import CorpusNote, Plan, PlannedCell
+    from ablate.studies.plan import CorpusNote, Plan
 
-    parsed = Grid.parse(grid, base=base, baseline=baseline, changes={"recipe.steps": steps} | (changes or {}))
+    settings = {"recipe.steps": steps} | (changes or {})
+    parsed = Grid.parse(grid, base=base, baseline=baseline, set=settings)
     note = {
         "path": "demo",
         "name": "demo",
@@ -135,7 +136,7 @@ def build_plan(
         "baseline": baseline,
         "factors": parsed.factors,
         "design": parsed.design,
-        "cells": tuple(PlannedCell(**dict(cell), parameters=1000) for cell in parsed.cells()),
+        "cells": tuple(cell.model_copy(update={"parameters": 1000}) for cell in parsed.cells()),
         "seeds": seeds,
         "recipe": "quick",
         "corpus": CorpusNote.model_validate(note | (corpus or {})),

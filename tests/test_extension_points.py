@@ -25,9 +25,9 @@ from ablate.models.config import BANDS
 from ablate.reports.build import report_of_file
 from ablate.reports.cli import app
 from ablate.reports.renderers import FORMS, write
-from ablate.studies.commands.run import RunOptions
 from ablate.studies.launchers import LAUNCHERS
 from ablate.studies.launchers.inline import InlineLauncher
+from ablate.studies.study_file import asked
 from ablate.training import losses
 from ablate.training.config import RECIPES, Recipe, RunConfig
 from ablate.training.metrics import registry
@@ -180,10 +180,8 @@ def test_a_launcher(tmp_path) -> None:
         pass
 
     LAUNCHERS.register("outside", Outside)
-    options = RunOptions(grid="bidirectional", launcher="outside")
-    assert options.request().launcher == "outside"
-    resources = options.resources(options.request())
-    assert isinstance(LAUNCHERS["outside"].open(tmp_path, resources), Outside)
+    compute = asked(None, grid="bidirectional", compute={"launcher": "outside"}).compute
+    assert isinstance(LAUNCHERS[compute.launcher].open(tmp_path, compute), Outside)
 
 
 def test_a_form_of_a_report(table) -> None:

@@ -99,7 +99,7 @@ def read(path: Path, kind: Literal["training", "weights"] | None = None) -> dict
         if content.get("version") != VERSION:
             raise ForeignCheckpointError(
                 f"{path} is of version {content.get('version')} of the format, this program reads {VERSION}; "
-                "go on with the version of ablate that wrote it, or set the run aside with --rerun"
+                "go on with the version of ablate that wrote it, or train again: ablate retry --cell CELL"
             )
         if kind and content["kind"] != kind:
             raise CheckpointError(f"{path} holds {content['kind']}, not {kind}")
@@ -193,7 +193,7 @@ class Checkpoints:
             problems.append(str(error))
         raise CheckpointError(
             f"the weights of this finished training cannot be read ({'; '.join(problems)}); "
-            "put them back, or train the cell again with ablate run --rerun CELL"
+            "put them back, or train the cell again: ablate retry --cell CELL"
         )
 
     def save(self, state: dict[str, Any]) -> None:

@@ -16,7 +16,7 @@ from ablate.training.config import Recipe, RunConfig, resolve_recipe
 from ..factors import Factor
 from ..grid import Cell
 from .finding import CODES, Finding, errors, parse_waivers
-from .neighbours import measured
+from .neighbours import measured, untoggled
 
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
@@ -125,7 +125,7 @@ def audit_cells(
         results += toggles.without_effect(cells, factors)
         results += declarations.of_factors(cells, factors)
         results += toggles.hidden_changes(cells, factors, tuned)
-        results += uncovered.untoggled(cells, factors)
+        results += untoggled(cells, factors)
         results += uncovered.capacity(cells, factors)
         results += uncovered.equal_size(cells, factors)
         if limit is not None:

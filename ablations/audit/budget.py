@@ -214,11 +214,11 @@ def hours(cells: Sequence[Cell], *, runs: int | Sequence[RunSpec], slots: int = 
         if isinstance(runs, int):
             total += seconds * steps * runs / len(cells)
         else:
-            total += seconds * sum(run.steps or 0 for run in runs if run.cell == cell.name)
+            total += seconds * sum(run.config.steps or 0 for run in runs if run.cell == cell.name)
     if not isinstance(runs, int):
         names = {cell.name for cell in cells}
-        known = sum(run.steps or 0 for run in runs if run.cell in names)
-        total *= sum(run.steps or 0 for run in runs) / max(known, 1)
+        known = sum(run.config.steps or 0 for run in runs if run.cell in names)
+        total *= sum(run.config.steps or 0 for run in runs) / max(known, 1)
     if total:
         cores = f"{torch.get_num_threads()} of {os.cpu_count()}"
         yield Finding.of(

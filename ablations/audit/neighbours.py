@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
 
+from ablate.models.errors import listed
+from ablate.training.config import RunConfig
+
+from ..diff import differences, propose
 from ..factors import Factor
-from ..grid import Combination
+from ..grid import Cell
+from .finding import Finding
 
-AnyCell = TypeVar("AnyCell", bound=Combination)
+AnyCell = TypeVar("AnyCell", bound=Cell[Any])
 
 
 MEASURED = 32
@@ -49,3 +54,27 @@ def neighbours(cells: Sequence[AnyCell], factor: Factor) -> Iterator[tuple[AnyCe
             rows.setdefault(rest, []).append(cell)
     for row in rows.values():
         yield from itertools.combinations(sorted(row, key=lambda c: order[c.levels[factor.name]]), 2)
+
+
+def untoggled(
+    cells: Sequence[AnyCell], factors: Sequence[Factor], defaults: Mapping[str, Any] | None = None
+) -> Iterator[Finding]:
+    """A301: in what base and baseline differ that no factor covers."""
+    base, baseline = ends(cells, factors)
+    if base is None or baseline is None:
+        return
+    found = [
+        d
+        for d in differences(base.config, baseline.config, factors, defaults or {})
+        if d.group == "not toggled"
+    ]
+    if found:
+        remedy = "make these factors too to split it"
+        if isinstance(base.config, RunConfig) and isinstance(baseline.config, RunConfig):
+            remedy = f"close it with: {propose(base.config, baseline.config, factors)}"
+        yield Finding.of(
+            "A301",
+            f"{base.name} and {baseline.name}",
+            f"no factor covers {listed([f'{d.path} {d.a} -> {d.b}' for d in found])}",
+            f"the gap is not the sum of the factors; {remedy}",
+        )

@@ -13,20 +13,19 @@ from typing import TYPE_CHECKING, Any
 from ablate.models.errors import listed
 from ablate.training.train_command.code import PROGRAMS
 
-from ..diff import own_differences
 from ..factors import Factor
-from ..grid import OwnCell
+from ..grid import AnyCell
 from ..runspec import RunSpec
 from . import data
 from .finding import Finding
-from .neighbours import ends, neighbours
+from .neighbours import neighbours, untoggled
 
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
 
 
 def audit_train_command(
-    cells: Sequence[OwnCell],
+    cells: Sequence[AnyCell],
     factors: Sequence[Factor],
     *,
     runs: Sequence[RunSpec] = (),
@@ -75,7 +74,7 @@ def audit_train_command(
     return sorted(found, key=lambda finding: finding.code)
 
 
-def without_effect(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Iterator[Finding]:
+def without_effect(cells: Sequence[AnyCell], factors: Sequence[Factor]) -> Iterator[Finding]:
     """A201: two levels that give the command the same overrides."""
     for factor in factors:
         alike = {
@@ -92,11 +91,13 @@ def without_effect(cells: Sequence[OwnCell], factors: Sequence[Factor]) -> Itera
             )
 
 
-def read_by_nobody(cells: Sequence[OwnCell], code: Mapping[str, Path]) -> Iterator[Finding]:
+def read_by_nobody(cells: Sequence[AnyCell], code: Mapping[str, Path]) -> Iterator[Finding]:
     """A205: an override whose name occurs in no program of the code; Hydra's may occur in its configs."""
     programs = [path for path in code.values() if path.suffix.lower() in PROGRAMS]
     text = "\n".join(path.read_text(errors="replace") for path in programs)
-    for key in dict.fromkeys(key for cell in cells for key in cell.config.overrides) if programs else ():
+    for key in (
+        dict.fromkeys(key for cell in cells for key in cell.config.result_fields()) if programs else ()
+    ):
         last = re.escape(key.rpartition(".")[2].lstrip("+~")).replace("_", "[_-]").replace(r"\-", "[_-]")
         if not re.search(rf"(?<![A-Za-z0-9_]){last}(?![A-Za-z0-9_])", text):
             yield Finding.of(
@@ -108,27 +109,6 @@ def read_by_nobody(cells: Sequence[OwnCell], code: Mapping[str, Path]) -> Iterat
             )
 
 
-def untoggled(
-    cells: Sequence[OwnCell], factors: Sequence[Factor], defaults: Mapping[str, Any]
-) -> Iterator[Finding]:
-    """A301: overrides in which base and baseline differ that no factor covers."""
-    base, baseline = ends(cells, factors)
-    if base is None or baseline is None:
-        return
-    found = [
-        d
-        for d in own_differences(base.config, baseline.config, factors, defaults)
-        if d.group == "not toggled"
-    ]
-    if found:
-        yield Finding.of(
-            "A301",
-            f"{base.name} and {baseline.name}",
-            "no factor covers " + listed([f"{d.path} {d.a} -> {d.b}" for d in found]),
-            "the gap is not the sum of the factors; make these factors too to split it",
-        )
-
-
 VALIDATES_ON_TEST = re.compile(
     r"""(?ix) \b (?:valid(?:ation)? | val | dev)
     (?:[_-]?(?:clean|noisy|data|dir|set|path|wav|file|list|json|root))*
@@ -138,9 +118,9 @@ VALIDATES_ON_TEST = re.compile(
 CONFIGS = (".yaml", ".yml", ".toml", ".json", ".ini", ".cfg", ".sh")
 
 
-def validated_on_test(command: str, cells: Sequence[OwnCell], code: Mapping[str, Path]) -> Iterator[Finding]:
+def validated_on_test(command: str, cells: Sequence[AnyCell], code: Mapping[str, Path]) -> Iterator[Finding]:
     """A505: a command, an override or a config that validates on a test set, and so chooses weights there."""
-    overrides = {f"{name}={value}" for cell in cells for name, value in cell.config.overrides.items()}
+    overrides = {f"{name}={value}" for cell in cells for name, value in cell.config.result_fields().items()}
     places = [("train.command", command), *(("an override", text) for text in sorted(overrides))]
     for name, path in code.items():
         if path.suffix.lower() in CONFIGS:

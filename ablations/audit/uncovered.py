@@ -1,15 +1,14 @@
-"""A3xx: what no factor covers, and what a factor changes besides."""
+"""A302 and A303: what a factor changes besides."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from ..diff import differences, propose
 from ..factors import Factor
 from ..grid import Cell
 from ..match import SIZES, WORDS, off_by
 from .finding import Finding
-from .neighbours import ends, neighbours
+from .neighbours import neighbours
 from .network_under_test import subject
 
 CONFOUND = 0.02
@@ -51,20 +50,4 @@ def equal_size(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Fin
             "study",
             f"effects are at equal {WORDS[of]}: {'; '.join(texts)}",
             "nothing; at most 3 % off count as equal",
-        )
-
-
-def untoggled(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:
-    """A301: in what base and baseline differ that no factor covers."""
-    base, baseline = ends(cells, factors)
-    if base is None or baseline is None:
-        return
-    found = [d for d in differences(base.config, baseline.config, factors) if d.group == "not toggled"]
-    if found:
-        yield Finding.of(
-            "A301",
-            f"{base.name} and {baseline.name}",
-            "no factor covers " + ", ".join(f"{d.path} {d.a} -> {d.b}" for d in found),
-            "the gap is not the sum of the factors; close it with: "
-            + propose(base.config, baseline.config, factors),
         )

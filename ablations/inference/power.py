@@ -166,14 +166,14 @@ def make_plan(
     design: str = "full",
     baseline: bool = True,
     evaluation_only: Collection[str] = (),
-    exclude: Iterable[Mapping[str, str]] = (),
+    constraints: Iterable[Mapping[str, str]] = (),
 ) -> PlannedDesign:
     """The variance every contrast of a design would have.
 
     `factors` maps each factor to its levels, off first; those of `evaluation_only` share their trainings;
-    `exclude` lists combinations of levels to leave out.
+    `constraints` lists combinations of levels to leave out.
     """
-    crossed = Design.of(factors, design, exclude)
+    crossed = Design.of(factors, design, constraints)
     cells = {label(at): at for at in crossed.cells()}
     if baseline:
         cells[BASELINE] = {}
@@ -215,7 +215,7 @@ def plan(
     design: str = "full",
     baseline: bool = True,
     evaluation_only: Collection[str] = (),
-    exclude: Iterable[Mapping[str, str]] = (),
+    constraints: Iterable[Mapping[str, str]] = (),
     power: float = 0.8,
     alpha: float = 0.05,
     hours: float | None = None,
@@ -230,7 +230,7 @@ def plan(
         design: full, fractional, add-one or leave-one-out.
         baseline: whether a baseline cell is trained too.
         evaluation_only: factors that need no training of their own.
-        exclude: combinations of levels that are left out.
+        constraints: combinations of levels that are left out.
         power, alpha: of the two-sided test.
         hours: per training.
 
@@ -243,7 +243,7 @@ def plan(
         design=design,
         baseline=baseline,
         evaluation_only=evaluation_only,
-        exclude=exclude,
+        constraints=constraints,
     )
     return made.table(seeds, power=power, alpha=alpha, hours=hours)
 
@@ -263,6 +263,7 @@ def compare_designs(
     pilot: Analysis | None = None,
     baseline: bool = True,
     evaluation_only: Collection[str] = (),
+    constraints: Iterable[Mapping[str, str]] = (),
     power: float = 0.8,
     alpha: float = 0.05,
     hours: float | None = None,
@@ -286,6 +287,7 @@ def compare_designs(
                 design=design,
                 baseline=baseline,
                 evaluation_only=evaluation_only,
+                constraints=constraints,
             )
         except InputError:
             continue

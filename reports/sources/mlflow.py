@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
+from ablate.ablations.grid import AnyCell
 from ablate.models.errors import InputError
-from ablate.studies.plan import PlannedCell
 from ablate.studies.plan.store import read as read_plan
 from ablate.studies.scores import RunInfo, join_scores
 from ablate.training.rundir import read_json
@@ -84,7 +84,7 @@ def scores_from_mlflow(
             if run.data.tags.get("mlflow.parentRunId") == parent.info.run_id
         }
 
-        def run_of(fraction: float, cell: PlannedCell, seed: int) -> tuple[RunInfo, Path]:
+        def run_of(fraction: float, cell: AnyCell, seed: int) -> tuple[RunInfo, Path]:
             child = children.get((cell.name, str(seed), f"{fraction:g}"))
             missing = Path(scratch) / "missing"
             signatures = cell.signatures[seed], cell.evaluations[seed]
@@ -105,7 +105,7 @@ def scores_from_mlflow(
                 state=state,
                 cause=tags.get("ablate.cause"),
                 step=max((int(line["step"]) for line in lines), default=0),
-                steps=cell.steps,
+                steps=cell.config.steps,
                 summary=(known := (read_json(summary) if summary else None) or {}),
                 lost_steps=known.get("lost_steps", 0),
                 metrics=lines,

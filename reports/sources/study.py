@@ -10,9 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from ablate.ablations.factors import Factor
+from ablate.ablations.grid import AnyCell
 from ablate.studies.energy import recorded
 from ablate.studies.ensembles import Ensemble, stored
-from ablate.studies.plan import Plan, PlannedCell, load, study_path
+from ablate.studies.plan import Plan, load, study_path
 from ablate.studies.scores import RunInfo, scores_of_runs
 
 
@@ -79,7 +80,7 @@ class StudyInfo:
         )
 
     @cached_property
-    def cells(self) -> dict[str, PlannedCell]:
+    def cells(self) -> dict[str, AnyCell]:
         """The plan's cells by name."""
         return {cell.name: cell for cell in self.plan.cells} if self.plan else {}
 
@@ -98,7 +99,8 @@ class StudyInfo:
 
     def steps(self, fraction: float) -> tuple[int, ...]:
         """Of the trainings of a length; several where a factor is about them."""
-        return tuple(sorted({cell.steps or 0 for cell in self.plan.at(fraction).cells})) if self.plan else ()
+        cells = self.plan.at(fraction).cells if self.plan else ()
+        return tuple(sorted({cell.config.steps or 0 for cell in cells}))
 
     @cached_property
     def by_cell(self) -> dict[str, list[RunInfo]]:

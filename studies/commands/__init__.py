@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from . import archive, audit, ensembles, next, plan, run, status, tracking
+from . import archive, audit, ensembles, next, power, run, status, tracking
 
 
 def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> None:
@@ -17,12 +17,13 @@ def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> Non
         write_report: writes the report of a study, given the root and its name.
     """
     app.command()(run.command(write_report))
+    app.command()(run.retry_command(write_report))
     app.command()(status.status)
     app.command()(status.logs)
     app.command("next")(next.next_)
     app.command()(ensembles.ensemble)
     app.command()(audit.audit)
-    app.command()(plan.plan)
+    app.command()(power.power)
     app.command()(tracking.sync)
     app.command()(tracking.ui)
     app.command()(archive.export)

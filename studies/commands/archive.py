@@ -12,11 +12,11 @@ import typer
 from ablate.models.console import ROOT, Root
 from ablate.models.errors import InputError
 
-from .study import Study
+from .options import StudyName
 
 
 def export(
-    study: Study = None,
+    study: StudyName = None,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", help="File; default: STUDY.tar.gz.")
     ] = None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from ablate.ablations.audit import Finding
     from ablate.ablations.grid import Cell, Grid
-    from ablate.ablations.runspec import RunSpec
     from ablate.ablations.targets import Job
     from ablate.training.data.corpus import Corpus
     from ablate.training.train_command.config import TrainingCommand
@@ -31,7 +30,8 @@ NETWORKS = 8
 
 def audit(
     target: Annotated[
-        str | None, typer.Argument(help="A preset, a cell of --grid, a study, or a plug-in's part.")
+        str | None,
+        typer.Argument(help="A preset, a cell of --grid, a study (file), or a plug-in's part."),
     ] = None,
     grid: GridText = None,
     base: Base = "mbsnet",
@@ -83,32 +83,21 @@ def audit(
                     f"{study.name} is imported from {study.train.imported}: its trainings are not here"
                 )
             load_planned(study.plugins)
-            jobs = [(list(study.networks), study.factors)] if study.train is None else []
-    for cells, _ in jobs if study is None else ():
-        for cell in cells:
-            cell.config.model.trust_folders()
+    cells = [cell for its, _ in jobs for cell in its]
+    for cell in cells:
+        cell.config.model.trust_folders()
     if study is not None:
-        pairs = pairs or study.corpus.pairs
-    corpus = _corpus(data or (study.corpus.path if study else None), test_data, root, pairs)
-    found = (
-        [] if study is None or study.train is None else own_findings(study, corpus, same_scores(study, root))
-    )
-    tuned = study.tune.space if study is not None and study.tune is not None else ()
-    for cells, factors in jobs:
-        runs: int | list[RunSpec] = len(cells) * seeds if factors else 0
-        if study is not None and not seeds:
-            runs = [at.spec(cell, seed) for at in study.every_step_fraction() for cell, seed in at.runs]
-        print(f"auditing {', '.join(c.name for c in cells)}", file=sys.stderr)
-        for finding in audit_cells(
-            cells,
-            factors,
-            corpus=corpus,
-            budget=param_budget,
-            slots=slots,
-            runs=runs,
-            tuned=tuned,
-            trains_here=False,
-        ):
+        cells, data, pairs = list(study.networks), data or study.corpus.path, pairs or study.corpus.pairs
+    print(f"auditing {', '.join(cell.name for cell in cells) or (study and study.name)}", file=sys.stderr)
+    corpus = _corpus(data, test_data, root, pairs)
+    facts: dict[str, Any] = {"budget": param_budget, "slots": slots, "trains_here": False}
+    found: list[Finding] = []
+    if study is not None:
+        counted = {"runs": len(cells) * seeds} if seeds else {}
+        found = of_plan(study, corpus, same_scores(study, root), **facts, **counted)
+    for its, factors in jobs:
+        runs = len(its) * seeds if factors else 0
+        for finding in audit_cells(its, factors, corpus=corpus, runs=runs, **facts):
             if finding not in found:
                 found.append(finding)
     refusing = errors(found, waived)
@@ -120,7 +109,7 @@ def audit(
             ]
         )
     elif format in ("sarif", "github"):
-        _print_lint(found, waived, format, [cell for cells, _ in jobs for cell in cells], target, plugin)
+        _print_lint(found, waived, format, cells, target, plugin)
     else:
         for finding in found:
             mark = "waived" if finding.code in waived and finding.severity == "error" else finding.severity
@@ -166,19 +155,28 @@ def _job_of_grid(grid: Grid, target: str | None) -> Job:
     return named, ()
 
 
-def own_findings(plan: Plan, corpus: Corpus | None, same: Mapping[str, str] | None = None) -> list[Finding]:
-    """What is to be said of a study whose cells a command trains; the command is not run.
+def of_plan(
+    plan: Plan, corpus: Corpus | None, same: Mapping[str, str] | None = None, **facts: Any
+) -> list[Finding]:
+    """What is to be said of a study; a command that trains it is not run.
 
     Args:
         same: runs whose scores are another seed's -> whose.
+        facts: of `audit_cells`, where the networks are ours to build.
     """
+    from ablate.ablations.audit import audit_cells
     from ablate.ablations.audit.train_command import audit_train_command
 
-    assert plan.train is not None
+    runs = [at.spec(cell, seed) for at in plan.every_step_fraction() for cell, seed in at.runs]
+    if plan.train is None:
+        tuned = plan.tune.space if plan.tune else ()
+        return audit_cells(
+            plan.networks, plan.factors, corpus=corpus, **{"runs": runs, "tuned": tuned} | facts
+        )
     return audit_train_command(
-        plan.own_cells,
+        plan.cells,
         plan.factors,
-        runs=[plan.spec(cell, seed) for cell, seed in plan.runs],
+        runs=runs,
         corpus=corpus,
         network=plan.train.network,
         folder=plan.train.folder,
@@ -200,11 +198,14 @@ def _code(train: TrainingCommand) -> dict[str, Path]:
 
 
 def _study(name: str, root: Path) -> Plan:
-    """The plan of a study."""
+    """The plan of a study, or of a study file."""
     from ablate.models.config import PRESETS
 
-    from ..plan import load, names
+    from ..plan import load, make, names
+    from ..study_file import asked
 
+    if Path(name).suffix in (".yaml", ".yml"):
+        return make(asked(Path(name)), root.resolve())[0]
     if name not in names(root):
         raise InputError(
             f"{name!r} is no preset ({', '.join(PRESETS)}), no part of a plug-in "

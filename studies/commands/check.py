@@ -14,12 +14,11 @@ from ablate.models.errors import InputError, duration, listed
 if TYPE_CHECKING:
     from ablate.training.rundir import RunDir
 
-    from ..launchers import Resources
     from ..plan import Plan
-    from ..request import Request
+    from ..study import Study
 
 
-def check_study(request: Request, root: Path, resources: Resources) -> None:
+def check_study(study: Study, root: Path) -> None:
     """Run the first cell with the overrides of `check` under `<root>/check`, and say what came of it.
 
     Raises:
@@ -33,30 +32,31 @@ def check_study(request: Request, root: Path, resources: Resources) -> None:
     from ..launchers.local import LocalLauncher
     from ..plan import cache_path, make, run_dirs, save, study_path
     from ..progress import ConsoleProgress
-    from ..retry_policy import Policy
     from ..trials import open_storage, plan_book
     from .dry_run import literal
 
-    if request.train is None:
+    if study.train is None:
         raise InputError("--check is for a study file with train.command; see --dry-run")
     place = root / "check"
     shutil.rmtree(place, ignore_errors=True)
     cache_path(root).mkdir(parents=True, exist_ok=True)
     place.mkdir()
     cache_path(place).symlink_to(cache_path(root))
-    settings = {"set": request.set | request.check, "seeds": request.seeds[:1], "study": "check"}
-    request = request.model_copy(update=settings)
-    plan, _ = make(request, place)
+    settings = {"set": study.set | study.check, "seeds": study.seeds[:1], "name": "check"}
+    study = study.model_copy(update=settings)
+    plan, _ = make(study, place)
     assert plan.train is not None
-    train_command.keep_code(plan.train, request.file, place)
+    train_command.keep_code(plan.train, study.file, place)
     save(plan, place)
-    cell, seed = plan.cells[0], request.seeds[0]
+    cell, seed = plan.cells[0], study.seeds[0]
     for line in literal(plan, cell, seed, place):
         print(line)
-    launcher = LocalLauncher.open(study_path(place, plan.name), resources.model_copy(update={"jobs": 1}))
+    given = {"jobs": 1, "retries": 0, "gpus_each": plan.train.gpus}
+    compute = study.compute.model_copy(update=given)
+    launcher = LocalLauncher.open(study_path(place, plan.name), compute)
     book = plan_book(open_storage(study_path(place, plan.name)), plan)
     try:
-        driver = Driver(place, launcher, Policy(retries=0), ConsoleProgress(Console(stderr=True)))
+        driver = Driver(launcher, compute, ConsoleProgress(Console(stderr=True)))
         outcome = driver.run(plan_jobs(plan, place, book, {(cell.name, seed)}))
     finally:
         launcher.close()

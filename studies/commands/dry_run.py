@@ -15,37 +15,41 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from ablate.ablations.grid import AnyCell
+
     from ..launchers.slots import Slot
-    from ..plan import Plan, PlannedCell
-    from ..request import Request
-    from ..sequential import HalfWidthTarget
+    from ..plan import Plan
+    from ..study import Study
 
     Cost = tuple[float, float]
 
 
-def show_plan(
-    request: Request, root: Path, format: str, slot: Slot | None, rule: HalfWidthTarget | None = None
-) -> None:
+TIMED = 32
+"""Cells of a study of which steps are timed, at most."""
+
+
+def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
     """Print the cells of a study with their sizes, signatures and what a run takes; nothing is trained.
 
     Args:
-        slot: where a few steps of each cell are timed; none: nothing is.
-        rule: what a width that it does not reach would take is said.
+        slot: where a few steps of each cell are timed, if they are not too many.
     """
     from .. import train_command
     from ..plan import PlanChangedError, load, make, merge, study_path
+    from ..sequential import HalfWidthTarget
 
-    plan, _ = make(request, root)
+    plan, _ = make(study, root)
     if (study_path(root, plan.name) / "plan.json").exists():
         try:
             plan = merge(load(root, plan.name), plan, root)
         except PlanChangedError as error:
             print(f"refused: {error}", file=sys.stderr)
             raise typer.Exit(5) from None
-    if rule is not None and (line := rule.outlook(plan)):
+    rule = study.target_half_width and HalfWidthTarget(study.target_half_width, study.max_seeds, at_once=1)
+    if rule and (line := rule.outlook(plan)):
         print(line, file=sys.stderr)
     ours = plan.train is None
-    costs = _costs(plan, slot) if slot is not None and ours else {}
+    costs = _costs(plan, slot) if 0 < len(plan.networks) <= TIMED else {}
     document = {
         "study": plan.name,
         "seeds": list(plan.seeds),
@@ -65,7 +69,7 @@ def show_plan(
             {
                 "step_fraction": at.step_fraction,
                 "cells": [
-                    {"name": cell.name, "steps": cell.steps, **_runs(at, cell, root, costs)}
+                    {"name": cell.name, "steps": cell.config.steps, **_runs(at, cell, root, costs)}
                     for cell in at.cells
                 ],
             }
@@ -107,13 +111,13 @@ def show_plan(
             ]
         for line in shown:
             out.print(line, markup=False, soft_wrap=True, highlight=False)
-    if slot is not None and ours:
+    if costs:
         out.print(f"time and memory of a run: from steps on {slot.device}, without validation and scoring")
     for alias in plan.aliases:
         out.print(f"not told apart by this design: {alias}")
 
 
-def literal(plan: Plan, cell: PlannedCell, seed: int, root: Path) -> list[str]:
+def literal(plan: Plan, cell: AnyCell, seed: int, root: Path) -> list[str]:
     """The commands of a run as a shell takes them."""
     from ablate.ablations.runspec import run_path
     from ablate.training.data.corpus import corpus_folder
@@ -141,7 +145,7 @@ def literal(plan: Plan, cell: PlannedCell, seed: int, root: Path) -> list[str]:
     return lines
 
 
-def _runs(plan: Plan, cell: PlannedCell, root: Path, costs: Mapping[str, Cost]) -> dict[str, Any]:
+def _runs(plan: Plan, cell: AnyCell, root: Path, costs: Mapping[str, Cost]) -> dict[str, Any]:
     """The runs of a cell: their signatures by seed, what one takes, and which are done."""
     from ..plan import is_done
 
@@ -150,7 +154,7 @@ def _runs(plan: Plan, cell: PlannedCell, root: Path, costs: Mapping[str, Cost]) 
         seconds, memory = costs[cell.name]
         estimate = {
             "seconds_per_step": seconds,
-            "seconds": seconds * (cell.steps or 0),
+            "seconds": seconds * (cell.config.steps or 0),
             "memory_bytes": memory,
         }
     return {
@@ -160,13 +164,13 @@ def _runs(plan: Plan, cell: PlannedCell, root: Path, costs: Mapping[str, Cost]) 
     }
 
 
-def _shown(cell: PlannedCell, estimate: dict[str, float] | None) -> tuple[str, ...]:
+def _shown(cell: AnyCell, estimate: dict[str, float] | None) -> tuple[str, ...]:
     """What a row says of a cell's runs: their size and costs, or what the command is given."""
     from ablate.models.errors import duration
 
-    if cell.steps is None:
+    if cell.config.steps is None:
         return (", ".join(f"{name}={value}" for name, value in cell.config.result_fields().items()),)
-    size = f"{cell.parameters:,}", str(cell.steps)
+    size = f"{cell.parameters:,}", str(cell.config.steps)
     if estimate is None:
         return (*size, "not timed", "not timed")
     return (*size, duration(estimate["seconds"]), f"{estimate['memory_bytes'] / 2**30:.2f} GiB")

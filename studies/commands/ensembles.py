@@ -10,11 +10,11 @@ import typer
 from ablate.models.console import ROOT, Format, Root, print_json
 from ablate.models.cores import usable_cores
 
-from .study import Study
+from .options import StudyName
 
 
 def ensemble(
-    study: Study = None,
+    study: StudyName = None,
     device: Annotated[str, typer.Option(help="auto, or a torch device.")] = "auto",
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Threads and processes. [default: the cores]")

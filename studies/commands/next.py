@@ -9,14 +9,14 @@ import typer
 
 from ablate.models.console import ROOT, Format, Root, console, print_json, print_table
 
-from .study import Study
+from .options import StudyName
 
 if TYPE_CHECKING:
     from ablate.ablations.inference.allocation import Allocation
 
 
 def next_(
-    study: Study = None,
+    study: StudyName = None,
     width: Annotated[
         float | None, typer.Option(help="Half-width wanted for every effect and the gap.")
     ] = None,

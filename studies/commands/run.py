@@ -1,260 +1,230 @@
-"""`ablate run`."""
+"""`ablate run` and `ablate retry`."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ablate.models.console import ROOT, Format, Plugins, Root, options_from
-from ablate.models.errors import InputError, readable, storage_problem
+from ablate.models.console import ROOT, formats
+from ablate.models.errors import storage_problem
+
+from .options import (
+    Gpus,
+    Jobs,
+    Launcher,
+    RunsPerGpu,
+    Slurm,
+    Storage,
+    StudyName,
+    TrackingUri,
+    compute_of,
+    option,
+)
 
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
 
-    from ..launchers import Resources
+    from ..compute import Compute
+    from ..driver import Outcome
     from ..launchers.slots import Slot
     from ..plan import AuditRecord, Plan
-    from ..request import Request
     from ..session import Session
 
 Echo = Callable[[str], None]
-
-START = """no grid; three ways to start:
-  ablate run --grid bidirectional,decoder4x,crossband             # the demo corpus; no data needed
-  ablate run --grid bidirectional,decoder4x,crossband --data DIR --recipe small --seeds 5   # yours
-  ablate run study.yaml                                           # all of it in a file: docs/studies.md"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunOptions:
-    """The options of `ablate run`: what the study is, how it is carried out, where, and what is shown."""
-
-    file: Annotated[Path | None, typer.Argument(help="A YAML study file; options override it.")] = None
-    grid: Annotated[str | None, typer.Option(help="Factors, e.g. bidirectional,core=lstm,mamba.")] = None
-    base: Annotated[str | None, typer.Option(help="Preset the deltas apply to. [default: mbsnet]")] = None
-    baseline: Annotated[str | None, typer.Option(help="Reference system. [default: bsrnn]")] = None
-    data: Annotated[str | None, typer.Option(help="Corpus folder. [default: the demo corpus]")] = None
-    test_data: Annotated[
-        list[str], typer.Option(help="Score on this corpus' test split; repeat: on each, the first decides.")
-    ] = field(default_factory=list)
-    pairs: Annotated[
-        str | None, typer.Option(help="How files pair: a pattern, e.g. 'fileid_(\\d+)', or a list.")
-    ] = None
-    seeds: Annotated[str | None, typer.Option(help="N for 1..N, or a:b inclusive. [default: 3]")] = None
-    step_fractions: Annotated[
-        str | None, typer.Option(help="Train at these shares of the steps too, e.g. 0.5,1.")
-    ] = None
-    split_seed: Annotated[
-        bool, typer.Option("--split-seed", help="Draw what is held out for validation by the seed.")
-    ] = False
-    recipe: Annotated[str | None, typer.Option(help="quick, small or reference. [default: quick]")] = None
-    settings: Annotated[list[str], typer.Option("--set", help="e.g. recipe.steps=400; repeat.")] = field(
-        default_factory=list
-    )
-    design: Annotated[str | None, typer.Option(help="full, fractional, leave-one-out or add-one.")] = None
-    metric: Annotated[str | None, typer.Option(help="Endpoint on test. [default: pesq_wb]")] = None
-    margin: Annotated[
-        float | None, typer.Option(help="Smallest difference that matters. [default: the metric's own]")
-    ] = None
-    claim: Annotated[
-        list[str], typer.Option(help="FACTOR=LOW..HIGH or FACTOR=LEVEL=LOW..HIGH, on - off; repeat.")
-    ] = field(default_factory=list)
-    claims: Annotated[
-        str | None, typer.Option(help="Claims of others, judged too: published, or a YAML file.")
-    ] = None
-    study: Annotated[str | None, typer.Option(help="Name of the study.")] = None
-    root: Root = ROOT
-    launcher: Annotated[str | None, typer.Option(help="inline, local or slurm. [default: local]")] = None
-    jobs: Annotated[int | None, typer.Option(help="Runs at once.")] = None
-    gpus: Annotated[str | None, typer.Option(help="GPUs to use, e.g. 0,2; '' for none.")] = None
-    runs_per_gpu: Annotated[int, typer.Option(help="Runs on one GPU at once.")] = 1
-    partition: Annotated[str | None, typer.Option(help="SLURM partition.")] = None
-    slurm: Annotated[list[str], typer.Option(help="SLURM setting, e.g. time=60; repeat.")] = field(
-        default_factory=list
-    )
-    storage: Annotated[
-        str | None, typer.Option(envvar="ABLATE_STORAGE", help="Optuna storage, postgresql://...")
-    ] = None
-    tracking_uri: Annotated[str | None, typer.Option(envvar="MLFLOW_TRACKING_URI", help="MLflow.")] = None
-    tune: Annotated[list[str], typer.Option(help="recipe.learning_rate=1e-4..3e-3; repeat.")] = field(
-        default_factory=list
-    )
-    tune_trials: Annotated[int, typer.Option(help="Tuning trials of each cell.")] = 8
-    target_half_width: Annotated[
-        float | None, typer.Option(help="Train on until intervals are this narrow.")
-    ] = None
-    max_seeds: Annotated[int, typer.Option(help="The most seeds that --target-half-width may reach.")] = 12
-    start_from: Annotated[str | None, typer.Option("--from", help="Start weights: best, latest or FILE.")] = (
-        None
-    )
-    keep: Annotated[int | None, typer.Option(help="Keep a checkpoint every N steps.")] = None
-    waive: Annotated[str, typer.Option(help="Audit errors to accept, e.g. A101,A102.")] = ""
-    no_audit: Annotated[bool, typer.Option("--no-audit", help="Skip the audit; recorded.")] = False
-    param_budget: Annotated[str | None, typer.Option(help='Declared parameters, e.g. "2.3M+-5%".')] = None
-    plugin: Plugins = field(default_factory=list)
-    retry_failed: Annotated[bool, typer.Option(help="Train failed and diverged runs again.")] = False
-    rerun: Annotated[list[str], typer.Option(help="Train this cell again; repeat.")] = field(
-        default_factory=list
-    )
-    retrain: Annotated[
-        bool, typer.Option("--retrain", help="Train again what a version of other results trained.")
-    ] = False
-    use_imported: Annotated[
-        bool, typer.Option("--use-imported", help="Use runs that another study imported.")
-    ] = False
-    max_failures: Annotated[int | None, typer.Option(help="Start nothing after N failures.")] = None
-    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Same as --max-failures 1.")] = False
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan; train nothing.")] = False
-    check: Annotated[
-        bool,
-        typer.Option("--check", help="Try a training command on one cell, with the overrides of check:."),
-    ] = False
-    no_timing: Annotated[
-        bool, typer.Option("--no-timing", help="--dry-run of many cells: time no steps.")
-    ] = False
-    format: Format = "table"
-
-    def request(self) -> Request:
-        """What is asked for: the study file, overridden by the options. Imports the plug-ins of both.
-
-        Raises:
-            InputError: an option, the file or a plug-in is wrong, or there is no grid.
-        """
-        from ablate.ablations.claim_files import claims_from
-        from ablate.ablations.claims import Endpoint, parse_claim
-        from ablate.ablations.factors import with_claims, with_further
-        from ablate.ablations.grid import parse_factors, parse_settings
-        from ablate.models.plugins import load
-
-        from ..request import Request, parse_overrides, parse_seeds, parse_tuning, read_file
-
-        load(self.plugin)
-        fields: dict[str, Any] = {}
-        if self.file is not None:
-            if not self.file.is_file():
-                raise InputError(f"{self.file}: no such study file; write --grid {self.file} for a grid")
-            fields = read_file(self.file)
-        if self.grid is not None:
-            fields["factors"] = parse_factors(self.grid)
-        if not fields.get("factors"):
-            raise InputError(START)
-        named = ("base", "data", "pairs", "recipe", "design", "study", "launcher", "start_from")
-        given = {name: getattr(self, name) for name in named} | {
-            "step_fractions": self.step_fractions,
-            "seeds": parse_seeds(self.seeds) if self.seeds is not None else None,
-            "tune": parse_tuning(self.tune, self.tune_trials),
-            "test_data": tuple(self.test_data) or None,
-        }
-        fields |= {key: value for key, value in given.items() if value is not None}
-        if self.baseline is not None:
-            fields["baseline"] = None if self.baseline in ("", "none") else self.baseline
-        parse = parse_overrides if "train" in fields else parse_settings
-        fields["set"] = fields.get("set", {}) | parse(self.settings)
-        if self.keep is not None:
-            fields["set"]["recipe.keep_every"] = self.keep
-        if self.split_seed:
-            if "train" in fields:
-                raise InputError("--split-seed: what a training command holds out is its own affair")
-            fields["set"]["recipe.split"] = "seed"
-        endpoint = fields.get("endpoint") or {}
-        if self.metric is not None and endpoint.get("metric") != self.metric:
-            endpoint = {"metric": self.metric}
-        fields["endpoint"] = endpoint | ({} if self.margin is None else {"margin": self.margin})
-        with readable():
-            metric = Endpoint.model_validate(fields["endpoint"]).metric
-        claims = [parse_claim(text, metric) for text in self.claim]
-        fields["factors"] = with_claims(fields["factors"], claims)
-        if self.claims is not None:
-            others = claims_from(self.claims, fields["factors"], metric)
-            fields["factors"] = with_further(fields["factors"], others)
-        fields["plugins"] = (*fields.get("plugins", ()), *map(str, self.plugin))
-        load(map(Path, fields["plugins"]))
-        with readable():
-            request = Request.model_validate(fields)
-        if request.launcher in ("inline", "local") and (self.slurm or self.partition):
-            raise InputError(f"--slurm and --partition are not for the launcher {request.launcher!r}")
-        return request
-
-    def resources(self, request: Request) -> Resources:
-        """Where runs may go."""
-        from ..launchers import Resources
-
-        gpus = 1 if request.train is None else request.train.gpus
-        if gpus > 1 and self.runs_per_gpu > 1:
-            raise InputError(f"train.gpus is {gpus}, so --runs-per-gpu {self.runs_per_gpu} does not fit")
-        return Resources(
-            gpus_each=gpus,
-            jobs=self.jobs,
-            gpus=self.gpus,
-            runs_per_gpu=self.runs_per_gpu,
-            partition=self.partition,
-            settings=tuple(self.slurm),
-        )
-
-    def slots(self, launcher: str) -> list[Slot]:
-        """Where runs go on this machine; one slot where another machine trains."""
-        from ..launchers.slots import find_slots
-
-        if launcher != "local":
-            return find_slots(jobs=1)
-        return find_slots(self.jobs, self.gpus, self.runs_per_gpu)
+STUDY, AUDIT, OUTPUT = "Study", "Audit", "Output"
+Root = Annotated[
+    Path, option(OUTPUT, metavar="DIR", envvar="ABLATE_ROOT", help="Folder of studies, runs and caches.")
+]
+UseImported = Annotated[bool, option(AUDIT, "--use-imported", help="Use runs that another study imported.")]
 
 
 def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
     """`ablate run`, which ends by `write_report(root, study)`."""
 
-    @options_from(RunOptions)
-    def run(options: RunOptions) -> None:
+    def run(
+        ctx: typer.Context,
+        file: Annotated[Path | None, typer.Argument(help="A YAML study file; options override it.")] = None,
+        grid: Annotated[
+            str | None, option(STUDY, metavar="FACTORS", help="e.g. bidirectional,core=lstm,mamba.")
+        ] = None,
+        base: Annotated[
+            str | None, option(STUDY, metavar="PRESET", help="Levels change it. [default: mbsnet]")
+        ] = None,
+        baseline: Annotated[
+            str | None, option(STUDY, metavar="PRESET", help="Reference system, or none. [default: bsrnn]")
+        ] = None,
+        design: Annotated[
+            str | None, option(STUDY, metavar="KIND", help="full, fractional, leave-one-out or add-one.")
+        ] = None,
+        data: Annotated[
+            str | None, option(STUDY, metavar="DIR", help="Corpus. [default: the demo corpus]")
+        ] = None,
+        test_data: Annotated[
+            list[str],
+            option(STUDY, metavar="DIR", help="Score on its test split; repeat: on each, the first decides."),
+        ] = [],  # noqa: B006
+        pairs: Annotated[
+            str | None, option(STUDY, metavar="PATTERN", help="How files pair: 'fileid_(\\d+)', or a list.")
+        ] = None,
+        recipe: Annotated[
+            str | None, option(STUDY, metavar="NAME", help="quick, small or reference. [default: quick]")
+        ] = None,
+        settings: Annotated[
+            list[str], option(STUDY, "--set", metavar="PATH=VALUE", help="e.g. recipe.steps=400; repeat.")
+        ] = [],  # noqa: B006
+        seeds: Annotated[
+            str | None, option(STUDY, metavar="N", help="N for 1..N, or a:b inclusive. [default: 3]")
+        ] = None,
+        step_fractions: Annotated[
+            str | None, option(STUDY, metavar="0.5,1", help="Train at these shares of the steps too.")
+        ] = None,
+        target_half_width: Annotated[
+            float | None, option(STUDY, metavar="WIDTH", help="Add seeds until intervals are this narrow.")
+        ] = None,
+        metric: Annotated[
+            str | None, option(STUDY, metavar="NAME", help="Endpoint on test. [default: pesq_wb]")
+        ] = None,
+        claim: Annotated[
+            list[str],
+            option(STUDY, metavar="FACTOR=LOW..HIGH", help="On - off; or FACTOR=LEVEL=LOW..HIGH; repeat."),
+        ] = [],  # noqa: B006
+        claims: Annotated[
+            str | None,
+            option(STUDY, metavar="FILE", help="Claims of others, judged too: YAML, or published."),
+        ] = None,
+        study: Annotated[str | None, option(STUDY, metavar="NAME", help="Name of the study.")] = None,
+        plugin: Annotated[
+            list[Path], option(STUDY, metavar="FILE", help="Python file that registers parts; repeat.")
+        ] = [],  # noqa: B006
+        launcher: Launcher = None,
+        jobs: Jobs = None,
+        gpus: Gpus = None,
+        runs_per_gpu: RunsPerGpu = None,
+        slurm: Slurm = [],  # noqa: B006
+        storage: Storage = None,
+        tracking_uri: TrackingUri = None,
+        waive: Annotated[
+            str, option(AUDIT, metavar="CODES", help="Errors to accept, e.g. A101; all: no audit, recorded.")
+        ] = "",
+        param_budget: Annotated[
+            str | None, option(AUDIT, metavar="SIZE", help='Declared parameters, e.g. "2.3M+-5%".')
+        ] = None,
+        use_imported: UseImported = False,
+        dry_run: Annotated[bool, option(OUTPUT, "--dry-run", help="Show the plan; train nothing.")] = False,
+        check: Annotated[
+            bool,
+            option(OUTPUT, "--check", help="Try a training command on one cell."),
+        ] = False,
+        root: Root = ROOT,
+        format: Annotated[str, formats("table", "json", panel=OUTPUT)] = "table",
+    ) -> None:
         """Train every cell of a grid, and the baseline, at every seed; what is done is not done again."""
-        request = options.request()
-        root = options.root.resolve()
-        if options.dry_run:
-            from ..sequential import HalfWidthTarget, check_half_width
+        from ..study_file import asked
+
+        found = asked(
+            file,
+            plugin,
+            name=study,
+            set=settings,
+            compute=compute_of(ctx.params),
+            **{name: ctx.params[name] for name in ASKED},
+        )
+        root = root.resolve()
+        if dry_run:
             from .dry_run import show_plan
 
-            if options.target_half_width is not None:
-                check_half_width(options.target_half_width, options.max_seeds)
-                rule = HalfWidthTarget(options.target_half_width, options.max_seeds, at_once=1)
-            else:
-                rule = None
-            slot = None if options.no_timing else options.slots(request.launcher)[0]
-            show_plan(request, root, options.format, slot, rule)
-        elif options.check:
+            slot = _slots(found.compute)[0]
+            show_plan(found, root, format, slot)
+            return
+        if check:
             from .check import check_study
 
-            check_study(request, root, options.resources(request))
-        else:
-            _run_study(options, request, root, write_report)
+            check_study(found, root)
+            return
+        session, say = _session(root, write_report, waive, param_budget, found.compute, use_imported)
+        with _carried_out(session, say) as end:
+            end(*session.run(found))
 
     return run
 
 
-def _run_study(
-    options: RunOptions, request: Request, root: Path, write_report: Callable[[Path, str], None]
-) -> None:
-    """Run the study to its end; the exit code says how it ended."""
-    from rich.console import Console
+ASKED = (
+    *(
+        "grid",
+        "base",
+        "baseline",
+        "design",
+        "data",
+        "test_data",
+        "pairs",
+        "recipe",
+        "seeds",
+        "step_fractions",
+    ),
+    *("target_half_width", "metric", "claim", "claims"),
+)
+"""Options of `ablate run` that `study_file.asked` takes under their own names."""
 
-    from ablate.ablations.inference.reach import CODE
 
+def retry_command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
+    """`ablate retry`, which ends by `write_report(root, study)`."""
+
+    def retry(
+        ctx: typer.Context,
+        study: StudyName = None,
+        cell: Annotated[
+            list[str], typer.Option(metavar="NAME", help="Train all runs of this cell again; repeat.")
+        ] = [],  # noqa: B006
+        retrain: Annotated[
+            bool, typer.Option("--retrain", help="All runs, if a version of other results trained them.")
+        ] = False,
+        use_imported: UseImported = False,
+        launcher: Launcher = None,
+        jobs: Jobs = None,
+        gpus: Gpus = None,
+        runs_per_gpu: RunsPerGpu = None,
+        slurm: Slurm = [],  # noqa: B006
+        storage: Storage = None,
+        tracking_uri: TrackingUri = None,
+        root: Root = ROOT,
+    ) -> None:
+        """Train, or only score, what failed or diverged in a study and what is left of it."""
+        from ..compute import Compute
+        from ..plan import find
+
+        root = root.resolve()
+        name, compute = find(root, study), Compute(**compute_of(ctx.params))
+        session, say = _session(root, write_report, "all", None, compute, use_imported)
+        with _carried_out(session, say) as end:
+            end(*session.retry(name, compute, cell, retrain))
+
+    return retry
+
+
+def _slots(compute: Compute) -> list[Slot]:
+    """Where runs go on this machine; one slot where another machine trains."""
+    from ..launchers.slots import find_slots
+
+    if compute.launcher != "local":
+        return find_slots(jobs=1)
+    return find_slots(compute.jobs, compute.gpus, compute.runs_per_gpu)
+
+
+@contextmanager
+def _carried_out(session: Session, say: Echo) -> Iterator[Callable[[Plan, Outcome], None]]:
+    """Takes a study that ended; the exit code says how."""
     from ..lease import StudyHeldError
-    from ..plan import PlanChangedError, study_path
+    from ..plan import PlanChangedError
     from ..session import RefusedError
 
-    console = Console(stderr=True)
-
-    def say(line: str) -> None:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-    session = _session(options, request, root, write_report, say, console)
     started = time.time()
     try:
-        plan, outcome = session.run(request)
+        yield lambda plan, outcome: _end(plan, outcome, session.root, say, time.time() - started)
     except (PlanChangedError, StudyHeldError, RefusedError) as error:
         say(f"refused: {error}")
         raise typer.Exit(5) from None
@@ -263,15 +233,23 @@ def _run_study(
             raise
         say(f"{problem}, then run the same command again; {kept}")
         raise typer.Exit(4) from None
+
+
+def _end(plan: Plan, outcome: Outcome, root: Path, say: Echo, seconds: float) -> None:
+    from ablate.ablations.inference.reach import CODE
+
+    from ..plan import study_path
+
     say(
         f"{plan.name}: {len(outcome.done)} runs done ({outcome.trained} trained or scored now), "
-        f"{len(outcome.failed)} failed or diverged, {len(outcome.left)} left; {time.time() - started:.0f} s"
+        f"{len(outcome.failed)} failed or diverged, {len(outcome.left)} left; {seconds:.0f} s"
     )
     if outcome.interrupted:
         say("interrupted; the same command goes on from the last checkpoints")
         raise typer.Exit(130)
     if outcome.failed:
-        say(f"see why: ablate status {plan.name} --root {root}; ablate logs CELL; again: --retry-failed")
+        say(f"see why: ablate status {plan.name} --root {root}; ablate logs CELL")
+        say(f"train or score them again: ablate retry {plan.name} --root {root}")
         raise typer.Exit(3)
     nothing = [f["where"] for f in plan.audit.findings if f["code"] == CODE]
     if outcome.left and nothing and CODE not in plan.audit.waived:
@@ -295,48 +273,42 @@ def _run_study(
 
 
 def _session(
-    options: RunOptions,
-    request: Request,
     root: Path,
     write_report: Callable[[Path, str], None],
-    say: Echo,
-    console: Any,
-) -> Session:
+    waive: str,
+    budget: str | None,
+    compute: Compute,
+    use_imported: bool,
+) -> tuple[Session, Echo]:
+    from rich.console import Console
+
     from ablate.ablations.audit import parse_waivers
 
     from ..archive import command_line
-    from ..launchers import LAUNCHERS
     from ..progress import ConsoleProgress
-    from ..retry_policy import Policy
     from ..session import Session
 
-    waived = tuple(sorted(parse_waivers(options.waive)))
-    launcher, resources = request.launcher, options.resources(request)
+    console = Console(stderr=True)
+
+    def say(line: str) -> None:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    skipped = waive == "all"
+    waived = () if skipped else tuple(sorted(parse_waivers(waive)))
 
     def audit(plan: Plan, corpus: Corpus) -> AuditRecord:
-        return _audit(
-            plan, corpus, options.slots(launcher), waived, options.param_budget, say, launcher != "slurm"
-        )
+        return _audit(plan, corpus, _slots(compute), waived, budget, say, compute.launcher != "slurm")
 
-    return Session(
+    session = Session(
         root=root,
-        launcher=lambda folder: LAUNCHERS[launcher].open(folder, resources),
-        audit=None if options.no_audit else audit,
+        audit=None if skipped else audit,
         report=lambda plan: write_report(root, plan.name),
         say=say,
         progress=ConsoleProgress(console),
-        policy=Policy(
-            max_failures=1 if options.fail_fast else options.max_failures, retry_failed=options.retry_failed
-        ),
-        storage_url=options.storage,
-        tracking_uri=options.tracking_uri,
         command=command_line(),
-        rerun=tuple(options.rerun),
-        retrain=options.retrain,
-        use_imported=options.use_imported,
-        target_half_width=options.target_half_width,
-        max_seeds=options.max_seeds,
+        use_imported=use_imported,
     )
+    return session, say
 
 
 def _audit(
@@ -350,28 +322,20 @@ def _audit(
 ) -> AuditRecord:
     import torch
 
-    from ablate.ablations.audit import audit_cells
-
     from ..plan import AuditRecord
-    from .audit import own_findings
+    from .audit import of_plan
 
     torch.set_num_threads(slots[0].threads)
-    say(f"auditing {len(plan.cells)} cells (--no-audit skips this, and the report says so)")
-    if plan.train is not None:
-        found = own_findings(plan, corpus)
-    else:
-        found = audit_cells(
-            plan.networks,
-            plan.factors,
-            corpus=corpus,
-            budget=budget,
-            slots=len(slots),
-            beside=slots[0].beside,
-            memory=min((slot.gpu.memory for slot in slots if slot.gpu and slot.gpu.memory), default=None),
-            runs=[at.spec(cell, seed) for at in plan.every_step_fraction() for cell, seed in at.runs],
-            tuned=plan.tune.space if plan.tune else (),
-            trains_here=trains_here,
-        )
+    say(f"auditing {len(plan.cells)} cells (--waive all skips this, and the report says so)")
+    found = of_plan(
+        plan,
+        corpus,
+        budget=budget,
+        slots=len(slots),
+        beside=slots[0].beside,
+        memory=min((slot.gpu.memory for slot in slots if slot.gpu and slot.gpu.memory), default=None),
+        trains_here=trains_here,
+    )
     for finding in found:
         mark = "waived" if finding.code in waived else finding.severity
         say(f"  {finding.code} {finding.name} [{mark}] {finding.where}: {finding.evidence}")

@@ -11,14 +11,14 @@ import typer
 from ablate.models.console import ROOT, Format, Root, console, fit, print_json
 from ablate.models.errors import InputError, listed
 
-from .study import Study, studies_of_root
+from .options import StudyName, studies_of_root
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 
 def status(
-    study: Study = None,
+    study: StudyName = None,
     root: Root = ROOT,
     format: Format = "table",
     watch: Annotated[bool, typer.Option("--watch", help="Renew every two seconds.")] = False,

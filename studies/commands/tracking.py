@@ -10,7 +10,7 @@ import typer
 from ablate.models.console import ROOT, Root
 from ablate.models.errors import InputError
 
-from .study import studies_of_root
+from .options import studies_of_root
 
 TrackingUri = Annotated[
     str | None,

@@ -2,7 +2,7 @@
 
 from ablate.models.registry import Registry
 
-from .base import Ended, Launcher, Resources, Task
+from .base import Ended, Job, Launcher
 
 LAUNCHERS = Registry(
     "launcher",
@@ -13,4 +13,4 @@ LAUNCHERS = Registry(
     },
 )
 
-__all__ = ["LAUNCHERS", "Ended", "Launcher", "Resources", "Task"]
+__all__ = ["LAUNCHERS", "Ended", "Job", "Launcher"]

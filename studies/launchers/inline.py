@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 
-from ..worker import run_task
-from .base import Ended, Launcher, Task
+from ..worker import carry_out
+from .base import Ended, Job, Launcher
 
 
 class InlineLauncher(Launcher):
-    """One slot; `submit` returns when the task has ended."""
+    """One slot; `submit` returns when the job has ended."""
 
     slots = 1
 
@@ -21,11 +21,11 @@ class InlineLauncher(Launcher):
     def free(self) -> int:
         return self.slots - len(self._ended)
 
-    def submit(self, task: Task) -> None:
+    def submit(self, job: Job) -> None:
         if not self.free:
             raise RuntimeError("the inline launcher has one slot and it is taken")
         cores = os.cpu_count() or 1
-        self._ended.append(run_task(task, threads=cores, device="auto", should_stop=lambda: False))
+        self._ended.append(carry_out(job, threads=cores, device="auto", should_stop=lambda: False))
 
     def wait(self, timeout: float) -> Iterable[Ended]:
         ended, self._ended = self._ended, []

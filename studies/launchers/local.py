@@ -12,10 +12,10 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from ablate.training.rundir import RunDir
 from ablate.training.train_command.process import end_left_behind
 
-from .base import ALLOCATOR, Ended, Launcher, Resources, Task
+from ..compute import Compute
+from .base import ALLOCATOR, Ended, Job, Launcher
 from .slots import Slot, check_gpus, find_slots
 
 PROGRAM = ("-P", "-m", "ablate.studies.worker")
@@ -23,11 +23,11 @@ PROGRAM = ("-P", "-m", "ablate.studies.worker")
 
 
 class _Worker:
-    """One process and the task it holds."""
+    """One process and the job it holds."""
 
     def __init__(self, slot: Slot, log: Path, ended: queue.Queue[tuple[_Worker, Ended | None]]) -> None:
         self.slot = slot
-        self.task: Task | None = None
+        self.job: Job | None = None
         with log.open("a") as handle:
             self.process = subprocess.Popen(
                 [sys.executable, *PROGRAM, "--threads", str(slot.threads), "--device", slot.device],
@@ -77,34 +77,34 @@ class LocalLauncher(Launcher):
         self.slots = len(slots)
 
     @classmethod
-    def open(cls, folder: Path, resources: Resources) -> LocalLauncher:
+    def open(cls, folder: Path, compute: Compute) -> LocalLauncher:
         """A worker for each slot of this machine.
 
         Raises:
             InputError: the slots are not there, or torch cannot use a GPU among them.
         """
-        slots = find_slots(resources.jobs, resources.gpus, resources.runs_per_gpu, resources.gpus_each)
+        slots = find_slots(compute.jobs, compute.gpus, compute.runs_per_gpu, compute.gpus_each)
         check_gpus(slots)
         return cls(slots, folder / "workers.log")
 
     @property
     def free(self) -> int:
-        return self.slots - sum(worker.task is not None for worker in self._workers)
+        return self.slots - sum(worker.job is not None for worker in self._workers)
 
     @property
     def pids(self) -> dict[Path, int]:
         """Process of each run on a slot."""
-        return {worker.task.run: worker.process.pid for worker in self._workers if worker.task is not None}
+        return {worker.job.run.path: worker.process.pid for worker in self._workers if worker.job is not None}
 
-    def submit(self, task: Task) -> None:
+    def submit(self, job: Job) -> None:
         if not self.free:
             raise RuntimeError(f"all {self.slots} slots are taken")
-        worker = next((w for w in self._workers if w.task is None), None)
+        worker = next((w for w in self._workers if w.job is None), None)
         if worker is None:
             worker = _Worker(self._idle.pop(0), self._log, self._ended)
             self._workers.append(worker)
-        worker.task = task
-        worker.send({"task": task.model_dump(mode="json")})
+        worker.job = job
+        worker.send({"job": job.given})
 
     def wait(self, timeout: float) -> Iterable[Ended]:
         ended = []
@@ -116,16 +116,16 @@ class LocalLauncher(Launcher):
             return [e for e in ended if e is not None]
 
     def _take(self, worker: _Worker, ended: Ended | None) -> Ended | None:
-        task, worker.task = worker.task, None
+        job, worker.job = worker.job, None
         if ended is not None:
             return ended
         if worker in self._workers:
             self._workers.remove(worker)
             self._idle.append(worker.slot)
-        if task is None:
+        if job is None:
             return None
         return Ended(
-            run=task.run, exit="killed", message=f"worker process ended with {worker.process.returncode}"
+            run=job.run.path, exit="killed", message=f"worker process ended with {worker.process.returncode}"
         )
 
     def stop(self) -> None:
@@ -137,6 +137,6 @@ class LocalLauncher(Launcher):
             worker.process.kill()
         for worker in self._workers:
             worker.process.wait()
-            if worker.task is not None:
-                end_left_behind(RunDir(worker.task.run))
+            if worker.job is not None:
+                end_left_behind(worker.job.run)
         self._workers.clear()

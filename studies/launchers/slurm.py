@@ -26,8 +26,9 @@ from ablate.models.errors import InputError, plural
 from ablate.models.fields import split_settings
 from ablate.training.rundir import RunDir, read_json, write_json
 
+from ..compute import Compute
 from ..retry_policy import Exit
-from .base import ALLOCATOR, Ended, Launcher, Resources, Task
+from .base import ALLOCATOR, Ended, Job, Launcher
 from .slurm_job import EARLY, SlurmRun, time_is_up
 
 POLL = 2.0
@@ -66,9 +67,8 @@ class SlurmLauncher(Launcher):
 
     Args:
         folder: the study's; scripts and logs of the jobs go to `slurm/` in it.
-        partition: of the cluster.
-        settings: `name=value` texts of submitit's SLURM parameters: time (minutes), mem, gres, qos, ...;
-            `setup=` and `teardown=` are lines of the jobs' shell script, one each time they are given.
+        settings: `name=value` texts of submitit's SLURM parameters: partition, time (minutes), mem,
+            gres, qos, ...; `setup=` and `teardown=` are lines of the jobs' shell script.
         slots: jobs queued or running at once.
 
     Raises:
@@ -77,9 +77,7 @@ class SlurmLauncher(Launcher):
 
     here = False
 
-    def __init__(
-        self, folder: Path, partition: str | None = None, settings: Iterable[str] = (), slots: int = 256
-    ) -> None:
+    def __init__(self, folder: Path, settings: Iterable[str] = (), slots: int = 256) -> None:
         try:
             import submitit
         except ImportError:
@@ -93,14 +91,12 @@ class SlurmLauncher(Launcher):
         except RuntimeError as error:
             raise InputError(f"the slurm launcher needs SLURM's commands: {error}") from None
         parameters = parse_parameters(settings, known=self._executor._valid_parameters())
-        if partition:
-            parameters["partition"] = partition
         self._name = parameters["job_name"]
         self._executor.update_parameters(**parameters)
         signalled = 60 * parameters["time"] - parameters.get("signal_delay_s", 90)
         self._call = SlurmRun(Path(folder, "slurm").absolute(), signalled - EARLY)
         self.slots = self._asked = self._wave = slots
-        self._waiting: list[Task] = []
+        self._waiting: list[Job] = []
         self._since = 0.0
         self._failures = self._refusals = 0
         self._again = 0.0
@@ -111,12 +107,12 @@ class SlurmLauncher(Launcher):
         self._polled = 0.0
 
     @classmethod
-    def open(cls, folder: Path, resources: Resources) -> SlurmLauncher:
-        jobs = {} if resources.jobs is None else {"slots": resources.jobs}
-        settings = list(resources.settings)
-        if resources.gpus_each > 1 and not any(name.startswith(("gres=", "gpus_")) for name in settings):
-            settings.append(f"gres=gpu:{resources.gpus_each}")
-        return cls(folder, resources.partition, settings, **jobs)
+    def open(cls, folder: Path, compute: Compute) -> SlurmLauncher:
+        jobs = {} if compute.jobs is None else {"slots": compute.jobs}
+        settings = list(compute.slurm)
+        if compute.gpus_each > 1 and not any(name.startswith(("gres=", "gpus_")) for name in settings):
+            settings.append(f"gres=gpu:{compute.gpus_each}")
+        return cls(folder, settings, **jobs)
 
     @property
     def free(self) -> int:
@@ -128,7 +124,7 @@ class SlurmLauncher(Launcher):
         lines, self._lines = self._lines, []
         return lines
 
-    def submit(self, task: Task) -> None:
+    def submit(self, task: Job) -> None:
         if not self.free:
             raise RuntimeError(f"all {self.slots} slots are taken")
         if not self._waiting:
@@ -160,10 +156,10 @@ class SlurmLauncher(Launcher):
         tasks = self._waiting[: max(1, min(self._wave, self.slots - len(self._jobs)))]
         name = f"{self._name}-{uuid4().hex[:8]}"
         for index, task in enumerate(tasks):
-            write_json(task.run / "job.json", {"launcher": "slurm", "name": name, "index": index})
+            write_json(task.run.path / "job.json", {"launcher": "slurm", "name": name, "index": index})
         try:
             self._executor.update_parameters(job_name=name)
-            jobs = self._executor.map_array(self._call, [task.model_dump(mode="json") for task in tasks])
+            jobs = self._executor.map_array(self._call, [task.given for task in tasks])
         except BaseException as error:
             ask("scancel", f"--name={name}")  # what a command that failed may have submitted all the same
             if isinstance(error, FailedJobError | FailedSubmissionError | OSError):
@@ -174,8 +170,8 @@ class SlurmLauncher(Launcher):
         self._waiting = self._waiting[len(tasks) :]
         for index, (task, job) in enumerate(zip(tasks, jobs, strict=True)):
             note = {"launcher": "slurm", "name": name, "index": index, "id": job.job_id}
-            write_json(task.run / "job.json", note)
-            self._jobs[job.job_id] = task.run
+            write_json(task.run.path / "job.json", note)
+            self._jobs[job.job_id] = task.run.path
         if len(self._jobs) > self.slots:
             self.slots = min(self._asked, 2 * self.slots)
         elif self.slots < self._asked and len(self._jobs) == self.slots:
@@ -199,7 +195,7 @@ class SlurmLauncher(Launcher):
             return []
         message = f"sbatch failed {self._failures} times: {reason}"
         given_up, self._waiting, self._failures, self._refusals = self._waiting, [], 0, 0
-        return [Ended(run=task.run, exit="refused", message=message) for task in given_up]
+        return [Ended(run=task.run.path, exit="refused", message=message) for task in given_up]
 
     def _tell(self, line: str) -> None:
         if line not in self._reasons:
@@ -223,29 +219,29 @@ class SlurmLauncher(Launcher):
             return Ended(run=run, exit="time-limit", message=why)
         if exit == "cancelled" and note.get("stopped"):
             exit = "preempted"
-        hint = "; --retry-failed starts the run again" if exit == "cancelled" else ""
+        hint = "; ablate retry starts the run again" if exit == "cancelled" else ""
         return Ended(run=run, exit=exit, message=f"SLURM job {job} ended as {state}{hint}")
 
-    def adopt(self, job: dict[str, Any], task: Task) -> bool:
+    def adopt(self, note: dict[str, Any], job: Job) -> bool:
         """Take over a job that lives, or one whose cancellation or lack of memory nobody has told yet.
 
         Raises:
             InputError: SLURM does not answer, so that nothing is known of a job without an id.
         """
-        if job["launcher"] != "slurm" or "ended" in job:
+        if note["launcher"] != "slurm" or "ended" in note:
             return False
-        known = job.get("id") or find_job(job["name"], job["index"])
+        known = note.get("id") or find_job(note["name"], note["index"])
         if known is None:
             return False
         state = job_states([known])[known]
         if EXITS.get(state) not in (None, "cancelled", "out-of-memory"):
             return False
-        write_json(task.run / "job.json", job | {"id": known})
-        self._jobs[known] = task.run
+        write_json(job.run.path / "job.json", note | {"id": known})
+        self._jobs[known] = job.run.path
         return True
 
     def stop(self) -> None:
-        self._stopped += [Ended(run=task.run, exit="stopped") for task in self._waiting]
+        self._stopped += [Ended(run=task.run.path, exit="stopped") for task in self._waiting]
         self._waiting.clear()
         for job, run in self._jobs.items():
             note = read_json(run / "job.json") or {}

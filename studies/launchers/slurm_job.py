@@ -1,4 +1,4 @@
-"""What runs in a SLURM job: a task, on the device that the study's jobs agree on."""
+"""What runs in a SLURM job: a run, on the device that the study's jobs agree on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from ablate.models.errors import InputError
 from ablate.training.files import locked
 from ablate.training.rundir import RunDir, read_json, write_json
 
-from ..worker import run_task
-from .base import Task
+from ..worker import carry_out
+from .base import Job
 from .slots import NO_GPU, VISIBLE
 
 EARLY = 120.0
@@ -53,7 +53,7 @@ class SlurmRun:
             with run.lock():
                 run.update_state(state="failed", cause="device", message=str(error))
             return
-        ended = run_task(Task.model_validate(task), threads=threads, device=device, should_stop=stop.is_set)
+        ended = carry_out(Job.of(task), threads=threads, device=device, should_stop=stop.is_set)
         if ended.message:
             print(ended.message, file=sys.stderr)
 
@@ -91,8 +91,7 @@ def agreed_device(folder: Path) -> str:
         raise InputError(
             f"the jobs of this study train on {agreed}, and this one, on {os.uname().nodename}, has "
             f"{'no GPU' if found == 'cpu' else 'a GPU'}: effects of the device would look like effects of "
-            "factors; ask for nodes of one kind (--slurm gres=gpu:1, --slurm exclude=NODES, --partition), "
-            f"or remove {path}"
+            f"factors; ask for nodes of one kind (--slurm gres=gpu:1 or partition=NAME), or remove {path}"
         )
     return agreed
 

@@ -3,15 +3,21 @@
 `model` is what a plan says, `resolve` makes one from a request, `store` keeps it, `difference` compares two.
 """
 
-from .difference import PlanChangedError, ResultsChangedError, compare, former, merge, rescored
+from .difference import (
+    PlanChangedError,
+    ResultsChangedError,
+    check_results,
+    compare,
+    former,
+    merge,
+    rescored,
+)
 from .model import (
     AuditRecord,
     CorpusNote,
     ExtraTestSet,
     Look,
     Plan,
-    PlannedCell,
-    Signatures,
     run_label,
 )
 from .resolve import add, cache_path, extend, make
@@ -24,11 +30,10 @@ __all__ = [
     "Look",
     "Plan",
     "PlanChangedError",
-    "PlannedCell",
     "ResultsChangedError",
-    "Signatures",
     "add",
     "cache_path",
+    "check_results",
     "compare",
     "extend",
     "find",

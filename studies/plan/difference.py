@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from ablate.ablations.factors import Factor
+from ablate.ablations.grid import Config
 from ablate.ablations.runspec import run_path
 from ablate.models.config import Frozen
 from ablate.models.errors import listed
-from ablate.training.config import RunConfig
 from ablate.training.rundir import RunDir
-from ablate.training.train_command.config import CommandConfig, TrainingCommand
+from ablate.training.train_command.config import TrainingCommand
 
 from .. import train_command
 from .model import Plan, PlanChange
@@ -44,13 +44,7 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
             + "\n  ".join(differences)
             + "\nGive the new one a name of its own with --study NAME."
         )
-    if old.former_results is not None:
-        raise ResultsChangedError(
-            f"study {old.name!r} was trained by results version {old.former_results}, and this version of "
-            "ablate trains such runs to other results: they would be trained again. "
-            f"Its scores stay as they are: ablate report {old.name}. To train it again give --retrain, which "
-            f"keeps it as study {former(old)!r}, or give the new one a name of its own with --study NAME."
-        )
+    check_results(old)
     places = {field: getattr(new.corpus, field) for field in ("path", "name", "test_path", "pairs")}
     factors = {factor.name: factor for factor in new.factors}
     lines, changes = rescored(old, new), old.changes
@@ -77,6 +71,18 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
         }
     )
     return extend(moved, new.seeds, root, new.step_fractions)
+
+
+def check_results(plan: Plan) -> None:
+    """Raise ResultsChangedError where this code would train a study's runs to other results."""
+    if plan.former_results is not None:
+        raise ResultsChangedError(
+            f"study {plan.name!r} was trained by results version {plan.former_results}, and this version of "
+            "ablate trains such runs to other results: they would be trained again. "
+            f"Its scores stay as they are: ablate report {plan.name}. To train it again: ablate retry "
+            f"{plan.name} --retrain, which keeps it as study {former(plan)!r}; or give the new one a name of "
+            "its own with --study NAME."
+        )
 
 
 def former(plan: Plan) -> str:
@@ -210,7 +216,7 @@ def _plugins(old: Plan, new: Plan) -> Iterator[tuple[str, str]]:
             yield path, f"its code changed ({before} -> {after})"
 
 
-def _evaluation(config: RunConfig | CommandConfig) -> dict[str, Any]:
+def _evaluation(config: Config) -> dict[str, Any]:
     return {path: value for path, value in config.flat().items() if path.startswith("evaluation.")}
 
 

@@ -6,22 +6,22 @@ import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, PlainSerializer
 
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.design import Kind
 from ablate.ablations.factors import Factor
-from ablate.ablations.grid import Cell, Combination, OwnCell
+from ablate.ablations.grid import AnyCell, Cell, Config, Signatures
 from ablate.ablations.runspec import Data, RunSpec
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.models.fields import stored_as
-from ablate.training.config import EvaluationJob, RunConfig
-from ablate.training.train_command.config import CommandConfig, TrainingCommand
+from ablate.training.config import EvaluationJob
+from ablate.training.train_command.config import TrainingCommand
 
-from ..request import FIRST_TUNING_SEED, Tuning
+from ..study import FIRST_TUNING_SEED, Tuning
 
 _FORMER_KINDS = {"one-in": "add-one", "one-out": "leave-one-out"}
 _STORED_KINDS = {kind: former for former, kind in _FORMER_KINDS.items()}
@@ -33,24 +33,6 @@ StoredKind = Annotated[
 """A design as a plan stores it: under the name that it had first."""
 EXACT = 0.01
 """How far, as a share, a number of steps may be from the length asked for."""
-
-
-class Signatures(Frozen):
-    """The signatures of a cell's runs by seed (JSON keys are text).
-
-    Cells may differ in how many seeds they have; the lists are nested, so that they share the first ones.
-
-    Attributes:
-        further: the evaluation on each of the plan's further tests.
-    """
-
-    signatures: dict[int, str] = Field(default_factory=dict)
-    evaluations: dict[int, str] = Field(default_factory=dict)
-    further: dict[int, tuple[str, ...]] = Field(default_factory=dict)
-
-    @property
-    def seeds(self) -> tuple[int, ...]:
-        return tuple(sorted(self.signatures))
 
 
 def _signatures(found: Signatures) -> dict[str, Any]:
@@ -82,32 +64,6 @@ def steps_at(steps: int, fraction: float) -> int:
             f"lengths that fit: {fitting}"
         )
     return found
-
-
-class PlannedCell(Combination, Signatures):
-    """A cell with its size and the signatures of its runs.
-
-    Attributes:
-        parameters: none: a training command trains it, and does not say.
-        step_fractions: those of its runs at other lengths, by the share of its steps.
-    """
-
-    config: RunConfig | CommandConfig
-    parameters: int | None
-    step_fractions: dict[float, Signatures] = Field(
-        default_factory=dict, **stored_as("at_lengths", "step_fractions")
-    )
-    starts: dict[int, dict[str, str]] = Field(default_factory=dict)
-    tuned: dict[str, Any] | None = None
-
-    @property
-    def steps(self) -> int | None:
-        """Of a training; none: a training command decides."""
-        return self.config.recipe.steps if isinstance(self.config, RunConfig) else None
-
-    def scored_as(self, seed: int) -> tuple[str, ...]:
-        """The evaluation signatures of a training, that on the first test set in front."""
-        return (self.evaluations[seed], *self.further.get(seed, ()))
 
 
 class CorpusNote(Data):
@@ -182,7 +138,7 @@ class Plan(Frozen):
     design: StoredKind
     aliases: tuple[str, ...] = ()
     constraints: tuple[dict[str, str], ...] = ()
-    cells: tuple[PlannedCell, ...]
+    cells: tuple[AnyCell, ...]
     seeds: tuple[int, ...]
     recipe: str
     step_fractions: tuple[float, ...] = Field(default=(), **stored_as("lengths", "step_fractions"))
@@ -206,7 +162,7 @@ class Plan(Frozen):
     versions: dict[str, str] = Field(default_factory=dict)
     created: float
 
-    def spec(self, cell: PlannedCell, seed: int) -> RunSpec:
+    def spec(self, cell: AnyCell, seed: int) -> RunSpec:
         return RunSpec(
             cell=cell.name,
             config=cell.config,
@@ -220,20 +176,7 @@ class Plan(Frozen):
     @property
     def networks(self) -> tuple[Cell, ...]:
         """The cells whose networks are ours to build; none where a command trains."""
-        return tuple(
-            Cell(name=cell.name, levels=cell.levels, config=cell.config)
-            for cell in self.cells
-            if isinstance(cell.config, RunConfig)
-        )
-
-    @property
-    def own_cells(self) -> tuple[OwnCell, ...]:
-        """The cells that a command trains."""
-        return tuple(
-            OwnCell(name=cell.name, levels=cell.levels, config=cell.config)
-            for cell in self.cells
-            if isinstance(cell.config, CommandConfig)
-        )
+        return cast("tuple[Cell, ...]", self.cells if self.train is None else ())
 
     @property
     def data(self) -> Data:
@@ -276,10 +219,14 @@ class Plan(Frozen):
         """
         if fraction == 1.0:
             return self
+
+        def shortened(config: Config) -> Config:
+            return config.with_changes({"recipe.steps": steps_at(config.steps or 0, fraction)})
+
         cells = tuple(
             cell.model_copy(
                 update={
-                    "config": cell.config.with_changes({"recipe.steps": steps_at(cell.steps or 0, fraction)}),
+                    "config": shortened(cell.config),
                     "step_fractions": {},
                     **_signatures(cell.step_fractions.get(fraction, Signatures())),
                 }
@@ -302,11 +249,11 @@ class Plan(Frozen):
             for seed in cell.seeds[:1]:
                 spec = self.spec(cell, seed)
                 version = spec.results_version(cell.signatures[seed])
-                if version is not None and version < spec.current_results:
+                if version is not None and version < spec.config.results_version:
                     found.add(version)
         return min(found, default=None)
 
-    def cell(self, name: str) -> PlannedCell:
+    def cell(self, name: str) -> AnyCell:
         """Raises InputError, naming the cells there are, where none has that name."""
         for cell in self.cells:
             if cell.name == name:
@@ -314,7 +261,7 @@ class Plan(Frozen):
         raise InputError(f"study {self.name!r} has no cell {name!r}; its cells: {', '.join(self.cell_names)}")
 
     @property
-    def runs(self) -> list[tuple[PlannedCell, int]]:
+    def runs(self) -> list[tuple[AnyCell, int]]:
         """Every cell x seed."""
         return [(cell, seed) for cell in self.cells for seed in cell.seeds]
 
@@ -328,7 +275,7 @@ class Plan(Frozen):
         path = self.corpus.test_path
         return self.corpus.name if path is None else Path(path).name
 
-    def evaluation_jobs(self, cell: PlannedCell, seed: int) -> list[EvaluationJob]:
+    def evaluation_jobs(self, cell: AnyCell, seed: int) -> list[EvaluationJob]:
         """What a training is scored on: the first test set, and the further ones."""
         tests = [(self.corpus.test_path, self.corpus.test_digest)]
         tests += [(test.path, test.digest) for test in self.extra_test_sets]

@@ -1,15 +1,14 @@
-"""From a request to a plan: the corpus opened, cells built and counted, every run signed."""
+"""From a study to a plan: the corpus opened, cells built and counted, every run signed."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablate.ablations.grid import BASE, BASELINE, Factorial, safe_name
+from ablate.ablations.grid import BASE, BASELINE, AnyCell, Config, safe_name
 from ablate.ablations.runspec import run_path
 from ablate.models import plugins
 from ablate.models.distribution import version_of
@@ -19,12 +18,11 @@ from ablate.training.config import RunConfig
 from ablate.training.environment import git_commit, host
 from ablate.training.metrics.registry import check_available, facts_of_plugins, usual
 from ablate.training.rundir import RunDir, file_digest
-from ablate.training.train_command.config import CommandConfig
 
 from .. import train_command
-from ..request import Request
+from ..study import Study
 from . import store
-from .model import CorpusNote, ExtraTestSet, Plan, PlannedCell, steps_at
+from .model import CorpusNote, ExtraTestSet, Plan, steps_at
 from .sizes import Sizes
 
 if TYPE_CHECKING:
@@ -37,38 +35,38 @@ WIDEBAND = frozenset(
 """Metrics that need the band up to 8 kHz."""
 
 
-def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
-    """Resolve a request: open its corpus, build its cells, count their parameters, sign every run.
+def make(study: Study, root: Path) -> tuple[Plan, Corpus]:
+    """Resolve a study: open its corpus, build its cells, count their parameters, sign every run.
 
     Raises:
         InputError: the grid, a setting or the data is wrong; nothing is written.
     """
-    grid: Factorial = request.grid if request.train is None else request.own_grid
+    grid = study.grid
     cells = grid.cells()
     _check_losses(cell.config for cell in cells)
     from ablate.training.data.corpus import Corpus
 
-    first, *further = request.test_data or (None,)
+    first, *further = study.test_data or (None,)
     corpus = Corpus.open(
-        request.data,
+        study.data,
         cache=cache_path(root),
         test_data=first,
         further=further,
-        pairs=request.pairs,
-        rate=_rate(request, [cell.config for cell in cells]),
+        pairs=study.pairs,
+        rate=_rate(study, [cell.config for cell in cells]),
     )
-    name = safe_name(request.study or default_name(request, corpus.name), "study")
+    name = safe_name(study.name or default_name(study, corpus.name), "study")
     if name in store.names(root):
         former = store.load(root, name)
         tests = [former.corpus.test_digest, *(test.digest for test in former.extra_test_sets)]
         corpus = corpus.as_planned(former.corpus.digest, tests)
     note = CorpusNote(
-        path=_absolute(request.data),
+        path=_absolute(study.data),
         name=corpus.name,
         digest=corpus.digest,
         test_path=first and _absolute(first),
         test_digest=corpus.test_digest,
-        pairs=_pairs(request.pairs),
+        pairs=_pairs(study.pairs),
         kind=corpus.kind,
         is_demo=corpus.is_demo,
         notes=tuple(corpus.notes),
@@ -76,49 +74,45 @@ def make(request: Request, root: Path) -> tuple[Plan, Corpus]:
         validation=len(corpus.validation),
         test=len(corpus.test),
     )
-    count = _counting(request)
-    told = request.train is not None and request.train.is_table
+    count = _counting(study)
+    told = study.train is not None and study.train.is_table
     planned = []
     for cell in cells:
         if isinstance(cell.config, RunConfig):
             cell.config.model.trust_folders()
-        config = _measuring(cell.config, request.endpoint.metric, told)
-        if isinstance(config, RunConfig):
-            config = in_steps(config, len(corpus.train))
-        planned.append(
-            PlannedCell(name=cell.name, levels=cell.levels, config=config, parameters=count(config))
-        )
+        config = _measuring(cell.config, study.endpoint.metric, told).in_steps(len(corpus.train))
+        planned.append(cell.model_copy(update={"config": config, "parameters": count(config)}))
     plan = Plan(
         name=name,
-        base=request.base if request.train is None else BASE,
-        baseline=BASELINE if isinstance(request.baseline, dict) else request.preset_baseline,
-        factors=request.factors,
-        design=request.design,
+        base=study.base if study.train is None else BASE,
+        baseline=BASELINE if isinstance(study.baseline, dict) else study.preset_baseline,
+        factors=study.factors,
+        design=study.design,
         aliases=tuple(grid.crossed().chains),
-        constraints=request.constraints,
+        constraints=study.constraints,
         cells=tuple(planned),
         seeds=(),
-        recipe=request.recipe if request.train is None else "own",
+        recipe=study.recipe if study.train is None else "own",
         corpus=note,
         extra_test_sets=tuple(
             ExtraTestSet(name=t.name, path=_absolute(t.path), digest=t.digest, files=len(t.pairs))
             for t in corpus.extra_test_sets
         ),
-        endpoint=request.endpoint,
-        tune=request.tune,
-        start_from=request.start_from,
-        plugins=plugins.digests(request.plugins),
-        measures=facts_of_plugins() if request.plugins else {},
-        train=request.train and train_command.planned(request.train, request.file, root),
+        endpoint=study.endpoint,
+        tune=study.tune,
+        start_from=study.start_from,
+        plugins=plugins.digests(study.plugins),
+        measures=facts_of_plugins() if study.plugins else {},
+        train=study.train and train_command.planned(study.train, study.file, root),
         git_commit=git_commit(Path.cwd()),
         machine=host(),
         versions={name: version_of(name) for name in ("ablate", "torch", "numpy", "optuna", "mlflow")},
         created=time.time(),
     )
-    return extend(plan, request.seeds, root, request.step_fractions), corpus
+    return extend(plan, study.seeds, root, study.step_fractions), corpus
 
 
-def _rate(request: Request, configs: Sequence[RunConfig | CommandConfig]) -> int:
+def _rate(study: Study, configs: Sequence[Config]) -> int:
     """The sample rate of all networks of a study.
 
     Raises:
@@ -126,8 +120,8 @@ def _rate(request: Request, configs: Sequence[RunConfig | CommandConfig]) -> int
     """
     from ablate.models.summary import rate_of
 
-    if request.train is not None:
-        rates = {request.train.sample_rate}
+    if study.train is not None:
+        rates = {study.train.sample_rate}
     else:
         rates = {rate_of(config.model) for config in configs if isinstance(config, RunConfig)}
     if len(rates) > 1:
@@ -137,15 +131,15 @@ def _rate(request: Request, configs: Sequence[RunConfig | CommandConfig]) -> int
             "none), or take cells of one rate"
         )
     (rate,) = rates
-    if rate < SAMPLE_RATE and request.endpoint.metric in WIDEBAND:
+    if rate < SAMPLE_RATE and study.endpoint.metric in WIDEBAND:
         raise InputError(
-            f"{request.endpoint.metric} is defined at {SAMPLE_RATE} Hz, and the networks are for {rate} Hz; "
+            f"{study.endpoint.metric} is defined at {SAMPLE_RATE} Hz, and the networks are for {rate} Hz; "
             "take --metric pesq_nb"
         )
     return rate
 
 
-def _check_losses(configs: Iterable[RunConfig | CommandConfig]) -> None:
+def _check_losses(configs: Iterable[Config]) -> None:
     """Raise InputError where a recipe weights a loss that nobody registered."""
     for config in configs:
         if isinstance(config, RunConfig) and config.recipe.losses:
@@ -154,15 +148,15 @@ def _check_losses(configs: Iterable[RunConfig | CommandConfig]) -> None:
             WeightedLoss.of(config.recipe)
 
 
-def _counting(request: Request) -> Callable[[RunConfig | CommandConfig], int | None]:
+def _counting(study: Study) -> Callable[[Config], int | None]:
     """Counts the parameters of a cell; none: a command trains it."""
     from ablate.models.summary import parameters
 
-    count = parameters if request.plugins else Sizes().of
+    count = parameters if study.plugins else Sizes().of
     return lambda config: count(config.model) if isinstance(config, RunConfig) else None
 
 
-def _measuring(config: RunConfig | CommandConfig, metric: str, told: bool) -> RunConfig | CommandConfig:
+def _measuring(config: Config, metric: str, told: bool) -> Config:
     """A configuration whose evaluation takes a measure, or is told it by the command's own table.
 
     Raises:
@@ -188,11 +182,11 @@ def extend(plan: Plan, seeds: Iterable[int], root: Path, fractions: tuple[float,
     """
     plan = plan.model_copy(update={"step_fractions": tuple(sorted({*plan.step_fractions, *fractions}))})
     for cell in plan.cells:
-        steps = [steps_at(cell.steps or 0, fraction) for fraction in plan.step_fractions]
+        steps = [steps_at(cell.config.steps or 0, fraction) for fraction in plan.step_fractions]
         if len(set(steps)) < len(steps):
             raise InputError(
                 f"lengths {', '.join(f'{fraction:g}' for fraction in plan.step_fractions)} of "
-                f"{cell.steps:,} steps are {', '.join(map(str, steps))}: two are the same"
+                f"{cell.config.steps:,} steps are {', '.join(map(str, steps))}: two are the same"
             )
     return add(plan, {cell.name: list(seeds) for cell in plan.cells}, root)
 
@@ -215,17 +209,17 @@ def add(plan: Plan, seeds: Mapping[str, Collection[int]], root: Path) -> Plan:
 
 
 class Starts:
-    """The checkpoints that `--from` names: one file, or `best` or `latest` of the same cell, network and
+    """The checkpoints that `start_from` names: one file, or `best` or `latest` of the same cell, network and
     seed in the other study written last that has it."""
 
     def __init__(self, plan: Plan, root: Path) -> None:
         self._plan = plan
         self._root = root
         self._known: dict[Path, dict[str, str]] = {}
-        self._others: list[dict[tuple[str, str], PlannedCell]] = []
+        self._others: list[dict[tuple[str, str], AnyCell]] = []
         self._unread = iter(store.names(root))
 
-    def find(self, cell: PlannedCell, seed: int) -> dict[str, str]:
+    def find(self, cell: AnyCell, seed: int) -> dict[str, str]:
         """The path and the digest of the content.
 
         Raises:
@@ -234,7 +228,7 @@ class Starts:
         source = str(self._plan.start_from)
         if source not in ("best", "latest"):
             if not Path(source).is_file():
-                raise InputError(f"--from {source}: no such checkpoint file")
+                raise InputError(f"start_from: {source}: no such checkpoint file")
             return self._note(Path(source))
         for other in self._studies():
             found = other.get(_network(cell))
@@ -243,7 +237,7 @@ class Starts:
                 if path.is_file():
                     return self._note(path)
         raise InputError(
-            f"--from {source}: no other study under {self._root} has a checkpoint "
+            f"start_from: {source}: no other study under {self._root} has a checkpoint "
             f"of cell {cell.name!r}, seed {seed}"
         )
 
@@ -253,7 +247,7 @@ class Starts:
             self._known[path] = {"path": str(path), "digest": file_digest(path)}
         return self._known[path]
 
-    def _studies(self) -> Iterator[dict[tuple[str, str], PlannedCell]]:
+    def _studies(self) -> Iterator[dict[tuple[str, str], AnyCell]]:
         """The cells of every other study by name and network, each plan read when it is first needed."""
         yield from self._others
         for name in self._unread:
@@ -267,32 +261,16 @@ class Starts:
             yield self._others[-1]
 
 
-def _network(cell: PlannedCell) -> tuple[str, str]:
+def _network(cell: AnyCell) -> tuple[str, str]:
     return cell.name, cell.config.model.model_dump_json() if isinstance(cell.config, RunConfig) else ""
 
 
-def in_steps(config: RunConfig, train_files: int) -> RunConfig:
-    """The configuration with the recipe's epochs expressed in steps of this corpus.
-
-    Raises:
-        InputError: the recipe gives neither steps nor epochs.
-    """
-    recipe = config.recipe
-    if recipe.steps is None and recipe.epochs is None:
-        raise InputError(f"recipe {recipe.name!r} gives neither steps nor epochs; set recipe.steps")
-    steps = recipe.steps or math.ceil(recipe.epochs * train_files / recipe.batch_size)  # type: ignore[operator]
-    return config.with_changes({"recipe.steps": steps, "recipe.epochs": None})
-
-
-def default_name(request: Request, corpus: str) -> str:
+def default_name(study: Study, corpus: str) -> str:
     """A study's name from its base, grid, recipe and corpus; long ones are cut and end in a digest."""
-    base = (
-        request.base if request.train is None else Path(request.train.folder).name.lstrip("._-+=,") or "own"
-    )
-    recipe = [request.recipe] if request.train is None else []
+    base = study.base if study.train is None else Path(study.train.folder).name.lstrip("._-+=,") or "own"
+    recipe = [study.recipe] if study.train is None else []
     factors = [
-        f.name if set(f.levels) == {"off", "on"} else f"{f.name}={'.'.join(f.levels)}"
-        for f in request.factors
+        f.name if set(f.levels) == {"off", "on"} else f"{f.name}={'.'.join(f.levels)}" for f in study.factors
     ]
     name = "-".join([base, "+".join(factors), *recipe, corpus])
     name = "".join(c if c.isalnum() or c in "_.+=,-" else "_" for c in name)

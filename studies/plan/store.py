@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ablate.ablations.grid import safe_name
+from ablate.ablations.grid import AnyCell, safe_name
 from ablate.ablations.runspec import run_path
 from ablate.models import plugins
 from ablate.models.errors import InputError, readable
@@ -17,7 +17,7 @@ from ablate.models.registry import suggestion
 from ablate.training.metrics.registry import expect
 from ablate.training.rundir import RunDir, write_json
 
-from .model import Plan, PlannedCell
+from .model import Plan
 
 FORMAT = 1
 
@@ -106,13 +106,13 @@ def run_dirs(plan: Plan, root: Path) -> dict[tuple[str, int], RunDir]:
     return {(cell.name, seed): RunDir(run_path(root, cell.signatures[seed])) for cell, seed in plan.runs}
 
 
-def is_done(plan: Plan, root: Path, cell: PlannedCell, seed: int) -> bool:
+def is_done(plan: Plan, root: Path, cell: AnyCell, seed: int) -> bool:
     """Whether a cell x seed is trained and scored on every test set."""
     run = RunDir(run_path(root, cell.signatures[seed]))
     return run.state.state == "done" and all(map(run.has_scores, cell.scored_as(seed)))
 
 
-def lacks_weights(plan: Plan, root: Path, cell: PlannedCell, seed: int) -> bool:
+def lacks_weights(plan: Plan, root: Path, cell: AnyCell, seed: int) -> bool:
     """Whether a cell x seed is trained, not scored on every test set, and without the weights for it."""
     run = RunDir(run_path(root, cell.signatures[seed]))
     return run.state.state == "done" and not run.has_weights and not is_done(plan, root, cell, seed)

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from ablate.ablations.grid import AnyCell
 from ablate.training.files import locked
 from ablate.training.rundir import RunDir, RunState, read_json, write_json
 
-from ..plan import Plan, PlannedCell, run_label
+from ..plan import Plan, run_label
 from .store import History, Record, finite, same
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Place:
 class PlannedRun:
     """A cell x seed of the plan, at a share of its steps: one child run."""
 
-    cell: PlannedCell
+    cell: AnyCell
     seed: int
     run: RunDir
     step_fraction: float

@@ -5,6 +5,7 @@ from types import ModuleType
 import pytest
 
 from ablate.ablations.audit import Finding, audit_cells, declarations, toggles, uncovered
+from ablate.ablations.audit.neighbours import untoggled
 from ablate.ablations.factors import Factor, find
 from ablate.ablations.grid import Cell, Grid
 from ablate.models.config import ModelConfig
@@ -172,7 +173,7 @@ def test_parts_that_change_along_are_found(faults: ModuleType) -> None:
 
 def test_what_no_factor_covers_is_noted_with_a_command() -> None:
     grid = Grid.parse("bidirectional,decoder4x,crossband")
-    (found,) = uncovered.untoggled(grid.cells(), grid.factors)
+    (found,) = untoggled(grid.cells(), grid.factors)
     assert (found.code, found.severity) == ("A301", "note")
     assert "model.core mamba -> lstm" in found.evidence
     assert "core=mamba,lstm" in found.remedy

@@ -97,7 +97,7 @@ PARTS = {
 def test_a_misspelt_word_is_refused_with_the_nearest_right_one(path, right):
     wrong = f"{right}_"
     with pytest.raises(InputError, match=f"{re.escape(path)}.*; did you mean '{right}'"):
-        Grid.parse("bidirectional", changes={path: wrong})
+        Grid.parse("bidirectional", set={path: wrong})
     with pytest.raises(InputError, match=f"{re.escape(path)}.*; did you mean '{right}'"):
         Grid.parse(f"{path}={right},{wrong}", base="bsrnn")
 
@@ -142,7 +142,7 @@ def test_of_many_known_names_an_error_lists_the_nearest_alone():
 
 
 def test_changes_reach_every_cell_but_spare_the_baseline_network():
-    grid = Grid.parse(THREE, changes={"model.channels": 48, "recipe.steps": 7})
+    grid = Grid.parse(THREE, set={"model.channels": 48, "recipe.steps": 7})
     cells = grid.cells()
     assert {cell.config.recipe.steps for cell in cells} == {7}
     assert {cell.config.model.channels for cell in cells[:-1]} == {48}
@@ -151,7 +151,7 @@ def test_changes_reach_every_cell_but_spare_the_baseline_network():
 
 def test_a_changed_rule_shrinks_base_and_baseline():
     changes = {"recipe.width": 0.5, "recipe.depth": 0.2}
-    cells = Grid.parse("bidirectional", changes=changes).cells()
+    cells = Grid.parse("bidirectional", set=changes).cells()
     sizes = [(cell.config.model.channels, cell.config.model.layers) for cell in cells]
     assert sizes == [(64, 1), (64, 1), (32, 1)]
 
@@ -184,12 +184,12 @@ def test_fractions_are_balanced_orthogonal_and_hold_the_base(k):
 
 
 def test_constraints_leave_cells_out():
-    grid = Grid.parse(THREE, exclude=({"bidirectional": "on", "crossband": "on"},))
+    grid = Grid.parse(THREE, constraints=({"bidirectional": "on", "crossband": "on"},))
     assert len(grid.cells()) == 7
     with pytest.raises(ValueError, match="names no factor"):
-        Grid.parse(THREE, exclude=({"bidirectional": "sideways"},))
+        Grid.parse(THREE, constraints=({"bidirectional": "sideways"},))
     with pytest.raises(ValueError, match="leave out the base"):
-        Grid.parse(THREE, exclude=({"bidirectional": "off"},))
+        Grid.parse(THREE, constraints=({"bidirectional": "off"},))
 
 
 @given(st.permutations(THREE.split(",")))
@@ -228,7 +228,7 @@ def test_recipe_without_steps_is_possible_only_with_epochs():
 
 
 def test_measures_are_set_as_a_list_of_names():
-    grid = Grid.parse("bidirectional", changes=parse_settings(["evaluation.metrics=lsd,dnsmos_ovrl"]))
+    grid = Grid.parse("bidirectional", set=parse_settings(["evaluation.metrics=lsd,dnsmos_ovrl"]))
     assert {cell.config.evaluation.metrics for cell in grid.cells()} == {("lsd", "dnsmos_ovrl")}
 
 
@@ -258,7 +258,7 @@ def test_bad_settings(items, words):
 )
 def test_a_factor_with_the_name_of_a_column_is_refused_before_training(name):
     levels = {"off": {"model.direction": "uni"}, "on": {"model.direction": "bi"}}
-    grid = Grid(factors=(Factor(name=name, levels=levels),), recipe=Recipe())
+    grid = Grid.of((Factor(name=name, levels=levels),))
     with pytest.raises(InputError, match=f"cannot be called '{name}'"):
         grid.cells()
     check_factor_name("noise_level")
@@ -272,8 +272,10 @@ def test_a_design_that_constraints_leave_without_any_main_effect_is_refused():
         ("full", ({"bidirectional": "on"}, {"decoder4x": "on"}, {"crossband": "on"}), "1 of the 8"),
     ):
         with pytest.raises(InputError, match=f"leave {left} cells of this {design} design"):
-            Grid.parse(THREE, design=design, exclude=excluded)
-    kept = Grid.parse(THREE, design="leave-one-out", exclude=({"bidirectional": "off", "crossband": "on"},))
+            Grid.parse(THREE, design=design, constraints=excluded)
+    kept = Grid.parse(
+        THREE, design="leave-one-out", constraints=({"bidirectional": "off", "crossband": "on"},)
+    )
     names = [name for _, name, terms in kept.crossed().main_effects() if terms]
     assert names == ["decoder4x", "crossband"]
 

@@ -13,7 +13,7 @@ from ablate.models.summary import macs_per_second
 
 def grid(text: str, **changes: object) -> Grid:
     settings = {"model.channels": 48, "model.layers": 1, "model.crossband_layers": 1, **changes}
-    return Grid.parse(text, base="bsrnn", baseline=None, recipe="quick", changes=settings)
+    return Grid.parse(text, base="bsrnn", baseline=None, recipe="quick", set=settings)
 
 
 def count(config: ModelConfig) -> int:
@@ -76,4 +76,4 @@ def test_a_match_that_changes_no_width_is_a_note() -> None:
 def test_what_no_width_matches_is_refused_with_the_nearest() -> None:
     changes = {"recipe.match": "parameters"}
     with pytest.raises(InputError, match=r"direction=bi.*the nearest is 276,917 \(-3\.4%\) at 15 channels"):
-        Grid.parse("direction=uni,bi", base="bsrnn", baseline=None, recipe="small", changes=changes)
+        Grid.parse("direction=uni,bi", base="bsrnn", baseline=None, recipe="small", set=changes)

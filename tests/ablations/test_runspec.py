@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ablate.ablations import runspec
 from ablate.ablations.grid import Grid
 from ablate.ablations.runspec import Data, RunSpec
 from ablate.models import PRESETS
 from ablate.models.errors import InputError
+from ablate.training import config as training_config
 from ablate.training.config import RECIPES, RunConfig, config_paths, field_marks, is_bookkeeping
 
 DATA = Data(path="demo", name="demo", digest="d", test_digest="t")
@@ -23,7 +23,7 @@ PATHS = [path for path in config_paths() if not path.startswith("evaluation.")]
 
 
 def spec(changes=None, seed=1, data=DATA, **fields) -> RunSpec:
-    cell = Grid.parse("bidirectional", changes=changes or {}).cells()[0]
+    cell = Grid.parse("bidirectional", set=changes or {}).cells()[0]
     return RunSpec.of(cell, seed, data, **fields)
 
 
@@ -161,11 +161,11 @@ def test_evaluation_and_test_data_change_only_the_evaluation_signature():
 def test_an_older_results_version_is_told_from_another_run(monkeypatch):
     old, other = spec(), spec(seed=2)
     was = old.training_signature
-    assert old.results_version(was) == runspec.RESULTS_VERSION
+    assert old.results_version(was) == training_config.RESULTS_VERSION
     assert other.results_version(was) is None
-    monkeypatch.setattr(runspec, "RESULTS_VERSION", runspec.RESULTS_VERSION + 1)
+    monkeypatch.setattr(training_config, "RESULTS_VERSION", training_config.RESULTS_VERSION + 1)
     assert old.training_signature != was
-    assert old.results_version(was) == runspec.RESULTS_VERSION - 1
+    assert old.results_version(was) == training_config.RESULTS_VERSION - 1
     assert other.results_version(was) is None
 
 
@@ -173,8 +173,8 @@ def test_a_run_of_version_1_with_weight_decay_has_other_results():
     decayed = spec({"recipe.weight_decay": 0.01})
     first = decayed._signature(1)
     assert first != decayed.training_signature
-    assert decayed.results_version(first) == 1 < decayed.current_results
-    assert spec().current_results == runspec.RESULTS_VERSION
+    assert decayed.results_version(first) == 1 < decayed.config.results_version
+    assert spec().config.results_version == training_config.RESULTS_VERSION
 
 
 def test_fields_that_decide_exist():

@@ -20,7 +20,7 @@ from ablate.ablations.claim_files import claims_from
 from ablate.ablations.grid import parse_factors
 from ablate.reports.cli import app
 from ablate.studies import plan as plans
-from ablate.studies.commands.run import START, RunOptions
+from ablate.studies.study_file import START, asked
 from ablate.training import subprocess_env
 from ablate.training.data.demo import DEMO_MARK, DEMO_VERSION
 from ablate.training.data.demo.voices import engine
@@ -183,7 +183,7 @@ def test_study_files_are_read(page, tmp_path, monkeypatch):
             assert claims_from("claims.yaml", parse_factors("bidirectional"), "pesq_wb")
             continue
         Path("study.yaml").write_text(block)
-        assert RunOptions(file=Path("study.yaml")).request().factors
+        assert asked(Path("study.yaml")).factors
 
 
 def test_python_of_the_readme_runs(make):

@@ -40,7 +40,7 @@ def study(tmp_path: Path) -> Any:
         root, log = tmp_path / "root", tmp_path / "log"
         line = [sys.executable, "-P", "-c", "from ablate.reports.cli import main; main()", "run"]
         line += ["--grid", "bidirectional", "--baseline", "none", "--data", str(tmp_path / "corpus")]
-        line += ["--plugin", str(PLUGIN), "--no-audit", "--study", "s", "--root", str(root), *words]
+        line += ["--plugin", str(PLUGIN), "--waive", "all", "--study", "s", "--root", str(root), *words]
         environment = {
             **os.environ,
             "PATH": f"{tmp_path}:{os.environ['PATH']}",

@@ -68,7 +68,7 @@ def test_every_command_of_a_study_works(here):
     assert [run["state"] for run in status["runs"]] == ["done"] * 6
     assert "core=mamba" in call("next", "s")
     assert "SD between trainings" in call("compare", "2.3", "--with", "2.5", "--study", "s")
-    assert "pilot s" in call("plan", "--grid", "bidirectional", "--pilot", "s")
+    assert "pilot s" in call("power", "--grid", "bidirectional", "--pilot", "s")
     page = call("report", "s")
     assert re.search("trained elsewhere +6 of 6 runs, from runs.csv", page)
     assert "which weights were tested, and how they were chosen, is not known" in page
@@ -195,7 +195,7 @@ def test_with_a_study_file_levels_and_files_have_to_be_its_own(here):
 def test_further_seeds_are_trained_by_the_study_file(here):
     study_file(here)
     call("import-runs", "study.yaml", "--scores", write(seeds=(1, 2)), "--study", "s")
-    call("run", "study.yaml", "--study", "s", "--seeds", "3", "--no-audit")
+    call("run", "study.yaml", "--study", "s", "--seeds", "3", "--waive", "all")
     plan = load(here / "root", "s")
     assert [cell.seeds for cell in plan.cells] == [(1, 2, 3)] * 2
     page = call("report", "s")

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from ablate.ablations.grid import parse_factors
 from ablate.reports.cli import app
 from ablate.reports.sources import scores_from_study
-from ablate.studies.commands.plan import write_outlook
+from ablate.studies.commands.power import write_outlook
 from ablate.studies.power import hours_per_run, outlook
 
 FACTORS = "bidirectional,decoder4x"
@@ -43,7 +43,7 @@ def test_forms_of_a_plan():
         write_outlook(found, format, buffer)
         out[format] = buffer.getvalue()
     data = json.loads(out["json"])
-    assert data["schema"] == "ablate.plan"
+    assert data["schema"] == "ablate.power"
     assert {row["name"] for row in data["effects"]} >= {"gap", "bidirectional", "bidirectional x decoder4x"}
     assert "typical values" in out["table"]
     assert out["csv"].startswith("design,seeds,runs")
@@ -53,8 +53,8 @@ def test_forms_of_a_plan():
 
 def test_plan_command_shows_what_seeds_resolve(planted_root):
     options = ("--grid", "bidirectional,decoder4x", "--seeds", "2:3", "--format", "json")
-    typical = CliRunner().invoke(app, ["plan", *options])
+    typical = CliRunner().invoke(app, ["power", *options])
     assert typical.exit_code == 0
     assert json.loads(typical.stdout)["source"] == "typical values, no pilot"
-    done = CliRunner().invoke(app, ["plan", *options, "--pilot", "planted", "--root", str(planted_root)])
+    done = CliRunner().invoke(app, ["power", *options, "--pilot", "planted", "--root", str(planted_root)])
     assert json.loads(done.stdout)["source"] == "pilot planted, PESQ-WB"

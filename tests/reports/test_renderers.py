@@ -16,7 +16,7 @@ from ablate.reports.build import NoScoresError, report_of, report_of_file, repor
 from ablate.reports.document import document
 from ablate.reports.renderers import FORMS, write
 from ablate.studies.plan import Look
-from ablate.studies.request import Tuning
+from ablate.studies.study import Tuning
 
 QUICK = [format for format in FORMS if format != "html"]
 
@@ -330,7 +330,7 @@ def with_recipe(report, **changes):
 def test_what_varied_with_the_seed_is_said(report):
     said = dict(caveats.measured_at(report))["varied with the seed"]
     assert said == (
-        "initialisation, order of the files, crops; not the validation split (--split-seed varies it), "
+        "initialisation, order of the files, crops; not the validation split (recipe.split=seed varies it), "
         "the test files"
     )
     drawn, fixed = caveats.varied(with_recipe(report, split="seed", remix=0.5))

@@ -7,7 +7,6 @@ import pytest
 from ablate.ablations.grid import Grid
 from ablate.reports import analyze
 from ablate.studies.analysis import analyze_study
-from ablate.studies.plan import PlannedCell
 
 GRID = "bidirectional,decoder4x"
 
@@ -35,7 +34,7 @@ def scores_of(plan, utterances=8):
 @pytest.mark.parametrize("design", ["full", "add-one", "leave-one-out"])
 def test_a_whole_study_is_what_the_guess_says(make_plan, design):
     cells = Grid.parse(GRID, design=design).cells()
-    planned = tuple(PlannedCell(**dict(cell), parameters=1) for cell in cells)
+    planned = tuple(cell.model_copy(update={"parameters": 1}) for cell in cells)
     real = {"is_demo": False, "kind": "folder"}
     plan = make_plan(GRID, seeds=(1, 2, 3), design=design, cells=planned, corpus=real)
     frame = scores_of(plan)

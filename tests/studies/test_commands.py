@@ -13,7 +13,7 @@ import soundfile
 from ablate.ablations.grid import parse_factors
 from ablate.reports.cli import app, main
 from ablate.studies import plan as plans
-from ablate.studies.request import Request
+from ablate.studies.study import Study
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_a_dry_run_without_timing_times_nothing(ablate, corpus, monkeypatch):
     from ablate.studies.commands import dry_run
 
     monkeypatch.setattr(dry_run, "_costs", lambda *_: pytest.fail("nothing is to be timed"))
-    words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--dry-run", "--no-timing")
+    words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--dry-run")
     code, out, _ = ablate(*words, "--format", "json")
     assert code == 0
     assert [cell["estimate"] for cell in json.loads(out)["cells"]] == [None] * 3
@@ -118,7 +118,7 @@ def test_a_network_of_ones_own_that_does_not_run_is_named_with_its_line(
 
 def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path):
     words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--study", "lengths")
-    words = (*words, "--step-fractions", "0.5,1", "--dry-run", "--no-timing")
+    words = (*words, "--step-fractions", "0.5,1", "--dry-run")
     document = json.loads(ablate(*words, "--format", "json")[1])
     (half,) = document["step_fractions"]
     assert (half["step_fraction"], {cell["steps"] for cell in half["cells"]}) == (0.5, {20})
@@ -129,7 +129,7 @@ def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path
     assert "base at 0.5" in shown
     assert "6 distinct trainings for 3 runs of 3 cells x 2 lengths" in shown
     fields = {"factors": parse_factors("bidirectional"), "data": str(corpus), "seeds": (1,)}
-    request = Request(**fields, study="lengths", step_fractions="0.5,1")
+    request = Study(**fields, name="lengths", step_fractions="0.5,1")
     plans.save(plans.make(request, tmp_path / "root")[0], tmp_path / "root")
     runs = json.loads(ablate("status", "--format", "json")[1])["runs"]
     assert [(run["step_fraction"], run["steps"]) for run in runs] == [(1.0, 40)] * 3 + [(0.5, 20)] * 3
@@ -137,7 +137,7 @@ def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path
 
 
 def test_a_dry_run_says_what_a_width_would_take(ablate, corpus):
-    words = ("run", "--grid", "bidirectional", "--data", corpus, "--dry-run", "--no-timing")
+    words = ("run", "--grid", "bidirectional", "--data", corpus, "--dry-run")
     _, _, said = ablate(*words, "--target-half-width", "0.01")
     assert "at typical variances" in said
     assert "at typical variances" not in ablate(*words, "--target-half-width", "9")[2]
@@ -146,8 +146,11 @@ def test_a_dry_run_says_what_a_width_would_take(ablate, corpus):
 
 
 def test_a_split_drawn_by_the_seed_is_asked_for(ablate, corpus):
-    words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--dry-run", "--no-timing")
-    found = [json.loads(ablate(*words, *more, "--format", "json")[1]) for more in ((), ("--split-seed",))]
+    words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--dry-run")
+    found = [
+        json.loads(ablate(*words, *more, "--format", "json")[1])
+        for more in ((), ("--set", "recipe.split=seed"))
+    ]
     fixed, drawn = (document["cells"][0] for document in found)
     assert (fixed["config"]["recipe"]["split"], drawn["config"]["recipe"]["split"]) == ("fixed", "seed")
     assert fixed["signatures"] != drawn["signatures"]
@@ -185,7 +188,7 @@ def test_bad_input_is_one_line_and_exit_code_2(ablate, words, said, tmp_path):
 
 
 def test_a_dry_run_of_another_plan_is_refused_as_the_run_would_be(ablate, corpus, tmp_path):
-    request = Request(factors=parse_factors("bidirectional"), data=str(corpus), seeds=(1,), study="known")
+    request = Study(factors=parse_factors("bidirectional"), data=str(corpus), seeds=(1,), name="known")
     plans.save(plans.make(request, tmp_path / "root")[0], tmp_path / "root")
     same = ("run", "--grid", "bidirectional", "--data", corpus, "--study", "known", "--dry-run")
     assert ablate(*same, "--format", "json")[0] == 0
@@ -203,9 +206,9 @@ def test_a_study_name_cannot_leave_its_folder(ablate, corpus):
 def test_another_plan_of_the_same_name_is_refused(ablate, corpus, tmp_path):
     from ablate.ablations.grid import parse_factors
     from ablate.studies import plan as plans
-    from ablate.studies.request import Request
+    from ablate.studies.study import Study
 
-    request = Request(factors=parse_factors("bidirectional"), data=str(corpus), study="mine")
+    request = Study(factors=parse_factors("bidirectional"), data=str(corpus), name="mine")
     root = tmp_path / "root"
     plans.save(plans.make(request, root)[0], root)
     words = ("run", "--grid", "bidirectional", "--data", corpus, "--study", "mine")
@@ -265,7 +268,7 @@ def test_a_reason_that_several_runs_failed_for_stands_once():
 def test_a_full_disk_and_a_read_only_root_are_told_as_that(small_disk, corpus, tmp_path):
     root = small_disk / "root"
     words = ["run", "--grid", "bidirectional", "--baseline", "none", "--data", str(corpus), "--study", "s"]
-    words += ["--set", "recipe.steps=2", "--no-audit", "--jobs", "1"]
+    words += ["--set", "recipe.steps=2", "--waive", "all", "--jobs", "1"]
 
     def ablate(*words):
         line = [

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import shutil
 import time
 
@@ -8,9 +9,9 @@ import pytest
 from optuna.trial import TrialState
 
 from ablate.studies import driver as drivers
+from ablate.studies.compute import Compute
 from ablate.studies.driver import Driver, plan_jobs
 from ablate.studies.launchers import Ended, Launcher
-from ablate.studies.retry_policy import Policy
 from ablate.studies.status import status
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir, write_json
@@ -33,33 +34,33 @@ class ScriptedLauncher(Launcher):
 
     def submit(self, task):
         assert self.free
-        self.tasks.append(task)
+        self.tasks.append(copy.copy(task))  # as its worker was given it
         self.active.append(task)
         self.most = max(self.most, len(self.active))
 
     def wait(self, timeout):
         for task in self.active:
-            if self.script.get(task.run.name, [])[:1] == ["interrupt"]:
+            if self.script.get(task.run.path.name, [])[:1] == ["interrupt"]:
                 self.script.clear()
                 raise KeyboardInterrupt
         active, self.active = self.active, []
         if self.stopped:
-            return [Ended(run=task.run, exit="stopped") for task in active]
+            return [Ended(run=task.run.path, exit="stopped") for task in active]
         return [self.end(task) for task in active]
 
     def end(self, task):
-        run = RunDir(task.run)
+        run = task.run
         words = self.script.get(run.signature, [])
         word = words.pop(0) if words else "done"
         attempts = run.state.attempts + 1
         if word == "lost":
             run.update_state(state="running", attempts=attempts)
-            return Ended(run=task.run, exit="killed", message="worker process ended with -9")
+            return Ended(run=task.run.path, exit="killed", message="worker process ended with -9")
         if word in ("busy", "cancelled", "refused", "preempted"):
-            return Ended(run=task.run, exit=word)
+            return Ended(run=task.run.path, exit=word)
         if word == "done":
-            for job in task.evaluations:
-                path = run.scores_path(job.signature)
+            for evaluation in task.evaluations:
+                path = run.scores_path(evaluation)
                 path.parent.mkdir(exist_ok=True)
                 path.write_bytes(b"PAR1" * 3)
             run.append_metrics({"step": 10, "val/pesq_wb": 2.1})
@@ -67,7 +68,7 @@ class ScriptedLauncher(Launcher):
         else:
             state = "diverged" if word == "diverged" else "failed"
             run.update_state(state=state, attempts=attempts, cause=word, message=f"it was {word}")
-        return Ended(run=task.run)
+        return Ended(run=task.run.path)
 
     def stop(self):
         self.stopped = True
@@ -90,7 +91,7 @@ def no_pause(monkeypatch):
 def drive(plan, root, launcher, policy=None):
     folder = root / "studies" / plan.name
     jobs = plan_jobs(plan, root, plan_book(open_storage(folder), plan))
-    return Driver(root, launcher, policy).run(jobs)
+    return Driver(launcher, policy).run(jobs)
 
 
 def trials(root, name="study"):
@@ -155,9 +156,9 @@ def test_a_lost_worker_is_replaced_and_the_retry_names_the_trial_it_retries(make
 def test_retries_end(make_plan, tmp_path, no_pause):
     plan = make_plan(seeds=(1,))
     launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["lost"] * 99})
-    outcome = drive(plan, tmp_path, launcher, Policy(retries=2))
+    outcome = drive(plan, tmp_path, launcher, Compute(retries=2))
     assert [job.name for job in outcome.failed] == ["base seed 1"]
-    assert sum(task.run.name == signature(plan, "base", 1) for task in launcher.tasks) == 3
+    assert sum(task.run.path.name == signature(plan, "base", 1) for task in launcher.tasks) == 3
     assert RunDir(outcome.failed[0].run.path).state.cause == "lost-worker"
 
 
@@ -165,7 +166,7 @@ def test_out_of_memory_is_tried_again_in_smaller_micro_batches(make_plan, tmp_pa
     plan = make_plan(seeds=(1,))
     launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["out-of-memory"] * 3})
     drive(plan, tmp_path, launcher)
-    tasks = [task for task in launcher.tasks if task.run.name == signature(plan, "base", 1)]
+    tasks = [task for task in launcher.tasks if task.run.path.name == signature(plan, "base", 1)]
     assert [task.accumulation for task in tasks] == [None, 2, 4, 6]
 
 
@@ -178,14 +179,14 @@ def test_what_would_fail_again_is_not_retried(make_plan, tmp_path, cause):
     again = ScriptedLauncher()
     assert len(drive(plan, tmp_path, again).failed) == 1
     assert again.tasks == []
-    assert len(drive(plan, tmp_path, again, Policy(retry_failed=True)).done) == 5
+    assert len(drive(plan, tmp_path, again, Compute(retry_failed=True)).done) == 5
     assert [t.state.name for t in trials(tmp_path) if t.user_attrs["cell"] == "base"] == ["FAIL", "COMPLETE"]
 
 
 def test_a_dead_driver_leaves_nothing_running(make_plan, tmp_path):
     plan = make_plan(seeds=(1,))
     book = plan_book(open_storage(tmp_path / "studies" / plan.name), plan)
-    for entry in book.entries.values():
+    for entry in book.trials.values():
         book.start(entry)
     done = RunDir(tmp_path / "runs" / signature(plan, "base", 1))
     done.write_spec({})
@@ -223,14 +224,14 @@ def test_the_word_of_the_run_counts_whatever_the_launcher_reports(make_plan, tmp
         def end(self, task):
             ended = super().end(task)
             exit = "killed" if word == "lost" else word
-            return ended.model_copy(update={"exit": exit}) if task.run.name == base else ended
+            return ended.model_copy(update={"exit": exit}) if task.run.path.name == base else ended
 
     base = signature(plan, "base", 1)
     for cause in ("diverged", "data"):
         launcher = Contradicting(script={base: [cause]})
         outcome = drive(plan, tmp_path / cause, launcher)
         assert [job.run.state.cause for job in outcome.failed] == [cause]
-        assert sum(task.run.name == base for task in launcher.tasks) == 1
+        assert sum(task.run.path.name == base for task in launcher.tasks) == 1
 
 
 def test_a_training_that_is_done_stays_done_when_its_job_scored_another_test(make_plan, tmp_path, no_pause):
@@ -242,7 +243,7 @@ def test_a_training_that_is_done_stays_done_when_its_job_scored_another_test(mak
     class Adopting(ScriptedLauncher):
         def adopt(self, job, task):
             run.update_state(state="done", attempts=1, val_pesq_wb=2.1)
-            self.adopted = Ended(run=task.run, message="the job of another study")
+            self.adopted = Ended(run=task.run.path, message="the job of another study")
             return True
 
         def wait(self, timeout):
@@ -257,18 +258,18 @@ def test_a_training_that_is_done_stays_done_when_its_job_scored_another_test(mak
     launcher = Adopting()
     assert len(drive(plan, tmp_path, launcher).done) == 5
     assert set(states) == {"done"}
-    assert sum(task.run == run.path for task in launcher.tasks) == 1
+    assert sum(task.run.path == run.path for task in launcher.tasks) == 1
 
 
 def test_a_cancelled_run_says_so_whatever_the_run_says(make_plan, tmp_path):
     class Cancelled(ScriptedLauncher):
         def end(self, task):
-            RunDir(task.run).update_state(state="failed", cause="lost-worker", message="ended by SIGTERM")
-            return Ended(run=task.run, exit="cancelled", message="cancelled; --retry-failed starts it again")
+            task.run.update_state(state="failed", cause="lost-worker", message="ended by SIGTERM")
+            return Ended(run=task.run.path, exit="cancelled", message="cancelled; ablate retry")
 
     outcome = drive(make_plan(), tmp_path, Cancelled())
     told = {(job.run.state.cause, job.run.state.message) for job in outcome.failed}
-    assert told == {("cancelled", "cancelled; --retry-failed starts it again")}
+    assert told == {("cancelled", "cancelled; ablate retry")}
 
 
 def test_a_cancelled_run_does_not_come_back_by_itself(make_plan, tmp_path):
@@ -276,7 +277,7 @@ def test_a_cancelled_run_does_not_come_back_by_itself(make_plan, tmp_path):
     launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["cancelled"]})
     assert [job.run.state.cause for job in drive(plan, tmp_path, launcher).failed] == ["cancelled"]
     assert len(drive(plan, tmp_path, ScriptedLauncher()).failed) == 1
-    assert len(drive(plan, tmp_path, ScriptedLauncher(), Policy(retry_failed=True)).done) == 5
+    assert len(drive(plan, tmp_path, ScriptedLauncher(), Compute(retry_failed=True)).done) == 5
 
 
 def test_what_the_scheduler_refused_is_tried_by_the_next_driver(make_plan, tmp_path):
@@ -289,9 +290,9 @@ def test_what_the_scheduler_refused_is_tried_by_the_next_driver(make_plan, tmp_p
 def test_out_of_memory_with_a_clip_a_micro_batch_is_final(make_plan, tmp_path, no_pause):
     plan = make_plan(seeds=(1,))
     launcher = ScriptedLauncher(script={signature(plan, "base", 1): ["out-of-memory"] * 99})
-    outcome = drive(plan, tmp_path, launcher, Policy(retries=99))
+    outcome = drive(plan, tmp_path, launcher, Compute(retries=99))
     assert [job.run.state.cause for job in outcome.failed] == ["out-of-memory"]
-    tasks = [task for task in launcher.tasks if task.run.name == signature(plan, "base", 1)]
+    tasks = [task for task in launcher.tasks if task.run.path.name == signature(plan, "base", 1)]
     assert [task.accumulation for task in tasks] == [None, 2, 4, 6]
 
 
@@ -322,14 +323,14 @@ def test_a_run_that_is_written_while_its_task_ended_is_judged_when_it_is_free(
     launcher = Elsewhere(script={base.signature: ["lost"]})
     outcome = drive(plan, tmp_path, launcher)
     assert (len(outcome.done), [job.run.signature for job in outcome.failed]) == (4, [base.signature])
-    assert sum(task.run == base.path for task in launcher.tasks) == 1
+    assert sum(task.run.path == base.path for task in launcher.tasks) == 1
     assert base.state.state == "diverged"
 
 
 def test_too_many_failures_stop_the_rest(make_plan, tmp_path):
     plan = make_plan(seeds=(1,))
     script = {cell.signatures[1]: ["data"] for cell in plan.cells}
-    outcome = drive(plan, tmp_path, ScriptedLauncher(slots=1, script=script), Policy(max_failures=2))
+    outcome = drive(plan, tmp_path, ScriptedLauncher(slots=1, script=script), Compute(max_failures=2))
     assert (len(outcome.failed), len(outcome.left)) == (2, 3)
 
 
@@ -365,9 +366,10 @@ def test_failures_of_an_earlier_driver_do_not_stop_this_one(make_plan, tmp_path)
     plan = make_plan(seeds=(1,))
     script = {signature(plan, "base", 1): ["data"]}
     assert (
-        len(drive(plan, tmp_path, ScriptedLauncher(slots=1, script=script), Policy(max_failures=1)).left) == 4
+        len(drive(plan, tmp_path, ScriptedLauncher(slots=1, script=script), Compute(max_failures=1)).left)
+        == 4
     )
-    assert len(drive(plan, tmp_path, ScriptedLauncher(slots=1), Policy(max_failures=1)).done) == 4
+    assert len(drive(plan, tmp_path, ScriptedLauncher(slots=1), Compute(max_failures=1)).done) == 4
 
 
 def test_a_run_without_a_measured_validation_is_done_but_no_complete_trial(make_plan, tmp_path):
@@ -388,8 +390,8 @@ def test_a_run_without_a_measured_validation_is_done_but_no_complete_trial(make_
 def without_validation(end, signature):
     def act(task):
         ended = end(task)
-        if task.run.name == signature:
-            RunDir(task.run).update_state(val_pesq_wb=None)
+        if task.run.path.name == signature:
+            task.run.update_state(val_pesq_wb=None)
         return ended
 
     return act

@@ -18,7 +18,7 @@ from ablate.studies import ensembles
 from ablate.studies import plan as plans
 from ablate.studies.archive import export
 from ablate.studies.imported import import_
-from ablate.studies.request import Request
+from ablate.studies.study import Study
 from ablate.training.checkpoint import load_model
 from ablate.training.data.corpus import open_test
 from ablate.training.evaluate import enhance_utterances, score_test
@@ -32,14 +32,14 @@ SMALL = {"model.channels": 16, "model.layers": 1, "model.crossband": "pointwise"
 def root(tmp_path_factory, corpus):
     """A study of two cells, of two and of one trained seed."""
     root = tmp_path_factory.mktemp("averages")
-    request = Request(
+    request = Study(
         factors=parse_factors("evaluation.mix_back=0,0.5"),
         base="bsrnn",
         baseline=None,
         data=str(corpus),
         seeds=(1, 2),
         set=SMALL,
-        study="toy",
+        name="toy",
     )
     plan, opened = plans.make(request, root)
     plans.save(plan, root)

@@ -31,7 +31,7 @@ SETTINGS = {
     "checkpoint_every": 2,
 }
 ABLATE = [str(Path(sys.executable).with_name("ablate"))]
-RUN = [*ABLATE, "run", "--study", "killed", "--no-audit", "--jobs", str(SLOTS), "--gpus", ""]
+RUN = [*ABLATE, "run", "--study", "killed", "--waive", "all", "--jobs", str(SLOTS), "--gpus", ""]
 GRID = [
     *("--grid", "bidirectional,pcs", "--seeds", "2"),
     *(word for name, value in SETTINGS.items() for word in ("--set", f"recipe.{name}={value}")),

@@ -12,10 +12,11 @@ import pytest
 
 from ablate.ablations.grid import parse_factors
 from ablate.ablations.runspec import run_path
+from ablate.studies.compute import Compute
 from ablate.studies.driver import Driver, plan_jobs
-from ablate.studies.launchers import LAUNCHERS, Resources
+from ablate.studies.launchers import LAUNCHERS
 from ablate.studies.plan import make
-from ablate.studies.request import Request
+from ablate.studies.study import Study
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir
 
@@ -27,7 +28,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def request_():
-    return Request(
+    return Study(
         factors=parse_factors("bidirectional"),
         seeds=(1,),
         set={
@@ -43,7 +44,7 @@ def request_():
 
 def make_launcher(name, folder):
     folder.mkdir(parents=True, exist_ok=True)
-    return LAUNCHERS[name].open(folder, Resources(jobs=2, gpus=""))
+    return LAUNCHERS[name].open(folder, Compute(jobs=2, gpus=""))
 
 
 @pytest.mark.slow
@@ -57,7 +58,7 @@ def test_contract(name, root, request_, request):
     assert launcher.free == launcher.slots
     try:
         jobs = plan_jobs(plan, root, plan_book(open_storage(root / name), plan))
-        outcome = Driver(root, launcher).run(jobs)
+        outcome = Driver(launcher).run(jobs)
     finally:
         launcher.close()
     assert (len(outcome.done), len(outcome.failed)) == (3, 0), [j.run.state for j in outcome.failed]
@@ -106,9 +107,9 @@ jobs = plan_jobs(plan, root, plan_book(open_storage(root / "orphans"), plan))
 submit = launcher.submit
 def told(task):
     submit(task)
-    print(launcher.pids[task.run], flush=True)
+    print(launcher.pids[task.run.path], flush=True)
 launcher.submit = told
-Driver(root, launcher).run(jobs)
+Driver(launcher).run(jobs)
 """
     driver = subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -157,7 +158,7 @@ class Nowhere(Launcher):
 
     def wait(self, timeout):
         tasks, self.tasks = self.tasks, []
-        return [Ended(run=task.run, exit="cancelled", message="nobody is there") for task in tasks]
+        return [Ended(run=task.run.path, exit="cancelled", message="nobody is there") for task in tasks]
 
     def stop(self):
         pass
@@ -175,12 +176,12 @@ def test_a_launcher_of_ones_own_is_one_file(tmp_path, monkeypatch, make_plan):
     (tmp_path / "nowhere.py").write_text(LAUNCHER)
     monkeypatch.setattr(LAUNCHERS, "_parts", dict(LAUNCHERS._parts))
     with pytest.raises(ValueError, match="unknown launcher 'nowhere'"):
-        Request(factors=parse_factors("bidirectional"), launcher="nowhere")
+        Study(factors=parse_factors("bidirectional"), compute=Compute(launcher="nowhere"))
     plugins.load([tmp_path / "nowhere.py"])
-    request = Request(factors=parse_factors("bidirectional"), launcher="nowhere")
-    launcher = LAUNCHERS[request.launcher].open(tmp_path, Resources())
+    request = Study(factors=parse_factors("bidirectional"), compute=Compute(launcher="nowhere"))
+    launcher = LAUNCHERS[request.compute.launcher].open(tmp_path, Compute())
     plan = make_plan("bidirectional", (1,))
     jobs = plan_jobs(plan, tmp_path, plan_book(open_storage(tmp_path), plan))
-    outcome = Driver(tmp_path, launcher).run(jobs)
+    outcome = Driver(launcher).run(jobs)
     assert {job.run.state.message for job in outcome.failed} == {"nobody is there"}
     assert len(outcome.failed) == 3

@@ -162,5 +162,5 @@ def test_a_driver_whose_study_was_taken_over_stops(make_plan, tmp_path):
     with hold(folder) as lease:
         jobs = plan_jobs(plan, tmp_path, plan_book(open_storage(folder), plan, lease.check))
         with pytest.raises(LeaseLostError):
-            Driver(tmp_path, Endless(), check=lease.check).run(jobs)
+            Driver(Endless(), check=lease.check).run(jobs)
     assert json.loads((folder / "driver.json").read_text())["host"] == "elsewhere"

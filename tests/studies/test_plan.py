@@ -15,6 +15,8 @@ from ablate.models.errors import InputError
 from ablate.models.plugins import digests as code_digests
 from ablate.models.plugins import load as load_plugins
 from ablate.studies import plan as plans
+from ablate.studies.compute import Compute
+from ablate.studies.launchers.local import LocalLauncher
 from ablate.studies.plan import (
     AuditRecord,
     Plan,
@@ -31,9 +33,9 @@ from ablate.studies.plan import (
     store,
 )
 from ablate.studies.plan.resolve import default_name
-from ablate.studies.request import FIRST_TUNING_SEED, Request, Tuning
 from ablate.studies.session import Session
 from ablate.studies.status import status
+from ablate.studies.study import FIRST_TUNING_SEED, Study, Tuning
 from ablate.studies.tune import candidates
 from ablate.training.data.corpus import Corpus, find_corpus, located
 from ablate.training.data.pairs import digests
@@ -41,7 +43,7 @@ from ablate.training.data.pairs import digests
 
 def planned(root, corpus, **fields):
     fields = {"factors": parse_factors("bidirectional"), "data": str(corpus), "seeds": (1, 2)} | fields
-    return plans.make(Request(**fields), root)[0]
+    return plans.make(Study(**fields), root)[0]
 
 
 @pytest.fixture(scope="module")
@@ -64,37 +66,34 @@ def test_signatures_follow_the_run_spec(root, corpus):
     assert len({s for cell in plan.cells for s in cell.signatures.values()}) == 6
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [({"storage_url": "sqlite:///x.db"}, "cannot serve as a queue"), ({"rerun": ("nosuch",)}, "no cell")],
-)
-def test_a_wrong_option_leaves_no_study_behind(corpus, tmp_path, options, words):
+def test_a_wrong_option_leaves_no_study_behind(corpus, tmp_path):
     session = Session(
         root=tmp_path,
-        launcher=lambda folder: pytest.fail("nothing is to be launched"),
         audit=None,
         report=lambda plan: None,
         say=lambda line: None,
-        **options,
     )
-    request = Request(factors=parse_factors("bidirectional"), data=str(corpus), seeds=(1,))
-    with pytest.raises(ValueError, match=words):
+    compute = Compute(storage="sqlite:///x.db")
+    request = Study(factors=parse_factors("bidirectional"), data=str(corpus), seeds=(1,), compute=compute)
+    with pytest.raises(InputError, match="cannot serve as a queue"):
         session.run(request)
+    with pytest.raises(InputError, match="no study"):
+        session.retry("nosuch", compute)
     assert plans.names(tmp_path) == []
 
 
 @pytest.mark.parametrize(("audit", "kept"), [(None, True), (lambda *_: AuditRecord(), False)])
-def test_going_on_without_an_audit_keeps_what_the_last_one_said(corpus, tmp_path, audit, kept):
-    request = Request(factors=parse_factors("bidirectional"), data=str(corpus), seeds=(1,))
+def test_going_on_without_an_audit_keeps_what_the_last_one_said(corpus, tmp_path, monkeypatch, audit, kept):
+    request = Study(factors=parse_factors("bidirectional"), data=str(corpus), seeds=(1,))
     plan = plans.make(request, tmp_path)[0].model_copy(update={"audit": AuditRecord(waived=("A101",))})
     plans.save(plan, tmp_path)
 
-    def stop(folder):
+    def stop(folder, compute):
         raise InterruptedError
 
+    monkeypatch.setattr(LocalLauncher, "open", stop)
     session = Session(
         root=tmp_path,
-        launcher=stop,
         audit=audit,
         report=lambda plan: None,
         say=lambda line: None,
@@ -177,8 +176,8 @@ def test_another_plan_of_the_same_name_is_refused_with_the_difference(root, corp
         (other / "test" / "clean" / "d_0.wav").unlink()
         (other / "test" / "noisy" / "d_0.wav").unlink()
         change = {"test_data": str(other)}
-    old = planned(root, corpus, study="same")
-    new = planned(root, corpus, study="same", **change)
+    old = planned(root, corpus, name="same")
+    new = planned(root, corpus, name="same", **change)
     assert any(words in line for line in compare(old, new)), compare(old, new)
     with pytest.raises(PlanChangedError, match="--study NAME"):
         merge(old, new, root)
@@ -196,8 +195,8 @@ def far(tmp_path_factory):
 
 
 def test_further_test_corpora_are_scored_and_change_no_training(root, corpus, far):
-    plain = planned(root, corpus, study="near")
-    plan = planned(root, corpus, study="far", test_data=(str(corpus), str(far)))
+    plain = planned(root, corpus, name="near")
+    plan = planned(root, corpus, name="far", test_data=(str(corpus), str(far)))
     assert [(test.name, test.files) for test in plan.extra_test_sets] == [("far", 2)]
     for cell, own in zip(plan.cells, plain.cells, strict=True):
         assert (cell.signatures, cell.evaluations) == (own.signatures, own.evaluations)
@@ -210,15 +209,13 @@ def test_further_test_corpora_are_scored_and_change_no_training(root, corpus, fa
     ]
     plans.save(plan, root)
     assert plans.load(root, "far") == plan
-    assert merge(
-        plan, planned(root, corpus, study="far", test_data=(str(corpus), str(far)), seeds=(3,)), root
-    )
-    without = planned(root, corpus, study="far", test_data=(str(corpus),))
+    assert merge(plan, planned(root, corpus, name="far", test_data=(str(corpus), str(far)), seeds=(3,)), root)
+    without = planned(root, corpus, name="far", test_data=(str(corpus),))
     assert any("extra test sets: far (" in line and "-> none" in line for line in compare(plan, without))
 
 
 def test_a_run_is_done_when_it_is_scored_on_every_corpus(root, corpus, far):
-    plan = planned(root, corpus, study="scored", seeds=(7,), test_data=(str(corpus), str(far)))
+    plan = planned(root, corpus, name="scored", seeds=(7,), test_data=(str(corpus), str(far)))
     cell = plan.cells[0]
     run = plans.run_dirs(plan, root)[cell.name, 7]
     run.update_state(state="done")
@@ -232,7 +229,7 @@ def test_a_run_is_done_when_it_is_scored_on_every_corpus(root, corpus, far):
 
 
 def test_a_plan_without_further_tests_opens_as_before(root, corpus):
-    plan = planned(root, corpus, study="old")
+    plan = planned(root, corpus, name="old")
     plans.save(plan, root)
     path = plans.study_path(root, "old") / "plan.json"
     data = json.loads(path.read_text())
@@ -273,14 +270,14 @@ def test_epochs_become_steps_of_the_corpus(root, corpus):
 
 
 def test_starting_from_another_studys_checkpoints(root, corpus):
-    source = planned(root, corpus, study="source")
+    source = planned(root, corpus, name="source")
     plans.save(source, root)
     with pytest.raises(InputError, match="no other study"):
-        planned(root, corpus, study="next", start_from="best")
+        planned(root, corpus, name="next", start_from="best")
     for run in plans.run_dirs(source, root).values():
         run.checkpoints.mkdir(parents=True)
         (run.checkpoints / "best.pt").write_bytes(run.signature.encode())
-    follower = planned(root, corpus, study="next", start_from="best")
+    follower = planned(root, corpus, name="next", start_from="best")
     assert (
         follower.cells[0].starts[1]["path"].endswith(f"{source.cells[0].signatures[1]}/checkpoints/best.pt")
     )
@@ -290,7 +287,7 @@ def test_starting_from_another_studys_checkpoints(root, corpus):
 
 
 def test_a_missing_study_names_those_there_are(root, corpus):
-    plans.save(planned(root, corpus, study="there"), root)
+    plans.save(planned(root, corpus, name="there"), root)
     with pytest.raises(InputError, match="there"):
         plans.load(root, "elsewhere")
     with pytest.raises(ValueError, match="study name"):
@@ -301,7 +298,7 @@ def test_a_missing_study_names_those_there_are(root, corpus):
 
 def test_long_grids_get_short_names():
     factors = parse_factors("bidirectional,decoder4x,crossband,channels=16,24,32,48,64,layers=1,2,3,4")
-    name = default_name(Request(factors=factors, base="mbsnet-ultralight-decoder"), "corpus" * 9)
+    name = default_name(Study(factors=factors, base="mbsnet-ultralight-decoder"), "corpus" * 9)
     assert len(name) <= 120
 
 
@@ -315,18 +312,18 @@ def test_every_cell_is_tuned_at_the_same_candidates():
     assert 2 <= below <= 4
     assert run_label("base", FIRST_TUNING_SEED + 1) == "base tuning trial 2"
     with pytest.raises(ValueError, match="1000001 on are those of tuning"):
-        Request(seeds=(1, FIRST_TUNING_SEED))
+        Study(seeds=(1, FIRST_TUNING_SEED))
 
 
 def test_another_claim_is_the_same_plan(root, corpus):
     from ablate.ablations.claims import Claim
 
-    old = planned(root, corpus, study="claims")
+    old = planned(root, corpus, name="claims")
     (factor,) = parse_factors("bidirectional")
     new = planned(
         root,
         corpus,
-        study="claims",
+        name="claims",
         factors=(factor.with_claim(Claim(low=0.0, high=0.1)),),
     )
     assert compare(old, new) == []
@@ -391,7 +388,7 @@ def test_a_study_with_a_plugin_opens_in_a_new_process(make_plan, tmp_path):
 
 
 def test_each_study_is_read_once_for_all_starts(root, corpus, monkeypatch):
-    source = planned(root, corpus, study="many")
+    source = planned(root, corpus, name="many")
     plans.save(source, root)
     for run in plans.run_dirs(source, root).values():
         run.checkpoints.mkdir(parents=True, exist_ok=True)
@@ -399,7 +396,7 @@ def test_each_study_is_read_once_for_all_starts(root, corpus, monkeypatch):
     read = []
     load = store.load
     monkeypatch.setattr(store, "load", lambda *words: read.append(words) or load(*words))
-    planned(root, corpus, study="after", start_from="latest")
+    planned(root, corpus, name="after", start_from="latest")
     assert len(read) == 1
 
 
@@ -416,7 +413,7 @@ def wide_corpus(folder, rate=48_000):
 
 def test_a_study_keeps_the_digest_it_was_planned_with(tmp_path):
     folder, root = wide_corpus(tmp_path / "wide"), tmp_path / "root"
-    plan = planned(root, folder, study="s", seeds=(1,))
+    plan = planned(root, folder, name="s", seeds=(1,))
     corpus = Corpus.open(folder, cache=root / "cache")
     *_, former = digests((*corpus.train, *corpus.validation))
     *_, former_test = digests(corpus.test)
@@ -424,14 +421,14 @@ def test_a_study_keeps_the_digest_it_was_planned_with(tmp_path):
     note = plan.corpus.model_copy(update={"digest": former, "test_digest": former_test})
     old = plan.model_copy(update={"corpus": note}).signed()
     save(old, root)
-    again = planned(root, folder, study="s", seeds=(1, 2))
+    again = planned(root, folder, name="s", seeds=(1, 2))
     assert (again.corpus.digest, again.corpus.test_digest) == (former, former_test)
     assert compare(old, again) == []
     joined = merge(old, again, root)
     assert joined.cell("base").signatures[1] == old.cell("base").signatures[1]
     assert joined.cell("base").evaluations[1] == old.cell("base").evaluations[1]
     assert joined.seeds == (1, 2)
-    assert planned(root, folder, study="t", seeds=(1,)).corpus.digest == plan.corpus.digest
+    assert planned(root, folder, name="t", seeds=(1,)).corpus.digest == plan.corpus.digest
 
 
 def test_networks_of_a_study_have_one_rate_at_which_the_endpoint_is_defined(tmp_path, monkeypatch):

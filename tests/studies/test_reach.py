@@ -12,7 +12,6 @@ from ablate.studies.launchers import Ended, Launcher
 from ablate.studies.plan import AuditRecord
 from ablate.studies.reach import ReachWatch
 from ablate.studies.trials import open_storage, plan_book
-from ablate.training.rundir import RunDir
 
 
 class PlantedLauncher(Launcher):
@@ -35,18 +34,18 @@ class PlantedLauncher(Launcher):
         return [self.end(task) for task in active]
 
     def end(self, task):
-        run = RunDir(task.run)
+        run = task.run
         cell, seed = self._of[run.signature]
         self.trained.append((cell, seed))
         rng = np.random.default_rng(list(f"{self._same(cell)} {seed}".encode()))
-        for job in task.evaluations:
-            path = run.scores_path(job.signature)
+        for evaluation in task.evaluations:
+            path = run.scores_path(evaluation)
             path.parent.mkdir(exist_ok=True)
             names = [f"u{i}" for i in range(9)]
             pd.DataFrame({"utterance": names, "pesq_wb": rng.normal(2, 0.2, 9)}).to_parquet(path)
         run.append_metrics({"step": 10, "val/pesq_wb": 2.1})
         run.update_state(state="done", attempts=1, val_pesq_wb=2.1, cause=None)
-        return Ended(run=task.run)
+        return Ended(run=task.run.path)
 
     def stop(self):
         pass
@@ -63,7 +62,7 @@ def drive(plan, root, same):
     said = []
     watch = ReachWatch(plan, said.append)
     launcher = PlantedLauncher(plan, same)
-    outcome = Driver(root, launcher, watch=watch).run(plan_jobs(plan, root, book_of(plan, root)))
+    outcome = Driver(launcher, watch=watch).run(plan_jobs(plan, root, book_of(plan, root)))
     return outcome, launcher.trained, watch.findings, said
 
 
@@ -85,7 +84,7 @@ def test_the_cells_of_a_factor_that_reaches_nothing_stop_and_the_others_go_on(ma
     off = set(plan.cell_names) - on
     assert {seed for cell, seed in trained if cell in on} == {1}
     assert all((cell, seed) in trained for cell in off for seed in (1, 2, 3))
-    assert {entry.key[0] for job in outcome.left for _, entry in job.members} == on
+    assert {entry.key[0] for job in outcome.left for _, entry in job.trials} == on
     assert len(outcome.left) == 4
     assert any("its other pairs of cells come next" in line for line in said)
     assert any(line.startswith("A204 decoder4x reaches nothing") and "stop" in line for line in said)
@@ -93,7 +92,7 @@ def test_the_cells_of_a_factor_that_reaches_nothing_stop_and_the_others_go_on(ma
 
 def test_what_tells_comes_first(make_plan, tmp_path):
     plan = make_plan("bidirectional,decoder4x", seeds=(1,))
-    jobs = {job.members[0][1].key[0]: job for job in plan_jobs(plan, tmp_path, book_of(plan, tmp_path))}
+    jobs = {job.trials[0][1].key[0]: job for job in plan_jobs(plan, tmp_path, book_of(plan, tmp_path))}
     launcher, watch = PlantedLauncher(plan, without("decoder4x")), ReachWatch(plan, lambda _: None)
     queue = [jobs["baseline"], jobs["bidirectional"], jobs["bidirectional+decoder4x"]]
     assert watch.arranged(queue) == (queue, [])

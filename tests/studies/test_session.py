@@ -9,21 +9,22 @@ import optuna
 import pandas as pd
 import pytest
 
-from ablate.ablations import runspec
 from ablate.ablations.audit.data import unequal
 from ablate.ablations.grid import parse_factors
 from ablate.models.errors import InputError
 from ablate.studies import plan as plans
 from ablate.studies import session as sessions
-from ablate.studies.launchers import Ended, Launcher
+from ablate.studies.compute import Compute
+from ablate.studies.launchers import LAUNCHERS, Ended, Launcher
 from ablate.studies.plan import AuditRecord, ResultsChangedError
-from ablate.studies.request import Request, parse_tuning
-from ablate.studies.retry_policy import Policy
 from ablate.studies.scores import analysis_of, scores_of_runs
 from ablate.studies.sequential import HalfWidthTarget
 from ablate.studies.session import Session, ending
+from ablate.studies.study import Study, Tuning
 from ablate.studies.tracking import Mirrored
 from ablate.studies.trials import open_storage
+from ablate.training import config as training_config
+from ablate.training.config import RunConfig
 from ablate.training.rundir import RunDir
 
 
@@ -48,23 +49,23 @@ class InstantLauncher(Launcher):
         return [self.carry_out(task) for task in tasks]
 
     def carry_out(self, task):
-        run = RunDir(task.run)
+        run = task.run
         word = self.fate(run.spec)
         if word == "interrupt":
             raise KeyboardInterrupt
         self.trained.append(run.spec)
         if word != "done":
             run.update_state(state=word, attempts=1, cause=word, message="as told")
-            return Ended(run=task.run)
+            return Ended(run=run.path)
         draw = np.random.default_rng(int(run.signature[:8], 16))
         level = 2 + 0.1 * draw.standard_normal()
-        for job in task.evaluations:
-            path = run.scores_path(job.signature)
+        for signature in task.evaluations:
+            path = run.scores_path(signature)
             path.parent.mkdir(exist_ok=True)
             rows = {"utterance": list("abcd"), "pesq_wb": level + 1e-6 * draw.standard_normal(4)}
             pd.DataFrame(rows).to_parquet(path)
         run.update_state(state="done", attempts=1, val_pesq_wb=level)
-        return Ended(run=task.run)
+        return Ended(run=run.path)
 
     def stop(self):
         self.tasks.clear()
@@ -101,17 +102,29 @@ def said():
 
 
 @pytest.fixture
-def ask(tmp_path, corpus, said):
+def ask(tmp_path, corpus, said, monkeypatch):
+    monkeypatch.setitem(LAUNCHERS._parts, "instant", InstantLauncher)
+
     def call(launcher=None, grid="bidirectional", seeds=(1, 2), data=corpus, study="asked", **options):
-        named = {"tune", "start_from", "step_fractions", "test_data"} & set(options)
-        fields = {name: options.pop(name) for name in named}
-        request = Request(
-            factors=parse_factors(grid), data=str(data), seeds=tuple(seeds), study=study, **fields
-        )
         launcher = launcher or InstantLauncher()
-        given = {"audit": None, "report": lambda plan: None, "say": said.append} | options
-        plan, outcome = Session(root=tmp_path, launcher=lambda folder: launcher, **given).run(request)
-        return plan, outcome, launcher
+        monkeypatch.setattr(InstantLauncher, "open", classmethod(lambda cls, *_: launcher))
+        retry = {name: options.pop(name) for name in ("cells", "retrain") if name in options}
+        fields = {name: options.pop(name) for name in set(Study.model_fields) & set(options)}
+        session = Session(
+            **{"root": tmp_path, "audit": None, "report": lambda plan: None, "say": said.append} | options
+        )
+        compute = fields.pop("compute", Compute()).model_copy(update={"launcher": "instant"})
+        if retry:
+            return *session.retry(study, compute, **retry), launcher
+        request = Study(
+            factors=parse_factors(grid),
+            data=str(data),
+            seeds=tuple(seeds),
+            name=study,
+            compute=compute,
+            **fields,
+        )
+        return *session.run(request), launcher
 
     return call
 
@@ -187,7 +200,7 @@ def test_other_lengths_are_trained_beside_and_only_when_asked_for(ask):
 def test_all_that_is_set_aside_is_trained_again(ask):
     """Also seeds, lengths and cells of the same trainings that the call does not name."""
     ask(grid="bidirectional,pcs", seeds=(1, 2, 3), step_fractions=(0.5,))
-    _, outcome, again = ask(grid="bidirectional,pcs", seeds=(1,), rerun=("base",))
+    _, outcome, again = ask(cells=("base",))
     assert {(spec["seed"], spec["recipe"]["steps"]) for spec in again.trained} == {
         (seed, steps) for seed in (1, 2, 3) for steps in (20, 40)
     }
@@ -204,7 +217,7 @@ def test_a_training_without_its_weights_is_scored_on_no_further_test(ask, corpus
     for kind in ("clean", "noisy"):
         (further / kind).mkdir(parents=True)
         shutil.copy(corpus / "test" / kind / "d_0.wav", further / kind)
-    with pytest.raises(InputError, match="--rerun base --rerun bidirectional --rerun baseline trains anew"):
+    with pytest.raises(InputError, match="--cell base --cell bidirectional --cell baseline, of a study"):
         ask(study="more", test_data=(str(further),))
     assert plans.names(tmp_path) == ["imported"]
     for run in plans.run_dirs(plans.load(tmp_path, "imported"), tmp_path).values():
@@ -213,7 +226,9 @@ def test_a_training_without_its_weights_is_scored_on_no_further_test(ask, corpus
     _, outcome, _ = ask(study="more", test_data=(str(further),))
     assert len(outcome.done) == 6
     shutil.rmtree(run.checkpoints)
-    _, outcome, again = ask(study="third", test_data=(str(further), str(corpus)), rerun=("baseline",))
+    with pytest.raises(InputError, match="--cell baseline, of a study"):
+        ask(study="third", test_data=(str(further), str(corpus)))
+    _, outcome, again = ask(study="more", cells=("baseline",))
     assert (len(outcome.done), len(again.trained)) == (6, 2)
 
 
@@ -248,7 +263,7 @@ def test_a_width_out_of_reach_says_what_it_would_take(ask, said):
     assert max(len(cell.seeds) for cell in plan.cells) == 6
     assert any(line.startswith("at typical variances") for line in said)
     assert "0.05 would take about" in said[-1]
-    assert "--max-seeds" in said[-1]
+    assert "max_seeds" in said[-1]
     left = plan.model_copy(update={"looks": ()})
     far = left.model_copy(update={"corpus": left.corpus.model_copy(update={"test": 10**6})})
     assert "that takes more than 200 seeds" in HalfWidthTarget(0.002, 6, 1).outlook(far)
@@ -261,7 +276,7 @@ def test_a_width_out_of_reach_says_what_it_would_take(ask, said):
 )
 def test_a_width_that_cannot_be_is_refused_before_training(ask, options, message):
     launcher = InstantLauncher()
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(ValueError, match=message):
         ask(launcher, **options)
     assert not launcher.trained
 
@@ -329,16 +344,18 @@ def test_a_new_study_of_finished_runs_is_audited(ask):
 def test_results_of_another_version_are_kept_and_trained_again_only_if_asked(ask, tmp_path, monkeypatch):
     old, _, _ = ask()
     before = analysis_of(old, tmp_path).to_json()
-    monkeypatch.setattr(runspec, "RESULTS_VERSION", runspec.RESULTS_VERSION + 1)
+    monkeypatch.setattr(training_config, "RESULTS_VERSION", training_config.RESULTS_VERSION + 1)
     idle = InstantLauncher()
     with pytest.raises(ResultsChangedError, match=r"results version 1.*--retrain"):
         ask(idle)
     assert idle.trained == []
-    new, outcome, _ = ask(retrain=True, seeds=(1,))
-    assert (new.seeds, outcome.trained) == ((1, 2), 3)
+    with pytest.raises(ResultsChangedError, match=r"results version 1.*--retrain"):
+        ask(cells=())
+    new, outcome, _ = ask(retrain=True)
+    assert (new.seeds, outcome.trained) == ((1, 2), 6)
     kept = plans.load(tmp_path, "asked.results-1")
     assert analysis_of(kept, tmp_path).to_json() == before
-    assert ask()[1].trained == 3
+    assert ask()[1].trained == 0
 
 
 def test_a_study_after_a_power_cut_is_made_good_from_the_rest(ask, tmp_path):
@@ -374,11 +391,11 @@ def test_only_runs_whose_results_changed_are_trained_again(ask, tmp_path, monkey
     """Weight decay once reached every parameter; runs without it are as they were."""
     grid = "weight_decay=0,0.01"
     with monkeypatch.context() as patch:
-        patch.setattr(runspec.RunSpec, "current_results", 1)
+        patch.setattr(RunConfig, "results_version", 1)
         ask(grid=grid)
     with pytest.raises(ResultsChangedError, match=r"results version 1.*--retrain"):
         ask(grid=grid, seeds=(1, 2, 3))
-    new, outcome, _ = ask(grid=grid, retrain=True)
+    new, outcome, _ = ask(retrain=True)
     assert outcome.trained == 2
     assert new.former_results is None
     assert plans.load(tmp_path, "asked.results-1").former_results == 1
@@ -396,7 +413,7 @@ def test_a_corpus_that_moved_is_read_where_it_is_now(ask, corpus, tmp_path):
 
 
 def test_cells_that_share_a_training_are_tuned_by_one_run(ask):
-    tune = parse_tuning(["recipe.batch_size=2..4", "recipe.optimizer=adam,adamw"], 2)
+    tune = Tuning(space={"recipe.batch_size": "2..4", "recipe.optimizer": "adam,adamw"}, trials=2)
     launcher = InstantLauncher(slots=9)
     plan, outcome, _ = ask(launcher, grid="pcs", seeds=(1,), tune=tune)
     assert len(outcome.done) == 2
@@ -434,11 +451,11 @@ def test_a_seed_without_weights_to_start_from_is_not_added(ask, said, tmp_path):
             (run.checkpoints / "best.pt").write_bytes(run.signature.encode())
     plan, outcome, _ = ask(study="next", start_from="best", target_half_width=0.001)
     assert (plan.seeds, len(outcome.done)) == ((1, 2), 6)
-    assert said[-1].startswith("nothing is added: --from best: no other study")
+    assert said[-1].startswith("nothing is added: start_from: best: no other study")
     assert said[-1].endswith("seed 5")
 
 
 def test_too_many_failures_end_a_session(ask):
-    _, outcome, _ = ask(InstantLauncher(lambda spec: "failed", slots=1), policy=Policy(max_failures=1))
+    _, outcome, _ = ask(InstantLauncher(lambda spec: "failed", slots=1), compute=Compute(max_failures=1))
     assert len(outcome.failed) == 1
     assert Tracker.stopped == 1

@@ -9,7 +9,8 @@ import time
 import pytest
 
 from ablate.models.errors import InputError
-from ablate.studies.launchers import LAUNCHERS, Resources, Task, local
+from ablate.studies.compute import Compute
+from ablate.studies.launchers import LAUNCHERS, Job, local
 from ablate.studies.launchers import slots as machine
 from ablate.studies.launchers.slots import Gpu, Slot, check_gpus, find_gpus, find_slots
 from ablate.training.rundir import RunDir
@@ -25,7 +26,7 @@ import json, os, sys, time
 from pathlib import Path
 
 for line in sys.stdin:
-    task = json.loads(line)["task"]
+    task = json.loads(line)["job"]
     run = Path(task["run"])
     names = ("CUDA_VISIBLE_DEVICES", "CUDA_DEVICE_ORDER", "OMP_NUM_THREADS")
     place = {name: os.environ.get(name) for name in names} | {"pid": os.getpid(), "words": sys.argv[1:]}
@@ -139,7 +140,7 @@ def test_a_gpu_that_torch_cannot_use_is_an_error_before_anything_trains(four_gpu
     monkeypatch.setattr(machine, "PROBE", probe)
     check_gpus(find_slots(gpus="0,1,3"))
     with pytest.raises(InputError, match=r"torch cannot use GPU 2: no kernel image; .*--gpus ''"):
-        LAUNCHERS["local"].open(tmp_path, Resources(runs_per_gpu=2))
+        LAUNCHERS["local"].open(tmp_path, Compute(runs_per_gpu=2))
 
 
 def test_eight_runs_on_four_gpus_of_which_one_kills_its_worker(four_gpus, monkeypatch, tmp_path):
@@ -147,17 +148,17 @@ def test_eight_runs_on_four_gpus_of_which_one_kills_its_worker(four_gpus, monkey
     script.write_text(WORKER)
     monkeypatch.setattr(local, "PROGRAM", (str(script),))
     monkeypatch.setattr(machine, "PROBE", "")
-    launcher = LAUNCHERS["local"].open(tmp_path / "study", Resources(runs_per_gpu=2))
+    launcher = LAUNCHERS["local"].open(tmp_path / "study", Compute(runs_per_gpu=2))
     runs = [RunDir(tmp_path / "runs" / name) for name in ("dies", *"1234567")]
     for run in runs:
         run.write_spec({})
     try:
         for run in runs:
-            launcher.submit(Task(run=run.path, evaluations=(), cache=tmp_path))
+            launcher.submit(Job(run, tmp_path))
         assert launcher.free == 0
         (lost,) = wait_for(launcher, 1)
         assert (lost.run, lost.exit, launcher.free) == (runs[0].path, "killed", 1)
-        launcher.submit(Task(run=runs[0].path, evaluations=(), cache=tmp_path))
+        launcher.submit(Job(runs[0], tmp_path))
         (tmp_path / "runs" / "go").touch()
         assert sorted(ended.run for ended in wait_for(launcher, 8)) == sorted(run.path for run in runs)
     finally:
@@ -202,7 +203,7 @@ def test_a_worker_whose_device_broke_ends_and_says_nothing(monkeypatch, tmp_path
     run.write_spec({})
     try:
         for _ in range(2):
-            launcher.submit(Task(run=run.path, evaluations=(), cache=tmp_path))
+            launcher.submit(Job(run, tmp_path))
             assert [ended.exit for ended in wait_for(launcher, 1)] == ["killed"]
     finally:
         launcher.close()

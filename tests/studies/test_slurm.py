@@ -15,13 +15,12 @@ import pytest
 from ablate.ablations.grid import parse_factors
 from ablate.models import plugins
 from ablate.studies import train_command
-from ablate.studies.commands.run import RunOptions
+from ablate.studies.compute import Compute
 from ablate.studies.driver import Driver, DriverProgress, plan_jobs
 from ablate.studies.launchers import slurm
 from ablate.studies.launchers.slurm import EXITS, SlurmLauncher, job_states
 from ablate.studies.plan import make, study_path
-from ablate.studies.request import Request
-from ablate.studies.retry_policy import Policy
+from ablate.studies.study import Study
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir, read_json
 
@@ -36,7 +35,7 @@ def root(tmp_path_factory):
 
 
 def make_plan(root, seed, steps=4, factors="bidirectional", plugins=()):
-    request = Request(
+    request = Study(
         factors=parse_factors(factors),
         plugins=plugins,
         baseline=None,
@@ -54,9 +53,9 @@ def make_plan(root, seed, steps=4, factors="bidirectional", plugins=()):
 
 
 def make_driver(plan, root, folder, **policy):
-    launcher = SlurmLauncher(folder, settings=["time=20", "signal_delay_s=5"])
+    launcher = SlurmLauncher(folder, set=["time=20", "signal_delay_s=5"])
     jobs = plan_jobs(plan, root, plan_book(open_storage(folder), plan))
-    return Driver(root, launcher, Policy(**policy)), jobs, launcher
+    return Driver(launcher, Compute(**policy)), jobs, launcher
 
 
 def wait_for(condition, seconds=120):
@@ -125,7 +124,7 @@ def test_a_cancelled_job_does_not_come_back(cluster, root):
     outcome = driver.run(jobs)
     watcher.join()
     assert (len(outcome.done), [job.run.state.cause for job in outcome.failed]) == (1, ["cancelled"])
-    assert "--retry-failed" in jobs[0].run.state.message
+    assert "ablate retry" in jobs[0].run.state.message
     assert (jobs[0].retries, jobs[0].run.state.attempts) == (0, 1)
     driver, jobs, _ = make_driver(plan, root, root / "cancelled", retry_failed=True)
     assert len(driver.run(jobs).done) == 2
@@ -173,7 +172,7 @@ def test_a_command_is_asked_to_end_and_called_again(cluster, tmp_path, corpus, a
     toy = Path(__file__).parents[1] / "training" / "train_command" / "toy.py"
     file = tmp_path / "study.yaml"
     file.write_text(OWN.format(python=sys.executable, folder=toy.parent, data=corpus))
-    request = RunOptions(file=file).request()
+    request = asked(file)
     plan, _ = make(request, tmp_path)
     train_command.keep_code(plan.train, request.file, tmp_path)
     folder = study_path(tmp_path, plan.name)
@@ -206,11 +205,11 @@ def test_a_limit_on_submissions_fails_no_run(limited_cluster, tmp_path, monkeypa
     plans = [make_plan(tmp_path, seed, steps=2, factors="bidirectional,decoder4x") for seed in (1, 2)]
     folder, told = tmp_path / "study", []
     monkeypatch.setattr(slurm, "GATHER", 1.0)
-    storage, launcher = open_storage(folder), SlurmLauncher(folder, settings=["time=20"], slots=20)
+    storage, launcher = open_storage(folder), SlurmLauncher(folder, set=["time=20"], slots=20)
     jobs = [job for plan in plans for job in plan_jobs(plan, tmp_path, plan_book(storage, plan))]
     progress = DriverProgress()
     progress.told = told.append
-    outcome = Driver(tmp_path, launcher, progress=progress).run(jobs)
+    outcome = Driver(launcher, progress=progress).run(jobs)
     assert (len(outcome.done), len(outcome.failed)) == (8, 0), [job.run.state for job in jobs]
     assert {job.run.state.attempts for job in jobs} == {1}
     assert any("QOSMaxSubmitJobPerUserLimit" in line for line in told)
@@ -222,7 +221,7 @@ def test_a_training_that_never_reaches_a_checkpoint_in_its_time_is_given_up(clus
     folder = root / "slow"
     jobs = plan_jobs(plan, root, plan_book(open_storage(folder), plan))[:1]
     jobs[0].document["recipe"]["checkpoint_every"] = 1_000_000
-    launcher = SlurmLauncher(folder, settings=["time=1", "signal_delay_s=10"])
+    launcher = SlurmLauncher(folder, set=["time=1", "signal_delay_s=10"])
     wait = launcher.wait
 
     def wait_no_longer(timeout):  # SLURM holds a requeued job back for two minutes
@@ -231,7 +230,7 @@ def test_a_training_that_never_reaches_a_checkpoint_in_its_time_is_given_up(clus
         return wait(timeout)
 
     launcher.wait = wait_no_longer
-    outcome = Driver(root, launcher).run(jobs)
+    outcome = Driver(launcher).run(jobs)
     assert len(outcome.failed) == 1
     state = jobs[0].run.state
     assert (state.state, state.cause, state.attempts) == ("failed", "time-limit", 2)
@@ -312,7 +311,7 @@ def test_gone_jobs_are_not_adopted(cluster, root):
     launcher = SlurmLauncher(root / "gone")
     plan = make_plan(root, 1)
     _, jobs, _ = make_driver(plan, root, root / "gone")
-    task = Driver(root, launcher)._task(jobs[0])
+    task = jobs[0]
     assert not launcher.adopt({"launcher": "slurm", "id": "999999"}, task)
     assert not launcher.adopt({"launcher": "local", "id": "1"}, task)
 

@@ -10,7 +10,7 @@ import time
 import pytest
 
 from ablate.models.errors import InputError
-from ablate.studies.launchers import Task
+from ablate.studies.launchers import Job
 from ablate.studies.launchers import slurm as launchers
 from ablate.studies.launchers.slurm import SlurmLauncher, find_job, job_states, parse_parameters
 from ablate.studies.launchers.slurm_job import agreed_device, time_is_up
@@ -87,7 +87,7 @@ def tasks(root, count):
     made = [RunDir(root / "runs" / str(index)) for index in range(count)]
     for run in made:
         run.write_spec({})
-    return [Task(run=run.path, evaluations=(), cache=root / "cache") for run in made]
+    return [Job(run, root / "cache") for run in made]
 
 
 def calls(commands, name):
@@ -139,7 +139,7 @@ def test_a_failed_submission_is_tried_again(commands, tmp_path):
         launcher._since = 0.0
     jobs = read_json(commands / "jobs.json")
     assert len(jobs) == 8
-    assert {launcher._jobs[job] for job in jobs} == {task.run for task in tasks(tmp_path, 8)}
+    assert {launcher._jobs[job] for job in jobs} == {task.run.path for task in tasks(tmp_path, 8)}
 
 
 def test_a_limit_on_jobs_lowers_the_slots_and_fails_nothing(commands, tmp_path, monkeypatch):
@@ -238,11 +238,11 @@ def test_slurm_ends_a_task_at_its_time_limit_for_good(commands, tmp_path):
     for number, exit in ((1, "preempted"), (2, "time-limit")):
         launcher.submit(task)
         launcher.wait(0)
-        attempt(RunDir(task.run), number, step=0)
+        attempt(task.run, number, step=0)
         end(commands, "TIMEOUT")
         (ended,) = wait_for(launcher, 1)
         assert ended.exit == exit
-    assert decide(RunDir(task.run).state, ended.exit, scored=False) == Action("fail", "time-limit", "failed")
+    assert decide(task.run.state, ended.exit, scored=False) == Action("fail", "time-limit", "failed")
 
 
 @pytest.mark.parametrize(
@@ -339,10 +339,10 @@ def test_a_death_between_sbatch_and_its_note_leaves_no_orphan(commands, tmp_path
         launcher.wait(0)
     monkeypatch.undo()
     monkeypatch.setenv("PATH", str(commands), prepend=":")
-    assert written == [task.run / "job.json" for task in submitted]
+    assert written == [task.run.path / "job.json" for task in submitted]
     following = SlurmLauncher(tmp_path / "study")
-    assert all(following.adopt(read_json(task.run / "job.json"), task) for task in submitted)
-    assert following._jobs == {f"100_{i}": task.run for i, task in enumerate(submitted)}
+    assert all(following.adopt(read_json(task.run.path / "job.json"), task) for task in submitted)
+    assert following._jobs == {f"100_{i}": task.run.path for i, task in enumerate(submitted)}
 
 
 def test_an_intent_that_was_never_submitted_is_no_job(commands, tmp_path):
@@ -375,9 +375,9 @@ def test_a_cancellation_that_nobody_saw_is_told_by_the_next_driver_once(commands
     launcher.close()
     end(commands, "CANCELLED")
     following = SlurmLauncher(tmp_path / "study")
-    assert following.adopt(read_json(task.run / "job.json"), task)
-    assert [(e.exit, "--retry-failed" in e.message) for e in wait_for(following, 1)] == [("cancelled", True)]
-    assert not following.adopt(read_json(task.run / "job.json"), task)
+    assert following.adopt(read_json(task.run.path / "job.json"), task)
+    assert [(e.exit, "ablate retry" in e.message) for e in wait_for(following, 1)] == [("cancelled", True)]
+    assert not following.adopt(read_json(task.run.path / "job.json"), task)
 
 
 def test_nothing_is_concluded_from_a_silent_controller(commands, tmp_path, monkeypatch):

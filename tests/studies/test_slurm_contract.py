@@ -16,10 +16,10 @@ import psutil
 import pytest
 
 from ablate.studies import train_command
-from ablate.studies.commands.run import RunOptions
 from ablate.studies.driver import Driver, plan_jobs
 from ablate.studies.launchers.slurm import SlurmLauncher
 from ablate.studies.plan import make, study_path
+from ablate.studies.study_file import asked
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.train_command.process import MARKER
 
@@ -70,7 +70,7 @@ def test_a_command_ends_in_each_way_of_the_contract(cluster, tmp_path, corpus, p
     }
     file = tmp_path / "study.yaml"
     file.write_text(json.dumps(study))
-    request = RunOptions(file=file).request()
+    request = asked(file)
     plan, _ = make(request, tmp_path)
     train_command.keep_code(plan.train, request.file, tmp_path)
     place = study_path(tmp_path, plan.name)
@@ -90,7 +90,7 @@ def test_a_command_ends_in_each_way_of_the_contract(cluster, tmp_path, corpus, p
     alone = [runs.pop("linking")]  # what it writes would be any run's that is under way
     for some in (list(runs.values()), alone):
         launcher = SlurmLauncher(place, settings=["time=20", "signal_delay_s=5"])
-        Driver(tmp_path, launcher).run(some)
+        Driver(launcher).run(some)
     killer.join()
     runs["linking"] = alone[0]
     found = {name: job.run.state for name, job in runs.items()}

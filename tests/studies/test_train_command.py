@@ -25,17 +25,17 @@ from ablate.reports.renderers import FORMS, write
 from ablate.studies import train_command
 from ablate.studies.analysis import analyze_study
 from ablate.studies.archive import export
-from ablate.studies.commands.run import RunOptions
+from ablate.studies.compute import Compute
 from ablate.studies.driver import Driver, plan_jobs
 from ablate.studies.imported import import_
-from ablate.studies.launchers import Task
+from ablate.studies.launchers import Job
 from ablate.studies.launchers.inline import InlineLauncher
 from ablate.studies.launchers.local import LocalLauncher
 from ablate.studies.launchers.slots import Slot
 from ablate.studies.plan import Plan, compare, load, make, merge, run_dirs, save, study_path
-from ablate.studies.retry_policy import Policy
 from ablate.studies.scores import same_scores, scores_of_runs
 from ablate.studies.status import status
+from ablate.studies.study_file import asked
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir
 
@@ -81,16 +81,16 @@ def changed(file: Path, *pairs: tuple[str, str]) -> Path:
 
 
 def planned(file: Path, root: Path, **options) -> Plan:
-    request = RunOptions(file=file, **options).request()
+    request = asked(file, **options)
     plan, _ = make(request, root)
     train_command.keep_code(plan.train, request.file, root)
     save(plan, root)
     return plan
 
 
-def drive(plan: Plan, root: Path, policy: Policy | None = None):
+def drive(plan: Plan, root: Path, policy: Compute | None = None):
     book = plan_book(open_storage(study_path(root, plan.name)), plan)
-    return Driver(root, InlineLauncher(), policy).run(plan_jobs(plan, root, book))
+    return Driver(InlineLauncher(), policy).run(plan_jobs(plan, root, book))
 
 
 def signatures(plan: Plan) -> list[str]:
@@ -98,7 +98,7 @@ def signatures(plan: Plan) -> list[str]:
 
 
 def test_a_study_file_says_how_its_cells_are_trained(file, root, corpus):
-    request = RunOptions(file=file, settings=["mode=well"]).request()
+    request = asked(file, set=["mode=well"])
     assert request.train.folder == str(file.parent / "repo")
     assert (request.train.scores, request.train.curve) == ("enhanced", None)
     plan, _ = make(request, root)
@@ -149,8 +149,8 @@ def test_options_of_our_own_trainings_are_refused(file):
         {"baseline": "bsrnn"},
     ):
         with pytest.raises(InputError):
-            RunOptions(file=file, **options).request()
-    assert RunOptions(file=file, baseline="none").request().baseline is None
+            asked(file, **options)
+    assert asked(file, baseline="none").baseline is None
 
 
 def test_what_decides_a_result_is_signed_and_nothing_else(file, root, tmp_path):
@@ -184,7 +184,7 @@ def test_how_runs_are_scored_may_change(file, root):
     assert len(drive(plan, root).left) == 4
 
     changed(file, ("scores: enh", "scores: enhanced"), ("margin: 1", "margin: 0.5"))
-    mended, _ = make(RunOptions(file=file).request(), root)
+    mended, _ = make(asked(file), root)
     assert compare(plan, mended, root) == []
     mended = merge(plan, mended, root)
     assert signatures(mended) == signatures(plan)
@@ -194,7 +194,7 @@ def test_how_runs_are_scored_may_change(file, root):
     assert {job.run.state.attempts for job in outcome.done} == {1}
 
     changed(file, ("metric: si_sdr, margin: 0.5", "metric: stoi, margin: 0.01"), ("0.1, 0.2", "0.1, 0.3"))
-    other, _ = make(RunOptions(file=file).request(), root)
+    other, _ = make(asked(file), root)
     other = merge(mended, other, root)
     (change,) = other.changes
     assert [line.partition(":")[0] for line in change.lines] == ["endpoint", "factor gain"]
@@ -212,7 +212,7 @@ def test_a_changed_plan_names_its_files(file, root):
     folder = Path(before.train.folder)
     (folder / "toy.py").write_text(TOY.read_text() + "\n")
     (folder / "more.py").touch()
-    after, _ = make(RunOptions(file=file).request(), root)
+    after, _ = make(asked(file), root)
     (line,) = compare(before, after, root)
     assert line.endswith(": more.py (new), toy.py")
 
@@ -228,7 +228,7 @@ def test_a_changed_plan_names_its_files(file, root):
 )
 def test_another_plan_is_shown(file, root, pair, line):
     before = planned(file, root)
-    after, _ = make(RunOptions(file=changed(file, pair)).request(), root)
+    after, _ = make(asked(changed(file, pair)), root)
     assert any(found.startswith(line) for found in compare(before, after))
 
 
@@ -237,7 +237,7 @@ def test_another_plan_is_shown(file, root, pair, line):
     st.permutations(["a", "b", "c"]), st.dictionaries(st.sampled_from("abc"), st.text(max_size=3), min_size=1)
 )
 def test_a_signature_knows_no_order_and_every_value(file, root, order, values):
-    plan = PLANS.setdefault(str(root), make(RunOptions(file=file).request(), root)[0])
+    plan = PLANS.setdefault(str(root), make(asked(file), root)[0])
     cell = plan.cells[0]
 
     def signature(overrides):
@@ -275,7 +275,7 @@ def test_a_study_to_its_end(file, root):
 
     again = drive(plan, root)
     assert (len(again.done), again.trained) == (6, 0)
-    assert audit_train_command(plan.own_cells, plan.factors, same=same_scores(plan, root))[-1].code == "A601"
+    assert audit_train_command(plan.cells, plan.factors, same=same_scores(plan, root))[-1].code == "A601"
 
 
 @pytest.mark.slow
@@ -302,7 +302,7 @@ def test_one_cell_that_fails_leaves_the_others(file, root):
 def test_a_command_that_ran_out_of_memory_is_called_again_only_if_asked(file, root):
     plan = planned(changed(file, ("seeds: 2", "seeds: 1"), ("gain: 1.0}", "gain: 1.0, mode: memory}")), root)
     run = run_dirs(plan, root)["gain", 1]
-    for policy, attempts in ((None, 1), (None, 1), (Policy(retry_failed=True), 2)):
+    for policy, attempts in ((None, 1), (None, 1), (Compute(retry_failed=True), 2)):
         outcome = drive(plan, root, policy)
         assert [job.run.state.cause for job in outcome.failed] == ["out-of-memory"]
         assert run.state.attempts == attempts
@@ -310,7 +310,7 @@ def test_a_command_that_ran_out_of_memory_is_called_again_only_if_asked(file, ro
 
 @pytest.mark.slow
 def test_a_training_that_forgets_its_seed_is_refused(file, root):
-    plan = planned(file, root, settings=["mode=forgetful"])
+    plan = planned(file, root, set=["mode=forgetful"])
     outcome = drive(plan, root)
     assert (len(outcome.done), len(outcome.failed)) == (3, 3)
     runs = run_dirs(plan, root)
@@ -318,19 +318,19 @@ def test_a_training_that_forgets_its_seed_is_refused(file, root):
     assert (state.state, state.cause) == ("failed", train_command.SAME)
     assert "its scores are those of base seed 1" in state.message
     assert len(scores_of_runs(plan, root)[0]["seed"].unique()) == 1
-    findings = audit_train_command(plan.own_cells, plan.factors, same=same_scores(plan, root))
+    findings = audit_train_command(plan.cells, plan.factors, same=same_scores(plan, root))
     assert [f.where for f in findings if f.code == "A602"] == [
         "base seed 2",
         "gain seed 2",
         "baseline seed 2",
     ]
     assert len(drive(plan, root).failed) == 3
-    assert len(drive(plan, root, Policy(retry_failed=True)).failed) == 3
+    assert len(drive(plan, root, Compute(retry_failed=True)).failed) == 3
 
 
 def test_the_audit_says_what_it_sees_and_what_not(file, root):
     plan = planned(changed(file, ("on: {gain: 1.0}", 'on: {gain: "0.90"}')), root)
-    found = {f.code: f for f in audit_train_command(plan.own_cells, plan.factors, runs=[])}
+    found = {f.code: f for f in audit_train_command(plan.cells, plan.factors, runs=[])}
     assert set(found) == {"A201", "A301", "A601"}
     assert "gain 0.90 -> 0.5" in found["A301"].evidence
     assert "no network in sight" in found["A601"].evidence
@@ -357,7 +357,7 @@ class Net(nn.Module):
 def test_a_network_that_is_named_is_audited_too(file, root):
     changed(file, ("seeds: 2", "seeds: 2\nnetwork: net.py:Net"))
     (file.parent / "repo" / "net.py").write_text(NETWORK)
-    train = RunOptions(file=file).request().train
+    train = asked(file).train
     with pytest.raises(InputError, match="not trusted"):
         audit_train_command([], (), network=train.network, folder=train.folder)
     train_command.planned(train, str(file), root)
@@ -398,7 +398,7 @@ def test_a_worker_killed_under_a_driver_costs_an_attempt(file, root):
     thread = threading.Thread(target=kill)
     thread.start()
     book = plan_book(open_storage(study_path(root, plan.name)), plan)
-    outcome = Driver(root, launcher).run(plan_jobs(plan, root, book))
+    outcome = Driver(launcher).run(plan_jobs(plan, root, book))
     thread.join()
     launcher.close()
     assert (len(outcome.done), outcome.failed) == (2, [])
@@ -412,12 +412,12 @@ def test_a_worker_killed_under_a_driver_costs_an_attempt(file, root):
 
 @pytest.mark.slow
 def test_a_launcher_that_closes_ends_its_commands(file, root):
-    plan = planned(file, root, settings=["mode=waiting"])
+    plan = planned(file, root, set=["mode=waiting"])
     book = plan_book(open_storage(study_path(root, plan.name)), plan)
     job = plan_jobs(plan, root, book)[0]
     job.run.write_spec(job.document)
     launcher = LocalLauncher([Slot(1)], root / "workers.log")
-    launcher.submit(Task(run=job.run.path, evaluations=(), cache=root / "cache"))
+    launcher.submit(Job(job.run, root / "cache"))
     found = pids_in(job.run)
     assert len(living(found)) == 2
     launcher.close()

@@ -161,7 +161,7 @@ def journal(make_plan, tmp_path_factory):
     """A plan, and the journal of a study that trained it."""
     plan, folder = make_plan("bidirectional", (1,)), tmp_path_factory.mktemp("journal")
     book = plan_book(open_storage(folder), plan)
-    for entry in list(book.entries.values()):
+    for entry in list(book.trials.values()):
         book.complete(entry, 2.0, {10: 1.5, 20: 2.0})
     return plan, (folder / "journal.log").read_bytes()
 
@@ -175,7 +175,7 @@ def test_a_journal_cut_anywhere_goes_on(journal, tmp_path_factory, cut, tail):
     path.write_bytes(whole[: max(0, len(whole) - cut)] + tail)
     for _ in range(2):
         book = plan_book(open_storage(folder), plan)
-        for entry in list(book.entries.values()):
+        for entry in list(book.trials.values()):
             book.complete(entry, 2.0, {10: 1.5, 20: 2.0})
     assert [p.name for p in folder.iterdir()] == ["journal.log"]
     studied = optuna.load_study(storage=open_storage(folder), study_name=plan.name)
@@ -191,7 +191,7 @@ def test_a_journal_that_cannot_be_read_is_set_aside(journal, tmp_path, caplog, l
     damaged = b"".join([*lines[:2], line, *lines[3:]])
     (tmp_path / "journal.log").write_bytes(damaged)
     book = plan_book(open_storage(tmp_path), plan)
-    assert {entry.state for entry in book.entries.values()} == {TrialState.WAITING}
+    assert {entry.state for entry in book.trials.values()} == {TrialState.WAITING}
     (aside,) = tmp_path.glob("journal.log.damaged-*")
     assert aside.read_bytes() == damaged
     assert "journal.log cannot be read" in caplog.text
@@ -224,7 +224,7 @@ def test_a_cell_that_is_another_training_by_now_has_a_trial_of_its_own(make_plan
     old = make_plan("bidirectional", (1,), steps=10)
     new = make_plan("bidirectional", (1,), steps=20)
     book = plan_book(open_storage(tmp_path), old)
-    done, waiting = book.entries["base", 1], book.entries["bidirectional", 1]
+    done, waiting = book.trials["base", 1], book.trials["bidirectional", 1]
     book.complete(done, 2.0, {})
     entries = plan_book(open_storage(tmp_path), new).entries
     assert entries == plan_book(open_storage(tmp_path), new).entries
@@ -244,7 +244,7 @@ def test_dropped_connections_and_a_restart_of_the_server_lose_no_trial(
     plan = make_plan("bidirectional", (1, 2), name="patient")
     storage = open_storage(tmp_path, postgresql)
     book = plan_book(storage, plan, key="patient")
-    first, second, *_ = book.entries.values()
+    first, second, *_ = book.trials.values()
     book.start(first)
     with psycopg.connect(postgresql, autocommit=True) as admin:
         dropped = admin.execute(
@@ -260,7 +260,7 @@ def test_dropped_connections_and_a_restart_of_the_server_lose_no_trial(
         waiting.result(timeout=120)
     found = plan_book(open_storage(tmp_path, postgresql), plan, key="patient").entries
     assert [found[entry.key].state.name for entry in (first, second)] == ["COMPLETE", "COMPLETE"]
-    assert {entry.number for entry in found.values()} == {entry.number for entry in book.entries.values()}
+    assert {entry.number for entry in found.values()} == {entry.number for entry in book.trials.values()}
 
 
 def test_a_database_that_stays_away_is_said_without_its_password(monkeypatch, tmp_path):

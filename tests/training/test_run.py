@@ -547,7 +547,7 @@ def test_a_finished_run_is_never_trained_again_unasked(new_run, go, job, scored)
         assert go(run, [job, other]) == state == run.state
         assert run.evaluation(damaged).state == ("done" if damaged == "latest.pt" else "failed")
     assert equal(scored[0], scored[1])
-    assert "--rerun" in run.evaluation("best.pt").message
+    assert "--cell" in run.evaluation("best.pt").message
     assert run.attempts() == attempts
     assert run.scores_path("plain").exists()
 

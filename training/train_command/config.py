@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
+from ablate.models.fields import FieldMarks
 
 from ..config import Evaluation
 from ..curves import CurveFormat
@@ -188,6 +189,11 @@ class CommandConfig(Frozen):
         overrides: of the program's own settings, by its own names.
     """
 
+    ABSENT: ClassVar[Any] = "not given"
+    """Stands for an override that a command is not given: its own default."""
+    results_version: ClassVar[int] = 1
+    steps: ClassVar[None] = None
+    """The command decides."""
     overrides: dict[str, Override] = Field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
 
@@ -207,3 +213,19 @@ class CommandConfig(Frozen):
     def signed_fields(self) -> dict[str, Any]:
         """The same: all are part of the training signature."""
         return self.result_fields()
+
+    def is_active(self, path: str) -> bool:
+        """Nobody knows of an override whether it means anything."""
+        return True
+
+    def marks_of(self, path: str) -> FieldMarks:
+        """Nor anything else of it."""
+        return FieldMarks()
+
+    def in_steps(self, train_files: int) -> CommandConfig:
+        """As it is."""
+        return self
+
+    def document(self) -> dict[str, Any]:
+        """What `spec.json` says of it."""
+        return {"overrides": self.result_fields()}

@@ -229,8 +229,8 @@ class Command(Program):
                 beside = written_beside(call.work, call.copy)
                 where = f"; it wrote outside {{out}}, beside its code: {', '.join(beside)}" if beside else ""
                 raise OutputError(
-                    f"{error}{where}; correct scores in the study file, or put the files there and give "
-                    "--retry-failed: nothing is trained again"
+                    f"{error}{where}; correct scores in the study file, or put the files there, and use "
+                    "ablate retry: nothing is trained again"
                 ) from None
 
 
@@ -357,7 +357,7 @@ def _who_changed(run: RunDir, changed: Sequence[str], since: float) -> str:
     return (
         f"{listed(list(changed), 3)} changed while the command ran: this run wrote there{others}, or "
         "somebody else; files of train.folder are linked into every run: write below {out} alone, put "
-        "back what was there, and use --retry-failed"
+        "back what was there, and use ablate retry"
     )
 
 

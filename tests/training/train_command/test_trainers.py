@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ablate.studies.commands.run import RunOptions
+from ablate.studies.study_file import asked
 
 REPOSITORY = Path(__file__).parents[3]
 HERE = REPOSITORY / "examples" / "trainers"
@@ -39,7 +39,7 @@ def test_an_example_goes_on_where_it_was_killed(name, folder, new_run, go, worke
     pytest.importorskip("torch" if name == "torchrun" else name)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     shutil.copytree(HERE, folder, dirs_exist_ok=True)
-    request = RunOptions(file=HERE / f"{name}.yaml").request()
+    request = asked(HERE / f"{name}.yaml")
     fields = request.train.model_dump(mode="json", exclude={"folder", "digest", "commit"})
     given = request.own_grid.cells()[-1].config.overrides | {"epochs": "30"}
     cut, job = new_run(name="c" * 64, given=given, **fields)

@@ -1,15 +1,17 @@
-"""`ablate plan`."""
+"""`ablate power`."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
 from ablate.models.console import ROOT, Root, console, formats, print_table
+from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,36 +20,49 @@ if TYPE_CHECKING:
     from ..power import Outlook
 
 
-def plan(
-    grid: Annotated[str, typer.Option(help="Factors, e.g. bidirectional,core=lstm,mamba.")],
-    seeds: Annotated[str, typer.Option(help="Numbers of seeds to look at: N for 1..N, or a:b.")] = "2:10",
+def power(
+    file: Annotated[Path | None, typer.Argument(help="A YAML study file, in place of --grid.")] = None,
+    grid: Annotated[
+        str | None, typer.Option(metavar="FACTORS", help="e.g. bidirectional,core=lstm,mamba.")
+    ] = None,
+    seeds: Annotated[
+        str, typer.Option(metavar="N", help="Numbers of seeds to look at: N for 1..N, or a:b.")
+    ] = "2:10",
     pilot: Annotated[
-        str | None, typer.Option(help="Study whose variances and times to plan with; default: typical ones.")
+        str | None,
+        typer.Option(metavar="STUDY", help="Whose variances and times to plan with; default: typical ones."),
     ] = None,
     effect: Annotated[
         float | None,
-        typer.Option(help="Which design finds an effect of this size with least runs?"),
+        typer.Option(metavar="SIZE", help="Which design finds an effect of this size with least runs?"),
     ] = None,
-    design: Annotated[str, typer.Option(help="full, fractional, leave-one-out or add-one.")] = "full",
+    design: Annotated[
+        str | None, typer.Option(metavar="KIND", help="full, fractional, leave-one-out or add-one.")
+    ] = None,
     baseline: Annotated[bool, typer.Option(help="Whether a baseline is trained too.")] = True,
-    power: Annotated[float, typer.Option(help="Probability to find the effect.")] = 0.8,
-    metric: Annotated[str | None, typer.Option(help="Score to plan for, with --pilot.")] = None,
+    power: Annotated[float, typer.Option(metavar="P", help="Probability to find the effect.")] = 0.8,
+    metric: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Score to plan for, with --pilot.")
+    ] = None,
     format: Annotated[str, formats("table", "csv", "json")] = "table",
     root: Root = ROOT,
 ) -> None:
     """What a number of seeds can resolve: smallest detectable effects, runs and hours."""
-    from ablate.ablations.grid import parse_factors
-
     from ..power import outlook
-    from ..request import parse_seeds
+    from ..study import parse_seeds
+    from ..study_file import asked
 
+    if (file is None) == (grid is None):
+        raise InputError("give a study file, or --grid")
+    study = asked(file, grid=grid, design=design)
     found = outlook(
-        parse_factors(grid),
+        study.factors,
         parse_seeds(seeds),
         pilot=(root, pilot) if pilot else None,
         effect=effect,
-        design=design,
-        baseline=baseline,
+        design=study.design,
+        constraints=study.constraints,
+        baseline=baseline and study.baseline is not None,
         power=power,
         metric=metric,
     )
@@ -63,7 +78,7 @@ def write_outlook(found: Outlook, format: str, out: TextIO) -> None:
     elif format == "json":
         v = found.variances
         document = {
-            "schema": "ablate.plan",
+            "schema": "ablate.power",
             "version": 1,
             "design": found.design,
             "power": found.power,
