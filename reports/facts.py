@@ -29,8 +29,8 @@ def leader(report: AnalysisReport) -> dict[str, Any]:
     best = max(report.cell_scores, key=lambda cell: report.direction * report.cell_scores[cell])
     cell = ranked[0].cell if ranked else best
     planned = report.info.cells.get(cell)
-    ours = planned is not None and report.info.plan is not None and report.info.plan.train is None
-    settings = planned.config.flat() if ours else {}
+    ours = report.info.plan is not None and report.info.plan.train is None
+    settings = planned.config.flat() if planned is not None and ours else {}
     on = {path.partition(".")[2]: value for path, value in settings.items() if path.startswith("recipe.")}
     return {
         "cell": cell,
