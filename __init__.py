@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PRESETS", "ModelConfig", "analyze", "build_model", "score", "selective_scan"]
 
-_ROOMS = {
+_PACKAGES = {
     "PRESETS": "ablate.models",
     "ModelConfig": "ablate.models",
     "build_model": "ablate.models",
@@ -24,8 +24,8 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
-        return getattr(import_module(_ROOMS[name]), name)
+    if name in _PACKAGES:
+        return getattr(import_module(_PACKAGES[name]), name)
     raise AttributeError(f"module 'ablate' has no attribute {name!r}")
 
 

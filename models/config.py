@@ -105,30 +105,35 @@ class ModelConfig(Section):
     """
 
     architecture: Annotated[Architecture, _Everywhere] = "band-split"
-    channels: Annotated[PositiveInt, _Everywhere] = Field(64, description="features per (time, band): N")
-    layers: Annotated[PositiveInt, _Encoder] = Field(5, description="time layers")
-    core: Annotated[Core, _Encoder] = Field("lstm", description="of the time layers")
+    channels: Annotated[PositiveInt, _Everywhere] = Field(
+        default=64, description="features per (time, band): N"
+    )
+    layers: Annotated[PositiveInt, _Encoder] = Field(default=5, description="time layers")
+    core: Annotated[Core, _Encoder] = Field(default="lstm", description="of the time layers")
     direction: Annotated[Literal["uni", "bi"], _Encoder] = Field(
-        "uni", description="of the time layers; bi sees later frames"
+        default="uni", description="of the time layers; bi sees later frames"
     )
     lookahead: Annotated[NonNegativeInt, Added, _Encoder, ActiveIf("direction", "uni")] = Field(
-        0, description="frames that the time layers together see ahead (uni)"
+        default=0, description="frames that the time layers together see ahead (uni)"
     )
     chunk: Annotated[NonNegativeInt, Added, _Encoder] = Field(
-        0,
+        default=0,
         description="frames of a chunk: a time layer runs within chunks, then across them (DPRNN); 0: none",
     )
     norm: Annotated[Norm, _Encoder] = Field(
-        "group",
+        default="group",
         description="before each time layer: over (channel, time, band) of an item, over channel alone, or "
         "of each channel over the batch, with running statistics at test time",
     )
     n_fft: Annotated[PositiveInt, Added, _Signal] = Field(
-        512, description="points of the transform: n_fft / 2 + 1 bins; losses stay those of 512 points"
+        default=512,
+        description="points of the transform: n_fft / 2 + 1 bins; losses stay those of 512 points",
     )
-    hop: Annotated[PositiveInt, Added, _Signal] = Field(128, description="samples from frame to frame")
+    hop: Annotated[PositiveInt, Added, _Signal] = Field(
+        default=128, description="samples from frame to frame"
+    )
     window: Annotated[Literal["hann", "sqrt-hann", "hamming", "rectangular"], Added, _Signal] = Field(
-        "hann", description="of the transform, n_fft samples long"
+        default="hann", description="of the transform, n_fft samples long"
     )
     bands: Annotated[
         str | tuple[int, ...],
@@ -136,16 +141,18 @@ class ModelConfig(Section):
         Added,
         Affects("split", "decoder"),
     ] = Field(
-        "bsrnn", description="bsrnn, uniform:K, mel:K, bark:K, one (no split), or the bins of each band"
+        default="bsrnn",
+        description="bsrnn, uniform:K, mel:K, bark:K, one (no split), or the bins of each band",
     )
     input_level: Annotated[Literal["as-is", "unit"], Added, Affects("split", "decoder")] = Field(
-        "as-is", description="unit: each utterance at a root mean square of 1, and back at the end"
+        default="as-is", description="unit: each utterance at a root mean square of 1, and back at the end"
     )
     input_compression: Annotated[PositiveFloat, Added, Affects("split")] = Field(
-        1.0, description="exponent of the magnitudes that the network reads; it filters the plain ones"
+        default=1.0,
+        description="exponent of the magnitudes that the network reads; it filters the plain ones",
     )
     split_statistics: Annotated[Statistics, Added, Affects("split")] = Field(
-        "utterance", description="of the normalisation in the band split"
+        default="utterance", description="of the normalisation in the band split"
     )
     trunk_statistics: Annotated[
         Statistics,
@@ -153,61 +160,65 @@ class ModelConfig(Section):
         Affects("encoder", "cross-band"),
         ActiveIf("norm", "group"),
         ActiveIf("crossband", "bilstm"),
-    ] = Field("utterance", description="of the norms of time and band layers")
+    ] = Field(default="utterance", description="of the norms of time and band layers")
     decoder_statistics: Annotated[Statistics, Added, _Decoder, ActiveIf("decoder", "per-band")] = Field(
-        "utterance", description="of the normalisation in the decoder"
+        default="utterance", description="of the normalisation in the decoder"
     )
     filter_taps: Annotated[Literal["centred", "past"], Added, _Decoder, ActiveIf("head", "filter")] = Field(
-        "centred", description="one frame back, now and one ahead; or two back and now (filter head)"
+        default="centred", description="one frame back, now and one ahead; or two back and now (filter head)"
     )
     crossband: Annotated[CrossBand, _CrossBand] = Field(
-        "bilstm", description="module across the bands of a frame; pointwise, called an MLP, mixes none"
+        default="bilstm",
+        description="module across the bands of a frame; pointwise, called an MLP, mixes none",
     )
     crossband_layers: Annotated[
         PositiveInt, _CrossBand, ActiveUnless("crossband", "none"), InactiveValue(1)
     ] = 5
     order: Annotated[Literal["stacked", "interleaved"], ActiveUnless("crossband", "none")] = Field(
-        "stacked", description="all time layers before all band layers (BSRNN), or in turn (ESPnet)"
+        default="stacked", description="all time layers before all band layers (BSRNN), or in turn (ESPnet)"
     )
     decoder: Annotated[Decoder, _Decoder] = "per-band"
     decoder_expansion: Annotated[
         float | tuple[float, ...], _Decoder, ActiveIf("decoder", "per-band"), InactiveValue(2.0)
-    ] = Field(4.0, description="hidden width of the decoder over N: one number, or one for each band")
+    ] = Field(default=4.0, description="hidden width of the decoder over N: one number, or one for each band")
     head: Annotated[Head, _Decoder] = "filter"
     projection: Annotated[Literal["none", "consistent"], Added, _Decoder] = Field(
-        "none", description="consistent: the output is the spectrogram of a signal"
+        default="none", description="consistent: the output is the spectrogram of a signal"
     )
     heads: Annotated[PositiveInt, _Encoder, ActiveIf("core", "attention", "conformer", "mamba2", "xlstm")] = (
-        Field(4, description="heads (attention, conformer, Mamba-2, xLSTM)")
+        Field(default=4, description="heads (attention, conformer, Mamba-2, xLSTM)")
     )
     kernel: Annotated[PositiveInt, Added, _Encoder, ActiveIf("core", "tcn", "conformer")] = Field(
-        3, description="taps of the convolutions over time (TCN, conformer)"
+        default=3, description="taps of the convolutions over time (TCN, conformer)"
     )
     dilations: Annotated[PositiveInt, Added, _Encoder, ActiveIf("core", "tcn")] = Field(
-        4, description="blocks of a layer, of dilation 1, 2, 4, ... (TCN)"
+        default=4, description="blocks of a layer, of dilation 1, 2, 4, ... (TCN)"
     )
-    d_state: Annotated[PositiveInt, *_AnySsm] = Field(12, description="states per channel (Mamba)")
-    expand: Annotated[PositiveInt, *_Wide] = Field(1, description="inner width over N (Mamba, xLSTM)")
+    d_state: Annotated[PositiveInt, *_AnySsm] = Field(default=12, description="states per channel (Mamba)")
+    expand: Annotated[PositiveInt, *_Wide] = Field(default=1, description="inner width over N (Mamba, xLSTM)")
     d_conv: Annotated[PositiveInt, *_Wide] = Field(
-        4, description="taps of the causal convolution (Mamba, xLSTM)"
+        default=4, description="taps of the causal convolution (Mamba, xLSTM)"
     )
     gating: Annotated[Literal["exponential", "sigmoid"], Added, _Encoder, ActiveIf("core", "xlstm")] = Field(
-        "exponential", description="of the input gate (xLSTM)"
+        default="exponential", description="of the input gate (xLSTM)"
     )
     biases: Annotated[Literal["with", "without"], Added, _Encoder, ActiveIf("core", "xlstm")] = Field(
-        "with", description="of projections and convolution (xLSTM)"
+        default="with", description="of projections and convolution (xLSTM)"
     )
     ssm_skip: Annotated[Literal["right", "shadowed"], *_Ssm] = Field(
-        "right", description="shadowed: the scan's skip is d_inner * x and the learned D is dead"
+        default="right", description="shadowed: the scan's skip is d_inner * x and the learned D is dead"
     )
     dt_init: Annotated[Literal["kept", "wiped"], *_Ssm] = Field(
-        "kept", description="wiped: the network's init zeroes dt_proj.bias after Mamba has set it"
+        default="kept", description="wiped: the network's init zeroes dt_proj.bias after Mamba has set it"
     )
-    clamps: Annotated[Literal["off", "on"], *_Ssm] = Field("off", description="the clamps of MBS-Net's scan")
+    clamps: Annotated[Literal["off", "on"], *_Ssm] = Field(
+        default="off", description="the clamps of MBS-Net's scan"
+    )
     options: Annotated[
         dict[str, bool | int | float | str], AfterValidator(with_digests), Added, _Everywhere
     ] = Field(
-        {}, description="settings of a plug-in's parts, by names of their own; path:FOLDER counts by its code"
+        default={},
+        description="settings of a plug-in's parts, by names of their own; path:FOLDER counts by its code",
     )
 
     @property

@@ -138,7 +138,7 @@ def print_json(value: Any) -> None:
 
 def run(app: Callable[[], Any]) -> None:
     """Run a command line. An `InputError`, or that nothing can be written, is one line and exit code 2; any
-    other exception is a fault of this project: its kind and message, and exit code 1. `ABLATE_DEBUG=1` shows
+    other exception is an internal error: its kind and message, and exit code 1. `ABLATE_DEBUG=1` shows
     the traceback of either."""
     try:
         app()

@@ -40,5 +40,5 @@ def clash() -> str | None:
             f"{DISTRIBUTION}: pip uninstall ablate, then {again}"
         )
     if not hasattr(sys.modules["ablate"], "build_model"):
-        return f"ablate/__init__.py of {DISTRIBUTION} is missing or was overwritten. To mend it: {again}"
+        return f"ablate/__init__.py of {DISTRIBUTION} is missing or was overwritten. To fix it: {again}"
     return None

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 class InputError(ValueError):
     """Input that cannot be used. The message says what is wrong and what to do; the command line prints it
-    as one line and exits with 2. Any other exception is a fault of this project and keeps its traceback."""
+    as one line and exits with 2. Any other exception is an internal error and keeps its traceback."""
 
 
 @contextmanager

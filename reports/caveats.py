@@ -121,7 +121,7 @@ def _compute(report: AnalysisReport) -> str:
     if found.hours is None:
         return ""
     trained = plural(found.trainings, "training")
-    told = f"{duration(3600 * found.hours)} of steps in {trained}; validation and scoring come on top"
+    told = f"{duration(3600 * found.hours)} of optimizer steps in {trained}, excluding validation and scoring"
     tune = report.info.plan.tune if report.info.plan is not None else None
     return told if tune is None else f"{told}, and so does tuning ({tune.trials} trials of every cell)"
 
@@ -208,9 +208,7 @@ def warnings(report: AnalysisReport) -> list[str]:
         for name, why in report.analysis.void.items()
     ]
     if report.seeds[1] < 2:
-        lines.append(
-            "One seed: no interval can be given, for nothing tells an effect from the luck of a training."
-        )
+        lines.append("Only one seed per cell: run-to-run variance is unknown, so no interval can be given.")
     return [*changes(plan), *lines, *mixture_lines(report), *run_warnings(report)]
 
 

@@ -40,8 +40,8 @@ def _front(
 ) -> None:
     """Which of my changes cost the PESQ? Ablations of speech-enhancement networks, with intervals.
 
-    Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 a fault, 2 usage,
-    3 some runs failed or diverged, 4 incomplete, 5 refused, 130 interrupted.
+    Data goes to standard output, everything else to standard error. Exit codes: 0 done, 1 internal error,
+    2 usage, 3 some runs failed or diverged, 4 incomplete, 5 refused, 130 interrupted.
     """
 
 

@@ -139,8 +139,8 @@ def slope_lines(found: Sequence[Slope], percent: str, other_lengths: bool = Fals
     lines = []
     if (few := of("few validations")) is not None:
         lines.append(
-            f"Fewer than {FEWEST} validations{few}: convergence is not shown, and an effect may "
-            "be one on the speed of learning."
+            f"Fewer than {FEWEST} validations{few}: convergence cannot be assessed, and effects "
+            "may reflect learning speed."
         )
     if (annealed := of("annealed")) is not None:
         lines.append(

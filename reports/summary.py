@@ -24,7 +24,9 @@ def answer(report: AnalysisReport) -> str:
     rows = [row for row in factors if row.name == row.data["name"]]
     judged = [row for row in rows if row.interval]
     if not judged and (gap is None or not gap.interval):
-        return f"No interval, so no difference in {label} is shown: single trainings differ by luck alone."
+        return (
+            f"Without intervals, no difference in {label} can be established: single runs differ by chance."
+        )
     shown = sorted((row for row in judged if row.shown), key=lambda row: -abs(row.data["estimate"]))
     open_ = [row.name for row in judged if row not in shown]
     effects = _listed([f"{report.named(row.name)} {_round(row)}" for row in shown])

@@ -108,7 +108,7 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise InputError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:0") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device {name} is not there: torch finds {torch.cuda.device_count()} GPUs")
+        raise InputError(f"device {name} not found: torch sees {torch.cuda.device_count()} GPUs")
     return device
 
 

@@ -151,7 +151,7 @@ def loss_of_network(pair: Estimated) -> Tensor:
         InputError: it brings none.
     """
     if pair.own is None:
-        raise InputError("recipe.losses.network: here is no network whose own loss that would be")
+        raise InputError("recipe.losses.network is set, but there is no network to provide a loss")
     return pair.own()
 
 

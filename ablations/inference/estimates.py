@@ -232,7 +232,7 @@ def _notes(
     if two:
         notes.append(
             f"Two seeds in {listed(two)}: the intervals of the gap and of the unexplained part then hold the "
-            "truth less often than they say (in .90 to .95 of cases in simulation); a third seed mends it."
+            "truth less often than they say (in .90 to .95 of cases in simulation); a third seed fixes this."
         )
     diverged = divergence[divergence["diverged"] > 0]
     if len(diverged):

@@ -1,6 +1,6 @@
 """Guardrail metrics: other metrics beside the endpoint, so that a gain that costs elsewhere is reported.
 
-They stand outside the family that Holm's procedure corrects, and no claim is judged on them.
+They are not part of the Holm family, and claims are not tested on them.
 """
 
 from __future__ import annotations

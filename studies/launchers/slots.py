@@ -196,6 +196,6 @@ def check_gpus(slots: Iterable[Slot]) -> None:
         if code:
             reason = text.strip().splitlines()[-1] if text.strip() else f"exit code {code}"
             raise InputError(
-                f"torch cannot use GPU {name}: {reason}; mend that (ablate doctor), choose others with "
+                f"torch cannot use GPU {name}: {reason}; fix that (ablate doctor), choose others with "
                 "--gpus, or train on the cores with --gpus ''"
             )

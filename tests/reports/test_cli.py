@@ -36,7 +36,7 @@ def test_help_says_what_each_command_does_to_the_end_and_what_exit_codes_mean():
     told = CliRunner().invoke(app, ["--help"]).stdout
     assert "Exit codes" in told
     assert "..." not in told.replace("[ARGS]...", "")
-    assert "every seed; what is done is not done again." in " ".join(told.split())
+    assert "each seed. Completed runs are skipped." in " ".join(told.split())
     assert "leaks, wrong pairs." in CliRunner().invoke(app, ["data", "--help"]).stdout
 
 

@@ -143,7 +143,7 @@ def test_one_seed_gives_no_interval_and_says_why(tmp_path, make_study):
     root = make_study(tmp_path, factors=("crossband", "bidirectional"), seeds=1, utterances=6)
     report = report_of_study(root)
     table = text(report, "table")
-    assert "One seed: no interval can be given" in table
+    assert "Only one seed per cell: run-to-run variance is unknown" in table
     assert all(row.interval == "" for row in [*report.factors, report.gap])
     assert "[" not in "".join(row.verdict for row in report.factors)
     for format in QUICK:

@@ -90,7 +90,7 @@ def test_guards_leave_the_corrected_family_alone(guarded, report):
 def test_an_unknown_guard_is_refused_with_the_nearest(report):
     with pytest.raises(InputError, match="no metric 'stoy' in the scores; did you mean 'stoi'"):
         report_of(report.scores, report.info, guardrails=["stoy"])
-    with pytest.raises(InputError, match="guardrail 'pesq_wb' stands there twice"):
+    with pytest.raises(InputError, match="guardrail metric 'pesq_wb' is given twice"):
         report_of(report.scores, report.info, guardrails=["stoi", "pesq_wb"])
 
 

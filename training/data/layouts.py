@@ -43,7 +43,7 @@ class Files(Frozen):
 
     clean: str | None = None
     noisy: str | None = None
-    list_: str | None = Field(None, alias="list")
+    list_: str | None = Field(default=None, alias="list")
     pairs: str | None = None
 
 

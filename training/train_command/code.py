@@ -153,8 +153,8 @@ def _known_to_git(folder: Path) -> dict[str, bool] | None:
     except (OSError, subprocess.SubprocessError) as error:
         why = " ".join(str(getattr(error, "stderr", None) or error).split())
         raise InputError(
-            f"git does not tell what is code in {folder} ({why}); mend that, as by git config --global --add "
-            f'safe.directory {folder}, or name the code, e.g. code: ["**/*.py"]'
+            f"git does not tell what is code in {folder} ({why}); fix that, for example with git config "
+            f'--global --add safe.directory {folder}, or name the code, e.g. code: ["**/*.py"]'
         ) from None
     return {line[2:]: line[0] != "?" for line in told.stdout.split("\0") if line} or None
 

@@ -70,7 +70,7 @@ class TrainingCommand(Frozen):
     config: Annotated[str | None, AfterValidator(lambda path: path and config_files.check_ending(path))] = (
         None
     )
-    gpus: int = Field(1, ge=1)
+    gpus: int = Field(default=1, ge=1)
     resume: str | None = None
     folder: str
     code: tuple[str, ...] = ()
@@ -78,7 +78,7 @@ class TrainingCommand(Frozen):
     scores: str = "enhanced"
     curve: CurveFormat | None = None
     network: str | None = None
-    sample_rate: int = Field(16_000, ge=4_000, le=192_000)
+    sample_rate: int = Field(default=16_000, ge=4_000, le=192_000)
     digest: str = ""
     commit: str | None = None
     imported: str | None = None

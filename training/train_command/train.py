@@ -267,7 +267,7 @@ def _train(call: Call, given: Assignment) -> None:
             logger.warning("the command failed when resumed (%s); once more", last)
         else:
             former = None
-            logger.warning("the command failed twice when resumed (%s); it begins anew", last)
+            logger.warning("the command failed twice when resumed (%s); it restarts from scratch", last)
             call.set_aside()
 
 

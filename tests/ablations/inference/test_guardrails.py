@@ -63,7 +63,7 @@ def test_a_move_is_small_by_the_margin_that_was_given(frame):
 
 def test_a_guard_is_another_metric_and_named_once(frame):
     for guardrails_ in (["pesq_wb"], ["cbak", "cbak"]):
-        with pytest.raises(InputError, match=f"guardrail '{guardrails_[-1]}' stands there twice"):
+        with pytest.raises(InputError, match=f"guardrail metric '{guardrails_[-1]}' is given twice"):
             analyze(frame, base=BASE, baseline="ref", guardrails=guardrails_)
 
 
