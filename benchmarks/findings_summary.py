@@ -169,7 +169,7 @@ def _untoggled(studies: Studies) -> Iterator[str]:
 
 
 def _tuning(studies: Studies) -> Iterator[str]:
-    if "a" not in studies.train_command:
+    if "a" not in studies.own:
         return
     base = studies.judged("a")
     before = {row.name: _verdict(row) for row in base.factors}
