@@ -29,8 +29,8 @@ class Compute(Frozen):
     runs_per_gpu: int = 1
     gpus_each: int = 1
     slurm: tuple[str, ...] = ()
-    storage: str | None = Field(None, repr=False)
-    tracking_uri: str | None = Field(None, repr=False)
+    storage: str | None = Field(default=None, repr=False)
+    tracking_uri: str | None = Field(default=None, repr=False)
     retries: int = 4
     max_failures: int | None = None
     retry_failed: bool = False

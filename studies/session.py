@@ -189,7 +189,7 @@ class Session:
         if errors:
             codes = sorted({finding["code"] for finding in errors})
             raise RefusedError(
-                f"the audit found {plural(len(errors), 'error')} ({', '.join(codes)}); mend it, "
+                f"the audit found {plural(len(errors), 'error')} ({', '.join(codes)}); fix it, "
                 f"or accept them with --waive {','.join(codes)}"
             )
         return plan.model_copy(update={"audit": record})

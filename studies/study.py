@@ -38,7 +38,7 @@ class Tuning(Frozen):
     """
 
     space: dict[str, Range | Choices]
-    trials: int = Field(8, ge=1)
+    trials: int = Field(default=8, ge=1)
 
     @field_validator("space", mode="before")
     @classmethod

@@ -73,16 +73,16 @@ class Evaluation(Section):
     """What is done with a trained network at test time; trainings are shared between evaluations."""
 
     post_processing: Literal["none", "pcs"] = Field(
-        "none", description="pcs: perceptual contrast stretching of the enhanced speech"
+        default="none", description="pcs: perceptual contrast stretching of the enhanced speech"
     )
     taps: Annotated[Literal[1, 2, 3], Added] = Field(
-        3, description="taps of the filter head that are used: now, the frame before, the third"
+        default=3, description="taps of the filter head that are used: now, the frame before, the third"
     )
     mix_back: Annotated[Fraction, Added] = Field(
-        0.0, description="share of the noisy signal in the output, before the post-processing"
+        default=0.0, description="share of the noisy signal in the output, before the post-processing"
     )
     metrics: Annotated[tuple[MetricName, ...], BeforeValidator(_listed), Added] = Field(
-        (), description="measures taken on test beside the usual ones, e.g. dnsmos_ovrl"
+        default=(), description="measures taken on test beside the usual ones, e.g. dnsmos_ovrl"
     )
 
 

@@ -47,7 +47,7 @@ def power(
     format: Annotated[str, formats("table", "csv", "json")] = "table",
     root: Root = ROOT,
 ) -> None:
-    """What a number of seeds can resolve: smallest detectable effects, runs and hours."""
+    """Power analysis: the smallest effect detectable with a number of seeds, with runs and hours."""
     from ..power import outlook
     from ..study import parse_seeds
     from ..study_file import asked

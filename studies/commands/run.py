@@ -123,7 +123,7 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
         root: Root = ROOT,
         format: Annotated[str, formats("table", "json", panel=OUTPUT)] = "table",
     ) -> None:
-        """Train every cell of a grid, and the baseline, at every seed; what is done is not done again."""
+        """Train every cell of the grid, plus the baseline, with each seed. Completed runs are skipped."""
         from ..study_file import asked
 
         found = asked(
