@@ -119,7 +119,7 @@ class Child:
         status = "FAILED" if failed else status_of(state, scored, mode)
         token = f"{state.state} {state.updated} {self.slot.evaluations[0][:12] if scored else 'unscored'}"
         token += f" {failed.updated}" if failed else ""
-        label = "done, not scored" if state.state == "done" and not scored else state.state
+        label: str = "done, not scored" if state.state == "done" and not scored else state.state
         if failed:
             label = "done, evaluation failed"
             told = {name: getattr(failed, name) for name in ("cause", "message", "attempts")}
