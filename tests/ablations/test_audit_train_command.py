@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from ablate.ablations.audit.train_command import validated_on_test
+from ablate.ablations.audit.train_command import read_by_nobody, untoggled, validated_on_test
+from ablate.ablations.factors import find
+from ablate.ablations.grid import OwnCell
+from ablate.training.train_command.config import CommandConfig
 
 
 @pytest.mark.parametrize(
@@ -40,3 +43,28 @@ def test_the_command_itself():
 def test_what_only_names_a_test_set_is_nothing(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
     assert list(validated_on_test("python train.py --seed 1", [], {"c.yaml": tmp_path / "c.yaml"})) == []
+
+
+def cells_of(**overrides) -> list[OwnCell]:
+    config = CommandConfig(overrides=overrides)
+    return [OwnCell(name="base", levels={"x": "off"}, config=config)]
+
+
+def test_a_name_that_no_program_reads_is_named(tmp_path):
+    (tmp_path / "train.py").write_text("p.add_argument('--n-layers'); use(config['optim']['lr'])\n")
+    (tmp_path / "conf.json").write_text('{"num_blocks": 4}')
+    code = {path.name: path for path in tmp_path.iterdir()}
+    known = {"n-layers": "2", "n_layers": "2", "optim.lr": "1"}
+    (a, b) = read_by_nobody(cells_of(**known, num_blocks="1", **{"n-layer": "3"}), code)
+    assert (a.code, a.where, b.where) == ("A205", "num_blocks", "n-layer")
+    assert "train.py" in a.evidence
+
+
+def test_what_a_program_takes_by_itself_is_no_difference():
+    base, baseline = cells_of(lr="1")[0], cells_of()[0].model_copy(update={"levels": {}})
+    factors = (
+        find("bidirectional").model_copy(update={"name": "x", "levels": {"off": {}, "on": {"y": "2"}}}),
+    )
+    (found,) = untoggled([base, baseline], factors, {})
+    assert "lr 1 -> not given" in found.evidence
+    assert not list(untoggled([base, baseline], factors, {"lr": "1"}))

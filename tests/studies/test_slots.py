@@ -207,3 +207,17 @@ def test_a_worker_whose_device_broke_ends_and_says_nothing(monkeypatch, tmp_path
             assert [ended.exit for ended in wait_for(launcher, 1)] == ["killed"]
     finally:
         launcher.close()
+
+
+def test_a_run_of_several_gpus_takes_a_slot_of_several(monkeypatch):
+    gpus = [Gpu(str(index), memory=memory) for index, memory in enumerate((8, 6, 8, 8, 8))]
+    monkeypatch.setattr(machine, "find_gpus", lambda: gpus)
+    monkeypatch.delenv(machine.VISIBLE, raising=False)
+    found = find_slots(each=2)
+    assert [slot.environment[machine.VISIBLE] for slot in found] == ["0,1", "2,3"]
+    assert [slot.gpu.memory for slot in found] == [6, 8]
+    with pytest.raises(InputError, match=r"takes 6 GPUs .* there are 5"):
+        find_slots(each=6)
+    with pytest.raises(InputError, match="3 jobs, but 2 GPUs sets of 2"):
+        find_slots(3, each=2)
+    assert all(slot.gpu is None for slot in find_slots(gpus="", each=2))

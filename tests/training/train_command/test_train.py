@@ -371,3 +371,47 @@ def test_the_environment_and_the_file_carry_overrides(new_run, go, folder):
         assert go(run, job).state == "done"
         told = (run.path / "out" / "told.txt").read_text()
         assert told == ("71" if style == "env" else "MODE: 7\n1")
+
+
+def test_of_several_commands_a_retry_takes_up_at_the_one_that_failed(new_run, go, folder):
+    (folder / "test.py").write_text(
+        "import pathlib, shutil, sys\n"
+        "out, data, weights = map(pathlib.Path, sys.argv[1:])\n"
+        "print('tests', weights.name)\n"
+        "if not (out / 'once').exists():\n"
+        "    (out / 'once').touch(); raise RuntimeError('no such layer')\n"
+        "shutil.move(out / 'enhanced', out / 'tested')\n"
+    )
+    later = f"{sys.executable} test.py {{out}} {{data}} {{out}}/late*.pt"
+    run, job = new_run(then=[later], scores="tested")
+    state = go(run, job)
+    assert (state.state, state.message) == (
+        "failed",
+        "CommandError: exit code 1: RuntimeError: no such layer",
+    )
+    assert go(run, job).state == "done"
+    assert run.evaluation("plain").state == "done", run.evaluation("plain").message
+    assert called(run) == ["-"]
+    assert "tests latest.pt" in run.log.read_text()
+    assert run.state.step == 20
+
+
+def test_a_port_that_is_taken_is_a_cause_of_its_own(new_run, go, folder):
+    (folder / "toy.py").write_text("raise OSError(98, 'Address already in use')\n")
+    run, job = new_run()
+    assert go(run, job).cause == "port-taken"
+
+
+def test_the_python_behind_a_shell_and_a_launcher_is_found(tmp_path):
+    launcher = tmp_path / "torchrun"
+    launcher.write_text(f"#!{sys.executable}\n")
+    launcher.chmod(0o755)
+    path = os.environ["PATH"]
+    for words in (
+        [sys.executable, "train.py"],
+        ["env", "A=1", sys.executable],
+        ["sh", "-c", f"exec {sys.executable} train.py"],
+        [str(launcher), "train.py"],
+    ):
+        assert process.find_python(words, path) == sys.executable
+    assert process.find_python(["sleep", "1"], path) is None
