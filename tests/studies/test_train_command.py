@@ -119,8 +119,8 @@ def test_a_study_file_says_how_its_cells_are_trained(file, root, corpus):
 @pytest.mark.parametrize(
     ("pair", "said"),
     [
-        (("seeds: 2", "seeds: 2\nrecipe: small"), "recipe: of our training commands"),
-        (("seeds: 2", "seeds: 2\nbase: bsrnn"), "base: of our training commands"),
+        (("seeds: 2", "seeds: 2\nrecipe: small"), "recipe: of the built-in trainer"),
+        (("seeds: 2", "seeds: 2\nbase: bsrnn"), "base: of the built-in trainer"),
         (("factors:", "grid: bidirectional\nset:"), "give grid or train"),
         (("baseline: {gain: 0.5}", "baseline: bsrnn"), "none or overrides"),
         (("  gain: {levels", "  gain: {claim: [0, 1]}\n  other: {levels"), "give its levels"),
