@@ -130,12 +130,12 @@ class Driver:
         self._active: dict[Path, Job] = {}
         self._undecided: list[tuple[float, Job, Ended]] = []
         self._outcome = Outcome()
+        self._commands = train_command.CommandRuns()
 
     def run(self, jobs: list[Job]) -> Outcome:
         """Work through `jobs`; returns when all ended, the failures are too many, or on Ctrl-C."""
         outcome = self._outcome = Outcome()
         self._stopped: list[Job] = []
-        self._commands = train_command.CommandRuns()
         self._queue = [job for job in jobs if self._remains(job)]
         self._progress.start(jobs, outcome.done, outcome.failed)
         if self._commands.stop and self._queue:

@@ -143,7 +143,7 @@ class Study(Frozen):
         meaningless = sorted(_OURS & self.model_fields_set)
         if meaningless:
             raise InputError(
-                f"{', '.join(meaningless)}: of our own trainings; with train.command, settings are overrides"
+                f"{', '.join(meaningless)}: of the built-in trainer; with train.command set overrides"
             )
         if isinstance(self.baseline, str) and "baseline" in self.model_fields_set:
             raise InputError(f"baseline {self.baseline!r}: with train.command, none or overrides of it")
