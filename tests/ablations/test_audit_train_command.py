@@ -4,7 +4,7 @@ import pytest
 
 from ablate.ablations.audit.train_command import read_by_nobody, untoggled, validated_on_test
 from ablate.ablations.factors import find
-from ablate.ablations.grid import OwnCell
+from ablate.ablations.grid import Cell
 from ablate.training.train_command.config import CommandConfig
 
 
@@ -45,9 +45,9 @@ def test_what_only_names_a_test_set_is_nothing(tmp_path, text):
     assert list(validated_on_test("python train.py --seed 1", [], {"c.yaml": tmp_path / "c.yaml"})) == []
 
 
-def cells_of(**overrides) -> list[OwnCell]:
+def cells_of(**overrides) -> list[Cell[CommandConfig]]:
     config = CommandConfig(overrides=overrides)
-    return [OwnCell(name="base", levels={"x": "off"}, config=config)]
+    return [Cell[CommandConfig](name="base", levels={"x": "off"}, config=config)]
 
 
 def test_a_name_that_no_program_reads_is_named(tmp_path):

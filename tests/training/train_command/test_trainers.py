@@ -41,7 +41,7 @@ def test_an_example_goes_on_where_it_was_killed(name, folder, new_run, go, worke
     shutil.copytree(HERE, folder, dirs_exist_ok=True)
     request = asked(HERE / f"{name}.yaml")
     fields = request.train.model_dump(mode="json", exclude={"folder", "digest", "commit"})
-    given = request.own_grid.cells()[-1].config.overrides | {"epochs": "30"}
+    given = request.grid.cells()[-1].config.overrides | {"epochs": "30"}
     cut, job = new_run(name="c" * 64, given=given, **fields)
     killed = worker(cut, job)
     wait_for(cut.path / "out" / SAVED[name], 200)
