@@ -21,7 +21,7 @@ from .model import AnalysisReport
 from .run_warnings import changes, run_warnings
 from .slopes import slope_lines
 from .step_budgets import step_budget_lines
-from .test_sets import test_set_lines
+from .test_sets import lines_of_test_sets
 from .validation_rank import agreement_lines
 from .verdict_table import claim_lines
 
@@ -292,7 +292,7 @@ def notes(report: AnalysisReport) -> list[str]:
         )
     if report.test_sets and len(analysis.guardrails):
         notes.append(f"Guardrail metrics are judged on {report.test_name} alone, the first test set.")
-    notes += test_set_lines(report.test_name, report.test_sets)
+    notes += lines_of_test_sets(report.test_name, report.test_sets)
     if report.in_vain:
         notes.append(f"--claims {report.in_vain}: nothing on these factors in {report.metric}.")
     notes += claim_lines(report.judged, of_a_study=report.info.plan is not None)

@@ -136,7 +136,7 @@ def _unscored(first: Scores, other: Scores) -> list[str]:
     return [f"{len(lacking)} of {len(runs)} runs are not scored on it: {listed(lacking)}."] if lacking else []
 
 
-def test_set_lines(first: str, corpora: Sequence[OnTestSet]) -> list[str]:
+def lines_of_test_sets(first: str, corpora: Sequence[OnTestSet]) -> list[str]:
     """A sentence on each extra test set."""
     told = {
         "turns round": "turns round, by both intervals",

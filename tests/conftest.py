@@ -132,7 +132,7 @@ def build_plan(
     }
     planned = {
         "name": name,
-        "base": parsed.base,
+        "base": base,
         "baseline": baseline,
         "factors": parsed.factors,
         "design": parsed.design,

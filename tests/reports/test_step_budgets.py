@@ -92,7 +92,7 @@ def test_the_forms_have_the_table_the_words_and_the_figure(found):
         assert "0.5: 30 steps" in said
     out = io.StringIO()
     write(found, "json", out)
-    assert {row["length"] for row in json.loads(out.getvalue())["by_step_budget"]} == {0.5, 1.0}
+    assert {row["step_fraction"] for row in json.loads(out.getvalue())["by_step_budget"]} == {0.5, 1.0}
     lines = caveats.notes(found)
     (changes,) = [line for line in lines if "bidirectional is" in line and "a change of" in line]
     assert re.search(r"after 30 steps and \+\d\.\d+ after 60 steps, a change of \+0\.3", changes)

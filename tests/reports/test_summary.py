@@ -32,7 +32,7 @@ def test_what_is_not_shown_is_not_credited(report):
 
 def test_without_intervals_nothing_is_shown(tmp_path, make_study):
     told = answer(report_of_study(make_study(tmp_path, seeds=1, utterances=4)))
-    assert told.startswith("No interval, so no difference in PESQ-WB is shown")
+    assert told.startswith("Without intervals, no difference in PESQ-WB can be established")
 
 
 def test_without_a_baseline_the_effects_are_the_answer(report):

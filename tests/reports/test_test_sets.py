@@ -19,7 +19,7 @@ from ablate.reports.renderers import write
 from ablate.reports.sources import scores_from_study
 from ablate.reports.sources.mlflow import FIRST_ALONE
 from ablate.reports.summary import answer
-from ablate.reports.test_sets import test_set_lines
+from ablate.reports.test_sets import lines_of_test_sets
 from ablate.studies.plan import ExtraTestSet, Plan, load, save
 
 
@@ -94,12 +94,12 @@ def test_the_first_corpus_alone_is_judged_and_corrected(report, root):
 
 
 def test_where_trainings_differ_by_more_it_is_said_what_it_would_take(report):
-    assert not any("SD" in line for line in test_set_lines("near", report.test_sets))
+    assert not any("SD" in line for line in lines_of_test_sets("near", report.test_sets))
     far = report.info.further["far"].copy()
     run = pd.factorize(far["cell"].astype(str) + far["seed"].astype(str))[0]
     far["pesq_wb"] += np.random.default_rng(0).normal(0, 0.3, run.max() + 1)[run]
     noisy = replace(report, info=replace(report.info, further={"far": far}))
-    (line,) = [line for line in test_set_lines("near", noisy.corpora) if "SD" in line]
+    (line,) = [line for line in lines_of_test_sets("near", noisy.test_sets) if "SD" in line]
     assert line.startswith("On far, trainings differ by SD 0.")
     assert "would take" in line
 
