@@ -112,7 +112,7 @@ def test_what_is_not_used_of_a_further_corpus_is_named(report):
     info = replace(report.info, further={"far": far})
     notes = caveats.notes(replace(report, info=info))
     assert "On far: 2 of 27 runs are not scored on it: baseline seed 2, baseline seed 3." in notes
-    assert any(note.startswith("On far: 1 of 12 utterances have no pesq_wb in baseline") for note in notes)
+    assert any(note.startswith("On far: 1 of 12 utterances (far0) have no pesq_wb") for note in notes)
     assert not any(note.startswith("On far: ") for note in caveats.notes(report))
 
 
