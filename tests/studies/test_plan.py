@@ -122,13 +122,13 @@ def test_other_lengths_are_the_trainings_of_those_steps(root, corpus):
     ), "the study's own length is as without others"
     half = plan.at(0.5)
     alone = planned(root, corpus, set={"recipe.steps": 20})
-    assert half.length == 0.5
+    assert half.step_fraction == 0.5
     assert [cell.signatures for cell in half.cells] == [cell.signatures for cell in alone.cells]
     assert [cell.evaluations for cell in half.cells] == [cell.evaluations for cell in alone.cells]
     assert {cell.config.recipe.steps for cell in half.cells} == {20}
     assert Plan.model_validate(plan.model_dump(mode="json")) == plan
     assert plan.every_step_fraction() == [plan, half]
-    assert planned(root, corpus, recipe="reference", step_fractions=(0.5,)).lengths == (0.5,)
+    assert planned(root, corpus, recipe="reference", step_fractions=(0.5,)).step_fractions == (0.5,)
 
 
 def test_lengths_extend_a_plan_and_stay(root, corpus):
@@ -233,7 +233,7 @@ def test_a_plan_without_further_tests_opens_as_before(root, corpus):
     plans.save(plan, root)
     path = plans.study_path(root, "old") / "plan.json"
     data = json.loads(path.read_text())
-    del data["extra_test_sets"]
+    del data["further_tests"]
     for cell in data["cells"]:
         del cell["further"]
     path.write_text(json.dumps(data))

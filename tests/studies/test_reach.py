@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pandas as pd
 
@@ -98,7 +96,7 @@ def test_what_tells_comes_first(make_plan, tmp_path):
     assert watch.arranged(queue) == (queue, [])
     for cell in ("base", "decoder4x"):
         jobs[cell].run.write_spec(jobs[cell].document)
-        launcher.end(SimpleNamespace(run=jobs[cell].run.path, evaluations=jobs[cell].evaluations.values()))
+        launcher.end(jobs[cell])
         watch.scored(jobs[cell].run)
     assert watch.arranged(queue) == ([*queue[1:], queue[0]], [])
 

@@ -226,8 +226,6 @@ def test_a_training_without_its_weights_is_scored_on_no_further_test(ask, corpus
     _, outcome, _ = ask(study="more", test_data=(str(further),))
     assert len(outcome.done) == 6
     shutil.rmtree(run.checkpoints)
-    with pytest.raises(InputError, match="--cell baseline, of a study"):
-        ask(study="third", test_data=(str(further), str(corpus)))
     _, outcome, again = ask(study="more", cells=("baseline",))
     assert (len(outcome.done), len(again.trained)) == (6, 2)
 
