@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import pytest
+from pydantic import TypeAdapter
 
 from ablate.ablations.factors import claims_on
+from ablate.studies.plan.model import StoredKind
 from ablate.studies.study import Study, Tuning, parse_seeds
 from ablate.studies.study_file import asked, read_file
 from ablate.studies.tune import candidates
@@ -99,6 +101,9 @@ def test_study_file_with_a_grid(tmp_path):
         ("factors: {wide: {levels: {off: {}}}}", "at least two levels"),
         ("factors: {bidirectonal: }", "did you mean 'bidirectional'"),
         ("set: {recipe.step: 4}", "did you mean"),
+        ("grid: bidirectional\nat_lengths: [0.5]", "did you mean 'step_fractions'"),
+        ("grid: bidirectional\nlauncher: inline", r"compute: \{launcher"),
+        ("grid: bidirectional\nset: {recipe.judge_lag: 3}", "did you mean 'recipe.discriminator_lag'"),
         ("grd: bidirectional", r"unknown key 'grd'; did you mean 'grid'"),
         ("seeds: 2\ngrid: [bidirectional\n", r"study\.yaml, line 3, column 1: expected ',' or '\]'"),
         ("grid: a\ttrain: {command: python a.py {seed}}", r"study\.yaml, line 1, column"),
@@ -109,6 +114,13 @@ def test_bad_study_files(tmp_path, text, words):
     path.write_text(text)
     with pytest.raises(ValueError, match=words):
         read_file(path)
+
+
+@pytest.mark.parametrize(("kind", "stored"), [("add-one", "one-in"), ("leave-one-out", "one-out"), ("full", "full")])
+def test_a_design_is_stored_under_the_name_it_had_first(kind, stored):
+    field = TypeAdapter(StoredKind)
+    assert field.dump_python(kind) == stored
+    assert field.validate_python(stored) == field.validate_python(kind) == kind
 
 
 def test_tuning_of_whole_numbers_and_categories():
