@@ -116,7 +116,9 @@ def test_bad_study_files(tmp_path, text, words):
         read_file(path)
 
 
-@pytest.mark.parametrize(("kind", "stored"), [("add-one", "one-in"), ("leave-one-out", "one-out"), ("full", "full")])
+@pytest.mark.parametrize(
+    ("kind", "stored"), [("add-one", "one-in"), ("leave-one-out", "one-out"), ("full", "full")]
+)
 def test_a_design_is_stored_under_the_name_it_had_first(kind, stored):
     field = TypeAdapter(StoredKind)
     assert field.dump_python(kind) == stored
