@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -105,6 +104,7 @@ class Elsewhere:
         return scores_from_elsewhere(table, source, factors, base, self.baseline, metric, columns)
 
     def _measured(self, metric: str) -> tuple[pd.DataFrame, list[str]]:
+        from ablate.models.cores import usable_cores
         from ablate.training.metrics import MetricPool
         from ablate.training.metrics.registry import METRICS, check_available
 
@@ -116,7 +116,7 @@ class Elsewhere:
         found = places(str(self.enhanced))
         asked = [name for name in (metric, *self.guardrails) if name in METRICS]
         check_available(asked)
-        with MetricPool(len(os.sched_getaffinity(0))) as pool:
+        with MetricPool(usable_cores()) as pool:
             table = measured(found, self.clean, self.root / "cache", pool, asked, _progress)
         factors = _listed(self.factors) or [name for name in found[0].fields if name != "seed"]
         return table, factors

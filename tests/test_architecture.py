@@ -93,3 +93,8 @@ def is_there(name: str) -> bool:
     while module not in SOURCES and "." in module:
         module = module.rpartition(".")[0]
     return module in SOURCES and re.search(rf"\b{attribute}\b", SOURCES[module].read_text()) is not None
+
+
+def test_the_mask_of_cores_is_asked_in_one_place():
+    """It is missing on macOS."""
+    assert [n for n, path in SOURCES.items() if "sched_getaffinity" in path.read_text()] == ["ablate.models.cores"]
