@@ -97,4 +97,5 @@ def is_there(name: str) -> bool:
 
 def test_the_mask_of_cores_is_asked_in_one_place():
     """It is missing on macOS."""
-    assert [n for n, path in SOURCES.items() if "sched_getaffinity" in path.read_text()] == ["ablate.models.cores"]
+    asking = [name for name, path in SOURCES.items() if "sched_getaffinity" in path.read_text()]
+    assert asking == ["ablate.models.cores"]
