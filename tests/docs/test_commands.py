@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
 import subprocess
@@ -225,7 +226,8 @@ class Field:
         for name in ("docs", "examples"):
             (here / name).symlink_to(REPOSITORY / name)
         self.stand_ins = {"DIR": str(corpus), "my_net.py": "docs/examples/my_net.py"}
-        self.environment = subprocess_env.environment(STAND_IN_CORPUS=str(corpus))
+        installed = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        self.environment = subprocess_env.environment(STAND_IN_CORPUS=str(corpus), PATH=installed)
 
     def run(self, words: list[str]) -> str:
         """Run a command to its end; what it wrote to standard error."""

@@ -69,9 +69,10 @@ def test_dry_run_shows_cells_sizes_and_signatures(ablate, corpus):
     assert base["done"] == []
 
 
-def test_a_dry_run_without_timing_times_nothing(ablate, corpus, monkeypatch):
+def test_a_dry_run_of_many_networks_times_nothing(ablate, corpus, monkeypatch):
     from ablate.studies.commands import dry_run
 
+    monkeypatch.setattr(dry_run, "TIMED", 2)
     monkeypatch.setattr(dry_run, "_costs", lambda *_: pytest.fail("nothing is to be timed"))
     words = ("run", "--grid", "bidirectional", "--data", corpus, "--seeds", "1", "--dry-run")
     code, out, _ = ablate(*words, "--format", "json")
@@ -250,7 +251,8 @@ def test_a_reason_that_several_runs_failed_for_stands_once():
     from ablate.models.console import console
     from ablate.studies.commands.status import _status_view
 
-    run = {"cell": "base", "length": 1.0, "state": "failed", "step": 3, "steps": None, "val_pesq_wb": None}
+    run = {"cell": "base", "step_fraction": 1.0, "state": "failed", "step": 3, "steps": None}
+    run |= {"val_pesq_wb": None, "curve_problem": None}
     run |= {"seconds_per_step": None, "attempts": 1, "cause": "output", "message": "left no enhanced"}
     run |= {"evaluation": None}
     runs = [run | {"seed": seed} for seed in (1, 2)] + [run | {"seed": 3, "message": "left no scores.csv"}]

@@ -53,7 +53,7 @@ def make_plan(root, seed, steps=4, factors="bidirectional", plugins=()):
 
 
 def make_driver(plan, root, folder, **policy):
-    launcher = SlurmLauncher(folder, set=["time=20", "signal_delay_s=5"])
+    launcher = SlurmLauncher(folder, settings=["time=20", "signal_delay_s=5"])
     jobs = plan_jobs(plan, root, plan_book(open_storage(folder), plan))
     return Driver(launcher, Compute(**policy)), jobs, launcher
 
@@ -106,7 +106,7 @@ def test_every_run_ends_as_it_says_itself(cluster, root):
     }
     assert "a fault of the network" in ended["core=failing seed 6"].message
     assert {job.name: job.accumulation for job in jobs if job.accumulation} == {"core=hungry seed 6": 2}
-    trials = plan_book(open_storage(root / "troubled"), plan).entries
+    trials = plan_book(open_storage(root / "troubled"), plan).trials
     causes = {cell: entry.attributes.get("cause") for (cell, _), entry in trials.items()}
     assert {cell: cause for cell, cause in causes.items() if cause} == {
         "core=diverging": "diverged",
@@ -205,7 +205,7 @@ def test_a_limit_on_submissions_fails_no_run(limited_cluster, tmp_path, monkeypa
     plans = [make_plan(tmp_path, seed, steps=2, factors="bidirectional,decoder4x") for seed in (1, 2)]
     folder, told = tmp_path / "study", []
     monkeypatch.setattr(slurm, "GATHER", 1.0)
-    storage, launcher = open_storage(folder), SlurmLauncher(folder, set=["time=20"], slots=20)
+    storage, launcher = open_storage(folder), SlurmLauncher(folder, settings=["time=20"], slots=20)
     jobs = [job for plan in plans for job in plan_jobs(plan, tmp_path, plan_book(storage, plan))]
     progress = DriverProgress()
     progress.told = told.append
@@ -221,7 +221,7 @@ def test_a_training_that_never_reaches_a_checkpoint_in_its_time_is_given_up(clus
     folder = root / "slow"
     jobs = plan_jobs(plan, root, plan_book(open_storage(folder), plan))[:1]
     jobs[0].document["recipe"]["checkpoint_every"] = 1_000_000
-    launcher = SlurmLauncher(folder, set=["time=1", "signal_delay_s=10"])
+    launcher = SlurmLauncher(folder, settings=["time=1", "signal_delay_s=10"])
     wait = launcher.wait
 
     def wait_no_longer(timeout):  # SLURM holds a requeued job back for two minutes

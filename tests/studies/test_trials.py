@@ -57,8 +57,8 @@ def test_a_second_look_finds_the_same_trials(opened, name):
     entry = first.add(("base", 1), {"core": "mamba"}, KINDS, {})
     first.start(entry)
     second = TrialBook(opened(), name)
-    assert second.entries[("base", 1)].state == TrialState.RUNNING
-    assert second.entries[("base", 1)].number == entry.number
+    assert second.trials[("base", 1)].state == TrialState.RUNNING
+    assert second.trials[("base", 1)].number == entry.number
 
 
 def test_complete_happens_once(opened, name):
@@ -86,7 +86,7 @@ def test_a_retry_is_a_new_trial_that_names_the_old_one(opened, name):
         "training_signature": "abc",
         "retry_of": trials[0].number,
     }
-    assert TrialBook(opened(), name).entries[("base", 1)].number == again.number
+    assert TrialBook(opened(), name).trials[("base", 1)].number == again.number
 
 
 def test_processes_that_open_a_book_at_once_agree(opened, name, url, tmp_path):
@@ -111,11 +111,11 @@ def test_two_roots_with_studies_of_one_name_share_no_trial(opened, url, make_pla
     plan, storage = make_plan("bidirectional", (1,)), opened()
     roots = [tmp_path / name for name in ("one", "two")]
     one, two = (plan_book(storage, plan, key=study_key(plan, root, url or "postgresql://")) for root in roots)
-    one.complete(one.entries["base", 1], 2.0, {})
-    assert two.entries["base", 1].trial_id != one.entries["base", 1].trial_id
+    one.complete(one.trials["base", 1], 2.0, {})
+    assert two.trials["base", 1].trial_id != one.trials["base", 1].trial_id
     (keys,) = {study_key(plan, roots[0], "postgresql://")}
     again = plan_book(storage, plan, key=keys)
-    assert again.entries["base", 1].state == TrialState.COMPLETE
+    assert again.trials["base", 1].state == TrialState.COMPLETE
     roots[0].rename(tmp_path / "moved")
     assert study_key(plan, tmp_path / "moved", "postgresql://") == keys
     assert study_key(plan, tmp_path / "moved") == plan.name
@@ -226,8 +226,8 @@ def test_a_cell_that_is_another_training_by_now_has_a_trial_of_its_own(make_plan
     book = plan_book(open_storage(tmp_path), old)
     done, waiting = book.trials["base", 1], book.trials["bidirectional", 1]
     book.complete(done, 2.0, {})
-    entries = plan_book(open_storage(tmp_path), new).entries
-    assert entries == plan_book(open_storage(tmp_path), new).entries
+    entries = plan_book(open_storage(tmp_path), new).trials
+    assert entries == plan_book(open_storage(tmp_path), new).trials
     for cell, former in (("base", done), ("bidirectional", waiting)):
         entry = entries[cell, 1]
         assert entry.state == TrialState.WAITING
@@ -258,7 +258,7 @@ def test_dropped_connections_and_a_restart_of_the_server_lose_no_trial(
             waiting = threads.submit(book.complete, second, 3.5, {1: 3.5})
             assert not wait([waiting], timeout=3).done
         waiting.result(timeout=120)
-    found = plan_book(open_storage(tmp_path, postgresql), plan, key="patient").entries
+    found = plan_book(open_storage(tmp_path, postgresql), plan, key="patient").trials
     assert [found[entry.key].state.name for entry in (first, second)] == ["COMPLETE", "COMPLETE"]
     assert {entry.number for entry in found.values()} == {entry.number for entry in book.trials.values()}
 

@@ -312,7 +312,7 @@ def test_a_pair_that_kills_every_worker_is_an_error_and_no_score(monkeypatch):
     clean = speech_like()
     with MetricPool(1) as pool:
         with monkeypatch.context() as patch:
-            patch.setattr(module.child, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+            patch.setattr(module.subprocess_env, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
             with pytest.raises(MetricProcessError, match=r"3 processes died .*exit code 3, exit code 3"):
                 pool.submit(clean, clean, ["ssnr"]).result(60)
         assert not pool.submit(clean, clean, ["ssnr"]).result(60).errors
@@ -345,7 +345,7 @@ def test_a_crash_on_a_short_recording_is_no_score(monkeypatch):
     from ablate.training.metrics import pool as module
 
     crash = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
-    monkeypatch.setattr(module.child, "command", lambda *_: [sys.executable, "-c", crash])
+    monkeypatch.setattr(module.subprocess_env, "command", lambda *_: [sys.executable, "-c", crash])
     with MetricPool(1) as pool, pytest.raises(MetricProcessError, match="SIGSEGV, SIGSEGV, SIGSEGV"):
         pool.submit(speech_like(1.0), speech_like(1.0), ["pesq_wb"]).result(60)
 
