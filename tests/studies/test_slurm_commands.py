@@ -362,8 +362,8 @@ def test_stopping_tells_of_every_task_at_once(commands, tmp_path):
     launcher.submit(waiting)
     launcher.stop()
     assert {(e.run, e.exit) for e in wait_for(launcher, 2)} == {
-        (waiting.run, "stopped"),
-        (running.run, "preempted"),
+        (waiting.run.path, "stopped"),
+        (running.run.path, "preempted"),
     }
 
 
