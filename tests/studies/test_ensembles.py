@@ -100,7 +100,7 @@ def test_a_report_shows_them_without_an_interval(root, scored, format):
     mean = scored["base"].scores["si_sdr"].mean()
     assert report.ensembles[0].means["si_sdr"] == pytest.approx(mean)
     if format == "json":
-        assert '"seed_averages"' in out.getvalue()
+        assert '"ensembles"' in out.getvalue()
     else:
         assert "base, seed ensemble" in " ".join(out.getvalue().split())
         assert f"{mean:.3f}" in out.getvalue()

@@ -107,7 +107,7 @@ def test_it_is_prepared_and_then_as_before():
 def test_a_device_that_is_not_there_is_refused():
     with pytest.raises(InputError, match="unknown device 'tpux'"):
         choose_device("tpux")
-    with pytest.raises(InputError, match="cuda:99 is not there"):
+    with pytest.raises(InputError, match="cuda:99 not found"):
         choose_device("cuda:99")
     assert choose_device("cpu") == CPU
 
