@@ -82,7 +82,7 @@ def test_a_killed_worker_takes_only_its_run_with_it(root, request_):
                 os.kill(kills[0], signal.SIGKILL)
 
     try:
-        outcome = Killing(root, launcher).run(jobs)
+        outcome = Killing(launcher).run(jobs)
     finally:
         launcher.close()
     assert (len(outcome.done), len(outcome.failed)) == (3, 0)

@@ -113,6 +113,14 @@ def log_start(run: RunDir) -> int:
     return fresh[-1] if fresh else 0
 
 
+def lines_so_far(how: CurveFormat | None, run: RunDir) -> list[dict[str, Any]]:
+    """The curve up to where an attempt is resumed, with lines that a killed worker did not live to read."""
+    known = run.metrics()
+    curve = LiveCurve(how, run, log_start(run), known)
+    curve.take(ended=True)
+    return curve.ordered or known
+
+
 def reread(run: RunDir, train: TrainingCommand) -> None:
     """Read the curve of a finished command as `curve` says by now, if it said something else before."""
     if (

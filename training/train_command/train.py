@@ -32,7 +32,7 @@ from . import argv, outputs, styles
 from .code import changed_since, last_change, lay_out, written_beside
 from .config import LOG, CommandConfig, TrainingCommand
 from .config_files import text
-from .curve import LiveCurve, log_start
+from .curve import LiveCurve, lines_so_far, log_start
 from .ending import ending, failure, says_diverged, was_lost
 from .outputs import OutputError
 from .process import find_python, free_port, run_command
@@ -283,7 +283,7 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
     resume = call.resume
     later = call.ended > 0
     command = [*call.words(call.ended), *resume]
-    former_lines = run.metrics() if later or resume or own.resumes_itself else []
+    former_lines = lines_so_far(own.curve, run) if later or resume or own.resumes_itself else []
     if not later:
         run.write_metrics([])
         progress.update(step=0, val_pesq_wb=None, curve_problem=None)

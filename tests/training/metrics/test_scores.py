@@ -312,7 +312,9 @@ def test_a_pair_that_kills_every_worker_is_an_error_and_no_score(monkeypatch):
     clean = speech_like()
     with MetricPool(1) as pool:
         with monkeypatch.context() as patch:
-            patch.setattr(module.subprocess_env, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"])
+            patch.setattr(
+                module.subprocess_env, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"]
+            )
             with pytest.raises(MetricProcessError, match=r"3 processes died .*exit code 3, exit code 3"):
                 pool.submit(clean, clean, ["ssnr"]).result(60)
         assert not pool.submit(clean, clean, ["ssnr"]).result(60).errors
