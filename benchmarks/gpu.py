@@ -69,7 +69,8 @@ class Setting:
 def contract(setting: Setting) -> Result:
     """Every scan backend and convolution present agrees with the plain loop, on the device."""
     tests = ["tests/models/test_scan.py", "tests/models/test_convolution.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:hydra_pytest", "-m", "not slow"]
+    without = ["-p", "no:cacheprovider", "-p", "no:hydra_pytest"]
+    command = [sys.executable, "-m", "pytest", "-q", *without, "-m", "not slow"]
     if setting.tiny:
         command += ["-k", "gradient_of_one_input or fused_convolution"]
     done = subprocess.run(

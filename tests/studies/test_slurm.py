@@ -166,8 +166,8 @@ seeds: 1
 """
 
 
-@pytest.mark.parametrize("asked", ["requeued", "interrupted"])
-def test_a_command_is_asked_to_end_and_called_again(cluster, tmp_path, corpus, asked):
+@pytest.mark.parametrize("how", ["requeued", "interrupted"])
+def test_a_command_is_asked_to_end_and_called_again(cluster, tmp_path, corpus, how):
     """Beside its worker, to which SLURM sends the same signal; it ends well, and without its scores."""
     toy = Path(__file__).parents[1] / "training" / "train_command" / "toy.py"
     file = tmp_path / "study.yaml"
@@ -182,7 +182,7 @@ def test_a_command_is_asked_to_end_and_called_again(cluster, tmp_path, corpus, a
 
     def act():
         wait_for(lambda: all(map(waits, jobs)))
-        if asked == "requeued":
+        if how == "requeued":
             for job in jobs:
                 requeue(read_json(job.run.path / "job.json")["id"])
         else:
@@ -193,7 +193,7 @@ def test_a_command_is_asked_to_end_and_called_again(cluster, tmp_path, corpus, a
     watcher.start()
     outcome = driver.run(jobs)
     watcher.join()
-    ended = (2, 0, 0) if asked == "requeued" else (0, 0, 2)
+    ended = (2, 0, 0) if how == "requeued" else (0, 0, 2)
     assert tuple(map(len, (outcome.done, outcome.failed, outcome.left))) == ended
     driver, jobs, _ = make_driver(plan, tmp_path, folder)
     assert len(driver.run(jobs).done) == 2, [job.run.state for job in jobs]
