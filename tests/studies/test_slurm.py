@@ -21,6 +21,7 @@ from ablate.studies.launchers import slurm
 from ablate.studies.launchers.slurm import EXITS, SlurmLauncher, job_states
 from ablate.studies.plan import make, study_path
 from ablate.studies.study import Study
+from ablate.studies.study_file import asked
 from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import RunDir, read_json
 
