@@ -202,6 +202,7 @@ class Command(Program):
             outputs.check(call.own, call.out, self.corpus.test)
         except OutputError:
             if given.should_stop() and not ended.exists():
+                call.ended = len(call.own.commands) - 1
                 raise Interrupted("the command was asked to end, and left no scores") from None
         except DivergedError:
             call.ended = 0
@@ -258,6 +259,8 @@ def _train(call: Call, given: Assignment) -> None:
     while call.ended < len(call.own.commands):
         code, last, resumed = _attempt(call, given)
         if code == 0:
+            if given.should_stop() and call.ended + 1 < len(call.own.commands):
+                raise Interrupted("the command was asked to end; whether it was through is not known")
             call.ended += 1
             continue
         if not resumed or was_lost(code) or former not in (None, (code, last)):
