@@ -31,7 +31,7 @@ ENDS = {
     "killed": ("done", None),
     "forking": ("done", None),
     "failing": ("failed", "error"),
-    "silent": ("failed", "output"),
+    "silent": ("done", None),
     "diverging": ("diverged", None),
     "linking": ("failed", "changed-link"),
 }
