@@ -19,10 +19,11 @@ from ablate.studies.analysis import analyze_study
 from ablate.studies.plan import find, study_path
 from ablate.training.metrics.registry import METRICS
 
+from .elsewhere import Elsewhere
 from .ingest import analyze
 from .model import AnalysisReport
 from .renderers import write
-from .sources import StudyInfo, scores_from_file, scores_from_study
+from .sources import StudyInfo, scores_from_study
 
 
 class NoScoresError(Exception):
@@ -121,9 +122,10 @@ def report_of_file(
     guardrails: Sequence[str] = (),
     direction: Mapping[str, str] = MappingProxyType({}),
 ) -> AnalysisReport:
-    """The report of results trained elsewhere; see `reports.sources.scores_from_file`."""
-    scores, info = scores_from_file(path, base, baseline, metric or "pesq_wb")
-    return report_of(scores, info, metric, margin, claims, guardrails, direction=direction)
+    """The report of a table, as `ablate report --scores`; `base` has the off level of each factor."""
+    levels = base if isinstance(base, str) else ",".join(f"{name}={level}" for name, level in base.items())
+    found = Elsewhere(scores=str(path), base=levels, baseline=baseline, metric=metric).read()
+    return report_of(*found, metric, margin, claims, guardrails, direction=direction)
 
 
 FILES = {

@@ -72,6 +72,8 @@ class ReportOptions(Elsewhere):
             raise InputError(f"one study at a time, not {', '.join(names)}")
         if elsewhere is None and (self.base or self.baseline or self.direction):
             raise InputError("--base, --baseline and --direction describe --scores; a study knows its own")
+        if elsewhere is None and (self.clean or self.noisy):
+            raise InputError("--clean and --noisy are folders for --enhanced")
         if self.scores is not None and self.claims is not None:
             raise InputError("--claims judges a study, whose networks are known; for --scores give --claim")
         if elsewhere is not None and names:

@@ -34,6 +34,9 @@ class Elsewhere:
         typer.Option(help="Folders of enhanced speech to measure, e.g. 'exp/{core}/seed{seed}/enhanced'."),
     ] = None
     clean: Annotated[Path | None, typer.Option(help="The folder of references for --enhanced.")] = None
+    noisy: Annotated[
+        Path | None, typer.Option(help="The folder of noisy files for --enhanced, scored as they are.")
+    ] = None
     factors: Annotated[
         str | None,
         typer.Option(help="Columns of --scores, or fields of the pattern, that make the cells, by commas."),
@@ -94,6 +97,8 @@ class Elsewhere:
             table, factors = self._measured(metric)
         else:
             factors = _listed(self.factors) or list(parse_levels(base))
+            if self.clean or self.noisy:
+                raise InputError("--clean and --noisy are folders for --enhanced")
             if not factors:
                 raise InputError(
                     '--scores needs the factors: --factors core,direction, or --base "bidirectional=off"'
@@ -117,7 +122,7 @@ class Elsewhere:
         asked = [name for name in (metric, *self.guardrails) if name in METRICS]
         check_available(asked)
         with MetricPool(usable_cores()) as pool:
-            table = measured(found, self.clean, self.root / "cache", pool, asked, _progress)
+            table = measured(found, self.clean, self.root / "cache", pool, asked, _progress, self.noisy)
         factors = _listed(self.factors) or [name for name in found[0].fields if name != "seed"]
         return table, factors
 

@@ -66,6 +66,7 @@ def fields(report: AnalysisReport) -> Iterator[Fields]:
                 | {"effects": records(corpus.effects), "cells": records(corpus.cells)}
                 for corpus in report.test_sets
             ],
+            "noisy_input": report.noisy_input,
             "parameter_changes": report.parameter_text,
             "energy_joules": dict(report.info.energy),
             "agreement": None if report.agreement is None else asdict(report.agreement),

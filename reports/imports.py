@@ -19,6 +19,7 @@ from ablate.ablations.design import COLUMNS
 from ablate.ablations.factors import Factor
 from ablate.ablations.grid import BASE, BASELINE, AnyCell, Config, Grid
 from ablate.ablations.runspec import run_path
+from ablate.models.console import plain
 from ablate.models.errors import InputError, listed
 from ablate.studies import plan as plans
 from ablate.studies.imported import accept
@@ -32,7 +33,9 @@ from ablate.training.metrics.registry import METRICS, expect
 from ablate.training.rundir import RunDir
 from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
+from .convergence import CURVE
 from .elsewhere import Elsewhere
+from .formatting import known
 from .ingest import same_level
 from .sources import StudyInfo
 from .sources.columns import ALL
@@ -44,6 +47,7 @@ NO_TRAINING = (
 
 
 Options = TypeVar("Options", bound=Elsewhere)
+Curve = Sequence[Mapping[str, Any]]
 
 
 def requested(file: Path, options: Options) -> tuple[Study, Options]:
@@ -100,7 +104,7 @@ def import_runs(
         expect(measures)
     else:
         measures = {}
-    scores, notes = _small_seeds(scores)
+    scores, info, notes = _small_seeds(scores, info)
     if study is None:
         plan = _planned(scores, info, name or info.name, metric, measures, notes)
     else:
@@ -117,10 +121,10 @@ def import_runs(
             except plans.PlanChangedError as error:
                 raise InputError(str(error)) from None
         plan = plans.add(plan, seeds, root)
-        found = [(plan.cell(cell), seed, table) for (cell, seed), table in by_run.items()]
+        found = [(plan.cell(cell), seed, table) for (cell, seed), (table, _) in by_run.items()]
         _check_known(plan, root, found, metric)
-        for planned, seed, table in found:
-            _write_run(plan, root, planned, seed, table, info.source)
+        for (cell, seed), (table, curve) in by_run.items():
+            _write_run(plan, root, plan.cell(cell), seed, table, curve, info.source)
         plans.save(plan, root)
     return plan
 
@@ -187,13 +191,15 @@ def _word(level: str) -> str:
     return re.sub(r"[^\w.:+-]", "_", level)
 
 
-def _small_seeds(scores: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+def _small_seeds(scores: pd.DataFrame, info: StudyInfo) -> tuple[pd.DataFrame, StudyInfo, list[str]]:
     """Scores whose seeds are below those of tuning and not negative, numbered in their order otherwise."""
-    seeds = np.unique(scores["seed"])
+    seeds = sorted(map(int, scores["seed"].unique()))
     if seeds[0] >= 0 and seeds[-1] < FIRST_TUNING_SEED:
-        return scores, []
-    numbered = np.searchsorted(seeds, scores["seed"]) + 1
-    return scores.assign(seed=numbered), [f"Seeds {listed(list(seeds))} are numbered from 1 in this order."]
+        return scores, info, []
+    number = {seed: place for place, seed in enumerate(seeds, start=1)}
+    runs = [replace(run, seed=number[run.seed]) for run in info.runs]
+    told = [f"Seeds {listed(seeds)} are numbered from 1 in this order."]
+    return scores.assign(seed=scores["seed"].map(number)), replace(info, runs=runs), told
 
 
 def _check_test_files(scores: pd.DataFrame, known: set[str]) -> None:
@@ -214,14 +220,15 @@ def _check_test_files(scores: pd.DataFrame, known: set[str]) -> None:
 
 def _runs_of(
     scores: pd.DataFrame, info: StudyInfo, plan: Plan
-) -> Iterator[tuple[tuple[str, int], pd.DataFrame]]:
-    """Cell of the plan, seed, and scores of each run of a table.
+) -> Iterator[tuple[tuple[str, int], tuple[pd.DataFrame, Curve]]]:
+    """Cell of the plan and seed, then scores and curve of each run of a table.
 
     Raises:
         InputError: the plan has no such cell.
     """
     known = {tuple(cell.levels.items()): cell.name for cell in plan.cells}
     levels = {factor.name: list(factor.levels) for factor in plan.factors}
+    curves = {(run.cell, run.seed): run.metrics for run in info.runs}
     for (name, seed), table in scores.groupby(["cell", "seed"], observed=True, sort=False):
         if str(name) == info.baseline:
             at: dict[str, str | None] = {}
@@ -236,7 +243,7 @@ def _runs_of(
                     )
         if (cell := known.get(tuple(at.items()))) is None:  # type: ignore[arg-type]
             raise InputError(f"cell {name!r} is none of the study file's: {', '.join(plan.cell_names)}")
-        yield (cell, int(str(seed))), table
+        yield (cell, int(str(seed))), (table, curves[str(name), int(str(seed))])
 
 
 def _check_known(
@@ -257,13 +264,18 @@ def _check_known(
             )
 
 
-def _write_run(plan: Plan, root: Path, cell: AnyCell, seed: int, table: pd.DataFrame, source: str) -> None:
+def _write_run(
+    plan: Plan, root: Path, cell: AnyCell, seed: int, table: pd.DataFrame, curve: Curve, source: str
+) -> None:
     run = RunDir(run_path(root, cell.signatures[seed]))
     if run.path.exists():
         return
     diverged = "status" in table.columns and (table["status"] == "diverged").all()
     run.write_spec(plan.spec(cell, seed).document())
     run.write_summary({"imported": source})
+    if curve:
+        run.write_metrics(plain([dict(line) for line in curve]))
+    rated = [line[CURVE] for line in curve if known(line.get(CURVE))]
     if not diverged:
         kept = [
             column
@@ -277,6 +289,10 @@ def _write_run(plan: Plan, root: Path, cell: AnyCell, seed: int, table: pd.DataF
         frame.attrs = {KEY: table.attrs.get(KEY, {})}
         frame.to_parquet(path)
     run.update_state(
-        state="diverged" if diverged else "done", message=f"imported from {source}", finished=time.time()
+        state="diverged" if diverged else "done",
+        message=f"imported from {source}",
+        finished=time.time(),
+        step=max((line["step"] for line in curve), default=0),
+        val_pesq_wb=max(rated, default=None),
     )
     accept(run, plan.name)

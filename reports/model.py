@@ -275,6 +275,19 @@ class AnalysisReport(ShownInNotebooks):
         return found
 
     @cached_property
+    def noisy_input(self) -> dict[str, float]:
+        """By metric, the mean score of the noisy input over the utterances of the analysis, where each has
+        one."""
+        found = {}
+        for name in METRICS:
+            if (column := f"noisy_{name}") in self.scores:
+                values = self.scores[["utterance", column]].dropna().drop_duplicates("utterance")
+                mean = values.set_index("utterance")[column].reindex(self.analysis.scores.utterances)
+                if known(value := float(mean.mean(skipna=False))):
+                    found[name] = value
+        return found
+
+    @cached_property
     def costs(self) -> list[Cost]:
         return costs(self.info)
 

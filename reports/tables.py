@@ -301,7 +301,8 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
         for row in cells
     ]
     bold = set()
-    for label, by_cell, best in list(_scores(report))[: None if wide else 1]:
+    shown = list(_scores(report))[: None if wide else 1]
+    for label, _, by_cell, best in shown:
         for index, row in enumerate(cells):
             found = by_cell.get(row["cell"])
             if found is not None and row["cell"] == best:
@@ -322,26 +323,38 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
         caption += " Seeds averaged: the averaged outputs of a cell's trainings, an upper bound."
     if named := sorted({name for cost in spent.values() for name in cost.processors}):
         caption += f" Real-time factor: processor time of one thread of {', '.join(named)}."
-    for average in report.ensembles:
-        name = report.short(average.cell) if wide else _name(report, average.cell)
-        line = [f"{name}, seed ensemble", *[""] * len(factors), str(average.seeds)]
-        line.append(f"{average.means[analysis.metric]:.3f}")
-        rows.append(line + [""] * (len(head) - len(line)))
+    beside = [
+        (
+            f"{report.short(average.cell) if wide else _name(report, average.cell)}, seed ensemble",
+            str(average.seeds),
+            average.means,
+        )
+        for average in report.ensembles
+    ]
+    beside.append(("noisy input, unprocessed", "", report.noisy_input))
+    for name, seeds, means in beside:
+        if analysis.metric in means:
+            line = [name, *[""] * len(factors), seeds]
+            for _, metric, _, _ in shown:
+                line += [f"{means[metric]:.3f}" if metric in means else "", ""]
+            rows.append(line + [""] * (len(head) - len(line)))
     return Table("Cells", head, rows, caption, frozenset(bold))
 
 
-def _scores(report: AnalysisReport) -> Iterator[tuple[str, dict[str, dict[str, Any]], str | None]]:
-    """For the endpoint, on each test set, and each guardrail: its cells by name, and which is best."""
+def _scores(report: AnalysisReport) -> Iterator[tuple[str, str, dict[str, dict[str, Any]], str | None]]:
+    """For the endpoint, on each test set, and each guardrail: its label, its name on the first test set, its
+    cells by name, and which is best."""
     analysis = report.analysis
-    yield report.metric, {row["cell"]: row for row in records(analysis.cells)}, analysis.best
+    yield report.metric, analysis.metric, {row["cell"]: row for row in records(analysis.cells)}, analysis.best
     for corpus in report.test_sets:
         if not corpus.problem:
             cells = {row["cell"]: row for row in records(corpus.cells)}
-            yield f"{report.metric} on {corpus.name}", cells, corpus.best
+            yield f"{report.metric} on {corpus.name}", "", cells, corpus.best
     for metric, part in analysis.guardrail_cells.groupby("metric", sort=False):
         rows = records(part)
         yield (
             label_of(str(metric)),
+            str(metric),
             {row["cell"]: row for row in rows},
             next((row["cell"] for row in rows if row["best"]), None),
         )

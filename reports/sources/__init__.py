@@ -1,13 +1,12 @@
 """Scores and what is known of a study: from run directories, an MLflow server, a file, or old logs."""
 
-from .files import scores_from_elsewhere, scores_from_file
+from .files import scores_from_elsewhere
 from .mlflow import scores_from_mlflow
 from .study import StudyInfo, scores_from_study
 
 __all__ = [
     "StudyInfo",
     "scores_from_elsewhere",
-    "scores_from_file",
     "scores_from_mlflow",
     "scores_from_study",
 ]

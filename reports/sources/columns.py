@@ -22,15 +22,37 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "ssnr": ("segsnr", "snr_seg", "seg_snr"),
 }
 """What other tools call a column, in small letters with `_` for other signs."""
-ENDED = {"done", "diverged", "finished", "completed", "succeeded", "success"}
-FAILED = {"failed", "crashed", "killed", "running", "preempted", "scheduled"}
+CURVE = "_curve"
+"""The column with the whole curve of each run, where a source has one: rows with a `step`."""
+_SPLITS = {
+    "val": {"val", "valid", "validation", "dev", "cv"},
+    "test": {"test", "testing"},
+}
+ENDED = {"done", "diverged", "finished", "completed", "succeeded", "success", "published", "closed"}
+FAILED = {
+    *("failed", "crashed", "killed", "running", "preempted", "scheduled"),
+    *("stopped", "queued", "created", "in_progress"),
+}
 """States of runs, in small letters, of which a tracker has no final measure."""
 
 
+PREFIX = r"\s*[./›]\s*"
+"""What stands between a tool's prefix and a column's name."""
+
+
 def _plain(name: str) -> str:
-    """A column's name without its tool's prefix (`params.seed`, `test/PESQ`), in small letters."""
-    last = re.split(r"[./]", str(name))[-1]
+    """A column's name without what its tool adds (`params.seed`, `test › PESQ (Last)`), in small letters."""
+    last = re.split(PREFIX, re.sub(r" \((Last|Max|Min)\)$", "", str(name)))[-1]
     return re.sub(r"\W+", "_", last).strip("_").lower()
+
+
+def curve_name(name: str) -> str:
+    """Our name of a curve (`val/pesq_wb`) that another tool calls `valid_PESQ`; any other name stays."""
+    words = re.findall(r"[^\W_]+", str(name).lower())
+    splits = [split for split, its in _SPLITS.items() if its & {*words}]
+    rest = "_".join(word for word in words if word not in set().union(*_SPLITS.values()))
+    measures = [ours for ours in METRICS if rest in (ours, *OTHER_NAMES.get(ours, ()))]
+    return f"{splits[0]}/{measures[0]}" if len(splits) == len(measures) == 1 else name
 
 
 def renamed(frame: pd.DataFrame, metric: str, given: Mapping[str, str]) -> tuple[pd.DataFrame, list[str]]:
@@ -120,7 +142,7 @@ def _without_prefix(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, str]
     found = {}
     for name in names:
         if name not in frame.columns:
-            meant = [c for c in frame.columns if re.split(r"[./]", str(c), maxsplit=1)[-1] == name]
+            meant = [c for c in frame.columns if re.split(PREFIX, str(c), maxsplit=1)[-1] == name]
             if len(meant) == 1:
                 found[meant[0]] = name
     return found

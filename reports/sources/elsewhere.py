@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from ast import literal_eval
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,12 +16,17 @@ from ablate.models.registry import suggestion
 from ablate.training.curves import CurveFormat
 from ablate.training.event_files import wandb_run
 
-from .columns import OTHER_NAMES
+from .columns import CURVE, OTHER_NAMES, curve_name
+from .logs import read_logs
 from .patterns import FIELD, FoundPath, places
 
 Take = Literal["last", "max", "min"]
 """Which value of a curve counts for a run."""
 MLFLOW = "mlflow:"
+LOG = ".log"
+"""Of the logs that `sources.logs` reads."""
+RUN_NAME = "run_name"
+"""The column by which the two tables that autrainer writes of an experiment are one."""
 TEXTS = ("cell", "utterance", "speaker", "noise", "training", "status")
 """Columns that are text though they may look like numbers."""
 
@@ -31,8 +36,8 @@ def table_of(what: str, metric: str, take: Take, tracking_uri: str | None = None
 
     Args:
         what: a table (`.csv`, `.tsv`, `.parquet`, `.jsonl`); a pattern of files with fields, each a table,
-            VERSA's JSON lines, or a curve (events of TensorBoard, offline runs of W&B, JSON); a pattern of
-            offline runs of W&B without fields, whose settings are columns; or `mlflow:EXPERIMENT`.
+            VERSA's JSON lines, or a curve (events of TensorBoard, offline runs of W&B, JSON, an old log); a
+            pattern of offline runs of W&B without fields, whose settings are columns; or `mlflow:EXPERIMENT`.
         metric: the column of a curve that counts.
         take: its last, highest or lowest value.
         tracking_uri: of the MLflow server.
@@ -52,7 +57,10 @@ def table_of(what: str, metric: str, take: Take, tracking_uri: str | None = None
         raise InputError(f"{what}: there is no such file")
     if any(path.suffix == ".wandb" or path.is_dir() for path in paths):
         return pd.DataFrame([_run_row(path, metric, take) for path in paths])
-    return pd.concat([read_table(path) for path in paths], ignore_index=True)
+    tables = [read_table(path) for path in paths]
+    if len(tables) > 1 and all(RUN_NAME in table.columns for table in tables):
+        return reduce(partial(pd.merge, on=RUN_NAME), tables)
+    return pd.concat(tables, ignore_index=True)
 
 
 def read_table(path: Path) -> pd.DataFrame:
@@ -99,34 +107,41 @@ def _json_lines(path: Path) -> pd.DataFrame:
 def _of_place(place: FoundPath, metric: str, take: Take) -> pd.DataFrame:
     """The rows of one run, with the fields of its pattern."""
     path = place.path
-    if path.is_dir() or path.suffix in (".wandb", ".json") or path.name.startswith("events.out.tfevents."):
+    if (
+        path.is_dir()
+        or path.suffix in (".wandb", ".json", LOG)
+        or path.name.startswith("events.out.tfevents.")
+    ):
         frame = pd.DataFrame([_run_row(path, metric, take)])
     else:
         frame = read_table(path)
     return frame.assign(**place.fields)
 
 
-def _curve(path: Path) -> tuple[dict[str, Any], Sequence[dict[str, Any]]]:
-    if path.suffix == ".wandb" or (path.is_dir() and any(path.glob("*.wandb"))):
-        try:
-            return wandb_run(path)
-        except ValueError as error:
-            raise InputError(str(error)) from None
-    return {}, CurveFormat(file=path.name).read(path)
-
-
 def _run_row(path: Path, metric: str, take: Take) -> dict[str, Any]:
-    """The settings of a run, nested ones joined by dots, and the value of its curve that counts."""
-    settings, rows = _curve(path)
-    flat = pd.json_normalize(settings, sep=".").to_dict("records")[0] if settings else {}
-    return {str(key): value for key, value in flat.items()} | {metric: _taken(rows, metric, take, path)}
-
-
-def _taken(rows: Sequence[dict[str, Any]], metric: str, take: Take, path: Path) -> float:
-    values = [row[metric] for row in rows if isinstance(row.get(metric), int | float)]
+    """The settings of a run, nested ones joined by dots, its curve, and the value of it that counts."""
+    rows = _logged(path) if path.suffix == LOG else CurveFormat(file=path.name).read(path)
+    of_wandb = path.suffix == ".wandb" or (path.is_dir() and any(path.glob("*.wandb")))
+    settings = wandb_run(path)[0] if of_wandb else {}
+    values = [row[metric] for row in rows if metric in row]
     if not values:
-        known = sorted({key for row in rows for key in row})
+        known = sorted({key for row in rows for key in row} - {"step"})
         raise InputError(f"{path} has no values of {metric!r}{suggestion(metric, known)}")
+    flat = pd.json_normalize(settings, sep=".").to_dict("records")[0] if settings else {}
+    curve = [{curve_name(key): value for key, value in row.items() if key[0] != "_"} for row in rows]
+    taken = {metric: _taken(values, take), CURVE: curve}
+    return {str(key): value for key, value in flat.items()} | taken
+
+
+def _logged(path: Path) -> list[dict[str, float]]:
+    """The curve on the test set that an old log has; it is of one training."""
+    run, *others = read_logs([path]).values()
+    if others:
+        raise InputError(f"{path} is the log of {1 + len(others)} trainings: make a file of each")
+    return [{"step": epoch, "test/pesq_wb": value} for epoch, value in run.items()]
+
+
+def _taken(values: Sequence[float], take: Take) -> float:
     return float({"last": values[-1], "max": max(values), "min": min(values)}[take])
 
 
@@ -152,11 +167,19 @@ def mlflow_runs(tracking_uri: str, experiment: str, metric: str, take: Take) -> 
     with answering(tracking_uri):
         for run in all_runs(client, found.experiment_id):
             measured |= {*run.data.metrics}
-            value = run.data.metrics.get(metric)
-            if value is not None and take != "last":
-                values = [point.value for point in client.get_metric_history(run.info.run_id, metric)]
-                value = max(values) if take == "max" else min(values)
-            rows.append({**run.data.params, "status": run.info.status, metric: value})
+            curves = [name for name in run.data.metrics if curve_name(name).startswith(("val/", "test/"))]
+            points = [
+                point
+                for name in {metric, *curves} & {*run.data.metrics}
+                for point in client.get_metric_history(run.info.run_id, name)
+            ]
+            points.sort(key=lambda point: (point.step, point.timestamp))
+            curve: dict[int, dict[str, float]] = {}
+            for point in points:
+                curve.setdefault(point.step, {"step": point.step})[curve_name(point.key)] = point.value
+            values = [point.value for point in points if point.key == metric]
+            row = {"status": run.info.status, metric: _taken(values, take) if values else None}
+            rows.append({**run.data.params, **row, CURVE: list(curve.values())})
     if metric not in measured:
         raise InputError(
             f"no run of {experiment!r} has a metric {metric!r}{suggestion(metric, sorted(measured))}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ def measured(
     pool: MetricPool,
     metrics: Iterable[str] = (),
     progress: Any = iter,
+    noisy: Path | None = None,
 ) -> pd.DataFrame:
     """Measure the folders of enhanced speech, what was measured before taken from the cache.
 
@@ -37,25 +39,32 @@ def measured(
         cache: a folder; a line for each pair of contents and set of metrics.
         metrics: beside the usual ones.
         progress: wraps the list of all pairs, as `rich.progress.track` does.
+        noisy: a folder of the noisy files, which are measured as well.
 
     Returns:
-        A row per folder and file: the fields, `utterance`, the metrics, `broken` and `error`.
+        A row per folder and file: the fields, `utterance`, the metrics, those of the noisy file (`noisy_...`)
+        where there is one, `broken` and `error`.
 
     Raises:
         InputError: files do not pair, or folders hold different files.
     """
     names = tuple(dict.fromkeys((*usual(), *metrics)))
-    pairs = [(place, pair) for place in found for pair in pair_paths(clean, place.path).pairs]
-    _check_same_files(found, pairs)
-    known = MeasuredFiles(cache / "measured.jsonl", names)
+    unprocessed = [] if noisy is None else [FoundPath(noisy, {})]
+    places = [*found, *unprocessed]
+    pairs = [(place, pair) for place in places for pair in pair_paths(clean, place.path).pairs]
+    _check_same_files(places, pairs)
     rows = []
-    for place, pair, scored in known.of(progress(pairs), pool):
+    of_noisy: dict[str, dict[str, float | None]] = {}
+    for place, pair, scored in _scored(progress(pairs), cache / "measured.jsonl", names, pool):
+        if place in unprocessed:
+            of_noisy[pair.name] = {f"noisy_{name}": value for name, value in scored.with_floors().items()}
+            continue
         known_of = {"speaker": pair.speaker, "noise": pair.noise, "snr": pair.snr}
         row = {"utterance": pair.name, **known_of, **scored.with_floors()}
         rows.append(
             {**place.fields, **row, "error": scored.reasons(), "broken": ", ".join(scored.broken) or None}
         )
-    frame = pd.DataFrame(rows)
+    frame = pd.DataFrame([row | of_noisy.get(row["utterance"], {}) for row in rows])
     rates = {soundfile.info(path).samplerate for _, pair in pairs for path in (pair.clean, pair.other)}
     frame.attrs[KEY] = passports(names, rates)
     return frame
@@ -75,52 +84,35 @@ def _check_same_files(found: Sequence[FoundPath], pairs: Sequence[tuple[FoundPat
             )
 
 
-class MeasuredFiles:
-    """What was measured, by content, so that measuring can be stopped and taken up again.
+def _scored(
+    pairs: Iterable[tuple[FoundPath, FilePair]], path: Path, names: tuple[str, ...], pool: MetricPool
+) -> Iterator[tuple[FoundPath, FilePair, Scored]]:
+    """Each pair with its scores, in order. What was measured is kept by content in a file of JSON lines, so
+    that measuring can be stopped and taken up again.
 
-    Args:
-        path: a file of JSON lines.
-        metrics: that are measured.
+    Raises:
+        InputError: a file cannot be read.
     """
+    what = json.dumps(passports(names), sort_keys=True).encode()
+    known = {
+        line["key"]: Scored(line["values"], line["errors"], tuple(line["broken"]))
+        for line in read_lines(path)
+    }
 
-    def __init__(self, path: Path, metrics: tuple[str, ...]) -> None:
-        self._path = path
-        self._metrics = metrics
-        self._what = json.dumps(passports(metrics), sort_keys=True)
-        self._known: dict[str, Scored] = {}
-        for line in read_lines(path):
-            self._known[line["key"]] = Scored(line["values"], line["errors"], tuple(line["broken"]))
-
-    def of(
-        self, pairs: Iterable[tuple[FoundPath, FilePair]], pool: MetricPool
-    ) -> Iterator[tuple[FoundPath, FilePair, Scored]]:
-        """Each pair with its scores, in order; a few are measured at a time.
-
-        Raises:
-            InputError: a file cannot be read.
-        """
-        waiting: list[tuple[FoundPath, FilePair, str, Any]] = []
+    def submitted() -> Iterator[tuple[tuple[FoundPath, FilePair, str], Future[Scored]]]:
         for place, pair in pairs:
-            key = self._key(pair)
-            found = self._known.get(key)
-            waiting.append((place, pair, key, found or pool.submit(*read_pair(pair)[:2], self._metrics)))
-            while len(waiting) > 4 * max(pool.processes, 1):
-                yield self._settled(*waiting.pop(0))
-        for item in waiting:
-            yield self._settled(*item)
+            content = [sha256(file.read_bytes()).digest() for file in (pair.clean, pair.other)]
+            key = sha256(b"".join([what, *content])).hexdigest()
+            future: Future[Scored] = Future()
+            if key in known:
+                future.set_result(known[key])
+            else:
+                future = pool.submit(*read_pair(pair)[:2], names)
+            yield (place, pair, key), future
 
-    def _key(self, pair: FilePair) -> str:
-        digest = sha256(self._what.encode())
-        for path in (pair.clean, pair.other):
-            digest.update(sha256(path.read_bytes()).digest())
-        return digest.hexdigest()
-
-    def _settled(
-        self, place: FoundPath, pair: FilePair, key: str, scored: Any
-    ) -> tuple[FoundPath, FilePair, Scored]:
-        if not isinstance(scored, Scored):
-            scored = scored.result()
-            self._known[key] = scored
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            append_lines(self._path, [{"key": key, **scored._asdict()}])
-        return place, pair, scored
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for (place, pair, key), scored in pool.in_order(submitted()):
+        if key not in known:
+            known[key] = scored
+            append_lines(path, [{"key": key, **scored._asdict()}])
+        yield place, pair, scored

@@ -13,44 +13,15 @@ from ablate.models.registry import suggestion
 from ablate.studies.scores import RunInfo
 
 from ..ingest import off_level, parse_levels, same_level
-from .columns import tidy
-from .elsewhere import read_table
+from .columns import CURVE, tidy
 from .study import StudyInfo
-
-
-def scores_from_file(
-    path: Path | str,
-    base: Mapping[str, str] | str,
-    baseline: str | None = None,
-    metric: str = "pesq_wb",
-) -> tuple[pd.DataFrame, StudyInfo]:
-    """Scores of results trained elsewhere, whose factors are those of the base.
-
-    Args:
-        path: a table (`sources.elsewhere.read_table`) with one column per factor (empty for the baseline),
-            the metric; optional `cell`, `seed`, `utterance`, `speaker`, `snr`, `noise`, `training`, `status`.
-        base: the level of every factor in the all-off cell.
-        baseline: name of the reference cell; none: no gap is reported.
-        metric: the column that must be there.
-
-    Raises:
-        InputError: there is no such file, a column is missing, the base names no cell, or the baseline is not
-            in the file.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"no scores file {path}")
-    levels = parse_levels(base) if isinstance(base, str) else dict(base)
-    if not levels:
-        raise InputError('the base is empty: name every factor\'s off level, e.g. --base "bidirectional=off"')
-    return scores_from_elsewhere(read_table(path), str(path), tuple(levels), levels, baseline, metric)
 
 
 def scores_from_elsewhere(
     frame: pd.DataFrame,
     source: str,
     factors: Sequence[str],
-    base: Mapping[str, str] | str = "",
+    base: str = "",
     baseline: str | None = None,
     metric: str = "pesq_wb",
     columns: Mapping[str, str] = MappingProxyType({}),
@@ -68,7 +39,7 @@ def scores_from_elsewhere(
         InputError: as `sources.columns.tidy`; or no cell has the base's levels, a cell has several levels of
             a factor, or the baseline is not there.
     """
-    given = parse_levels(base) if isinstance(base, str) else base
+    given = parse_levels(base)
     if unknown := [name for name in given if name not in factors]:
         raise InputError(f"--base names {unknown[0]!r}{suggestion(unknown[0], factors)}")
     frame, notes = tidy(frame, factors, metric, columns, baseline)
@@ -84,10 +55,14 @@ def scores_from_elsewhere(
     _check_cells(frame, source, levels, baseline)
     diverged = frame["status"] == "diverged" if "status" in frame.columns else pd.Series(False, frame.index)
     gone = diverged.groupby([frame["cell"], frame["seed"]], observed=True, sort=False).all().reset_index()
-    runs = [
-        RunInfo(str(cell), int(seed), state="diverged" if lost else "done", scored=not lost)
-        for cell, seed, lost in gone.itertuples(index=False)
-    ]
+    curves: dict[tuple[str, int], list] = {}
+    if CURVE in frame.columns:
+        curves = dict(zip(zip(frame["cell"], frame["seed"], strict=True), frame.pop(CURVE), strict=True))
+    runs = []
+    for cell, seed, lost in gone.itertuples(index=False):
+        curve = curves.get((cell, seed), [])
+        state, last = "diverged" if lost else "done", max((row["step"] for row in curve), default=0)
+        runs.append(RunInfo(str(cell), int(seed), state=state, step=last, metrics=curve, scored=not lost))
     name = Path(source).stem
     return frame, StudyInfo(name, source, levels, baseline, runs=runs, notes=tuple(notes))
 

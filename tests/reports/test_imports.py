@@ -143,9 +143,57 @@ def test_what_is_measured_here_keeps_its_passport(here):
                 noisy = signal + level * random.standard_normal(24_000)
                 soundfile.write(folder / f"{name}.wav", noisy, 16_000)
     source = ("--enhanced", "exp/{core}/{seed}", "--clean", "clean", "--metric", "si_sdr")
-    assert re.search("measured by +SI-SDR, ablate", call("report", *source))
+    source += ("--noisy", "clean")
     call("import-runs", *source, "--study", "s")
-    assert re.search("measured by +SI-SDR, ablate", call("report", "s"))
+    for words in (source, ("s",)):
+        page = call("report", *words)
+        assert re.search("measured by +SI-SDR, ablate", page)
+        assert "noisy input, unprocessed" in page
+
+
+def curve(core, seed):
+    """Steps with a loss, and scores of validation and test under another tool's names."""
+    height = 2 + 0.2 * (core == "mamba") + 0.013 * seed**2
+    for step, (val, test) in enumerate(
+        [(1.5, 1.4), (height + 0.1, height), (height, height + 0.05)], start=1
+    ):
+        yield {"step": 100 * step, "loss": 1 / step, "valid_PESQ": val, "test/PESQ": test}
+
+
+@pytest.mark.parametrize("seeds", [(1, 2, 3), (20_260_001, 20_260_002)])
+def test_curves_of_a_source_stay_with_its_runs(here, seeds):
+    for core in ("lstm", "mamba"):
+        for seed in seeds:
+            (here / f"{core}-{seed}.json").write_text(json.dumps(list(curve(core, seed % 1000))))
+    source = ("--scores", "{core}-{seed}.json", "--factors", "core", "--column", "pesq_wb=test/PESQ")
+    call("import-runs", *source, "--study", "s")
+    status = json.loads(call("status", "s", "--format", "json"))
+    assert {run["step"] for run in status["runs"]} == {300}
+    assert {run["val_pesq_wb"] for run in status["runs"]} >= {2.113, 2.313}
+    direct = report_of(*Elsewhere(scores=source[1], factors="core", column=[source[5]]).read())
+    kept = report_of_study(here / "root", "s")
+    assert [(c.steps, c.mean) for c in kept.curves] == [(c.steps, c.mean) for c in direct.curves]
+    assert kept.curves[0].steps == (100, 200, 300)
+    priced = "Choosing the best of 3 or more checkpoints on the test set would move each run by +0.050"
+    assert priced in call("report", *source).replace("\n", " ")
+    assert priced in call("report", "s").replace("\n", " ")
+
+
+def test_an_old_log_is_a_curve_on_the_test_set(here):
+    line = "INFO:root:TEST - Generator loss: 0.05, Discriminator loss: 0.02, PESQ: {:.4f}\n"
+    for core in ("lstm", "mamba"):
+        for seed in (1, 2):
+            values = [row["test/PESQ"] for row in curve(core, seed)]
+            (here / f"{core}-{seed}.log").write_text("".join(map(line.format, values)))
+    source = ("--scores", "{core}-{seed}.log", "--factors", "core", "--column", "pesq_wb=test/pesq_wb")
+    call("import-runs", *source, "--study", "s")
+    found = report_of_study(here / "root", "s")
+    assert effects(found)["estimate"].iloc[0] == pytest.approx(0.2)
+    assert [line["step"] for line in found.info.runs[0].metrics] == [0, 1, 2]
+    (here / "lstm-3.log").write_text(
+        "".join(f"Epoch {epoch}, Step 1, loss: 1\n" + line.format(2) for epoch in (0, 1, 0))
+    )
+    assert "lstm-3.log is the log of 2 trainings" in call("import-runs", *source, "--study", "t", code=1)
 
 
 TRAIN = """

@@ -13,8 +13,9 @@ from ablate.models.errors import InputError
 from ablate.reports.build import report_of_study
 from ablate.reports.caveats import run_problems
 from ablate.reports.cli import app
+from ablate.reports.elsewhere import Elsewhere
 from ablate.reports.ingest import parse_levels
-from ablate.reports.sources import scores_from_file, scores_from_mlflow, scores_from_study
+from ablate.reports.sources import scores_from_mlflow, scores_from_study
 from ablate.studies.plan import find, load, run_dirs
 from ablate.studies.tracking import mirror
 
@@ -101,6 +102,10 @@ def test_damaged_plan_is_refused(tmp_path):
         scores_from_study(tmp_path)
 
 
+def read(path, base, baseline=None):
+    return Elsewhere(scores=str(path), base=base, baseline=baseline).read()
+
+
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
 def test_file_equals_the_run_directories(planted_root, tmp_path, suffix):
     scores, info = scores_from_study(planted_root)
@@ -109,7 +114,7 @@ def test_file_equals_the_run_directories(planted_root, tmp_path, suffix):
         scores.to_csv(path, index=False)
     else:
         scores.to_parquet(path)
-    again, other = scores_from_file(path, info.base, "baseline")
+    again, other = read(path, ",".join(f"{name}={level}" for name, level in info.base.items()), "baseline")
     assert other.base == info.base
     assert again["pesq_wb"].to_numpy() == pytest.approx(scores["pesq_wb"].to_numpy())
     for name in ("cell", "crossband", "utterance", "speaker", "training"):
@@ -125,7 +130,7 @@ def test_file_equals_the_run_directories(planted_root, tmp_path, suffix):
         ({}, "f=nope", "b", r"no base cell with f=nope; levels in the file: f: off, on"),
         ({}, "f=off", "bb", r"no cell 'bb'.*Known: x, y, b"),
         ({}, "f", "b", "'f' in 'f' is not factor=level"),
-        ({}, "", "b", "the base is empty"),
+        ({}, "", "b", "--scores needs the factors"),
         ({"pesq_wb": "good"}, "f=off", "b", "pesq_wb is no number in row 2: 'good'"),
         ({"seed": "one"}, "f=off", "b", "the seed in row 2 is no whole number: 'one'"),
         ({"status": "lost"}, "f=off", "b", "'lost' is neither done nor diverged"),
@@ -141,7 +146,7 @@ def test_bad_files_are_named(tmp_path, changes, base, baseline, message):
     frame = frame.drop(columns=[changes["drop"]] if "drop" in changes else [])
     frame.to_csv(tmp_path / "s.csv", index=False)
     with pytest.raises(ValueError, match=message):
-        scores_from_file(tmp_path / "s.csv", base, baseline)
+        read(tmp_path / "s.csv", base, baseline)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -158,7 +163,7 @@ def test_levels_of_a_file_may_be_numbers_and_keep_their_order(tmp_path, suffix):
     )
     path = tmp_path / f"s.{suffix}"
     frame.to_csv(path, index=False) if suffix == "csv" else frame.to_parquet(path)
-    scores, info = scores_from_file(path, "f=0,core=mamba", "b")
+    scores, info = read(path, "f=0,core=mamba", "b")
     assert info.base == {"f": "0", "core": "mamba"}
     assert list(scores["core"].cat.categories) == ["mamba", "gru"]
 
@@ -168,7 +173,7 @@ def test_means_alone_need_no_column_for_the_utterance_and_none_is_a_level(tmp_pa
         {"norm": ["None", "layer"] * 3, "seed": [1, 1, 2, 2, 3, 3], "pesq": [2, 2.1, 2.2] * 2}
     )
     frame.to_csv(tmp_path / "means.csv")
-    scores, info = scores_from_file(tmp_path / "means.csv", "norm=None")
+    scores, info = read(tmp_path / "means.csv", "norm=None")
     assert list(scores["norm"].cat.categories) == ["None", "layer"]
     assert any("One value a run" in note for note in info.notes)
 

@@ -3,29 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import seeds
 
+if TYPE_CHECKING:
+    from .pairs import Pair
+
 Waves = npt.NDArray[np.float32]
 
 
 class DataError(ValueError):
     """Recordings that cannot be trained on."""
-
-
-class Speech(Protocol):
-    """A pair of recordings of equal length."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def clean(self) -> Any: ...
-    @property
-    def noisy(self) -> Any: ...
 
 
 class Batches:
@@ -49,7 +41,7 @@ class Batches:
 
     def __init__(
         self,
-        pairs: Sequence[Speech],
+        pairs: Sequence[Pair],
         *,
         batch_size: int,
         crop: int,
@@ -95,7 +87,7 @@ class Batches:
         return self.augment(clean, noisy, seeds.generator(self.seed, "augment", step))
 
 
-def cut(pair: Speech, place: float, crop: int) -> tuple[Waves, Waves]:
+def cut(pair: Pair, place: float, crop: int) -> tuple[Waves, Waves]:
     """A crop of both recordings of a pair, each `(sample,)`; a file shorter than that is tiled.
 
     Args:
@@ -121,7 +113,7 @@ def first_sample(length: int, place: float, crop: int) -> int:
     return int(place * (length - crop + 1)) if length >= crop else 0
 
 
-def check_lengths(pair: Speech) -> None:
+def check_lengths(pair: Pair) -> None:
     """Raise DataError where the recordings of a pair differ in length, or are empty."""
     length = len(pair.clean)
     if length != len(pair.noisy) or not length:

@@ -319,16 +319,15 @@ def _split_lists(path: Path, root: Path, loose: Source | None) -> dict[str, Sour
         if any(splits):
             known = {name for name, words in SPLITS.items() if words & set(splits)}
             return {name: Source(*folders, listed=path, split=name) for name in known}
-    own = _told(_words(path.stem), SPLITS) or _told(_words(path.parent.name), SPLITS)
+    by_name = _told(_words(path.stem), SPLITS)
+    own = by_name or _told(_words(path.parent.name), SPLITS)
     found = {own or "train": Source(*folders, listed=path)}
-    if own is not None:
-        places = [path] if _told(_words(path.stem), SPLITS) else [path.parent]
-        for sibling in sorted(places[0].parent.iterdir()):
-            other = _told(_words(sibling.stem), SPLITS)
-            its = sibling if places[0] is path else sibling / path.name
-            alike = sibling.suffix == places[0].suffix
-            if other is not None and other not in found and alike and its.exists() and is_list(its):
-                found[other] = Source(*folders, listed=its)
+    place = path if by_name else path.parent
+    for sibling in sorted(place.parent.iterdir()) if own else ():
+        other = _told(_words(sibling.stem), SPLITS)
+        its = sibling if by_name else sibling / path.name
+        if other and other not in found and sibling.suffix == place.suffix and is_list(its):
+            found[other] = Source(*folders, listed=its)
     return found
 
 

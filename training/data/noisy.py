@@ -6,32 +6,22 @@ import json
 from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from ..files import atomic_write, locked
 from ..metrics import MetricPool
 from ..metrics.passport import passports
 from ..metrics.registry import VALIDATED
-from .batches import Speech
 from .cache import Report
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-class Recorded(Speech, Protocol):
-    """A pair of recordings with the digests of its samples."""
-
-    @property
-    def clean_sha256(self) -> str: ...
-    @property
-    def noisy_sha256(self) -> str: ...
-    @property
-    def sample_rate(self) -> int: ...
+    from .pairs import Pair
 
 
 def noisy_scores(
-    pairs: Sequence[Recorded], pool: MetricPool, *, cache: Path, report: Report | None = None
+    pairs: Sequence[Pair], pool: MetricPool, *, cache: Path, report: Report | None = None
 ) -> pd.DataFrame:
     """PESQ-WB and STOI of the noisy recordings, missing where the clean one cannot be a reference.
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +28,6 @@ ADVICE = (
 )
 
 Files = Mapping[str, Path]
-Key = Callable[[str], object]
 
 
 class Paired(NamedTuple):
@@ -77,29 +77,28 @@ def pair_folders(clean: Path, other: Path, pattern: str | None = None) -> Paired
             return Paired(found.pairs, [*notes, *found.notes])
     cleans = {_place(path, clean): name for name, path in left.items()}
     others = {_place(path, other): name for name, path in right.items()}
-    for keys, told in _levels(cleans, others):
+    keys, told = _equal(cleans.keys(), others.keys())
+    if keys:
         pairs = [_named(cleans[key], left[cleans[key]], right[others[key]], key) for key in keys]
         if any(pair.speaker is None for pair in pairs):
             pairs = [pair._replace(speaker=None) for pair in pairs]
         return Paired(sorted(pairs), [*notes, *told])
     if problem is not None:
         raise problem
-    for candidate in (*PATTERNS, WORDS, None):
-        matched = _guessed(left, right, candidate)
-        if matched:
-            return Paired(matched.pairs, [*notes, *matched.notes])
+    if (found := _guessed(left, right)) is not None:
+        return Paired(found.pairs, [*notes, *found.notes])
     raise _unpaired(clean, other, left, right)
 
 
-def _levels(left: Mapping[str, str], right: Mapping[str, str]) -> Iterable[tuple[list[str], list[str]]]:
-    """The places that pair by being equal: all, or those that are not in folders below."""
-    if left.keys() == right.keys():
-        yield list(left), []
-        return
+def _equal(left: Set[str], right: Set[str]) -> tuple[Set[str], list[str]]:
+    """The places that pair by being equal, and a note on the others: all, or those not in folders below."""
+    if left == right:
+        return left, []
     top = [{key for key in files if "/" not in key} for files in (left, right)]
     deep = len(left) + len(right) - len(top[0]) - len(top[1])
-    if deep and top[0] and top[0] == top[1]:
-        yield sorted(top[0]), [f"{plural(deep, 'file')} in folders below are not read: they do not pair"]
+    if deep and top[0] == top[1]:
+        return top[0], [f"{plural(deep, 'file')} in folders below are not read: they do not pair"]
+    return set(), []
 
 
 def _named(name: str, clean: Path, other: Path, place: str) -> FilePair:
@@ -166,31 +165,27 @@ def _by_pattern(left: Files, right: Files, pattern: re.Pattern[str]) -> Paired |
     return _joined(left, right, {name: names[key] for name, key in keys[1].items()}, pattern.pattern)
 
 
-def _guessed(left: Files, right: Files, pattern: str | None) -> Paired | None:
-    """The pairs by a pattern, by what is left of names without the words for kinds of files, or (None) by
-    clean
-    names that noisy ones begin or end with; None unless every file has its partner and no two differ."""
-    if pattern is None:
-        partners = _affixed(left, right)
-        shown = "clean names in the noisy ones"
-    else:
-        search = re.compile(pattern)
+def _guessed(left: Files, right: Files) -> Paired | None:
+    """The pairs by the pattern of a known corpus, by what is left of names without the words for kinds of
+    files, or by clean names that noisy ones begin or end with; None unless every file has its partner."""
+    for pattern in PATTERNS:
+        with suppress(FilesError):
+            found = _by_pattern(left, right, re.compile(pattern))
+            if found is not None and len({pair.clean for pair in found.pairs}) == len(left):
+                return found
+    bare = {_bare(name): name for name in left}
+    by_words = {name: bare.get(_bare(name), "") for name in right} if len(bare) == len(left) else {}
+    for partners, shown in (
+        (by_words, "words such as clean and noisy left out"),
+        (_affixed(left, right), "clean names in the noisy ones"),
+    ):
+        if set(partners.values()) == set(left):
+            return _joined(left, right, partners, shown)
+    return None
 
-        def key(name: str) -> object:
-            if pattern != WORDS:
-                return _key(search, name)
-            return re.sub(r"[_.\- ]+", "_", search.sub("", equal_form(name))).strip("_")
 
-        names: dict[object, list[str]] = {}
-        for name in left:
-            names.setdefault(key(name), []).append(name)
-        if None in names or any(len(same) > 1 for same in names.values()):
-            return None
-        partners = {name: names.get(key(name), [""])[0] for name in right}
-        shown = "words such as clean and noisy left out" if pattern == WORDS else pattern
-    if not partners or set(partners.values()) != set(left):
-        return None
-    return _joined(left, right, partners, shown)
+def _bare(name: str) -> str:
+    return re.sub(r"[_.\- ]+", "_", re.sub(WORDS, "", equal_form(name))).strip("_")
 
 
 def _affixed(left: Files, right: Files) -> dict[str, str]:

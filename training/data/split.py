@@ -5,39 +5,24 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING
 
 from ablate.models.errors import InputError
+
+if TYPE_CHECKING:
+    from .pairs import Pair
 
 SHARE = 0.1
 
 
-class Named(Protocol):
-    """A pair by its name, who speaks in it where that is known, and the name of its clean file if it is
-    another."""
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def speaker(self) -> str | None: ...
-
-    @property
-    def clean_name(self) -> str: ...
-
-
-P = TypeVar("P", bound=Named)
-
-
 def split_validation(
-    pairs: Sequence[P], seed: int | None = None
-) -> tuple[tuple[P, ...], tuple[P, ...], tuple[str, ...], list[str]]:
+    pairs: Sequence[Pair], seed: int | None = None
+) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[str, ...], list[str]]:
     """Hold about a tenth of the pairs out for validation: `(train, validation, speakers, notes)`.
 
     Whole speakers where names tell speakers, else single files; noisy files of one clean file stay together.
-    The order of trial is that of the hashes
-    of the names, so the choice depends on the names (and the seed, where there is one) alone; a speaker is
-    taken when that brings the share nearer to a tenth.
+    The order of trial is that of the hashes of the names, so the choice depends on the names (and the seed,
+    where there is one) alone; a speaker is taken when that brings the share nearer to a tenth.
 
     Raises:
         InputError: there are fewer than two pairs.

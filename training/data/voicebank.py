@@ -9,10 +9,9 @@ from __future__ import annotations
 import shutil
 import zipfile
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
+from hashlib import file_digest
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
 
 from ablate.models.errors import InputError
 
@@ -21,8 +20,6 @@ from ..files import LockHeldError, locked
 BASE_URL = "https://datashare.ed.ac.uk/bitstream/handle/10283/2791"
 ATTEMPTS = 5
 CHUNK = 1 << 16
-
-_DAMAGED = "{} is damaged and was removed; run the command again ({})"
 
 Progress = Callable[[str, int, int], None]
 """Called with the archive's name, the bytes that are there, and all bytes (0: not known)."""
@@ -73,9 +70,6 @@ def download(
         InputError: an archive does not have its checksum, its files or a sound content.
         OSError: the transfer failed, or the disk has no room.
     """
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")
     parts = directory / ".download"
     parts.mkdir(parents=True, exist_ok=True)
     try:
@@ -83,19 +77,16 @@ def download(
             for archive in archives:
                 if not missing(directory, [archive]):
                     continue
-                name = f"{archive.name}.zip"
+                part = parts / f"{archive.name}.zip.part"
+                _fetch(f"{base_url.rstrip('/')}/{part.stem}", part, progress)
                 try:
-                    fetched = pooch.retrieve(
-                        f"{base_url.rstrip('/')}/{name}",
-                        known_hash=archive.md5 and f"md5:{archive.md5}",
-                        fname=name,
-                        path=parts,
-                        downloader=_Resumable(parts / f"{name}.part", progress),
-                    )
-                except ValueError as error:
-                    raise InputError(_DAMAGED.format(name, error)) from error
-                _unpack(Path(fetched), archive, directory)
-                Path(fetched).unlink()
+                    _unpack(part, archive, directory)
+                except (zipfile.BadZipFile, ValueError) as error:
+                    part.unlink()
+                    raise InputError(
+                        f"{part.stem} is damaged and was removed; run the command again ({error})"
+                    ) from error
+                part.unlink()
     except LockHeldError:
         raise InputError(f"another process is downloading to {directory}") from None
     shutil.rmtree(parts, ignore_errors=True)
@@ -107,75 +98,61 @@ def _present(directory: Path, archive: Archive) -> int:
     return sum(1 for _ in (directory / archive.name).glob("*.wav"))
 
 
-class _Resumable:
-    """A downloader for pooch that keeps what has come and asks for the rest."""
+def _fetch(url: str, part: Path, progress: Progress | None) -> None:
+    """Bring a file, and go on from where an earlier transfer broke off.
 
-    def __init__(self, part: Path, progress: Progress | None) -> None:
-        self.part = part
-        self.progress = progress
+    Raises:
+        OSError: it breaks off again and again, or the server has no such file.
+    """
+    import requests
+    from requests.exceptions import ChunkedEncodingError
 
-    def __call__(
-        self, url: str, output_file: str | IO[bytes], _pooch: Any, check_only: bool | None = False
-    ) -> bool | None:
-        import requests
-        from requests.exceptions import ChunkedEncodingError
+    failures, done = 0, False
+    while not done:
+        before = _size(part)
+        try:
+            done = _transfer(url, part, progress)
+        except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError) as error:
+            failures = 0 if _size(part) > before else failures + 1
+            if failures >= ATTEMPTS:
+                reached = f"{url} broke off at {_size(part)} bytes"
+                raise OSError(f"the transfer of {reached}; run the command again ({error})") from error
+        except requests.RequestException as error:
+            raise OSError(f"cannot fetch {url}: {error}") from error
 
-        if check_only:
-            return requests.head(url, timeout=30, allow_redirects=True).ok
-        failures = 0
-        while True:
-            before = self._size()
-            try:
-                self._transfer(url)
-                break
-            except (requests.ConnectionError, requests.Timeout, ChunkedEncodingError) as error:
-                failures = 0 if self._size() > before else failures + 1
-                if failures >= ATTEMPTS:
-                    reached = f"{url} broke off at {self._size()} bytes"
-                    raise OSError(f"the transfer of {reached}; run the command again ({error})") from error
-            except requests.RequestException as error:
-                raise OSError(f"cannot fetch {url}: {error}") from error
-        if hasattr(output_file, "write"):
-            with self.part.open("rb") as source:
-                shutil.copyfileobj(source, output_file)
-            self.part.unlink()
-        else:
-            self.part.replace(output_file)
-        return None
 
-    def _size(self) -> int:
-        with suppress(FileNotFoundError):
-            return self.part.stat().st_size
-        return 0
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
 
-    def _transfer(self, url: str) -> None:
-        """One request for what is missing; returns when the file is whole."""
-        import requests
 
-        start = self._size()
-        headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
-        with requests.get(url, headers=headers, stream=True, timeout=60) as response:
-            if response.status_code == requests.codes.requested_range_not_satisfiable:
-                total = response.headers.get("Content-Range", "").rpartition("/")[2]
-                if total == str(start):
-                    return
-                self.part.unlink()
-                return self._transfer(url)
-            if not response.ok:
-                raise OSError(f"{url} answered {response.status_code} {response.reason}")
-            if response.status_code != requests.codes.partial_content:
-                start = 0
-            length = response.headers.get("Content-Length")
-            total_bytes = start + int(length) if length else 0
-            with self.part.open("ab" if start else "wb") as handle:
-                done = start
-                for chunk in response.iter_content(CHUNK):
-                    handle.write(chunk)
-                    done += len(chunk)
-                    if self.progress is not None:
-                        self.progress(self.part.stem, done, total_bytes)
-            if total_bytes and done != total_bytes:
-                raise requests.ConnectionError(f"{done} of {total_bytes} bytes came")
+def _transfer(url: str, part: Path, progress: Progress | None) -> bool:
+    """One request for what is missing; whether the file is whole then."""
+    import requests
+
+    start = _size(part)
+    headers = {"Accept-Encoding": "identity", **({"Range": f"bytes={start}-"} if start else {})}
+    with requests.get(url, headers=headers, stream=True, timeout=60) as response:
+        if response.status_code == requests.codes.requested_range_not_satisfiable:
+            if response.headers.get("Content-Range", "").rpartition("/")[2] == str(start):
+                return True
+            part.unlink()
+            return False
+        if not response.ok:
+            raise OSError(f"{url} answered {response.status_code} {response.reason}")
+        if response.status_code != requests.codes.partial_content:
+            start = 0
+        length = response.headers.get("Content-Length")
+        total = start + int(length) if length else 0
+        done = start
+        with part.open("ab" if start else "wb") as handle:
+            for chunk in response.iter_content(CHUNK):
+                handle.write(chunk)
+                done += len(chunk)
+                if progress is not None:
+                    progress(part.stem, done, total)
+        if total and done != total:
+            raise requests.ConnectionError(f"{done} of {total} bytes came")
+        return True
 
 
 def _unpack(path: Path, archive: Archive, directory: Path) -> None:
@@ -185,22 +162,19 @@ def _unpack(path: Path, archive: Archive, directory: Path) -> None:
     partial = directory / ".download" / archive.name
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    try:
-        with zipfile.ZipFile(path) as opened:
-            members = _members(opened, suffix)
-            needed, free = sum(m.file_size for m in members.values()), shutil.disk_usage(directory).free
-            if needed > free:
-                raise OSError(
-                    f"{directory} needs {needed / 1e9:.1f} GB for {path.name}, has {free / 1e9:.1f}"
-                )
-            if archive.files and len(members) != archive.files:
-                raise ValueError(f"it holds {len(members)} recordings instead of {archive.files}")
-            for name, member in members.items():
-                with opened.open(member) as source, (partial / name).open("wb") as sink:
-                    shutil.copyfileobj(source, sink, CHUNK)
-    except (zipfile.BadZipFile, ValueError) as error:
-        path.unlink()
-        raise InputError(_DAMAGED.format(path.name, error)) from error
+    with path.open("rb") as file:
+        if archive.md5 and file_digest(file, "md5").hexdigest() != archive.md5:
+            raise ValueError("its checksum is not the published one")
+    with zipfile.ZipFile(path) as opened:
+        members = _members(opened, suffix)
+        needed, free = sum(m.file_size for m in members.values()), shutil.disk_usage(directory).free
+        if needed > free:
+            raise OSError(f"{directory} needs {needed / 1e9:.1f} GB for {path.stem}, has {free / 1e9:.1f}")
+        if archive.files and len(members) != archive.files:
+            raise ValueError(f"it holds {len(members)} recordings instead of {archive.files}")
+        for name, member in members.items():
+            with opened.open(member) as source, (partial / name).open("wb") as sink:
+                shutil.copyfileobj(source, sink, CHUNK)
     if archive.files:
         shutil.rmtree(target, ignore_errors=True)
         partial.rename(target)

@@ -6,12 +6,11 @@ Each entry of `CONVENTIONS` is one habit of evaluation scripts; everything else 
 from __future__ import annotations
 
 import math
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from math import gcd
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,11 +25,11 @@ Wave = NDArray[np.float64]
 Resampler = Callable[[Wave, int], Wave]
 
 
-def _soxr(quality: str) -> Resampler:
+def _soxr(quality: str, to: int = SAMPLE_RATE) -> Resampler:
     def resampled(wave: Wave, rate: int) -> Wave:
         import soxr
 
-        return soxr.resample(wave, rate, SAMPLE_RATE, quality=quality)
+        return soxr.resample(wave, rate, to, quality=quality)
 
     return resampled
 
@@ -177,48 +176,35 @@ def explain(pairs: Iterable[FilePair], pool: MetricPool) -> list[Explained]:
     Raises:
         soundfile.LibsndfileError: a file cannot be read.
     """
-    waiting: deque[_Waiting] = deque()
     rows: dict[Convention, list[tuple[float, float, float]]] = {}
-    for pair in pairs:
-        waiting.append(_submit(pair, pool))
-        while len(waiting) > pool.processes:
-            waiting.popleft().add_to(rows)
-    while waiting:
-        waiting.popleft().add_to(rows)
+    usual: dict[str, float] = {}
+    for (convention, seconds), scored in pool.in_order(_submitted(pairs, pool)):
+        if convention is None:
+            usual = scored.values
+            continue
+        ours, theirs = usual[convention.ours], scored.values[convention.metric]
+        if math.isfinite(ours) and math.isfinite(theirs):
+            weight = seconds if convention.by_seconds else 1.0
+            rows.setdefault(convention, []).append((weight, ours, convention.value(theirs)))
     return [_mean(convention, rows[convention]) for convention in CONVENTIONS if convention in rows]
 
 
-class _Waiting(NamedTuple):
-    """A pair that is being measured: under our conventions, and under each of the others."""
-
-    seconds: float
-    ours: Future[Scored]
-    under: list[tuple[Convention, Future[Scored]]]
-
-    def add_to(self, rows: dict[Convention, list[tuple[float, float, float]]]) -> None:
-        """Add `(weight, ours, theirs)` for each convention under which both could be measured."""
-        usual = self.ours.result().values
-        for convention, future in self.under:
-            ours, theirs = usual[convention.ours], future.result().values[convention.metric]
-            if math.isfinite(ours) and math.isfinite(theirs):
-                weight = self.seconds if convention.by_seconds else 1.0
-                rows.setdefault(convention, []).append((weight, ours, convention.value(theirs)))
-
-
-def _submit(pair: FilePair, pool: MetricPool) -> _Waiting:
-    (clean, rate, _), (enhanced, other, _) = (read_mono(path, "float64") for path in (pair.clean, pair.other))
-    if rate != other:
-        import soxr
-
-        enhanced = soxr.resample(enhanced, other, rate, quality="HQ")
-    length = min(len(clean), len(enhanced))
-    clean, enhanced = clean[:length], enhanced[:length]
-    under = [
-        (convention, pool.submit(*convention.signals(clean, enhanced, rate), (convention.metric,)))
-        for convention in CONVENTIONS
-        if convention.when(rate)
-    ]
-    return _Waiting(length / rate, pool.submit(clean, enhanced, OURS, sample_rate=rate), under)
+def _submitted(
+    pairs: Iterable[FilePair], pool: MetricPool
+) -> Iterator[tuple[tuple[Convention | None, float], Future[Scored]]]:
+    """Each pair, by its seconds, under our conventions (none), and then under each of the others."""
+    for pair in pairs:
+        (clean, rate, _), (other, its_rate, _) = (
+            read_mono(path, "float64") for path in (pair.clean, pair.other)
+        )
+        enhanced = other if rate == its_rate else _soxr("HQ", rate)(other, its_rate)
+        length = min(len(clean), len(enhanced))
+        clean, enhanced, seconds = clean[:length], enhanced[:length], length / rate
+        yield (None, seconds), pool.submit(clean, enhanced, OURS, sample_rate=rate)
+        for convention in CONVENTIONS:
+            if convention.when(rate):
+                signals = convention.signals(clean, enhanced, rate)
+                yield (convention, seconds), pool.submit(*signals, (convention.metric,))
 
 
 def _mean(convention: Convention, rows: list[tuple[float, float, float]]) -> Explained:

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
 from types import TracebackType
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -53,6 +53,7 @@ class _Job(NamedTuple):
         return long and any("pesq" in METRICS[name].packages for name in self.metrics)
 
 
+Item = TypeVar("Item")
 _Entry = tuple[int, int, "_Job | None"]
 """Of the queue: what comes first, the order within that, and a pair, or none for a worker to end."""
 URGENT, USUAL, END = range(3)
@@ -125,13 +126,19 @@ class MetricPool:
     ) -> Iterator[Scored]:
         """Measure pairs, in order; only a few of them are held in memory at a time."""
         names = check_metrics(metrics)
-        pending: deque[Future[Scored]] = deque()
-        for clean, enhanced in pairs:
-            pending.append(self.submit(clean, enhanced, names, sample_rate=sample_rate))
+        submitted = ((None, self.submit(*pair, names, sample_rate=sample_rate)) for pair in pairs)
+        return (scored for _, scored in self.in_order(submitted))
+
+    def in_order(self, submitted: Iterable[tuple[Item, Future[Scored]]]) -> Iterator[tuple[Item, Scored]]:
+        """Each item with its scores once these are there; only a few futures are taken at a time."""
+        pending: deque[tuple[Item, Future[Scored]]] = deque()
+        for entry in submitted:
+            pending.append(entry)
             while len(pending) > 4 * max(self.processes, 1):
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
+                item, future = pending.popleft()
+                yield item, future.result()
+        for item, future in pending:
+            yield item, future.result()
 
     def close(self) -> None:
         """End the workers; pairs that wait are cancelled."""

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 
 from ablate.models.errors import InputError
-from ablate.reports.sources.columns import ALL, tidy
+from ablate.reports.sources.columns import ALL, curve_name, tidy
 
 
 def runs(**changes) -> pd.DataFrame:
@@ -37,6 +37,23 @@ def test_names_are_guessed_and_said():
     assert "'random_seed' is taken as seed" in told
     assert "'test/PESQ' is taken as pesq_wb" in told
     assert "trainings alone" in told
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("valid_PESQ", "val/pesq_wb"),
+        ("metrics.test/sisdr", "metrics.test/sisdr"),
+        ("test/si-snr", "test/si_sdr"),
+        ("PESQ_WB.dev", "val/pesq_wb"),
+        ("val/pesq_wb", "val/pesq_wb"),
+        ("val_test_pesq", "val_test_pesq"),
+        ("train/loss", "train/loss"),
+        ("pesq", "pesq"),
+    ],
+)
+def test_curves_get_our_names(theirs, ours):
+    assert curve_name(theirs) == ours
 
 
 def test_a_given_name_comes_first():

@@ -165,6 +165,41 @@ def test_the_export_script_of_wandb_has_columns_of_dictionaries(here):
     assert sorted(scores["pesq_wb"]) == pytest.approx([2.01, 2.04, 2.09, 2.21, 2.24, 2.29])
 
 
+def test_the_table_of_clearml_as_csv(here):
+    """As its web page writes the columns that are shown: settings by section, scalars with what of them."""
+    frame = table().assign(ID="0a1", TYPE="training", NAME="t", STATUS="completed", ITERATION=9)
+    frame = frame.rename(columns={"core": "Args.core", "seed": "General.seed", "pesq": "test › pesq (Last)"})
+    frame.loc[5, ["STATUS", "test › pesq (Last)"]] = ["stopped", None]
+    frame.to_csv("table.csv", index=False)
+    scores, info = Elsewhere(scores="table.csv", factors="core").read()
+    assert list(scores["pesq_wb"]) == list(table()["pesq"])[:5]
+    assert "Left out as not finished: 1 stopped." in info.notes
+    assert (
+        "Column 'test › pesq (Last)' is taken as pesq_wb (--column pesq_wb=... names another)." in info.notes
+    )
+    frame["dev › pesq (Max)"] = 3.0
+    frame.to_csv("table.csv", index=False)
+    with pytest.raises(InputError, match=r"may each be 'pesq_wb'.*--column pesq_wb="):
+        Elsewhere(scores="table.csv", factors="core").read()
+
+
+def test_the_two_tables_of_autrainer(here):
+    """`autrainer postprocess` writes scores and settings of an experiment by the names of its runs."""
+    frame = table()
+    frame["run_name"] = [
+        f"VB_{row.core}_Adam_0.001_8_epoch_5_None_None_{row.seed}" for row in frame.itertuples()
+    ]
+    frame = frame.rename(columns={"core": "model", "pesq": "test_pesq"}).assign(pesq=1.0, best_iteration=3)
+    (here / "summary").mkdir()
+    metrics = frame[["run_name", "pesq", "best_iteration", "test_pesq"]]
+    metrics.to_csv("summary/metrics.csv", index=False)
+    frame[["run_name", "model", "seed"]][::-1].to_csv("summary/config.csv", index=False)
+    found = Elsewhere(scores="summary/*.csv", factors="model", column=["pesq_wb=test_pesq"])
+    scores, _ = found.read()
+    assert sorted(scores["pesq_wb"]) == sorted(table()["pesq"])
+    assert {*scores["cell"].astype(str)} == {"model=lstm", "model=mamba"}
+
+
 def test_a_search_of_mlflow_as_csv(here):
     frame = table().rename(
         columns={"core": "params.core", "seed": "params.seed", "pesq": "metrics.test_pesq"}

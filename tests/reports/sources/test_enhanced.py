@@ -101,3 +101,37 @@ def test_effects_of_folders(folders):
 def test_references_are_needed(folders):
     with pytest.raises(InputError, match="--clean"):
         Elsewhere(enhanced=PATTERN).read()
+
+
+@pytest.mark.slow
+def test_the_noisy_input_is_a_row_beside_the_cells(folders):
+    from ablate.reports.build import report_of
+    from ablate.reports.tables import cells_table
+
+    rng = np.random.default_rng(1)
+    (folders / "noisy").mkdir()
+    for name in ("a", "b"):
+        clean = wave(ord(name) - 96)
+        noisy = clean + 0.1 * rng.standard_normal(len(clean))
+        soundfile.write(folders / "noisy" / f"{name}.wav", noisy, RATE)
+    options = {"enhanced": PATTERN, "clean": folders / "clean", "metric": "si_sdr", "guardrail": "stoi"}
+    scores, info = Elsewhere(**options, noisy=folders / "noisy").read()
+    without, _ = Elsewhere(**options).read()
+    assert scores.drop(columns=[c for c in scores if c.startswith("noisy_")]).equals(without)
+    report = report_of(scores, info, "si_sdr", guardrails=["stoi"])
+    pairs = [[soundfile.read(folders / d / f"{n}.wav")[0] for d in ("clean", "noisy")] for n in ("a", "b")]
+    wanted = np.mean([score(*pair, RATE)["si_sdr"] for pair in pairs])
+    assert report.noisy_input["si_sdr"] == pytest.approx(wanted)
+    for wide in (True, False):
+        table = cells_table(report, wide=wide)
+        *cells, last = table.rows
+        assert len(cells) == 2
+        assert last[0] == "noisy input, unprocessed"
+        assert f"{wanted:.3f}" in last
+        assert len(last) == len(table.head)
+    assert f"{report.noisy_input['stoi']:.3f}" in cells_table(report).rows[-1]
+
+
+def test_a_folder_of_noisy_files_needs_enhanced_ones(folders):
+    with pytest.raises(InputError, match="--noisy are folders for --enhanced"):
+        Elsewhere(scores="runs.csv", factors="core", noisy=folders / "noisy").read()
