@@ -6,6 +6,7 @@ python benchmarks/driver_scale.py --cells 2048 --seeds 5 --json driver_scale.jso
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import math
 import resource
@@ -15,6 +16,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import soundfile
 from rich.console import Console
 from rich.table import Table
@@ -41,6 +43,9 @@ class IdleLauncher(Launcher):
 
     def __init__(self) -> None:
         self._jobs: list[Job] = []
+        scores = io.BytesIO()
+        pd.DataFrame({"utterance": ["d_1"], "pesq_wb": [2.0]}).to_parquet(scores, index=False)
+        self._scores = scores.getvalue()
 
     @property
     def free(self) -> int:
@@ -51,7 +56,7 @@ class IdleLauncher(Launcher):
         for signature in job.evaluations:
             path = run.scores_path(signature)
             path.parent.mkdir(exist_ok=True)
-            path.touch()
+            path.write_bytes(self._scores)
         run.update_state(state="done", attempts=1, val_pesq_wb=2.0)
         self._jobs.append(job)
 

@@ -166,7 +166,8 @@ def _below(process: psutil.Process) -> list[psutil.Process]:
 
 def end_left_behind(run: RunDir) -> None:
     """End what lives on this machine of a command whose worker has died, so that the run can be written."""
-    _end(lambda: _descendants(run, orphaned=True))
+    if (run.path / "work").is_dir():  # of a command; networks are spared a look at every process
+        _end(lambda: _descendants(run, orphaned=True))
 
 
 def _place(run: RunDir) -> tuple[str, str]:

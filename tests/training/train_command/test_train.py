@@ -319,6 +319,7 @@ def test_a_command_whose_worker_lives_is_left_alone(new_run, worker, alive, wait
 @pytest.mark.parametrize("whose", ["this worker", "another host", "another run"])
 def test_only_what_a_dead_worker_of_this_host_left_of_this_run_is_ended(new_run, alive, whose):
     run, _ = new_run()
+    (run.path / "work").mkdir(exist_ok=True)
     path, host = process._place(run)
     marker = {
         "this worker": [path, host, os.getpid(), process._born(os.getpid())],
@@ -333,6 +334,11 @@ def test_only_what_a_dead_worker_of_this_host_left_of_this_run_is_ended(new_run,
     finally:
         sleeper.kill()
         sleeper.wait()
+
+
+def test_a_run_of_a_network_costs_no_look_at_the_processes(tmp_path, monkeypatch):
+    monkeypatch.setattr(process, "_living", lambda _: pytest.fail("every process is looked at"))
+    process.end_left_behind(RunDir(tmp_path))
 
 
 def test_what_it_writes_is_seen_while_it_runs(new_run, go, wait_for):
