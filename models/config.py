@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from . import trust
-from .errors import InputError, nearest_multiples
+from .errors import InputError
 from .fields import PARTS, ActiveIf, ActiveUnless, Added, Affects, InactiveValue
 from .layouts import BINS
 from .parts import ARCHITECTURES, BANDS, CORES, CROSSBANDS, DECODERS, HEADS
@@ -319,11 +319,6 @@ class ModelConfig(Section):
             count = len(self.band_widths)
             if isinstance(expansion, tuple) and len(expansion) != count:
                 raise InputError(f"{len(expansion)} expansions for {count} bands; give one for each band")
-        if "attention" in self.core.split("+") and self.channels % self.heads:
-            raise InputError(
-                f"{self.channels} channels do not divide into {self.heads} attention heads; "
-                + nearest_multiples(self.channels, self.heads)
-            )
         return self
 
 

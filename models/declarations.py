@@ -50,11 +50,6 @@ class Declared:
         return {}
 
 
-def mixes_bands(part: nn.Module) -> bool:
-    """Whether the part says that it mixes bands."""
-    return bool(getattr(part, "mixes_bands", False))
-
-
 def looks_ahead(part: nn.Module) -> bool:
     """Whether the part says that a frame of its output depends on later frames."""
     return bool(getattr(part, "looks_ahead", False))
@@ -64,11 +59,6 @@ def frames_ahead(part: nn.Module) -> float:
     """The later frames that the part says a frame of its output depends on; infinite where it says none."""
     said = getattr(part, "looks_ahead", 0)
     return math.inf if said is True else float(said)
-
-
-def hidden_width(part: nn.Module) -> int | None:
-    """The inner width the part says it has; None if it says nothing."""
-    return getattr(part, "hidden_width", None)
 
 
 def reach(part: nn.Module) -> float | None:

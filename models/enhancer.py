@@ -9,7 +9,7 @@ from .bands import BandSplit
 from .config import ModelConfig
 from .declarations import Declared
 from .layouts import BINS
-from .spectral import HOP, N_FFT, istft, stft
+from .spectral import OURS
 from .transform import Transform
 
 
@@ -46,17 +46,14 @@ class ConsistencyProjection(nn.Module, Declared):
 
     def __init__(self, transform: Transform | None = None) -> None:
         super().__init__()
-        self.transform = transform
-        points, hop = (N_FFT, HOP) if transform is None else (transform.n_fft, transform.hop)
-        self.looks_ahead = -(-points // hop) - 1
+        self.transform = transform or OURS
+        self.looks_ahead = -(-self.transform.n_fft // self.transform.hop) - 1
         self.reach = 2 * self.looks_ahead + 1
 
     def forward(self, spectrum: Tensor) -> Tensor:
         """Complex `(batch, bin, time)` -> same shape."""
         if spectrum.shape[-1] <= self.looks_ahead:
             return spectrum
-        if self.transform is None:
-            return stft(istft(spectrum))
         return self.transform.analyse(self.transform.synthesise(spectrum))
 
 
@@ -71,8 +68,8 @@ class Enhancer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        ours = (config.n_fft, config.hop, config.window) == (N_FFT, HOP, "hann")
-        self.transform = None if ours else Transform(config.n_fft, config.hop, config.window)
+        transform = Transform(config.n_fft, config.hop, config.window)
+        self.transform = None if transform == OURS else transform
         self.statistics = "utterance" if config.input_level == "unit" else None
         self.split = BandSplit(config.channels, config.split_statistics, config.band_widths)
         self.projection = ConsistencyProjection(self.transform) if config.projection == "consistent" else None

@@ -159,23 +159,21 @@ class Interface:
     @property
     def bins(self) -> int | None:
         """Of its spectrograms; None of waveforms."""
-        if self.waveform:
-            return None
-        return spectral.N_FFT // 2 + 1 if self.transform is None else self.transform.bins
+        return None if self.waveform else self._frames.bins
 
     @property
     def step(self) -> int:
         """Samples from one place of a signal's time axis to the next."""
-        if self.waveform:
-            return 1
-        return spectral.HOP if self.transform is None else self.transform.hop
+        return 1 if self.waveform else self._frames.hop
 
     @property
     def window(self) -> int:
         """Samples that one place of a signal's time axis is made of."""
-        if self.waveform:
-            return 1
-        return spectral.N_FFT if self.transform is None else self.transform.samples
+        return 1 if self.waveform else self._frames.samples
+
+    @property
+    def _frames(self) -> Transform:
+        return spectral.OURS if self.transform is None else self.transform
 
     @property
     def place(self) -> str:

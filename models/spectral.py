@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-N_FFT = 512
-HOP = 128
+from .transform import Transform
 
-
-@lru_cache(maxsize=8)
-def _window(device: torch.device, dtype: torch.dtype) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.hann_window(N_FFT, periodic=True, device=device, dtype=dtype)
+OURS = Transform()
+N_FFT, HOP = OURS.n_fft, OURS.hop
 
 
 def frame_count(samples: int) -> int:
@@ -45,24 +38,11 @@ def stft(waveform: Tensor) -> Tensor:
         raise ValueError(
             f"{samples} samples are too few for a centred transform; give more than {N_FFT // 2}"
         )
-    window = _window(waveform.device, waveform.dtype)
-    if waveform.is_cuda:
-        return torch.stft(
-            reflected(waveform, N_FFT // 2), N_FFT, HOP, window=window, center=False, return_complex=True
-        )
-    return torch.stft(waveform, N_FFT, HOP, window=window, center=True, return_complex=True)
-
-
-def reflected(waveform: Tensor, count: int) -> Tensor:
-    """`F.pad(waveform, (count, count), mode="reflect")`, of which CUDA has no deterministic backward."""
-    first, last = waveform[..., 1 : count + 1], waveform[..., -count - 1 : -1]
-    return torch.cat([first.flip(-1), waveform, last.flip(-1)], -1)
+    return OURS.analyse(waveform)
 
 
 def istft(spectrogram: Tensor, samples: int | None = None) -> Tensor:
     """Waveform of a spectrogram of `stft`.
-
-    What `torch.istft` gives, bit for bit; that asks the device whether windows overlap, and so waits for it.
 
     Args:
         spectrogram: (batch, 257, frame), complex.
@@ -71,18 +51,7 @@ def istft(spectrogram: Tensor, samples: int | None = None) -> Tensor:
     Returns:
         (batch, sample)
     """
-    window = _window(spectrogram.device, spectrogram.real.dtype)
-    count = spectrogram.shape[-1]
-    length = N_FFT + HOP * (count - 1)
-    frames = torch.fft.irfft(spectrogram.transpose(1, 2), N_FFT) * window
-    parts = frames, window.square().expand(1, count, N_FFT)
-    end = length - N_FFT // 2 if samples is None else N_FFT // 2 + samples
-    summed, weight = (
-        torch.ops.aten.unfold_backward(part, [len(part), length], 1, N_FFT, HOP)[:, N_FFT // 2 : end]
-        for part in parts
-    )
-    waveform = summed / weight
-    return waveform if samples is None else F.pad(waveform, (0, samples - waveform.shape[-1]))
+    return OURS.synthesise(spectrogram, samples)
 
 
 def analyse(waveform: Tensor) -> Tensor:
@@ -111,16 +80,3 @@ def synthesise(spectrogram: Tensor, samples: int) -> Tensor:
     """Undo `analyse`: (batch, 257, frame) complex -> (batch, `samples`)."""
     padded = max(samples, HOP + 1) + 2 * HOP
     return istft(spectrogram, padded)[..., HOP : HOP + samples]
-
-
-def enhance_waveform(model: nn.Module, waveform: Tensor) -> Tensor:
-    """Enhance whole utterances of one length, as the reference implementation of BSRNN does.
-
-    Args:
-        model: maps (batch, 257, frame) complex to the same shape.
-        waveform: (batch, sample) at 16 kHz, at least one sample.
-
-    Returns:
-        (batch, sample)
-    """
-    return synthesise(model(analyse(waveform)), waveform.shape[-1])

@@ -18,8 +18,6 @@ from .interface import SAMPLE_RATE, Interface
 from .mamba import SelectiveSSM
 from .network import build_model
 
-SAMPLES_PER_MS = 16
-"""At 16 kHz, the rate of the networks of this project."""
 ATTENDING = {"attention", "conformer"}
 """Cores whose reach without bound is attention."""
 
@@ -192,7 +190,7 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
 
 def _latency(interface: Interface, ahead: int) -> float:
     """Milliseconds of the window, and of each step ahead; whole numbers where they are."""
-    found = (interface.window + ahead * interface.step) / (interface.sample_rate / 1000)
+    found = _milliseconds(interface, ahead + 1)
     return int(found) if found == int(found) else found
 
 
@@ -205,4 +203,9 @@ def _words(interface: Interface, frames: float | None, core: str) -> str:
 
 
 def _seconds(interface: Interface, frames: float) -> float:
-    return (interface.window + interface.step * (frames - 1)) / SAMPLES_PER_MS / 1000
+    return _milliseconds(interface, frames) / 1000
+
+
+def _milliseconds(interface: Interface, frames: float) -> float:
+    """From the first to the last sample of consecutive frames."""
+    return (interface.window + interface.step * (frames - 1)) / (interface.sample_rate / 1000)

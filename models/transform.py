@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from .errors import InputError
 from .registry import suggestion
-from .spectral import reflected
 
 WINDOWS: dict[str, Callable[..., Tensor]] = {
     "hann": torch.hann_window,
@@ -50,6 +49,11 @@ class Transform:
                 f"a transform of {self.n_fft} points, hop {self.hop}, window {self.samples}: "
                 "the hop is at most the window, and that at most the points"
             )
+        if self.hop == self.samples and self.window.endswith("hann"):
+            raise InputError(
+                f"hop {self.hop}, window {self.samples}: a {self.window} window is zero at its edge, "
+                f"so windows have to overlap; give a hop below {self.samples}"
+            )
 
     @property
     def samples(self) -> int:
@@ -65,7 +69,8 @@ class Transform:
 
         Waveforms too short for the reflection at their ends are first continued with zeros.
         """
-        waves = F.pad(waves, (0, max(self.n_fft // 2 + 1 - waves.shape[-1], 0)))
+        missing = self.n_fft // 2 + 1 - waves.shape[-1]
+        waves = F.pad(waves, (0, missing)) if missing > 0 else waves
         window = _window(self, waves.device, waves.dtype)
         if waves.is_cuda:
             padded = reflected(waves, self.n_fft // 2)
@@ -75,9 +80,33 @@ class Transform:
         return torch.stft(waves, self.n_fft, self.hop, self.samples, window, return_complex=True)
 
     def synthesise(self, spectrum: Tensor, samples: int | None = None) -> Tensor:
-        """Complex `(batch, bin, frame)` -> waveforms `(batch, sample)`; undoes `analyse`."""
+        """Complex `(batch, bin, frame)` -> waveforms `(batch, sample)`; undoes `analyse`.
+
+        What `torch.istft` gives, bit for bit; that asks the device whether windows overlap, and waits.
+
+        Args:
+            samples: length of the result; None for `(frame - 1) * hop`.
+        """
+        points, hop, count = self.n_fft, self.hop, spectrum.shape[-1]
         window = _window(self, spectrum.device, spectrum.real.dtype)
-        return torch.istft(spectrum, self.n_fft, self.hop, self.samples, window, length=samples)
+        left = (points - self.samples) // 2
+        window = F.pad(window, (left, points - self.samples - left)) if self.samples < points else window
+        length = points + hop * (count - 1)
+        frames = torch.fft.irfft(spectrum.transpose(1, 2), points) * window
+        parts = frames, window.square().expand(1, count, points)
+        end = length - points // 2 if samples is None else points // 2 + samples
+        summed, weight = (
+            torch.ops.aten.unfold_backward(part, [len(part), length], 1, points, hop)[:, points // 2 : end]
+            for part in parts
+        )
+        waves = summed / weight
+        return waves if samples is None else F.pad(waves, (0, samples - waves.shape[-1]))
+
+
+def reflected(waves: Tensor, count: int) -> Tensor:
+    """`F.pad(waves, (count, count), mode="reflect")`, of which CUDA has no deterministic backward."""
+    first, last = waves[..., 1 : count + 1], waves[..., -count - 1 : -1]
+    return torch.cat([first.flip(-1), waves, last.flip(-1)], -1)
 
 
 @lru_cache(maxsize=16)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Any
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed
 from ablate.training.config import Recipe, RunConfig, resolve_recipe
 
 from ..factors import Factor
@@ -154,6 +154,5 @@ def _in_cells(finding: Finding, names: list[str], total: int) -> Finding:
     """A finding of a network with the cells it was found in."""
     if total == 1:
         return finding
-    shown = "every cell" if len(names) == total else ", ".join(names[:4])
-    more = f" and {len(names) - 4} more" if len(names) > 4 and len(names) != total else ""
-    return finding.model_copy(update={"evidence": f"{finding.evidence} (in {shown}{more})"})
+    shown = "every cell" if len(names) == total else listed(names, 4)
+    return finding.model_copy(update={"evidence": f"{finding.evidence} (in {shown})"})

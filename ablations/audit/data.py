@@ -32,11 +32,10 @@ def leaked(corpus: Corpus) -> Iterator[Finding]:
     for leak in leaks(corpus):
         found.setdefault(leak.what, []).append(f"{leak.test} ({leak.train})")
     for what, items in found.items():
-        more = f" and {len(items) - SHOWN} more" if len(items) > SHOWN else ""
         yield Finding.of(
             "A501",
             corpus.name,
-            f"{what} of the test set in train or validation: {', '.join(items[:SHOWN])}{more}",
+            f"{what} of the test set in train or validation: {listed(items, SHOWN)}",
             "take these files out of train: scores on them are memory, not enhancement",
         )
 

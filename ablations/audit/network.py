@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor
 
+from ablate.models.errors import listed
+
 from .finding import Finding, Severity
 from .network_under_test import Subject
 from .operations import Activity, Key, seen_too
@@ -194,11 +196,7 @@ def _broken(subject: Subject, batch: Tensor) -> str | None:
         return None
     grads = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
     bad = [n for n, g in zip(parameters, grads, strict=True) if g is not None and not torch.isfinite(g).all()]
-    return (
-        f"the gradients of {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''} are not finite"
-        if bad
-        else None
-    )
+    return f"the gradients of {listed(bad, 3)} are not finite" if bad else None
 
 
 CHECKS = (dead_parameters, overwritten_init, dominated_branches, saturated, non_finite)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ablate.models import build_model, declarations
 from ablate.models.config import ModelConfig
-from ablate.models.errors import InputError, told
+from ablate.models.errors import InputError, listed, told
 from ablate.models.interface import Interface
 from ablate.training.config import Recipe
 from ablate.training.data.augment import Augment
@@ -25,7 +25,7 @@ from ablate.training.trainer import DivergedError, Trainer
 
 from .init_trace import InitWrite, watch_init
 from .operations import Watch, seen_too, watched
-from .probe_inputs import SEED, Tone, isolated, speech_like, try_out
+from .probe_inputs import SEED, Tone, before_calls, isolated, speech_like, try_out
 from .settled import build, settled
 
 LARGE = 500_000
@@ -285,16 +285,8 @@ class Subject:
     def called(self) -> frozenset[str]:
         """Paths of the modules that a forward calls."""
         found: set[str] = set()
-        handles = [
-            module.register_forward_pre_hook(lambda m, a, path=path: found.add(path))
-            for path, module in self.spare.named_modules()
-        ]
-        try:
-            with isolated(0), torch.no_grad():
-                self.interface.outputs(self.spare, self.batch)
-        finally:
-            for handle in handles:
-                handle.remove()
+        with before_calls(self.spare, lambda path, *_: found.add(path)), isolated(0), torch.no_grad():
+            self.interface.outputs(self.spare, self.batch)
         return frozenset(found)
 
     @cached_property
@@ -312,12 +304,9 @@ class Subject:
     @cached_property
     def notes(self) -> dict[str, dict[str, Tensor]]:
         """What the modules note in a forward at the start: path -> name -> value."""
-        return self._noted(self.model)
-
-    def _noted(self, model: nn.Module) -> dict[str, dict[str, Tensor]]:
-        with isolated(0), torch.no_grad(), declarations.record(model) as recording:
-            self.interface.outputs(model, self.batch)
-        paths = {module: path for path, module in model.named_modules()}
+        with isolated(0), torch.no_grad(), declarations.record(self.model) as recording:
+            self.interface.outputs(self.model, self.batch)
+        paths = {module: path for path, module in self.model.named_modules()}
         noted: dict[str, dict[str, Tensor]] = {}
         for module, name, value in recording.notes:
             noted.setdefault(paths[module], {})[name] = value
@@ -358,9 +347,7 @@ class Subject:
                         for n, p in model.named_parameters()
                         if not torch.isfinite(p).all() or not math.isfinite(norms.get(n, 0.0))
                     ]
-                    where = (
-                        f"; not finite: {', '.join(bad[:3])}{', ...' if len(bad) > 3 else ''}" if bad else ""
-                    )
+                    where = f"; not finite: {listed(bad, 3)}" if bad else ""
                     trace.problem = f"step {trainer.step + 1}: {error}{where}"
                     break
                 trace.seconds.append(time.perf_counter() - start)

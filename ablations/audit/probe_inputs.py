@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,6 +33,19 @@ def isolated(seed: int) -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+@contextmanager
+def before_calls(model: nn.Module, tell: Callable[[str, Any, Any], object]) -> Iterator[None]:
+    """Call `tell(path, args, kwargs)` before each module of a network runs."""
+    with ExitStack() as hooks:
+        for path, module in model.named_modules():
+
+            def hook(_: nn.Module, args: Any, kwargs: Any, path: str = path) -> None:
+                tell(path, args, kwargs)
+
+            hooks.callback(module.register_forward_pre_hook(hook, with_kwargs=True).remove)
+        yield
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from ablate.models.interface import Interface
 from ablate.models.layouts import BINS, BSRNN
 
 from .network_under_test import Subject
-from .probe_inputs import isolated
+from .probe_inputs import before_calls, isolated
 from .statistics import FrozenStatistics
 
 TOLERANCE = 1e-5
@@ -62,22 +63,12 @@ def inputs_of(subject: Subject) -> dict[str, Call]:
     """What each module is called with on the probe: path -> (args, kwargs) of its first call."""
     calls: dict[str, Call] = {}
 
-    def keep(path: str) -> Callable[..., None]:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            calls.setdefault(path, (_detached(args), _detached(kwargs)))
+    def keep(path: str, args: Any, kwargs: Any) -> None:
+        if path not in calls:
+            calls[path] = (_detached(args), _detached(kwargs))
 
-        return hook
-
-    handles = [
-        module.register_forward_pre_hook(keep(path), with_kwargs=True)
-        for path, module in subject.settled.named_modules()
-    ]
-    try:
-        with isolated(1), torch.no_grad():
-            subject.interface.outputs(subject.settled, subject.probe[:1])
-    finally:
-        for handle in handles:
-            handle.remove()
+    with before_calls(subject.settled, keep), isolated(1), torch.no_grad():
+        subject.interface.outputs(subject.settled, subject.probe[:1])
     return calls
 
 
@@ -186,36 +177,26 @@ class Probe:
 
     def mixes_bands(self) -> bool | None:
         """Whether a band of the output depends on other bands; None where there is one band alone."""
-        bands = len(self.widths)
-        if bands == 1:
-            return None
-        for band in (0, bands // 2, bands - 1):
-            after = self.changed(bands, slice(band, band + 1))
-            if after is None:
-                return None
-            others = [slice(0, band)] * (band > 0) + [slice(band + 1, None)] * (band < bands - 1)
-            for other in others:
-                moved = self.moved(after, bands, other)
-                if moved is None:
-                    return None
-                if moved > TOLERANCE:
-                    return True
-        return False
+        return self._mixes(range(len(self.widths) + 1))
 
     def mixes_bins(self) -> bool | None:
         """Whether a band of the output spectrogram depends on the bins of other bands; None likewise."""
-        bands, bins = len(self.widths), sum(self.widths)
+        return self._mixes([0, *accumulate(self.widths)])
+
+    def _mixes(self, edges: Sequence[int]) -> bool | None:
+        """Whether what lies between two edges of the axis that ends at the last one depends on the rest."""
+        bands, size = len(edges) - 1, edges[-1]
         if bands == 1:
             return None
         for band in (0, bands // 2, bands - 1):
-            start = sum(self.widths[:band])
-            own = slice(start, start + self.widths[band])
-            after = self.changed(bins, own)
+            low, high = edges[band : band + 2]
+            after = self.changed(size, slice(low, high))
             if after is None:
                 return None
-            others = [slice(0, own.start)] * (band > 0) + [slice(own.stop, None)] * (band < bands - 1)
-            if any((self.moved(after, bins, other) or 0) > TOLERANCE for other in others):
-                return True
+            for other in (slice(0, low), slice(high, size)):
+                moved = self.moved(after, size, other) if other.start < other.stop else 0.0
+                if moved is None or moved > TOLERANCE:
+                    return None if moved is None else True
         return False
 
 

@@ -66,6 +66,11 @@ class _Scan(torch.autograd.Function):
         softplus: bool,
         clamps: Clamps | None,
     ) -> Tensor:
+        if u.dtype != torch.float32 or u.device.type != "cpu":
+            raise InputError(
+                f"the numba scan takes float32 on the CPU, got {u.dtype} on {u.device}; "
+                "use backend='reference'"
+            )
         batch, dim, time = u.shape
         arrays = _arrays(u, delta, A, B, C, D, z)
         states = arrays[5].shape[0]
@@ -123,24 +128,5 @@ class _Scan(torch.autograd.Function):
         )
 
 
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_softplus: bool,
-    clamps: Clamps | None,
-) -> Tensor:
-    """See `models.scan.selective_scan`; float32 on the CPU.
-
-    Raises:
-        InputError: the inputs are of another dtype or on another device.
-    """
-    if u.dtype != torch.float32 or u.device.type != "cpu":
-        raise InputError(
-            f"the numba scan takes float32 on the CPU, got {u.dtype} on {u.device}; use backend='reference'"
-        )
-    return _Scan.apply(u, delta, A, B, C, D, z, delta_softplus, clamps)
+scan = _Scan.apply
+"""See `models.scan.selective_scan`; float32 on the CPU."""

@@ -55,6 +55,8 @@ class _Scan(torch.autograd.Function):
         softplus: bool,
         clamps: Clamps | None,
     ) -> Tensor:
+        if any(x is not None and x.dtype == torch.float64 for x in (u, delta, A, B, C, D, z)):
+            raise InputError("the triton scan computes in float32, got float64; use backend='reference'")
         batch, dim, time = u.shape
         states = A.shape[1]
         wide = [rows(x) for x in (u, delta, B, C, u if z is None else z)]
@@ -145,22 +147,5 @@ class _Scan(torch.autograd.Function):
         )
 
 
-def scan(
-    u: Tensor,
-    delta: Tensor,
-    A: Tensor,
-    B: Tensor,
-    C: Tensor,
-    D: Tensor | None,
-    z: Tensor | None,
-    delta_softplus: bool,
-    clamps: Clamps | None,
-) -> Tensor:
-    """See `models.scan.selective_scan`; any floating dtypes but float64.
-
-    Raises:
-        InputError: an input is in double precision.
-    """
-    if any(x is not None and x.dtype == torch.float64 for x in (u, delta, A, B, C, D, z)):
-        raise InputError("the triton scan computes in float32, got float64; use backend='reference'")
-    return _Scan.apply(u, delta, A, B, C, D, z, delta_softplus, clamps)
+scan = _Scan.apply
+"""See `models.scan.selective_scan`; any floating dtypes but float64."""

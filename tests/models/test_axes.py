@@ -226,11 +226,11 @@ def test_the_width_of_an_mlstm_divides_into_heads() -> None:
 @pytest.mark.parametrize(
     ("core", "channels", "nearest"),
     [
-        ("attention", 50, "the nearest are 48 and 52"),
+        ("attention", 50, "the nearest are 48 and 56"),
         ("conformer", 52, "the nearest are 48 and 56"),
         ("mamba2", 50, "the nearest are 48 and 52"),
         ("xlstm", 50, "the nearest are 48 and 52"),
-        ("attention", 3, "the nearest is 4"),
+        ("attention", 3, "the nearest is 8"),
     ],
 )
 def test_a_width_that_heads_do_not_divide_is_refused_with_the_nearest(core, channels, nearest):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ablate.models import PRESETS, ModelConfig, build_model
-from ablate.models.declarations import hidden_width, initial_ranges, looks_ahead, mixes_bands, note, record
+from ablate.models.declarations import initial_ranges, looks_ahead, note, record
 
 pytestmark = pytest.mark.numerics
 
@@ -20,9 +20,7 @@ def spectrogram() -> torch.Tensor:
 
 def test_a_part_that_says_nothing_claims_nothing() -> None:
     part = torch.nn.Linear(2, 2)
-    assert not mixes_bands(part)
     assert not looks_ahead(part)
-    assert hidden_width(part) is None
     assert initial_ranges(part) == {}
 
 
@@ -48,7 +46,7 @@ def test_cross_band_modules_mix_bands_as_they_say(crossband: str) -> None:
     layer(x)[:, 4].sum().backward()
     assert x.grad is not None
     others = torch.cat([x.grad[:, :4], x.grad[:, 5:]], dim=1)
-    assert bool(others.any()) == mixes_bands(layer) == (crossband in ("bilstm", "bimamba"))
+    assert bool(others.any()) == layer.mixes_bands == (crossband in ("bilstm", "bimamba"))
 
 
 def inside(model: torch.nn.Module) -> bool:

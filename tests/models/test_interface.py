@@ -167,6 +167,7 @@ def test_an_attribute_of_that_name_that_is_something_else_is_the_networks_own():
     ("fields", "message"),
     [
         ({"hop": 600}, "512 points, hop 600, window 512"),
+        ({"hop": 512}, "so windows have to overlap; give a hop below 512"),
         ({"n_fft": 400, "length": 512}, "400 points, hop 128, window 512"),
         ({"window": "han"}, "did you mean 'hann'"),
     ],

@@ -2,21 +2,19 @@ import numpy as np
 import pytest
 import scipy.signal
 import torch
-from torch import nn
 
 from ablate.models.layouts import BINS
 from ablate.models.spectral import (
     HOP,
     N_FFT,
     analyse,
-    enhance_waveform,
     frame_count,
     istft,
-    reflected,
     stft,
     synthesise,
     utterance_frames,
 )
+from ablate.models.transform import Transform, reflected
 
 pytestmark = pytest.mark.numerics
 
@@ -54,8 +52,9 @@ def test_too_short_a_waveform_is_refused_with_its_length():
 @pytest.mark.parametrize("samples", [1, 2, 127, 128, 129, 130, 511, 4_001])
 def test_an_identity_network_returns_the_utterance(samples):
     waveform = noise(samples, batch=2)
-    assert torch.allclose(enhance_waveform(nn.Identity(), waveform), waveform, atol=1e-5)
-    assert analyse(waveform).shape[-1] == utterance_frames(samples)
+    spectrogram = analyse(waveform)
+    assert torch.allclose(synthesise(spectrogram, samples), waveform, atol=1e-5)
+    assert spectrogram.shape[-1] == utterance_frames(samples)
 
 
 def test_an_empty_utterance_is_refused():
@@ -93,6 +92,17 @@ def test_the_inverse_is_that_of_torch_bit_for_bit(samples, wanted):
     for wave in waves:
         wave.square().sum().backward()
     assert torch.equal(torch.view_as_real(one.grad), torch.view_as_real(other.grad))
+
+
+@pytest.mark.parametrize("transform", [Transform(320, 160, "hamming"), Transform(510, 90, length=401)])
+@pytest.mark.parametrize("wanted", [None, 3999, 4100])
+def test_the_inverse_of_another_transform_is_that_of_torch_bit_for_bit(transform, wanted):
+    spectrogram = transform.analyse(noise(4000, batch=2))
+    window = {"hann": torch.hann_window, "hamming": torch.hamming_window}[transform.window](transform.samples)
+    expected = torch.istft(
+        spectrogram, transform.n_fft, transform.hop, transform.samples, window, length=wanted
+    )
+    assert torch.equal(transform.synthesise(spectrogram, wanted), expected)
 
 
 def test_reflection_by_parts_is_that_of_torch_bit_for_bit():

@@ -1,7 +1,8 @@
 import pytest
 import torch
+from torch import Tensor, nn
 
-from ablate.models import PRESETS, ModelConfig, build_model
+from ablate.models import ARCHITECTURES, PRESETS, ModelConfig, build_model
 from ablate.models.config import CORES
 from ablate.models.summary import macs_per_second, parameters, parameters_by_part, receptive_field, summarise
 
@@ -104,3 +105,29 @@ def test_a_plugin_that_needs_its_weights_is_counted_too() -> None:
     CORES.register("scaled-for-test", Scaled)
     config = ModelConfig(channels=8, layers=2, core="scaled-for-test", crossband="none")
     assert parameters(config) == sum(p.numel() for p in build_model(config).parameters())
+
+
+class Taps(nn.Conv1d):
+    reach, looks_ahead = 9, False
+
+
+class At48k(nn.Module):
+    domain, axes, sample_rate = "waveform", "b1t", 48_000
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.taps = Taps(1, 1, 9)
+
+    def parts(self) -> dict[str, list[nn.Module]]:
+        return {"encoder": [self.taps]}
+
+    def forward(self, waves: Tensor) -> Tensor:
+        return self.taps(nn.functional.pad(waves, (8, 0)))
+
+
+def test_a_receptive_field_in_seconds_is_at_the_rate_of_the_network() -> None:
+    ARCHITECTURES.register("at-48k", At48k)
+    found = summarise(ModelConfig(architecture="at-48k"))
+    assert found["receptive_field_frames"] == 9
+    assert found["receptive_field_seconds"] == pytest.approx(9 / 48_000)
+    assert found["latency_ms"] == pytest.approx(1 / 48)
