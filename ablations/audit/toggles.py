@@ -45,7 +45,9 @@ def without_effect(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator
                 "A201",
                 factor.name,
                 f"{levels[0]} and {levels[1]} make no difference {where}({'; '.join(pairs[:2])}{more})",
-                "correct the level, or leave the factor out: its effect would be noise",
+                "nothing: these cells share their runs"
+                if factor.paths == MATCH
+                else "correct the level, or leave the factor out: its effect would be noise",
                 severity="error" if everywhere and factor.paths != MATCH else "note",
             )
 
