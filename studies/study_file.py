@@ -18,6 +18,7 @@ from ablate.models.plugins import load
 from ablate.models.registry import suggestion
 from ablate.training.config import check_path
 from ablate.training.train_command.config import override
+from ablate.training.train_command.config_files import flat
 
 from .study import Study
 
@@ -163,7 +164,8 @@ def _train(path: Path, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _overrides(values: dict[str, Any]) -> dict[str, Any]:
-    return {str(key): override(value) for key, value in values.items()}
+    """With dotted names, as `{model: {layers: 2}}` may be written too."""
+    return {key: override(value) for key, value in flat(values)}
 
 
 def _value(value: Any) -> Any:

@@ -18,6 +18,9 @@ from .files import newest
 
 Row = dict[str, float]
 
+LINE = "line"
+"""The step of a program that tells none: rows are counted from 1, where none has such a column."""
+
 
 class CurveFormat(Frozen):
     """Where a program writes its curve, and what its columns are.
@@ -28,7 +31,7 @@ class CurveFormat(Frozen):
     Attributes:
         file: a path or a glob; of several files the newest counts.
         pattern: a regular expression on each line of a log, whose named groups are columns.
-        step: the column that counts steps, or epochs.
+        step: the column that counts steps, or epochs; `line`: the rows are counted.
         names: our name -> the file's column, e.g. `{val/pesq_wb: val_pesq}`.
     """
 
@@ -44,10 +47,10 @@ class CurveFormat(Frozen):
             groups = re.compile(self.pattern).groupindex
         except re.error as error:
             raise InputError(f"pattern {self.pattern!r} is no regular expression: {error}") from None
-        if self.step not in groups:
+        if self.step not in (*groups, LINE):
             raise InputError(
                 f"pattern {self.pattern!r} has the groups {', '.join(groups) or 'none'}, and none for the "
-                f"step: write (?P<{self.step}>\\d+), or name another with step"
+                f"step: write (?P<{self.step}>\\d+), name another with step, or count with step: {LINE}"
             )
 
     def newest(self, folder: Path) -> Path | None:
@@ -108,10 +111,10 @@ def _by_step(rows: Iterable[Mapping[str, Any]], how: CurveFormat, path: Path) ->
     ours = {theirs: name for name, theirs in how.names.items()}
     found: dict[int, Row] = {}
     columns: dict[str, None] = {}
-    for row in rows:
+    for count, row in enumerate(rows, 1):
         numbers = {str(key): number for key, value in row.items() if (number := _number(value)) is not None}
         columns |= dict.fromkeys(numbers)
-        step = numbers.pop(how.step, math.nan)
+        step = numbers.pop(how.step, count if how.step == LINE else math.nan)
         if math.isfinite(step):
             at = found.setdefault(int(step), {"step": int(step)})
             at |= {ours.get(key, key): value for key, value in numbers.items() if key != "step"}
@@ -120,7 +123,7 @@ def _by_step(rows: Iterable[Mapping[str, Any]], how: CurveFormat, path: Path) ->
     if not found:
         raise InputError(
             f"{path} has no row with a step {how.step!r}{suggestion(how.step, columns)}; "
-            "name the column with step"
+            f"name the column with step, or count the rows with step: {LINE}"
         )
     lacking = [theirs for theirs in ours if theirs not in columns]
     if lacking:

@@ -57,7 +57,7 @@ def audit_train_command(
     found = [*without_effect(cells, factors), *untoggled(cells, factors, defaults or {})]
     found += [*read_by_nobody(cells, code or {}), *of_network(network, folder)]
     found += data.unequal_runs(runs)
-    found += validated_on_test(command, cells, code or {})
+    found += validated_on_test(command, cells, code or {}, defaults or {})
     if corpus is not None:
         found += data.leaked(corpus)
         found += data.noisy_score(corpus)
@@ -111,17 +111,20 @@ def read_by_nobody(cells: Sequence[AnyCell], code: Mapping[str, Path]) -> Iterat
 
 VALIDATES_ON_TEST = re.compile(
     r"""(?ix) \b (?:valid(?:ation)? | val | dev)
-    (?:[_-]?(?:clean|noisy|data|dir|set|path|wav|file|list|json|root))*
+    (?:[._-]?(?:clean|noisy|data|dir|set|path|wav|file|list|json|root))*
     ["']? \s* [=:\s] \s* ["']? [^\s"',\#]* test"""
 )
 """A setting of validation data whose value names a test set, as in `valid_dir: data/clean_testset_wav`."""
 CONFIGS = (".yaml", ".yml", ".toml", ".json", ".ini", ".cfg", ".sh")
 
 
-def validated_on_test(command: str, cells: Sequence[AnyCell], code: Mapping[str, Path]) -> Iterator[Finding]:
-    """A505: a command, an override or a config that validates on a test set, and so chooses weights there."""
-    overrides = {f"{name}={value}" for cell in cells for name, value in cell.config.result_fields().items()}
-    places = [("train.command", command), *(("an override", text) for text in sorted(overrides))]
+def validated_on_test(
+    command: str, cells: Sequence[AnyCell], code: Mapping[str, Path], defaults: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """A505: a command, a setting or a config that validates on a test set, and so chooses weights there."""
+    given = [{**defaults, **cell.config.result_fields()} for cell in cells]
+    settings = {f"{name}={value}" for one in given for name, value in one.items()}
+    places = [("train.command", command), *(("a setting", text) for text in sorted(settings))]
     for name, path in code.items():
         if path.suffix.lower() in CONFIGS:
             lines = path.read_text(errors="replace").splitlines()

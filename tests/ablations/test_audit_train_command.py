@@ -19,14 +19,22 @@ from ablate.training.train_command.config import CommandConfig
 )
 def test_a_config_that_validates_on_test_is_named_with_its_line(tmp_path, name, text):
     (tmp_path / name).write_text(text)
-    (found,) = validated_on_test("python train.py", [], {name: tmp_path / name})
+    (found,) = validated_on_test("python train.py", [], {name: tmp_path / name}, {})
     assert (found.code, found.severity) == ("A505", "note")
     assert f"{name}:" in found.evidence
 
 
 def test_the_command_itself():
-    (found,) = validated_on_test("python train.py --train data/train --val_dir data/test", [], {})
+    (found,) = validated_on_test("python train.py --train data/train --val_dir data/test", [], {}, {})
     assert "train.command" in found.evidence
+
+
+def test_a_nested_setting_counts_unless_every_cell_overrides_it():
+    command, defaults = "python train.py", {"data.valid.clean_dir": "voicebank/clean_testset_wav"}
+    (found,) = validated_on_test(command, cells_of(lr="1"), {}, defaults)
+    assert "a setting: data.valid.clean_dir=voicebank/clean_testset_wav" in found.evidence
+    mended = cells_of(**{"data.valid.clean_dir": "voicebank/dev"})
+    assert not list(validated_on_test(command, mended, {}, defaults))
 
 
 @pytest.mark.parametrize(
@@ -42,7 +50,7 @@ def test_the_command_itself():
 )
 def test_what_only_names_a_test_set_is_nothing(tmp_path, text):
     (tmp_path / "c.yaml").write_text(text)
-    assert list(validated_on_test("python train.py --seed 1", [], {"c.yaml": tmp_path / "c.yaml"})) == []
+    assert list(validated_on_test("python train.py --seed 1", [], {"c.yaml": tmp_path / "c.yaml"}, {})) == []
 
 
 def cells_of(**overrides) -> list[Cell[CommandConfig]]:

@@ -312,15 +312,32 @@ def start_munge():
 
 
 class Cluster:
-    def __init__(self, folder):
+    """A controller and two nodes.
+
+    Args:
+        gpus: of each node; plain files stand for the devices.
+    """
+
+    def __init__(self, folder, gpus=0):
         self.folder = folder
         self.environment = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
         (folder / "slurm.conf").write_text(
             CLUSTER.format(host=socket.gethostname(), folder=folder, ports=free_ports(3))
         )
+        if gpus:
+            self._add_gpus(gpus)
         for name in ("state", "spool/n1", "spool/n2"):
             (folder / name).mkdir(parents=True)
         self.daemons: dict[str, subprocess.Popen] = {}
+
+    def _add_gpus(self, count):
+        path = self.folder / "slurm.conf"
+        nodes = path.read_text().replace("RealMemory=4000", f"RealMemory=4000 Gres=gpu:{count}")
+        path.write_text(f"{nodes}GresTypes=gpu\n")
+        for number in range(count):
+            (self.folder / f"gpu{number}").touch()
+        devices = f"Name=gpu File={self.folder}/gpu[0-{count - 1}]"
+        (self.folder / "gres.conf").write_text(f"NodeName=n1 {devices}\nNodeName=n2 {devices}\n")
 
     def limit_submissions(self, most):
         """Have a database hold the accounts, and the user to some jobs queued or running at once."""
@@ -357,6 +374,11 @@ class Cluster:
         while subprocess.run(command, env=self.environment, capture_output=True, check=False).returncode:
             assert time.time() < deadline, command
             time.sleep(0.5)
+
+    def requeue(self, job):
+        subprocess.run(["scontrol", "requeue", job], env=self.environment, check=True)
+        # SLURM holds a requeued job back for two minutes.
+        self.until("scontrol", "update", f"jobid={job}", "starttime=now")
 
     def start(self):
         start_munge()
@@ -403,6 +425,16 @@ def cluster(tmp_path_factory):
         pytest.skip("needs root and the packages slurm-wlm and munge")
     pytest.importorskip("submitit")
     with started(Cluster(tmp_path_factory.mktemp("slurm"))) as running:
+        yield running
+
+
+@pytest.fixture
+def gpu_cluster(tmp_path):
+    """One whose two nodes have two GPUs each, as far as SLURM knows."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("slurmctld", "slurmd", "munged"))):
+        pytest.skip("needs root and the packages slurm-wlm and munge")
+    pytest.importorskip("submitit")
+    with started(Cluster(tmp_path, gpus=2)) as running:
         yield running
 
 

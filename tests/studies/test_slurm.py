@@ -66,13 +66,6 @@ def wait_for(condition, seconds=120):
         time.sleep(0.3)
 
 
-def requeue(job):
-    subprocess.run(["scontrol", "requeue", job], check=True)
-    # SLURM holds a requeued job back for two minutes.
-    now = ["scontrol", "update", f"jobid={job}", "starttime=now"]
-    wait_for(lambda: subprocess.run(now, capture_output=True, check=False).returncode == 0)
-
-
 def when_training(job, act):
     def watch():
         wait_for(lambda: job.run.state.step >= 5)
@@ -185,7 +178,7 @@ def test_a_command_is_asked_to_end_and_called_again(cluster, tmp_path, corpus, h
         wait_for(lambda: all(map(waits, jobs)))
         if how == "requeued":
             for job in jobs:
-                requeue(read_json(job.run.path / "job.json")["id"])
+                cluster.requeue(read_json(job.run.path / "job.json")["id"])
         else:
             os.kill(os.getpid(), signal.SIGINT)
 
@@ -260,7 +253,7 @@ def test_a_requeued_job_goes_on_from_its_checkpoint(cluster, root):
     plan = make_plan(root, 3, steps=40)
     driver, jobs, _ = make_driver(plan, root, root / "requeued")
 
-    watcher = when_training(jobs[0], requeue)
+    watcher = when_training(jobs[0], cluster.requeue)
     outcome = driver.run(jobs)
     watcher.join()
     assert (len(outcome.done), len(outcome.failed)) == (2, 0)

@@ -16,11 +16,13 @@ import psutil
 import pytest
 
 from ablate.studies import train_command
+from ablate.studies.compute import Compute
 from ablate.studies.driver import Driver, plan_jobs
-from ablate.studies.launchers.slurm import SlurmLauncher
+from ablate.studies.launchers.slurm import EXITS, SlurmLauncher, job_states
 from ablate.studies.plan import make, study_path
 from ablate.studies.study_file import asked
 from ablate.studies.trials import open_storage, plan_book
+from ablate.training.rundir import read_json
 from ablate.training.train_command.process import MARKER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -103,3 +105,67 @@ def test_a_command_ends_in_each_way_of_the_contract(cluster, tmp_path, corpus, p
     tables = [pd.read_parquet(next((run.path / "scores").glob("*.parquet"))) for run in (whole, cut)]
     assert tables[0].equals(tables[1])
     assert left_behind(tmp_path / "runs") == []
+
+
+def test_two_gpus_of_a_run_survive_kill_requeue_and_a_dead_driver(gpu_cluster, tmp_path, corpus):
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    shutil.copy(PROGRAMS / "program.py", folder)
+    levels = {name: {"gain": gain} for name, gain in (("killed", "0.9"), ("requeued", "0.8"))}
+    python = sys.executable.replace("{", "{{")
+    command = f"{python} {COMMANDS['launcher']['command']} --gpus={{gpus}} --count={{gpu_count}}"
+    study = {
+        "train": {**COMMANDS["launcher"], "command": command, "gpus": 2, "folder": str(folder)},
+        "factors": {"gain": {"levels": levels}},
+        "set": {"nap": "1"},
+        "endpoint": {"metric": "si_sdr", "margin": 1},
+        "data": str(corpus),
+        "curve": "metrics.jsonl",
+        "seeds": 1,
+    }
+    file = tmp_path / "study.yaml"
+    file.write_text(json.dumps(study))
+    request = asked(file)
+    plan, _ = make(request, tmp_path)
+    train_command.keep_code(plan.train, request.file, tmp_path)
+    place = study_path(tmp_path, plan.name)
+    compute = Compute(launcher="slurm", slurm=("time=20", "signal_delay_s=5"), gpus_each=plan.train.gpus)
+
+    def driver_and_jobs():
+        jobs = plan_jobs(plan, tmp_path, plan_book(open_storage(place), plan))
+        launcher = SlurmLauncher.open(place, compute)
+        return Driver(launcher, compute), jobs, launcher
+
+    driver, jobs, launcher = driver_and_jobs()
+    for job in jobs:
+        driver._submit(job)
+    launcher.wait(0)
+    launcher.close()  # as a driver that was killed leaves its jobs
+    ids = {job.name: read_json(job.run.path / "job.json")["id"] for job in jobs}
+    deadline = time.monotonic() + 300
+    while not all(job.run.state.step >= 2 and job.run.state.pid for job in jobs):
+        assert time.monotonic() < deadline, [job.run.state for job in jobs]
+        time.sleep(0.3)
+    assert all(state not in EXITS for state in job_states(list(ids.values())).values())
+    assert [len(left_behind(job.run.path)) for job in jobs] == [3, 3]
+
+    driver, jobs, _ = driver_and_jobs()
+    killed, requeued = jobs
+    ranks = {job.name: set(left_behind(job.run.path)) for job in jobs}
+
+    def act():
+        os.kill(killed.run.state.pid, signal.SIGKILL)
+        gpu_cluster.requeue(ids[requeued.name])
+
+    actor = threading.Thread(target=act)
+    actor.start()
+    outcome = driver.run(jobs)
+    actor.join()
+    assert (len(outcome.done), len(outcome.failed)) == (2, 0), [job.run.state for job in jobs]
+    assert read_json(requeued.run.path / "job.json")["id"] == ids[requeued.name]
+    for job in jobs:
+        assert job.run.state.attempts == 2
+        assert "--gpus=0,1 --count=2" in job.run.summary["command"]
+        assert [line["step"] for line in job.run.metrics()] == list(range(1, 13))
+        assert not ranks[job.name] & set(psutil.pids())
+        assert left_behind(job.run.path) == []

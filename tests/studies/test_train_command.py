@@ -116,6 +116,14 @@ def test_a_study_file_says_how_its_cells_are_trained(file, root, corpus):
     assert any(str(file.parent / "repo") in line for line in train_command.shown(plan.train, root))
 
 
+def test_overrides_may_be_nested_as_in_the_program_s_own_file(file, root):
+    nested = ('off: {gain: "0.90"}, on: {gain: 1.0}', "off: {model: {gain: 0.9}}, on: {model: {gain: 1}}")
+    changed(file, nested, ("seeds: 2", "seeds: 2\nset: {model: {size: {width: 8, depths: [1, 2]}}, lr: 1}"))
+    plan = planned(file, root)
+    size = {"model.size.width": "8", "model.size.depths": ["1", "2"], "lr": "1"}
+    assert plan.cells[0].config.result_fields() == size | {"model.gain": "0.9"}
+
+
 @pytest.mark.parametrize(
     ("pair", "said"),
     [

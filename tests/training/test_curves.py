@@ -135,6 +135,23 @@ def test_json_a_list_and_lines(tmp_path):
     assert rows[0] == rows[1] == [{"step": 1, "pesq": 2.0}, {"step": 2, "pesq": 2.5}]
 
 
+def test_rows_that_tell_no_step_are_counted(tmp_path):
+    (tmp_path / "history.json").write_text('[{"train": 0.5}, {"train": 0.4, "pesq": 2.0}]')
+    how = CurveFormat(file="", step="line", names={"val/pesq_wb": "pesq"})
+    assert how.read(tmp_path / "history.json") == [
+        {"step": 1, "train": 0.5},
+        {"step": 2, "train": 0.4, "val/pesq_wb": 2.0},
+    ]
+    (tmp_path / "train.log").write_text("start\nloss 3\nnoise\nloss 2\n")
+    rows = CurveFormat(file="", pattern=r"loss (?P<loss>\S+)", step="line").read(tmp_path / "train.log")
+    assert rows == [{"step": 1, "loss": 3.0}, {"step": 2, "loss": 2.0}]
+    (tmp_path / "lines.csv").write_text("line,loss\n7,3\n9,2\n")
+    told = CurveFormat(file="", step="line").read(tmp_path / "lines.csv")
+    assert [row["step"] for row in told] == [7, 9]
+    with pytest.raises(InputError, match="or count the rows with step: line"):
+        CurveFormat(file="").read(tmp_path / "history.json")
+
+
 def test_a_log_by_pattern(tmp_path):
     (tmp_path / "train.log").write_text(
         "start\nEpoch 3 | PESQ 2.31 | loss nan\nnoise\nEpoch 4 | PESQ 2.40 | loss 1e-3\n"
