@@ -8,6 +8,7 @@ import os
 import shlex
 import shutil
 import socket
+import stat
 import subprocess
 import tempfile
 import time
@@ -315,7 +316,7 @@ class Cluster:
     """A controller and two nodes.
 
     Args:
-        gpus: of each node; plain files stand for the devices.
+        gpus: of each node; null devices stand for them.
     """
 
     def __init__(self, folder, gpus=0):
@@ -335,7 +336,7 @@ class Cluster:
         nodes = path.read_text().replace("RealMemory=4000", f"RealMemory=4000 Gres=gpu:{count}")
         path.write_text(f"{nodes}GresTypes=gpu\n")
         for number in range(count):
-            (self.folder / f"gpu{number}").touch()
+            os.mknod(self.folder / f"gpu{number}", stat.S_IFCHR, os.makedev(1, 3))
         devices = f"Name=gpu File={self.folder}/gpu[0-{count - 1}]"
         (self.folder / "gres.conf").write_text(f"NodeName=n1 {devices}\nNodeName=n2 {devices}\n")
 
