@@ -8,6 +8,7 @@ from typing import Any
 from ablate.ablations.diff import Difference, differences
 from ablate.models.errors import duration, plural
 from ablate.studies.plan import Plan
+from ablate.studies.train_command import SAME
 from ablate.training.config import RunConfig
 from ablate.training.metrics.passport import described, passport_of
 from ablate.training.metrics.registry import in_words
@@ -224,8 +225,9 @@ def run_problems(report: AnalysisReport) -> list[str]:
             if not run.scored:
                 cause = f" ({run.cause})" if run.cause else ""
                 at = f" at step {run.step:,}" if run.step else ""
-                unscored = "done, evaluation failed" if run.cause else "done but not scored"
-                state = unscored if run.state == "done" else run.state
+                unscored = {None: "done but not scored", SAME: "done, left out"}
+                state = unscored.get(run.cause, "done, evaluation failed")
+                state = state if run.state == "done" else run.state
                 lines.append(f"{run.cell}, seed {run.seed}{fraction}: {state}{at}{cause}")
     for row in report.analysis.divergence.to_dict("records"):
         if row["diverged"]:

@@ -17,6 +17,7 @@ from optuna.trial import TrialState
 from ablate.ablations.runspec import run_path
 from ablate.training.contract import micro_batches
 from ablate.training.rundir import RunDir, RunLockedError, read_json
+from ablate.training.train_command.curve import reread
 from ablate.training.train_command.process import end_left_behind
 
 from . import train_command
@@ -139,7 +140,7 @@ class Driver:
         self._queue = [job for job in jobs if self._remains(job)]
         self._progress.start(jobs, outcome.done, outcome.failed)
         if self._commands.stop and self._queue:
-            self._progress.told(train_command.SAME_FAULT)
+            self._progress.told(self._commands.stop)
         try:
             self._loop()
         except KeyboardInterrupt:
@@ -162,7 +163,7 @@ class Driver:
             retry_failed=self._compute.retry_failed,
         )
         if job.metric is not None and state.state == "done":
-            train_command.reread_curve(job.run, job.document)
+            reread(job.run, job.document["train"])
         if found == "done":
             self._close(job)
             return False
@@ -194,7 +195,7 @@ class Driver:
             self._check()
             failed = len(self._outcome.failed) - before
             enough = (limit := self._compute.max_failures) is not None and failed >= limit
-            enough = enough or self._commands.stop
+            enough = enough or self._commands.stop is not None
             if enough and not self._active:
                 return
             if self._watch is not None:
@@ -266,7 +267,7 @@ class Driver:
                 why = (unscorable or state).message or ended.message or "see its log.txt"
                 self._progress.ended(job, ": ".join(dict.fromkeys((what, cause, why))), final=True)
                 if self._commands.same_fault(job.run, unscorable):
-                    self._progress.told(train_command.SAME_FAULT)
+                    self._progress.told(str(self._commands.stop))
             case "retry":
                 self._retry(job, str(action.cause), action.smaller)
             case "requeue":
@@ -302,11 +303,11 @@ class Driver:
     def _close(self, job: Job) -> str:
         """Put a run that is done and scored on record; how it ended, in words."""
         keys = [trial.key for _, trial in job.trials]
-        if twin := job.metric and self._commands.twin(keys, job.scores):
-            message = train_command.refuse(job.run, twin)
+        if job.metric and (wrong := self._commands.twin(keys, job.scores)):
             self._fail(job, train_command.SAME)
             self._outcome.failed.append(job)
-            return f"failed: {train_command.SAME}: {message}"
+            self._progress.told(str(self._commands.stop))
+            return f"done, {wrong}"
         self._outcome.done.append(job)
         if self._watch is not None:
             self._watch.scored(job.run)

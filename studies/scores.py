@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +65,12 @@ def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame,
         test: which test set: the first, or a further one by its place.
 
     Returns:
-        A row per cell, seed and utterance, a row without scores for a diverged run: `cell`, a column per
+        A row per cell, seed and utterance, a row without scores for a diverged run, none for a run of a
+        command that has the scores of another seed: `cell`, a column per
         factor (empty for the baseline), `seed`, `training`, `status`, then the columns of the score files.
     """
+
+    same = same_scores(plan, root) if plan.train is not None else {}
 
     def read(cell: AnyCell, seed: int) -> tuple[RunInfo, Path]:
         run = RunDir(run_path(root, cell.signatures[seed]))
@@ -94,6 +97,8 @@ def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame,
             scored=run.has_scores(evaluation),
             imported=is_imported(run),
         )
+        if twin := same.get(f"{cell.name} seed {seed}"):
+            info = replace(info, cause=train_command.SAME, message=twin, scored=False)
         return info, path
 
     return join_scores(plan, read)

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 from ablate.models import plugins
 from ablate.models.errors import InputError, listed
 from ablate.training.environment import git_commit
-from ablate.training.rundir import EvaluationState, RunDir, RunLockedError, file_digest
-from ablate.training.train_command import argv, code, curve
+from ablate.training.rundir import EvaluationState, RunDir, file_digest
+from ablate.training.train_command import argv, code
 from ablate.training.train_command.config import TrainingCommand
 
 COPIES = "code"
@@ -50,9 +48,7 @@ def _files(train: TrainingCommand, study_file: str | None, root: Path) -> dict[s
 
 def keep_code(train: TrainingCommand, study_file: str | None, root: Path) -> None:
     """Copy the code of a planned training under the root, where its runs take it from."""
-    copies = root / COPIES
-    if not (copies / train.digest).exists():
-        code.keep(_files(train, study_file, root), train.digest, copies)
+    code.keep(_files(train, study_file, root), train.digest, root / COPIES)
 
 
 def changed_files(old: TrainingCommand, new: TrainingCommand, root: Path) -> list[str]:
@@ -66,8 +62,7 @@ def changed_files(old: TrainingCommand, new: TrainingCommand, root: Path) -> lis
 
 def shown(train: TrainingCommand, root: Path) -> list[str]:
     """What a study is about to run, a line each."""
-    folder = Path(train.folder)
-    linked, empty = code.arrange(folder, code.find_code(folder, train.patterns, [root]), train.links, root)
+    linked, empty = code.arrange(train, root, ())
     return [
         f"trains by: {train.command}" + (f"   (resumed by {train.resume})" if train.resume else ""),
         f"  in a copy of {train.folder}" + (f" at commit {train.commit}" if train.commit else ""),
@@ -77,16 +72,9 @@ def shown(train: TrainingCommand, root: Path) -> list[str]:
     ]
 
 
-def reread_curve(run: RunDir, document: Mapping[str, Any]) -> None:
-    """Have a finished run's curve read as the study file says by now."""
-    with suppress(RunLockedError), run.lock():
-        curve.reread(run, TrainingCommand.model_validate(document["train"]))
-
-
 SAME = "same-for-every-seed"
-"""Cause of a run that was trained to the very scores of another seed."""
-
-
+"""Cause of a trial whose training has the very scores of another seed, which is left out of the analysis."""
+FORGETS = "the training forgets its seed: no other run is started"
 SAME_FAULT = "two runs ended with the same outputs that cannot be scored: no other is started"
 
 
@@ -94,20 +82,21 @@ class CommandRuns:
     """What a driver remembers of the runs of a command.
 
     Attributes:
-        stop: two had the same fault in their outputs: the others would most likely end alike.
+        stop: why no other run is started: it would most likely end as those before.
     """
 
     def __init__(self) -> None:
         self._seen: dict[tuple[str, str], int] = {}
         self._faults: set[str] = set()
-        self.stop = False
+        self.stop: str | None = None
 
     def twin(self, keys: Iterable[tuple[str, int]], scores: Path) -> str | None:
-        """Another seed of a cell that was trained to the same scores, to the last digit."""
+        """What is wrong where another seed of a cell was trained to the same scores, to the last digit."""
         digest = digest_of_scores(scores)
         for cell, seed in keys:
             if (known := self._seen.setdefault((cell, digest), seed)) != seed:
-                return f"{cell} seed {known}"
+                self.stop = FORGETS
+                return f"{SAME}: its scores are those of {cell} seed {known} to the last digit"
         return None
 
     def same_fault(self, run: RunDir, unscorable: EvaluationState | None) -> bool:
@@ -115,9 +104,10 @@ class CommandRuns:
         if unscorable is None or unscorable.cause != "output":
             return False
         fault = (unscorable.message or "").replace(str(run.path.resolve()), "")
-        self.stop = self.stop or fault in self._faults
+        if known := fault in self._faults:
+            self.stop = SAME_FAULT
         self._faults.add(fault)
-        return self.stop
+        return known
 
 
 def digest_of_scores(path: Path) -> str:
@@ -126,15 +116,6 @@ def digest_of_scores(path: Path) -> str:
 
     rows = pd.util.hash_pandas_object(pd.read_parquet(path), index=False)
     return sha256(rows.to_numpy().tobytes()).hexdigest()
-
-
-def refuse(run: RunDir, twin: str) -> str:
-    """Take a run's scores away that are another seed's; why, in a sentence."""
-    message = f"its scores are those of {twin} to the last digit: the training forgets its seed"
-    shutil.rmtree(run.path / "scores")
-    (run.path / "ended.json").unlink(missing_ok=True)
-    run.update_state(state="failed", cause=SAME, message=message)
-    return message
 
 
 def value_name(metric: str) -> str:

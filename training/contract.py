@@ -60,12 +60,15 @@ class Assignment:
 
 
 class Program(ABC):
-    """A program that was opened for a run."""
+    """A program that was opened for a run.
 
-    @property
-    @abstractmethod
-    def pool(self) -> MetricPool:
-        """Where tests are measured."""
+    Attributes:
+        pool: where tests are measured.
+        has_audio: whether there is enhanced speech to keep.
+    """
+
+    pool: MetricPool
+    has_audio: bool = True
 
     @abstractmethod
     def train(self) -> None:
@@ -88,11 +91,6 @@ class Program(ABC):
         Args:
             keep: is given each pair with its enhanced speech.
         """
-
-    @property
-    def has_audio(self) -> bool:
-        """Whether there is enhanced speech to keep."""
-        return True
 
 
 def open_program(assignment: Assignment) -> AbstractContextManager[Program]:

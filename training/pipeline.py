@@ -89,12 +89,9 @@ class BuiltIn(Program):
 
     def __init__(self, context: Context, assignment: Assignment) -> None:
         self.context = context
+        self.pool = context.pool
         self._assignment = assignment
         self._model: nn.Module | None = None
-
-    @property
-    def pool(self) -> MetricPool:
-        return self.context.pool
 
     def train(self) -> None:
         context, given = self.context, self._assignment

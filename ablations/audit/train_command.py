@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ablate.models.errors import listed
-from ablate.training.train_command.code import PROGRAMS
+from ablate.models.errors import InputError, listed
+from ablate.training.train_command.code import PROGRAMS, find_code
+from ablate.training.train_command.config import TrainingCommand
 
 from ..factors import Factor
 from ..grid import AnyCell
@@ -27,26 +29,19 @@ if TYPE_CHECKING:
 def audit_train_command(
     cells: Sequence[AnyCell],
     factors: Sequence[Factor],
+    train: TrainingCommand,
     *,
     runs: Sequence[RunSpec] = (),
     corpus: Corpus | None = None,
-    network: str | None = None,
-    folder: str = ".",
     same: Mapping[str, str] | None = None,
-    command: str = "",
-    code: Mapping[str, Path] | None = None,
-    defaults: Mapping[str, Any] | None = None,
 ) -> list[Finding]:
     """Everything the audit has to say of cells that a command trains.
 
     Args:
+        train: the command; its code is read, its network imported if the user has named its code.
         runs: of the study.
         corpus: for leaks and the noisy score; none leaves these out.
-        network: `file.py:Class`, imported if the user has named its code; none: no network is in sight.
-        folder: of that file.
         same: runs whose scores are another seed's -> whose.
-        command: that trains, and the files of its code by name.
-        defaults: what the program takes for an override that it is not given, as far as it is known.
 
     Returns:
         Findings in the order of their codes.
@@ -54,23 +49,16 @@ def audit_train_command(
     Raises:
         InputError: there is no such network, or it does not run.
     """
-    found = [*without_effect(cells, factors), *untoggled(cells, factors, defaults or {})]
-    found += [*read_by_nobody(cells, code or {}), *of_network(network, folder)]
-    found += data.unequal_runs(runs)
-    found += validated_on_test(command, cells, code or {}, defaults or {})
+    code: dict[str, Path] = {}
+    with suppress(InputError):  # its folder is gone by now
+        code = find_code(Path(train.folder), train.patterns)
+    found = [*without_effect(cells, factors), *untoggled(cells, factors, train.defaults)]
+    found += [*read_by_nobody(cells, code), *of_network(train.network, train.folder)]
+    found += [*data.unequal_runs(runs), *validated_on_test(train.command, cells, code, train.defaults)]
     if corpus is not None:
-        found += data.leaked(corpus)
-        found += data.noisy_score(corpus)
-        found += data.wrong_pairs(corpus)
-    found += [
-        Finding.of(
-            "A602",
-            run,
-            evidence,
-            "let {seed} seed every draw of the training (initial weights, order, crops)",
-        )
-        for run, evidence in (same or {}).items()
-    ]
+        found += [*data.leaked(corpus), *data.noisy_score(corpus), *data.wrong_pairs(corpus)]
+    remedy = "let {seed} seed every draw of the training (initial weights, order, crops)"
+    found += [Finding.of("A602", run, evidence, remedy) for run, evidence in (same or {}).items()]
     return sorted(found, key=lambda finding: finding.code)
 
 
@@ -95,9 +83,7 @@ def read_by_nobody(cells: Sequence[AnyCell], code: Mapping[str, Path]) -> Iterat
     """A205: an override whose name occurs in no program of the code; Hydra's may occur in its configs."""
     programs = [path for path in code.values() if path.suffix.lower() in PROGRAMS]
     text = "\n".join(path.read_text(errors="replace") for path in programs)
-    for key in (
-        dict.fromkeys(key for cell in cells for key in cell.config.result_fields()) if programs else ()
-    ):
+    for key in dict.fromkeys(key for cell in cells for key in cell.config.result_fields() if programs):
         last = re.escape(key.rpartition(".")[2].lstrip("+~")).replace("_", "[_-]").replace(r"\-", "[_-]")
         if not re.search(rf"(?<![A-Za-z0-9_]){last}(?![A-Za-z0-9_])", text):
             yield Finding.of(

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from ablate.ablations.grid import Cell, Grid
     from ablate.ablations.targets import Job
     from ablate.training.data.corpus import Corpus
-    from ablate.training.train_command.config import TrainingCommand
 
     from ..plan import Plan
 
@@ -173,28 +172,7 @@ def of_plan(
         return audit_cells(
             plan.networks, plan.factors, corpus=corpus, **{"runs": runs, "tuned": tuned} | facts
         )
-    return audit_train_command(
-        plan.cells,
-        plan.factors,
-        runs=runs,
-        corpus=corpus,
-        network=plan.train.network,
-        folder=plan.train.folder,
-        same=same,
-        command=plan.train.command,
-        code=_code(plan.train),
-        defaults=plan.train.defaults,
-    )
-
-
-def _code(train: TrainingCommand) -> dict[str, Path]:
-    """The files of a training's code where they are now; none where its folder is gone."""
-    from ablate.training.train_command.code import find_code
-
-    try:
-        return {name: Path(train.folder) / name for name in find_code(Path(train.folder), train.code)}
-    except InputError:
-        return {}
+    return audit_train_command(plan.cells, plan.factors, plan.train, runs=runs, corpus=corpus, same=same)
 
 
 def _study(name: str, root: Path) -> Plan:

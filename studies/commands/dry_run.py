@@ -121,28 +121,19 @@ def literal(plan: Plan, cell: AnyCell, seed: int, root: Path) -> list[str]:
     """The commands of a run as a shell takes them."""
     from ablate.ablations.runspec import run_path
     from ablate.training.data.corpus import corpus_folder
-    from ablate.training.train_command import argv, styles
-    from ablate.training.train_command.process import free_port
+    from ablate.training.rundir import RunDir
+    from ablate.training.train_command.train import Call
 
-    train, run = plan.train, run_path(root, cell.signatures[seed])
+    train = plan.train
     if train is None or train.imported is not None:
         return []
-    values = {
-        "seed": str(seed),
-        "out": str(run / "out"),
-        "data": str(corpus_folder(plan.corpus.path, root / "cache")),
-        "config": str(run / f"config{train.ending}"),
-        "threads": "1",
-        "port": str(free_port()),
-        "gpus": ",".join(map(str, range(train.gpus))),
-        "gpu_count": str(train.gpus),
-    }
-    given = {key: argv.filled(value, values) for key, value in cell.config.result_fields().items()}
-    variables = styles.variables(given) if train.overrides == "env" else {}
-    set_ = "".join(f"{name}={shlex.quote(value)} " for name, value in variables.items())
-    lines = [f"mkdir -p {shlex.quote(values['out'])} && cd {shlex.quote(train.folder)}"]
-    lines += [set_ + shlex.join(argv.fill(text, values, train.overrides, given)) for text in train.commands]
-    return lines
+    data = corpus_folder(plan.corpus.path, root / "cache")
+    gpus = ",".join(map(str, range(train.gpus)))
+    run = RunDir(run_path(root, cell.signatures[seed]))
+    call = Call(run, train, cell.config.result_fields(), seed, data, 1, gpus)
+    variables = "".join(f"{name}={shlex.quote(value)} " for name, value in call.variables.items())
+    lines = [f"mkdir -p {shlex.quote(call.values['out'])} && cd {shlex.quote(train.folder)}"]
+    return lines + [variables + shlex.join(call.words(i)) for i in range(len(train.commands))]
 
 
 def _runs(plan: Plan, cell: AnyCell, root: Path, costs: Mapping[str, Cost]) -> dict[str, Any]:

@@ -284,7 +284,10 @@ def test_a_study_to_its_end(file, root):
 
     again = drive(plan, root)
     assert (len(again.done), again.trained) == (6, 0)
-    assert audit_train_command(plan.cells, plan.factors, same=same_scores(plan, root))[-1].code == "A601"
+    assert (
+        audit_train_command(plan.cells, plan.factors, plan.train, same=same_scores(plan, root))[-1].code
+        == "A601"
+    )
 
 
 @pytest.mark.slow
@@ -321,25 +324,26 @@ def test_a_command_that_ran_out_of_memory_is_called_again_only_if_asked(file, ro
 def test_a_training_that_forgets_its_seed_is_refused(file, root):
     plan = planned(file, root, set=["mode=forgetful"])
     outcome = drive(plan, root)
-    assert (len(outcome.done), len(outcome.failed)) == (3, 3)
-    runs = run_dirs(plan, root)
-    state = runs["base", 2].state
-    assert (state.state, state.cause) == ("failed", train_command.SAME)
-    assert "its scores are those of base seed 1" in state.message
-    assert len(scores_of_runs(plan, root)[0]["seed"].unique()) == 1
-    findings = audit_train_command(plan.cells, plan.factors, same=same_scores(plan, root))
-    assert [f.where for f in findings if f.code == "A602"] == [
-        "base seed 2",
-        "gain seed 2",
-        "baseline seed 2",
-    ]
-    assert len(drive(plan, root).failed) == 3
-    assert len(drive(plan, root, Compute(retry_failed=True)).failed) == 3
+    assert (len(outcome.done), len(outcome.failed), len(outcome.left)) == (3, 1, 2)
+    run = run_dirs(plan, root)["base", 2]
+    assert (run.state.state, run.state.cause) == ("done", None)
+    assert run.has_scores(plan.cell("base").evaluations[2])
+    scores, runs = scores_of_runs(plan, root)
+    assert set(scores["seed"]) == {1}
+    (left_out,) = [run for run in runs if run.cause == train_command.SAME]
+    assert "its scores are those of seed 1 to the last digit" in left_out.message
+    write(report_of_study(root, plan.name), "md", root / "report.md")
+    assert "base, seed 2: done, left out at step 1 (same-for-every-seed)" in (root / "report.md").read_text()
+    findings = audit_train_command(plan.cells, plan.factors, plan.train, same=same_scores(plan, root))
+    assert [f.where for f in findings if f.code == "A602"] == ["base seed 2"]
+    for policy in (None, Compute(retry_failed=True)):
+        outcome = drive(plan, root, policy)
+        assert (outcome.trained, len(outcome.failed), len(outcome.left)) == (0, 1, 2)
 
 
 def test_the_audit_says_what_it_sees_and_what_not(file, root):
     plan = planned(changed(file, ("on: {gain: 1.0}", 'on: {gain: "0.90"}')), root)
-    found = {f.code: f for f in audit_train_command(plan.cells, plan.factors, runs=[])}
+    found = {f.code: f for f in audit_train_command(plan.cells, plan.factors, plan.train)}
     assert set(found) == {"A201", "A301", "A601"}
     assert "gain 0.90 -> 0.5" in found["A301"].evidence
     assert "no network in sight" in found["A601"].evidence
@@ -368,14 +372,14 @@ def test_a_network_that_is_named_is_audited_too(file, root):
     (file.parent / "repo" / "net.py").write_text(NETWORK)
     train = asked(file).train
     with pytest.raises(InputError, match="not trusted"):
-        audit_train_command([], (), network=train.network, folder=train.folder)
+        audit_train_command([], (), train)
     train_command.planned(train, str(file), root)
-    found = audit_train_command([], (), network=train.network, folder=train.folder)
+    found = audit_train_command([], (), train)
     by_code = {finding.code: finding for finding in found}
     assert "forgotten" in by_code["A101"].where + by_code["A101"].evidence
     assert "overrides" in by_code["A601"].evidence
     with pytest.raises(InputError, match="Nut"):
-        audit_train_command([], (), network="net.py:Nut", folder=train.folder)
+        audit_train_command([], (), train.model_copy(update={"network": "net.py:Nut"}))
 
 
 def living(pids: list[int]) -> list[int]:

@@ -19,42 +19,36 @@ _IN_VALUE = re.compile(r"\{(\{\w+\})\}|(?<!\$)\{(\w+)\}")
 """Hydra's own `${name}` in a value stays as it is."""
 
 
-def check(command: str, style: str, resume: str | None) -> None:
-    """Whether a command can be called.
+def check(commands: Sequence[str], style: str, resume: str | None) -> None:
+    """Whether commands can be called, the first of them with overrides in a style.
 
     Raises:
         InputError: quotes are open, a placeholder is unknown, or one that is needed is missing.
     """
-    used = _placeholders(command)
-    words = split(command)
-    if not words:
-        raise InputError("the command is empty")
-    by_file = style in styles.FILES
-    needed, other = ("config", "overrides") if by_file else ("overrides", "config")
-    if style != "env" and needed not in used:
+    for command in commands:
+        if not split(command):
+            raise InputError("a command is empty")
+        _placeholders(command)
+    command, used = commands[0], _placeholders(commands[0])
+    needed = None if style == "env" else "config" if style in styles.FILES else "overrides"
+    if needed is not None and needed not in used:
         raise InputError(f"no {{{needed}}} in the command {command!r}: {style} overrides have no place there")
-    if other in used or (style == "env" and needed in used):
-        wrong = other if other in used else needed
-        raise InputError(f"{{{wrong}}} in the command {command!r} is not for overrides: {style}")
-    if needed == "overrides" and style != "env" and "{overrides}" not in words:
+    for name in used & {"overrides", "config"} - {needed}:
+        raise InputError(f"{{{name}}} in the command {command!r} is not for overrides: {style}")
+    if needed == "overrides" and "{overrides}" not in split(command):
         raise InputError(f"{{overrides}} in the command {command!r} must be a word of its own")
     if resume is not None:
         if others := _placeholders(resume) - {"out", "seed", "threads"}:
             raise InputError(
                 f"{{{min(others)}}} in resume {resume!r}: use {{out}} for the file to resume from"
             )
-        if len(_files(resume)) != 1:
+        if sum("{out}/" in word for word in split(resume)) != 1:
             raise InputError(f"resume {resume!r} must name one file below {{out}}, e.g. {{out}}/latest.pt")
 
 
-def check_later(command: str) -> None:
-    """Whether a command that follows the first can be called; raises as `check`."""
-    if not split(command):
-        raise InputError("a later command is empty")
-    _placeholders(command)
-
-
-def _placeholders(text: str, known: Collection[str] = PLACEHOLDERS, of: Any = _PLACEHOLDER) -> set[str]:
+def _placeholders(
+    text: str, known: Collection[str] = PLACEHOLDERS, of: re.Pattern[str] = _PLACEHOLDER
+) -> set[str]:
     found = {match[2] for match in of.finditer(text) if match[2] is not None}
     if unknown := found - set(known):
         name = min(unknown)
@@ -82,20 +76,19 @@ def fill(text: str, values: Mapping[str, str], style: str, overrides: Mapping[st
     """The words of a command, its placeholders filled; `{overrides}` becomes as many as there are."""
     words = []
     for word in split(text):
-        if word == "{overrides}":
-            words += styles.as_words(style, overrides)
-        else:
-            words.append(_PLACEHOLDER.sub(lambda match: match[1] or values[match[2]], word))
+        words += styles.as_words(style, overrides) if word == "{overrides}" else [_put(word, values)]
     return words
+
+
+def _put(text: str, values: Mapping[str, str], of: re.Pattern[str] = _PLACEHOLDER) -> str:
+    return of.sub(lambda match: match[1] or values[match[2]], text)
 
 
 def filled(value: Any, values: Mapping[str, str]) -> Any:
     """The value of an override, its placeholders filled."""
     if isinstance(value, list | tuple):
         return tuple(filled(item, values) for item in value)
-    if not isinstance(value, str):
-        return value
-    return _IN_VALUE.sub(lambda match: match[1] or values[match[2]], value)
+    return _put(value, values, _IN_VALUE) if isinstance(value, str) else value
 
 
 def check_overrides(commands: Sequence[str], style: str, overrides: Mapping[str, Any]) -> None:
@@ -113,12 +106,3 @@ def check_overrides(commands: Sequence[str], style: str, overrides: Mapping[str,
     for name, why in (("seed", "every seed would train the same"), ("out", "nothing says where it writes")):
         if name not in used:
             raise InputError(f"no {{{name}}} in the command {commands[0]!r}, nor in a value of set: {why}")
-
-
-def _files(resume: str) -> list[str]:
-    return [word[word.index("{out}") :] for word in split(resume) if "{out}/" in word]
-
-
-def resume_file(resume: str, values: Mapping[str, str]) -> str:
-    """The path or glob of the file that a command is resumed from."""
-    return fill(shlex.quote(_files(resume)[0]), values, "env", {})[0]

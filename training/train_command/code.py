@@ -10,7 +10,6 @@ import os
 import shutil
 import stat
 import subprocess
-import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -121,7 +120,7 @@ def _entered(folder: Path) -> bool:
     return any(Path(name).suffix.lower() in PROGRAMS for name in islice(files, MOST_LOOKED_AT))
 
 
-def _no_code(folder: Path, away: Collection[Path]) -> bool:
+def _no_code(folder: Path, away: Collection[Path] = ()) -> bool:
     hidden = folder.name.startswith(".") or folder.name in ("__pycache__", "node_modules")
     return hidden or (folder / "pyvenv.cfg").exists() or folder in away
 
@@ -213,7 +212,7 @@ def lay_out(copy: Path, own: TrainingCommand, work: Path, root: Path) -> list[Pa
     Raises:
         InputError: the copy is gone or is another.
     """
-    files, folder = kept_files(copy), Path(own.folder)
+    files = kept_files(copy)
     if not files or digest_of(files) != own.digest:
         raise InputError(
             f"the code of this run, {copy}, is {'another by now' if files else 'gone'}; plan the study again"
@@ -221,13 +220,8 @@ def lay_out(copy: Path, own: TrainingCommand, work: Path, root: Path) -> list[Pa
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     _copy(files, work)
-    if not folder.is_dir():
-        return []
-    try:
-        code = {*files, *find_code(folder, own.patterns, [root])}
-    except InputError:
-        code = set(files)
-    linked, empty = arrange(folder, code, own.links, root)
+    folder = Path(own.folder)
+    linked, empty = arrange(own, root, files) if folder.is_dir() else ([], [])
     for name in empty:
         (work / name).mkdir(parents=True, exist_ok=True)
     for name in linked:
@@ -236,22 +230,23 @@ def lay_out(copy: Path, own: TrainingCommand, work: Path, root: Path) -> list[Pa
     return [folder / name for name in linked]
 
 
-def arrange(
-    folder: Path, code: Collection[str], links: Collection[str], root: Path
-) -> tuple[list[str], list[str]]:
+def arrange(own: TrainingCommand, root: Path, files: Collection[str]) -> tuple[list[str], list[str]]:
     """What of a folder is linked into every run, and what is an empty folder of each run's own, by path.
 
     A folder that holds weights or logs that git does not track, or nothing, is each run's own, unless `links`
     names it: trainings would start from each other's checkpoints. One that holds audio too is gone through.
+
+    Args:
+        files: of the code as planned, which are neither.
     """
     linked: list[str] = []
     empty: list[str] = []
-    folder, root = folder.resolve(), root.resolve()
-    with_code = {parent for name in code for parent in Path(name).parents}
-    try:
+    folder, root = Path(own.folder).resolve(), root.resolve()
+    code, tracked = set(files), set[str]()
+    with suppress(InputError):
+        code |= find_code(folder, own.patterns, [root]).keys()
         tracked = {name for name, is_tracked in (_known_to_git(folder) or {}).items() if is_tracked}
-    except InputError:
-        tracked = set()
+    with_code = {parent for name in code for parent in Path(name).parents}
 
     def of_run(path: Path) -> bool:
         known = path.suffix.lower() in OF_RUNS or path.name.startswith(("events.out.tfevents", "checkpoint"))
@@ -260,63 +255,47 @@ def arrange(
     def go(place: Path, mixed: bool) -> None:
         for path in sorted(place.iterdir()):
             name, target = path.relative_to(folder).as_posix(), path.resolve()
-            if name in code or path.name == "__pycache__" or target == root or target in folder.parents:
+            if name in code or path.name == "__pycache__" or target in (root, folder, *folder.parents):
                 continue
-            if any(_matches(name, pattern) for pattern in links) or _no_code(path, ()):
+            if any(_matches(name, pattern) for pattern in own.links) or _no_code(path):
                 linked.append(name)
             elif not path.is_dir():
                 if not (mixed and of_run(path)):
                     linked.append(name)
             elif Path(name) in with_code or target in root.parents:
                 go(path, mixed)
-            elif target != folder:
+            else:
                 files = [Path(at, file) for at, _, files in os.walk(path) for file in files]
-                runs, audio = any(map(of_run, files)), any(map(is_audio, files))
-                if not files or (runs and not audio):
-                    empty.append(name)
-                elif runs:
+                runs = any(map(of_run, files))
+                if runs and any(map(is_audio, files)):
                     go(path, True)
                 else:
-                    linked.append(name)
+                    (empty if runs or not files else linked).append(name)
 
     go(folder, False)
     return linked, empty
 
 
-def changed_since(paths: Iterable[Path], moment: int) -> list[str]:
-    """Files and folders among or below some paths that were written to after a time, in ns."""
-    return [path for path, changed in _changes(paths) if changed > moment]
-
-
-def last_change(paths: Iterable[Path]) -> int:
-    """When anything among or below some paths was written to last, in ns, by the clock of the file system."""
-    now = time.time_ns()
-    return max((changed for _, changed in _changes(paths) if changed < now), default=now)
-
-
-def _changes(paths: Iterable[Path]) -> Iterator[tuple[str, int]]:
-    """Files and folders with the time of their last change; not what Python and tools keep beside them."""
+def changes(paths: Iterable[Path]) -> dict[str, int]:
+    """When files and folders among and below some paths were last written to, in ns by the clock of the file
+    system; without what Python and tools keep beside them."""
+    found: dict[str, int] = {}
     for path in paths:
-        if path.name.startswith(".") or (path.is_dir() and _no_code(path, ())):
+        if _no_code(path):
             continue
-        single = [(str(path.parent), ["__pycache__"], [path.name])]
-        for place, folders, files in os.walk(path) if path.is_dir() else single:
-            known = [] if "__pycache__" in folders else [place]
-            folders[:] = [name for name in folders if not _no_code(Path(place, name), ())]
-            for found in (*known, *(os.path.join(place, name) for name in files)):
-                with suppress(FileNotFoundError):
-                    yield found, os.stat(found).st_mtime_ns
+        below = [] if path.is_dir() else [str(path)]
+        for place, folders, files in os.walk(path):
+            below += [os.path.join(place, name) for name in files]
+            below += [] if "__pycache__" in folders else [place]
+            folders[:] = [name for name in folders if not _no_code(Path(place, name))]
+        for name in below:
+            with suppress(FileNotFoundError):
+                found[name] = os.stat(name).st_mtime_ns
+    return found
 
 
 def written_beside(work: Path, copy: Path, most: int = 5) -> list[str]:
     """Files in a run's folder that a command has put there."""
-    there = set(kept_files(copy))
-    found = []
-    for place, folders, files in os.walk(work):
-        folders[:] = [name for name in folders if name != "__pycache__"]
-        for name in files:
-            path = Path(place, name)
-            relative = str(path.relative_to(work))
-            if relative not in there and not path.is_symlink():
-                found.append(relative)
-    return sorted(found)[:most]
+    there = kept_files(work).items()
+    own = {name for name, path in there if not path.is_symlink() and path.parent.name != "__pycache__"}
+    return sorted(own - kept_files(copy).keys())[:most]

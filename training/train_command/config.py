@@ -45,7 +45,7 @@ class TrainingCommand(Frozen):
     """A command that trains, and what it leaves.
 
     Attributes:
-        command: split into words as a shell would, then `words.PLACEHOLDERS` are put in; no shell sees it.
+        command: split into words as a shell would, then `argv.PLACEHOLDERS` are put in; no shell sees it.
         then: commands that are called after it, in the same folder; a retry begins with the one that failed.
         overrides: how a cell's overrides are written (`training.train_command.styles`).
         config: of the folder, a file into which the overrides are merged; the command gets it as `{config}`.
@@ -75,7 +75,7 @@ class TrainingCommand(Frozen):
     folder: str
     code: tuple[str, ...] = ()
     links: tuple[str, ...] = ()
-    scores: str = "enhanced"
+    scores: Annotated[str, AfterValidator(_below_out)] = "enhanced"
     curve: CurveFormat | None = None
     network: str | None = None
     sample_rate: int = Field(default=16_000, ge=4_000, le=192_000)
@@ -103,11 +103,6 @@ class TrainingCommand(Frozen):
             return {"file": curve}
         return {"file": LOG, **curve} if isinstance(curve, dict) and "pattern" in curve else curve
 
-    @field_validator("scores")
-    @classmethod
-    def _scores_below_out(cls, path: str) -> str:
-        return _below_out(path)
-
     @field_validator("curve")
     @classmethod
     def _curve_below_out(cls, curve: CurveFormat | None) -> CurveFormat | None:
@@ -117,9 +112,7 @@ class TrainingCommand(Frozen):
     def _can_be_called(self) -> TrainingCommand:
         if self.imported is not None:
             return self
-        argv.check(self.command, self.overrides, None if self.resumes_itself else self.resume)
-        for command in self.then:
-            argv.check_later(command)
+        argv.check(self.commands, self.overrides, None if self.resumes_itself else self.resume)
         if (self.config is not None) != (self.overrides == "config"):
             raise InputError(f"overrides: {self.overrides} with config: {self.config}; they go together")
         return self

@@ -8,6 +8,9 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +22,11 @@ from ablate.models.errors import InputError
 Tree = dict[str, Any]
 
 
-def _yaml(tree: Tree) -> str:
-    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
-
-
-def _json(tree: Tree) -> str:
-    return json.dumps(tree, indent=4, ensure_ascii=False) + "\n"
-
-
+_yaml: Any = partial(yaml.safe_dump, sort_keys=False, allow_unicode=True)
 FORMATS: dict[str, tuple[Callable[[str], Any], Callable[[Tree], str]]] = {
     ".yaml": (yaml.safe_load, _yaml),
     ".yml": (yaml.safe_load, _yaml),
-    ".json": (json.loads, _json),
+    ".json": (json.loads, partial(json.dumps, indent=4, ensure_ascii=False)),
     ".toml": (tomllib.loads, tomli_w.dumps),
 }
 """By a file's ending, how it is read and written. TOML has no null: there the key is left out."""
@@ -67,14 +63,12 @@ def text(base: Tree, overrides: Mapping[str, Any], ending: str) -> str:
     Raises:
         InputError: a name is both a value and a group of others.
     """
-    tree = json.loads(json.dumps(base)) if ending == ".json" else _copy(base)
-    given: set[str] = set()
+    tree = deepcopy(base)
     for key, value in overrides.items():
-        place, last = _place(tree, key, given)
+        place, last = _place(tree, key)
         like = place.get(last)
-        if isinstance(like, dict) or any(other.startswith(f"{key}.") for other in given):
+        if isinstance(like, dict):
             raise InputError(f"override {key!r} is a group of settings; name the setting below it")
-        given.add(key)
         if value is None and ending == ".toml":
             place.pop(last, None)
         else:
@@ -82,11 +76,7 @@ def text(base: Tree, overrides: Mapping[str, Any], ending: str) -> str:
     return FORMATS[ending][1](tree)
 
 
-def _copy(tree: Any) -> Any:
-    return {key: _copy(value) for key, value in tree.items()} if isinstance(tree, dict) else tree
-
-
-def _place(tree: Tree, key: str, given: set[str]) -> tuple[Tree, str]:
+def _place(tree: Tree, key: str) -> tuple[Tree, str]:
     """The mapping that holds a dotted name, and the last part of the name in it."""
     if key in tree or "." not in key:
         return tree, key
@@ -94,20 +84,18 @@ def _place(tree: Tree, key: str, given: set[str]) -> tuple[Tree, str]:
     below = tree.setdefault(group, {})
     if not isinstance(below, dict):
         raise InputError(f"override {key!r}: {group!r} is a value already")
-    return _place(below, rest, given)
+    return _place(below, rest)
 
 
 def typed(value: Any, like: Any = None) -> Any:
     """A value as a file has it: a text where `like` is one, a number where it reads as one."""
     if isinstance(value, list | tuple):
-        items = like if isinstance(like, list) and like else [None]
-        return [typed(item, items[0]) for item in value]
-    for kind in (int, float):
-        if isinstance(value, str) and not isinstance(like, str):
-            try:
-                return float(value) if isinstance(like, float) else kind(value)
-            except ValueError:
-                continue
+        first = like[0] if isinstance(like, list) and like else None
+        return [typed(item, first) for item in value]
+    if isinstance(value, str) and not isinstance(like, str):
+        for kind in (float,) if isinstance(like, float) else (int, float):
+            with suppress(ValueError):
+                return kind(value)
     return value
 
 

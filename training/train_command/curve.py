@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ablate.models.errors import InputError
 
 from ..curves import CurveFormat
-from ..rundir import RunDir
+from ..rundir import RunDir, RunLockedError
 from .config import LOG, TrainingCommand
 
 VALUE = "val/pesq_wb"
@@ -121,22 +122,19 @@ def lines_so_far(how: CurveFormat | None, run: RunDir) -> list[dict[str, Any]]:
     return curve.ordered or known
 
 
-def reread(run: RunDir, train: TrainingCommand) -> None:
-    """Read the curve of a finished command as `curve` says by now, if it said something else before."""
-    if (
-        train.curve == TrainingCommand.model_validate(run.spec["train"]).curve
-        or not (run.path / "out").is_dir()
-    ):
+def reread(run: RunDir, planned: Mapping[str, Any]) -> None:
+    """Read the curve of a finished command as its plan says by now, if it said something else before."""
+    how = TrainingCommand.model_validate(planned).curve
+    if how == TrainingCommand.model_validate(run.spec["train"]).curve or not (run.path / "out").is_dir():
         return
-    curve = LiveCurve(train.curve, run, log_start(run))
-    curve.take(ended=True)
-    run.write_metrics(curve.ordered)
-    found = curve.state
-    steps = found["step"] or 1
-    summary = run.summary | {"val_pesq_wb": found["val_pesq_wb"]}
-    if "seconds" in summary:
-        summary["seconds_per_step"] = summary["seconds"] / steps
-    run.write_summary(summary)
-    rate = summary.get("seconds_per_step")
-    run.update_state(**found | {"step": steps, "steps": steps, "seconds_per_step": rate})
-    run.write_spec(run.spec | {"train": train.model_dump(mode="json")})
+    with suppress(RunLockedError), run.lock():
+        curve = LiveCurve(how, run, log_start(run))
+        curve.take(ended=True)
+        run.write_metrics(curve.ordered)
+        found = curve.state
+        steps = found["step"] or 1
+        summary = run.summary | {"val_pesq_wb": found["val_pesq_wb"]}
+        rate = summary["seconds"] / steps if "seconds" in summary else summary.get("seconds_per_step")
+        run.write_summary(summary | {"seconds_per_step": rate})
+        run.update_state(**found | {"step": steps, "steps": steps, "seconds_per_step": rate})
+        run.write_spec(run.spec | {"train": dict(planned)})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from glob import escape
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -138,9 +137,14 @@ def table(
         OutputError: a file cannot be read or is too short or long, or the table lacks something.
         DivergedError: enhanced speech or a measure is not finite.
     """
-    if isinstance(left, Path):
-        return _own_table(left, pairs, evaluation, pool, cache=cache)
-    return score_table.measured(pairs, _enhanced(left, pairs, keep), evaluation, pool, cache=cache)
+    if not isinstance(left, Path):
+        return score_table.measured(pairs, _enhanced(left, pairs, keep), evaluation, pool, cache=cache)
+    measures = _read_table(left, pairs, evaluation.metrics).to_dict("records")
+    rows = [
+        {**score_table.known_of(pair), **told, "seconds": pair.seconds, "error": None, "broken": None}
+        for pair, told in zip(pairs, measures, strict=True)
+    ]
+    return score_table.table(rows, pairs, pool, cache=cache)
 
 
 def _enhanced(
@@ -167,25 +171,8 @@ def _enhanced(
         yield index, signal[: pair.samples]
 
 
-def _own_table(
-    path: Path, pairs: Sequence[Pair], evaluation: Evaluation, pool: MetricPool, *, cache: Path
-) -> pd.DataFrame:
-    values = _read_table(path, pairs, evaluation.metrics)
-    rows = [
-        {
-            **score_table.known_of(pair),
-            **{metric: float(by_name[pair.name]) for metric, by_name in values.items()},
-            "seconds": pair.seconds,
-            "error": None,
-            "broken": None,
-        }
-        for pair in pairs
-    ]
-    return score_table.table(rows, pairs, pool, cache=cache)
-
-
-def _read_table(path: Path, pairs: Sequence[Pair], wanted: Sequence[str] = ()) -> dict[str, dict[Any, Any]]:
-    """The measures of a command's own table, by metric and utterance."""
+def _read_table(path: Path, pairs: Sequence[Pair], wanted: Sequence[str] = ()) -> pd.DataFrame:
+    """The measures of a command's own table, in the order of the test."""
     import pandas as pd
 
     try:
@@ -200,22 +187,17 @@ def _read_table(path: Path, pairs: Sequence[Pair], wanted: Sequence[str] = ()) -
             f"{', '.join(lacking) or 'a measure'} (measures: {listed(list(METRICS), 12)})"
         )
     names = [pair.name for pair in pairs]
-    told = [name if name in set(names) else _without_ending(name) for name in found["utterance"].astype(str)]
-    found = found.assign(utterance=told).set_index("utterance")[metrics]
-    missing = [name for name in names if name not in found.index]
-    others = [name for name in found.index if name not in set(names)]
-    twice = sorted(set(found.index[found.index.duplicated()]))
+    told = [
+        Path(name).stem if name not in names and is_audio(Path(name)) else name
+        for name in found["utterance"].astype(str)
+    ]
+    missing, others = sorted({*names} - {*told}), sorted({*told} - {*names})
+    twice = [name for name, count in Counter(told).items() if count > 1]
     for what, wrong in (("without", missing), ("of no test file", others), ("twice", twice)):
         if wrong:
             raise OutputError(f"{path}: utterances {what}: {listed(wrong, 3)}; one row for each test file")
-    values = {metric: pd.to_numeric(found[metric], errors="coerce").to_dict() for metric in metrics}
-    for metric, by_name in values.items():
-        bad = [name for name, value in by_name.items() if not math.isfinite(value)]
-        if bad:
+    found = found.set_index(pd.Index(told))[metrics].loc[names].apply(pd.to_numeric, errors="coerce")
+    for metric in metrics:
+        if bad := list(found.index[~np.isfinite(found[metric])]):
             raise DivergedError(f"{path}: {metric} is no finite number for {listed(bad, 3)}", {})
-    return values
-
-
-def _without_ending(name: str) -> str:
-    """An utterance of a table that names its file."""
-    return Path(name).stem if is_audio(Path(name)) else name
+    return found.astype(float)

@@ -1,8 +1,8 @@
 """The process of a command and all that it starts: run to its end, and ended.
 
 A command inherits the descriptor of the run's lock, so that a run whose worker was killed is still held while
-its command lives. Its descendants are known by a variable of their environment, which also says whose they
-are; orphans among them that have cleared it become children of the worker while that lives.
+its command lives. While the worker lives, its descendants stay below it, orphans among them too (Linux);
+later they are known by a variable of their environment, which also says whose they are.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def run_command(
     Raises:
         OSError: there is no such program, or it may not be run.
     """
-    _end(lambda: _descendants(run))
-    with run.log.open("ab") as log, _blocked(NOT_FOR_COMMANDS), _adopting() as orphans:
+    _end(lambda: _marked(run))
+    with run.log.open("ab") as log, _blocked(NOT_FOR_COMMANDS), _adopting() as descendants:
         process = subprocess.Popen(
             words,
             cwd=folder,
-            env={**environment, MARKER: json.dumps([*_place(run), os.getpid(), _born(os.getpid())])},
+            env={**environment, MARKER: json.dumps([*_place(run), os.getpid()])},
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
@@ -82,7 +82,8 @@ def run_command(
                 tick()
             return None
         finally:
-            _end(lambda: _descendants(run) | _members({process.pid}) | orphans(), process)
+            _end(lambda: _marked(run) | descendants())
+            process.wait()
 
 
 def free_port() -> int:
@@ -92,34 +93,31 @@ def free_port() -> int:
         return free.getsockname()[1]
 
 
-def find_python(words: Sequence[str], path: str | None, deep: bool = True) -> str | None:
+def find_python(words: Sequence[str], path: str | None, depth: int = 2) -> str | None:
     """The Python that a command starts, behind `env`, a shell or a launcher such as `torchrun` too: the first
-    among its words, or the one that the first line of a program among them names.
+    among its words.
 
     Args:
         path: where programs are looked for.
-        deep: words that hold several, and shell scripts, are looked into.
+        depth: how often scripts among the words, and words that hold several, are looked into.
     """
     for word in words:
-        if deep and len(inner := word.split()) > 1:
-            if (found := find_python(inner, path, deep=False)) is not None:
-                return found
-            continue
         program = shutil.which(word, path=path)
-        if program is None:
-            continue
-        if Path(program).name.startswith("python"):
+        if program is not None and Path(program).name.startswith("python"):
             return program
-        with open(program, "rb") as file:
-            start = file.read(4096)
-        first, _, rest = start.decode(errors="replace").partition("\n")
-        if not first.startswith("#!"):
-            continue
-        if "python" in first:
-            return find_python(first[2:].split(), path, deep=False)
-        if deep and (found := find_python(rest.split(), path, deep=False)) is not None:
+        within = word.split() if program is None else _script(program)
+        if depth and (found := find_python(within, path, depth - 1)) is not None:
             return found
     return None
+
+
+def _script(program: str) -> list[str]:
+    """The words of a script: of its first line where that names Python, else of the rest."""
+    with open(program, "rb") as file:
+        first, _, rest = file.read(4096).decode(errors="replace").partition("\n")
+    if not first.startswith("#!"):
+        return []
+    return first[2:].split() if "python" in first else rest.split()
 
 
 @contextmanager
@@ -133,102 +131,71 @@ def _blocked(signals: Collection[int]) -> Iterator[None]:
 
 
 @contextmanager
-def _adopting() -> Iterator[Callable[[], set[int]]]:
-    """Have orphans among the descendants come to this process (Linux); yields what tells the living ones."""
+def _adopting() -> Iterator[Callable[[], set[psutil.Process]]]:
+    """Have orphans among the descendants come to this process (Linux); yields what tells the new ones."""
     me, former = psutil.Process(), ctypes.c_int()
-    before = {child.pid for child in me.children()}
+    before = set(me.children())
     prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: -1
     prctl(GET_SUBREAPER, ctypes.byref(former), 0, 0, 0)
     prctl(SET_SUBREAPER, 1, 0, 0, 0)
 
-    def orphans() -> set[int]:
-        found = set()
-        for child in me.children():
-            if child.pid not in before:
-                found |= {child.pid, *(below.pid for below in _below(child))}
-        return {pid for pid in found if _born(pid) is not None}
+    def descendants() -> set[psutil.Process]:
+        found = set(me.children()) - before
+        for child in list(found):
+            with suppress(psutil.Error):
+                found.update(child.children(recursive=True))
+        return found
 
     try:
-        yield orphans
+        yield descendants
     finally:
         prctl(SET_SUBREAPER, former.value, 0, 0, 0)
-        for child in me.children():
-            with suppress(psutil.Error, ChildProcessError):
-                if child.pid not in before and child.status() == psutil.STATUS_ZOMBIE:
-                    os.waitpid(child.pid, os.WNOHANG)
-
-
-def _below(process: psutil.Process) -> list[psutil.Process]:
-    with suppress(psutil.Error):
-        return process.children(recursive=True)
-    return []
+        for child in descendants():
+            with suppress(psutil.Error):
+                child.wait(0)
 
 
 def end_left_behind(run: RunDir) -> None:
     """End what lives on this machine of a command whose worker has died, so that the run can be written."""
     if (run.path / "work").is_dir():  # of a command; networks are spared a look at every process
-        _end(lambda: _descendants(run, orphaned=True))
+        _end(lambda: _marked(run, orphaned=True))
 
 
-def _place(run: RunDir) -> tuple[str, str]:
-    return str(run.path.resolve()), socket.gethostname()
+def _place(run: RunDir) -> list[str]:
+    return [str(run.path.resolve()), socket.gethostname()]
 
 
-def _born(pid: int) -> float | None:
-    """When a process started, which tells it from a later one of the same number; none: it is dead."""
-    with suppress(OSError):
-        state, *fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return None if state == "Z" else float(fields[18])  # ticks since the start of the machine
-    try:
-        return psutil.Process(pid).create_time()
-    except psutil.Error:
-        return None
-
-
-def _descendants(run: RunDir, orphaned: bool = False) -> set[int]:
-    """The living processes with a run's marker and those of their groups; or only if their worker is dead."""
-    place = list(_place(run))
-
-    def known(process: psutil.Process) -> bool:
-        marker = process.environ().get(MARKER)
-        if marker is None or (found := json.loads(marker))[:2] != place:
-            return False
-        return not orphaned or _born(found[2]) != found[3]
-
-    if marked := _living(known):
-        groups = set()
-        for pid in marked:
-            with suppress(OSError):
-                groups.add(os.getpgid(pid))
-        return marked | _members(groups - {os.getpgid(0)})
-    return marked
-
-
-def _members(groups: Collection[int]) -> set[int]:
-    """The living processes of some groups."""
-    return _living(lambda process: os.getpgid(process.pid) in groups)
-
-
-def _living(wanted: Callable[[psutil.Process], bool]) -> set[int]:
+def _marked(run: RunDir, orphaned: bool = False) -> set[psutil.Process]:
+    """The processes with a run's marker; or only those whose worker, above them while it lives, is dead."""
     found = set()
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError, ValueError):
-            if wanted(process) and process.status() != psutil.STATUS_ZOMBIE:
-                found.add(process.pid)
-    return found - {os.getpid()}
+            *place, worker = json.loads(process.environ().get(MARKER, "[null]"))[:3]
+            mine = place == _place(run) and process.pid != os.getpid()
+            if mine and not (orphaned and worker in _above(process.pid)):
+                found.add(process)
+    return found
 
 
-def _end(left: Callable[[], set[int]], leader: subprocess.Popen[bytes] | None = None) -> None:
+def _above(pid: int) -> Iterator[int]:
+    """The parent of a process, its parent, and so on."""
+    while pid := psutil.Process(pid).ppid():
+        yield pid
+
+
+def _end(left: Callable[[], set[psutil.Process]]) -> None:
     """Ask processes to end, and kill those that have not after a while."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        deadline, asked = time.monotonic() + GRACE, set[int]()
-        while (found := left()) and time.monotonic() < deadline:
-            for pid in found - asked:
-                with suppress(ProcessLookupError, PermissionError):
-                    os.kill(pid, number)
+    for ask in (psutil.Process.terminate, psutil.Process.kill):
+        deadline, asked = time.monotonic() + GRACE, set[psutil.Process]()
+        while (found := {*filter(_lives, left())}) and time.monotonic() < deadline:
+            for process in found - asked:
+                with suppress(psutil.Error):
+                    ask(process)
             asked |= found
-            if leader is not None:
-                leader.poll()
             time.sleep(TICK / 4)
-    if leader is not None:
-        leader.wait()
+
+
+def _lives(process: psutil.Process) -> bool:
+    with suppress(psutil.Error):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False

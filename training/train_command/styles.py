@@ -66,6 +66,8 @@ def hydra_value(value: Any) -> str:
 
 
 def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value))
     return {True: "true", False: "false", None: "null"}.get(value, str(value))
 
 
@@ -77,13 +79,9 @@ WORDS: dict[str, Callable[[Overrides], Iterator[str]]] = {
 STYLES = (*WORDS, *FILES, "env")
 
 
-def is_template(style: str) -> bool:
-    return KEY in style
-
-
 def check_style(style: str) -> str:
     """Raises InputError if there is no such style."""
-    if is_template(style):
+    if KEY in style:
         if VALUE not in style:
             raise InputError(f"overrides {style!r} names {KEY} and no {VALUE}")
         shlex.split(style)
@@ -96,15 +94,13 @@ def check_style(style: str) -> str:
 
 def as_words(style: str, overrides: Overrides) -> list[str]:
     """Overrides as words of a command."""
-    if is_template(style):
-        return [word for key, value in overrides.items() for word in _from_template(style, key, value)]
-    return list(WORDS[style](overrides))
-
-
-def _from_template(style: str, key: str, value: Any) -> Iterator[str]:
-    items = value if isinstance(value, list | tuple) else (value,)
-    for word in shlex.split(style):
-        yield word.replace(KEY, key).replace(VALUE, ",".join(map(_text, items)))
+    if style in WORDS:
+        return list(WORDS[style](overrides))
+    return [
+        word.replace(KEY, key).replace(VALUE, _text(value))
+        for key, value in overrides.items()
+        for word in shlex.split(style)
+    ]
 
 
 def variables(overrides: Overrides) -> dict[str, str]:
@@ -117,10 +113,8 @@ def variables(overrides: Overrides) -> dict[str, str]:
     for key, value in overrides.items():
         if not _VARIABLE.fullmatch(key):
             raise InputError(f"override {key!r} cannot be an environment variable; use letters, digits and _")
-        if isinstance(value, list | tuple):
-            found[key] = ",".join(map(_text, value))
-        elif value is not None:
-            found[key] = str(int(value)) if isinstance(value, bool) else str(value)
+        if value is not None:
+            found[key] = str(int(value)) if isinstance(value, bool) else _text(value)
     return found
 
 

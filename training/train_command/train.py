@@ -9,9 +9,9 @@ import shlex
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import cached_property
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +29,7 @@ from ..metrics import MetricPool
 from ..progress import STATE_SECONDS, Progress
 from ..rundir import RunDir, read_json, write_json, write_text
 from . import argv, outputs, styles
-from .code import changed_since, last_change, lay_out, written_beside
+from .code import changes, lay_out, written_beside
 from .config import LOG, CommandConfig, TrainingCommand
 from .config_files import text
 from .curve import LiveCurve, lines_so_far, log_start
@@ -53,76 +53,76 @@ PROBE = (
 """What a Python interpreter is asked before it trains."""
 
 
+@dataclass
 class Call:
-    """A command about to be run for a run directory.
+    """The commands of a run, with what is put into them.
 
     Args:
+        given: overrides.
         data: the folder of the corpus.
-        threads: that it may use.
+        threads: that they may use.
+        gpus: none: those that this process sees.
     """
 
-    def __init__(self, run: RunDir, data: Path, threads: int) -> None:
-        spec = run.spec
-        self.run = run
-        self.own = TrainingCommand.model_validate(spec["train"])
-        overrides = CommandConfig(overrides=spec["overrides"]).overrides
-        self.out = run.path / "out"
-        self.work = run.path / "work"
-        self.root = run.path.parent.parent
+    run: RunDir
+    own: TrainingCommand
+    given: Mapping[str, Any]
+    seed: int
+    data: Path
+    threads: int
+    gpus: str | None = None
+
+    def __post_init__(self) -> None:
+        self.out = self.run.path / "out"
+        self.work = self.run.path / "work"
+        self.root = self.run.path.parent.parent
         self.copy = self.root / "code" / self.own.digest
         self.values = {
-            "seed": str(spec["seed"]),
+            "seed": str(self.seed),
             "out": str(self.out.absolute()),
-            "data": str(data),
-            "config": str((run.path / f"config{self.own.ending}").absolute()),
-            "threads": str(threads),
+            "data": str(self.data),
+            "config": str((self.run.path / f"config{self.own.ending}").absolute()),
+            "threads": str(self.threads),
             "port": str(free_port()),
-            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", ""),
+            "gpus": os.environ.get("CUDA_VISIBLE_DEVICES", "") if self.gpus is None else self.gpus,
             "gpu_count": str(self.own.gpus),
         }
-        self.overrides = {key: argv.filled(value, self.values) for key, value in overrides.items()}
-        self.environment = {
-            **dict.fromkeys(THREADS, str(threads)),
-            **os.environ,
-            "PYTHONUNBUFFERED": "1",
-            **(styles.variables(self.overrides) if self.own.overrides == "env" else {}),
-        }
-
-    @property
-    def _ended(self) -> Path:
-        return self.run.path / "commands.json"
+        self.overrides = {key: argv.filled(value, self.values) for key, value in self.given.items()}
+        self.variables = styles.variables(self.overrides) if self.own.overrides == "env" else {}
+        threads = dict.fromkeys(THREADS, str(self.threads))
+        self.environment = {**threads, **os.environ, "PYTHONUNBUFFERED": "1", **self.variables}
 
     @property
     def ended(self) -> int:
         """How many of its commands have ended well: where an attempt begins."""
-        return read_json(self._ended) or 0
+        return read_json(self.run.path / "commands.json") or 0
 
     @ended.setter
     def ended(self, count: int) -> None:
-        write_json(self._ended, count)
+        write_json(self.run.path / "commands.json", count)
 
     def words(self, which: int = 0) -> list[str]:
         """The words of one of its commands, without those to resume it. A glob below `{out}` in a later one
         becomes the newest file that it names."""
         filled = argv.fill(self.own.commands[which], self.values, self.own.overrides, self.overrides)
-        return [self._newest(word) for word in filled] if which else filled
+        return [self._newest(word) or word for word in filled] if which else filled
 
-    def _newest(self, word: str) -> str:
+    def _newest(self, word: str) -> str | None:
+        """A word whose path below `{out}` is the newest that it names; none: nothing is there."""
         before, out, pattern = word.partition(self.values["out"] + "/")
-        found = newest(self.out, pattern) if pattern else None
-        return word if found is None else before + out + found.relative_to(self.out).as_posix()
+        if not pattern:
+            return word
+        found = newest(self.out, pattern)
+        return None if found is None else before + out + found.relative_to(self.out).as_posix()
 
     @property
     def resume(self) -> list[str]:
         """The words that resume its first command; none where there is nothing to resume from."""
-        own = self.own
-        if own.resume is None or own.resumes_itself or self.ended:
+        if self.own.resume is None or self.own.resumes_itself or self.ended:
             return []
-        place = argv.resume_file(own.resume, self.values)
-        there = self._newest(place)
-        if not Path(there).is_file():
-            return []
-        return [w.replace(place, there) for w in argv.fill(own.resume, self.values, "env", {})]
+        filled = argv.fill(self.own.resume, self.values, "env", {})
+        there = [word for word in map(self._newest, filled) if word is not None]
+        return there if len(there) == len(filled) else []
 
     def prepare(self) -> list[Path]:
         """Lay the folder out in which it runs, and what is linked there. An attempt that begins anew finds
@@ -155,10 +155,9 @@ class Call:
         path = self.environment.get("PATH")
         filled = self.words(min(self.ended, len(self.own.commands) - 1))
         found = {"program": shutil.which(filled[0], path=path) or filled[0]}
-        python = find_python(filled, path)
-        if python is None:
+        if (python := find_python(filled, path)) is None:
             return found
-        try:
+        with suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
             told = subprocess.run(
                 [python, "-c", PROBE],
                 cwd=self.work,
@@ -168,29 +167,19 @@ class Call:
                 timeout=60,
                 check=True,
             )
-            return found | json.loads(told.stdout.splitlines()[-1])
-        except (OSError, subprocess.SubprocessError, ValueError, IndexError):
-            return found
+            found |= json.loads(told.stdout.splitlines()[-1])
+        return found
 
 
 class Command(Program):
     """A user's command, opened for a run."""
 
-    def __init__(self, call: Call, corpus: Corpus, assignment: Assignment, stack: ExitStack) -> None:
+    def __init__(self, call: Call, corpus: Corpus, pool: MetricPool, assignment: Assignment) -> None:
         self.call = call
         self.corpus = corpus
+        self.pool = pool
+        self.has_audio = not call.own.is_table
         self._assignment = assignment
-        self._stack = stack
-
-    @cached_property
-    def pool(self) -> MetricPool:
-        given = self._assignment
-        processes = given.threads if given.processes is None else given.processes
-        return self._stack.enter_context(MetricPool(processes, plugins=given.run.spec.get("plugins", {})))
-
-    @property
-    def has_audio(self) -> bool:
-        return not self.call.own.is_table
 
     def train(self) -> None:
         """Call the command unless it has ended well before. What it left is kept; if that cannot be scored,
@@ -242,14 +231,16 @@ def opened(assignment: Assignment) -> Iterator[Command]:
     spec = run.spec
     with failure_cause("configuration"):
         load_planned(spec.get("plugins", {}))
+    own = TrainingCommand.model_validate(spec["train"])
     with failure_cause("data"):
-        rate = TrainingCommand.model_validate(spec["train"]).sample_rate
-        corpus = find_corpus(**located(spec), cache=cache, rate=rate)
+        corpus = find_corpus(**located(spec), cache=cache, rate=own.sample_rate)
         data = corpus_folder(corpus.path, cache)
     with failure_cause("configuration"):
-        call = Call(run, data, assignment.threads)
-    with ExitStack() as stack:
-        yield Command(call, corpus, assignment, stack)
+        overrides = CommandConfig(overrides=spec["overrides"]).overrides
+        call = Call(run, own, overrides, spec["seed"], data, assignment.threads)
+    processes = assignment.threads if assignment.processes is None else assignment.processes
+    with MetricPool(processes, plugins=spec.get("plugins", {})) as pool:
+        yield Command(call, corpus, pool, assignment)
 
 
 def _train(call: Call, given: Assignment) -> None:
@@ -262,10 +253,9 @@ def _train(call: Call, given: Assignment) -> None:
             if given.should_stop() and call.ended + 1 < len(call.own.commands):
                 raise Interrupted("the command was asked to end; whether it was through is not known")
             call.ended += 1
-            continue
-        if not resumed or was_lost(code) or former not in (None, (code, last)):
+        elif not resumed or was_lost(code) or former not in (None, (code, last)):
             raise failure(code, last)
-        if former is None:
+        elif former is None:
             former = code, last
             logger.warning("the command failed when resumed (%s); once more", last)
         else:
@@ -292,33 +282,38 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
         progress.update(step=0, val_pesq_wb=None, curve_problem=None)
     former = run.attempts()[-1:] if given.before.state in ("pending", "running") else []
     linked = former[0].get("linked") if former else None
-    linked = last_change(links) if linked is None else linked
-    note = {
-        "attempt": run.state.attempts,
-        "time": time.time(),
-        "resumed": later or bool(resume),
-        "linked": linked,
-    }
-    offset = run.log.stat().st_size
-    run.append_attempt(note | {"log": offset, "environment": call.interpreter()})
+    if linked is None:
+        now = time.time_ns()
+        linked = max((moment for moment in changes(links).values() if moment < now), default=now)
+    offset, since = run.log.stat().st_size, time.time()
+    run.append_attempt(
+        {
+            "attempt": run.state.attempts,
+            "time": since,
+            "resumed": later or bool(resume),
+            "linked": linked,
+            "log": offset,
+            "environment": call.interpreter(),
+        }
+    )
     curve = LiveCurve(own.curve, run, log_start(run), former_lines)
     logger.info("runs %s in %s%s", shlex.join(command), call.work, " (resumed)" if resume else "")
-    beaten = counted = time.monotonic()
+    before = read_json(run.path / "seconds.json") or 0.0
+    began = beaten = counted = time.monotonic()
 
     def look(ended: bool = False) -> None:
         nonlocal beaten, counted
-        if time.monotonic() - counted > STATE_SECONDS:
-            counted = time.monotonic()
-            write_json(run.path / "seconds.json", before + counted - began)
+        now = time.monotonic()
+        if ended or now - counted > STATE_SECONDS:
+            counted = now
+            write_json(run.path / "seconds.json", before + now - began)
         fresh = curve.take(ended)
         if fresh:
             run.append_metrics(*fresh)
-        if fresh or ended or time.monotonic() - beaten > BEAT:
-            beaten = time.monotonic()
+        if fresh or ended or now - beaten > BEAT:
+            beaten = now
             progress.update(**curve.state | ({} if ended else {"curve_problem": None}))
 
-    before = read_json(run.path / "seconds.json") or 0.0
-    began = time.monotonic()
     with failure_cause("configuration"):
         code = run_command(
             run,
@@ -330,14 +325,12 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
             should_stop=given.should_stop,
         )
     look(ended=True)
-    seconds = time.monotonic() - began
-    write_json(run.path / "seconds.json", before + seconds)
-    if changed := changed_since(links, linked):
-        raise RunFailure("changed-link") from InputError(_who_changed(run, changed, note["time"]))
+    if changed := [path for path, moment in changes(links).items() if moment > linked]:
+        raise RunFailure("changed-link") from InputError(_who_changed(run, changed, since))
     if code is None:
         raise Interrupted("the command was asked to end; it is called again next time")
     code, last = ending(code, run.log, offset)
-    logger.info("the command ended with %d after %.0f s", code, seconds)
+    logger.info("the command ended with %d after %.0f s", code, counted - began)
     run.write_metrics(curve.ordered)
     if curve.problem:
         logger.warning("no curve: %s", curve.problem)

@@ -322,9 +322,9 @@ def test_only_what_a_dead_worker_of_this_host_left_of_this_run_is_ended(new_run,
     (run.path / "work").mkdir(exist_ok=True)
     path, host = process._place(run)
     marker = {
-        "this worker": [path, host, os.getpid(), process._born(os.getpid())],
-        "another host": [path, "another", 1, 0.0],
-        "another run": [path + "x", host, 1, 0.0],
+        "this worker": [path, host, os.getpid()],
+        "another host": [path, "another", 1],
+        "another run": [path + "x", host, 1],
     }
     environment = os.environ | {process.MARKER: json.dumps(marker[whose])}
     sleeper = subprocess.Popen(["sleep", "60"], start_new_session=True, env=environment)
