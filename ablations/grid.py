@@ -155,11 +155,11 @@ class Grid(Frozen, Generic[AnyConfig]):
             delta = self._delta(levels, self.factors)
             try:
                 config = self.start.with_changes(delta)
-                if isinstance(config, RunConfig) and config.recipe.match != "free":
+                if config.match != "free":
                     # matched to the base with those of its levels that are size themselves
                     sizes = [factor for factor in self.factors if factor.paths & SIZES]
                     reference = self.start.with_changes(self._delta(levels, sizes))
-                    config = matched(config, cast(RunConfig, reference))
+                    config = matched(cast(RunConfig, config), cast(RunConfig, reference))
                 cells.append(AnyCell(name=name, levels=levels, config=config))
             except ValueError as error:
                 raise InputError(f"cell {name!r} is no valid configuration: {error}") from error

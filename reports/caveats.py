@@ -9,7 +9,6 @@ from ablate.ablations.diff import Difference, differences
 from ablate.models.errors import duration, plural
 from ablate.studies.plan import Plan
 from ablate.studies.train_command import SAME
-from ablate.training.config import RunConfig
 from ablate.training.metrics.passport import described, passport_of
 from ablate.training.metrics.registry import in_words
 from ablate.training.train_command.config import TrainingCommand
@@ -43,9 +42,10 @@ OWN_ENDPOINT = "selection was the command's own; what it left at its end, measur
 
 def _selected(plan: Plan) -> str:
     """Which weights of a training are tested."""
-    if plan.train is not None:
-        return IMPORTED_ENDPOINT if plan.train.imported else OWN_ENDPOINT
-    return " or ".join(dict.fromkeys(SELECTED[cell.config.recipe.selection] for cell in plan.networks))
+    if plan.trainer.imported:
+        return IMPORTED_ENDPOINT
+    chosen = dict.fromkeys(SELECTED[cell.config.recipe.selection] for cell in plan.networks)
+    return " or ".join(chosen) or OWN_ENDPOINT
 
 
 def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
@@ -133,13 +133,11 @@ def varied(report: AnalysisReport) -> tuple[list[str], list[str]]:
     At one seed all cells have the same of each (Bouthillier et al. 2021, arXiv 2103.03098).
     """
     plan = report.info.plan
-    if plan is None:
+    if plan is None or plan.trainer.imported:
         return [], []
-    if plan.train is not None and plan.train.imported:
-        return [], []
-    if plan.train is not None:
-        return ["what the command makes of it"], ["the test files"]
     recipes = [cell.config.recipe for cell in plan.networks]
+    if not recipes:
+        return ["what the command makes of it"], ["the test files"]
     same_start = plan.start_from not in (None, "best", "latest")
     sources = {
         "initialisation": not same_start,
@@ -157,8 +155,7 @@ def varied(report: AnalysisReport) -> tuple[list[str], list[str]]:
 
 def _recipe(report: AnalysisReport) -> str:
     assert report.info.plan is not None
-    configs = [cell.config for cell in report.info.cells.values()]
-    recipes = [config.recipe for config in configs if isinstance(config, RunConfig)]
+    recipes = [cell.config.recipe for cell in report.info.plan.networks]
     parts = [report.info.plan.recipe]
     for key, unit in (("steps", "steps"), ("batch_size", "per batch"), ("crop_seconds", "s crops")):
         values = sorted({value for recipe in recipes if (value := getattr(recipe, key)) is not None})
@@ -181,7 +178,7 @@ def _own(train: TrainingCommand) -> str:
 def _corpus(report: AnalysisReport) -> str:
     assert report.info.plan is not None
     corpus = report.info.plan.corpus
-    if report.info.plan.train is not None and report.info.plan.train.imported:
+    if report.info.plan.trainer.imported:
         return "not known"
     files = f"{corpus.train:,} train / {corpus.validation:,} validation / {corpus.test:,} test files"
     return ", ".join([corpus.name, files, *(["DEMO CORPUS"] if corpus.is_demo else [])])
@@ -314,7 +311,7 @@ def _validation_chose(plan: Plan | None) -> bool:
 
 def _tuning(report: AnalysisReport) -> list[str]:
     plan = report.info.plan
-    if plan is None or (plan.train is not None and plan.train.imported):
+    if plan is None or plan.trainer.imported:
         return []
     if plan.train is not None:
         return [

@@ -13,7 +13,6 @@ from ablate.ablations.inference.analysis import records
 from ablate.ablations.match import SIZES, WORDS
 from ablate.models.errors import plural
 from ablate.models.notebook import ShownInNotebooks
-from ablate.training.config import RunConfig
 from ablate.training.metrics.registry import METRICS, in_words, label_of
 
 from .convergence import Convergence, Curve, convergence, curves
@@ -144,7 +143,7 @@ class AnalysisReport(ShownInNotebooks):
     def equal_size(self) -> str:
         """`at equal parameters` or `at equal MACs a second` where every cell of the grid is; or empty."""
         cells = [cell for cell in self.info.cells.values() if cell.levels]
-        found = {cell.config.recipe.match for cell in cells if isinstance(cell.config, RunConfig)}
+        found = {cell.config.match for cell in cells}
         measure = found.pop() if len(found) == 1 else "free"
         return f"at equal {WORDS[measure]}" if measure in WORDS else ""
 

@@ -11,7 +11,6 @@ import numpy as np
 from ablate.ablations.inference.contrasts import weight_matrix
 from ablate.ablations.inference.engine import estimate
 from ablate.models.errors import listed
-from ablate.training.config import RunConfig
 
 from .convergence import points
 from .formatting import known
@@ -89,9 +88,9 @@ def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, st
     data, cells = analysis.scores, info.cells
     runs = [run for run in info.runs if run.scored and run.cell in cells]
     curves = {(run.cell, run.seed): curve for run in runs if (curve := points(run.metrics))}
-    recipes = {name: c.config.recipe for name, c in cells.items() if isinstance(c.config, RunConfig)}
     if info.plan is None:
         return []
+    recipes = {cell.name: cell.config.recipe for cell in info.plan.networks}
     values = np.full((len(data.cells), len(data.seeds), 1), np.nan)
     for (cell, seed), curve in curves.items():
         if cell in data.cells and seed in data.seeds and (slope := end_slope(curve)) is not None:

@@ -14,7 +14,7 @@ from ablate.ablations.grid import AnyCell
 from ablate.ablations.runspec import run_path
 from ablate.models.errors import InputError
 from ablate.models.plugins import load_planned
-from ablate.training.config import RunConfig, digest
+from ablate.training.config import digest
 from ablate.training.rundir import RunDir
 
 from .plan import Plan, cache_path, study_path
@@ -72,7 +72,7 @@ def score(
     from ablate.training.files import atomic_write
     from ablate.training.metrics import MetricPool
 
-    if plan.train is not None:
+    if not plan.networks:
         raise InputError(
             f"{plan.name} is trained by a command of its own; its networks cannot be averaged here"
         )
@@ -96,12 +96,11 @@ def score(
     )
     place = choose_device(device)
     with MetricPool(processes, plugins=plan.plugins) as pool:
-        for cell in plan.cells:
+        for cell in plan.networks:
             path = _path(plan, cell, seeds[cell.name], root)
             if len(seeds[cell.name]) < 2 or path.exists():
                 continue
             say(f"{cell.name}: {len(seeds[cell.name])} seed ensemble on {len(pairs)} utterances")
-            assert isinstance(cell.config, RunConfig)
             with prepared(place, cell.config.recipe.precision, threads):
                 average = Averaged([network(cell, seed) for seed in seeds[cell.name]]).to(place)
                 scores = score_test(average, pairs, cell.config.evaluation, pool, cache=cache, device=place)

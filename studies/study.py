@@ -14,7 +14,7 @@ from ablate.ablations.factors import Factor, parse_value
 from ablate.ablations.grid import Config, Grid
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError, explain
-from ablate.training.config import Recipe, check_path
+from ablate.training.config import BUILT_IN, Recipe, Trainer, check_path
 from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
 from .compute import Compute
@@ -207,6 +207,11 @@ class Study(Frozen):
         if self.target_half_width is not None and self.max_seeds < 2:
             raise InputError(f"max_seeds {self.max_seeds}: there is no interval below two seeds of a cell")
         return self
+
+    @property
+    def trainer(self) -> Trainer:
+        """What trains the cells."""
+        return self.train or BUILT_IN
 
     @property
     def preset_baseline(self) -> str | None:

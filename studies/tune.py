@@ -25,7 +25,6 @@ from scipy.stats import qmc
 
 from ablate.ablations.grid import AnyCell
 from ablate.ablations.runspec import RunSpec, run_path
-from ablate.training.config import RunConfig
 from ablate.training.rundir import RunDir
 
 from .launchers import Job
@@ -100,9 +99,8 @@ def jobs(
 
 
 def _spec(plan: Plan, cell: AnyCell, settings: dict[str, Any], seed: int) -> RunSpec:
-    config = cell.config.with_changes(settings)
-    if isinstance(config, RunConfig):  # candidates are compared on the same files
-        config = config.with_changes({"recipe.split": "fixed"})
+    # candidates are compared on the same files
+    config = cell.config.with_changes(settings | {"recipe.split": "fixed"})
     tried = cell.model_copy(update={"config": config})
     return plan.spec(tried, seed)
 

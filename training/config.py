@@ -100,6 +100,42 @@ class EvaluationJob(Frozen):
     test_digest: str
 
 
+class Trainer(Frozen):
+    """What trains the cells of a study: the built-in trainer; or a command, which is a `TrainingCommand`.
+
+    Attributes:
+        gpus: of one run.
+        imported: where results that were trained elsewhere are from.
+    """
+
+    gpus: int = Field(default=1, ge=1)
+    imported: str | None = None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether it measures its test files itself."""
+        return False
+
+    @property
+    def has_curve(self) -> bool:
+        """Whether it tells its validation PESQ."""
+        return True
+
+    def other_value(self, metric: str) -> str | None:
+        """The metric whose mean over the test is the value of a run without a validation PESQ; none: such a
+        run has no value."""
+        return None
+
+    def rate_of(self, config: Any) -> int:
+        """Hz, of the speech that a cell's training enhances."""
+        from ablate.models.summary import rate_of
+
+        return rate_of(config.model)
+
+
+BUILT_IN = Trainer()
+
+
 class RunConfig(Frozen):
     """A network, how it is trained and how it is evaluated: all that a cell of a grid is."""
 
@@ -153,6 +189,11 @@ class RunConfig(Frozen):
         for path in open_paths():
             found |= {f"{path}.{key}": value for key, value in found.pop(path).items()}
         return found
+
+    @property
+    def match(self) -> str:
+        """The measure of size by which its network is matched to the base, or "free"."""
+        return self.recipe.match
 
     def is_active(self, path: str) -> bool:
         """Whether the field at a dotted path means anything in this configuration."""

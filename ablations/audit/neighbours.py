@@ -17,6 +17,8 @@ from .finding import Finding
 AnyCell = TypeVar("AnyCell", bound=Cell[Any])
 
 
+MATCH = {"recipe.match"}
+"""A factor of it alone may change nothing: what is as large by itself keeps its width."""
 MEASURED = 32
 """Distinct networks of a grid that the audit measures; what is probed in each takes seconds to minutes."""
 
@@ -54,6 +56,39 @@ def neighbours(cells: Sequence[AnyCell], factor: Factor) -> Iterator[tuple[AnyCe
             rows.setdefault(rest, []).append(cell)
     for row in rows.values():
         yield from itertools.combinations(sorted(row, key=lambda c: order[c.levels[factor.name]]), 2)
+
+
+def alike(
+    cells: Sequence[AnyCell], factors: Sequence[Factor], same: Callable[[AnyCell, AnyCell], str | None]
+) -> Iterator[Finding]:
+    """A201: two levels that give the same cells.
+
+    Args:
+        same: why two cells are the same in effect; none: they are not.
+    """
+    for factor in factors:
+        found: dict[tuple[str, str], list[str]] = {}
+        effective: set[tuple[str, str]] = set()
+        for a, b in neighbours(cells, factor):
+            levels = (a.levels[factor.name], b.levels[factor.name])
+            why = same(a, b)
+            if why is None:
+                effective.add(levels)
+            else:
+                found.setdefault(levels, []).append(f"{a.name} and {b.name}: {why}")
+        for levels, pairs in found.items():
+            everywhere = levels not in effective
+            more = f" and {len(pairs) - 2} more" if len(pairs) > 2 else ""
+            where = "" if everywhere else "in some cells "
+            yield Finding.of(
+                "A201",
+                factor.name,
+                f"{levels[0]} and {levels[1]} make no difference {where}({'; '.join(pairs[:2])}{more})",
+                "nothing: these cells share their runs"
+                if factor.paths == MATCH
+                else "correct the level, or leave the factor out: its effect would be noise",
+                severity="error" if everywhere and factor.paths != MATCH else "note",
+            )
 
 
 def untoggled(

@@ -18,38 +18,13 @@ from ..grid import Cell
 from . import probes
 from .equivalence import same_draw, same_function, same_part
 from .finding import Finding
-from .neighbours import neighbours
+from .neighbours import alike, neighbours
 from .network_under_test import Subject, subject
-
-MATCH = {"recipe.match"}
-"""A factor of it alone may change nothing: what is as large by itself keeps its width."""
 
 
 def without_effect(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:
     """A201: two levels that give the same network, the same evaluation or the same training."""
-    for factor in factors:
-        same: dict[tuple[str, str], list[str]] = {}
-        effective: set[tuple[str, str]] = set()
-        for a, b in neighbours(cells, factor):
-            levels = (a.levels[factor.name], b.levels[factor.name])
-            why = _same(a, b)
-            if why is None:
-                effective.add(levels)
-            else:
-                same.setdefault(levels, []).append(f"{a.name} and {b.name}: {why}")
-        for levels, pairs in same.items():
-            everywhere = levels not in effective
-            more = f" and {len(pairs) - 2} more" if len(pairs) > 2 else ""
-            where = "" if everywhere else "in some cells "
-            yield Finding.of(
-                "A201",
-                factor.name,
-                f"{levels[0]} and {levels[1]} make no difference {where}({'; '.join(pairs[:2])}{more})",
-                "nothing: these cells share their runs"
-                if factor.paths == MATCH
-                else "correct the level, or leave the factor out: its effect would be noise",
-                severity="error" if everywhere and factor.paths != MATCH else "note",
-            )
+    return alike(cells, factors, _same)
 
 
 def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> set[str]:

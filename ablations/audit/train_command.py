@@ -20,7 +20,7 @@ from ..grid import AnyCell
 from ..runspec import RunSpec
 from . import data
 from .finding import Finding
-from .neighbours import neighbours, untoggled
+from .neighbours import alike, untoggled
 
 if TYPE_CHECKING:
     from ablate.training.data.corpus import Corpus
@@ -52,7 +52,7 @@ def audit_train_command(
     code: dict[str, Path] = {}
     with suppress(InputError):  # its folder is gone by now
         code = find_code(Path(train.folder), train.patterns)
-    found = [*without_effect(cells, factors), *untoggled(cells, factors, train.defaults)]
+    found = [*alike(cells, factors, _same), *untoggled(cells, factors, train.defaults)]
     found += [*read_by_nobody(cells, code), *of_network(train.network, train.folder)]
     found += [*data.unequal_runs(runs), *validated_on_test(train.command, cells, code, train.defaults)]
     if corpus is not None:
@@ -62,21 +62,8 @@ def audit_train_command(
     return sorted(found, key=lambda finding: finding.code)
 
 
-def without_effect(cells: Sequence[AnyCell], factors: Sequence[Factor]) -> Iterator[Finding]:
-    """A201: two levels that give the command the same overrides."""
-    for factor in factors:
-        alike = {
-            (a.levels[factor.name], b.levels[factor.name])
-            for a, b in neighbours(cells, factor)
-            if a.config == b.config
-        }
-        for low, high in sorted(alike):
-            yield Finding.of(
-                "A201",
-                factor.name,
-                f"{low} and {high} give the command the same overrides",
-                "their runs are one and the same; let the levels differ, or leave the factor out",
-            )
+def _same(a: AnyCell, b: AnyCell) -> str | None:
+    return "they give the command the same overrides" if a.config == b.config else None
 
 
 def read_by_nobody(cells: Sequence[AnyCell], code: Mapping[str, Path]) -> Iterator[Finding]:

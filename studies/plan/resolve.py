@@ -8,7 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ablate.ablations.grid import BASE, BASELINE, AnyCell, Config, safe_name
+from ablate.ablations.grid import BASE, BASELINE, Cell, Config, safe_name
 from ablate.ablations.runspec import run_path
 from ablate.models import plugins
 from ablate.models.distribution import version_of
@@ -43,7 +43,7 @@ def make(study: Study, root: Path) -> tuple[Plan, Corpus]:
     """
     grid = study.grid
     cells = grid.cells()
-    _check_losses(cell.config for cell in cells)
+    _check_networks(cell.config for cell in cells)
     from ablate.training.data.corpus import Corpus
 
     first, *further = study.test_data or (None,)
@@ -75,12 +75,11 @@ def make(study: Study, root: Path) -> tuple[Plan, Corpus]:
         test=len(corpus.test),
     )
     count = _counting(study)
-    told = study.train is not None and study.train.is_table
     planned = []
     for cell in cells:
-        if isinstance(cell.config, RunConfig):
-            cell.config.model.trust_folders()
-        config = _measuring(cell.config, study.endpoint.metric, told).in_steps(len(corpus.train))
+        config = _measuring(cell.config, study.endpoint.metric, study.trainer.is_table).in_steps(
+            len(corpus.train)
+        )
         planned.append(cell.model_copy(update={"config": config, "parameters": count(config)}))
     plan = Plan(
         name=name,
@@ -118,12 +117,7 @@ def _rate(study: Study, configs: Sequence[Config]) -> int:
     Raises:
         InputError: they differ, or the endpoint is not defined at their rate.
     """
-    from ablate.models.summary import rate_of
-
-    if study.train is not None:
-        rates = {study.train.sample_rate}
-    else:
-        rates = {rate_of(config.model) for config in configs if isinstance(config, RunConfig)}
+    rates = {study.trainer.rate_of(config) for config in configs}
     if len(rates) > 1:
         its = ", ".join(map(str, sorted(rates)))
         raise InputError(
@@ -139,13 +133,16 @@ def _rate(study: Study, configs: Sequence[Config]) -> int:
     return rate
 
 
-def _check_losses(configs: Iterable[Config]) -> None:
-    """Raise InputError where a recipe weights a loss that nobody registered."""
+def _check_networks(configs: Iterable[Config]) -> None:
+    """Trust the folders that networks are of; raise InputError if a recipe weights a loss that nobody
+    registered."""
     for config in configs:
-        if isinstance(config, RunConfig) and config.recipe.losses:
-            from ablate.training.losses import WeightedLoss
+        if isinstance(config, RunConfig):
+            config.model.trust_folders()
+            if config.recipe.losses:
+                from ablate.training.losses import WeightedLoss
 
-            WeightedLoss.of(config.recipe)
+                WeightedLoss.of(config.recipe)
 
 
 def _counting(study: Study) -> Callable[[Config], int | None]:
@@ -200,7 +197,7 @@ def add(plan: Plan, seeds: Mapping[str, Collection[int]], root: Path) -> Plan:
     if plan.start_from is not None:
         starts = Starts(plan, root)
         cells = []
-        for cell in plan.cells:
+        for cell in plan.networks:
             more = [seed for seed in seeds.get(cell.name, ()) if seed not in cell.starts]
             found = {seed: starts.find(cell, seed) for seed in more}
             cells.append(cell.model_copy(update={"starts": cell.starts | found}))
@@ -216,10 +213,10 @@ class Starts:
         self._plan = plan
         self._root = root
         self._known: dict[Path, dict[str, str]] = {}
-        self._others: list[dict[tuple[str, str], AnyCell]] = []
+        self._others: list[dict[tuple[str, str], Cell]] = []
         self._unread = iter(store.names(root))
 
-    def find(self, cell: AnyCell, seed: int) -> dict[str, str]:
+    def find(self, cell: Cell, seed: int) -> dict[str, str]:
         """The path and the digest of the content.
 
         Raises:
@@ -247,22 +244,22 @@ class Starts:
             self._known[path] = {"path": str(path), "digest": file_digest(path)}
         return self._known[path]
 
-    def _studies(self) -> Iterator[dict[tuple[str, str], AnyCell]]:
+    def _studies(self) -> Iterator[dict[tuple[str, str], Cell]]:
         """The cells of every other study by name and network, each plan read when it is first needed."""
         yield from self._others
         for name in self._unread:
             if name == self._plan.name:
                 continue
             try:
-                cells = store.load(self._root, name).cells
+                cells = store.load(self._root, name).networks
             except InputError:  # of a version or a plug-in that is not there
                 continue
             self._others.append({_network(cell): cell for cell in cells})
             yield self._others[-1]
 
 
-def _network(cell: AnyCell) -> tuple[str, str]:
-    return cell.name, cell.config.model.model_dump_json() if isinstance(cell.config, RunConfig) else ""
+def _network(cell: Cell) -> tuple[str, str]:
+    return cell.name, cell.config.model.model_dump_json()
 
 
 def default_name(study: Study, corpus: str) -> str:

@@ -1,15 +1,31 @@
-"""From a command's text, a cell's overrides and what a run knows to the words of a process."""
+"""From a command's text, a cell's overrides and what a run knows to the words of a process.
+
+Overrides are written as words of the command, as variables, or in a file. For `lr: 0.1`, `causal: false`,
+`sizes: [1, 2]`, `model.name: null`:
+
+| style                   |                                                                           |
+|-------------------------|---------------------------------------------------------------------------|
+| `argparse`              | `--lr=0.1 --no-causal --sizes 1 2`; true is `--causal`, null is left out   |
+| `flags`                 | the same, but false is left out too, as for `action="store_true"`         |
+| `hydra`                 | `lr=0.1 causal=false sizes=[1,2] model.name=null`, quoted by its grammar  |
+| `"-p {key} {value}"`    | `-p lr 0.1 -p causal false -p sizes 1,2 -p model.name null`               |
+| `yaml`                  | a file, `{config}`, in which dotted names are nested                      |
+| `config`                | the file that `config` names with the overrides merged in, as `{config}`  |
+| `env`                   | variables `lr=0.1 causal=0 sizes=1,2`; true is 1, null is left out        |
+
+A style of words is one line of `WORDS`.
+"""
 
 from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from ablate.models.errors import InputError
 
-from . import styles
+from . import config_files
 
 OF_RUN = ("seed", "out", "data", "threads", "port", "gpus", "gpu_count")
 """What a run fills in, in commands and in the values of overrides."""
@@ -17,6 +33,96 @@ PLACEHOLDERS = (*OF_RUN, "overrides", "config")
 _PLACEHOLDER = re.compile(r"\{(\{\w*\})\}|\{(\w*)\}")
 _IN_VALUE = re.compile(r"\{(\{\w+\})\}|(?<!\$)\{(\w+)\}")
 """Hydra's own `${name}` in a value stays as it is."""
+Overrides = Mapping[str, Any]
+FILES = ("yaml", "config")
+"""Styles that put overrides into a file."""
+KEY, VALUE = "{key}", "{value}"
+_VARIABLE = re.compile(r"[A-Za-z_]\w*")
+_PLAIN = re.compile(r"[A-Za-z0-9_/+.%*@?|\-][A-Za-z0-9_/+.%*@?|:\-]*")
+"""Text that Hydra takes for one value without quotes."""
+
+
+def _argparse(overrides: Overrides) -> Iterator[str]:
+    for key, value in overrides.items():
+        if isinstance(value, bool):
+            yield f"--{key}" if value else f"--no-{key}"
+        elif isinstance(value, list | tuple):
+            yield from (f"--{key}", *map(_text, value))
+        elif value is not None:
+            yield f"--{key}={value}"
+
+
+def _flags(overrides: Overrides) -> Iterator[str]:
+    return _argparse({key: value for key, value in overrides.items() if value is not False})
+
+
+def _hydra(overrides: Overrides) -> Iterator[str]:
+    for key, value in overrides.items():
+        yield f"{key}={hydra_value(value)}"
+
+
+def hydra_value(value: Any) -> str:
+    """A value in Hydra's grammar: quoted unless it is a plain word or number."""
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(hydra_value, value))}]"
+    text = _text(value)
+    if not isinstance(value, str) or not text or _PLAIN.fullmatch(text):
+        return text or "''"
+    escaped = re.sub(r"(\\*)'", lambda found: 2 * found[1] + "\\'", text)
+    return "'" + re.sub(r"\\+$", lambda found: 2 * found[0], escaped) + "'"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_text, value))
+    return {True: "true", False: "false", None: "null"}.get(value, str(value))
+
+
+WORDS: dict[str, Callable[[Overrides], Iterator[str]]] = {
+    "argparse": _argparse,
+    "flags": _flags,
+    "hydra": _hydra,
+}
+STYLES = (*WORDS, *FILES, "env")
+
+
+def check_style(style: str) -> str:
+    """Raises InputError if there is no such style."""
+    if KEY in style:
+        if VALUE not in style:
+            raise InputError(f"overrides {style!r} names {KEY} and no {VALUE}")
+        shlex.split(style)
+    elif style not in STYLES:
+        raise InputError(
+            f"unknown overrides {style!r}; known: {', '.join(STYLES)}, or a template, '-p {KEY} {VALUE}'"
+        )
+    return style
+
+
+def as_words(style: str, overrides: Overrides) -> list[str]:
+    """Overrides as words of a command."""
+    if style in WORDS:
+        return list(WORDS[style](overrides))
+    return [
+        word.replace(KEY, key).replace(VALUE, _text(value))
+        for key, value in overrides.items()
+        for word in shlex.split(style)
+    ]
+
+
+def variables(overrides: Overrides) -> dict[str, str]:
+    """Overrides as environment variables.
+
+    Raises:
+        InputError: a name is none of a variable.
+    """
+    found = {}
+    for key, value in overrides.items():
+        if not _VARIABLE.fullmatch(key):
+            raise InputError(f"override {key!r} cannot be an environment variable; use letters, digits and _")
+        if value is not None:
+            found[key] = str(int(value)) if isinstance(value, bool) else _text(value)
+    return found
 
 
 def check(commands: Sequence[str], style: str, resume: str | None) -> None:
@@ -30,7 +136,7 @@ def check(commands: Sequence[str], style: str, resume: str | None) -> None:
             raise InputError("a command is empty")
         _placeholders(command)
     command, used = commands[0], _placeholders(commands[0])
-    needed = None if style == "env" else "config" if style in styles.FILES else "overrides"
+    needed = None if style == "env" else "config" if style in FILES else "overrides"
     if needed is not None and needed not in used:
         raise InputError(f"no {{{needed}}} in the command {command!r}: {style} overrides have no place there")
     for name in used & {"overrides", "config"} - {needed}:
@@ -76,7 +182,7 @@ def fill(text: str, values: Mapping[str, str], style: str, overrides: Mapping[st
     """The words of a command, its placeholders filled; `{overrides}` becomes as many as there are."""
     words = []
     for word in split(text):
-        words += styles.as_words(style, overrides) if word == "{overrides}" else [_put(word, values)]
+        words += as_words(style, overrides) if word == "{overrides}" else [_put(word, values)]
     return words
 
 
@@ -97,7 +203,13 @@ def check_overrides(commands: Sequence[str], style: str, overrides: Mapping[str,
     Raises:
         InputError: a name cannot, a value has an unknown placeholder, or one that is needed is missing.
     """
-    styles.check_names(style, overrides)
+    for key in overrides:
+        if not key or key != key.strip() or "=" in key or any(c.isspace() for c in key):
+            raise InputError(f"override {key!r}: a name has neither blanks nor '='")
+    if style == "env":
+        variables(overrides)
+    elif style == "yaml":
+        config_files.text({}, overrides, ".yaml")
     used = {name for command in commands for name in _placeholders(command)}
     for value in overrides.values():
         for item in value if isinstance(value, list | tuple) else (value,):

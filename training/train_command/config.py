@@ -12,9 +12,9 @@ from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.models.fields import FieldMarks
 
-from ..config import Evaluation
+from ..config import Evaluation, Trainer
 from ..curves import CurveFormat
-from . import argv, config_files, styles
+from . import argv, config_files
 
 
 def override(value: Any) -> Any:
@@ -41,7 +41,7 @@ def _below_out(path: str) -> str:
     return str(PurePosixPath(path))
 
 
-class TrainingCommand(Frozen):
+class TrainingCommand(Trainer):
     """A command that trains, and what it leaves.
 
     Attributes:
@@ -49,7 +49,6 @@ class TrainingCommand(Frozen):
         then: commands that are called after it, in the same folder; a retry begins with the one that failed.
         overrides: how a cell's overrides are written (`training.train_command.styles`).
         config: of the folder, a file into which the overrides are merged; the command gets it as `{config}`.
-        gpus: of one run.
         resume: words that are added where the file in them, a path below `{out}`, exists; `own`: the program
             looks for what it goes on from in `{out}` itself.
         folder: where the command is at home; it runs in a copy of its `code`, the rest linked beside it.
@@ -61,16 +60,16 @@ class TrainingCommand(Frozen):
         sample_rate: Hz, of its enhanced files and of the audio that is kept.
         digest: of the content of `code`, when the study was planned.
         commit: of `folder`, when the study was planned.
-        imported: where results that were trained elsewhere are from; there is no command then.
+
+    One with `imported` has no command.
     """
 
     command: str = ""
     then: tuple[str, ...] = ()
-    overrides: Annotated[str, AfterValidator(styles.check_style)] = "argparse"
+    overrides: Annotated[str, AfterValidator(argv.check_style)] = "argparse"
     config: Annotated[str | None, AfterValidator(lambda path: path and config_files.check_ending(path))] = (
         None
     )
-    gpus: int = Field(default=1, ge=1)
     resume: str | None = None
     folder: str
     code: tuple[str, ...] = ()
@@ -81,7 +80,6 @@ class TrainingCommand(Frozen):
     sample_rate: int = Field(default=16_000, ge=4_000, le=192_000)
     digest: str = ""
     commit: str | None = None
-    imported: str | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -168,6 +166,16 @@ class TrainingCommand(Frozen):
         """Whether the command measures its test files itself."""
         return self.scores.endswith(".csv")
 
+    @property
+    def has_curve(self) -> bool:
+        return self.curve is not None
+
+    def other_value(self, metric: str) -> str:
+        return metric
+
+    def rate_of(self, config: Any) -> int:
+        return self.sample_rate
+
     def signed_fields(self) -> dict[str, Any]:
         """What of it decides the trained weights."""
         signed: dict[str, Any] = {"code": self.digest, "command": self.command, "overrides": self.overrides}
@@ -187,6 +195,7 @@ class CommandConfig(Frozen):
     results_version: ClassVar[int] = 1
     steps: ClassVar[None] = None
     """The command decides."""
+    match: ClassVar[str] = "free"
     overrides: dict[str, Override] = Field(default_factory=dict)
     evaluation: Evaluation = Evaluation()
 

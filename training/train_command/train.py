@@ -28,14 +28,13 @@ from ..files import newest
 from ..metrics import MetricPool
 from ..progress import STATE_SECONDS, Progress
 from ..rundir import RunDir, read_json, write_json, write_text
-from . import argv, outputs, styles
+from . import argv, outputs
 from .code import changes, lay_out, written_beside
 from .config import LOG, CommandConfig, TrainingCommand
 from .config_files import text
 from .curve import LiveCurve, lines_so_far, log_start
-from .ending import ending, failure, says_diverged, was_lost
 from .outputs import OutputError
-from .process import find_python, free_port, run_command
+from .process import ending, failure, find_python, free_port, run_command, says_diverged, was_lost
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,7 +87,7 @@ class Call:
             "gpu_count": str(self.own.gpus),
         }
         self.overrides = {key: argv.filled(value, self.values) for key, value in self.given.items()}
-        self.variables = styles.variables(self.overrides) if self.own.overrides == "env" else {}
+        self.variables = argv.variables(self.overrides) if self.own.overrides == "env" else {}
         threads = dict.fromkeys(THREADS, str(self.threads))
         self.environment = {**threads, **os.environ, "PYTHONUNBUFFERED": "1", **self.variables}
 
@@ -138,7 +137,7 @@ class Call:
         else:
             scores.unlink(missing_ok=True)
         self.out.mkdir(exist_ok=True)
-        if self.own.overrides in styles.FILES:
+        if self.own.overrides in argv.FILES:
             base = self.own.base(self.copy)
             write_text(Path(self.values["config"]), text(base, self.overrides, self.own.ending))
         return links

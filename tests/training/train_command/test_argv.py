@@ -4,7 +4,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from ablate.models.errors import InputError
-from ablate.training.train_command import argv, config_files, styles
+from ablate.training.train_command import argv, config_files
 from ablate.training.train_command.config import CommandConfig, TrainingCommand, override
 
 VALUES = {"seed": "3", "out": "/o ut", "data": "/d", "config": "/c.yaml", "threads": "2", "port": "99"}
@@ -30,7 +30,7 @@ def test_each_style_writes_overrides_its_way():
         *("-p", "lr", "1e-4", "-p", "causal", "false", "-p", "deep", "true"),
         *("-p", "sizes", "1,2", "-p", "model.name", "null"),
     ]
-    assert styles.variables({"LR": "1", "CAUSAL": False, "SIZES": ("1", "2"), "NAME": None}) == {
+    assert argv.variables({"LR": "1", "CAUSAL": False, "SIZES": ("1", "2"), "NAME": None}) == {
         "LR": "1",
         "CAUSAL": "0",
         "SIZES": "1,2",
@@ -109,7 +109,7 @@ def test_hydra_reads_every_value_as_it_was_given(value):
             for item in items
         )
     )
-    (word,) = styles.as_words("hydra", {"key": value})
+    (word,) = argv.as_words("hydra", {"key": value})
     (override,) = OverridesParser.create().parse_overrides([word])
     found = override.value()
     if isinstance(value, tuple):

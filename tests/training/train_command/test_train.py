@@ -337,7 +337,7 @@ def test_only_what_a_dead_worker_of_this_host_left_of_this_run_is_ended(new_run,
 
 
 def test_a_run_of_a_network_costs_no_look_at_the_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(process, "_living", lambda _: pytest.fail("every process is looked at"))
+    monkeypatch.setattr(process, "_marked", lambda *_, **__: pytest.fail("every process is looked at"))
     process.end_left_behind(RunDir(tmp_path))
 
 
