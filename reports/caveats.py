@@ -42,7 +42,7 @@ OWN_ENDPOINT = "selection was the command's own; what it left at its end, measur
 
 def _selected(plan: Plan) -> str:
     """Which weights of a training are tested."""
-    if plan.trainer.imported:
+    if plan.program.imported:
         return IMPORTED_ENDPOINT
     chosen = dict.fromkeys(SELECTED[cell.config.recipe.selection] for cell in plan.networks)
     return " or ".join(chosen) or OWN_ENDPOINT
@@ -133,7 +133,7 @@ def varied(report: AnalysisReport) -> tuple[list[str], list[str]]:
     At one seed all cells have the same of each (Bouthillier et al. 2021, arXiv 2103.03098).
     """
     plan = report.info.plan
-    if plan is None or plan.trainer.imported:
+    if plan is None or plan.program.imported:
         return [], []
     recipes = [cell.config.recipe for cell in plan.networks]
     if not recipes:
@@ -178,7 +178,7 @@ def _own(train: TrainingCommand) -> str:
 def _corpus(report: AnalysisReport) -> str:
     assert report.info.plan is not None
     corpus = report.info.plan.corpus
-    if report.info.plan.trainer.imported:
+    if report.info.plan.program.imported:
         return "not known"
     files = f"{corpus.train:,} train / {corpus.validation:,} validation / {corpus.test:,} test files"
     return ", ".join([corpus.name, files, *(["DEMO CORPUS"] if corpus.is_demo else [])])
@@ -311,7 +311,7 @@ def _validation_chose(plan: Plan | None) -> bool:
 
 def _tuning(report: AnalysisReport) -> list[str]:
     plan = report.info.plan
-    if plan is None or plan.trainer.imported:
+    if plan is None or plan.program.imported:
         return []
     if plan.train is not None:
         return [

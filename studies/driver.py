@@ -87,7 +87,7 @@ def plan_jobs(
                 RunDir(run_path(root, signature)),
                 cache_path(root),
                 document=plan.spec(cell, seed).document(),
-                metric=plan.trainer.other_value(plan.endpoint.metric),
+                metric=plan.program.other_value(plan.endpoint.metric),
             )
         for evaluation in plan.evaluation_jobs(cell, seed):
             job.evaluations[evaluation.signature] = evaluation

@@ -236,7 +236,7 @@ class Session:
             narrow: half-width to get to, and the most seeds of a cell on the way.
             aside: cells whose runs are set aside first.
         """
-        compute = compute.model_copy(update={"gpus_each": plan.trainer.gpus})
+        compute = compute.model_copy(update={"gpus_each": plan.program.gpus})
         folder = study_path(self.root, plan.name)
         if self.command and self.command not in plan.commands:
             plan = plan.model_copy(update={"commands": (*plan.commands, self.command)})

@@ -14,7 +14,7 @@ from ablate.ablations.factors import Factor, parse_value
 from ablate.ablations.grid import Config, Grid
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError, explain
-from ablate.training.config import BUILT_IN, Recipe, Trainer, check_path
+from ablate.training.config import BUILT_IN, Recipe, TrainingProgram, check_path
 from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
 from .compute import Compute
@@ -209,7 +209,7 @@ class Study(Frozen):
         return self
 
     @property
-    def trainer(self) -> Trainer:
+    def program(self) -> TrainingProgram:
         """What trains the cells."""
         return self.train or BUILT_IN
 

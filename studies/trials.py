@@ -257,7 +257,7 @@ def plan_book(
     """
     name, fraction = key or plan.name, plan.step_fraction
     metric = plan.endpoint.metric
-    tells_none = not plan.trainer.has_curve
+    tells_none = not plan.program.has_curve
     book = TrialBook(
         storage,
         name if fraction == 1.0 else f"{name}/at/{fraction:g}",

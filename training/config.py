@@ -100,7 +100,7 @@ class EvaluationJob(Frozen):
     test_digest: str
 
 
-class Trainer(Frozen):
+class TrainingProgram(Frozen):
     """What trains the cells of a study: the built-in trainer; or a command, which is a `TrainingCommand`.
 
     Attributes:
@@ -133,7 +133,7 @@ class Trainer(Frozen):
         return rate_of(config.model)
 
 
-BUILT_IN = Trainer()
+BUILT_IN = TrainingProgram()
 
 
 class RunConfig(Frozen):

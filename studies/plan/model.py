@@ -18,7 +18,7 @@ from ablate.ablations.runspec import Data, RunSpec
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.models.fields import stored_as
-from ablate.training.config import BUILT_IN, EvaluationJob, Trainer
+from ablate.training.config import BUILT_IN, EvaluationJob, TrainingProgram
 from ablate.training.train_command.config import TrainingCommand
 
 from ..study import FIRST_TUNING_SEED, Tuning
@@ -174,7 +174,7 @@ class Plan(Frozen):
         )
 
     @property
-    def trainer(self) -> Trainer:
+    def program(self) -> TrainingProgram:
         """What trains the cells."""
         return self.train or BUILT_IN
 

@@ -77,7 +77,7 @@ def make(study: Study, root: Path) -> tuple[Plan, Corpus]:
     count = _counting(study)
     planned = []
     for cell in cells:
-        config = _measuring(cell.config, study.endpoint.metric, study.trainer.is_table).in_steps(
+        config = _measuring(cell.config, study.endpoint.metric, study.program.is_table).in_steps(
             len(corpus.train)
         )
         planned.append(cell.model_copy(update={"config": config, "parameters": count(config)}))
@@ -117,7 +117,7 @@ def _rate(study: Study, configs: Sequence[Config]) -> int:
     Raises:
         InputError: they differ, or the endpoint is not defined at their rate.
     """
-    rates = {study.trainer.rate_of(config) for config in configs}
+    rates = {study.program.rate_of(config) for config in configs}
     if len(rates) > 1:
         its = ", ".join(map(str, sorted(rates)))
         raise InputError(

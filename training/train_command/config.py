@@ -12,7 +12,7 @@ from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.models.fields import FieldMarks
 
-from ..config import Evaluation, Trainer
+from ..config import Evaluation, TrainingProgram
 from ..curves import CurveFormat
 from . import argv, config_files
 
@@ -41,7 +41,7 @@ def _below_out(path: str) -> str:
     return str(PurePosixPath(path))
 
 
-class TrainingCommand(Trainer):
+class TrainingCommand(TrainingProgram):
     """A command that trains, and what it leaves.
 
     Attributes:
