@@ -18,7 +18,7 @@ from ablate.ablations.runspec import Data, RunSpec
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
 from ablate.models.fields import stored_as
-from ablate.training.config import BUILT_IN, EvaluationJob, TrainingProgram
+from ablate.training.config import BUILT_IN, EvaluationJob, RunConfig, TrainingProgram
 from ablate.training.train_command.config import TrainingCommand
 
 from ..study import FIRST_TUNING_SEED, Tuning
@@ -181,7 +181,7 @@ class Plan(Frozen):
     @property
     def networks(self) -> tuple[Cell, ...]:
         """The cells whose networks are ours to build; none where a command trains."""
-        return cast("tuple[Cell, ...]", self.cells if self.train is None else ())
+        return cast("tuple[Cell, ...]", tuple(c for c in self.cells if isinstance(c.config, RunConfig)))
 
     @property
     def data(self) -> Data:
