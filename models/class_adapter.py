@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -165,17 +165,27 @@ def _arguments(kind: type[nn.Module], given: Mapping[str, Any]) -> tuple[dict[st
     return options, told
 
 
+class Settings(dict[str, Any]):
+    """An argument whose parts are items and attributes, as programs keep their settings."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
 def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as arguments: JSON is read, and dotted names are attributes of an object."""
+    """Options as arguments: JSON is read, and dotted names are `Settings`."""
     found: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, str) and (value == "null" or value.startswith(("[", "{"))):
             value = json.loads(value)
-        first, _, rest = name.partition(".")
-        if rest:
-            setattr(found.setdefault(first, SimpleNamespace()), rest, value)
-        else:
-            found[name] = value
+        *groups, last = name.split(".")
+        place = found
+        for group in groups:
+            place = place.setdefault(group, Settings())
+        place[last] = value
     return found
 
 

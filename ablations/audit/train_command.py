@@ -53,7 +53,7 @@ def audit_train_command(
     with suppress(InputError):  # its folder is gone by now
         code = find_code(Path(train.folder), train.patterns)
     found = [*alike(cells, factors, _same), *untoggled(cells, factors, train.defaults)]
-    found += [*read_by_nobody(cells, code), *of_network(train.network, train.folder)]
+    found += [*read_by_nobody(cells, code), *of_network(train, cells)]
     found += [*data.unequal_runs(runs), *validated_on_test(train.command, cells, code, train.defaults)]
     if corpus is not None:
         found += [*data.leaked(corpus), *data.noisy_score(corpus), *data.wrong_pairs(corpus)]
@@ -113,9 +113,9 @@ def validated_on_test(
         )
 
 
-def of_network(network: str | None, folder: str) -> Iterator[Finding]:
+def of_network(train: TrainingCommand, cells: Sequence[AnyCell]) -> Iterator[Finding]:
     """A1xx of the network that a command is said to train, and A601: what is not checked."""
-    if network is None:
+    if train.network is None:
         yield Finding.of(
             "A601",
             "train.command",
@@ -126,12 +126,14 @@ def of_network(network: str | None, folder: str) -> Iterator[Finding]:
         return
     from . import audit_class
 
-    told, findings = audit_class(str(Path(folder) / network), named=False)
+    settings = train.network_settings(cells[0].config.result_fields() if cells else {})
+    told, findings = audit_class(str(Path(train.folder) / train.network), settings, named=False)
+    given = f"the arguments {listed(list(settings))}" if settings else "the arguments it has by itself"
     yield Finding.of(
         "A601",
-        network,
-        f"audited with the arguments it has by itself ({'; '.join(told) or 'nothing was guessed'}); "
+        train.network,
+        f"audited with {given} ({'; '.join(told) or 'nothing was guessed'}); "
         "whether the command's overrides do in it what the factors say was not checked",
-        f"look at a level too: ablate audit {network} --set ARGUMENT=VALUE",
+        f"look at a level too: ablate audit {train.network} --set ARGUMENT=VALUE",
     )
     yield from findings

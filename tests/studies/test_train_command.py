@@ -382,6 +382,37 @@ def test_a_network_that_is_named_is_audited_too(file, root):
         audit_train_command([], (), train.model_copy(update={"network": "net.py:Nut"}))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "takes", "width"),
+    [
+        ('{h: "{config.net}", mode: real}', "h, mode", "h['width']"),
+        ('{h: "{config}", mode: "{config.mode}"}', "h, mode", "h.net.width"),
+        ('"{config.net}"', "width", "width"),
+    ],
+)
+def test_a_network_gets_its_arguments_from_the_configuration_file(file, root, arguments, takes, width):
+    changed(
+        file,
+        ("seeds: 2", f"seeds: 2\nnetwork: {{class: net.py:Net, arguments: {arguments}}}"),
+        ("{overrides}", "{config}"),
+        ("  folder: repo", "  folder: repo\n  config: conf.json"),
+        ('off: {gain: "0.90"}, on: {gain: 1.0}', "off: {net.width: 16}, on: {net.width: 24}"),
+        ("gain: 0.5", "net.width: 12"),
+    )
+    built = NETWORK.replace("hidden=8", takes).replace("super()", f"hidden = {width}\n        super()")
+    (file.parent / "repo" / "net.py").write_text(built)
+    (file.parent / "repo" / "conf.json").write_text('{"mode": "real", "net": {"width": 4}}')
+    plan, _ = make(asked(file), root)
+    assert Plan.model_validate_json(plan.model_dump_json()).train == plan.train
+    found = audit_train_command(plan.cells, plan.factors, plan.train)
+    assert any("forgotten" in finding.where + finding.evidence for finding in found if finding.code == "A101")
+    settings = plan.train.network_settings(plan.cells[0].config.result_fields())
+    assert next(value for name, value in settings.items() if name.endswith("width")) == 16
+    broken = plan.train.model_copy(update={"network_arguments": {"h": "{config.nut}"}})
+    with pytest.raises(InputError, match="no setting 'nut'; it has mode, net"):
+        audit_train_command(plan.cells, plan.factors, broken)
+
+
 def living(pids: list[int]) -> list[int]:
     return [pid for pid in pids if psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie"]
 

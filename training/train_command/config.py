@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar
@@ -30,6 +31,7 @@ def override(value: Any) -> Any:
 Override = Annotated[bool | str | tuple[Any, ...] | None, BeforeValidator(override)]
 
 
+OF_CONFIG = re.compile(r"\{config\.?(.*)\}")
 LOG = "{log}"
 """Stands for what the command prints, in the `file` of a curve."""
 
@@ -57,6 +59,8 @@ class TrainingCommand(TrainingProgram):
         scores: below `{out}`, a folder of enhanced test files, or a table `.csv` of measures.
         curve: what it writes below `{out}`, or prints; none: the command tells none.
         network: `file.py:Class`, for the audit.
+        network_arguments: of the class by name; `{config.group}` is what `config` has there, `{config}` all.
+            Without names, that group's settings are the arguments.
         sample_rate: Hz, of its enhanced files and of the audio that is kept.
         digest: of the content of `code`, when the study was planned.
         commit: of `folder`, when the study was planned.
@@ -77,6 +81,7 @@ class TrainingCommand(TrainingProgram):
     scores: Annotated[str, AfterValidator(_below_out)] = "enhanced"
     curve: CurveFormat | None = None
     network: str | None = None
+    network_arguments: dict[str, Any] | str = Field(default_factory=dict)
     sample_rate: int = Field(default=16_000, ge=4_000, le=192_000)
     digest: str = ""
     commit: str | None = None
@@ -92,6 +97,11 @@ class TrainingCommand(TrainingProgram):
             fields |= {"command": commands[0], "then": tuple(commands[1:])}
         if isinstance(fields, dict) and fields.get("config") and "overrides" not in fields:
             fields = {**fields, "overrides": "config"}
+        if isinstance(fields, dict) and isinstance(network := fields.get("network"), dict):
+            if not {"class"} <= set(network) <= {"class", "arguments"}:
+                raise InputError("network: give file.py:Class, or {class: file.py:Class, arguments: {...}}")
+            arguments = network.get("arguments", {})
+            fields = {**fields, "network": network["class"], "network_arguments": arguments}
         return fields
 
     @field_validator("curve", mode="before")
@@ -139,6 +149,23 @@ class TrainingCommand(TrainingProgram):
             return {key: override(value) for key, value in config_files.flat(self.base())}
         except InputError:
             return {}
+
+    def network_settings(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of `network` by dotted name, as a command with overrides is configured.
+
+        Raises:
+            InputError: `config` has no such setting, or cannot be read.
+        """
+        tree = config_files.merged(self.base(), overrides, self.ending)
+
+        def value(given: Any) -> Any:
+            named = OF_CONFIG.fullmatch(given) if isinstance(given, str) else None
+            return config_files.at(tree, named[1]) if named else given
+
+        arguments = value(self.network_arguments)
+        if not isinstance(arguments, dict):
+            raise InputError(f"network arguments {self.network_arguments!r} are no group of settings")
+        return dict(config_files.flat({name: value(given) for name, given in arguments.items()}))
 
     def check_overrides(self, overrides: Mapping[str, Any]) -> None:
         """Whether overrides can be given to the command.

@@ -17,7 +17,7 @@ from typing import Any
 import tomli_w
 import yaml
 
-from ablate.models.errors import InputError
+from ablate.models.errors import InputError, listed
 
 Tree = dict[str, Any]
 
@@ -57,6 +57,11 @@ def read(path: Path) -> Tree:
 
 
 def text(base: Tree, overrides: Mapping[str, Any], ending: str) -> str:
+    """What a file holds that is a base with overrides merged in; raises as `merged`."""
+    return FORMATS[ending][1](merged(base, overrides, ending))
+
+
+def merged(base: Tree, overrides: Mapping[str, Any], ending: str) -> Tree:
     """A base with overrides merged in; a dotted name goes down into groups. A text takes the type that the
     base has there, or else reads as a number if it is one.
 
@@ -73,7 +78,23 @@ def text(base: Tree, overrides: Mapping[str, Any], ending: str) -> str:
             place.pop(last, None)
         else:
             place[last] = typed(value, like)
-    return FORMATS[ending][1](tree)
+    return tree
+
+
+def at(tree: Tree, name: str) -> Any:
+    """The setting or group of a dotted name; the whole for an empty one.
+
+    Raises:
+        InputError: there is none.
+    """
+    found: Any = tree
+    for part in filter(None, name.split(".")):
+        if not isinstance(found, dict) or part not in found:
+            raise InputError(
+                f"the configuration file has no setting {name!r}; it has {listed(list(tree), 12)}"
+            )
+        found = found[part]
+    return found
 
 
 def _place(tree: Tree, key: str) -> tuple[Tree, str]:
