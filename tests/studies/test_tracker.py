@@ -38,6 +38,7 @@ from ablate.studies.tracking.run_mirror import Child
 from ablate.studies.tracking.store import Record
 from ablate.training.files import locked
 from ablate.training.rundir import RunDir
+from ablate.training.train_command.config import TrainingCommand
 
 CURVES = {"train/loss", "val/pesq_wb", "val/stoi", "train/seconds_per_step"}
 
@@ -158,6 +159,15 @@ def test_a_finished_study(study: Any) -> None:
     assert files == {"plan.json", "report", "audio"}
     audio = [f.path for f in client.list_artifacts(parent.info.run_id, "audio")]
     assert audio == ["audio/p1_001-clean.wav", "audio/p1_001-noisy.wav"], "once for all runs"
+
+
+def test_a_study_of_a_command_shows_the_commit_of_its_folder(study: Any) -> None:
+    theirs = TrainingCommand(command="python t.py {seed} {out} {overrides}", folder="/repo", commit="c" * 40)
+    study.write(study.plan.model_copy(update={"train": theirs}))
+    mirror(study.root, "toy")
+    found = Store(study)
+    commits = {run.data.tags["mlflow.source.git.commit"] for run in found.runs}
+    assert commits == {"c" * 40}
 
 
 def test_again_changes_nothing(small: Any, monkeypatch: pytest.MonkeyPatch) -> None:

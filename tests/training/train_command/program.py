@@ -1,7 +1,8 @@
 """A training by each way of giving it a configuration, which goes well or wrong in each way of the contract.
 
-`program.py STYLE ...`: `argparse` and `hydra` take words, `yaml` a file, `env` variables; `launcher`
-starts two ranks in sessions of their own and hides what they say behind its own words, as torchrun does.
+`program.py STYLE ...`: `argparse` and `hydra` take words, `yaml` and `config` a file, `env` variables; `test`
+enhances what `config` alone does not; `launcher` starts two ranks in sessions of their own and hides what they
+say behind its own words, as torchrun does.
 """
 
 import array
@@ -23,7 +24,9 @@ def settings(style, words):
         return dict(word.removeprefix("--").split("=", 1) for word in words)
     if style == "hydra":
         return dict(word.split("=", 1) for word in words)
-    if style == "yaml":
+    if style in ("config", "test"):
+        given, words = json.loads(Path(words[0]).read_text()), words[1:]
+    elif style == "yaml":
         lines = Path(words[0]).read_text().splitlines()
         given, words = dict(line.split(": ", 1) for line in lines), words[1:]
     else:
@@ -79,18 +82,17 @@ def train(given):
                 file.write(json.dumps({"step": step, "train/loss": value, "val/pesq_wb": 1 + value}) + "\n")
             (out / "latest.tmp").write_text(json.dumps({"step": step}))
             (out / "latest.tmp").rename(out / "latest.json")
-    if first and mode != "silent":
-        enhance(out / "enhanced", Path(given["data"]), given)
+    return first and mode != "silent"
 
 
-def enhance(folder, data, given):
+def enhance(folder, given, ending=""):
     folder.mkdir(exist_ok=True)
     gain, noise = float(given.get("gain", 0.9)), float(given.get("noise", 50))
     draw = random.Random(given["seed"])
-    for path in sorted((data / "test" / "noisy").iterdir()):
+    for path in sorted(Path(given["data"], "test", "noisy").iterdir()):
         with wave.open(str(path)) as noisy:
             form, samples = noisy.getparams(), array.array("h", noisy.readframes(noisy.getnframes()))
-        with wave.open(str(folder / path.name), "w") as enhanced:
+        with wave.open(str(folder / f"{path.stem}{ending}.wav"), "w") as enhanced:
             enhanced.setparams(form)
             louder = array.array("h", (int(gain * s + draw.uniform(-noise, noise)) for s in samples))
             enhanced.writeframes(louder.tobytes())
@@ -100,4 +102,10 @@ if __name__ == "__main__":
     style, *words = sys.argv[1:]
     if style == "launcher":
         launch(words)
-    train(settings(style, words))
+    given = settings(style, words)
+    if style == "test":
+        assert json.loads(Path(given["resume"]).read_text())["step"] == STEPS
+        if given["mode"] != "silent":
+            enhance(Path(given["out"], "2026-01-01"), given, "_enh")
+    elif train(given) and style != "config":
+        enhance(Path(given["out"], "enhanced"), given)

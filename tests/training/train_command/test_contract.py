@@ -37,6 +37,7 @@ def folder(tmp_path: Path) -> Path:
     (place / "linked").mkdir(parents=True)
     (place / "linked" / "list.txt").write_text("files")
     shutil.copy(Path(__file__).with_name("program.py"), place)
+    (place / "conf.json").write_text('{"mode": "well", "nap": 0.0, "gain": 0.9}')
     return place
 
 
@@ -52,8 +53,9 @@ def train(program, new_run, make_spec, tmp_path, monkeypatch):
     def make(mode="well", name="a", nap=0.0):
         if program != BUILT_IN:
             fields = COMMANDS[program]
+            later = [f"{PYTHON} {command}" for command in fields.get("then", ())]
             return new_run(
-                **fields | {"command": f"{PYTHON} {fields['command']}"},
+                **fields | {"command": f"{PYTHON} {fields['command']}", "then": later},
                 name=name * 64,
                 given={"mode": mode, "nap": str(nap)},
             )
@@ -151,7 +153,7 @@ def test_asked_to_stop_it_goes_on_from_there(train, go):
     ("mode", "ended", "cause", "said"),
     [
         ("failing", "failed", "error", "ValueError: the learning rate is a fish"),
-        ("silent", "failed", "output", "left no enhanced"),
+        ("silent", "failed", "output", "left no "),
         ("diverging", "diverged", None, "loss is nan"),
         ("linking", "failed", "changed-link", "linked"),
         ("forking", "done", None, None),
