@@ -51,7 +51,7 @@ class TrainingCommand(TrainingProgram):
         then: commands that are called after it, in the same folder; a retry begins with the one that failed.
         overrides: how a cell's overrides are written (`training.train_command.styles`).
         config: of the folder, a file into which the overrides are merged; the command gets it as `{config}`.
-        resume: words that are added where the file in them, a path below `{out}`, exists; `own`: the program
+        resume: words that are added where the path below `{out}` in them is there; `own`: the program
             looks for what it goes on from in `{out}` itself.
         folder: where the command is at home; it runs in a copy of its `code`, the rest linked beside it.
         code: patterns of the files that decide the result; none: source files that git does not ignore.

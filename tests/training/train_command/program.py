@@ -1,8 +1,8 @@
 """A training by each way of giving it a configuration, which goes well or wrong in each way of the contract.
 
-`program.py STYLE ...`: `argparse` and `hydra` take words, `yaml` and `config` a file, `env` variables; `test`
-enhances what `config` alone does not; `launcher` starts two ranks in sessions of their own and hides what they
-say behind its own words, as torchrun does.
+`program.py STYLE ...`: `argparse` and `hydra` take words, `yaml` and `config` a file, `env` variables;
+`config` enhances nothing, which `test` does after it; `launcher` starts two ranks in sessions of their own
+and hides what they say behind its own words, as torchrun does.
 """
 
 import array
