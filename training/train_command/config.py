@@ -49,7 +49,7 @@ class TrainingCommand(TrainingProgram):
     Attributes:
         command: split into words as a shell would, then `argv.PLACEHOLDERS` are put in; no shell sees it.
         then: commands that are called after it, in the same folder; a retry begins with the one that failed.
-        overrides: how a cell's overrides are written (`training.train_command.styles`).
+        overrides: how a cell's overrides are written (`training.train_command.argv`).
         config: of the folder, a file into which the overrides are merged; the command gets it as `{config}`.
         resume: words that are added where the path below `{out}` in them is there; `own`: the program
             looks for what it goes on from in `{out}` itself.
