@@ -6,7 +6,7 @@ import inspect
 import json
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -180,7 +180,8 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, str) and (value == "null" or value.startswith(("[", "{"))):
-            value = json.loads(value)
+            with suppress(ValueError):  # as of a placeholder, "{seed}"
+                value = json.loads(value)
         *groups, last = name.split(".")
         place = found
         for group in groups:

@@ -387,7 +387,7 @@ def test_a_network_that_is_named_is_audited_too(file, root):
     [
         ('{h: "{config.net}", mode: real}', "h, mode", "h['width']"),
         ('{h: "{config}", mode: "{config.mode}"}', "h, mode", "h.net.width"),
-        ('"{config.net}"', "width", "width"),
+        ('"{config.net}"', "width, seed", "width"),
     ],
 )
 def test_a_network_gets_its_arguments_from_the_configuration_file(file, root, arguments, takes, width):
@@ -398,6 +398,7 @@ def test_a_network_gets_its_arguments_from_the_configuration_file(file, root, ar
         ("  folder: repo", "  folder: repo\n  config: conf.json"),
         ('off: {gain: "0.90"}, on: {gain: 1.0}', "off: {net.width: 16}, on: {net.width: 24}"),
         ("gain: 0.5", "net.width: 12"),
+        ("baseline:", 'set: {net.seed: "{seed}"}\nbaseline:'),
     )
     built = NETWORK.replace("hidden=8", takes).replace("super()", f"hidden = {width}\n        super()")
     (file.parent / "repo" / "net.py").write_text(built)
@@ -407,6 +408,7 @@ def test_a_network_gets_its_arguments_from_the_configuration_file(file, root, ar
     found = audit_train_command(plan.cells, plan.factors, plan.train)
     assert any("forgotten" in finding.where + finding.evidence for finding in found if finding.code == "A101")
     settings = plan.train.network_settings(plan.cells[0].config.result_fields())
+    assert "{seed}" in settings.values()
     assert next(value for name, value in settings.items() if name.endswith("width")) == 16
     broken = plan.train.model_copy(update={"network_arguments": {"h": "{config.nut}"}})
     with pytest.raises(InputError, match="no setting 'nut'; it has mode, net"):
