@@ -49,7 +49,8 @@ def check_study(study: Study, root: Path) -> None:
     train_command.keep_code(plan.train, study.file, place)
     save(plan, place)
     cell, seed = plan.cells[0], study.seeds[0]
-    for line in literal(plan, cell, seed, place):
+    run = run_dirs(plan, place)[cell.name, seed]
+    for line in literal(plan, cell, seed, place, run.path):
         print(line)
     given = {"jobs": 1, "retries": 0, "gpus_each": plan.train.gpus}
     compute = study.compute.model_copy(update=given)
@@ -62,7 +63,6 @@ def check_study(study: Study, root: Path) -> None:
         launcher.close()
     if outcome.interrupted:
         raise typer.Exit(130)
-    run = run_dirs(plan, place)[cell.name, seed]
     fits = _tell(plan, run, cell.evaluations[seed])
     print(f"kept for a look: {run.path}", file=sys.stderr)
     if outcome.failed or not fits:

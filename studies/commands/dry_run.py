@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import sys
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from ablate.models.console import console, print_json, print_table
 from ablate.models.errors import InputError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from ablate.ablations.grid import AnyCell
@@ -83,6 +84,7 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
 
     table = Table(title=f"{plan.name} on {plan.corpus.name}", box=None)
     known = ("parameters", "steps", "a run", "memory") if ours else ("overrides",)
+    shared = {} if ours else _shared(plan.cells)
     for heading in ("cell", *known, "done", "training signatures"):
         table.add_column(heading, no_wrap=heading == "cell")
     distinct: set[str] = set()
@@ -92,12 +94,14 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
             distinct.update(cell.signatures.values())
             table.add_row(
                 cell.name if at.step_fraction == 1.0 else f"{cell.name} at {at.step_fraction:g}",
-                *_shown(cell, row["estimate"]),
+                *_shown(cell, row["estimate"], shared),
                 f"{len(row['done'])} of {len(cell.seeds)}",
                 " ".join(signature[:8] for signature in cell.signatures.values()),
             )
     out = console()
     print_table(table, out, spare=("training signatures", "memory", "a run", "steps"))
+    if shared:
+        out.print(f"in every cell: {_listed(shared)}", markup=False, soft_wrap=True, highlight=False)
     fractions = f" x {1 + len(plan.step_fractions)} lengths" if plan.step_fractions else ""
     out.print(
         f"{len(distinct)} distinct trainings for {len(plan.runs)} runs of {len(plan.cells)} cells{fractions}"
@@ -107,7 +111,7 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
         for cell in plan.cells:
             shown += [
                 f"# {cell.name}, seed {cell.seeds[0]}",
-                *literal(plan, cell, cell.seeds[0], root),
+                *literal(plan, cell, cell.seeds[0], root, root / "dry-run" / cell.name),
             ]
         for line in shown:
             out.print(line, markup=False, soft_wrap=True, highlight=False)
@@ -117,9 +121,9 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
         out.print(f"not told apart by this design: {alias}")
 
 
-def literal(plan: Plan, cell: AnyCell, seed: int, root: Path) -> list[str]:
-    """The commands of a run as a shell takes them."""
-    from ablate.ablations.runspec import run_path
+def literal(plan: Plan, cell: AnyCell, seed: int, root: Path, place: Path) -> list[str]:
+    """The commands of a run as a shell takes them, with a folder to run them by hand in: what they write
+    there no run starts from. A file that they read their configuration from is written to it."""
     from ablate.training.data.corpus import corpus_folder
     from ablate.training.rundir import RunDir
     from ablate.training.train_command.train import Call
@@ -127,13 +131,20 @@ def literal(plan: Plan, cell: AnyCell, seed: int, root: Path) -> list[str]:
     train = plan.train
     if train is None or train.imported is not None:
         return []
-    data = corpus_folder(plan.corpus.path, root / "cache")
+    data = corpus_folder(plan.corpus.path, root / "cache").absolute()
     gpus = ",".join(map(str, range(train.gpus)))
-    run = RunDir(run_path(root, cell.signatures[seed]))
-    call = Call(run, train, cell.config.result_fields(), seed, data, 1, gpus)
+    call = Call(RunDir(place), train, cell.config.result_fields(), seed, data, 1, gpus)
+    place.mkdir(parents=True, exist_ok=True)
+    call.write_config()
     variables = "".join(f"{name}={shlex.quote(value)} " for name, value in call.variables.items())
     lines = [f"mkdir -p {shlex.quote(call.values['out'])} && cd {shlex.quote(train.folder)}"]
-    return lines + [variables + shlex.join(call.words(i)) for i in range(len(train.commands))]
+    below = f"'{call.values['out']}/"
+    for which in range(len(train.commands)):
+        words = map(shlex.quote, call.words(which))
+        if which:
+            words = (re.sub(r"[*?]+", r"'\g<0>'", w) if w.startswith(below) else w for w in words)
+        lines.append(variables + " ".join(words))
+    return lines
 
 
 def _runs(plan: Plan, cell: AnyCell, root: Path, costs: Mapping[str, Cost]) -> dict[str, Any]:
@@ -155,12 +166,22 @@ def _runs(plan: Plan, cell: AnyCell, root: Path, costs: Mapping[str, Cost]) -> d
     }
 
 
-def _shown(cell: AnyCell, estimate: dict[str, float] | None) -> tuple[str, ...]:
-    """What a row says of a cell's runs: their size and costs, or what the command is given."""
+def _shared(cells: Sequence[AnyCell]) -> dict[str, Any]:
+    """The overrides that all cells have, with the same value."""
+    first, *others = (cell.config.result_fields() for cell in cells)
+    return {k: v for k, v in first.items() if others and all((k, v) in o.items() for o in others)}
+
+
+def _listed(overrides: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in overrides.items())
+
+
+def _shown(cell: AnyCell, estimate: dict[str, float] | None, shared: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a row says of a cell's runs: their size and costs, or what the command is given there alone."""
     from ablate.models.errors import duration
 
     if cell.config.steps is None:
-        return (", ".join(f"{name}={value}" for name, value in cell.config.result_fields().items()),)
+        return (_listed({k: v for k, v in cell.config.result_fields().items() if k not in shared}),)
     size = f"{cell.parameters:,}", str(cell.config.steps)
     if estimate is None:
         return (*size, "not timed", "not timed")

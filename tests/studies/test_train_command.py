@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -25,6 +26,7 @@ from ablate.reports.renderers import FORMS, write
 from ablate.studies import train_command
 from ablate.studies.analysis import analyze_study
 from ablate.studies.archive import export
+from ablate.studies.commands.dry_run import literal
 from ablate.studies.compute import Compute
 from ablate.studies.driver import Driver, plan_jobs
 from ablate.studies.imported import import_
@@ -114,6 +116,21 @@ def test_a_study_file_says_how_its_cells_are_trained(file, root, corpus):
     assert len(set(signatures(plan))) == 6
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
     assert any(str(file.parent / "repo") in line for line in train_command.shown(plan.train, root))
+
+
+def test_the_printed_commands_run_as_they_stand(file, root, corpus):
+    (file.parent / "repo" / "conf.json").write_text('{"gain": 0.5, "lr": 1}')
+    train = {
+        "commands": ["sh -c 'cp $0 $1/epoch_$2' {config} {out} {seed}", "cp {out}/epoch_* {out}/last"],
+        "config": "conf.json",
+        "folder": "repo",
+    }
+    factors = {"gain": {"levels": {"off": {"gain": 0.9}, "on": {"gain": 1}}}}
+    file.write_text(json.dumps({"train": train, "factors": factors, "data": str(corpus), "seeds": 1}))
+    plan, place = planned(file, root), root / "dry-run" / "gain"
+    lines = literal(plan, plan.cells[1], 1, root, place)
+    subprocess.run(["sh", "-ec", "\n".join(lines)], check=True)
+    assert json.loads((place / "out" / "last").read_text()) == {"gain": 1, "lr": 1}
 
 
 def test_overrides_may_be_nested_as_in_the_program_s_own_file(file, root):

@@ -137,10 +137,14 @@ class Call:
         else:
             scores.unlink(missing_ok=True)
         self.out.mkdir(exist_ok=True)
-        if self.own.overrides in argv.FILES:
-            base = self.own.base(self.copy)
-            write_text(Path(self.values["config"]), text(base, self.overrides, self.own.ending))
+        self.write_config(self.copy)
         return links
+
+    def write_config(self, code: Path | None = None) -> None:
+        """Write the file with the overrides if there is one; what they are merged into is in the code."""
+        if self.own.overrides in argv.FILES:
+            base = self.own.base(code)
+            write_text(Path(self.values["config"]), text(base, self.overrides, self.own.ending))
 
     def set_aside(self) -> None:
         """Begin anew: what was written is kept beside, in place of what was kept before."""
