@@ -64,7 +64,9 @@ def shown(train: TrainingCommand, root: Path) -> list[str]:
     """What a study is about to run, a line each."""
     linked, empty = code.arrange(train, root, ())
     return [
-        f"trains by: {train.command}" + (f"   (resumed by {train.resume})" if train.resume else ""),
+        "trains by: "
+        + "; then ".join(train.commands)
+        + (f"   (resume: {train.resume})" if train.resume else ""),
         f"  in a copy of {train.folder}" + (f" at commit {train.commit}" if train.commit else ""),
         f"  whose code has the digest {train.digest}",
         f"  linked into every run: {listed(linked) or 'nothing'}",
