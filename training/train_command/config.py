@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar
 
@@ -145,10 +146,9 @@ class TrainingCommand(TrainingProgram):
     @property
     def defaults(self) -> dict[str, Any]:
         """The settings of `config` by dotted name, as overrides are; empty if it cannot be read by now."""
-        try:
+        with suppress(InputError):
             return {key: override(value) for key, value in config_files.flat(self.base())}
-        except InputError:
-            return {}
+        return {}
 
     def network_settings(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
         """The arguments of `network` by dotted name, as a command with overrides is configured.

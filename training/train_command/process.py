@@ -224,16 +224,15 @@ def was_lost(code: int) -> bool:
 
 def failure(code: int, last: str) -> RunFailure:
     """What a bad exit says: the signal or the code, and the last words."""
-    cause: Cause
+    cause = _told(last)
     if code < 0:
-        name = signal.Signals(-code).name
-        cause = "lost-worker" if was_lost(code) else _told(last) or "error"
-        error: Exception = CommandError(f"the command was ended by {name}" + (f": {last}" if last else ""))
+        said = f"the command was ended by {signal.Signals(-code).name}" + (f": {last}" if last else "")
+        cause = "lost-worker" if was_lost(code) else cause
     else:
-        error = CommandError(f"exit code {code}: {last or 'it printed nothing'}")
-        cause = _told(last) or ("configuration" if code in (2, 126, 127) else "error")
-    failed = RunFailure(cause)
-    failed.__cause__ = error
+        said = f"exit code {code}: {last or 'it printed nothing'}"
+        cause = cause or ("configuration" if code in (2, 126, 127) else None)
+    failed = RunFailure(cause or "error")
+    failed.__cause__ = CommandError(said)
     return failed
 
 
