@@ -178,7 +178,7 @@ class Driver:
                 book.fail(trial, "lost-driver" if found == "run" else cause)
         if found == "fail":
             self._fail(job, cause)
-            self._commands.same_fault(job.run, job.unscorable)
+            self._commands.take_fault(job.run, job.unscorable)
             self._outcome.failed.append(job)
             return False
         if state.state in ("failed", "diverged"):
@@ -253,7 +253,7 @@ class Driver:
             return decide(job.run.state, ended.exit, scored=job.scored, locked=True, **facts)
 
     def _act(self, job: Job, ended: Ended, action: Action) -> None:
-        state = job.run.state
+        state, stop = job.run.state, self._commands.stop
         match action.then:
             case "done":
                 self._outcome.trained += 1
@@ -266,8 +266,7 @@ class Driver:
                 what = "done, its evaluation failed" if unscorable else state.state
                 why = (unscorable or state).message or ended.message or "see its log.txt"
                 self._progress.ended(job, ": ".join(dict.fromkeys((what, cause, why))), final=True)
-                if self._commands.same_fault(job.run, unscorable):
-                    self._progress.told(str(self._commands.stop))
+                self._commands.take_fault(job.run, unscorable)
             case "retry":
                 self._retry(job, str(action.cause), action.smaller)
             case "requeue":
@@ -280,6 +279,8 @@ class Driver:
             case "leave":
                 self._fail(job, str(action.cause))
                 self._queue.append(job)
+        if self._commands.stop is not None and stop is None:
+            self._progress.told(self._commands.stop)
 
     def _retry(self, job: Job, cause: str, smaller: bool) -> None:
         pause = 2.0**job.retries
@@ -306,7 +307,6 @@ class Driver:
         if job.metric and (wrong := self._commands.twin(keys, job.scores)):
             self._fail(job, train_command.SAME)
             self._outcome.failed.append(job)
-            self._progress.told(str(self._commands.stop))
             return f"done, {wrong}"
         self._outcome.done.append(job)
         if self._watch is not None:

@@ -101,15 +101,12 @@ class CommandRuns:
                 return f"{SAME}: its scores are those of {cell} seed {known} to the last digit"
         return None
 
-    def same_fault(self, run: RunDir, unscorable: EvaluationState | None) -> bool:
-        """Take note of outputs that cannot be scored; whether another run had the same fault."""
-        if unscorable is None or unscorable.cause != "output":
-            return False
-        fault = (unscorable.message or "").replace(str(run.path.resolve()), "")
-        if known := fault in self._faults:
-            self.stop = SAME_FAULT
-        self._faults.add(fault)
-        return known
+    def take_fault(self, run: RunDir, unscorable: EvaluationState | None) -> None:
+        """Take note of outputs that cannot be scored."""
+        if unscorable is not None and unscorable.cause == "output":
+            fault = (unscorable.message or "").replace(str(run.path.resolve()), "")
+            self.stop = SAME_FAULT if fault in self._faults else self.stop
+            self._faults.add(fault)
 
 
 def digest_of_scores(path: Path) -> str:
