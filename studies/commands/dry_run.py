@@ -140,9 +140,9 @@ def literal(plan: Plan, cell: AnyCell, seed: int, root: Path, place: Path) -> li
     lines = [f"mkdir -p {shlex.quote(call.values['out'])} && cd {shlex.quote(train.folder)}"]
     below = f"'{call.values['out']}/"
     for which in range(len(train.commands)):
-        words = map(shlex.quote, call.words(which))
+        words = [shlex.quote(word) for word in call.words(which)]
         if which:
-            words = (re.sub(r"[*?]+", r"'\g<0>'", w) if w.startswith(below) else w for w in words)
+            words = [re.sub(r"[*?]+", r"'\g<0>'", w) if w.startswith(below) else w for w in words]
         lines.append(variables + " ".join(words))
     return lines
 
