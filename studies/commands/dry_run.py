@@ -111,7 +111,7 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
         for cell in plan.cells:
             shown += [
                 f"# {cell.name}, seed {cell.seeds[0]}",
-                *literal(plan, cell, cell.seeds[0], root, root / "dry-run" / cell.name),
+                *literal(plan, cell, cell.seeds[0], root, root / "dry-run" / plan.name / cell.name),
             ]
         for line in shown:
             out.print(line, markup=False, soft_wrap=True, highlight=False)
