@@ -4,7 +4,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 
 from ablate.ablations.design import Design
 from ablate.ablations.inference.contrasts import build
@@ -71,11 +71,15 @@ def test_smallest_effect_is_found_with_the_stated_power():
 
 
 @pytest.mark.parametrize("df", [3, 7.5, 40])
-def test_power_is_that_of_statsmodels(df):
-    from statsmodels.stats.power import TTestPower
+def test_power_is_that_of_the_definition(df):
+    """A normal estimate over a standard error with a chi-squared variance, integrated over the latter."""
+    effect, critical = smallest_effect(1.0, df), stats.t.isf(0.025, df)
 
-    effect = smallest_effect(1.0, df) / math.sqrt(df + 1)
-    assert TTestPower().power(effect, df + 1, 0.05, df=df) == pytest.approx(0.8, abs=1e-6)
+    def beyond(chi):
+        bound = critical * chi / math.sqrt(df)
+        return (stats.norm.sf(bound - effect) + stats.norm.cdf(-bound - effect)) * stats.chi.pdf(chi, df)
+
+    assert integrate.quad(beyond, 0, math.inf)[0] == pytest.approx(0.8, abs=1e-6)
 
 
 def test_plan_with_the_measured_variances_repeats_the_measured_standard_errors():
