@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,6 +153,21 @@ def build_plan(
 def make_plan() -> Callable[..., Plan]:
     """`make_plan(grid, seeds, **fields)` gives a plan; see `build_plan`."""
     return build_plan
+
+
+@pytest.fixture(scope="session")
+def schema(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store to copy. Making one takes many seconds, so pytest's cache keeps it."""
+    from ablate.studies.tracking import prepare
+
+    kept = Path(request.config.cache.mkdir("mlflow-schema")) / f"{version('mlflow')}.db"
+    if not kept.exists():
+        made = tmp_path_factory.mktemp("schema") / "mlflow.db"
+        prepare(f"sqlite:///{made}")
+        copy = kept.with_name(f"{kept.name}.{os.getpid()}")
+        shutil.copyfile(made, copy)
+        copy.replace(kept)
+    return kept
 
 
 def pytest_configure() -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -218,8 +220,8 @@ def corpus(tmp_path_factory) -> Path:
 class Field:
     """A folder in which the commands of the pages run one after the other."""
 
-    def __init__(self, here: Path, corpus: Path) -> None:
-        self.here, self.root = here, here / "ablate-runs"
+    def __init__(self, here: Path, corpus: Path, schema: Path) -> None:
+        self.here, self.root, self.schema = here, here / "ablate-runs", schema
         demo = self.root / "cache" / "demo" / sha256(f"{DEMO_VERSION} {engine()}".encode()).hexdigest()[:12]
         demo.parent.mkdir(parents=True)
         demo.symlink_to(corpus)
@@ -231,6 +233,11 @@ class Field:
 
     def run(self, words: list[str]) -> str:
         """Run a command to its end; what it wrote to standard error."""
+        roots = [self.here / root for option, root in pairwise(words) if option == "--root"]
+        for root in roots or [self.root]:
+            root.mkdir(exist_ok=True)
+            if not (root / "mlflow.db").exists():
+                shutil.copyfile(self.schema, root / "mlflow.db")
         program = [sys.executable, STAND_IN] if words[0] == "ablate" else words[:1]
         done = subprocess.run(
             [*program, *(self.stand_ins.get(word, word) for word in words[1:])],
@@ -258,8 +265,8 @@ class Field:
 
 
 @pytest.fixture(scope="module")
-def field(tmp_path_factory, corpus) -> Field:
-    field = Field(tmp_path_factory.mktemp("field"), corpus)
+def field(tmp_path_factory, corpus, schema) -> Field:
+    field = Field(tmp_path_factory.mktemp("field"), corpus, schema)
     field.study()
     return field
 

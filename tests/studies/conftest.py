@@ -15,7 +15,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from hashlib import sha256
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -175,21 +174,6 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def toy(tmp_path: Path, study_on_disk: Callable[..., StudyOnDisk]) -> StudyOnDisk:
     """A study of two cells and two seeds with nothing trained yet."""
     return study_on_disk(tmp_path / "root")
-
-
-@pytest.fixture(scope="session")
-def schema(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty MLflow store to copy. Making one takes many seconds, so pytest's cache keeps it."""
-    from ablate.studies.tracking import prepare
-
-    kept = Path(request.config.cache.mkdir("mlflow-schema")) / f"{version('mlflow')}.db"
-    if not kept.exists():
-        made = tmp_path_factory.mktemp("schema") / "mlflow.db"
-        prepare(f"sqlite:///{made}")
-        copy = kept.with_name(f"{kept.name}.{os.getpid()}")
-        shutil.copyfile(made, copy)
-        copy.replace(kept)
-    return kept
 
 
 BINARIES = sorted(glob.glob("/usr/lib/postgresql/*/bin"))

@@ -404,8 +404,9 @@ def test_imported_runs_are_asked_about_and_the_report_says_so(corpus, schema, tm
         return subprocess.run(line, capture_output=True, text=True, check=False)
 
     run = ["run", "--grid", "bidirectional", "--baseline", "none", "--data", str(corpus)]
-    run += ["--waive", "all"]
-    run += ["--set", "recipe.steps=2", "--set", "recipe.crop_seconds=0.5", "--jobs", "1"]
+    run += ["--waive", "all", "--jobs", "1"]
+    short = ("steps=2", "crop_seconds=0.5", "batch_size=2", "validation_utterances=1")
+    run += [word for field in short for word in ("--set", f"recipe.{field}")]
     archive = tmp_path / "study.tar.gz"
     for root in ("theirs", "mine"):
         (tmp_path / root).mkdir()

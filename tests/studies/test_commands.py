@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -267,10 +268,14 @@ def test_a_reason_that_several_runs_failed_for_stands_once():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("small_disk", ["100m"], indirect=True)
-def test_a_full_disk_and_a_read_only_root_are_told_as_that(small_disk, corpus, tmp_path):
+def test_a_full_disk_and_a_read_only_root_are_told_as_that(small_disk, corpus, schema):
     root = small_disk / "root"
+    root.mkdir()
+    shutil.copy(schema, root / "mlflow.db")
     words = ["run", "--grid", "bidirectional", "--baseline", "none", "--data", str(corpus), "--study", "s"]
-    words += ["--set", "recipe.steps=2", "--waive", "all", "--jobs", "1"]
+    short = ("steps=2", "crop_seconds=0.5", "batch_size=2", "validation_utterances=1")
+    words += [word for field in short for word in ("--set", f"recipe.{field}")]
+    words += ["--waive", "all", "--jobs", "1"]
 
     def ablate(*words):
         line = [

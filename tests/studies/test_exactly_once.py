@@ -73,8 +73,10 @@ def left_behind(run):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["built-in", "command"])
-def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path, corpus, kind):
-    command = RUN + GRID
+def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path, corpus, schema, kind):
+    command = [*RUN, *GRID, "--data", str(corpus)]
+    (tmp_path / "ablate-runs").mkdir()
+    shutil.copy(schema, tmp_path / "ablate-runs" / "mlflow.db")
     if kind == "command":
         (tmp_path / "repo").mkdir()
         shutil.copy(PROGRAM, tmp_path / "repo")
@@ -87,13 +89,15 @@ def test_what_is_killed_is_neither_lost_nor_repeated(tmp_path, corpus, kind):
     hits = 0
     for _ in range(3):
         driver = subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.DEVNULL)
+        while driver.poll() is None and not workers_of(driver):
+            time.sleep(0.1)
         with suppress(subprocess.TimeoutExpired):
-            driver.wait(draw.uniform(12, 30))
+            driver.wait(draw.uniform(0, 8))
         for worker in draw.sample(workers := workers_of(driver), min(1, len(workers))):
             worker.kill()
             hits += 1
         try:
-            driver.wait(draw.uniform(5, 20))
+            driver.wait(draw.uniform(1, 8))
         except subprocess.TimeoutExpired:
             driver.send_signal(signal.SIGKILL)
             driver.wait()

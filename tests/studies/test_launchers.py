@@ -27,8 +27,9 @@ def root(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def request_():
+def request_(corpus):
     return Study(
+        data=str(corpus),
         factors=parse_factors("bidirectional"),
         seeds=(1,),
         set={

@@ -174,7 +174,7 @@ def test_other_metrics(make):
 
 
 def closed(p):
-    """Holm's adjusted values by what makes them hold: the largest Bonferroni p of all sets with a hypothesis."""
+    """Holm's adjusted values as a closed test: the largest Bonferroni p of all sets with a hypothesis."""
     sets = [list(each) for size in range(1, len(p) + 1) for each in combinations(range(len(p)), size)]
     tested = [(each, min(1.0, len(each) * min(p[i] for i in each))) for each in sets]
     return [max(value for each, value in tested if i in each) for i in range(len(p))]

@@ -322,8 +322,8 @@ def test_a_pair_that_kills_every_worker_is_an_error_and_no_score(monkeypatch):
 
 def crowded(utterances=62):
     """Speech-like sounds with pauses between them, more than PESQ's code has room for."""
-    sound = speech_like(0.5) * np.hanning(RATE // 2)
-    return np.tile(np.concatenate([sound, np.zeros(RATE * 7 // 10)]), utterances)
+    sound = speech_like(0.25) * np.hanning(RATE // 4)
+    return np.tile(np.concatenate([sound, np.zeros(RATE // 4)]), utterances)
 
 
 @pytest.mark.slow
