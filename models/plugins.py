@@ -101,21 +101,24 @@ def digests(paths: Iterable[str | Path]) -> dict[str, str]:
 
 def code_digest(path: Path, root: Path | None = None) -> str:
     """sha256 of the files of `sources`, by their paths relative to the root, in hexadecimal."""
-    total = sha256()
-    for file in sorted(sources(path, root)):
-        name = file.relative_to(root or path.parent).as_posix()
-        total.update(f"{name}\n{sha256(file.read_bytes()).hexdigest()}\n".encode())
-    return total.hexdigest()
+    return _digest(sources(path, root), root or path.parent)
 
 
 def folder_digest(folder: Path) -> str:
     """sha256 of the code and settings in a folder and below, by their relative paths, in hexadecimal."""
+
+    def hidden(file: Path) -> bool:
+        return any(part.startswith(".") or part == "__pycache__" for part in file.relative_to(folder).parts)
+
+    found = (f for f in folder.rglob("*") if f.suffix in CODE and not hidden(f) and f.is_file())
+    return _digest(found, folder)
+
+
+def _digest(files: Iterable[Path], root: Path) -> str:
     total = sha256()
-    for file in sorted(folder.rglob("*")):
-        name = file.relative_to(folder)
-        hidden = any(part.startswith(".") or part == "__pycache__" for part in name.parts)
-        if file.suffix in CODE and not hidden and file.is_file():
-            total.update(f"{name.as_posix()}\n{sha256(file.read_bytes()).hexdigest()}\n".encode())
+    for file in sorted(files):
+        name = file.relative_to(root).as_posix()
+        total.update(f"{name}\n{sha256(file.read_bytes()).hexdigest()}\n".encode())
     return total.hexdigest()
 
 

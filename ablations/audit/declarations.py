@@ -157,7 +157,8 @@ def _ahead(
 def _widths(audited: Subject) -> Iterator[Broken]:
     """Inner widths that no parameter has."""
     for path, module in audited.model.named_modules():
-        width, sizes = getattr(module, "hidden_width", None), probes.widths(module)
+        width = getattr(module, "hidden_width", None)
+        sizes = {size for parameter in module.parameters() for size in parameter.shape}
         if isinstance(width, int) and sizes and width not in sizes:
             found = ", ".join(map(str, sorted(sizes)))
             text = f"{_name(path, module)} declares hidden_width={width}, its parameters have sizes {found}"

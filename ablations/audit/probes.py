@@ -257,11 +257,6 @@ def inner_widths(module: nn.Module, channels: int) -> set[int]:
     return found
 
 
-def widths(module: nn.Module) -> set[int]:
-    """Every size of an axis of the parameters of a part."""
-    return {size for parameter in module.parameters() for size in parameter.shape}
-
-
 def decoders_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The modules that are a network's decoders: those its head owns, or the part of that name."""
     from ablate.models.parts import DECODERS

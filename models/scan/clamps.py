@@ -18,3 +18,8 @@ class Clamps(NamedTuple):
     gain: float = 10.0
     state: float = 100.0
     output: float = 50.0
+
+    def bounds(self, unit: float) -> tuple[float, ...]:
+        """All of them in order as numbers, those of the exponent in another unit."""
+        low, high = self.exponent
+        return (low * unit, high * unit, self.decay, *self.step, self.gain, self.state, self.output)

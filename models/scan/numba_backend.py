@@ -23,12 +23,6 @@ CHUNK = 16
 _NONE = np.zeros((0, 0, 0), np.float32)
 
 
-def _bounds(clamps: Clamps | None) -> np.ndarray:
-    c = clamps or Clamps()
-    exponent = (bound * kernels.LOG2E for bound in c.exponent)
-    return np.array([*exponent, c.decay, *c.step, c.gain, c.state, c.output], np.float32)
-
-
 def _rows(x: Tensor | None) -> np.ndarray:
     """`(batch, dim, time)` as a contiguous array `(batch, time, dim)`; copies only where it must."""
     return _NONE if x is None else x.detach().transpose(1, 2).contiguous().numpy()
@@ -78,7 +72,7 @@ class _Scan(torch.autograd.Function):
         chunks = -(-time // CHUNK)
         saved = torch.empty((batch, chunks, states, dim) if any(ctx.needs_input_grad) else (0, 0, 0, 0))
         flags = (softplus, clamps is not None, z is not None)
-        bounds = _bounds(clamps)
+        bounds = np.array((clamps or Clamps()).bounds(kernels.LOG2E), np.float32)
         out = [y.numpy(), saved.numpy()]
 
         def rows(_: int, start: int, stop: int) -> None:

@@ -35,12 +35,6 @@ def rows(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
 
-def _bounds(clamps: Clamps | None) -> tuple[float, ...]:
-    c = clamps or Clamps()
-    exponent = (bound * kernels.LOG2E.value for bound in c.exponent)
-    return (*exponent, c.decay, *c.step, c.gain, c.state, c.output)
-
-
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -66,7 +60,7 @@ class _Scan(torch.autograd.Function):
         y = torch.empty(batch, time, dim, device=u.device, dtype=u.dtype)
         chunks = -(-time // CHUNK) if keep else 0
         saved = torch.empty(batch, chunks, states, dim, device=u.device)
-        bounds = _bounds(clamps)
+        bounds = (clamps or Clamps()).bounds(kernels.LOG2E.value)
         constants = sizes(states)
         flags = {"SOFTPLUS": softplus, "CLAMPED": clamps is not None, "GATED": z is not None}
         with torch.cuda.device_of(u):
