@@ -22,6 +22,7 @@ CAUSAL = {
     "model.decoder_statistics": "cumulative",
     "model.filter_taps": "past",
 }
+EQUAL = {"model.channels": "32", "model.decoder": "shared"}
 STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
     "networks": (
         "bsrnn",
@@ -51,7 +52,19 @@ STUDIES: dict[str, tuple[str, str, dict[str, str]]] = {
         "pcs,evaluation.taps=3,1,evaluation.mix_back=0,0.1",
         {"evaluation.metrics": "lsd,phase_distance,dnsmos_sig,dnsmos_bak,dnsmos_ovrl"},
     ),
+    "later": (
+        "bsrnn",
+        "core=lstm,xlstm,mamba+attention,n_fft=512,320,hop=128,160,window=hann,sqrt-hann,norm=group,batch,"
+        "chunk=0,16,recipe.target=clean,pcs,recipe.waveform_weight=0,1",
+        {},
+    ),
+    "xlstm": ("bsrnn", "gating=exponential,sigmoid,biases=with,without", {"model.core": "xlstm"}),
+    "pesq": ("bsrnn", "recipe.losses.pesq=0,0.1", {}),
+    "parameters": ("bsrnn", "core=lstm,gru,recipe.match=free,parameters", EQUAL),
+    "macs": ("bsrnn", "core=lstm,mamba", EQUAL | {"recipe.match": "macs"}),
 }
+TWO_SEEDS = ("evaluations", "xlstm", "parameters", "macs")
+PESQ_LOSS = Path(__file__).parents[2] / "docs" / "examples" / "pesq_loss.py"
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +86,8 @@ def part_of_demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("name", STUDIES)
 def test_a_study_of_an_axis_is_seen_to_its_end(name, part_of_demo, monkeypatch, capsys, tmp_path):
+    if name == "pesq":
+        pytest.importorskip("torch_pesq")
     base, grid, settings = STUDIES[name]
     settings = {"recipe.steps": "4", "recipe.width": "0.125", "recipe.depth": "0.2"} | settings
 
@@ -84,7 +99,9 @@ def test_a_study_of_an_axis_is_seen_to_its_end(name, part_of_demo, monkeypatch, 
         return int(ended.value.code or 0), shown.out, shown.err
 
     words = ["run", "--base", base, "--baseline", "none", "--grid", grid, "--data", part_of_demo]
-    words += ["--design", "add-one", "--seeds", "2" if name == "evaluations" else "1", "--study", name]
+    words += ["--design", "full" if name == "parameters" else "add-one", "--study", name]
+    words += ["--seeds", "2" if name in TWO_SEEDS else "1"]
+    words += ["--plugin", PESQ_LOSS] if name == "pesq" else []
     words += ["--launcher", "inline", *(word for s in settings.items() for word in ("--set", "=".join(s)))]
     code, _, said = ablate(*words)
     assert code == 0, said
@@ -96,7 +113,14 @@ def test_a_study_of_an_axis_is_seen_to_its_end(name, part_of_demo, monkeypatch, 
         assert cell.parameters == run.summary["parameters"] == counted
         assert summarise(cell.config.model)["parameters"] == counted
         assert run.summary["macs_per_second"] > 0
+        assert run.summary["one_thread_factor"] > 0
+        assert run.summary["latency_ms"] == summarise(cell.config.model)["latency_ms"]
     code, written, said = ablate("report", name, "--format", "md")
     assert code == 0, said
     for factor in plan.factors:
         assert f"| {factor.name}" in written
+    for heading in ("MACs per second", "real-time factor, one thread", "algorithmic latency"):
+        assert heading in written
+    assert ("at equal parameters" in written) == (name == "parameters")
+    assert ("at equal MACs a second" in written) == (name == "macs")
+    assert ("ranks of the cells" in written) == (name in TWO_SEEDS)
