@@ -37,6 +37,9 @@ class Elsewhere:
     noisy: Annotated[
         Path | None, typer.Option(help="The folder of noisy files for --enhanced, scored as they are.")
     ] = None
+    pairs: Annotated[
+        str | None, typer.Option(help="A pattern by which files of --enhanced pair, if names are unequal.")
+    ] = None
     factors: Annotated[
         str | None,
         typer.Option(help="Columns of --scores, or fields of the pattern, that make the cells, by commas."),
@@ -122,7 +125,8 @@ class Elsewhere:
         asked = [name for name in (metric, *self.guardrails) if name in METRICS]
         check_available(asked)
         with MetricPool(usable_cores()) as pool:
-            table = measured(found, self.clean, self.root / "cache", pool, asked, _progress, self.noisy)
+            cache, beside = self.root / "cache", (self.noisy, self.pairs)
+            table = measured(found, self.clean, cache, pool, asked, _progress, *beside)
         factors = _listed(self.factors) or [name for name in found[0].fields if name != "seed"]
         return table, factors
 

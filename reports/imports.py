@@ -275,6 +275,7 @@ def _write_run(
     run.write_summary({"imported": source})
     if curve:
         run.write_metrics(plain([dict(line) for line in curve]))
+    last = max((line["step"] for line in curve), default=0)
     rated = [line[CURVE] for line in curve if known(line.get(CURVE))]
     if not diverged:
         kept = [
@@ -292,7 +293,8 @@ def _write_run(
         state="diverged" if diverged else "done",
         message=f"imported from {source}",
         finished=time.time(),
-        step=max((line["step"] for line in curve), default=0),
+        step=last,
+        steps=last or None,
         val_pesq_wb=max(rated, default=None),
     )
     accept(run, plan.name)

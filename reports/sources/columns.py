@@ -24,6 +24,8 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
 """What other tools call a column, in small letters with `_` for other signs."""
 CURVE = "_curve"
 """The column with the whole curve of each run, where a source has one: rows with a `step`."""
+NOTES = "notes"
+"""In the `attrs` of a table: what is to be known of it."""
 _SPLITS = {
     "val": {"val", "valid", "validation", "dev", "cv"},
     "test": {"test", "testing"},
@@ -76,7 +78,8 @@ def renamed(frame: pd.DataFrame, metric: str, given: Mapping[str, str]) -> tuple
     for ours in dict.fromkeys(("seed", "utterance", metric, *METRICS)):
         if ours in frame.columns:
             continue
-        meant = [c for c in frame.columns if _plain(c) in (ours, *OTHER_NAMES.get(ours, ()))]
+        known, of_test = (ours, *OTHER_NAMES.get(ours, ())), f"test/{ours}"
+        meant = [c for c in frame.columns if _plain(c) in known or curve_name(c) == of_test]
         if len(meant) > 1 and ours in ("seed", metric):
             raise InputError(f"{listed(meant)} may each be {ours!r}; say which: --column {ours}={meant[0]}")
         if len(meant) == 1:

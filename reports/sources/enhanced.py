@@ -13,13 +13,14 @@ import pandas as pd
 import soundfile
 
 from ablate.models.errors import InputError, listed
-from ablate.training.audio import FilePair
+from ablate.training.audio import SAMPLE_RATE, FilePair
 from ablate.training.files import append_lines, read_lines
 from ablate.training.metrics import MetricPool, Scored
-from ablate.training.metrics.files import pair_paths, read_pair
+from ablate.training.metrics.files import check_lengths, pair_paths, read_pair
 from ablate.training.metrics.passport import KEY, passports
 from ablate.training.metrics.registry import usual
 
+from .columns import NOTES
 from .patterns import FoundPath
 
 
@@ -31,6 +32,7 @@ def measured(
     metrics: Iterable[str] = (),
     progress: Any = iter,
     noisy: Path | None = None,
+    pattern: str | None = None,
 ) -> pd.DataFrame:
     """Measure the folders of enhanced speech, what was measured before taken from the cache.
 
@@ -40,6 +42,7 @@ def measured(
         metrics: beside the usual ones.
         progress: wraps the list of all pairs, as `rich.progress.track` does.
         noisy: a folder of the noisy files, which are measured as well.
+        pattern: whose group is equal in the names of a pair, if names are not.
 
     Returns:
         A row per folder and file: the fields, `utterance`, the metrics, those of the noisy file (`noisy_...`)
@@ -51,8 +54,9 @@ def measured(
     names = tuple(dict.fromkeys((*usual(), *metrics)))
     unprocessed = [] if noisy is None else [FoundPath(noisy, {})]
     places = [*found, *unprocessed]
-    pairs = [(place, pair) for place in places for pair in pair_paths(clean, place.path).pairs]
+    pairs = [(place, pair) for place in places for pair in pair_paths(clean, place.path, pattern).pairs]
     _check_same_files(places, pairs)
+    rates, notes = _rates([pair for _, pair in pairs])
     rows = []
     of_noisy: dict[str, dict[str, float | None]] = {}
     for place, pair, scored in _scored(progress(pairs), cache / "measured.jsonl", names, pool):
@@ -65,9 +69,30 @@ def measured(
             {**place.fields, **row, "error": scored.reasons(), "broken": ", ".join(scored.broken) or None}
         )
     frame = pd.DataFrame([row | of_noisy.get(row["utterance"], {}) for row in rows])
-    rates = {soundfile.info(path).samplerate for _, pair in pairs for path in (pair.clean, pair.other)}
-    frame.attrs[KEY] = passports(names, rates)
+    frame.attrs |= {KEY: passports(names, rates), NOTES: notes}
     return frame
+
+
+def _rates(pairs: Sequence[FilePair]) -> tuple[set[int], list[str]]:
+    """The sample rates of all files in Hz, and what is to be known of them.
+
+    Raises:
+        InputError: a file cannot be read, or the two of a pair differ in length.
+    """
+    rates: dict[int, list[Path]] = {}
+    for pair in pairs:
+        seconds = []
+        for path in (pair.clean, pair.other):
+            try:
+                info = soundfile.info(path)
+            except soundfile.LibsndfileError as error:
+                raise InputError(f"{path} cannot be read: {error.error_string}") from None
+            rates.setdefault(info.samplerate, []).append(path)
+            seconds.append(info.duration)
+        check_lengths(pair, seconds)
+    low = [f"{path} ({rate} Hz)" for rate, paths in rates.items() if rate < SAMPLE_RATE for path in paths]
+    told = f"Below {SAMPLE_RATE} Hz, so that PESQ-WB and the composite do not compare with others: "
+    return {*rates}, [f"{told}{listed(list(dict.fromkeys(low)), 3)}; take --metric pesq_nb."] if low else []
 
 
 def _check_same_files(found: Sequence[FoundPath], pairs: Sequence[tuple[FoundPath, FilePair]]) -> None:

@@ -13,7 +13,7 @@ from ablate.models.registry import suggestion
 from ablate.studies.scores import RunInfo
 
 from ..ingest import off_level, parse_levels, same_level
-from .columns import CURVE, tidy
+from .columns import CURVE, NOTES, tidy
 from .study import StudyInfo
 
 
@@ -42,6 +42,7 @@ def scores_from_elsewhere(
     given = parse_levels(base)
     if unknown := [name for name in given if name not in factors]:
         raise InputError(f"--base names {unknown[0]!r}{suggestion(unknown[0], factors)}")
+    told = frame.attrs.pop(NOTES, [])
     frame, notes = tidy(frame, factors, metric, columns, baseline)
     levels = {}
     for name in factors:
@@ -64,7 +65,7 @@ def scores_from_elsewhere(
         state, last = "diverged" if lost else "done", max((row["step"] for row in curve), default=0)
         runs.append(RunInfo(str(cell), int(seed), state=state, step=last, metrics=curve, scored=not lost))
     name = Path(source).stem
-    return frame, StudyInfo(name, source, levels, baseline, runs=runs, notes=tuple(notes))
+    return frame, StudyInfo(name, source, levels, baseline, runs=runs, notes=(*told, *notes))
 
 
 def _check_cells(frame: pd.DataFrame, source: str, levels: Mapping[str, str], baseline: str | None) -> None:

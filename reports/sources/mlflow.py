@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -15,6 +13,7 @@ from ablate.ablations.grid import AnyCell
 from ablate.models.errors import InputError
 from ablate.studies.plan.store import read as read_plan
 from ablate.studies.scores import RunInfo, join_scores
+from ablate.training.files import read_lines
 from ablate.training.rundir import read_json
 
 from .study import StepBudgetScores, StudyInfo
@@ -94,7 +93,7 @@ def scores_from_mlflow(
             scores = download(run_id, "scores.parquet")
             summary = download(run_id, "summary.json")
             metrics = download(run_id, "metrics.jsonl")
-            lines = _lines(metrics) if metrics else []
+            lines = read_lines(metrics) if metrics else []
             tags = child.data.tags
             state = tags.get("ablate.state") or _state_of(child.info.status, scores is not None)
             info = RunInfo(
@@ -126,7 +125,3 @@ def _state_of(status: str, scored: bool) -> str:
     if scored:
         return "done"
     return {"FAILED": "failed", "RUNNING": "running", "KILLED": "failed"}.get(status, "pending")
-
-
-def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -94,19 +95,21 @@ def open_split(
     known = root / "known" / _quick_key(pairs, rate)
     key = known.read_text() if known.exists() else _content_key(pairs, rate, report)
     folder = root / key
-    if not (folder / "index.json").exists():
+    if (entries := _entries(folder)) is None:
         with locked(root / f"{key}.lock"):
-            if not (folder / "index.json").exists():
-                _build(pairs, folder, rate, report)
+            if (entries := _entries(folder)) is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                entries = _build(pairs, folder, rate, report)
     if not known.exists():
         known.parent.mkdir(parents=True, exist_ok=True)
         write_text(known, key)
-    entries = read_json(folder / "index.json")
-    if any("signed" not in entry for entry in entries):  # of version 0.1
-        signed = in_threads(_signed_again, list(zip(pairs, entries, strict=True)), "hashing", report)
-        entries = [{**entry, "signed": text} for entry, text in zip(entries, signed, strict=True)]
-        write_json(folder / "index.json", entries)
     return CachedSplit(folder, tuple(CachedPair(**entry) for entry in entries))
+
+
+def _entries(folder: Path) -> list[dict[str, Any]] | None:
+    """What a split's index holds; none if there is none, or one of version 0.1, which signed no sources."""
+    found = read_json(folder / "index.json")
+    return found if found and "signed" in found[0] else None
 
 
 def _paths(pairs: Sequence[FilePair]) -> Iterator[tuple[str, Path, Path]]:
@@ -180,16 +183,6 @@ def _both_signed(paths: Sequence[Path], sources: Sequence[tuple[np.ndarray, int]
     return " ".join(signed) if any(text[-1] == "!" or "@" in text for text in signed) else ""
 
 
-def _signed_again(item: tuple[FilePair, dict[str, Any]]) -> str:
-    """`_both_signed` of a pair in a cache that does not have it yet; nothing is read of lossless 16 kHz
-    files."""
-    paths = item[0].clean, item[0].other
-    infos = [soundfile.info(path) for path in paths]
-    if all(info.samplerate == SAMPLE_RATE and info.subtype.startswith(LOSSLESS) for info in infos):
-        return ""
-    return _both_signed(paths, [read_mono(path)[:2] for path in paths])
-
-
 def _convert(pair: FilePair, rate: int) -> tuple[CachedPair, np.ndarray, np.ndarray] | list[Fault]:
     """Both files of a pair at one rate, or what is wrong with them. `start` is set by the writer."""
     paths = pair.clean, pair.other
@@ -236,9 +229,9 @@ def _convert(pair: FilePair, rate: int) -> tuple[CachedPair, np.ndarray, np.ndar
     return entry, clean, noisy
 
 
-def _build(pairs: Sequence[FilePair], folder: Path, rate: int, report: Report | None) -> None:
-    """Write a split; called with the lock held."""
-    entries: list[dict] = []
+def _build(pairs: Sequence[FilePair], folder: Path, rate: int, report: Report | None) -> list[dict[str, Any]]:
+    """Write a split, and give its index; called with the lock held."""
+    entries: list[dict[str, Any]] = []
     problems: list[Fault] = []
     start = 0
     with atomic_folder(folder) as partial:
@@ -261,6 +254,7 @@ def _build(pairs: Sequence[FilePair], folder: Path, rate: int, report: Report | 
         if problems:
             raise FilesError(f"{len(problems)} faults in {len(pairs)} pairs", problems, MEND)
         write_json(partial / "index.json", entries)
+    return entries
 
 
 def in_threads(

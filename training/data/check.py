@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import mean
 from typing import Any
@@ -171,9 +171,7 @@ def not_measured(pairs: Sequence[Pair], *, processes: int | None = None) -> list
 
 def _split(pairs: Sequence[Pair]) -> dict[str, Any]:
     logged, measured = [pair.snr for pair in pairs], [snr(pair.clean, pair.noisy) for pair in pairs]
-    speakers: dict[str, int] = defaultdict(int)
-    for pair in pairs:
-        speakers[pair.speaker or "unknown"] += 1
+    finite = [value for value in measured if abs(value) != float("inf")]
     return {
         "files": len(pairs),
         "hours": round(sum(pair.seconds for pair in pairs) / 3600, 4),
@@ -181,29 +179,18 @@ def _split(pairs: Sequence[Pair]) -> dict[str, Any]:
         "longest_seconds": round(max((pair.seconds for pair in pairs), default=0.0), 3),
         "sample_rates": _counts(pair.rate for pair in pairs),
         "channels": _counts(pair.channels for pair in pairs),
-        "speakers": dict(sorted(speakers.items())),
+        "speakers": _counts(pair.speaker or "unknown" for pair in pairs),
         "noises": _counts(pair.noise for pair in pairs if pair.noise is not None),
-        "snr_histogram": _counts(
-            f"{round(value / SNR_BIN) * SNR_BIN:g}" for value in measured if abs(value) != float("inf")
-        ),
-        "snr_mean": _mean(value for value in measured if abs(value) != float("inf")),
-        "snr_logged_mean": _mean(value for value in logged if value is not None),
+        "snr_histogram": _counts(round(value / SNR_BIN) * SNR_BIN for value in finite),
+        "snr_mean": _mean(finite),
+        "snr_logged_mean": _mean([value for value in logged if value is not None]),
         "clipped_files": sum(pair.clipped > 2 for pair in pairs),
     }
 
 
-def _counts(values) -> dict[str, int]:
-    counted = Counter(str(value) for value in values)
-
-    def order(item: tuple[str, int]) -> tuple[float, str]:
-        try:
-            return float(item[0]), item[0]
-        except ValueError:
-            return 0.0, item[0]
-
-    return dict(sorted(counted.items(), key=order))
+def _counts(values: Iterable[Any]) -> dict[str, int]:
+    return {f"{value}".removesuffix(".0"): count for value, count in sorted(Counter(values).items())}
 
 
-def _mean(values) -> float | None:
-    listed = list(values)
-    return round(mean(listed), 2) if listed else None
+def _mean(values: Sequence[float]) -> float | None:
+    return round(mean(values), 2) if values else None

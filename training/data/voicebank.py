@@ -47,10 +47,10 @@ def missing(directory: Path, archives: Sequence[Archive] = ARCHIVES) -> list[str
     """A line for each part of the data set that is not whole in a folder."""
     lines = []
     for archive in archives:
-        found = _present(directory, archive)
-        if archive.files and found != archive.files:
+        found = len(list((directory / archive.name).glob("*.wav")))
+        if found != archive.files:
             lines.append(f"{archive.name}: {found} of {archive.files} files")
-        elif not archive.files and not found:
+        elif not archive.files and not any(directory.glob("log_*.txt")):
             lines.append(f"{archive.name}: no log_*.txt")
     return lines
 
@@ -90,12 +90,6 @@ def download(
     except LockHeldError:
         raise InputError(f"another process is downloading to {directory}") from None
     shutil.rmtree(parts, ignore_errors=True)
-
-
-def _present(directory: Path, archive: Archive) -> int:
-    if not archive.files:
-        return len(list(directory.glob("log_*.txt")))
-    return sum(1 for _ in (directory / archive.name).glob("*.wav"))
 
 
 def _fetch(url: str, part: Path, progress: Progress | None) -> None:
@@ -162,8 +156,8 @@ def _unpack(path: Path, archive: Archive, directory: Path) -> None:
     partial = directory / ".download" / archive.name
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir()
-    with path.open("rb") as file:
-        if archive.md5 and file_digest(file, "md5").hexdigest() != archive.md5:
+    with path.open("rb") as whole:
+        if archive.md5 and file_digest(whole, "md5").hexdigest() != archive.md5:
             raise ValueError("its checksum is not the published one")
     with zipfile.ZipFile(path) as opened:
         members = _members(opened, suffix)

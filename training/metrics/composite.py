@@ -192,20 +192,12 @@ def nearest_peaks(levels: Array, slopes: Array) -> Array:
     Returns:
         (frame, 24)
     """
-    peaks = np.empty_like(slopes)
-    rising = slopes > 0
-    last = slopes.shape[1] - 1
-    right = levels[:, last]
-    for band in range(last, -1, -1):
-        follows = rising[:, band + 1] if band < last else np.zeros(len(levels), dtype=bool)
-        right = np.where(follows, right, levels[:, band])
-        peaks[:, band] = right
-    left = levels[:, 0]
-    for band in range(last + 1):
-        if band:
-            left = np.where(rising[:, band - 1], levels[:, band], left)
-        peaks[:, band] = np.where(rising[:, band], peaks[:, band], left)
-    return peaks
+    rising, bands = slopes > 0, np.arange(slopes.shape[1])
+    ends = np.pad(~rising[:, 1:], ((0, 0), (0, 1)), constant_values=True)
+    begins = np.pad(rising[:, :-1], ((0, 0), (1, 0)))
+    right = np.minimum.accumulate(np.where(ends, bands, bands[-1])[:, ::-1], axis=1)[:, ::-1]
+    left = np.maximum.accumulate(np.where(begins, bands, 0), axis=1)
+    return np.take_along_axis(levels, np.where(rising, right, left), axis=1)
 
 
 def _klatt_weights(levels: Array, slopes: Array) -> Array:

@@ -68,10 +68,6 @@ def _no_filter(wave: Wave, rate: int) -> Wave:
     return wave[:: rate // SAMPLE_RATE]
 
 
-def _unread_rate(wave: Wave, rate: int) -> Wave:
-    return wave
-
-
 def _as_int16(wave: Wave) -> Wave:
     return np.clip(np.round(wave * 32_768), -32_768, 32_767) / 32_768
 
@@ -141,7 +137,9 @@ CONVENTIONS: tuple[Convention, ...] = (
     Convention("resampled by scipy.signal.resample", resampler=_fourier, when=_other),
     Convention("resampled by torchaudio's default", resampler=_hann_sinc, when=_other),
     Convention("every n-th sample, without a filter", resampler=_no_filter, when=_multiple),
-    Convention("the rate is not read: samples taken for 16 kHz", resampler=_unread_rate, when=_multiple),
+    Convention(
+        "the rate is not read: samples taken for 16 kHz", resampler=lambda wave, rate: wave, when=_multiple
+    ),
     Convention("both rounded to 16 bits", change=_as_int16, both=True),
     Convention("enhanced clipped to [-1, 1]", change=lambda wave: np.clip(wave, -1, 1)),
     Convention("enhanced at peak 1, clean as it is", change=_to_peak),

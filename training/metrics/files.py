@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -54,10 +55,18 @@ def read_pair(pair: FilePair) -> tuple[NDArray[np.float64], NDArray[np.float64],
             )
         signals.append(resample(audio, rate))
     lengths = [len(signal) for signal in signals]
-    if max(lengths) - min(lengths) > SLACK_SECONDS * SAMPLE_RATE:
-        seconds = " and ".join(f"{length / SAMPLE_RATE:.3f} s" for length in lengths)
-        raise InputError(f"{pair.name}: lengths differ, clean and enhanced have {seconds}")
+    check_lengths(pair, [length / SAMPLE_RATE for length in lengths])
     if lengths[0] != lengths[1]:
         notes.append(f"{pair.name}: {lengths[0]} and {lengths[1]} samples, cut to the shorter")
     clean, enhanced = (signal[: min(lengths)] for signal in signals)
     return clean, enhanced, notes
+
+
+def check_lengths(pair: FilePair, seconds: Sequence[float]) -> None:
+    """Raises InputError where clean and enhanced file differ by more than 50 ms."""
+    if abs(seconds[0] - seconds[1]) > SLACK_SECONDS:
+        told = " and ".join(f"{each:.3f} s" for each in seconds)
+        raise InputError(
+            f"{pair.name}: lengths differ, {pair.clean} and {pair.other} have {told}: cut the longer one, if "
+            "they belong together"
+        )

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import warnings
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..audio import SAMPLE_RATE
+from .composite import PORTS_SCALE, Composite, composite, frames, llr, ssnr, wss
+from .corrigendum import input_filter
+from .distillmos import distillmos
+from .dnsmos import dnsmos, dnsmos_p808
+from .visqol import visqol
 
 FRAME, FRAME_HOP = 512, 128
 
@@ -29,8 +33,6 @@ class Signals:
     def pesq(self, mode: str, corrected: bool = False) -> float:
         """MOS-LQO; `corrected`: with Corrigendum 2, which concerns the mode "wb" alone."""
         import pesq
-
-        from .corrigendum import input_filter
 
         if not self.enhanced.any():
             raise ValueError("the enhanced signal is silent")
@@ -61,33 +63,23 @@ class Signals:
 
     @cached_property
     def frames(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        from .composite import frames
-
         return frames(self.clean), frames(self.enhanced)
 
     @cached_property
     def ssnr(self) -> float:
-        from .composite import ssnr
-
         return ssnr(*self.frames)
 
     @cached_property
     def llr(self) -> float:
-        from .composite import llr
-
         return llr(*self.frames)
 
     @cached_property
-    def composite(self) -> Any:
-        from .composite import composite, wss
-
+    def composite(self) -> Composite:
         return composite(self.pesq_wb, self.llr, wss(*self.frames), self.ssnr)
 
     @cached_property
-    def composite_of_ports(self) -> Any:
+    def composite_of_ports(self) -> Composite:
         """The composite as scripts have it that feed floats to a port for 16-bit samples."""
-        from .composite import PORTS_SCALE, composite, wss
-
         clean, enhanced = (PORTS_SCALE * frames for frames in self.frames)
         return composite(self.pesq_wb, self.llr, wss(clean, enhanced), self.ssnr)
 
@@ -135,26 +127,18 @@ class Signals:
 
     @cached_property
     def dnsmos(self) -> dict[str, float]:
-        from .dnsmos import dnsmos
-
         return dnsmos(self.enhanced)
 
     @cached_property
     def dnsmos_p808(self) -> float:
-        from .dnsmos import dnsmos_p808
-
         return dnsmos_p808(self.enhanced)
 
     @cached_property
     def distillmos(self) -> float:
-        from .distillmos import distillmos
-
         return distillmos(self.enhanced)
 
     @cached_property
     def visqol(self) -> float:
-        from .visqol import visqol
-
         return visqol(self.clean, self.enhanced)
 
 

@@ -135,3 +135,32 @@ def test_the_noisy_input_is_a_row_beside_the_cells(folders):
 def test_a_folder_of_noisy_files_needs_enhanced_ones(folders):
     with pytest.raises(InputError, match="--noisy are folders for --enhanced"):
         Elsewhere(scores="runs.csv", factors="core", noisy=folders / "noisy").read()
+
+
+def test_audio_of_another_rate_is_said_and_of_another_length_refused(folders):
+    path = folders / "exp" / "mamba" / "seed2" / "a.wav"
+    audio, _ = soundfile.read(path)
+    soundfile.write(path, audio[::2], RATE // 2)
+    scores, info = Elsewhere(enhanced=PATTERN, clean=folders / "clean", metric="si_sdr").read()
+    assert info.notes[0] == (
+        "Below 16000 Hz, so that PESQ-WB and the composite do not compare with others: "
+        "exp/mamba/seed2/a.wav (8000 Hz); take --metric pesq_nb."
+    )
+    assert "from 8000 Hz" in scores.attrs["passport"]["pesq_wb"]["resampled"]
+    soundfile.write(path, audio[:12_000], RATE)
+    with pytest.raises(
+        InputError, match=r"clean/a\.wav and exp/mamba/seed2/a\.wav have 1\.000 s and 0\.750 s"
+    ):
+        measure(folders, MetricPool(0))
+
+
+def test_unequal_names_pair_by_a_pattern(folders):
+    for path in (folders / "exp").rglob("?.wav"):
+        path.rename(path.with_name(f"x{ord(path.stem)}.wav"))
+    for path in (folders / "clean").glob("?.wav"):
+        path.rename(path.with_name(f"y_{ord(path.stem)}.wav"))
+    options = {"enhanced": PATTERN, "clean": folders / "clean", "metric": "si_sdr"}
+    with pytest.raises(InputError, match=r"--pairs"):
+        Elsewhere(**options).read()
+    scores, _ = Elsewhere(**options, pairs=r"(\d+)").read()
+    assert {*scores["utterance"]} == {"x97", "x98"}
