@@ -272,7 +272,7 @@ def field(tmp_path_factory, corpus, schema) -> Field:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(not why_not(words) for words in commands(page))]
 )

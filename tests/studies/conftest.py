@@ -355,7 +355,7 @@ class Cluster:
             self.until("sacctmgr", "-i", *words.split())
 
     def until(self, *command):
-        deadline = time.time() + 60
+        deadline = time.time() + 300
         while subprocess.run(command, env=self.environment, capture_output=True, check=False).returncode:
             assert time.time() < deadline, command
             time.sleep(0.5)
@@ -381,7 +381,7 @@ class Cluster:
         self.daemons[node] = self.daemon("slurmd", "-D", "-N", node)
 
     def wait_for_nodes(self):
-        deadline = time.time() + 60
+        deadline = time.time() + 300
         while time.time() < deadline:
             listed = subprocess.run(
                 ["sinfo", "-h", "-N", "-o", "%T"],

@@ -120,7 +120,7 @@ Driver(launcher).run(jobs)
     worker = int(driver.stdout.readline())
     driver.kill()
     driver.wait()
-    deadline = time.time() + 10
+    deadline = time.time() + 120
     while alive(worker) and time.time() < deadline:
         time.sleep(0.1)
     assert not alive(worker)

@@ -76,7 +76,7 @@ def test_the_lease_is_renewed_while_the_driver_is_busy(tmp_path, monkeypatch):
     monkeypatch.setattr(leases, "EXPIRES", 0.3)
     with hold(tmp_path):
         first = renewed(tmp_path)
-        deadline = time.time() + 10
+        deadline = time.time() + 120
         while renewed(tmp_path) - first < 0.3 and time.time() < deadline:
             time.sleep(0.02)
         assert renewed(tmp_path) - first >= 0.3

@@ -25,7 +25,7 @@ from ablate.studies.trials import open_storage, plan_book
 from ablate.training.rundir import read_json
 from ablate.training.train_command.process import MARKER
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 PROGRAMS = Path(__file__).parents[1] / "training" / "train_command"
 COMMANDS = json.loads((PROGRAMS / "programs.json").read_text())
 ENDS = {
@@ -81,7 +81,7 @@ def test_a_command_ends_in_each_way_of_the_contract(cluster, tmp_path, corpus, p
     runs = {c.levels["mode"]: by_signature[c.signatures[1]] for c in plan.cells if c.levels}
 
     def kill():
-        state, deadline = runs["killed"].run.state, time.monotonic() + 300
+        state, deadline = runs["killed"].run.state, time.monotonic() + 1500
         while not (state.step >= 2 and state.pid) and time.monotonic() < deadline:
             time.sleep(0.1)
             state = runs["killed"].run.state

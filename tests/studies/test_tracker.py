@@ -506,7 +506,7 @@ def test_no_secret_is_written_or_said(study: Any) -> None:
 # The process beside the driver
 
 
-def wait_for(condition: Any, seconds: float = 60.0) -> None:
+def wait_for(condition: Any, seconds: float = 300.0) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"

@@ -74,7 +74,7 @@ def window(
         yield Pages(runs.split("/#")[0], runs, compare, process), root
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(30)
+        process.wait(300)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def see(browser: Any, url: str, shot: str, ready: Callable[[], Any]) -> Any:
     browser.get("about:blank")
     browser.get(url)
     SHOTS.mkdir(exist_ok=True)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     try:
         while not (found := ready()):
             assert time.monotonic() < deadline, f"{url} shows only: {body(browser)[:2000]}"
@@ -191,6 +191,6 @@ def test_interrupt_ends_command_and_server(window: tuple[Pages, Path]) -> None:
     assert urllib.request.urlopen(f"{opened.server}/health", timeout=10).status == 200
     assert opened.process is not None
     opened.process.send_signal(signal.SIGINT)
-    assert opened.process.wait(30) == 0
+    assert opened.process.wait(300) == 0
     with pytest.raises(urllib.error.URLError):
         urllib.request.urlopen(f"{opened.server}/health", timeout=5)

@@ -587,7 +587,6 @@ def written(run: RunDir) -> int:
 @pytest.mark.parametrize(
     "recipe",
     [
-        {},
         {"ema": 0.3, "warmup": 0.2},
         {"adversarial_weight": 1.0, "adversarial_start": 0.3},
         {"adversarial_weight": 1.0, "judge_lag": 2, "judged_clips": 0.5},
@@ -602,13 +601,13 @@ def test_killed_at_any_moment_is_as_never_killed(new_run, go, cache, recipe):
     while True:
         process = subprocess.Popen(command)
         before = written(killed)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while process.poll() is None and time.monotonic() < deadline and written(killed) in (0, before):
             time.sleep(0.005)
         if kills < 3:
             time.sleep(chance.uniform(0, 0.5))
             process.send_signal(signal.SIGKILL)
-        if process.wait(timeout=300) == 0:
+        if process.wait(timeout=1500) == 0:
             break
         kills += 1
         assert kills < 20

@@ -107,7 +107,7 @@ def alive() -> Callable[[int], bool]:
 def wait_for() -> Callable[..., str]:
     """`wait_for(path)`: its content, when it has come."""
 
-    def wait_for(path: Path, seconds: float = 30.0) -> str:
+    def wait_for(path: Path, seconds: float = 300.0) -> str:
         deadline = time.monotonic() + seconds
         while not path.exists():
             assert time.monotonic() < deadline, f"{path} did not come"

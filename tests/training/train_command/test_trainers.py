@@ -44,7 +44,7 @@ def test_an_example_goes_on_where_it_was_killed(name, folder, new_run, go, worke
     given = request.grid.cells()[-1].config.overrides | {"epochs": "30"}
     cut, job = new_run(name="c" * 64, given=given, **fields)
     killed = worker(cut, job)
-    wait_for(cut.path / "out" / SAVED[name], 200)
+    wait_for(cut.path / "out" / SAVED[name], 1000)
     killed.kill()
     killed.wait()
     assert cut.state.state == "running"
