@@ -63,18 +63,24 @@ def text(base: Tree, overrides: Mapping[str, Any], ending: str) -> str:
 
 def merged(base: Tree, overrides: Mapping[str, Any], ending: str) -> Tree:
     """A base with overrides merged in; a dotted name goes down into groups. A text takes the type that the
-    base has there, or else reads as a number if it is one.
+    base has there, or else reads as a number if it is one. `~name` removes a setting or group.
 
     Raises:
-        InputError: a name is both a value and a group of others.
+        InputError: a name is both a value and a group of others, or what is to be removed is not there.
     """
     tree = deepcopy(base)
     for key, value in overrides.items():
-        place, last = _place(tree, key)
+        place, last = _place(tree, key.removeprefix("~"))
         like = place.get(last)
-        if isinstance(like, dict):
-            raise InputError(f"override {key!r} is a group of settings; name the setting below it")
-        if value is None and ending == ".toml":
+        if key.startswith("~"):
+            if last not in place:
+                raise InputError(f"override {key!r}: the configuration file has no such setting to remove")
+            del place[last]
+        elif isinstance(like, dict):
+            raise InputError(
+                f"override {key!r} is a group of settings; name one below it, or remove it with ~{key}"
+            )
+        elif value is None and ending == ".toml":
             place.pop(last, None)
         else:
             place[last] = typed(value, like)

@@ -148,6 +148,10 @@ def test_overrides_are_merged_into_a_file_of_the_program(ending, tmp_path):
     for wrong in ({"model": "x"}, {"lr.x": "1"}):
         with pytest.raises(InputError, match=r"a group|a value already"):
             config_files.text(base, wrong, ending)
+    removed = config_files.merged(base, {"~model": None, "~lr": None, "new.x": "1"}, ending)
+    assert (removed, "model" in base) == ({"new": {"x": 1}}, True)
+    with pytest.raises(InputError, match="no such setting to remove"):
+        config_files.merged(base, {"~model.widht": None}, ending)
 
 
 def test_a_later_command_and_a_base_file_are_part_of_the_signature():
