@@ -234,7 +234,7 @@ def opened(assignment: Assignment) -> Iterator[Command]:
     spec = run.spec
     with failure_cause("configuration"):
         load_planned(spec.get("plugins", {}))
-    own = TrainingCommand.model_validate(spec["train"])
+        own = TrainingCommand.model_validate(spec["train"])
     with failure_cause("data"):
         corpus = find_corpus(**located(spec), cache=cache, rate=own.sample_rate)
         data = corpus_folder(corpus.path, cache)
