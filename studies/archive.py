@@ -109,8 +109,8 @@ def reproduce(plan: Plan) -> str:
     """A shell script of the command lines that made a study."""
     lines = [
         "#!/bin/sh",
-        f"# The commands that made the study {plan.name!r}, with ablate {version_of('ablate')}.",
-        f"# Its corpus had the digest {plan.corpus.digest}.",
+        f"# Commands that made the study {plan.name!r}, with ablate {version_of('ablate')}.",
+        f"# Digest of its corpus: {plan.corpus.digest}.",
         "set -e",
         *plan.commands,
     ]

@@ -42,8 +42,8 @@ def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
                 why = scrub(brief(cause), self.url)
                 if time.monotonic() - began > PATIENCE:
                     raise InputError(
-                        f"{redact(self.url)} has not answered for {PATIENCE:.0f} s: {why}; runs keep their "
-                        "checkpoints, the same command continues them"
+                        f"{redact(self.url)} has not answered for {PATIENCE:.0f} s: {why}; checkpoints "
+                        "are kept, and the same command continues the runs"
                     ) from None
                 if not tries:
                     logger.warning("%s does not answer, trying again: %s", redact(self.url), why)

@@ -263,7 +263,7 @@ class Driver:
                 self._fail(job, cause)
                 self._outcome.failed.append(job)
                 unscorable = job.unscorable
-                what = "done, its evaluation failed" if unscorable else state.state
+                what = "done, evaluation failed" if unscorable else state.state
                 why = (unscorable or state).message or ended.message or "see its log.txt"
                 self._progress.ended(job, ": ".join(dict.fromkeys((what, cause, why))), final=True)
                 self._commands.take_fault(job.run, unscorable)
@@ -273,7 +273,7 @@ class Driver:
                 self._queue.append(job)
             case "wait":
                 if not job.waits:
-                    self._progress.ended(job, "waits: another process still holds the run", final=False)
+                    self._progress.ended(job, "waiting: another process still holds the run", final=False)
                 job.waits = True
                 self._undecided.append((time.time() + LOCKED_PAUSE, job, ended))
             case "leave":
@@ -316,8 +316,8 @@ class Driver:
             name = train_command.value_name(job.metric)
             value = train_command.test_mean(job.scores, job.metric)
         if value is None:
-            self._fail(job, f"{name} could not be measured")
-            return f"done, {name} not measured"
+            self._fail(job, f"{name} could not be computed")
+            return f"done, {name} not computed"
         curve = {
             line["step"]: line["val/pesq_wb"]
             for line in job.run.metrics()

@@ -74,18 +74,22 @@ def score(
 
     if not plan.networks:
         raise InputError(
-            f"{plan.name} is trained by a command of its own; its networks cannot be averaged here"
+            f"study {plan.name} uses a training command; ablate can only average the outputs of "
+            "networks that it trains itself"
         )
 
     def network(cell: AnyCell, seed: int) -> nn.Module:
         path = RunDir(run_path(root, cell.signatures[seed])).checkpoints / "best.pt"
         if not path.exists():
-            raise InputError(f"cell {cell.name!r}, seed {seed}: no weights at {path}; averages need them")
+            raise InputError(
+                f"cell {cell.name!r}, seed {seed}: no weights at {path}; an ensemble needs the weights of "
+                "every seed"
+            )
         return load_model(path)
 
     seeds = {cell.name: _seeds(cell, root) for cell in plan.cells}
     if max(map(len, seeds.values())) < 2:
-        raise InputError(f"no cell of {plan.name} has two trained seeds to average")
+        raise InputError(f"no cell of {plan.name} has two trained seeds; an ensemble needs at least two")
     load_planned(plan.plugins)
     cache = cache_path(root)
     pairs = find_test(

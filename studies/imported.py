@@ -83,7 +83,7 @@ def _readable(archive: Path) -> Iterator[None]:
         raise
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         why = explain(error) if isinstance(error, ValidationError) else repr(error)
-        raise InputError(f"{archive} is no export of a study: {why}") from None
+        raise InputError(f"{archive} is not a file of ablate export: {why}") from None
 
 
 def untrusted(plan: Plan) -> list[str]:
@@ -117,10 +117,14 @@ def _put(unpacked: Path, manifest: dict[str, Any], root: Path, trusted: bool) ->
     folder = study_path(root, manifest["study"])
     raw = json.loads((unpacked / "study" / "plan.json").read_text())
     if raw["name"] != manifest["study"]:
-        raise InputError(f"the archive's plan is of {raw['name']!r}, its manifest of {manifest['study']!r}")
+        raise InputError(
+            f"the archive's plan names the study {raw['name']!r}, its manifest names {manifest['study']!r}"
+        )
     if (folder / "plan.json").exists():
         if not _is_of(manifest, folder):
-            raise InputError(f"another study {raw['name']!r} is under {folder.parent}; give another --root")
+            raise InputError(
+                f"another study {raw['name']!r} exists in {folder.parent}; import into another --root"
+            )
         plan = plans.load(root, raw["name"])
         _trust(plan.plugins, trusted)
         return plan
@@ -168,13 +172,13 @@ def _take_plugins(source: Path, named: Any, target: Path) -> dict[str, str | Non
             expected |= set(plugins.sources(file))
             code = plugins.code_digest(file)
         except (SyntaxError, ValueError) as error:
-            raise InputError(f"plug-in {file.name} of the archive is not Python: {error}") from None
+            raise InputError(f"plug-in {file.name} of the archive is not valid Python: {error}") from None
         if code != digest:
-            raise InputError(f"plug-in {file.name} of the archive is not the code of its plan")
+            raise InputError(f"plug-in {file.name} of the archive does not match the digest in its plan")
         found[str(target / str(number) / file.name)] = digest
     if more := sorted(path for path in source.rglob("*") if path.is_file() and path not in expected):
         raise InputError(
-            f"the archive brings code that its plan does not name: {more[0].relative_to(source)}"
+            f"the archive contains code that its plan does not name: {more[0].relative_to(source)}"
         )
     if expected:
         shutil.copytree(source, target, dirs_exist_ok=True)
@@ -198,9 +202,7 @@ def _runs(plan: Plan) -> Iterator[tuple[str, tuple[dict[str, Any], tuple[str, ..
         for cell, seed in at.runs:
             signature, spec = cell.signatures[seed], at.spec(cell, seed)
             if spec.results_version(signature) is None:
-                raise InputError(
-                    f"{cell.name}, seed {seed}: {signature[:12]} is not the signature of this run"
-                )
+                raise InputError(f"{cell.name}, seed {seed}: {signature[:12]} is not this run's signature")
             yield signature, (spec.document() | {"training_signature": signature}, cell.scored_as(seed))
 
 
@@ -234,21 +236,21 @@ def _check_runs(unpacked: Path, root: Path, planned: Collection[str]) -> None:
     """
     brought = {path.name for path in (unpacked / "runs").glob("*")}
     if more := sorted(brought - set(planned)):
-        raise InputError(f"the archive brings a run that its plan does not have: {more[0][:12]}")
+        raise InputError(f"the archive contains a run that is not in its plan: {more[0][:12]}")
     for source in sorted((unpacked / "runs").glob("*/scores/*.parquet")):
         here = run_path(root, source.parts[-3]) / "scores" / source.name
         if here.exists() and file_digest(here) != file_digest(source):
             raise InputError(
-                f"run {source.parts[-3][:12]} is under {root} with other scores than in the archive; "
-                "give another --root to look at both"
+                f"run {source.parts[-3][:12]} is under {root} with scores that differ from the archive's; "
+                "import into another --root to compare them"
             )
     new = {signature for signature in brought if not run_path(root, signature).exists()}
     for other in plans.names(root):
         shared = [at.cells for at in plans.load(root, other).every_step_fraction()]
         if new & {signature for cells in shared for cell in cells for signature in cell.signatures.values()}:
             raise InputError(
-                f"study {other!r} under {root} has planned runs that the archive brings as finished; "
-                "give another --root, so that it does not take the sender's scores for its own"
+                f"study {other!r} under {root} has planned runs that are finished in the archive; import "
+                "into another --root, so that it does not use imported scores as its own"
             )
 
 
@@ -271,17 +273,18 @@ def _unpack(archive: Path, folder: Path) -> dict[str, Any]:
                 found[member.name] = _written(content, folder / member.name)
     except _TooLargeError:
         raise InputError(
-            f"{archive} unpacks to more than {most / 1e6:,.0f} MB; no export of its size does"
+            f"{archive} unpacks to more than {most / 1e6:,.0f} MB, which is implausible for an export "
+            "of its size"
         ) from None
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{archive} is no export of a study, or is damaged: {error}") from None
+        raise InputError(f"{archive} is damaged, or is not a file of ablate export: {error}") from None
     if found.pop(MANIFEST, None) is None:
-        raise InputError(f"{archive} is no export of a study: it has no {MANIFEST}")
+        raise InputError(f"{archive} is not a file of ablate export: it has no {MANIFEST}")
     manifest = read_json(folder / MANIFEST)
     if manifest["format"] != FORMAT:
         raise InputError(f"{archive} has format {manifest['format']!r}; this version reads format {FORMAT}")
     if wrong := sorted(set(found.items()) ^ set(manifest["files"].items())):
-        raise InputError(f"{archive} is damaged: {wrong[0][0]} is not what its manifest says")
+        raise InputError(f"{archive} is damaged: {wrong[0][0]} does not match its manifest")
     return manifest
 
 
@@ -290,7 +293,7 @@ def _checked(member: tarfile.TarInfo, found: Collection[str]) -> tarfile.TarInfo
     name = member.name
     plain = str(PurePosixPath(name)) == name and ".." not in PurePosixPath(name).parts
     if not (plain and (_KEPT.fullmatch(name) or _SHOWN_TO_READERS.fullmatch(name))) or name in found:
-        raise tarfile.TarError(f"no export has a member {name!r}{' twice' if name in found else ''}")
+        raise tarfile.TarError(f"an export has no member {name!r}{' twice' if name in found else ''}")
     if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():
         raise tarfile.TarError(f"its member {name!r} is not a regular file")
     return member

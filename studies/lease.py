@@ -58,8 +58,8 @@ class Lease:
         holder, _ = _read(self._path)
         if holder != self._me:
             raise LeaseLostError(
-                f"study {self._folder.name!r} was taken over by {_named(holder)} after this driver had not "
-                "renewed its lease in time; it stops, and its last checkpoints are kept"
+                f"study {self._folder.name!r} was taken over by {_named(holder)}, because this driver did "
+                "not renew its lease in time; this driver stops, and the last checkpoints are kept"
             )
 
     def _keep(self) -> None:
@@ -119,7 +119,10 @@ def _read(note: Path) -> tuple[dict[str, Any], float]:
 
 
 def _held(folder: Path, holder: dict[str, Any]) -> str:
-    return f"study {folder.name!r} is driven by {_named(holder)}; wait for it, or end it and run again"
+    return (
+        f"study {folder.name!r} is already being run by {_named(holder)}; wait until it ends, or end it "
+        "and run again"
+    )
 
 
 def _named(holder: dict[str, Any]) -> str:

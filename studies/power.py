@@ -73,7 +73,7 @@ def outlook(
         studied = load(root, name)
         scores, runs = scores_of_runs(studied, root)
         if not any(run.scored for run in runs):
-            raise InputError(f"no run of the pilot {name!r} has scores yet")
+            raise InputError(f"no run of the pilot study {name!r} has scores yet")
         analysis = analyze_study(studied, scores, metric)
         variances = Variances.of(analysis)
         hours = hours_per_run(runs)

@@ -17,7 +17,7 @@ from .launchers import Job
 from .plan import Plan
 
 REMEDY = (
-    "see that the level gets to where it acts, or leave the factor out; what it is given changes no score"
+    "check that the level reaches the code that uses it, or remove the factor: its levels change no score"
 )
 
 
@@ -91,12 +91,15 @@ class ReachWatch:
                 effect.equal[pair] = seed
                 if len(effect.equal) == 1 and not effect.reaches and len(effect.pairs) > 1:
                     self._say(
-                        f"{effect.name}: {pair[1]} has the scores of {pair[0]} at seed {seed}, to the last "
-                        "digit; its other pairs of cells come next"
+                        f"{effect.name}: {pair[1]} has the scores of {pair[0]} at seed {seed}, to the "
+                        "last digit; the factor's other pairs of cells are trained next"
                     )
         if effect.unreached and not before:
             off, on = effect.pairs[0]
-            evidence = f"every pair of cells has equal scores to the last digit ({on} and {off}, say)"
+            evidence = (
+                f"every pair of cells has scores that are equal to the last digit (for example {on} and "
+                f"{off})"
+            )
             self.findings.append(Finding.of(CODE, effect.name, evidence, REMEDY))
             stops = (
                 f"; {', '.join(sorted(on for _, on in effect.pairs))} stop" if self._stops else " (waived)"

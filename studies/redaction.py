@@ -47,8 +47,8 @@ def keep_secret(uri: str, option: str, variable: str) -> None:
     on this machine can read."""
     if redact(uri) != uri and any(uri in word for word in sys.argv):
         raise InputError(
-            f"{option} {redact(uri)}: everybody on this machine can read a password on a command line; give "
-            f"the address by the environment instead, in {variable}"
+            f"{option} {redact(uri)}: other users of this machine can read a password on a command line; "
+            f"set the address in the environment variable {variable} instead"
         )
 
 

@@ -35,14 +35,15 @@ def set_aside(plan: Plan, cells: Iterable[AnyCell], root: Path) -> list[str]:
                 locks.enter_context(run.lock())
             except RunLockedError as error:
                 raise StudyHeldError(
-                    f"{runs[signature]} cannot be set aside: {error}; wait for it, or end it and run again"
+                    f"{runs[signature]} cannot be moved aside: {error}; wait until that process ends, "
+                    "or end it and run again"
                 ) from None
         for signature, run in there.items():
             aside = root / "replaced" / f"{signature}-{time.time_ns()}"
             aside.parent.mkdir(exist_ok=True)
             run.path.rename(aside)
-            shared = f"; it was also that of {', '.join(others[signature])}" if others[signature] else ""
-            lines.append(f"{runs[signature]}: the former run is kept in {aside}{shared}")
+            shared = f"; it also belonged to {', '.join(others[signature])}" if others[signature] else ""
+            lines.append(f"{runs[signature]}: the previous run is kept in {aside}{shared}")
     return lines
 
 

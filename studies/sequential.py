@@ -68,14 +68,16 @@ class HalfWidthTarget:
             return ""
         more = range(self.max_seeds, MOST_SEEDS + 1)
         if enough := next((n for n in more if widest(n)[0] <= self.width), None):
-            takes = f"that takes about {enough} seeds ({planned.runs(enough)} trainings): max_seeds: {enough}"
+            takes = (
+                f"about {enough} seeds ({planned.runs(enough)} runs) would be enough: set max_seeds: {enough}"
+            )
         elif widest(WITHOUT_END)[0] <= self.width:
-            takes = f"that takes more than {MOST_SEEDS} seeds"
+            takes = f"more than {MOST_SEEDS} seeds would be needed"
         else:
-            takes = "no number of trainings gets there, more test utterances would"
+            takes = "no number of runs is enough; add test utterances instead"
         return (
             f"at typical variances (SD {variances.seed:g} between seeds) {self.max_seeds} seeds of every "
-            f"cell leave +-{left:.3f} on {target}, not {self.width:g}; {takes}"
+            f"cell give a half-width of {left:.3f} on {target}, not {self.width:g}; {takes}"
         )
 
     def after_look(self, plan: Plan, root: Path, say: Callable[[str], None]) -> Plan:
@@ -84,14 +86,14 @@ class HalfWidthTarget:
         unscored = [name for name in plan.cell_names if not any(r.scored for r in runs if r.cell == name)]
         if unscored:
             say(
-                f"no width with more seeds either: {', '.join(unscored)} failed or diverged at every seed; "
-                "see ablate status"
+                f"the target half-width cannot be reached: every seed of {', '.join(unscored)} failed or "
+                "diverged; see ablate status"
             )
             return self._looked(plan, None)
         try:
             analysis = analyze_study(plan, table)
         except InputError as error:
-            say(f"no look at the intervals: {error}")
+            say(f"the intervals cannot be computed: {error}")
             return plan
         hours = hours_of(plan, runs)
         failed = failed_of(runs)
@@ -113,12 +115,15 @@ class HalfWidthTarget:
         plan = self._looked(plan, found.widest)
         to_go = _cost(found.trainings, hours is not None)
         if found.widest is None:
-            say("no width: nothing that is judged has an interval; see ablate status")
+            say(
+                "the target half-width cannot be reached: no tested effect has an interval; see ablate status"
+            )
             return plan
         target, half = found.widest
         say(
-            f"look: {_trainings(plan)} trainings, the widest on {plan.test_name} is {target}, +-{half:.3f}, "
-            f"wanted {self.width:g}" + (f"; about {to_go} to go" if found.trainings else "")
+            f"interim look: {_trainings(plan)} runs; the widest interval on {plan.test_name} is that of "
+            f"{target}, +-{half:.3f}, target {self.width:g}"
+            + (f"; about {to_go} left" if found.trainings else "")
         )
         if len(plan.looks) == 1 or not found.trainings:
             for line in self._notes(plan, found, ahead, hours is not None):
@@ -169,7 +174,7 @@ def _with(plan: Plan, trainings: Sequence[Training], root: Path, say: Callable[[
     try:
         return add(plan, more, root)
     except InputError as error:
-        say(f"nothing is added: {error}")
+        say(f"no runs are added: {error}")
         return plan
 
 

@@ -125,7 +125,7 @@ class Session:
             if retrain and plan.former_results is not None:
                 kept = plan.model_copy(update={"name": former(plan)})
                 save(kept, self.root)
-                self.say(f"the study as it was, with its scores, is {kept.name}")
+                self.say(f"the previous results are kept as study {kept.name}")
                 plan = plan.signed()
             check_results(plan)
             chosen = [plan.cell(cell) for cell in cells]
@@ -160,15 +160,16 @@ class Session:
         if lost:
             again = " ".join(f"--cell {name}" for name in lost)
             raise InputError(
-                f"{', '.join(lost)}: trained, but not scored as asked for here, and the weights are not "
-                f"under {self.root} (an import brings none); ablate retry STUDY {again}, of a study that has "
-                "them, trains anew"
+                f"{', '.join(lost)}: trained, but without the scores that this study asks for, and the "
+                f"weights are not under {self.root} (imports do not include them); to train again, run "
+                f"ablate retry STUDY {again} with a study that has these cells"
             )
         if foreign and not self.use_imported:
             names = listed(list(dict.fromkeys(name for name, _ in foreign)))
             raise RefusedError(
-                f"{plural(len(foreign), 'run')} of {names} came with an imported study: their scores are the "
-                "sender's word; take them with --use-imported, or train here: ablate retry STUDY --cell CELL"
+                f"{plural(len(foreign), 'run')} of {names} were imported with another study, so their "
+                "scores were not measured here; accept them with --use-imported, or train them here: "
+                "ablate retry STUDY --cell CELL"
             )
         for _, run in foreign:
             accept(run, plan.name)
@@ -216,7 +217,7 @@ class Session:
         every = [
             is_done(at, self.root, *run) for at in self._planned.every_step_fraction() for run in at.runs
         ]
-        return f"{sum(every)} of {plural(len(every), 'run')} are done, the others keep their last checkpoint"
+        return f"{sum(every)} of {plural(len(every), 'run')} are done; the others keep their last checkpoint"
 
     def _train(
         self,
@@ -313,6 +314,6 @@ def ending(*steps: Callable[[], None]) -> Iterator[None]:
             if first is None:
                 first = error
             else:
-                first.add_note(f"{type(error).__name__} at the end too: {error}")
+                first.add_note(f"{type(error).__name__} again at the end: {error}")
     if first is not None:
         raise first

@@ -57,7 +57,7 @@ def step_costs(cells: Sequence[Cell], slot: Slot, plugins: Planned = ()) -> dict
     )
     if told.returncode:
         reason = (told.stderr.strip().splitlines() or [f"exit code {told.returncode}"])[-1]
-        raise InputError(f"no step could be measured on {slot.device}: {reason}")
+        raise InputError(f"no training step could be timed on {slot.device}: {reason}")
     costs = [StepCost.model_validate(cost) for cost in json.loads(told.stdout.splitlines()[-1])]
     return {name: cost for cost, same in zip(costs, names.values(), strict=True) for name in same}
 

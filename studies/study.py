@@ -59,13 +59,13 @@ def _range(path: str, text: str) -> Any:
         return ends
     if "," in text:
         return {"choices": [parse_value(value) for value in text.split(",")]}
-    raise InputError(f"tuning {path}: {text}: write low..high, e.g. 1e-4..3e-3, or a,b")
+    raise InputError(f"tuning range {path}: {text} is not valid; write low..high (e.g. 1e-4..3e-3) or a,b")
 
 
 def _as_field(path: str, values: Range | Choices) -> Range | Choices:
     """Values as the recipe's field takes them: whole numbers where it takes no others."""
     if not check_path(path).startswith("recipe."):
-        raise InputError(f"{path!r} is no field of the recipe; tune recipe fields only")
+        raise InputError(f"{path!r} is not a recipe field; only recipe fields can be tuned")
     name = path.removeprefix("recipe.")
 
     def check(value: Any) -> Any:
@@ -97,7 +97,7 @@ class Study(Frozen):
 
     Attributes:
         baseline: a preset; overrides where a command trains.
-        check: overrides of a short run by which `ablate run --check` tries a training command.
+        check: overrides of the short run with which `ablate check` tries a training command.
         pairs: a pattern or a list by which the files of a corpus pair that does not say so itself.
         name: none: made of base, grid, recipe and corpus.
         target_half_width: add runs until what is judged, and the gap, have at most this half-width.
@@ -134,21 +134,28 @@ class Study(Frozen):
     def _fits_how_it_is_trained(self) -> Study:
         if self.train is None:
             if isinstance(self.baseline, dict):
-                raise InputError("a baseline of overrides needs train.command; name a preset, or none")
+                raise InputError("a baseline made of overrides needs train.command; use a preset, or none")
             return self
         if self.train.gpus > 1 and self.compute.runs_per_gpu > 1:
             raise InputError(
-                f"train.gpus is {self.train.gpus}, so --runs-per-gpu {self.compute.runs_per_gpu} does not fit"
+                f"train.gpus is {self.train.gpus}: runs that use several GPUs cannot share one; leave "
+                f"out --runs-per-gpu {self.compute.runs_per_gpu}"
             )
         meaningless = sorted(_OURS & self.model_fields_set)
         if meaningless:
             raise InputError(
-                f"{', '.join(meaningless)}: of the built-in trainer; with train.command set overrides"
+                f"{', '.join(meaningless)}: only for the built-in trainer; with train.command, use "
+                "set: and levels to pass overrides"
             )
         if isinstance(self.baseline, str) and "baseline" in self.model_fields_set:
-            raise InputError(f"baseline {self.baseline!r}: with train.command, none or overrides of it")
+            raise InputError(
+                f"baseline {self.baseline!r}: with train.command, give the overrides of the baseline, or none"
+            )
         if any(not factor.own for factor in self.factors):
-            raise InputError("with train.command the study file says what each factor's levels give to it")
+            raise InputError(
+                "with train.command, define each factor's levels and their overrides under factors: in "
+                "the study file"
+            )
         for cell in self.grid.cells():
             self.train.check_overrides(cell.config.result_fields())
         return self
@@ -163,7 +170,8 @@ class Study(Frozen):
     def _below_those_of_tuning(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if any(seed >= FIRST_TUNING_SEED for seed in seeds):
             raise InputError(
-                f"seed {max(seeds)}: seeds from {FIRST_TUNING_SEED} on are those of tuning; give smaller ones"
+                f"seed {max(seeds)}: seeds from {FIRST_TUNING_SEED} on are reserved for tuning; use "
+                "smaller ones"
             )
         return seeds
 
@@ -178,14 +186,19 @@ class Study(Frozen):
         """Without the study's own, which is always trained."""
         for fraction in fractions:
             if not (math.isfinite(fraction) and fraction > 0):
-                raise InputError(f"length {fraction:g}: give a share of the steps above 0, e.g. 0.5,1")
+                raise InputError(
+                    f"step fraction {fraction:g} is not above 0; give fractions of the study's steps, "
+                    "e.g. 0.5,1"
+                )
         return tuple(sorted({*fractions} - {1.0}))
 
     @model_validator(mode="after")
     def _steps_stand(self) -> Study:
         tuned = {"recipe.steps", "recipe.epochs"} & set(self.tune.space if self.tune else ())
         if self.step_fractions and tuned:
-            raise InputError(f"{', '.join(tuned)} cannot be tuned and trained at other lengths at once")
+            raise InputError(
+                f"{', '.join(tuned)} cannot be tuned together with step_fractions; leave one of them out"
+            )
         return self
 
     @field_validator("test_data", mode="before")
@@ -197,15 +210,20 @@ class Study(Frozen):
     @classmethod
     def _can_be_launched(cls, compute: Compute) -> Compute:
         if LAUNCHERS.check(compute.launcher) in ("inline", "local") and compute.slurm:
-            raise InputError(f"SLURM settings are not for the launcher {compute.launcher!r}")
+            raise InputError(
+                f"SLURM settings do not apply to the launcher {compute.launcher!r}; leave them out, or "
+                "use --launcher slurm"
+            )
         return compute
 
     @model_validator(mode="after")
     def _can_get_so_narrow(self) -> Study:
         if self.target_half_width is not None and not self.target_half_width > 0:
-            raise InputError(f"--target-half-width {self.target_half_width}: give a half-width above zero")
+            raise InputError(f"--target-half-width {self.target_half_width} is not above zero")
         if self.target_half_width is not None and self.max_seeds < 2:
-            raise InputError(f"max_seeds {self.max_seeds}: there is no interval below two seeds of a cell")
+            raise InputError(
+                f"max_seeds {self.max_seeds} is too small: an interval needs at least two seeds of a cell"
+            )
         return self
 
     @property
@@ -239,7 +257,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     match = re.fullmatch(r"(?:(\d+):)?(\d+)", text.strip())
     low, high = (int(match[1] or 1), int(match[2])) if match else (1, 0)
     if low > high:
-        raise InputError(f"seeds {text!r}: give a count (3) or a range (1:5) that holds a seed")
+        raise InputError(f"seeds {text!r} are not valid; give a count (3) or a range (1:5)")
     return tuple(range(low, high + 1))
 
 
@@ -252,4 +270,4 @@ def parse_step_fractions(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(word) for word in text.split(","))
     except ValueError:
-        raise InputError(f"lengths {text!r}: write shares of the steps, e.g. 0.5,1") from None
+        raise InputError(f"step fractions {text!r} are not numbers; write e.g. 0.5,1") from None

@@ -22,10 +22,10 @@ from ablate.training.train_command.config_files import flat
 
 from .study import Study
 
-START = """no grid; three ways to start:
-  ablate run --grid bidirectional,decoder4x,crossband             # the demo corpus; no data needed
-  ablate run --grid bidirectional,decoder4x,crossband --data DIR --recipe small --seeds 5   # yours
-  ablate run study.yaml                                           # all of it in a file: docs/studies.md"""
+START = """no grid given; three ways to start:
+  ablate run --grid bidirectional,decoder4x,crossband             # demo corpus, no data needed
+  ablate run --grid bidirectional,decoder4x,crossband --data DIR --recipe small --seeds 5   # your data
+  ablate run study.yaml                                           # everything in a file: docs/studies.md"""
 BESIDE_TRAIN = ("scores", "curve", "network", "links")
 """Fields of a `TrainingCommand` that stand beside `train` in a study file."""
 FORMER = {"launcher": "compute: {launcher: ...}"}
@@ -52,7 +52,7 @@ def asked(file: Path | None, plugins: Iterable[Path] = (), **given: Any) -> Stud
     fields: dict[str, Any] = {}
     if file is not None:
         if not file.is_file():
-            raise InputError(f"{file}: no such study file; write --grid {file} for a grid")
+            raise InputError(f"{file}: no such study file; to name factors, write --grid {file}")
         fields = read_file(file)
     if "grid" in given:
         fields["factors"] = parse_factors(given.pop("grid"))
@@ -104,11 +104,11 @@ def read_file(path: Path) -> dict[str, Any]:
     """
     data = read_yaml(path, _Loader)
     if not isinstance(data, dict):
-        raise InputError(f"{path}: a study file is a mapping of fields such as base, factors, seeds")
+        raise InputError(f"{path}: a study file must be a mapping with keys such as base, factors, seeds")
     known = ["grid", "study", *(f for f in Study.model_fields if f not in ("file", "name")), *BESIDE_TRAIN]
     for key in data:
         if key in FORMER:
-            raise InputError(f"{path}: {key} is {FORMER[key]} now")
+            raise InputError(f"{path}: the key {key} is now {FORMER[key]}")
         if key not in known:
             raise InputError(f"{path}: unknown key {key!r}{suggestion(str(key), known)}")
     data["file"], data["name"] = str(path.resolve()), data.pop("study", None)
@@ -151,7 +151,9 @@ def _place(file: Path, corpus: str) -> str:
 def _train(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `TrainingCommand`, of which some stand beside `train` in a study file."""
     if not isinstance(data["train"], dict) or not {"command", "commands"} & set(data["train"]):
-        raise InputError(f"{path}: train is a mapping with a command, e.g. train: {{command: python ...}}")
+        raise InputError(
+            f"{path}: train must be a mapping with a command, e.g. train: {{command: python ...}}"
+        )
     train = dict(data["train"])
     for key in BESIDE_TRAIN:
         if key in data:
@@ -184,12 +186,12 @@ def _factor(name: str, body: dict[str, Any], metric: str, own: bool) -> Factor:
     if own and isinstance(levels, list):
         levels = {level: {name: level} for level in levels}
     if own and not isinstance(levels, dict):
-        raise InputError(f"factor {name!r}: give its levels, each with its overrides of the command")
+        raise InputError(f"factor {name!r} has no levels; give each level with its overrides of the command")
     if isinstance(levels, dict):
         read = _overrides if own else _values
         deltas = {str(level): read(delta or {}) for level, delta in levels.items()}
         if not LEVEL.fullmatch(name):
-            raise InputError(f"factor name {name!r}: use letters, digits, '.', '_' and '-' only")
+            raise InputError(f"factor name {name!r} is not valid; use only letters, digits, '.', '_' and '-'")
         if len(deltas) < 2:
             raise InputError(f"factor {name!r} needs at least two levels, got {len(deltas)}")
         factor = Factor(name=name, own=own, levels=deltas)

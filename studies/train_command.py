@@ -30,7 +30,7 @@ def planned(train: TrainingCommand, study_file: str | None, root: Path) -> Train
     there = (folder / program).is_file() if "/" in program else shutil.which(program) is not None
     if not there:
         where = f"in {folder}" if "/" in program else "on PATH"
-        raise InputError(f"train.command: no program {program!r} {where}: {train.command}")
+        raise InputError(f"train.command: program {program!r} not found {where}: {train.command}")
     if train.network is not None:
         plugins.trust_class(folder / train.network.rpartition(":")[0])
     return train.model_copy(update={"digest": digest, "commit": git_commit(folder)})
@@ -41,7 +41,7 @@ def _files(train: TrainingCommand, study_file: str | None, root: Path) -> dict[s
     files = code.find_code(Path(train.folder), train.patterns, apart)
     if train.config is not None and train.config not in files:
         raise InputError(
-            f"train.config {train.config!r} is not among the code in {train.folder}; name it there"
+            f"train.config {train.config!r} is not part of the code in {train.folder}; add it to train.code"
         )
     return files
 
@@ -68,7 +68,7 @@ def shown(train: TrainingCommand, root: Path) -> list[str]:
         + "; then ".join(train.commands)
         + (f"   (resume: {train.resume})" if train.resume else ""),
         f"  in a copy of {train.folder}" + (f" at commit {train.commit}" if train.commit else ""),
-        f"  whose code has the digest {train.digest}",
+        f"  code digest {train.digest}",
         f"  linked into every run: {listed(linked) or 'nothing'}",
         f"  empty folders of each run's own: {listed(empty) or 'none'}",
     ]

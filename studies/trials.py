@@ -84,7 +84,7 @@ def open_journal(path: Path) -> BaseStorage:
     except Exception as error:
         kept = set_aside(path)
         logger.warning(
-            "%s cannot be read (%s); it is kept as %s, and the trials are recorded anew from the runs",
+            "%s cannot be read (%s); it is kept as %s, and the trials are rebuilt from the runs",
             *(path, brief(error), kept.name),
         )
         return JournalStorage(Journal(path))
@@ -103,8 +103,8 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
         return open_journal(folder / "journal.log")
     if url.startswith("sqlite"):
         raise InputError(
-            "SQLite cannot serve as a queue: it gives one trial to two processes; "
-            "leave --storage out for the file journal, or give postgresql://..."
+            "SQLite cannot be used as a queue, because it can give one trial to two processes; leave "
+            "--storage out to use the file journal, or give postgresql://..."
         )
     keep_secret(url, "--storage", STORAGE_VARIABLE)
     try:

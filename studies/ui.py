@@ -83,8 +83,8 @@ def serve(
     names = [study] if study else study_names(root)
     if uri == default_uri(root) and not (root / "mlflow.db").exists():
         raise InputError(
-            f"nothing is mirrored under {root} yet; `ablate run` does it while it trains, "
-            "`ablate sync` for runs that are there"
+            f"no run under {root} is in MLflow yet; `ablate run` sends runs while they train, `ablate "
+            "sync` sends existing runs"
         )
     if uri.startswith(("http://", "https://")):
         yield _window(root, redact(uri).rstrip("/"), uri, names, None)
@@ -127,7 +127,7 @@ def _free_port(port: int | None) -> int:
             except OSError:
                 continue
             return probe.getsockname()[1]
-    raise InputError(f"port {port} of {HOST} is taken; give another --port, or 0 for a free one")
+    raise InputError(f"port {port} of {HOST} is in use; choose another --port, or 0 for a free one")
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from . import archive, audit, ensembles, next, power, run, status, tracking
+from . import archive, audit, check, ensembles, next, power, run, status, tracking
 
 
 def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> None:
@@ -18,6 +18,7 @@ def register(app: typer.Typer, write_report: Callable[[Path, str], None]) -> Non
     """
     app.command()(run.command(write_report))
     app.command()(run.retry_command(write_report))
+    app.command()(check.check)
     app.command()(status.status)
     app.command()(status.logs)
     app.command("next")(next.next_)

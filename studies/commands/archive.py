@@ -18,7 +18,7 @@ from .options import StudyName
 def export(
     study: StudyName = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File; default: STUDY.tar.gz.")
+        Path | None, typer.Option("-o", "--output", help="File to write. [default: STUDY.tar.gz]")
     ] = None,
     root: Root = ROOT,
 ) -> None:
@@ -32,7 +32,9 @@ def export(
     size = target.stat().st_size / 1e6
     print(f"{manifest['runs']} done runs, {len(manifest['files'])} files, {size:.2f} MB", file=sys.stderr)
     for path in manifest["left_out"]:
-        print(f"left out: plug-in {path}, whose code is not that of the plan", file=sys.stderr)
+        print(
+            f"left out: plug-in {path}, whose code has changed since the study was planned", file=sys.stderr
+        )
     print(target)
 
 
@@ -40,13 +42,13 @@ def import_command(write_report: Callable[[Path, str], None]) -> Callable[..., N
     """`ablate import`, which ends by `write_report(root, study)`."""
 
     def import_(
-        file: Annotated[Path, typer.Argument(help="A file of `ablate export`.")],
+        file: Annotated[Path, typer.Argument(help="File written by `ablate export`.")],
         root: Root = ROOT,
         trust_plugins: Annotated[
-            bool, typer.Option("--trust-plugins", help="Trust the study's plug-ins; read them first.")
+            bool, typer.Option("--trust-plugins", help="Trust the study's plug-ins. Read them first.")
         ] = False,
     ) -> None:
-        """Import an exported study to report it or to go on with it. Runs no code from it."""
+        """Import an exported study so that you can report on it or continue it. Runs no code from it."""
         from ..imported import import_ as read
         from ..imported import untrusted
 
@@ -57,11 +59,11 @@ def import_command(write_report: Callable[[Path, str], None]) -> Callable[..., N
             print(f"no report: {error}", file=sys.stderr)
         for path in untrusted(plan):
             print(
-                f"not trusted: plug-in {path}; a report needs none, to train or audit read it, then give "
-                "--trust-plugins",
+                f"plug-in {path} is not trusted; reports do not need it. To train or audit, read it, then "
+                "import with --trust-plugins",
                 file=sys.stderr,
             )
-        print("its scores are the sender's word: nothing here has measured them", file=sys.stderr)
+        print("its scores were imported, not measured here", file=sys.stderr)
         print(f"study {plan.name}: ablate report {plan.name} --root {root}", file=sys.stderr)
         print(plan.name)
 

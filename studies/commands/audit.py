@@ -30,31 +30,36 @@ NETWORKS = 8
 def audit(
     target: Annotated[
         str | None,
-        typer.Argument(help="A preset, a cell of --grid, a study (file), or a plug-in's part."),
+        typer.Argument(help="A preset, a cell of --grid, a study, a study file, or a part of a plug-in."),
     ] = None,
     grid: GridText = None,
     base: Base = "mbsnet",
     baseline: Baseline = "bsrnn",
     recipe: Annotated[
         str | None,
-        typer.Option(help="Its rule shrinks the networks. [default: quick; a preset: its own size]"),
+        typer.Option(
+            help="Recipe, which also sets the size of the networks. [default: quick; for a preset, its own "
+            "size]"
+        ),
     ] = None,
     settings: Settings = [],  # noqa: B006
-    option: Annotated[
-        list[str], typer.Option(help="Of a plug-in's network, e.g. kernel=3: --set model.options.kernel=3.")
-    ] = [],  # noqa: B006
-    data: Annotated[str | None, typer.Option(help="Corpus folder, or demo, for leaks and scores.")] = None,
-    test_data: Annotated[str | None, typer.Option(help="Take this corpus' test split.")] = None,
-    pairs: Annotated[str | None, typer.Option(help="How files pair: a pattern, or a list.")] = None,
+    option: Annotated[list[str], typer.Option(help="Option of a plug-in's network, e.g. kernel=3.")] = [],  # noqa: B006
+    data: Annotated[
+        str | None, typer.Option(help="Corpus folder, or demo, to check for leaks and bad pairs.")
+    ] = None,
+    test_data: Annotated[str | None, typer.Option(help="Use the test split of this corpus.")] = None,
+    pairs: Annotated[str | None, typer.Option(help="How files are paired: a pattern, or a list.")] = None,
     plugin: Plugins = [],  # noqa: B006
-    waive: Annotated[str, typer.Option(help="Errors to accept, e.g. A101,A102.")] = "",
-    param_budget: Annotated[str | None, typer.Option(help='Declared parameters, e.g. "2.3M+-5%".')] = None,
-    slots: Annotated[int, typer.Option(help="Runs side by side, for memory and hours.")] = 1,
-    seeds: Annotated[int, typer.Option(help="Seeds of the study, for its hours; 0 leaves them out.")] = 0,
+    waive: Annotated[str, typer.Option(help="Errors to ignore, e.g. A101,A102.")] = "",
+    param_budget: Annotated[
+        str | None, typer.Option(help='Parameters that every network should have, e.g. "2.3M+-5%".')
+    ] = None,
+    slots: Annotated[int, typer.Option(help="Runs at once, to estimate memory and hours.")] = 1,
+    seeds: Annotated[int, typer.Option(help="Number of seeds, to estimate hours; 0 for no estimate.")] = 0,
     root: Root = ROOT,
     format: Annotated[str, formats("table", "json", "sarif", "github")] = "table",
 ) -> None:
-    """Find before training what would make the answer wrong. Exits with 5 where an error is not waived."""
+    """Check for problems that would invalidate the results. Exits with 5 if an error is not waived."""
     from ablate.ablations.audit import audit_cells, errors, parse_waivers
     from ablate.ablations.targets import jobs_named, load_plugins, parse_grid
     from ablate.models.plugins import load_planned
@@ -79,7 +84,8 @@ def audit(
             study = _study(target, root)
             if study.train is not None and study.train.imported:
                 raise InputError(
-                    f"{study.name} is imported from {study.train.imported}: its trainings are not here"
+                    f"{study.name} was imported from {study.train.imported}; there is no training "
+                    "code here to audit"
                 )
             load_planned(study.plugins)
     cells = [cell for its, _ in jobs for cell in its]
@@ -186,8 +192,8 @@ def _study(name: str, root: Path) -> Plan:
         return make(asked(Path(name)), root.resolve())[0]
     if name not in names(root):
         raise InputError(
-            f"{name!r} is no preset ({', '.join(PRESETS)}), no part of a plug-in "
-            f"and no study under {root} ({', '.join(names(root)) or 'none there'})"
+            f"{name!r} is not a preset ({', '.join(PRESETS)}), a part of a plug-in, or a study under "
+            f"{root} ({', '.join(names(root)) or 'none there'})"
         )
     return load(root, name)
 

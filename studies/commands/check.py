@@ -1,29 +1,34 @@
-"""`ablate run --check`: one short run of a user's command, to see that command, scores and curve fit."""
+"""`ablate check`."""
 
 from __future__ import annotations
 
 import shutil
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ablate.models.console import ROOT, Root
 from ablate.models.errors import InputError, duration, listed
+
+from .options import Gpus
 
 if TYPE_CHECKING:
     from ablate.training.rundir import RunDir
 
     from ..plan import Plan
-    from ..study import Study
 
 
-def check_study(study: Study, root: Path) -> None:
-    """Run the first cell with the overrides of `check` under `<root>/check`, and say what came of it.
+def check(
+    file: Annotated[Path, typer.Argument(help="A YAML study file with train.command.")],
+    data: Annotated[str | None, typer.Option(metavar="DIR", help="Corpus. [default: the file's]")] = None,
+    gpus: Gpus = None,
+    root: Root = ROOT,
+) -> None:
+    """Run a study's training command once, with the overrides of `check:`, and show what it leaves.
 
-    Raises:
-        InputError: the built-in trainer trains the study.
-        typer.Exit: 3, if something does not fit.
+    Exits with 3 if the command fails, or if its scores or its curve cannot be read.
     """
     from rich.console import Console
 
@@ -32,11 +37,14 @@ def check_study(study: Study, root: Path) -> None:
     from ..launchers.local import LocalLauncher
     from ..plan import cache_path, make, run_dirs, save, study_path
     from ..progress import ConsoleProgress
+    from ..study_file import asked
     from ..trials import open_storage, plan_book
     from .dry_run import literal
 
+    study = asked(file, data=data, compute={} if gpus is None else {"gpus": gpus})
     if study.train is None:
-        raise InputError("--check is for a study file with train.command; see --dry-run")
+        raise InputError(f"{file} has no train.command; see what would be trained with ablate run --dry-run")
+    root = root.resolve()
     place = root / "check"
     shutil.rmtree(place, ignore_errors=True)
     cache_path(root).mkdir(parents=True, exist_ok=True)
@@ -64,7 +72,7 @@ def check_study(study: Study, root: Path) -> None:
     if outcome.interrupted:
         raise typer.Exit(130)
     fits = _tell(plan, run, cell.evaluations[seed])
-    print(f"kept for a look: {run.path}", file=sys.stderr)
+    print(f"output kept in {run.path}", file=sys.stderr)
     if outcome.failed or not fits:
         raise typer.Exit(3)
 
@@ -83,7 +91,7 @@ def _tell(plan: Plan, run: RunDir, evaluation: str) -> bool:
     elif state.state == "done":
         print(f"scores: {run.evaluation(evaluation).message}")
     if plan.train.curve is None:
-        print("curve: none is promised")
+        print("curve: none declared")
     elif state.curve_problem:
         print(f"curve: {state.curve_problem}")
     elif lines := run.metrics():

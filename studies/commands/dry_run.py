@@ -104,7 +104,8 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
         out.print(f"in every cell: {_listed(shared)}", markup=False, soft_wrap=True, highlight=False)
     fractions = f" x {1 + len(plan.step_fractions)} lengths" if plan.step_fractions else ""
     out.print(
-        f"{len(distinct)} distinct trainings for {len(plan.runs)} runs of {len(plan.cells)} cells{fractions}"
+        f"{len(distinct)} distinct training runs for {len(plan.runs)} runs of {len(plan.cells)} "
+        f"cells{fractions}"
     )
     if plan.train is not None:
         shown = train_command.shown(plan.train, root)
@@ -116,9 +117,12 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
         for line in shown:
             out.print(line, markup=False, soft_wrap=True, highlight=False)
     if costs:
-        out.print(f"time and memory of a run: from steps on {slot.device}, without validation and scoring")
+        out.print(
+            f"time and memory per run: estimated from training steps on {slot.device}, without validation "
+            "and scoring"
+        )
     for alias in plan.aliases:
-        out.print(f"not told apart by this design: {alias}")
+        out.print(f"aliased in this design: {alias}")
 
 
 def literal(plan: Plan, cell: AnyCell, seed: int, root: Path, place: Path) -> list[str]:

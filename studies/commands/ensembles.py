@@ -15,14 +15,14 @@ from .options import StudyName
 
 def ensemble(
     study: StudyName = None,
-    device: Annotated[str, typer.Option(help="auto, or a torch device.")] = "auto",
+    device: Annotated[str, typer.Option(help="Torch device, or auto.")] = "auto",
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="Threads and processes. [default: the cores]")
+        int | None, typer.Option(min=1, help="Threads and processes. [default: number of cores]")
     ] = None,
     root: Root = ROOT,
     format: Format = "table",
 ) -> None:
-    """Score the average over each cell's seeds, an upper bound; the study's report then shows it.
+    """Score the averaged output of each cell's seeds, an upper bound. The study's report then includes it.
 
     The outputs of a cell's networks are averaged, and measured as those of one system.
     """

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 def next_(
     study: StudyName = None,
     width: Annotated[
-        float | None, typer.Option(help="Half-width wanted for every effect and the gap.")
+        float | None, typer.Option(help="Target half-width for every effect and the gap.")
     ] = None,
-    count: Annotated[int, typer.Option(min=1, help="Trainings to list.")] = 10,
+    count: Annotated[int, typer.Option(min=1, help="Number of runs to list.")] = 10,
     root: Root = ROOT,
     format: Format = "table",
 ) -> None:
-    """The training that narrows the widest interval most per hour, and the ones after it."""
+    """List the runs to add next: those that narrow the widest interval most per hour."""
     from .. import plan as plans
     from ..allocation import next_trainings
 
@@ -46,14 +46,14 @@ def _print(found: Allocation, name: str, width: float | None) -> None:
     out = console()
     if found.widest is not None:
         target, now = found.widest
-        out.print(f"{name}: the widest interval is that of {target}, +-{now:.3f}", markup=False)
+        out.print(f"{name}: the widest interval is {target}, +-{now:.3f}", markup=False)
     for line in found.limits:
         out.print(line, markup=False)
     if found.widest is None and found.trainings:
-        out.print(f"first every cell gets {FIRST} seeds; before that nothing is looked at", markup=False)
+        out.print(f"every cell needs {FIRST} seeds before intervals can be compared", markup=False)
     if not found.trainings:
         reached = width is not None and found.widest is not None and found.widest[1] <= width
-        out.print("narrow enough" if reached else "no training narrows it", markup=False)
+        out.print("narrow enough" if reached else "no further run narrows it", markup=False)
         return
     table = Table(box=None)
     for heading in ("cell", "seed", "takes", "for", "half-width then", "gain an hour"):

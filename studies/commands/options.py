@@ -24,24 +24,26 @@ def option(panel: str, *names: str, metavar: str | None = None, **facts: Any) ->
 
 StudyName = Annotated[
     str | None,
-    typer.Argument(help="The study. [default: the last one]", autocompletion=studies_of_root),
+    typer.Argument(help="Name of the study. [default: the most recent]", autocompletion=studies_of_root),
 ]
 
 COMPUTE = "Compute"
 Launcher = Annotated[
-    str | None, option(COMPUTE, metavar="NAME", help="inline, local or slurm. [default: local]")
+    str | None,
+    option(COMPUTE, metavar="NAME", help="Where runs start: inline, local or slurm. [default: local]"),
 ]
 Jobs = Annotated[int | None, option(COMPUTE, metavar="N", help="Runs at once.")]
-Gpus = Annotated[str | None, option(COMPUTE, metavar="0,2", help="GPUs to use; '' for none.")]
+Gpus = Annotated[str | None, option(COMPUTE, metavar="0,2", help="GPUs to use; '' for the CPU.")]
 RunsPerGpu = Annotated[int | None, option(COMPUTE, metavar="N", help="Runs on one GPU at once. [default: 1]")]
 Slurm = Annotated[
     list[str], option(COMPUTE, metavar="NAME=VALUE", help="SLURM setting, e.g. partition=gpu; repeat.")
 ]
 Storage = Annotated[
-    str | None, option(COMPUTE, metavar="URL", envvar="ABLATE_STORAGE", help="Optuna's, postgresql://...")
+    str | None,
+    option(COMPUTE, metavar="URL", envvar="ABLATE_STORAGE", help="Database of Optuna, e.g. postgresql://..."),
 ]
 TrackingUri = Annotated[
-    str | None, option(COMPUTE, metavar="URL", envvar="MLFLOW_TRACKING_URI", help="MLflow.")
+    str | None, option(COMPUTE, metavar="URL", envvar="MLFLOW_TRACKING_URI", help="Address of MLflow.")
 ]
 
 

@@ -21,39 +21,39 @@ if TYPE_CHECKING:
 
 
 def power(
-    file: Annotated[Path | None, typer.Argument(help="A YAML study file, in place of --grid.")] = None,
+    file: Annotated[Path | None, typer.Argument(help="A YAML study file, instead of --grid.")] = None,
     grid: Annotated[
         str | None, typer.Option(metavar="FACTORS", help="e.g. bidirectional,core=lstm,mamba.")
     ] = None,
     seeds: Annotated[
-        str, typer.Option(metavar="N", help="Numbers of seeds to look at: N for 1..N, or a:b.")
+        str, typer.Option(metavar="N", help="Numbers of seeds to compare: N for 1..N, or a:b.")
     ] = "2:10",
     pilot: Annotated[
         str | None,
-        typer.Option(metavar="STUDY", help="Whose variances and times to plan with; default: typical ones."),
+        typer.Option(metavar="STUDY", help="Study that gives variances and times. [default: typical values]"),
     ] = None,
     effect: Annotated[
         float | None,
-        typer.Option(metavar="SIZE", help="Which design finds an effect of this size with least runs?"),
+        typer.Option(metavar="SIZE", help="Find the design that detects this effect with the fewest runs."),
     ] = None,
     design: Annotated[
-        str | None, typer.Option(metavar="KIND", help="full, fractional, leave-one-out or add-one.")
+        str | None, typer.Option(metavar="KIND", help="Design: full, fractional, leave-one-out or add-one.")
     ] = None,
-    baseline: Annotated[bool, typer.Option(help="Whether a baseline is trained too.")] = True,
-    power: Annotated[float, typer.Option(metavar="P", help="Probability to find the effect.")] = 0.8,
+    baseline: Annotated[bool, typer.Option(help="Whether the grid has a baseline.")] = True,
+    power: Annotated[float, typer.Option(metavar="P", help="Probability of detecting the effect.")] = 0.8,
     metric: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Score to plan for, with --pilot.")
+        str | None, typer.Option(metavar="NAME", help="Metric to plan for, with --pilot.")
     ] = None,
     format: Annotated[str, formats("table", "csv", "json")] = "table",
     root: Root = ROOT,
 ) -> None:
-    """Power analysis: the smallest effect detectable with a number of seeds, with runs and hours."""
+    """Power analysis: the smallest effect detectable with a given number of seeds, with runs and hours."""
     from ..power import outlook
     from ..study import parse_seeds
     from ..study_file import asked
 
     if (file is None) == (grid is None):
-        raise InputError("give a study file, or --grid")
+        raise InputError("no grid given; name a study file, or use --grid")
     study = asked(file, grid=grid, design=design)
     found = outlook(
         study.factors,
@@ -107,7 +107,7 @@ def _print(found: Outlook, out: TextIO) -> None:
     screen = console(out)
     v = found.variances
     screen.print(
-        f"Smallest effects that a {found.design} design finds with probability {found.power:g} "
+        f"Smallest effects that a {found.design} design detects with probability {found.power:g} "
         "(two-sided, 0.05)",
         markup=False,
         style="bold",
@@ -121,7 +121,9 @@ def _print(found: Outlook, out: TextIO) -> None:
     _table(screen, wide if found.hours is not None else wide.drop(columns="hours"))
     if found.designs is not None:
         screen.print(
-            f"Designs that find a main effect of {found.effect:g} in every factor", style="bold", markup=False
+            f"Designs that detect a main effect of {found.effect:g} in every factor",
+            style="bold",
+            markup=False,
         )
         frame = found.designs if found.hours is not None else found.designs.drop(columns="hours")
         _table(screen, frame)

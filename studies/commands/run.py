@@ -40,7 +40,7 @@ STUDY, AUDIT, OUTPUT = "Study", "Audit", "Output"
 Root = Annotated[
     Path, option(OUTPUT, metavar="DIR", envvar="ABLATE_ROOT", help="Folder of studies, runs and caches.")
 ]
-UseImported = Annotated[bool, option(AUDIT, "--use-imported", help="Use runs that another study imported.")]
+UseImported = Annotated[bool, option(AUDIT, "--use-imported", help="Accept scores of imported runs.")]
 
 
 def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
@@ -48,58 +48,71 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
 
     def run(
         ctx: typer.Context,
-        file: Annotated[Path | None, typer.Argument(help="A YAML study file; options override it.")] = None,
+        file: Annotated[Path | None, typer.Argument(help="A YAML study file. Options override it.")] = None,
         grid: Annotated[
-            str | None, option(STUDY, metavar="FACTORS", help="e.g. bidirectional,core=lstm,mamba.")
+            str | None,
+            option(STUDY, metavar="FACTORS", help="Factors to cross, e.g. bidirectional,core=lstm,mamba."),
         ] = None,
         base: Annotated[
-            str | None, option(STUDY, metavar="PRESET", help="Levels change it. [default: mbsnet]")
+            str | None,
+            option(STUDY, metavar="PRESET", help="System that the factors change. [default: mbsnet]"),
         ] = None,
         baseline: Annotated[
-            str | None, option(STUDY, metavar="PRESET", help="Reference system, or none. [default: bsrnn]")
+            str | None,
+            option(STUDY, metavar="PRESET", help="System to compare with, or none. [default: bsrnn]"),
         ] = None,
         design: Annotated[
-            str | None, option(STUDY, metavar="KIND", help="full, fractional, leave-one-out or add-one.")
+            str | None,
+            option(STUDY, metavar="KIND", help="Design: full, fractional, leave-one-out or add-one."),
         ] = None,
         data: Annotated[
-            str | None, option(STUDY, metavar="DIR", help="Corpus. [default: the demo corpus]")
+            str | None, option(STUDY, metavar="DIR", help="Corpus folder. [default: the demo corpus]")
         ] = None,
         test_data: Annotated[
             list[str],
-            option(STUDY, metavar="DIR", help="Score on its test split; repeat: on each, the first decides."),
+            option(STUDY, metavar="DIR", help="Test set to score on (repeatable; the first is primary)."),
         ] = [],  # noqa: B006
         pairs: Annotated[
-            str | None, option(STUDY, metavar="PATTERN", help="How files pair: 'fileid_(\\d+)', or a list.")
+            str | None,
+            option(STUDY, metavar="PATTERN", help="How files are paired: 'fileid_(\\d+)', or a list."),
         ] = None,
         recipe: Annotated[
-            str | None, option(STUDY, metavar="NAME", help="quick, small or reference. [default: quick]")
+            str | None,
+            option(STUDY, metavar="NAME", help="Recipe: quick, small or reference. [default: quick]"),
         ] = None,
         settings: Annotated[
-            list[str], option(STUDY, "--set", metavar="PATH=VALUE", help="e.g. recipe.steps=400; repeat.")
+            list[str],
+            option(
+                STUDY,
+                "--set",
+                metavar="PATH=VALUE",
+                help="Change a setting, e.g. recipe.steps=400 (repeatable).",
+            ),
         ] = [],  # noqa: B006
         seeds: Annotated[
-            str | None, option(STUDY, metavar="N", help="N for 1..N, or a:b inclusive. [default: 3]")
+            str | None, option(STUDY, metavar="N", help="Seeds: N for 1..N, or a:b inclusive. [default: 3]")
         ] = None,
         step_fractions: Annotated[
-            str | None, option(STUDY, metavar="0.5,1", help="Train at these shares of the steps too.")
+            str | None, option(STUDY, metavar="0.5,1", help="Also train with these fractions of the steps.")
         ] = None,
         target_half_width: Annotated[
-            float | None, option(STUDY, metavar="WIDTH", help="Add seeds until intervals are this narrow.")
+            float | None,
+            option(STUDY, metavar="WIDTH", help="Add seeds until every interval is this narrow."),
         ] = None,
         metric: Annotated[
-            str | None, option(STUDY, metavar="NAME", help="Endpoint on test. [default: pesq_wb]")
+            str | None, option(STUDY, metavar="NAME", help="Endpoint, measured on test. [default: pesq_wb]")
         ] = None,
         claim: Annotated[
             list[str],
-            option(STUDY, metavar="FACTOR=LOW..HIGH", help="On - off; or FACTOR=LEVEL=LOW..HIGH; repeat."),
+            option(STUDY, metavar="FACTOR=LOW..HIGH", help="Claimed effect, on - off (repeatable)."),
         ] = [],  # noqa: B006
         claims: Annotated[
             str | None,
-            option(STUDY, metavar="FILE", help="Claims of others, judged too: YAML, or published."),
+            option(STUDY, metavar="FILE", help="Further claims: a YAML file, or published."),
         ] = None,
         study: Annotated[str | None, option(STUDY, metavar="NAME", help="Name of the study.")] = None,
         plugin: Annotated[
-            list[Path], option(STUDY, metavar="FILE", help="Python file that registers parts; repeat.")
+            list[Path], option(STUDY, metavar="FILE", help="Python file that registers parts (repeatable).")
         ] = [],  # noqa: B006
         launcher: Launcher = None,
         jobs: Jobs = None,
@@ -109,17 +122,14 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
         storage: Storage = None,
         tracking_uri: TrackingUri = None,
         waive: Annotated[
-            str, option(AUDIT, metavar="CODES", help="Errors to accept, e.g. A101; all: no audit, recorded.")
+            str, option(AUDIT, metavar="CODES", help="Errors to ignore, e.g. A101; all skips the audit.")
         ] = "",
         param_budget: Annotated[
-            str | None, option(AUDIT, metavar="SIZE", help='Declared parameters, e.g. "2.3M+-5%".')
+            str | None,
+            option(AUDIT, metavar="SIZE", help='Parameters every network should have: "2.3M+-5%".'),
         ] = None,
         use_imported: UseImported = False,
-        dry_run: Annotated[bool, option(OUTPUT, "--dry-run", help="Show the plan; train nothing.")] = False,
-        check: Annotated[
-            bool,
-            option(OUTPUT, "--check", help="Try a training command on one cell."),
-        ] = False,
+        dry_run: Annotated[bool, option(OUTPUT, "--dry-run", help="Show the plan without training.")] = False,
         root: Root = ROOT,
         format: Annotated[str, formats("table", "json", panel=OUTPUT)] = "table",
     ) -> None:
@@ -140,11 +150,6 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
 
             slot = _slots(found.compute)[0]
             show_plan(found, root, format, slot)
-            return
-        if check:
-            from .check import check_study
-
-            check_study(found, root)
             return
         session, say = _session(root, write_report, waive, param_budget, found.compute, use_imported)
         with _carried_out(session, say) as end:
@@ -178,10 +183,10 @@ def retry_command(write_report: Callable[[Path, str], None]) -> Callable[..., No
         ctx: typer.Context,
         study: StudyName = None,
         cell: Annotated[
-            list[str], typer.Option(metavar="NAME", help="Train all runs of this cell again; repeat.")
+            list[str], typer.Option(metavar="NAME", help="Train all runs of this cell again (repeatable).")
         ] = [],  # noqa: B006
         retrain: Annotated[
-            bool, typer.Option("--retrain", help="All runs, if a version of other results trained them.")
+            bool, typer.Option("--retrain", help="Train again all runs of an incompatible results version.")
         ] = False,
         use_imported: UseImported = False,
         launcher: Launcher = None,
@@ -193,7 +198,7 @@ def retry_command(write_report: Callable[[Path, str], None]) -> Callable[..., No
         tracking_uri: TrackingUri = None,
         root: Root = ROOT,
     ) -> None:
-        """Train, or only score, what failed or diverged in a study and what is left of it."""
+        """Train or score the runs of a study that failed, diverged or have not run yet."""
         from ..compute import Compute
         from ..plan import find
 
@@ -245,31 +250,31 @@ def _end(plan: Plan, outcome: Outcome, root: Path, say: Echo, seconds: float) ->
         f"{len(outcome.failed)} failed or diverged, {len(outcome.left)} left; {seconds:.0f} s"
     )
     if outcome.interrupted:
-        say("interrupted; the same command goes on from the last checkpoints")
+        say("interrupted; the same command continues from the last checkpoints")
         raise typer.Exit(130)
     if outcome.failed:
-        say(f"see why: ablate status {plan.name} --root {root}; ablate logs CELL")
-        say(f"train or score them again: ablate retry {plan.name} --root {root}")
+        say(f"to see why: ablate status {plan.name} --root {root}; ablate logs CELL")
+        say(f"to train or score them again: ablate retry {plan.name} --root {root}")
         raise typer.Exit(3)
     nothing = [f["where"] for f in plan.audit.findings if f["code"] == CODE]
     if outcome.left and nothing and CODE not in plan.audit.waived:
         say(
-            f"refused: {', '.join(nothing)} reaches nothing, and its cells stopped; correct it, or train "
-            f"them all the same with --waive {CODE}"
+            f"refused: {', '.join(nothing)} reaches nothing, and its cells were stopped; fix it, or "
+            f"train them anyway with --waive {CODE}"
         )
         raise typer.Exit(5)
     if outcome.left:
         raise typer.Exit(4)
     for alias in plan.aliases:
-        say(f"not told apart by this design: {alias}")
+        say(f"aliased in this design: {alias}")
     page = study_path(root, plan.name) / "report" / "report.html"
     if page.exists():
-        say(f"the report: {page}")
+        say(f"report: {page}")
         if plan.baseline is not None:
-            say('look first at the gap and at "unexplained", then at each interval beside what was claimed')
+            say('start with the gap and "unexplained", then compare each interval with the claim')
     if plan.corpus.is_demo:
-        say("the demo corpus shows how this works; its numbers say nothing of real speech")
-    say(f"the table: ablate report {plan.name}; curves and sound: ablate ui {plan.name}")
+        say("the demo corpus shows how this works; its numbers say nothing about real speech")
+    say(f"table: ablate report {plan.name}; curves and audio: ablate ui {plan.name}")
 
 
 def _session(
@@ -326,7 +331,7 @@ def _audit(
     from .audit import of_plan
 
     torch.set_num_threads(slots[0].threads)
-    say(f"auditing {len(plan.cells)} cells (--waive all skips this, and the report says so)")
+    say(f"auditing {len(plan.cells)} cells (--waive all skips the audit; the report notes it)")
     found = of_plan(
         plan,
         corpus,

@@ -21,9 +21,9 @@ def status(
     study: StudyName = None,
     root: Root = ROOT,
     format: Format = "table",
-    watch: Annotated[bool, typer.Option("--watch", help="Renew every two seconds.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Update every two seconds.")] = False,
 ) -> None:
-    """Where a study stands: every cell x seed with its state, step, validation PESQ and failures' causes."""
+    """Show the state, step and validation PESQ of every run, and the causes of failures."""
     from .. import plan as plans
     from ..status import status as read
 
@@ -106,7 +106,7 @@ def logs(
     seed: Annotated[int | None, typer.Option(help="One seed. [default: all]")] = None,
     root: Root = ROOT,
 ) -> None:
-    """What the runs of a cell wrote while they trained."""
+    """Print the logs of a cell's runs."""
     from .. import plan as plans
 
     root = root.resolve()

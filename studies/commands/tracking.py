@@ -16,7 +16,7 @@ TrackingUri = Annotated[
     str | None,
     typer.Option(
         "--tracking-uri",
-        help="MLflow's store; default: $MLFLOW_TRACKING_URI, else an SQLite file in the root.",
+        help="Address of MLflow. [default: $MLFLOW_TRACKING_URI, else an SQLite file in the root]",
         show_default=False,
     ),
 ]
@@ -24,18 +24,23 @@ TrackingUri = Annotated[
 
 def sync(
     study: Annotated[
-        str | None, typer.Argument(help="Study; default: all under the root.", autocompletion=studies_of_root)
+        str | None,
+        typer.Argument(
+            help="Name of the study. [default: all under the root]", autocompletion=studies_of_root
+        ),
     ] = None,
     root: Root = ROOT,
     tracking_uri: TrackingUri = None,
 ) -> None:
-    """Bring MLflow up to date with the run directories; may be repeated at any time."""
+    """Send the runs that MLflow does not have yet. Safe to repeat."""
     from ..plan import names
     from ..tracking import TrackingError, mirror
 
     chosen = [study] if study else names(root)[::-1]
     if not chosen:
-        raise InputError(f"no studies under {root / 'studies'}; give --root, or run `ablate run` first")
+        raise InputError(
+            f"no studies in {root / 'studies'}; give another --root, or start one with `ablate run`"
+        )
     incomplete = False
     for name in chosen:
         try:
@@ -52,16 +57,16 @@ def sync(
 def ui(
     study: Annotated[
         str | None,
-        typer.Argument(help="Study to open on; default: the newest.", autocompletion=studies_of_root),
+        typer.Argument(help="Study to open. [default: the most recent]", autocompletion=studies_of_root),
     ] = None,
     root: Root = ROOT,
     tracking_uri: TrackingUri = None,
     port: Annotated[
         int | None,
-        typer.Option(help="Port on 127.0.0.1; 0: a free one. Default: 5000, or a free one if taken."),
+        typer.Option(help="Port on 127.0.0.1; 0 for a free one. [default: 5000, or a free one]"),
     ] = None,
 ) -> None:
-    """Show the runs in MLflow's own pages until Ctrl-C."""
+    """Open MLflow's pages with the runs. Press Ctrl-C to stop."""
     from ..tracking import TrackingError
     from ..ui import serve
 
@@ -71,11 +76,11 @@ def ui(
         with serve(root, study, tracking_uri, port) as window:
             typer.echo(window.runs)
             if window.compare:
-                typer.echo(f"all runs side by side: {window.compare}", err=True)
+                typer.echo(f"compare all runs: {window.compare}", err=True)
             if window.process is not None:
-                typer.echo("Ctrl-C ends it", err=True)
+                typer.echo("press Ctrl-C to stop", err=True)
                 code = window.process.wait()
-                raise TrackingError(f"the MLflow server ended by itself with code {code}")
+                raise TrackingError(f"the MLflow server stopped with exit code {code}")
     except KeyboardInterrupt:
         typer.echo("ended", err=True)
     except TrackingError as error:

@@ -23,7 +23,7 @@ class InlineLauncher(Launcher):
 
     def submit(self, job: Job) -> None:
         if not self.free:
-            raise RuntimeError("the inline launcher has one slot and it is taken")
+            raise RuntimeError("the only slot of the inline launcher is in use")
         cores = os.cpu_count() or 1
         self._ended.append(carry_out(job, threads=cores, device="auto", should_stop=lambda: False))
 

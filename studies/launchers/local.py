@@ -98,7 +98,7 @@ class LocalLauncher(Launcher):
 
     def submit(self, job: Job) -> None:
         if not self.free:
-            raise RuntimeError(f"all {self.slots} slots are taken")
+            raise RuntimeError(f"all {self.slots} slots are in use")
         worker = next((w for w in self._workers if w.job is None), None)
         if worker is None:
             worker = _Worker(self._idle.pop(0), self._log, self._ended)

@@ -87,7 +87,7 @@ def find_slots(
     """
     cores = usable_cores()
     if per_gpu < 1 or (jobs is not None and jobs < 1):
-        raise InputError(f"jobs ({jobs}) and runs per GPU ({per_gpu}) are positive numbers")
+        raise InputError(f"jobs ({jobs}) and runs per GPU ({per_gpu}) must be positive")
     found = find_gpus() if gpus != "" else []
     wanted = [_pick(name.strip(), found) for name in gpus.split(",")] if gpus else found
     if not wanted:
@@ -95,16 +95,16 @@ def find_slots(
         return [Slot(max(1, cores // count), beside=count) for _ in range(count)]
     if each > len(wanted):
         raise InputError(
-            f"a run takes {each} GPUs (train.gpus), and there are {len(wanted)}{_allocation()}: lower it, or "
-            "train on the cores with --gpus ''"
+            f"a run uses {each} GPUs (train.gpus), but only {len(wanted)} are available{_allocation()}; "
+            "lower train.gpus, or train on the CPU with --gpus ''"
         )
     wanted = [_together(wanted[at : at + each]) for at in range(0, len(wanted) - each + 1, each)]
     places = [gpu for _ in range(per_gpu) for gpu in wanted]
     if jobs is not None and jobs > len(places):
         of = f" sets of {each}" if each > 1 else ""
         raise InputError(
-            f"{jobs} jobs, but {len(wanted)} GPUs{of} x {per_gpu} runs take {len(places)}: "
-            f"{'lower --jobs' if each > 1 else 'raise --runs-per-gpu'}, or train on the cores with --gpus ''"
+            f"{jobs} jobs, but {len(wanted)} GPUs{of} x {per_gpu} runs hold {len(places)} at once: "
+            f"{'lower --jobs' if each > 1 else 'raise --runs-per-gpu'}, or train on the CPU with --gpus ''"
         )
     places = places[:jobs]
     share = max(1, cores // len(places))
@@ -124,7 +124,7 @@ def _pick(name: str, found: list[Gpu]) -> Gpu:
         if gpu.called(name):
             return gpu
     there = ", ".join(gpu.name for gpu in found) or "none"
-    raise InputError(f"no GPU {name}; there are: {there}{_allocation()}")
+    raise InputError(f"GPU {name} not found; available: {there}{_allocation()}")
 
 
 def _allocation() -> str:
@@ -196,6 +196,6 @@ def check_gpus(slots: Iterable[Slot]) -> None:
         if code:
             reason = text.strip().splitlines()[-1] if text.strip() else f"exit code {code}"
             raise InputError(
-                f"torch cannot use GPU {name}: {reason}; fix that (ablate doctor), choose others with "
-                "--gpus, or train on the cores with --gpus ''"
+                f"torch cannot use GPU {name}: {reason}; fix it (see ablate doctor), choose other GPUs "
+                "with --gpus, or train on the CPU with --gpus ''"
             )

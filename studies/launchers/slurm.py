@@ -126,7 +126,7 @@ class SlurmLauncher(Launcher):
 
     def submit(self, task: Job) -> None:
         if not self.free:
-            raise RuntimeError(f"all {self.slots} slots are taken")
+            raise RuntimeError(f"all {self.slots} slots are in use")
         if not self._waiting:
             self._since = time.monotonic()
         self._waiting.append(task)
@@ -188,7 +188,7 @@ class SlurmLauncher(Launcher):
         if self._jobs or (limit and _user_has_jobs()):
             if limit and tasks == 1 and self._jobs:
                 self.slots = len(self._jobs)
-                self._tell(f"SLURM takes no more than {plural(self.slots, 'job')} at once now: {reason}")
+                self._tell(f"SLURM accepts no more than {plural(self.slots, 'job')} at once now: {reason}")
             return []
         self._failures += 1
         if self._failures < SUBMISSIONS:
@@ -205,7 +205,7 @@ class SlurmLauncher(Launcher):
     def _tell_reason(self, job: str, reason: str) -> None:
         if not ORDINARY.fullmatch(reason) and reason not in self._reasons:
             self._reasons.add(reason)
-            self._lines.append(f"SLURM holds job {job} back: {reason} (scontrol show job {job})")
+            self._lines.append(f"SLURM does not start job {job}: {reason} (scontrol show job {job})")
 
     def _note(self, job: str, state: str) -> Ended:
         """Take note of a job's end, so that no later driver adopts it."""
@@ -219,7 +219,7 @@ class SlurmLauncher(Launcher):
             return Ended(run=run, exit="time-limit", message=why)
         if exit == "cancelled" and note.get("stopped"):
             exit = "preempted"
-        hint = "; ablate retry starts the run again" if exit == "cancelled" else ""
+        hint = "; start the run again with ablate retry" if exit == "cancelled" else ""
         return Ended(run=run, exit=exit, message=f"SLURM job {job} ended as {state}{hint}")
 
     def adopt(self, note: dict[str, Any], job: Job) -> bool:
@@ -269,14 +269,14 @@ def parse_parameters(settings: Iterable[str], known: Iterable[str]) -> dict[str,
     }
     for name, value in split_settings(settings, "time=60", "SLURM setting", LINES):
         if name not in known:
-            raise InputError(f"no SLURM setting {name!r}; known: {', '.join(sorted(known))}")
+            raise InputError(f"unknown SLURM setting {name!r}; known: {', '.join(sorted(known))}")
         if name in LINES:
             parameters[name] = [*parameters.get(name, ()), value]
         elif name in FLAGS and value.lower() in ("on", "true", "off", "false"):
             parameters[name] = value.lower() in ("on", "true")
         elif name in INTEGERS:
             if not value.isdecimal():
-                raise InputError(f"SLURM setting {name}={value}: a whole number (time is in minutes)")
+                raise InputError(f"SLURM setting {name}={value} is not a whole number (time is in minutes)")
             parameters[name] = int(value)
         else:
             parameters[name] = value
@@ -338,7 +338,8 @@ def find_job(name: str, index: int) -> str | None:
     listed = list_jobs(f"--name={name}")
     if listed is None:
         raise InputError(
-            f"SLURM does not answer, so whether job {name} was submitted is unknown; run again when it does"
+            f"SLURM does not answer, so it is not known whether job {name} was submitted; run again "
+            "when it answers"
         )
     ids = [job for job in listed if job.partition("_")[2] in ("", str(index))]
     return ids[0] if ids else None

@@ -89,9 +89,10 @@ def agreed_device(folder: Path) -> str:
         path.write_text(agreed)
     if agreed != found and (found == "cpu" or given):
         raise InputError(
-            f"the jobs of this study train on {agreed}, and this one, on {os.uname().nodename}, has "
-            f"{'no GPU' if found == 'cpu' else 'a GPU'}: effects of the device would look like effects of "
-            f"factors; ask for nodes of one kind (--slurm gres=gpu:1 or partition=NAME), or remove {path}"
+            f"the jobs of this study train on {agreed}, but this one, on {os.uname().nodename}, has "
+            f"{'no GPU' if found == 'cpu' else 'a GPU'}: differences between devices would look like "
+            "effects of factors; request nodes of one kind (--slurm gres=gpu:1 or partition=NAME), or "
+            f"remove {path}"
         )
     return agreed
 
@@ -111,6 +112,6 @@ def time_is_up(run: RunDir) -> str | None:
     if start is None or before != {"attempt": attempt - 1, "start": start}:
         return None
     return (
-        f"attempts {attempt - 1} and {attempt} both ended at SLURM's time limit and started at step {start}: "
-        "give more time (--slurm time=MINUTES), or have checkpoints written more often"
+        f"attempts {attempt - 1} and {attempt} both ended at SLURM's time limit and started at step "
+        f"{start}: give more time (--slurm time=MINUTES), or write checkpoints more often"
     )

@@ -40,9 +40,9 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
     differences = compare(old, new, root)
     if differences:
         raise PlanChangedError(
-            f"study {old.name!r} has another plan:\n  "
+            f"study {old.name!r} exists with another plan:\n  "
             + "\n  ".join(differences)
-            + "\nGive the new one a name of its own with --study NAME."
+            + "\nChoose another name with --study NAME."
         )
     check_results(old)
     places = {field: getattr(new.corpus, field) for field in ("path", "name", "test_path", "pairs")}
@@ -77,11 +77,10 @@ def check_results(plan: Plan) -> None:
     """Raise ResultsChangedError where this code would train a study's runs to other results."""
     if plan.former_results is not None:
         raise ResultsChangedError(
-            f"study {plan.name!r} was trained by results version {plan.former_results}, and this version of "
-            "ablate trains such runs to other results: they would be trained again. "
-            f"Its scores stay as they are: ablate report {plan.name}. To train it again: ablate retry "
-            f"{plan.name} --retrain, which keeps it as study {former(plan)!r}; or give the new one a name of "
-            "its own with --study NAME."
+            f"study {plan.name!r} was trained with results version {plan.former_results}; this version of "
+            "ablate gives other results for the same configuration. Its scores are kept: ablate report "
+            f"{plan.name}. To train again, run ablate retry {plan.name} --retrain (the old results are "
+            f"kept as study {former(plan)!r}), or choose another name with --study NAME."
         )
 
 
@@ -149,7 +148,7 @@ def compare(old: Plan, new: Plan, root: Path | None = None) -> list[str]:
     ]
     before = {cell.name: cell.config.result_fields() for cell in old.cells}
     after = {cell.name: cell.config.result_fields() for cell in new.cells}
-    lines += [f"cell {name}: gone" for name in before if name not in after]
+    lines += [f"cell {name}: removed" for name in before if name not in after]
     lines += [f"cell {name}: new" for name in after if name not in before]
     for cell in old.cells:
         for path in cell.tuned or ():
@@ -183,10 +182,10 @@ def _training(old: TrainingCommand | None, new: TrainingCommand | None, root: Pa
     on in another way."""
     if old is None or new is None:
         names = ["ours" if train is None else f"{train.command!r}" for train in (old, new)]
-        return [] if old is new else [f"trained by: {' -> '.join(names)}"]
+        return [] if old is new else [f"trained with: {' -> '.join(names)}"]
     if old.imported and not new.imported:
         return [
-            f"trained by: elsewhere (imported from {old.imported}) -> {new.command!r}; import it again with "
+            f"trained with: imported runs (from {old.imported}) -> {new.command!r}; import it again with "
             "the study file: ablate import-runs FILE.yaml --scores ..."
         ]
     lines = _fields(old, new, ("command", "then", "overrides", "config", "gpus"))

@@ -60,8 +60,8 @@ def steps_at(steps: int, fraction: float) -> int:
         low = math.floor(exact)
         fitting = " or ".join(f"{n / steps:.4g} ({n:,})" for n in (low, low + 1) if n not in (0, steps))
         raise InputError(
-            f"length {fraction:g} of {steps:,} steps is {exact:g}, no number of steps; "
-            f"lengths that fit: {fitting}"
+            f"step fraction {fraction:g} of {steps:,} steps is {exact:g} steps, not a whole number; "
+            f"nearest fractions: {fitting}"
         )
     return found
 

@@ -121,14 +121,14 @@ def _rate(study: Study, configs: Sequence[Config]) -> int:
     if len(rates) > 1:
         its = ", ".join(map(str, sorted(rates)))
         raise InputError(
-            f"the networks are for {its} Hz: scores compare at one rate; leave the baseline out (--baseline "
-            "none), or take cells of one rate"
+            f"the networks run at {its} Hz, and scores are comparable only at one sample rate; use "
+            "--baseline none, or cells of one rate"
         )
     (rate,) = rates
     if rate < SAMPLE_RATE and study.endpoint.metric in WIDEBAND:
         raise InputError(
-            f"{study.endpoint.metric} is defined at {SAMPLE_RATE} Hz, and the networks are for {rate} Hz; "
-            "take --metric pesq_nb"
+            f"{study.endpoint.metric} is defined at {SAMPLE_RATE} Hz, but the networks run at {rate} Hz; "
+            "use --metric pesq_nb"
         )
     return rate
 
@@ -182,8 +182,9 @@ def extend(plan: Plan, seeds: Iterable[int], root: Path, fractions: tuple[float,
         steps = [steps_at(cell.config.steps or 0, fraction) for fraction in plan.step_fractions]
         if len(set(steps)) < len(steps):
             raise InputError(
-                f"lengths {', '.join(f'{fraction:g}' for fraction in plan.step_fractions)} of "
-                f"{cell.config.steps:,} steps are {', '.join(map(str, steps))}: two are the same"
+                f"step fractions {', '.join(f'{fraction:g}' for fraction in plan.step_fractions)} of "
+                f"{cell.config.steps:,} steps are {', '.join(map(str, steps))}: two of them give the "
+                "same number of steps"
             )
     return add(plan, {cell.name: list(seeds) for cell in plan.cells}, root)
 

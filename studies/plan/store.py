@@ -45,7 +45,7 @@ def find(root: Path, name: str | None = None) -> str:
     if name is None and known:
         return known[0]
     if name is None or not known:
-        raise InputError(f"no study under {root / 'studies'}; start one with ablate run --grid ...")
+        raise InputError(f"no studies in {root / 'studies'}; start one with ablate run --grid ...")
     raise InputError(f"no study {name!r} under {root / 'studies'}{suggestion(name, known)}")
 
 
@@ -73,11 +73,11 @@ def parse(text: str, path: Path) -> Plan:
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise InputError(f"{path} is not the plan of a study: {error}") from None
+        raise InputError(f"{path} is not a study's plan: {error}") from None
     found = data.get("format") if isinstance(data, dict) else type(data).__name__
     if found != FORMAT:
-        raise InputError(f"{path}: this version reads plans of format {FORMAT}, found {found!r}")
-    with readable(f"{path} is not the plan of a study: "):
+        raise InputError(f"{path}: this version of ablate reads plans of format {FORMAT}, found {found!r}")
+    with readable(f"{path} is not a study's plan: "):
         if not data.get("plugins"):
             expect(data.get("measures") or {})
             return Plan.model_validate(data)

@@ -88,9 +88,9 @@ class Mirror:
     def outcome(self, problems: list[str]) -> Mirrored:
         """What a pass that left these problems came to."""
         if not problems:
-            return Mirrored(True, f"{self.study} is mirrored in {self.shown_uri}")
+            return Mirrored(True, f"{self.study} is complete in {self.shown_uri}")
         shown = "; ".join(problems[:5])
-        return Mirrored(False, f"{len(problems)} runs of {self.study} could not be mirrored: {shown}")
+        return Mirrored(False, f"{len(problems)} runs of {self.study} could not be sent to MLflow: {shown}")
 
     def mirror(self, mode: Mode) -> list[str]:
         """One pass.
@@ -235,4 +235,4 @@ def mirror(root: Path | str, study: str, tracking_uri: str | None = None) -> Mir
         with locked(target.lock_path, wait=False):
             return target.outcome(target.mirror("sync"))
     except LockHeldError:
-        return Mirrored(False, f"another process mirrors {study} to {target.shown_uri} at this moment")
+        return Mirrored(False, f"another process is sending {study} to {target.shown_uri}")

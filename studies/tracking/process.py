@@ -69,12 +69,12 @@ class TrackerProcess:
             process.wait()
             code = None
         if code == 0:
-            return Mirrored(True, f"{self.study} is mirrored in {redact(self.uri)}")
+            return Mirrored(True, f"{self.study} is complete in {redact(self.uri)}")
         reason = f"it took more than {timeout:.0f} s" if code is None else _last_line(self.log)
         return Mirrored(
             False,
-            f"MLflow does not hold all of {self.study} yet ({reason}); "
-            f"nothing is lost: run `ablate sync {self.study}` when {redact(self.uri)} answers",
+            f"MLflow does not have all runs of {self.study} yet ({reason}); no data is lost: run `ablate "
+            f"sync {self.study}` when {redact(self.uri)} answers",
         )
 
 
@@ -95,7 +95,7 @@ def follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str]
         with suppress(LockHeldError), locked(target.lock_path, wait=False):
             return _follow(target, stopped, say)
         if stopped(INTERVAL):
-            say(f"another process mirrors {target.study} to {target.shown_uri}")
+            say(f"another process is sending {target.study} to {target.shown_uri}")
             return False
 
 
@@ -111,7 +111,7 @@ def _follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str
             pause = min(LONGEST_PAUSE, max(INTERVAL, pause * 2))
             text = str(error)
         if text != said:
-            say(text or f"{target.shown_uri} takes everything again")
+            say(text or f"{target.shown_uri} accepts everything again")
             said = text
     started = time.monotonic()
     while True:

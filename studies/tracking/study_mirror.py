@@ -62,7 +62,7 @@ class Parent:
             which = "these runs" if len(run_ids) <= COMPARED else f"the first {COMPARED} runs"
             head.append(f"[Compare {which}]({link}).")
         if plan.corpus.is_demo:
-            head.append("Demo corpus: for trying the harness, not for conclusions.")
+            head.append("Demo corpus: for trying out ablate, not for conclusions.")
         note = " ".join(head)
         table = self._folder / "report" / "table.md"
         if not table.exists():

@@ -255,7 +255,7 @@ class Field:
         plan = plans.load(self.root, None)
         page = plans.study_path(self.root.resolve(), plan.name) / "report" / "report.html"
         assert page.is_file()
-        assert f"the report: {page}" in said.splitlines()
+        assert f"report: {page}" in said.splitlines()
         run = next(iter(plans.run_dirs(plan, self.root).values()))
         self.stand_ins |= {
             "STUDY": plan.name,

@@ -100,7 +100,7 @@ def test_a_changed_score_is_damage(finished, tmp_path: Path) -> None:
 
 def test_what_is_no_export_is_refused(finished, tmp_path: Path) -> None:
     (tmp_path / "text.tar.gz").write_text("hello")
-    with pytest.raises(InputError, match="no export"):
+    with pytest.raises(InputError, match="not a file of ablate export"):
         import_(tmp_path / "text.tar.gz", tmp_path / "elsewhere")
     with pytest.raises(InputError, match="does not exist"):
         import_(tmp_path / "nothing.tar.gz", tmp_path / "elsewhere")
@@ -130,7 +130,7 @@ def test_runs_with_other_scores_are_not_mixed(finished, tmp_path: Path) -> None:
     there = tmp_path / "elsewhere" / "runs" / run.signature / "scores"
     there.mkdir(parents=True)
     (there / scores.name).write_bytes(b"other")
-    with pytest.raises(InputError, match="other scores"):
+    with pytest.raises(InputError, match="differ from the archive's"):
         import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere")
 
 
@@ -231,13 +231,13 @@ def adds_weights(files: dict[str, bytes]) -> None:
     ("change", "said"),
     [
         (brings_more_code, r"code that its plan does not name: .*pandas\.py"),
-        (brings_other_code, "not the code of its plan"),
-        (plants_a_run, "a run that its plan does not have: ffff"),
-        (names_a_run_otherwise, "seed 1: ffff.* is not the signature of this run"),
-        (adds_a_script, "no export has a member 'study/run.sh'"),
-        (adds_weights, "no export has a member 'runs/.*best.pt'"),
-        (lambda files: with_plan(files, name="../../other"), "its manifest of 'toy'"),
-        (lambda files: with_plan(files, cells=3), "no export of a study|is not the plan"),
+        (brings_other_code, "does not match the digest in its plan"),
+        (plants_a_run, "a run that is not in its plan: ffff"),
+        (names_a_run_otherwise, "seed 1: ffff.* is not this run's signature"),
+        (adds_a_script, "an export has no member 'study/run.sh'"),
+        (adds_weights, "an export has no member 'runs/.*best.pt'"),
+        (lambda files: with_plan(files, name="../../other"), "its manifest names 'toy'"),
+        (lambda files: with_plan(files, cells=3), "not a file of ablate export|is not a study's plan"),
     ],
 )
 def test_what_no_export_holds_is_refused(finished, tmp_path: Path, change, said: str) -> None:
@@ -299,7 +299,7 @@ def member(name: str, kind: bytes, target: str = "", size: int = 0) -> tarfile.T
 def test_only_regular_files_of_known_names_are_taken(tmp_path: Path, odd: tarfile.TarInfo) -> None:
     with tarfile.open(tmp_path / "evil.tar.gz", "w:gz") as archive:
         archive.addfile(odd)
-    with pytest.raises(InputError, match=r"no export has a member|is not a regular file"):
+    with pytest.raises(InputError, match=r"an export has no member|is not a regular file"):
         import_(tmp_path / "evil.tar.gz", tmp_path / "elsewhere")
 
 
@@ -318,7 +318,7 @@ def test_links_that_grow_past_the_longest_path_escape_nowhere(tmp_path: Path) ->
         archive.addfile(member("planted", tarfile.LNKTYPE, "escape/victim"))
         archive.addfile(member("planted", tarfile.REGTYPE, size=5), io.BytesIO(b"owned"))
     (tmp_path / "victim").write_text("mine")
-    with pytest.raises(InputError, match="no export"):
+    with pytest.raises(InputError, match="not a file of ablate export"):
         import_(tmp_path / "evil.tar.gz", tmp_path / "elsewhere")
     assert (tmp_path / "victim").read_text() == "mine"
 
@@ -388,7 +388,7 @@ def test_an_import_gives_no_scores_to_a_study_that_is_there(finished, study_on_d
     """A study that has planned the same runs would report the sender's scores as its own."""
     study_on_disk(tmp_path / "elsewhere", "mine")
     export(finished.root, None, tmp_path / "study.tar.gz")
-    with pytest.raises(InputError, match=r"study 'mine' .*give another --root"):
+    with pytest.raises(InputError, match=r"study 'mine' .*import into another --root"):
         import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere")
     assert plans.names(tmp_path / "elsewhere") == ["mine"]
 

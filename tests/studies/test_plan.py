@@ -75,7 +75,7 @@ def test_a_wrong_option_leaves_no_study_behind(corpus, tmp_path):
     )
     compute = Compute(storage="sqlite:///x.db")
     request = Study(factors=parse_factors("bidirectional"), data=str(corpus), seeds=(1,), compute=compute)
-    with pytest.raises(InputError, match="cannot serve as a queue"):
+    with pytest.raises(InputError, match="cannot be used as a queue"):
         session.run(request)
     with pytest.raises(InputError, match="no study"):
         session.retry("nosuch", compute)
@@ -143,10 +143,13 @@ def test_lengths_extend_a_plan_and_stay(root, corpus):
 @pytest.mark.parametrize(
     ("lengths", "words"),
     [
-        ((0.33,), r"length 0.33 of 40 steps is 13.2, no number of steps; .*0.325 \(13\) or 0.35 \(14\)"),
-        ((0.01,), r"no number of steps; lengths that fit: 0.025 \(1\)"),
-        ((1.001,), "is the study's own"),
-        ((0.5, 0.501), "two are the same"),
+        (
+            (0.33,),
+            r"0.33 of 40 steps is 13.2 steps, not a whole number; .*0.325 \(13\) or 0.35 \(14\)",
+        ),
+        ((0.01,), r"not a whole number; nearest fractions: 0.025 \(1\)"),
+        ((1.001,), "is the full budget"),
+        ((0.5, 0.501), "the same number of steps"),
         ((-1.0,), "above 0"),
         ((float("nan"),), "above 0"),
     ],
@@ -311,7 +314,7 @@ def test_every_cell_is_tuned_at_the_same_candidates():
     below = sum(point["recipe.learning_rate"] < 1e-3 for point in points)
     assert 2 <= below <= 4
     assert run_label("base", FIRST_TUNING_SEED + 1) == "base tuning trial 2"
-    with pytest.raises(ValueError, match="1000001 on are those of tuning"):
+    with pytest.raises(ValueError, match="1000001 on are reserved for tuning"):
         Study(seeds=(1, FIRST_TUNING_SEED))
 
 
@@ -434,12 +437,12 @@ def test_a_study_keeps_the_digest_it_was_planned_with(tmp_path):
 def test_networks_of_a_study_have_one_rate_at_which_the_endpoint_is_defined(tmp_path, monkeypatch):
     folder, root = wide_corpus(tmp_path / "wide"), tmp_path / "root"
     monkeypatch.setattr("ablate.models.summary.rate_of", lambda config: 8_000)
-    with pytest.raises(InputError, match="pesq_wb is defined at 16000 Hz, and the networks are for 8000 Hz"):
+    with pytest.raises(InputError, match="pesq_wb is defined at 16000 Hz, but the networks run at 8000 Hz"):
         planned(root, folder)
     assert planned(root, folder, endpoint=Endpoint(metric="pesq_nb")).endpoint.metric == "pesq_nb"
     rates = iter(range(8_000, 90_000, 8_000))
     monkeypatch.setattr("ablate.models.summary.rate_of", lambda config: next(rates))
-    with pytest.raises(InputError, match="scores compare at one rate"):
+    with pytest.raises(InputError, match="comparable only at one sample rate"):
         planned(root, folder)
 
 

@@ -84,7 +84,7 @@ def test_the_cells_of_a_factor_that_reaches_nothing_stop_and_the_others_go_on(ma
     assert all((cell, seed) in trained for cell in off for seed in (1, 2, 3))
     assert {entry.key[0] for job in outcome.left for _, entry in job.trials} == on
     assert len(outcome.left) == 4
-    assert any("its other pairs of cells come next" in line for line in said)
+    assert any("the factor's other pairs of cells are trained next" in line for line in said)
     assert any(line.startswith("A204 decoder4x reaches nothing") and "stop" in line for line in said)
 
 

@@ -31,7 +31,7 @@ def test_tuning_ranges():
     [
         ("recipe.learning_rate=1e-4", "write low..high"),
         ("recipe.learning_rate=3e-3..1e-4", "is empty"),
-        ("model.channels=8..16", "no field of the recipe"),
+        ("model.channels=8..16", "not a recipe field"),
     ],
 )
 def test_bad_tuning(item, words):
@@ -95,7 +95,7 @@ def test_study_file_with_a_grid(tmp_path):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("- a", "is a mapping"),
+        ("- a", "must be a mapping"),
         ("grid: bidirectional\nfactors: {}", "not both"),
         ("factors: {bidirectional: {level: [a]}}", "unknown keys"),
         ("factors: {wide: {levels: {off: {}}}}", "at least two levels"),
@@ -145,7 +145,7 @@ def test_tuning_of_whole_numbers_and_categories():
         ("recipe.clip=-1..1", "greater than 0"),
         ("recipe.clip=a..b", r"write low..high"),
         ("recipe.steps=3", "or a,b"),
-        ("model.core=lstm,mamba", "tune recipe fields only"),
+        ("model.core=lstm,mamba", "only recipe fields can be tuned"),
     ],
 )
 def test_a_space_that_no_training_could_use_is_refused(text, words):

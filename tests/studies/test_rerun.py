@@ -43,7 +43,7 @@ def test_a_run_that_is_being_written_stays_and_so_do_all_others(make_plan, tmp_p
     runs = write_runs(plan, tmp_path)
     with (
         runs[plan.cell("base").signatures[2]].lock(),
-        pytest.raises(StudyHeldError, match="base seed 2 cannot be set aside: run"),
+        pytest.raises(StudyHeldError, match="base seed 2 cannot be moved aside: run"),
     ):
         set_aside(plan, [plan.cell("base")], tmp_path)
     assert all(run.path.exists() for run in runs.values())

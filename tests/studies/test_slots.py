@@ -84,7 +84,7 @@ def test_jobs_beside_gpus_are_runs_on_gpus(four_gpus):
 def test_gpus_are_called_by_index_or_uuid(four_gpus):
     assert names(find_slots(gpus="3, 1")) == ["3", "1"]
     assert names(find_slots(gpus="GPU-cccc")) == ["2"]
-    with pytest.raises(InputError, match=r"no GPU 7; there are: 0, 1, 2, 3$"):
+    with pytest.raises(InputError, match=r"GPU 7 not found; available: 0, 1, 2, 3$"):
         find_slots(gpus="0,7")
 
 
@@ -111,7 +111,9 @@ def test_an_inherited_allocation_is_kept_to(four_gpus, monkeypatch, allocation, 
 def test_gpus_outside_the_allocation_are_refused(four_gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", UUIDS[2])
     assert names(find_slots(gpus="2")) == [UUIDS[2]]
-    with pytest.raises(InputError, match=r"no GPU 0; there are: GPU-cccc.*\(CUDA_VISIBLE_DEVICES=GPU-cccc"):
+    with pytest.raises(
+        InputError, match=r"GPU 0 not found; .*GPU-cccc.*\(CUDA_VISIBLE_DEVICES=GPU-cccc"
+    ):
         find_slots(gpus="0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES=5 names GPU 5; nvidia-smi lists 0, 1, 2, 3"):
@@ -129,7 +131,7 @@ def test_cores_are_shared_where_there_is_no_gpu(no_gpus):
     assert len(find_slots()) == cores
     slot = find_slots(jobs=2)[0]
     assert (slot.environment["CUDA_VISIBLE_DEVICES"], slot.device, slot.beside) == ("", "cpu", 2)
-    with pytest.raises(InputError, match="no GPU 97; there are: none"):
+    with pytest.raises(InputError, match="GPU 97 not found; available: none"):
         find_slots(gpus="97")
     with pytest.raises(InputError, match="positive"):
         find_slots(jobs=0)
@@ -216,7 +218,7 @@ def test_a_run_of_several_gpus_takes_a_slot_of_several(monkeypatch):
     found = find_slots(each=2)
     assert [slot.environment[machine.VISIBLE] for slot in found] == ["0,1", "2,3"]
     assert [slot.gpu.memory for slot in found] == [6, 8]
-    with pytest.raises(InputError, match=r"takes 6 GPUs .* there are 5"):
+    with pytest.raises(InputError, match=r"uses 6 GPUs .* only 5 are available"):
         find_slots(each=6)
     with pytest.raises(InputError, match="3 jobs, but 2 GPUs sets of 2"):
         find_slots(3, each=2)

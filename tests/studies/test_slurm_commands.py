@@ -161,7 +161,7 @@ def test_a_limit_on_jobs_lowers_the_slots_and_fails_nothing(commands, tmp_path, 
             end(commands, "COMPLETED")
     assert {e.exit for e in ended} == {"finished"}
     assert len({e.run for e in ended}) == 12
-    assert any(line.startswith("SLURM takes no more than 3 jobs at once now: ") for line in told)
+    assert any(line.startswith("SLURM accepts no more than 3 jobs at once now: ") for line in told)
     assert launcher.slots > 5
 
 
@@ -192,7 +192,7 @@ def test_what_holds_a_job_back_is_told_once(commands, tmp_path):
             assert launcher.wait(0) == []
             lines = launcher.told()
             assert lines == [
-                f"SLURM holds job 100_{i} back: {reason} (scontrol show job 100_{i})" for i in range(told)
+                f"SLURM does not start job 100_{i}: {reason} (scontrol show job 100_{i})" for i in range(told)
             ]
             told = 0
 
@@ -350,7 +350,7 @@ def test_an_intent_that_was_never_submitted_is_no_job(commands, tmp_path):
     note = {"launcher": "slurm", "name": "ablate-0", "index": 0}
     assert not SlurmLauncher(tmp_path / "study").adopt(note, task)
     (commands / "squeue.fails").write_text("1")
-    with pytest.raises(InputError, match="whether job ablate-0 was submitted is unknown"):
+    with pytest.raises(InputError, match="not known whether job ablate-0 was submitted"):
         find_job("ablate-0", 0)
 
 
@@ -409,7 +409,7 @@ def test_settings_stay_text_and_keep_the_allocator(commands, tmp_path):
     ("setting", "message"),
     [
         ("time", "write name=value"),
-        ("tme=3", "no SLURM setting 'tme'; known: account, time"),
+        ("tme=3", "unknown SLURM setting 'tme'; known: account, time"),
         ("time=1-00:00", "a whole number"),
     ],
 )

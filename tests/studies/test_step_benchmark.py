@@ -33,7 +33,7 @@ def test_a_device_that_is_not_there_is_an_error(cells):
 
     if torch.cuda.is_available():
         pytest.skip("there is one")
-    with pytest.raises(InputError, match=r"no step could be measured on cuda: .*cuda"):
+    with pytest.raises(InputError, match=r"no training step could be timed on cuda: .*cuda"):
         step_costs(cells[:1], Slot(1, Gpu("0")))
 
 

@@ -417,7 +417,7 @@ def test_only_one_process_mirrors_a_study_at_a_time(study: Any) -> None:
     with locked(Mirror(study.root, "toy").lock_path):
         outcome = mirror(study.root, "toy")
     assert not outcome
-    assert "another process mirrors toy" in outcome.message
+    assert "another process is sending toy" in outcome.message
 
 
 def test_seeds_added_to_the_plan_are_seen(study: Any) -> None:
@@ -654,7 +654,7 @@ def test_server_down_then_up(study: Any, server: Any) -> None:
     study.start("baseline", 1)
     study.advance("baseline", 1, [0, 20])
     server.start()
-    wait_for(lambda: "takes everything again" in process.log.read_text(), 120)
+    wait_for(lambda: "accepts everything again" in process.log.read_text(), 120)
     assert Store(study, server.uri).children["baseline", 1].info.status == "RUNNING"
     server.stop()
     study.advance("baseline", 1, [40, 60])
@@ -685,7 +685,7 @@ def test_server_that_never_answers_is_left(study: Any) -> None:
         outcome = process.stop(timeout=5)
         assert time.monotonic() - begun < 8
     assert not outcome
-    assert "nothing is lost" in outcome.message
+    assert "no data is lost" in outcome.message
 
 
 @pytest.mark.slow
@@ -749,7 +749,7 @@ def test_sync_to_postgresql(toy: Any, postgresql: str, capfd: pytest.CaptureFixt
         sync("toy", toy.root, uri.replace("/mirror", "/missing"))
     assert left.value.exit_code == 4
     output = "".join(capfd.readouterr())
-    assert output.count("toy is mirrored in postgresql+psycopg://***@127.0.0.1") == 2
+    assert output.count("toy is complete in postgresql+psycopg://***@127.0.0.1") == 2
     assert "does not answer" in output
     for hidden in (secret, unquote(secret)):
         assert hidden not in output

@@ -144,10 +144,10 @@ def test_overrides_may_be_nested_as_in_the_program_s_own_file(file, root):
 @pytest.mark.parametrize(
     ("pair", "said"),
     [
-        (("seeds: 2", "seeds: 2\nrecipe: small"), "recipe: of the built-in trainer"),
-        (("seeds: 2", "seeds: 2\nbase: bsrnn"), "base: of the built-in trainer"),
+        (("seeds: 2", "seeds: 2\nrecipe: small"), "recipe: only for the built-in trainer"),
+        (("seeds: 2", "seeds: 2\nbase: bsrnn"), "base: only for the built-in trainer"),
         (("factors:", "grid: bidirectional\nset:"), "give grid or train"),
-        (("baseline: {gain: 0.5}", "baseline: bsrnn"), "none or overrides"),
+        (("baseline: {gain: 0.5}", "baseline: bsrnn"), "or none"),
         (("  gain: {levels", "  gain: {claim: [0, 1]}\n  other: {levels"), "give its levels"),
         (("toy.py --seed", "toy.py --sed {sed} --seed"), "unknown placeholder {sed}"),
         (("scores: enhanced/", "scores: /tmp/enhanced"), "not below {out}"),

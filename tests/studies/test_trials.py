@@ -103,7 +103,7 @@ def test_processes_that_open_a_book_at_once_agree(opened, name, url, tmp_path):
 
 
 def test_sqlite_is_refused_as_a_queue(tmp_path):
-    with pytest.raises(ValueError, match="SQLite cannot serve as a queue"):
+    with pytest.raises(ValueError, match="SQLite cannot be used as a queue"):
         open_storage(tmp_path, "sqlite:///x.db")
 
 
@@ -271,7 +271,7 @@ def test_a_database_that_stays_away_is_said_without_its_password(monkeypatch, tm
     monkeypatch.setattr(database, "PATIENCE", 0.0)
     monkeypatch.setattr(database, "PAUSE", 0.0)
     storage = SimpleNamespace(url=SECRET)
-    with pytest.raises(InputError, match="same command continues them") as told:
+    with pytest.raises(InputError, match="same command continues the runs") as told:
         database._patient(away)(storage)
     assert "open-sesame" not in str(told.value)
 
