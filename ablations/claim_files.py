@@ -42,7 +42,7 @@ def claims_from(place: str, factors: Iterable[Factor], metric: str) -> list[tupl
         raise InputError(f"--claims {place}: no such file; give {PUBLISHED!r} or a YAML file of claims")
     data = read_yaml(path, yaml.BaseLoader)
     if not isinstance(data, Mapping):
-        raise InputError(f"{path}: a claims file maps factors to {', '.join(KEYS)}")
+        raise InputError(f"{path}: a claims file must map factors to {', '.join(KEYS)}")
     mine = {factor.name: factor for factor in factors}
     found = []
     for name, body in data.items():
@@ -67,7 +67,7 @@ def read_yaml(path: Path, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader])
         at = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise InputError(f"{path}{at}: {error.problem}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no YAML file: {' '.join(str(error).split())}") from None
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
 def claims_in(name: str, body: Any, source: str, metric: str) -> list[Claim]:
@@ -77,12 +77,12 @@ def claims_in(name: str, body: Any, source: str, metric: str) -> list[Claim]:
         InputError: a key is unknown or a value wrong.
     """
     if not isinstance(body, Mapping):
-        raise InputError(f"factor {name!r}: give {', '.join(KEYS)}, not {body!r}")
+        raise InputError(f"factor {name!r}: expected a mapping with {', '.join(KEYS)}, got {body!r}")
     if unknown := sorted({*map(str, body)} - {*KEYS}):
         raise InputError(f"factor {name!r}: unknown keys {', '.join(unknown)}; known: {', '.join(KEYS)}")
     if "claim" not in body:
         if body:
-            raise InputError(f"factor {name!r}: {', '.join(body)} without a claim; give claim: [low, high]")
+            raise InputError(f"factor {name!r}: {', '.join(body)} needs a claim; add claim: [low, high]")
         return []
     metric = find_metric(str(body.get("metric", metric))).name
     conditions = Conditions.read(body["conditions"], name) if "conditions" in body else None
@@ -92,7 +92,7 @@ def claims_in(name: str, body: Any, source: str, metric: str) -> list[Claim]:
         try:
             low, high = map(float, ends if isinstance(ends, list | tuple) else ())
         except (TypeError, ValueError):
-            raise InputError(f"claim for {name!r}: give a pair [low, high], not {ends!r}") from None
+            raise InputError(f"claim for {name!r}: expected a pair [low, high], got {ends!r}") from None
         claim = claim_of(name, low, high, str(body.get("source", source)), metric)
         found.append(claim.model_copy(update={"level": level, "conditions": conditions}))
     return found

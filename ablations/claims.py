@@ -68,7 +68,7 @@ class Claim(Frozen):
     @model_validator(mode="after")
     def _is_a_range(self) -> Claim:
         if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise InputError(f"{self.low:g} to {self.high:g} is no range")
+            raise InputError(f"{self.low:g} to {self.high:g} is not a range")
         if self.low > self.high:
             raise InputError(f"low {self.low:g} is above high {self.high:g}")
         return self
@@ -100,22 +100,27 @@ def direction_of(metric: str, given: Mapping[str, str] = MappingProxyType({})) -
     """
     said = given.get(metric)
     if said not in (None, "higher", "lower"):
-        raise InputError(f"direction of {metric}: {said!r} is neither higher nor lower (which is better)")
+        raise InputError(
+            f"direction of {metric}: {said!r} is not valid; say which is better, higher or lower"
+        )
     known = {True: "higher", False: "lower"}[METRICS[metric].higher_is_better] if metric in METRICS else None
     if said is None and known is None:
         raise InputError(
-            f"{metric!r} is no metric of the registry, so nothing says whether higher or lower is better: "
-            f"--direction {metric}=lower (from Python direction={{{metric!r}: 'lower'}}), or =higher"
+            f"it is not known whether higher or lower {metric!r} is better, because it is not a "
+            f"registered metric; give --direction {metric}=lower (from Python direction={{{metric!r}: "
+            "'lower'}), or =higher"
         )
     if known not in (None, said or known):
-        raise InputError(f"direction of {metric}: {known} is better, not {said}")
+        raise InputError(f"direction of {metric}: {said} contradicts the registry, where {known} is better")
     return 1 if (said or known) == "higher" else -1
 
 
 def check_margin(margin: float) -> float:
     """Raises InputError where a margin is negative or no number."""
     if not (math.isfinite(margin) and margin >= 0):
-        raise InputError(f"margin {margin}: give the smallest difference that matters, zero or more")
+        raise InputError(
+            f"margin {margin} is negative; give the smallest difference that matters, zero or more"
+        )
     return margin
 
 
@@ -133,7 +138,8 @@ def parse_claim(text: str, metric: str = "pesq_wb", source: str = "user") -> tup
         found = float(low), float(high)
     except ValueError:
         raise InputError(
-            f"claim {text!r}: write FACTOR=LOW..HIGH, e.g. bidirectional=0.2..0.3, or FACTOR=LEVEL=LOW..HIGH"
+            f"claim {text!r} is not valid; write FACTOR=LOW..HIGH, e.g. bidirectional=0.2..0.3, or "
+            "FACTOR=LEVEL=LOW..HIGH"
         ) from None
     return name, claim_of(name, *found, source=source, metric=metric)
 
@@ -163,12 +169,15 @@ def claim_target(name: str, levels: Mapping[str, Sequence[str]]) -> tuple[str, s
     if not level:
         if len(others) > 1:
             raise InputError(
-                f"claim for {name!r}, which has {len(others) + 1} levels: "
-                f"say which one, e.g. {factor}={others[0]}"
+                f"claim for {name!r}, which has {len(others) + 1} levels: name one, e.g. {factor}={others[0]}"
             )
         return factor, others[0]
     if level not in others:
-        why = "the level that the others are compared with" if level == off else "no level of it"
+        why = (
+            ("the off level, with which the others are compared")
+            if level == off
+            else "not a level of this factor"
+        )
         raise InputError(f"claim for {name!r}: {level!r} is {why}; there are {', '.join(others)}")
     return factor, level
 
@@ -191,6 +200,6 @@ def named_claims(
         factor, level = claim_target(name, levels)
         effect = effect_name(factor, level, levels[factor])
         if effect in found:
-            raise InputError(f"two claims for {effect!r}; give one")
+            raise InputError(f"{effect!r} has two claims; give only one")
         found[effect] = claim
     return found

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     from .published import PublishedEffect
 
 GridText = Annotated[str | None, typer.Option("--grid", help="Factors, e.g. bidirectional,core=lstm,mamba.")]
-Base = Annotated[str, typer.Option("--base", help="Preset the deltas apply to.")]
-Baseline = Annotated[str, typer.Option("--baseline", help="Reference system; none for none.")]
-Settings = Annotated[list[str], typer.Option("--set", help="e.g. recipe.steps=400; repeat.")]
+Base = Annotated[str, typer.Option("--base", help="Preset that the factors change.")]
+Baseline = Annotated[str, typer.Option("--baseline", help="Preset to compare with, or none.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", help="Change a setting, e.g. recipe.steps=400 (repeatable).")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -37,14 +39,14 @@ def diff(
     baseline: Baseline = "bsrnn",
     recipe: Annotated[
         str | None,
-        typer.Option(help="Its rule shrinks the networks. [default: quick with --grid; else none]"),
+        typer.Option(help="Recipe, which also sets the size of the networks. [default: quick with --grid]"),
     ] = None,
     settings: Settings = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
     root: Root = ROOT,
     format: Format = "table",
 ) -> None:
-    """Every field in which two networks differ: toggled, a consequence of that, or not toggled."""
+    """List every field in which two networks differ: toggled, a consequence of that, or not toggled."""
     from ablate.models.config import PRESETS
 
     from .diff import differences, propose
@@ -91,7 +93,7 @@ def diff(
         print(f"  {name}: {parts[0].get(name, 0):,} -> {parts[1].get(name, 0):,}")
     print(f"  all: {sum(parts[0].values()):,} -> {sum(parts[1].values()):,}")
     if close:
-        print(f"a grid that covers all of it:\n  {close}")
+        print(f"a grid that covers all differences:\n  {close}")
 
 
 def claims(
@@ -101,7 +103,7 @@ def claims(
     plugin: Plugins = [],  # noqa: B006
     format: Format = "table",
 ) -> None:
-    """What is claimed of factors, by whom and of what: their own claims, and published effects (on - off)."""
+    """List the claims about factors: those declared with them, and published effects (on - off)."""
     from .claims import effect_name
     from .factors import FACTORS
     from .grid import parse_factors
@@ -141,11 +143,11 @@ def claims(
         print_json(rows)
         return
     for name in dict.fromkeys(row["factor"] for row in rows):
-        print(name or "no factor here")
+        print(name or "no factor of this grid")
         for row in rows:
             if row["factor"] == name:
                 _print_claim(row)
-    print("Published figures are as published, not measured here; --claims published judges them.")
+    print("Published figures are as published, not measured here. To test them, use --claims published.")
 
 
 def _print_claim(row: Mapping[str, Any]) -> None:

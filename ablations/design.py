@@ -48,7 +48,7 @@ class Design:
     def __post_init__(self) -> None:
         for factor, names in self.levels.items():
             if len(names) < 2 or len(set(names)) < len(names):
-                raise InputError(f"factor {factor!r} needs two or more different levels, not {list(names)}")
+                raise InputError(f"factor {factor!r} needs at least two different levels, got {list(names)}")
 
     @classmethod
     def of(
@@ -80,16 +80,18 @@ class Design:
         rules = tuple(dict(rule) for rule in constraints)
         for factor, level in (item for rule in rules for item in rule.items()):
             if level not in named.get(factor, ()):
-                raise InputError(f"constraint {factor}={level} names no factor and level of this grid")
+                raise InputError(
+                    f"constraint {factor}={level} does not match a factor and level of this grid"
+                )
         matrix = np.array(list(dict.fromkeys(keys)), dtype=int).reshape(-1, len(sizes))
         whole = cls(named, "full" if len(matrix) == math.prod(sizes) else kind, matrix, rules)
         found = replace(whole, matrix=whole.matrix[[whole.permits(key) for key in whole.keys]])
         if off not in found.keys:
-            raise InputError("the constraints leave out the base cell (every factor at its first level)")
+            raise InputError("the constraints exclude the base cell (every factor at its first level)")
         if named and not any(terms for _, _, terms in found.main_effects()):
             raise InputError(
                 f"the constraints leave {len(found.keys)} of the {len(whole.keys)} cells of this {kind} "
-                "design, and no main effect can be estimated from them; leave out less, or use a full design"
+                "design, too few to estimate any main effect; exclude fewer cells, or use a full design"
             )
         return found
 
@@ -286,8 +288,8 @@ def positions(cells: Mapping[str, Mapping[str, str]], levels: Mapping[str, Seque
         if key in found:
             same = label({factor: at[factor] for factor in levels})
             raise InputError(
-                f"cells {found[key]!r} and {cell!r} have the same levels ({same}); "
-                "name the column that tells them apart in factors="
+                f"cells {found[key]!r} and {cell!r} have the same levels ({same}); name the column that "
+                "distinguishes them in factors="
             )
         found[key] = cell
     return found
@@ -302,8 +304,8 @@ def check_factor_name(name: str) -> None:
     """Raises InputError where the scores or the effects have another use for a factor's name."""
     if name in RESERVED or name.startswith("noisy_"):
         raise InputError(
-            f"a factor cannot be called {name!r}: tables of scores and effects use that name for something "
-            "else; choose another"
+            f"a factor cannot be called {name!r}, because tables of scores and effects use this name; "
+            "choose another"
         )
 
 

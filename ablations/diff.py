@@ -68,17 +68,17 @@ def _group(
         section = path.split(".")[0]
         deciding = [f"{section}.{condition.field}" for condition in first.marks_of(path).conditions]
         if not any(reads):
-            return "consequence", " ".join(["neither reads it", *(f"({field})" for field in deciding[:1])])
+            return "consequence", " ".join(["neither uses it", *(f"({field})" for field in deciding[:1])])
         which = "only the first" if reads[0] else "only the second"
         decides = next((field for field in deciding if a.get(field) != b.get(field)), None)
         if decides is not None:
             if _toggles(decides, a.get(decides), b.get(decides), factors):
-                return "consequence", f"{which} reads it; {decides} is toggled"
-            return "not toggled", f"{which} reads it; it goes with {decides}"
+                return "consequence", f"{which} uses it; {decides} is toggled"
+            return "not toggled", f"{which} uses it; it depends on {decides}"
     fixing = [f for f in factors if path in f.paths]
     if fixing:
         levels = sorted({repr(d[path]) for f in fixing for d in f.levels.values() if path in d})
-        return "not toggled", f"{fixing[0].name} sets it to {', '.join(levels)} only"
+        return "not toggled", f"{fixing[0].name} only sets it to {', '.join(levels)}"
     return "not toggled", ""
 
 

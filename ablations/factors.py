@@ -50,7 +50,9 @@ class Factor(Frozen):
     ) -> dict[str, dict[str, Any]]:
         for level, delta in levels.items():
             if not LEVEL.fullmatch(level):
-                raise InputError(f"level {level!r}: use letters, digits, '.', '_', ':', '+' and '-' only")
+                raise InputError(
+                    f"level {level!r} is not valid; use only letters, digits, '.', '_', ':', '+' and '-'"
+                )
             for path in () if info.data.get("own") else delta:
                 check_path(path)
         return levels
@@ -62,7 +64,7 @@ class Factor(Frozen):
             return claims
         stated = [claim.on(info.data["name"], list(info.data["levels"])) for claim in claims]
         if len({(claim.level, claim.metric, claim.source) for claim in stated}) < len(stated):
-            raise InputError("two claims of one source for one level and metric; give one")
+            raise InputError("one source has two claims for the same level and metric; give only one")
         return tuple(stated)
 
     def with_claim(self, claim: Claim) -> Factor:
@@ -116,7 +118,7 @@ class Factor(Frozen):
                     f"factor {self.name!r} has no level {level!r}{suggestion(level, self.levels)}"
                 )
         if len(set(levels)) != len(levels):
-            raise InputError(f"factor {self.name!r}: a level is named twice in {', '.join(levels)}")
+            raise InputError(f"factor {self.name!r}: a level is given twice in {', '.join(levels)}")
         if len(levels) < 2:
             raise InputError(
                 f"factor {self.name!r} needs at least two levels, got {', '.join(levels) or 'none'}"
@@ -203,7 +205,7 @@ def with_claims(factors: Iterable[Factor], claims: Iterable[tuple[str, Claim]]) 
     for name, claim in claims:
         factor, level = claim_target(name, levels)
         if (factor, level, claim.metric) in stated:
-            raise InputError(f"two claims for {effect_name(factor, level, levels[factor])!r}; give one")
+            raise InputError(f"{effect_name(factor, level, levels[factor])!r} has two claims; give only one")
         stated.add((factor, level, claim.metric))
         found[factor] = found[factor].with_claim(claim.model_copy(update={"level": level}))
     return tuple(found.values())
@@ -264,7 +266,7 @@ def find(name: str, levels: list[str] | None = None) -> Factor:
         named = dict.fromkeys([*FACTORS, *map(_field, config_paths())])
         raise InputError(f"unknown factor {name!r}{suggestion(name, named)}")
     if levels is None:
-        raise InputError(f"factor {name!r} is a field: give its levels, e.g. {name}=a,b")
+        raise InputError(f"factor {name!r} is a field and needs levels, e.g. {name}=a,b")
     field = Factor(
         name=name, levels={level: {path: parse_value(level)} for level in dict.fromkeys(levels)} or {}
     )

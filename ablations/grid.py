@@ -162,7 +162,7 @@ class Grid(Frozen, Generic[AnyConfig]):
                     config = matched(cast(RunConfig, config), cast(RunConfig, reference))
                 cells.append(AnyCell(name=name, levels=levels, config=config))
             except ValueError as error:
-                raise InputError(f"cell {name!r} is no valid configuration: {error}") from error
+                raise InputError(f"cell {name!r} is not a valid configuration: {error}") from error
         if self.baseline is not None:
             cells.append(AnyCell(name=BASELINE, levels={}, config=self.baseline))
         return cells
@@ -173,8 +173,8 @@ class Grid(Frozen, Generic[AnyConfig]):
             for path, value in factor.levels[levels[factor.name]].items():
                 if path in delta and delta[path] != value:
                     raise InputError(
-                        f"factors disagree on {path}: {delta[path]!r} and {value!r} "
-                        f"(from {factor.name!r}); toggle it by one factor only"
+                        f"two factors set {path}: {delta[path]!r} and {value!r} (from {factor.name!r}); "
+                        "toggle it in one factor only"
                     )
                 delta[path] = value
         return delta
@@ -199,7 +199,7 @@ def parse_factors(text: str) -> tuple[Factor, ...]:
     entries: list[tuple[str, list[str] | None]] = []
     for word in (word.strip() for word in text.split(",")):
         if not word:
-            raise InputError(f"an empty entry in the grid {text!r}")
+            raise InputError(f"the grid {text!r} has an empty entry")
         if "=" in word:
             name, level = (part.strip() for part in word.split("=", 1))
             entries.append((name, [level] if level else []))
@@ -210,7 +210,7 @@ def parse_factors(text: str) -> tuple[Factor, ...]:
     names = [name for name, _ in entries]
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"factor {name!r} is named twice in the grid {text!r}")
+            raise InputError(f"factor {name!r} is given twice in the grid {text!r}")
     return tuple(find(name, levels) for name, levels in entries)
 
 
@@ -222,7 +222,8 @@ def safe_name(name: str, kind: str) -> str:
     """
     if not NAME.fullmatch(name):
         raise InputError(
-            f"{kind} name {name!r}: start with a letter or digit; letters, digits and _ . + = , - follow"
+            f"{kind} name {name!r} is not valid; start with a letter or digit, then use letters, "
+            "digits and _ . + = , -"
         )
     return name
 

@@ -36,12 +36,14 @@ def matched(config: RunConfig, reference: RunConfig) -> RunConfig:
     width, found = _nearest(config.model, measure, wanted)
     if abs(found / wanted - 1) > MOST:
         heads = (
-            f"; its {config.model.heads} heads divide the width" if config.model.is_active("heads") else ""
+            (f"; the width must be a multiple of its {config.model.heads} heads")
+            if config.model.is_active("heads")
+            else ""
         )
         raise InputError(
-            f"it cannot match {wanted:,.0f} {WORDS[measure]}: the nearest is {found:,.0f} "
-            f"({found / wanted - 1:+.1%}) at {width} channels, and at most {MOST:.0%} off count as "
-            f"equal{heads}; a wider base has finer steps"
+            f"no width gives {wanted:,.0f} {WORDS[measure]}; the nearest is {found:,.0f} "
+            f"({found / wanted - 1:+.1%}) at {width} channels, but at most {MOST:.0%} off counts as "
+            f"equal{heads}; use a wider base, which has finer steps"
         )
     return config.with_changes({"model.channels": width})
 
@@ -65,7 +67,7 @@ def _nearest(model: ModelConfig, measure: str, wanted: float) -> tuple[int, floa
         low, high = (middle, high) if found is not None and found[1] < wanted else (low, middle)
     near = [found for found in (_next(at, low, -1), _next(at, high, 1)) if found is not None]
     if not near:
-        raise InputError(f"no width near {high} channels builds this network")
+        raise InputError(f"this network cannot be built with any width near {high} channels")
     return min(near, key=lambda one: abs(one[1] - wanted))
 
 

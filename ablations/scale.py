@@ -36,7 +36,7 @@ def _count(value: Any) -> float:
     except ValueError:
         found = math.nan
     if not (math.isfinite(found) and found > 0):
-        raise InputError(f"{value!r} is no number above zero; write e.g. 2.3M, or 2.1M..2.5M")
+        raise InputError(f"{value!r} is not a number above zero; write e.g. 2.3M, or 2.1M..2.5M")
     return found
 
 
@@ -46,7 +46,7 @@ def _span(value: Any) -> Any:
         value = value.split("..")
     ends = list(value) if isinstance(value, list | tuple) else [value, value]
     if len(ends) != 2:
-        raise InputError(f"{value!r} is no number and no pair of numbers")
+        raise InputError(f"{value!r} is not a number or a pair of numbers")
     low, high = map(_count, ends)
     if low > high:
         raise InputError(f"{low:g} is above {high:g}")
@@ -79,7 +79,7 @@ class Conditions(Frozen):
             InputError: a key is unknown or a value wrong.
         """
         if not isinstance(fields, Mapping):
-            raise InputError(f"conditions of the claim for {of!r}: give some of {', '.join(KEYS)}")
+            raise InputError(f"conditions of the claim for {of!r}: expected some of {', '.join(KEYS)}")
         if unknown := sorted({*map(str, fields)} - {*KEYS}):
             raise InputError(
                 f"conditions of the claim for {of!r}: unknown keys {', '.join(unknown)}; "

@@ -151,10 +151,12 @@ def find_config(name: str, cells: Sequence[Cell], recipe: str | None, root: Path
                 model=ModelConfig.model_validate(spec["model"]), recipe=Recipe.model_validate(spec["recipe"])
             )
     if len(runs) > 1:
-        raise InputError(f"{len(runs)} runs under {root} begin with {name!r}; give more of the signature")
+        raise InputError(
+            f"{len(runs)} runs under {root} start with {name!r}; give more digits of the signature"
+        )
     known = [*PRESETS, *(cell.name for cell in cells if cell.name not in PRESETS)]
     what = "preset, cell of the grid" if cells else "preset"
-    raise InputError(f"{name!r} is no {what}, run under {root} or file{suggestion(name, known)}")
+    raise InputError(f"{name!r} is not a {what}, a run under {root}, or a file{suggestion(name, known)}")
 
 
 def _model_of_checkpoint(path: Path) -> ModelConfig:
@@ -162,6 +164,6 @@ def _model_of_checkpoint(path: Path) -> ModelConfig:
 
     model = read(path).get("model")
     if not isinstance(model, dict) or "channels" not in model:
-        raise InputError(f"checkpoint {path} does not say what network it holds")
+        raise InputError(f"checkpoint {path} does not contain the configuration of its network")
     with readable():
         return ModelConfig.model_validate(model)

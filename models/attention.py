@@ -35,7 +35,7 @@ class Heads:
         n = config.channels
         if n % (2 * config.heads):
             raise InputError(
-                f"{n} channels over {config.heads} heads leave a head {n / config.heads:g} wide; "
+                f"{n} channels with {config.heads} heads give a head width of {n / config.heads:g}, but "
                 f"rotary positions need an even width; {nearest_multiples(n, 2 * config.heads)}"
             )
         self.count = config.heads

@@ -41,7 +41,7 @@ def band_groups(widths: Sequence[int] = BSRNN, sizes: Sequence[int] | None = Non
     """
     sizes = [0] * len(widths) if sizes is None else sizes
     if len(sizes) != len(widths):
-        raise ValueError(f"{len(sizes)} sizes for {len(widths)} bands; give one for each band")
+        raise ValueError(f"{len(sizes)} sizes for {len(widths)} bands; give one size per band")
     groups, first, start = [], 0, 0
     for (width, _), run in groupby(zip(widths, sizes, strict=True)):
         count = len(list(run))

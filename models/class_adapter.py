@@ -102,9 +102,9 @@ def _kind(text: str, named: bool) -> type[nn.Module]:
     path, _, name = text.rpartition(":")
     file = Path(path).expanduser().absolute()
     if not name:
-        raise InputError(f"no class at {text!r}; write path/to/file.py:Class")
+        raise InputError(f"{text!r} does not name a class; write path/to/file.py:Class")
     if not file.is_file():
-        raise InputError(f"{text}: there is no file {path}")
+        raise InputError(f"{text}: the file {path} does not exist")
     if named:
         trust_class(file)
     module = _imported(file)
@@ -229,14 +229,14 @@ def _guess(network: nn.Module, transform: Transform | None) -> tuple[dict[str, A
             break
     if not found:
         raise InputError(
-            f"{type(network).__name__} takes and gives none of the forms that were tried; "
+            f"{type(network).__name__} does not accept any of the input and output forms that were tried; "
             + "; ".join(f"{form}: {why}" for form, why in failed.items())
-            + "; give --set domain=... --set axes=..., or write a plug-in (ablate init-plugin)"
+            + "; set --set domain=... --set axes=..., or write a plug-in (ablate init-plugin)"
         )
     others = [_words(said) for said in found[1:]]
-    told = [f"it takes and gives {_words(found[0])}: guessed, it runs so"]
+    told = [f"guessed its input and output form: {_words(found[0])} (it runs with it)"]
     if others:
-        told[0] += f"; it also runs with {listed(others, 3)} (--set domain=... --set axes=... says which)"
+        told[0] += f"; it also runs with {listed(others, 3)} (choose with --set domain=... --set axes=...)"
     if "output" in found[0]:
         told.append(f"its enhanced signal is output {found[0]['output']!r}: guessed from its shape")
     return found[0], told
@@ -266,7 +266,7 @@ def _output(network: nn.Module, said: Mapping[str, Any]) -> Any:
         signal = interface.analyse(torch.linspace(-9, 9, items * samples).view(items, -1).sin())
         outputs = interface.outputs(network, signal)
         names = list(_names(outputs, said)) if names is None else names
-        right, why = [], InputError("it gives nothing")
+        right, why = [], InputError("it returns nothing")
         for name in names:
             try:
                 _alike(Interface(**said, output=name).enhanced(outputs, signal), signal)
@@ -284,7 +284,7 @@ def _alike(enhanced: Any, signal: Tensor) -> None:
     right = isinstance(enhanced, Tensor) and enhanced.shape == signal.shape
     if not right or enhanced.is_complex() != signal.is_complex():
         what = f"{enhanced.dtype} {tuple(enhanced.shape)}" if isinstance(enhanced, Tensor) else type(enhanced)
-        raise InputError(f"it gives {what} for {tuple(signal.shape)}")
+        raise InputError(f"it returns {what} for {tuple(signal.shape)}")
 
 
 def _names(outputs: Any, said: Mapping[str, Any]) -> Iterator[Any]:

@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="Preset; default: all of them, one a line.")] = None,
-    settings: Annotated[list[str], typer.Option("--set", help="e.g. model.bands=mel:16; repeat.")] = [],  # noqa: B006
+    name: Annotated[str | None, typer.Argument(help="Preset. [default: all, one per line]")] = None,
+    settings: Annotated[
+        list[str], typer.Option("--set", help="Change a setting, e.g. model.bands=mel:16 (repeatable).")
+    ] = [],  # noqa: B006
     plugin: Plugins = [],  # noqa: B006
     format: Format = "table",
 ) -> None:
@@ -43,7 +45,7 @@ def models(
 
 def doctor(
     report: Annotated[
-        bool, typer.Option("--report", help="Print Markdown for an issue, without paths and names.")
+        bool, typer.Option("--report", help="Print Markdown for a bug report, without paths and names.")
     ] = False,
     format: Format = "table",
 ) -> None:
@@ -74,7 +76,7 @@ def doctor(
 
 
 def init_plugin(
-    name: Annotated[str, typer.Argument(help="Of the network, e.g. my-net.")],
+    name: Annotated[str, typer.Argument(help="Name of the network, e.g. my-net.")],
 ) -> None:
     """Write a plug-in with a network of your own to start from; it runs as it is."""
     from .plugin_template import write_start
@@ -151,8 +153,8 @@ def _print_networks(found: dict[str, dict[str, Any]]) -> None:
         )
     print_table(rows, spare=("reach", "split", "cross-band", "encoder", "decoder"))
     typer.echo(
-        "GMAC/s: billions of multiply-adds for a second of audio. Causal: no time layer looks ahead; "
-        "the filter's third tap (one frame) and the normalisation (whole utterance) do.",
+        "GMAC/s: billions of multiply-adds for a second of audio. Causal: no time layer looks ahead; the "
+        "filter's third tap (one frame) and the normalisation (whole utterance) still do.",
         err=True,
     )
 

@@ -53,18 +53,20 @@ def band_widths(layout: str | tuple[int, ...], bins: int = BINS) -> tuple[int, .
     if isinstance(layout, str):
         name, colon, count = layout.partition(":")
         if colon and not count.isdecimal():
-            raise InputError(f"bands {layout!r}: write a number after the colon, e.g. {name}:16")
+            raise InputError(f"bands {layout!r} needs a number after the colon, e.g. {name}:16")
         others = () if bins == BINS or not BANDS.built_in(name) else (bins,)
         widths = tuple(BANDS[name](int(count) if colon else None, *others))
     else:
         widths = layout
     if any(width < 1 for width in widths) or sum(widths) != bins:
         points = (
-            f"; n_fft={2 * (sum(widths) - 1)} has as many" if min(widths) > 0 and sum(widths) > 16 else ""
+            (f"; use n_fft={2 * (sum(widths) - 1)} to have as many")
+            if min(widths) > 0 and sum(widths) > 16
+            else ""
         )
         raise InputError(
-            f"bands {layout!r} cover {sum(widths)} bins, each one at least; "
-            f"the spectrogram has {bins}{points}"
+            f"bands {layout!r} cover {sum(widths)} bins (at least one each), but the spectrogram has "
+            f"{bins}{points}"
         )
     return widths
 
@@ -75,7 +77,7 @@ def _is_expected(layout: str | tuple[int, ...]) -> bool:
 
 def _no_bare_count(layout: Any) -> Any:
     if isinstance(layout, int):
-        raise InputError(f"bands {layout}: say of which layout, e.g. mel:{layout} or uniform:{layout}")
+        raise InputError(f"bands {layout} needs a layout, e.g. mel:{layout} or uniform:{layout}")
     return layout
 
 
@@ -252,13 +254,13 @@ class ModelConfig(Section):
             InputError: none is named, its code is no longer that planned, or the user has not named it.
         """
         if option not in self._folders():
-            raise InputError(f"the network needs a folder; give it, --option {option}=PATH")
+            raise InputError(f"the network needs a folder; set it with --option {option}=PATH")
         name, planned = self._folders()[option]
         found = folder_digest(existing_folder(str(name)))
         if found != planned:
             raise InputError(
-                f"the code in {name} has changed since this run was planned: digest {found[:12]}, "
-                f"planned {planned[:12]}; restore it, or plan the run again under another name"
+                f"the code in {name} has changed since this run was planned (digest {found[:12]}, planned "
+                f"{planned[:12]}); restore it, or plan the run under another name"
             )
         if not trust.is_trusted(name, found):
             raise InputError(
@@ -298,27 +300,32 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> ModelConfig:
         if self.n_fft % 2:
-            raise InputError(f"n_fft={self.n_fft}: an even number of points, e.g. {self.n_fft + 1}")
+            raise InputError(
+                f"n_fft={self.n_fft} is odd; use an even number of points, e.g. {self.n_fft + 1}"
+            )
         if 2 * self.hop > self.n_fft:
             raise InputError(
-                f"hop={self.hop}: frames of {self.n_fft} points overlap by half at least; "
-                f"at most {self.n_fft // 2}"
+                f"hop={self.hop} is too large: frames of {self.n_fft} points must overlap by at least "
+                f"half; use at most {self.n_fft // 2}"
             )
         if self.trunk_statistics == "cumulative" and self.norm == "batch":
             raise InputError(
-                "norm=batch has no cumulative statistics: those of training see later frames and other "
-                "items; trunk_statistics=cumulative needs norm=group, and norm=layer sees one frame alone"
+                "norm=batch cannot have cumulative statistics, because training statistics include later "
+                "frames and other items; use norm=group, or norm=layer, which only sees one frame"
             )
         if self.chunk and (
             self.lookahead or (self.trunk_statistics == "cumulative" and self.norm == "group")
         ):
             field = "lookahead" if self.lookahead else "trunk_statistics=cumulative"
-            raise InputError(f"chunk={self.chunk}: chunks leave no order of frames for {field}; use chunk=0")
+            raise InputError(
+                f"chunk={self.chunk} cannot be combined with {field}, because frames are not processed in "
+                "order; use chunk=0"
+            )
         expansion = self.decoder_expansion
         if not _is_expected(self.bands):
             count = len(self.band_widths)
             if isinstance(expansion, tuple) and len(expansion) != count:
-                raise InputError(f"{len(expansion)} expansions for {count} bands; give one for each band")
+                raise InputError(f"{len(expansion)} expansions for {count} bands; give one per band")
         return self
 
 

@@ -26,7 +26,9 @@ ROOT = Path("ablate-runs")
 Root = Annotated[
     Path, typer.Option("--root", envvar="ABLATE_ROOT", help="Folder of studies, runs and caches.")
 ]
-Plugins = Annotated[list[Path], typer.Option("--plugin", help="Python file that registers parts; repeat.")]
+Plugins = Annotated[
+    list[Path], typer.Option("--plugin", help="Python file that registers parts (repeatable).")
+]
 
 
 def formats(*known: str, panel: str | None = None) -> Any:
@@ -118,7 +120,7 @@ def fit(table: Table, out: Console, spare: Sequence[str] = ()) -> str:
         column._index = index
         column.overflow = "fold"
         column.no_wrap &= not too_wide()
-    return f"left out, the terminal is too narrow: {', '.join(gone)}" if gone else ""
+    return f"columns left out because the terminal is too narrow: {', '.join(gone)}" if gone else ""
 
 
 def plain(value: Any) -> Any:

@@ -82,7 +82,7 @@ def initial_ranges(model: nn.Module) -> dict[str, tuple[Tensor, Range]]:
         for name, bounds in ranges().items():
             if name not in values:
                 raise InputError(
-                    f"{type(module).__name__} declares a range for {name!r}, which it does not have; "
+                    f"{type(module).__name__} declares a range for {name!r}, but has no such parameter; "
                     f"it has {', '.join(sorted(values))}"
                 )
             found[f"{path}.{name}" if path else name] = (values[name].detach(), bounds)

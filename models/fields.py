@@ -137,7 +137,7 @@ def split_settings(
     for item in items:
         name, separator, value = item.partition("=")
         if not (name and separator):
-            raise InputError(f"{kind} {item!r}: write name=value, e.g. {example}")
+            raise InputError(f"{kind} {item!r} is not valid; write name=value, e.g. {example}")
         if name not in repeated and any(name == other for other, _ in found):
             raise InputError(f"{kind} {name!r} is given twice")
         found.append((name, value))
@@ -151,7 +151,7 @@ def parse_value(text: str) -> Any:
             return json.loads(text)
         except json.JSONDecodeError as error:
             raise InputError(
-                f"{text!r} is no JSON list ({error.msg}); words in it want double quotes"
+                f"{text!r} is not a JSON list ({error.msg}); put words in double quotes"
             ) from None
     for kind in (int, float):
         try:

@@ -73,7 +73,7 @@ def _rate(network: nn.Module) -> int:
     if not isinstance(rate, int):
         return SAMPLE_RATE
     if not RATES[0] <= rate <= RATES[1]:
-        raise InputError(f"sample_rate={rate}: give one in Hz, from {RATES[0]} to {RATES[1]}")
+        raise InputError(f"sample_rate={rate} is not possible; use {RATES[0]} to {RATES[1]} Hz")
     return rate
 
 
@@ -120,14 +120,15 @@ class Interface:
         if sorted(axes.replace("1", "")) not in allowed:
             more = ", 2 for real and imaginary parts" if domain == "spectrum" else ""
             raise InputError(
-                f"axes {axes!r} of a {domain}: each of {letters} once, 1 for an axis of one{more}"
+                f"axes {axes!r} of a {domain} are not valid: use each of {letters} once, and 1 for an "
+                f"axis of size one{more}"
             )
         transform = _said(network, "transform", Transform)
         compress = float(_said(network, "compress", int, float) or 1.0)
         if domain == "waveform" and (transform is not None or compress != 1):
-            raise InputError("a network of waveforms has neither transform nor compress: it sees no spectrum")
+            raise InputError("transform and compress do not apply to a network of waveforms; leave them out")
         if compress <= 0:
-            raise InputError(f"compress={compress:g}: an exponent above 0")
+            raise InputError(f"compress={compress:g} is not above 0")
         output = _said(network, "output", str, int, tuple, list)
         if output is None and domain == "magnitude-phase":
             output = (0, 1)
@@ -248,7 +249,7 @@ class Interface:
         else:
             signal = self._undone(parts[0], noisy.shape, "bft", self.axes.replace("2", ""))
         if not signal.is_complex():
-            raise InputError(f"the network gives {_shape(signal)} for a spectrum; give a complex one back")
+            raise InputError(f"the network returns {_shape(signal)} for a spectrum; return a complex tensor")
         return signal if self.compress == 1 else signal * _power(signal.abs(), 1 / self.compress - 1)
 
     def outputs(self, network: nn.Module, signal: Tensor) -> Any:
@@ -267,8 +268,8 @@ class Interface:
         """
         if self.loss is None:
             raise InputError(
-                "the recipe weights the network's own loss, and this network has none; "
-                "give it loss(outputs, clean), or leave recipe.losses.network out"
+                "the recipe weights the network's own loss, but this network has none; add loss(outputs, "
+                "clean), or leave out recipe.losses.network"
             )
         given = [a[0] if len(a) == 1 else a for a in (self.arguments(clean), self.arguments(noisy))]
         return self.loss(outputs, *given[: 2 if _takes(self.loss, 3) else 1])
@@ -287,7 +288,7 @@ class Interface:
             part = outputs
         elif isinstance(outputs, Tensor):
             raise InputError(
-                f"the network gives one tensor, {_shape(outputs)}; output {name!r} is none of it"
+                f"the network returns one tensor, {_shape(outputs)}, which has no output {name!r}"
             )
         else:
             try:
@@ -298,11 +299,11 @@ class Interface:
                     if isinstance(outputs, Mapping)
                     else _shape(outputs)
                 )
-                raise InputError(f"the network gives no output {name!r}, it gives {known}") from None
+                raise InputError(f"the network has no output {name!r}; it returns {known}") from None
         if not isinstance(part, Tensor):
             raise InputError(
-                f"the network gives {_shape(part)}; say which is the enhanced signal, "
-                "output = 'key' or an index"
+                f"the network returns {_shape(part)}; name the enhanced signal with output = 'key' or an "
+                "index"
             )
         return part
 
@@ -310,7 +311,7 @@ class Interface:
         samples = noisy.shape[-1]
         items = len(wave) if wave.dim() else 0
         if wave.is_complex() or items != len(noisy) or abs(wave.numel() // items - samples) > LONGER:
-            raise InputError(f"the network gives {_shape(wave)} for waveforms {tuple(noisy.shape)}")
+            raise InputError(f"the network returns {_shape(wave)} for waveforms {tuple(noisy.shape)}")
         given = wave.float().reshape(items, -1)
         return nn.functional.pad(given[:, :samples], (0, max(samples - given.shape[-1], 0)))
 
@@ -320,7 +321,7 @@ class Interface:
         sizes = dict(zip(have, shape, strict=True)) | {"1": 1}
         wanted = [sizes[axis] for axis in axes]
         if [s for s in part.shape if s != 1] != [s for s in wanted if s != 1]:
-            raise InputError(f"the network gives {_shape(part)}; expected is {tuple(wanted)} ({axes})")
+            raise InputError(f"the network returns {_shape(part)}, expected {tuple(wanted)} ({axes})")
         order = axes.replace("1", "")
         return part.reshape([sizes[axis] for axis in order]).permute([order.index(axis) for axis in have])
 

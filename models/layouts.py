@@ -67,13 +67,15 @@ def _between(count: int, place: Callable[[float], float], bins: int) -> tuple[in
 
 def _fixed(name: str, count: int | None, widths: tuple[int, ...]) -> tuple[int, ...]:
     if count is not None:
-        raise InputError(f"bands {name}:{count}: {name} has {len(widths)} of its own; write {name}")
+        raise InputError(
+            f"bands {name}:{count} is not valid: {name} always has {len(widths)} bands; write {name}"
+        )
     return widths
 
 
 def _checked(name: str, count: int | None, bins: int) -> int:
     if count is None:
-        raise InputError(f"bands {name}: say how many, e.g. {name}:16")
+        raise InputError(f"bands {name} needs a number of bands, e.g. {name}:16")
     if not 1 <= count <= bins:
-        raise InputError(f"bands {name}:{count}: a count from 1 to {bins}, one band for each bin at most")
+        raise InputError(f"bands {name}:{count} is out of range; use 1 to {bins} bands")
     return count

@@ -76,7 +76,7 @@ class Mamba2Block(nn.Module, Declared):
         inner, heads, states = config.expand * config.channels, config.heads, config.d_state
         if inner % heads:
             raise InputError(
-                f"{inner} inner channels do not divide into {heads} heads of Mamba-2; "
+                f"{inner} inner channels cannot be divided into {heads} heads of Mamba-2; "
                 + nearest_multiples(inner, heads)
             )
         self.heads, self.sizes = heads, [inner, inner, states, states, heads]

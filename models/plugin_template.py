@@ -79,14 +79,17 @@ def write_start(name: str, folder: Path = Path()) -> Path:
     """
     stem = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or keyword.iskeyword(stem):
-        raise InputError(f"name {name!r}: small letters, digits, - and _, with a letter first, e.g. my-net")
+        raise InputError(
+            f"name {name!r} is not valid; start with a letter and use lower-case letters, digits, - and "
+            "_, e.g. my-net"
+        )
     if name in PRESETS or name in ARCHITECTURES:
-        raise InputError(f"{name!r} is a network already; choose another name")
+        raise InputError(f"a network named {name!r} already exists; choose another name")
     path = folder / f"{stem}.py"
     kind = "".join(word.capitalize() for word in stem.split("_"))
     try:
         with path.open("x") as file:
             file.write(_TEXT.replace("NAME", name).replace("CLASS", kind).replace("FILE", path.name))
     except FileExistsError:
-        raise InputError(f"{path} is there already; choose another name, or move it away") from None
+        raise InputError(f"{path} already exists; choose another name, or move the file") from None
     return path

@@ -67,11 +67,11 @@ def load_planned(plugins: Planned) -> list[ModuleType]:
         try:
             digest = _loaded[file][1] if file in _loaded else code_digest(file)
         except (SyntaxError, ValueError) as error:
-            raise InputError(f"plug-in {path} is not Python: {error}") from None
+            raise InputError(f"plug-in {path} is not valid Python: {error}") from None
         if planned is not None and digest != planned:
             raise InputError(
-                f"the code of plug-in {path} has changed since this run was planned: digest {digest[:12]}, "
-                f"planned {planned[:12]}; restore it, or plan the run again under another name"
+                f"the code of plug-in {path} has changed since this run was planned (digest "
+                f"{digest[:12]}, planned {planned[:12]}); restore it, or plan the run under another name"
             )
         if file not in _loaded and (planned is None or not trust.is_trusted(file, digest)):
             raise InputError(
@@ -94,7 +94,8 @@ def digests(paths: Iterable[str | Path]) -> dict[str, str]:
         found[str(path)] = _loaded[path][1]
         if code_digest(path) != found[str(path)]:
             raise InputError(
-                f"the code of plug-in {path} has changed since this process imported it; start again"
+                f"the code of plug-in {path} has changed since this process imported it; start the "
+                "process again"
             )
     return found
 
@@ -175,9 +176,9 @@ def _files(name: str, folder: Path) -> Iterator[tuple[Path, str]]:
 def _resolved(path: str | Path) -> Path:
     path = Path(path).expanduser().absolute()
     if not path.is_file():
-        raise InputError(f"no plug-in at {path}; put the file there, or name another")
+        raise InputError(f"plug-in {path} does not exist")
     if path.suffix != ".py":
-        raise InputError(f"plug-in {path} is no Python file; give a file that ends in .py")
+        raise InputError(f"plug-in {path} is not a Python file; its name must end in .py")
     return path.resolve()
 
 
@@ -271,13 +272,13 @@ def _check_rooms(path: Path) -> None:
             if _is_ours_or_missing(package):
                 beside = (path.parent / package).resolve()
                 meant = (
-                    f", or start where {beside} comes first"
+                    f", or start in a folder where {beside} is found first"
                     if beside.exists() and beside != _HERE / package
                     else ""
                 )
                 raise InputError(
-                    f"plug-in {file} imports {package!r}; this project's is now `ablate.{package}`: "
-                    f"write `from ablate.{package} import ...`{meant}"
+                    f"plug-in {file} imports {package!r}, which is now `ablate.{package}`; write `from "
+                    f"ablate.{package} import ...`{meant}"
                 )
 
 
@@ -296,14 +297,14 @@ def _check_origins(path: Path) -> None:
         origin = getattr(sys.modules.get(module), "__file__", None)
         if file != path and origin is not None and Path(origin).resolve() != file.resolve():
             raise InputError(
-                f"plug-in {path} imports {module!r}, which in this process is {origin} and not {file}; "
+                f"plug-in {path} imports {module!r}, which is {origin} in this process, not {file}; "
                 "rename one of them, or start in another folder"
             )
 
 
 def _hint(error: Exception) -> str:
     if isinstance(error, ImportError) and error.name and error.name.split(".")[0] in _PACKAGES:
-        return f"; if that means a part of this project, it is now `ablate.{error.name}`"
+        return f"; if it is a package of ablate, its name is now `ablate.{error.name}`"
     return ""
 
 
@@ -314,7 +315,7 @@ PATH = "path:"
 def existing_folder(name: str) -> Path:
     folder = Path(name).expanduser()
     if not folder.is_dir():
-        raise InputError(f"no folder at {name!r}; give its path")
+        raise InputError(f"folder {name!r} does not exist")
     return folder.resolve()
 
 

@@ -52,7 +52,7 @@ class _Keys:
             InputError: it is not there.
         """
         if key not in self.left:
-            raise InputError(f"the state dict has no {key!r}, which says how the network is built")
+            raise InputError(f"the state dict has no {key!r}, which determines the architecture")
         return self.left[key]
 
 
@@ -80,7 +80,7 @@ def _bsrnn(keys: _Keys) -> tuple[ModelConfig, dict[str, Tensor]]:
     layers, band_layers = keys.count("lstm_t{}.weight_ih_l0"), keys.count("lstm_k{}.weight_ih_l0")
     if not layers or not band_layers:
         raise InputError(
-            f"{layers} time layers and {band_layers} band layers; a BSRNN has one of each at least"
+            f"{layers} time layers and {band_layers} band layers; a BSRNN needs at least one of each"
         )
     both = "lstm_t1.weight_ih_l0_reverse" in keys.left
     ours, hidden = _ends(keys)
@@ -168,8 +168,8 @@ def load(state_dict: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tenso
         name, (config, ours) = "BSRNN", _bsrnn(keys)
     else:
         raise InputError(
-            "neither a BSRNN (lstm_t1...) nor an MBS-Net (encoder.mamba_layers.0...) state dict; "
-            f"its keys: {_some(sorted(tensors))}"
+            "not a state dict of BSRNN (lstm_t1...) or MBS-Net (encoder.mamba_layers.0...); its keys: "
+            f"{_some(sorted(tensors))}"
         )
     if keys.missing or keys.left:
         missing = f" missing keys: {_some(keys.missing)};" if keys.missing else ""

@@ -44,7 +44,7 @@ class Registry:
 
     def _not_imported(self, *_: Any) -> Any:
         raise InputError(
-            f"this {self.kind} is a plug-in's, which is not imported; name its file with --plugin"
+            f"this {self.kind} belongs to a plug-in that is not loaded; name its file with --plugin"
         )
 
     def check(self, name: str) -> str:

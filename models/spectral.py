@@ -36,7 +36,7 @@ def stft(waveform: Tensor) -> Tensor:
     samples = waveform.shape[-1]
     if samples <= N_FFT // 2:
         raise ValueError(
-            f"{samples} samples are too few for a centred transform; give more than {N_FFT // 2}"
+            f"{samples} samples are too few for a centred transform; at least {N_FFT // 2 + 1} are needed"
         )
     return OURS.analyse(waveform)
 

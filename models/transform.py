@@ -46,8 +46,8 @@ class Transform:
             raise InputError(f"unknown window {self.window!r}{suggestion(self.window, WINDOWS)}")
         if not 0 < self.hop <= self.samples <= self.n_fft:
             raise InputError(
-                f"a transform of {self.n_fft} points, hop {self.hop}, window {self.samples}: "
-                "the hop is at most the window, and that at most the points"
+                f"a transform of {self.n_fft} points, hop {self.hop}, window {self.samples} is not valid: "
+                "hop <= window <= points is required"
             )
         if self.hop == self.samples and self.window.endswith("hann"):
             raise InputError(

@@ -36,8 +36,8 @@ def grant(code: Path, digest: str) -> None:
         os.replace(draft.name, mark)
     except OSError as error:
         raise InputError(
-            f"cannot record in {mark.parent} that you trust {code}: {error.strerror}; "
-            "set XDG_CONFIG_HOME to a folder that you can write"
+            f"cannot write to {mark.parent} that you trust {code}: {error.strerror}; set XDG_CONFIG_HOME "
+            "to a writable folder"
         ) from None
 
 

@@ -59,8 +59,8 @@ class MLSTMBlock(nn.Module, Declared):
         n, inner, self.heads = config.channels, config.expand * config.channels, config.heads
         if inner % self.heads or inner % BLOCK:
             raise InputError(
-                f"{inner} inner channels of xLSTM: a multiple of {self.heads} heads and of {BLOCK}; "
-                f"{nearest_multiples(inner, lcm(self.heads, BLOCK))}"
+                f"{inner} inner channels of xLSTM are not a multiple of {self.heads} heads and of "
+                f"{BLOCK}; {nearest_multiples(inner, lcm(self.heads, BLOCK))}"
             )
         bias = config.biases == "with"
         self.exponential = config.gating == "exponential"

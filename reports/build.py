@@ -95,7 +95,7 @@ def _by_name(claims: Sequence[tuple[str, Claim]]) -> dict[str, Claim]:
     found = dict(claims)
     if len(found) < len(claims):
         doubled = next(name for name, count in Counter(name for name, _ in claims).items() if count > 1)
-        raise InputError(f"two claims for {doubled!r}; give one")
+        raise InputError(f"{doubled!r} has two claims; give only one")
     return found
 
 

@@ -29,15 +29,15 @@ DEMO_WARNING = (
     "DEMO CORPUS: synthetic speech for trying the harness. These numbers say nothing about real recordings."
 )
 SPEAKS_OF = (
-    "An interval speaks of other trainings and other utterances of these test speakers and noises, "
-    "not of other speakers, noises or recipes."
+    "Intervals cover other training runs and other utterances of these test speakers and noises, not "
+    "other speakers, noises or recipes."
 )
 SELECTED = {
     "best": "the checkpoint selected on validation files, scored once on the test files",
-    "last": "the last weights of a training, scored once on the test files",
+    "last": "the last weights of each run, scored once on the test files",
 }
-IMPORTED_ENDPOINT = "trained elsewhere: which weights were tested, and how they were chosen, is not known"
-OWN_ENDPOINT = "selection was the command's own; what it left at its end, measured once on the test files"
+IMPORTED_ENDPOINT = "trained elsewhere: it is not known which weights were tested and how they were chosen"
+OWN_ENDPOINT = "the training command chose the weights; its final output was scored once on the test files"
 
 
 def _selected(plan: Plan) -> str:
@@ -63,7 +63,7 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
         facts.append(("recipe", _recipe(report)) if plan.train is None else ("trained by", _own(plan.train)))
         facts.append(("corpus", _corpus(report)))
         if plan.extra_test_sets:
-            tests = [f"{report.test_name} (the first: verdicts are of it), {plan.corpus.test:,} files"]
+            tests = [f"{report.test_name} (the first; verdicts are based on it), {plan.corpus.test:,} files"]
             tests += [f"{test.name}, {test.files:,} files" for test in plan.extra_test_sets]
             facts.append(("test sets", "; ".join(tests)))
         facts.append(("endpoint", f"{report.metric}; {_selected(plan)}"))
@@ -76,20 +76,20 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
     sources, fixed = varied(report)
     if sources:
         facts.append(("varied with the seed", f"{', '.join(sources)}; not {', '.join(fixed)}"))
-    facts.append(("test utterances", f"{analysis.utterances:,} in every run"))
+    facts.append(("test utterances", f"{analysis.utterances:,} per run"))
     facts.append(("measured by", described(passport_of(report.scores.attrs, analysis.metric))))
     if compute := _compute(report):
         facts.append(("compute", compute))
     if info.energy:
         told = ", ".join(f"{kind} {joules / 1e6:.3g} MJ" for kind, joules in info.energy.items())
-        facts.append(("energy", f"{told}, by counters of the whole machine, other programs included"))
+        facts.append(("energy", f"{told}, measured for the whole machine, including other programs"))
     if analysis.margin is None:
-        facts.append(("margin", f"none for {in_words(analysis.metric)}: no verdicts; --margin gives one"))
+        facts.append(("margin", f"none for {in_words(analysis.metric)}: no verdicts; set one with --margin"))
     else:
         told = f"{in_words(analysis.metric, f'{analysis.margin:g}')}: smaller effects are negligible"
         declared = plan.endpoint.margin if plan and plan.endpoint.metric == analysis.metric else None
         if declared not in (None, analysis.margin):
-            told += f" (given with the report; the study declared {declared:g})"
+            told += f" (set in this report; the study declared {declared:g})"
         facts.append(("margin", told))
     machines = dict.fromkeys(str(run.summary["machine"]) for run in info.runs if run.summary.get("machine"))
     if machines:
@@ -112,7 +112,10 @@ def intervals(report: AnalysisReport) -> str:
     """The kind of the intervals; `none` where no cell has two seeds."""
     if report.seeds[1] < 2:
         return "none"
-    kind = "Welch's t with Satterthwaite's degrees of freedom, over seeds (each cell its own) and utterances"
+    kind = (
+        "Welch's t with Satterthwaite's degrees of freedom, over seeds (separate for each cell) and "
+        "utterances"
+    )
     return f"{report.percent}: {kind}"
 
 
@@ -121,10 +124,10 @@ def _compute(report: AnalysisReport) -> str:
     found = compute(report.info)
     if found.hours is None:
         return ""
-    trained = plural(found.trainings, "training")
+    trained = plural(found.trainings, "training run")
     told = f"{duration(3600 * found.hours)} of optimizer steps in {trained}, excluding validation and scoring"
     tune = report.info.plan.tune if report.info.plan is not None else None
-    return told if tune is None else f"{told}, and so does tuning ({tune.trials} trials of every cell)"
+    return told if tune is None else f"{told}, and tuning ({tune.trials} trials per cell)"
 
 
 def varied(report: AnalysisReport) -> tuple[list[str], list[str]]:
@@ -163,7 +166,7 @@ def _recipe(report: AnalysisReport) -> str:
             parts.append(f"{' or '.join(f'{v:,}' for v in values)} {unit}")
     widths = sorted({recipe.width for recipe in recipes} - {1.0})
     if widths:
-        parts.append(f"networks shrunk to {widths[0]:g} of their width")
+        parts.append(f"networks scaled to {widths[0]:g} of their width")
     return ", ".join(filter(None, parts))
 
 
@@ -195,14 +198,14 @@ def warnings(report: AnalysisReport) -> list[str]:
     plan = report.info.plan
     lines = [DEMO_WARNING] if report.info.is_demo else []
     if plan is not None and plan.audit.skipped:
-        lines.append("The audit was skipped: nothing checked that the factors do what they declare.")
+        lines.append("The audit was skipped: it is not checked that the factors do what they declare.")
     if imported := sum(run.imported for run in report.info.every_run):
         of = plural(len(report.info.every_run), "run")
-        lines.append(f"{imported} of {of} were imported: their scores are the sender's word.")
+        lines.append(f"{imported} of {of} were imported: their scores were not measured here.")
     if plan is not None and plan.audit.waived:
         lines.append(f"Audit findings were waived: {', '.join(plan.audit.waived)}.")
     lines += [
-        f"A204 reaches-nothing: {name}: {why}. It has no verdict."
+        f"A204 reaches-nothing: {name}: {why}. It gets no verdict."
         for name, why in report.analysis.void.items()
     ]
     if report.seeds[1] < 2:
@@ -248,13 +251,16 @@ def untoggled(report: AnalysisReport) -> list[Difference]:
 
 def untoggled_line(report: AnalysisReport) -> str:
     """`untoggled` as a sentence; empty where there is nothing."""
-    parts = [f"{d.path.removeprefix('model.')} {text(d.a)} against {text(d.b)}" for d in untoggled(report)]
+    parts = [f"{d.path.removeprefix('model.')} {text(d.a)} instead of {text(d.b)}" for d in untoggled(report)]
     if not parts:
         return ""
     return (
-        "Untoggled differences between all-on and the baseline (all of 'unexplained'): "
+        (
+            "Differences between all-on and the baseline that no factor toggles (together they are "
+            "'unexplained'): "
+        )
         + "; ".join(parts)
-        + ". Add them to the grid to split it."
+        + ". To split it, add them to the grid."
     )
 
 
@@ -264,13 +270,13 @@ def notes(report: AnalysisReport) -> list[str]:
     notes = list(analysis.notes)
     if report.direction < 0:
         notes.insert(0, f"Lower {in_words(analysis.metric)} is better: a positive effect is a loss.")
-    if not any("other trainings" in note for note in notes) and report.seeds[1] > 1:
+    if not any("other training runs" in note for note in notes) and report.seeds[1] > 1:
         notes.insert(0, SPEAKS_OF)
     if looked := int(analysis.effects["p_headline"].notna().sum()):
         notes.append(
-            f"The first sentence says only what Holm's procedure over {plural(looked, 'effect')}, gap and "
-            f"remainder included, shows at {100 * (1 - analysis.confidence):.0f} %; the intervals in tables "
-            "are single ones."
+            f"The first sentence uses Holm's procedure over {plural(looked, 'effect')}(gap and remainder "
+            f"included) at {100 * (1 - analysis.confidence):.0f} %; the intervals in the tables are not "
+            "corrected."
         )
     lost = [item for item in analysis.not_estimable if item.missing]
     if lost and not any("not estimable" in note.lower() for note in notes):
@@ -282,18 +288,18 @@ def notes(report: AnalysisReport) -> list[str]:
         )
     for name, others in analysis.aliases.items():
         if others:
-            notes.append(f"{name} is mixed up with {', '.join(others)}.")
+            notes.append(f"{name} is aliased with {', '.join(others)}.")
     changed = [name for name, change in report.parameter_text.items() if change]
     if changed:
         notes.append(
-            f"These factors also change the parameter count: {', '.join(changed)}. "
-            "Their effect is of the change as a whole, size included."
+            f"These factors also change the parameter count: {', '.join(changed)}. Their effects include "
+            "the effect of size."
         )
     if report.test_sets and len(analysis.guardrails):
-        notes.append(f"Guardrail metrics are judged on {report.test_name} alone, the first test set.")
+        notes.append(f"Guardrail metrics are evaluated only on the first test set, {report.test_name}.")
     notes += lines_of_test_sets(report.test_name, report.test_sets)
     if report.in_vain:
-        notes.append(f"--claims {report.in_vain}: nothing on these factors in {report.metric}.")
+        notes.append(f"--claims {report.in_vain}: no claims about these factors in {report.metric}.")
     notes += claim_lines(report.judged, of_a_study=report.info.plan is not None)
     notes += slope_lines(report.slopes, report.percent, bool(report.by_step_budget))
     notes += step_budget_lines(report.by_step_budget, report.percent)
@@ -315,13 +321,13 @@ def _tuning(report: AnalysisReport) -> list[str]:
         return []
     if plan.train is not None:
         return [
-            "ablate tuned nothing. What the command does beyond the overrides that it is given (steps, "
-            "learning rate, what it selects) is not known here."
+            "ablate did not tune the cells. It does not know what the command does beyond its overrides "
+            "(steps, learning rate, selection)."
         ]
     if plan.tune is None:
         return [
-            "Every cell was trained with the same settings; none was tuned, so a variant may have "
-            "suffered from a learning rate that suits another."
+            "Every cell was trained with the same settings and none was tuned, so the learning rate may "
+            "suit some variants better than others."
         ]
     found = [
         f"{cell.name} {', '.join(f'{path} {value:.3g}' for path, value in cell.tuned.items())}"
@@ -329,7 +335,7 @@ def _tuning(report: AnalysisReport) -> list[str]:
         if cell.tuned
     ]
     return [
-        f"Every cell was tuned with {plan.tune.trials} trials on validation, at seeds of their own: "
+        f"Every cell was tuned with {plan.tune.trials} trials on validation, with separate seeds: "
         f"{'; '.join(found)}."
     ]
 
@@ -339,9 +345,14 @@ def _looks(report: AnalysisReport) -> list[str]:
     if not looks:
         return []
     seen = ", ".join(
-        f"{look.trainings} trainings: {look.half_width:.3f}" for look in looks if look.half_width is not None
+        f"{look.trainings} runs: {look.half_width:.3f}" for look in looks if look.half_width is not None
     )
-    return [f"Trainings were added until half-widths of {looks[-1].wanted}; widest at each look: {seen}."]
+    return [
+        (
+            f"Runs were added until every half-width was at most {looks[-1].wanted}; the widest at each "
+            f"interim look: {seen}."
+        )
+    ]
 
 
 def audit_lines(report: AnalysisReport, remedies: bool = False) -> list[str]:

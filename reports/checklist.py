@@ -43,7 +43,9 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
     path = FOLDER / f"{names.get(template, template)}{SUFFIX}"
     path = path if path.is_file() else Path(template)
     if not path.is_file():
-        raise InputError(f"no template {template!r}{suggestion(template, [*names])}; or the path of a file")
+        raise InputError(
+            f"no template {template!r}{suggestion(template, [*names])}; name one of these, or a file"
+        )
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -56,7 +58,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
         ) from None
 
 
-def _gap(answer: str, missing: str = "the study does not tell", always: bool = False) -> str:
+def _gap(answer: str, missing: str = "the study does not record this", always: bool = False) -> str:
     """An answer, and what is missing where there is none or always."""
     answer = answer.strip()
     return f"{answer} **GAP**: {missing}.".strip() if always or not answer else answer
@@ -72,6 +74,6 @@ def checklist_blocks(report: AnalysisReport) -> Iterator[Block]:
     lists = [fill(name, values).splitlines() for name in SHOWN]
     items = [[line.removeprefix("- ") for line in lines if line.startswith("- ")] for lines in lists]
     gaps = sum("**GAP**" in line for found in items for line in found)
-    yield Sentence(f"Filled from the study. **GAP** marks the {gaps} items that need something from you.")
+    yield Sentence(f"Filled in from the study. **GAP** marks the {gaps} items that you need to complete.")
     for (title, *_), found in zip(lists, items, strict=True):
         yield BulletList(title.removeprefix("# "), found)

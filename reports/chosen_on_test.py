@@ -71,6 +71,7 @@ def price_lines(found: Price | None, metric: str) -> list[str]:
         return []
     value = estimate(found.mean, found.low, found.high)
     return [
-        f"Choosing the best of {found.checkpoints} or more checkpoints on the test set would move each run "
-        f"by {in_words(metric, value)} ({found.runs} runs): numbers chosen so do not compare with those here."
+        f"Choosing the best of {found.checkpoints} or more checkpoints on the test set would change each "
+        f"run by {in_words(metric, value)} ({found.runs} runs): numbers selected in this way are not "
+        "comparable with those here."
     ]

@@ -31,21 +31,22 @@ class ReportOptions(Elsewhere):
     study: Annotated[
         list[str] | None,
         typer.Argument(
-            help="Study to report; default: the most recent one. After --logs: more log files.",
+            help="Study to report. [default: the most recent] After --logs: more log files.",
             autocompletion=studies_of_root,
         ),
     ] = None
-    logs: Annotated[list[Path] | None, typer.Option(help="Old training logs, side by side.")] = None
+    logs: Annotated[list[Path] | None, typer.Option(help="Compare old training logs.")] = None
     margin: Annotated[
         float | None,
-        typer.Option(help="Smallest difference that matters; default: the study's, or the metric's own."),
+        typer.Option(help="Smallest difference that matters. [default: the study's, or the metric's]"),
     ] = None
     claim: Annotated[
-        list[str], typer.Option(help="FACTOR=LOW..HIGH or FACTOR=LEVEL=LOW..HIGH, on - off; repeat.")
+        list[str],
+        typer.Option(
+            help="Claimed effect, on - off: FACTOR=LOW..HIGH or FACTOR=LEVEL=LOW..HIGH (repeatable)."
+        ),
     ] = field(default_factory=list)
-    claims: Annotated[
-        str | None, typer.Option(help="Claims of others, judged too: published, or a YAML file.")
-    ] = None
+    claims: Annotated[str | None, typer.Option(help="Further claims: published, or a YAML file.")] = None
     format: Annotated[str, formats(*FORMS)] = "table"
     template: Annotated[
         str | None,
@@ -54,10 +55,10 @@ class ReportOptions(Elsewhere):
         ),
     ] = None
     open_page: Annotated[
-        bool, typer.Option("--open", help="Write the study's HTML report and show it in the browser.")
+        bool, typer.Option("--open", help="Write the study's HTML report and open it in the browser.")
     ] = False
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write; default: standard output.")
+        Path | None, typer.Option("-o", "--output", help="File to write. [default: standard output]")
     ] = None
 
     def check(self) -> None:
@@ -66,23 +67,28 @@ class ReportOptions(Elsewhere):
         others = [*judging, "tracking_uri", "template"]
         if self.logs and (given := [name for name in others if getattr(self, name) not in (None, [])]):
             shown = ", ".join(f"--{name.replace('_', '-')}" for name in given)
-            raise InputError(f"--logs shows old logs side by side; without {shown}")
+            raise InputError(f"--logs only compares old logs; leave out {shown}")
         names, elsewhere = list(self.study or []), self.scores or self.enhanced
         if len(names) > 1 and not self.logs:
-            raise InputError(f"one study at a time, not {', '.join(names)}")
+            raise InputError(f"give give one study at a time, not {', '.join(names)}")
         if elsewhere is None and (self.base or self.baseline or self.direction):
-            raise InputError("--base, --baseline and --direction describe --scores; a study knows its own")
+            raise InputError(
+                "--base, --baseline and --direction are only for --scores; leave them out, a study "
+                "already defines them"
+            )
         if elsewhere is None and (self.clean or self.noisy):
             raise InputError("--clean and --noisy are folders for --enhanced")
         if self.scores is not None and self.claims is not None:
-            raise InputError("--claims judges a study, whose networks are known; for --scores give --claim")
+            raise InputError(
+                "--claims needs a study, because the networks must be known; with --scores, use --claim"
+            )
         if elsewhere is not None and names:
-            raise InputError(f"give a study ({names[0]}) or --scores, not both")
+            raise InputError(f"give either a study ({names[0]}) or --scores, not both")
         if self.scores is not None and self.enhanced is not None:
-            raise InputError("give --scores or --enhanced, not both")
+            raise InputError("give either --scores or --enhanced, not both")
         if self.open_page and (elsewhere or self.tracking_uri is not None or self.output is not None):
             raise InputError(
-                "--open shows the report of a study in its folder; no --scores, --tracking-uri or -o"
+                "--open shows the report in a study's folder; leave out --scores, --tracking-uri and -o"
             )
         if self.tracking_uri is not None and not names and not (self.scores or "").startswith("mlflow:"):
             raise InputError("--tracking-uri needs the name of a study, or --scores mlflow:EXPERIMENT")
@@ -90,7 +96,7 @@ class ReportOptions(Elsewhere):
 
 @options_from(ReportOptions)
 def report(options: ReportOptions) -> None:
-    """Where the gap comes from: effects with intervals, verdicts on claims, and what bounds them."""
+    """Report where the gap comes from: effects with intervals, verdicts on claims, and caveats."""
     options.check()
     names, output, format, root = list(options.study or []), options.output, options.format, options.root
     if options.logs:
@@ -156,21 +162,24 @@ class ImportOptions(Elsewhere):
     """The options of `ablate import-runs`."""
 
     file: Annotated[
-        Path | None, typer.Argument(help="A study file whose train.command trains such runs. [default: none]")
+        Path | None,
+        typer.Argument(help="A study file whose train.command can train further runs. [default: none]"),
     ] = None
-    study: Annotated[str | None, typer.Option(help="Name of the study; default: that of the source.")] = None
+    study: Annotated[
+        str | None, typer.Option(help="Name of the study. [default: the name of the source]")
+    ] = None
 
 
 @options_from(ImportOptions)
 def import_runs(options: ImportOptions) -> None:
-    """Import runs that were trained elsewhere as a study, to report it, plan from it and train more of it."""
+    """Import runs trained elsewhere as a study that you can report, plan from and extend."""
     from ablate.studies.tracking.store import TrackingError
 
     from .imports import NO_TRAINING, requested
     from .imports import import_runs as write_study
 
     if (options.scores is None) == (options.enhanced is None):
-        raise InputError("give --scores or --enhanced, the results to import")
+        raise InputError("no results given; use --scores or --enhanced")
     request = None
     if options.file is not None:
         request, options = requested(options.file, options)
@@ -188,7 +197,7 @@ def import_runs(options: ImportOptions) -> None:
         study=request,
     )
     write_report(options.root, plan.name)
-    further = f"to train more of it: ablate run {options.file} --study {plan.name}"
+    further = f"to train further runs: ablate run {options.file} --study {plan.name}"
     for line in (*plan.corpus.notes, NO_TRAINING) if request is None else (further,):
         typer.echo(line, err=True)
     typer.echo(plan.name)
@@ -208,32 +217,32 @@ def _report_logs(paths: list[Path], format: str, output: Path | None) -> None:
     from .sources.logs import logs_document, read_logs
 
     if format == "checklist":
-        raise InputError("--logs has no checklist: give another --format")
+        raise InputError("--format checklist is not available for --logs; choose another --format")
     write_document(logs_document(read_logs(paths), format), format, output or sys.stdout)
     if output is not None:
         typer.echo(f"wrote {output}", err=True)
 
 
 def compare(
-    ours: Annotated[list[float], typer.Argument(help="Test scores of your trainings, one or more.")],
+    ours: Annotated[list[float], typer.Argument(help="Test scores of your runs, one or more.")],
     theirs: Annotated[
-        list[float], typer.Option("--with", help="The score it is compared with, e.g. of a paper; repeat.")
+        list[float], typer.Option("--with", help="Score to compare with, e.g. from a paper (repeatable).")
     ],
     sd: Annotated[
-        str | None, typer.Option(metavar="SD|LOW..HIGH", help="SD between trainings, where you know it.")
+        str | None, typer.Option(metavar="SD|LOW..HIGH", help="SD between runs, if you know it.")
     ] = None,
     study: Annotated[
-        str | None, typer.Option(help="Study of this network and recipe whose trainings give the SD.")
+        str | None, typer.Option(help="Study of this network and recipe to take the SD from.")
     ] = None,
-    cell: Annotated[str | None, typer.Option(help="Cell of that study; default: all of them.")] = None,
+    cell: Annotated[str | None, typer.Option(help="Cell of that study. [default: all]")] = None,
     best_of: Annotated[
-        int | None, typer.Option(help="Theirs is the best of so many trainings: what that changes.")
+        int | None, typer.Option(help="Show what changes if their score is the best of N runs.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="What the scores are.")] = "pesq_wb",
+    metric: Annotated[str, typer.Option(help="Metric of the scores.")] = "pesq_wb",
     root: Root = ROOT,
     format: Format = "table",
 ) -> None:
-    """Compare single trainings: is a retrained score different from a published one, or is it luck?"""
+    """Compare single runs: does a retrained score differ from a published one, or is it chance?"""
     from dataclasses import asdict
 
     from ablate.ablations.inference import compare as engine
@@ -242,11 +251,11 @@ def compare(
     from .comparison import lines, parse_spread, spread_of, study_spread
 
     if sd is not None and (study or cell):
-        raise InputError("--sd and --study both give the SD between trainings; give one")
+        raise InputError("--sd and --study both set the SD between runs; give only one")
     if cell and not study:
-        raise InputError(f"--cell {cell}: say of which --study")
+        raise InputError(f"--cell {cell} needs --study, to know whose cell it is")
     if metric != "pesq_wb" and sd is None and study is None and len(ours) + len(theirs) < 6:
-        raise InputError(f"no SD between trainings is published for {metric}; give --sd or --study")
+        raise InputError(f"no SD between runs is published for {metric}; give --sd or --study")
     given = parse_spread(sd) if sd is not None else None
     if study is not None:
         given = study_spread(root.resolve(), study, cell, metric)

@@ -26,7 +26,9 @@ def parse_spread(text: str) -> Spread:
     try:
         return Spread(float(low), float(high if dots else low), None, "given with --sd")
     except ValueError:
-        raise InputError(f"--sd {text!r}: give an SD or a range of it, e.g. 0.02 or 0.01..0.03") from None
+        raise InputError(
+            f"--sd {text!r} is not valid; give an SD or a range, e.g. 0.02 or 0.01..0.03"
+        ) from None
 
 
 def published_spread() -> Spread:
@@ -57,7 +59,7 @@ def study_spread(root: Path, study: str | None, cell: str | None, metric: str) -
     which = f"cell {cell}" if cell else "all cells"
     found = pooled_spread(groups, f"study {info.name}, {which}")
     if found is None:
-        raise InputError(f"{info.name}, {which}: no two trainings of a cell are scored yet; give --sd")
+        raise InputError(f"{info.name}, {which}: no cell has two scored runs yet; give --sd")
     return found
 
 
@@ -76,33 +78,39 @@ def spread_of(ours: Sequence[float], theirs: Sequence[float], others: Spread | N
 
 def lines(found: Comparison, best_of: int | None) -> Iterator[str]:
     """The answer, in sentences."""
-    ours, theirs = plural(found.ours, "training"), plural(found.theirs, "training")
+    ours, theirs = plural(found.ours, "run"), plural(found.theirs, "run")
     words = {
-        "differs": "differs by more than trainings of one system do",
-        "within luck": "within luck: trainings of one system differ by as much",
-        "cannot be told": "cannot be told",
+        "differs": "the difference is larger than between runs of one system",
+        "within luck": "within chance: runs of one system differ by as much",
+        "cannot be told": "cannot be decided",
     }
     yield f"{found.difference:+.3f} ({ours} against {theirs}): {words[found.verdict]}."
     spread = found.spread
     size = f"{spread.low:.3f}" if spread.low == spread.high else f"{spread.low:.3f} to {spread.high:.3f}"
     df = "of other networks or recipes" if spread.df is None else f"{spread.df} degrees of freedom"
-    yield f"SD between trainings: {size} ({spread.source}; {df})."
+    yield f"SD between runs: {size} ({spread.source}; {df})."
     for sd, limit in found.critical.items():
         shown = abs(found.difference) > limit
-        line = f"At SD {sd:.3f}: {'differs' if shown else 'within luck'}, as it takes {limit:.3f} to differ"
+        line = (
+            f"At SD {sd:.3f}: {'differs' if shown else 'within chance'}, because differences up to "
+            f"{limit:.3f} are within chance"
+        )
         mine, both = found.runs[sd]
         if not shown:
-            alone = f", or {mine} of yours beside theirs" if mine else "; more of yours alone would not"
-            line += f"; if the difference stays, {both or 'more than 200'} of each would tell{alone}"
+            alone = f", or {mine} of yours against theirs" if mine else "; more of yours alone would not"
+            line += f"; if the difference stays, {both or 'more than 200'} of each would decide{alone}"
         yield f"{line}."
         if best_of:
             above, p = found.best_of[sd]
-            verdict = "differs" if p < 0.05 else "within luck"
+            verdict = "differs" if p < 0.05 else "within chance"
             yield (
-                f"  If theirs is the best of {best_of}, it lies about {above:.3f} above their mean: then "
+                f"  If theirs is the best of {best_of} runs, it is about {above:.3f} above their mean; then "
                 f"{verdict} (p = {p:.2f})."
             )
     if spread.df is not None and spread.df < ENOUGH_DF:
-        yield f"{spread.df} degrees of freedom do not tell how much trainings differ: 4 or more would."
+        yield (
+            f"{spread.df} degrees of freedom are too few to estimate how much runs differ; at least 4 are "
+            "needed."
+        )
     elif spread.df is None:
-        yield "Train this network with this recipe three times or more on either side, and it can be told."
+        yield "To decide it, train this network with this recipe at least three times on either side."

@@ -142,7 +142,7 @@ def pareto(
         ValueError: `against` is no cost.
     """
     if against not in COSTS:
-        raise ValueError(f"{against!r} is not a cost; choose from {', '.join(COSTS)}")
+        raise ValueError(f"unknown cost {against!r}; choose from {', '.join(COSTS)}")
     known = [
         (cost.cell, scores[cost.cell], float(value))
         for cost in cell_costs

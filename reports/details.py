@@ -86,8 +86,8 @@ def matched_table(report: AnalysisReport) -> Table | None:
             f"{report.percent} interval": lambda row: interval(row["low"], row["high"]),
             "p": lambda row: p_value(row["p"]),
         },
-        caption="Main effects among the cells of each kind, not corrected. Cells that have the same network "
-        "in both share their trainings.",
+        caption="Main effects among the cells of each kind, not corrected. Cells with the same network in "
+        "both share their runs.",
     )
 
 
@@ -103,8 +103,9 @@ def ranking_table(report: AnalysisReport) -> Table | None:
             "P(first)": lambda row: f"{row.first:.3f}",
         },
         caption=f"Over {listed(metrics)}, each with equal weight; 1 is the best rank. Drawn from the t "
-        "distributions of the cells' estimates, jointly over the metrics. P(first): probability that a cell "
-        "has the best mean rank. No verdict uses ranks: they change when a cell is added or left out.",
+        "distributions of the cells' estimates, jointly over the metrics. P(first): probability that "
+        "a cell has the best mean rank. Verdicts do not use ranks, because ranks change when a cell "
+        "is added or left out.",
         folded=True,
     )
 
@@ -116,7 +117,7 @@ def cost_table(report: AnalysisReport) -> Table | None:
     columns = {"cell": lambda cost: report.short(cost.cell)}
     columns |= {COSTS[key]: told(key) for key in COSTS if key not in EFFICIENCY}
     devices = sorted({device for cost in report.costs for device in cost.devices})
-    timed = f"Timed on: {'; '.join(devices)}. Times of trainings that shared a machine are upper bounds."
+    timed = f"Timed on: {'; '.join(devices)}. Times of runs that shared a machine are upper bounds."
     return Table.of("Cost", report.costs, columns, caption=timed if devices else "")
 
 

@@ -81,7 +81,7 @@ def _problems(report: AnalysisReport) -> Iterator[Block]:
 
 def _conditions(report: AnalysisReport) -> Iterator[Block | None]:
     if report.by:
-        yield Sentence("Subsets of one test set: descriptive, with no correction for looking at many.")
+        yield Sentence("Subsets of one test set: descriptive, not corrected for multiple comparisons.")
         yield from _pictures("conditions")(report)
         yield from condition_tables(report)
 

@@ -26,14 +26,15 @@ class Elsewhere:
     scores: Annotated[
         str | None,
         typer.Option(
-            help="Results trained elsewhere: a table, 'runs/{core}-{seed}.jsonl', mlflow:EXPERIMENT."
+            help="Results trained elsewhere: a table, a pattern such as 'runs/{core}-{seed}.jsonl', or "
+            "mlflow:EXPERIMENT."
         ),
     ] = None
     enhanced: Annotated[
         str | None,
-        typer.Option(help="Folders of enhanced speech to measure, e.g. 'exp/{core}/seed{seed}/enhanced'."),
+        typer.Option(help="Folders of enhanced speech to score, e.g. 'exp/{core}/seed{seed}/enhanced'."),
     ] = None
-    clean: Annotated[Path | None, typer.Option(help="The folder of references for --enhanced.")] = None
+    clean: Annotated[Path | None, typer.Option(help="Folder of clean references for --enhanced.")] = None
     noisy: Annotated[
         Path | None, typer.Option(help="The folder of noisy files for --enhanced, scored as they are.")
     ] = None
@@ -42,31 +43,33 @@ class Elsewhere:
     ] = None
     factors: Annotated[
         str | None,
-        typer.Option(help="Columns of --scores, or fields of the pattern, that make the cells, by commas."),
+        typer.Option(
+            help="Columns of --scores, or fields of the pattern, that define the cells, separated by commas."
+        ),
     ] = None
     column: Annotated[
-        list[str], typer.Option(help="Name of a column in --scores, e.g. pesq_wb=PESQ; repeat.")
+        list[str], typer.Option(help="Name of a column in --scores, e.g. pesq_wb=PESQ (repeatable).")
     ] = field(default_factory=list)
-    take: Annotated[str, typer.Option(help="Which value of a curve counts: last, max or min.")] = "last"
+    take: Annotated[str, typer.Option(help="Value of a curve to use: last, max or min.")] = "last"
     base: Annotated[
-        str | None, typer.Option(help='The all-off levels of --scores, e.g. "bidirectional=off,core=lstm".')
+        str | None, typer.Option(help='Levels of --scores that are off, e.g. "bidirectional=off,core=lstm".')
     ] = None
-    baseline: Annotated[str | None, typer.Option(help="The reference cell of --scores.")] = None
+    baseline: Annotated[str | None, typer.Option(help="Baseline cell of --scores.")] = None
     metric: Annotated[
-        str | None, typer.Option(help="Score to compare, e.g. stoi; default: the study's endpoint.")
+        str | None, typer.Option(help="Metric to compare, e.g. stoi. [default: the study's endpoint]")
     ] = None
     guardrail: Annotated[
-        str | None, typer.Option(help="Other metrics beside it, to see what a gain costs, e.g. cbak,si_sdr.")
+        str | None, typer.Option(help="Guardrail metrics, to see trade-offs, e.g. cbak,si_sdr.")
     ] = None
     direction: Annotated[
         list[str],
         typer.Option(
             metavar="METRIC=higher|lower",
-            help="Say which way is better, of a metric of --scores that ablate does not know; repeat.",
+            help="Whether higher or lower is better, for an unknown metric of --scores (repeatable).",
         ),
     ] = field(default_factory=list)
     tracking_uri: Annotated[
-        str | None, typer.Option(help="The MLflow server of a study, or of mlflow:EXPERIMENT.")
+        str | None, typer.Option(help="MLflow server of a study, or of mlflow:EXPERIMENT.")
     ] = None
     root: Root = ROOT
 
@@ -95,7 +98,7 @@ class Elsewhere:
         columns = dict(split_settings(self.column, "pesq_wb=PESQ", "column"))
         metric, base = self.metric or "pesq_wb", self.base or ""
         if self.take not in get_args(Take):
-            raise InputError(f"--take {self.take}: give last, max or min")
+            raise InputError(f"unknown --take {self.take}; use last, max or min")
         if self.enhanced is not None:
             table, factors = self._measured(metric)
         else:
@@ -104,7 +107,8 @@ class Elsewhere:
                 raise InputError("--clean and --noisy are folders for --enhanced")
             if not factors:
                 raise InputError(
-                    '--scores needs the factors: --factors core,direction, or --base "bidirectional=off"'
+                    "--scores does not say which columns are factors; give --factors core,direction "
+                    'or --base "bidirectional=off"'
                 )
             wanted = columns.get(metric, metric)
             table = table_of(str(self.scores), wanted, self.take, self.tracking_uri)  # type: ignore[arg-type]
@@ -120,7 +124,7 @@ class Elsewhere:
         from .sources.patterns import places
 
         if self.clean is None:
-            raise InputError("--enhanced needs --clean, the folder of the references")
+            raise InputError("--enhanced needs --clean, the folder of the clean references")
         found = places(str(self.enhanced))
         asked = [name for name in (metric, *self.guardrails) if name in METRICS]
         check_available(asked)

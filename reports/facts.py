@@ -67,15 +67,15 @@ class _Facts:
 
     @property
     def population(self) -> str:
-        return self.note("other trainings")
+        return self.note("other training runs")
 
     @property
     def further(self) -> str:
-        return " ".join(note for note in self.notes if note.startswith("On ") and " beside " in note)
+        return " ".join(note for note in self.notes if note.startswith("On ") and ", compared with " in note)
 
     @property
     def heard(self) -> str:
-        return "The network hears the noisy recording alone." if self._is_ours else ""
+        return "The only input of the network is the noisy recording." if self._is_ours else ""
 
     def note(self, words: str) -> str:
         """The first note that has some words; empty where none has."""
@@ -95,7 +95,7 @@ class _Facts:
     @property
     def settings(self) -> str:
         parts = [f"{key}: {self.at[key]}" for key in ("recipe", "corpus", "design") if key in self.at]
-        every = " Every field of every cell stands in the plan (`plan.json`)." if self.plan else ""
+        every = " The plan (`plan.json`) has every field of every cell." if self.plan else ""
         return f"{'; '.join(parts)}.{every}"
 
     @property
@@ -105,15 +105,15 @@ class _Facts:
     @property
     def uncertainty(self) -> str:
         if self.report.seeds[1] < 2:
-            return "One seed: there are no intervals, as nothing tells an effect from the luck of a training."
+            return "Only one seed per cell: run-to-run variance is unknown, so no interval can be given."
         told, fixed = caveats.varied(self.report)
         varied = f"Varied with the seed: {', '.join(told)}. Not varied: {', '.join(fixed)}." if told else ""
         return (
             f"{varied} Sampled: test utterances. Error bars are intervals, "
             f"{caveats.intervals(self.report)}; {self.report.seed_count}, "
-            f"{plural(self.analysis.utterances, 'test utterance')}. Beside cells stands the SD over seeds. "
-            "Assumed: trainings are independent and their means roughly normal; utterances stand for others "
-            "of these speakers and noises; no variance is pooled over cells."
+            f"{plural(self.analysis.utterances, 'test utterance')}. Tables of cells show the SD over "
+            "seeds. Assumptions: runs are independent and their means roughly normal; utterances "
+            "represent others of these speakers and noises; variances are not pooled over cells."
         )
 
     @property
@@ -177,7 +177,7 @@ class _Facts:
         parts = [note for note in self.notes if "left out" in note]
         parts += [f"{line}." for line in caveats.run_problems(self.report)]
         parts += (
-            [f"{broken:,} outputs could not be measured and count as the metric's floor."] if broken else []
+            [f"{broken:,} outputs could not be scored and count as the metric's floor."] if broken else []
         )
         return " ".join(parts) or "None: every run is scored on every test utterance."
 
@@ -207,13 +207,13 @@ class _Facts:
         found = [line for line in caveats.audit_lines(self.report) if line.startswith("A501")]
         return (
             "; ".join(found)
-            or "The audit compared files by content, and speakers where names tell them: none is shared."
+            or "The audit compared files by content, and speakers by file name: none is shared."
         )
 
     @property
     def metrics(self) -> str:
         names = [self.analysis.metric, *dict.fromkeys(self.analysis.guardrails["metric"])]
-        guardrails = f"; beside it {', '.join(map(label_of, names[1:]))}" if len(names) > 1 else ""
+        guardrails = f"; guardrail metrics: {', '.join(map(label_of, names[1:]))}" if len(names) > 1 else ""
         margin = f" Margin: {self.at['margin']}."
         said = "".join(f" {CONVENTIONS[known]}." for known in conventions_of(names))
         return f"{self.report.metric}{guardrails}.{margin}{said}"
@@ -229,6 +229,7 @@ class _Facts:
             else ""
         )
         return (
-            f"Two-sided t-tests with Satterthwaite's degrees of freedom; negligible: two one-sided tests at "
-            f"the margin.{corrected} Guardrail metrics, extra test sets and conditions are not in it."
+            "Two-sided t-tests with Satterthwaite's degrees of freedom; negligible: two one-sided tests "
+            f"at the margin.{corrected} Guardrail metrics, extra test sets and subsets are not part of "
+            "this correction."
         )

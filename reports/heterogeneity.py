@@ -75,9 +75,9 @@ def mixture_lines(report: AnalysisReport) -> list[str]:
     for fact, values, confounded in mixed(report):
         names = ", ".join(dict.fromkeys(contrast.name for contrast in confounded))
         told = (
-            f"Compared across {fact}s, so part of the difference may be theirs: {names}."
+            f"These effects compare different {fact}s, which may cause part of the difference: {names}."
             if confounded
-            else "Every effect has the same share of each on both sides."
+            else "This affects no effect: both sides have equal shares."
         )
-        lines.append(f"The runs do not agree in {fact} ({'; '.join(values)}). {told}")
+        lines.append(f"The runs differ in {fact} ({'; '.join(values)}). {told}")
     return lines

@@ -41,8 +41,8 @@ from .sources import StudyInfo
 from .sources.columns import ALL
 
 NO_TRAINING = (
-    "It can be reported, compared, planned from and mirrored. Nothing can be trained for it: import it again "
-    "with the study file whose train.command trains such runs, and `ablate run` adds seeds and cells."
+    "You can report and compare it, plan from it and send it to MLflow, but not train more. To add seeds "
+    "and cells with `ablate run`, import it again with a study file whose train.command trains such runs."
 )
 
 
@@ -58,9 +58,14 @@ def requested(file: Path, options: Options) -> tuple[Study, Options]:
     """
     request = asked(file)
     if request.train is None:
-        raise InputError(f"{file} has no train.command: ablate trains its cells itself, none elsewhere")
+        raise InputError(
+            f"{file} has no train.command, so its cells cannot be trained elsewhere; add the command that "
+            "trained these runs"
+        )
     if options.base or options.metric:
-        raise InputError("--base and --metric are the study file's: its first levels, and its endpoint")
+        raise InputError(
+            "leave out --base and --metric: the study file defines them (its first levels, and its endpoint)"
+        )
     factors = options.factors or ",".join(factor.name for factor in request.factors)
     base = ",".join(f"{factor.name}={factor.off}" for factor in request.factors)
     return request, replace(options, factors=factors, base=base, metric=request.endpoint.metric)
@@ -95,10 +100,16 @@ def import_runs(
             with other scores, or a study of that name differs in more than its seeds.
     """
     if "training" in scores.columns:
-        raise InputError("cells of this table share trainings (column 'training'): use report --scores")
+        raise InputError(
+            "cells of this table share runs (column 'training'), which cannot be imported; use ablate "
+            "report --scores"
+        )
     if metric not in METRICS:
         if metric not in direction:
-            raise InputError(f"say which way {metric} is better: --direction {metric}=higher")
+            raise InputError(
+                f"it is not known whether higher or lower {metric} is better; give --direction "
+                f"{metric}=higher or =lower"
+            )
         facts = {"label": metric, "floor": 0.0, "unit": "", "margin": None}
         measures: dict[str, Any] = {metric: facts | {"higher_is_better": direction[metric] == "higher"}}
         expect(measures)
@@ -207,14 +218,14 @@ def _check_test_files(scores: pd.DataFrame, known: set[str]) -> None:
     found = set(map(str, scores["utterance"].dropna()))
     if found == {ALL}:
         raise InputError(
-            "these results have one value a run, and runs of the study file have one for each test file: "
-            "they do not compare. Leave the study file out, or import a row for each run and file"
+            "these results have one value per run, but the study file's runs have one per test file, so "
+            "they cannot be combined. Leave the study file out, or import a row for each run and file"
         )
     if found != known:
         raise InputError(
-            "the results are over other test files than the study file's corpus: "
-            f"only in the results: {listed(sorted(found - known)) or 'none'}; "
-            f"only in the corpus: {listed(sorted(known - found)) or 'none'}"
+            "the results do not have the same test files as the study file's corpus: only in the "
+            f"results: {listed(sorted(found - known)) or 'none'}; only in the corpus: "
+            f"{listed(sorted(known - found)) or 'none'}"
         )
 
 
@@ -238,11 +249,13 @@ def _runs_of(
             for factor, level in at.items():
                 if level is None:
                     raise InputError(
-                        f"{factor}={row[factor]} of cell {name!r} is no level of the study file: "
+                        f"{factor}={row[factor]} of cell {name!r} is not a level in the study file: "
                         f"{', '.join(levels[factor])}"
                     )
         if (cell := known.get(tuple(at.items()))) is None:  # type: ignore[arg-type]
-            raise InputError(f"cell {name!r} is none of the study file's: {', '.join(plan.cell_names)}")
+            raise InputError(
+                f"cell {name!r} is not in the study file; its cells: {', '.join(plan.cell_names)}"
+            )
         yield (cell, int(str(seed))), (table, curves[str(name), int(str(seed))])
 
 
@@ -260,7 +273,8 @@ def _check_known(
             same = not run.path.exists()
         if not same:
             raise InputError(
-                f"{cell.name}, seed {seed} is under {root} with other scores; give the import another --study"
+                f"{cell.name}, seed {seed} exists under {root} with other scores; choose another name "
+                "with --study"
             )
 
 

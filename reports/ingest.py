@@ -111,7 +111,7 @@ def lay_out(
         if len(found) > 1:
             order[factor] = tuple(found)
         else:
-            notes.append(f"{factor} has one level ({level}) only: it is left out.")
+            notes.append(f"{factor} has only one level ({level}) and is left out.")
     cell_levels = {}
     for position, name in enumerate(names):
         at = {factor: table[factor][position] for factor in order}
@@ -127,7 +127,9 @@ def lay_out(
     base_cell = str(base) if named else at_base[0] if len(at_base) == 1 else None
     outside = [name for name in names if order and not cell_levels[name] and name != baseline]
     if outside:
-        notes.append(f"{listed(outside)} has no level of some factors: it stands outside the factorial.")
+        notes.append(
+            f"{listed(outside)} has no level of some factors and is not part of the factorial design."
+        )
     rank = {
         factor: {level: index for index, level in enumerate(order_of)} for factor, order_of in order.items()
     }
@@ -196,7 +198,9 @@ def _factor_table(
     asked = [] if isinstance(base, str) and base in names else list(_parse_base(base))
     for name in asked:
         if name not in scores.columns:
-            raise InputError(f"base names {name!r}, no column of {listed(list(scores.columns), 20)}")
+            raise InputError(
+                f"--base names {name!r}, which is not a column of {listed(list(scores.columns), 20)}"
+            )
     reserved = {*COLUMNS, *METRICS, metric}
     candidates = stated or [
         str(c) for c in scores.columns if c not in reserved and not str(c).startswith("noisy_")
@@ -269,8 +273,8 @@ def _drop_fixed_levels(
             del table[factor]
             if column[at]:
                 notes.append(
-                    f"{factor} is {level} in every cell but the baseline ({column[at]}): "
-                    "it is part of what was unexplained."
+                    f"{factor} is {level} in every cell but the baseline ({column[at]}), so it belongs to "
+                    "the unexplained part."
                 )
 
 
@@ -326,7 +330,9 @@ def parse_levels(text: str) -> dict[str, str]:
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, equals, level = (part.strip() for part in item.partition("="))
         if not (equals and name and level):
-            raise InputError(f"{item!r} in {text!r} is not factor=level, e.g. bidirectional=off")
+            raise InputError(
+                f"{item!r} in {text!r} does not have the form factor=level, e.g. bidirectional=off"
+            )
         levels[name] = level
     return levels
 
@@ -360,7 +366,8 @@ def _base_levels(
             level = declared[0] if declared else off_level(known)
             if level is None:
                 raise InputError(
-                    f"which level of {factor!r} is off? base names none; levels: {listed(known)}"
+                    f"it is not known which level of {factor!r} is off; name it with --base; levels: "
+                    f"{listed(known)}"
                 )
         elif level not in declared:
             same = same_level(level, known)

@@ -228,7 +228,7 @@ class AnalysisReport(ShownInNotebooks):
         if gap is None:
             plan = self.info.plan
             why = "no baseline" if plan is not None and plan.baseline is None else "no scores of a baseline"
-            return f"{self.metric}: {why}, so there is no gap to explain."
+            return f"{self.metric}: {why}, so no gap can be explained."
         if gap.interval == "":
             spread = "no interval"
         else:
@@ -247,7 +247,7 @@ class AnalysisReport(ShownInNotebooks):
     def seed_count(self) -> str:
         """How many seeds are scored, `5 to 9 seeds a cell` where cells differ."""
         fewest, most = self.seeds
-        return plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds a cell"
+        return plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds per cell"
 
     @cached_property
     def sum_line(self) -> str:

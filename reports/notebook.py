@@ -32,7 +32,7 @@ def figure_of(shown: Analysis | AnalysisReport, name: str) -> Figure:
     if name not in FIGURES:
         raise InputError(f"unknown figure {name!r}{suggestion(name, FIGURES)}; known: {', '.join(FIGURES)}")
     if (drawn := draw_one(_report(shown), name)) is None:
-        raise InputError(f"no data for the figure {name!r} here")
+        raise InputError(f"this report has no data for the figure {name!r}")
     return drawn.canvas
 
 

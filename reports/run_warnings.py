@@ -20,7 +20,7 @@ def run_warnings(report: AnalysisReport) -> list[str]:
 def changes(plan: Plan | None) -> list[str]:
     """How scoring and judging were changed after there were scores."""
     return [
-        f"Changed on {datetime.fromtimestamp(change.time):%Y-%m-%d %H:%M}, after there were scores: "
+        f"Changed on {datetime.fromtimestamp(change.time):%Y-%m-%d %H:%M}, after runs had scores: "
         f"{'; '.join(change.lines)}."
         for change in (plan.changes if plan is not None else ())
     ]
@@ -38,10 +38,7 @@ def _unequal_lengths(report: AnalysisReport) -> list[str]:
     if len(ended) < 2:
         return []
     steps = "; ".join(f"{step:,} ({listed(runs, 6)})" for step, runs in sorted(ended.items()))
-    return [
-        f"Trainings ended at different steps of their curves: {steps}. "
-        "What looks like an effect may be that of the length."
-    ]
+    return [f"Runs ended at different steps: {steps}. Effects may be due to the number of steps."]
 
 
 def broken_outputs(report: AnalysisReport) -> dict[str, int]:
@@ -60,7 +57,7 @@ def _broken_line(report: AnalysisReport) -> list[str]:
     cells = ", ".join(f"{cell} {count:,}" for cell, count in found.items())
     floor = METRICS[report.analysis.metric].floor
     return [
-        f"Broken outputs (silent or not finite), which count as {report.metric} {floor:g}: "
+        f"Broken outputs (silent or not finite) count as {report.metric} {floor:g}: "
         f"{sum(found.values()):,} of {len(report.scores):,} ({cells})."
     ]
 
@@ -75,4 +72,4 @@ def _lag_line(report: AnalysisReport) -> list[str]:
         f"{cell} by {lags.median():+.0f} ms in {len(lags):,}"
         for cell, lags in late["lag_ms"].groupby(late["cell"].astype(str))
     )
-    return [f"Outputs that are not aligned with the clean speech, which costs them in every metric: {cells}."]
+    return [f"Outputs are not aligned with the clean speech, which lowers every metric: {cells}."]

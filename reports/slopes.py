@@ -28,7 +28,7 @@ ROUNDING = 1e-9
 """A slope below this is that of curves of one shape."""
 PER = 100
 """Steps of a slope."""
-SPEED = "also an effect on the speed of learning"
+SPEED = "also an effect on learning speed"
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,14 @@ def slope_lines(found: Sequence[Slope], percent: str, other_lengths: bool = Fals
         )
     if (annealed := of("annealed")) is not None:
         lines.append(
-            f"The learning rate falls to less than {SLOW:.0%} of where it began, which flattens every "
-            f"curve{annealed}: the curve cannot tell what longer training would bring"
-            + ("." if other_lengths else "; ablate run --step-fractions 0.5,1 can.")
+            f"The learning rate falls below {SLOW:.0%} of its initial value, which flattens every "
+            f"curve{annealed}: the slope does not show what longer training would change"
+            + ("." if other_lengths else "; ablate run --step-fractions 0.5,1 does.")
         )
     if (unknown := of("unknown schedule")) is not None:
         lines.append(
-            f"The schedule of the learning rate is the command's own{unknown}: a curve may be flat at its "
-            "end by it, and cannot tell what longer training would bring."
+            f"The command's learning-rate schedule is unknown{unknown}: it may flatten the end of a "
+            "curve, so the slope does not show what longer training would change."
         )
     read = [slope for slope in found if not slope.why]
     for slope in read:
@@ -158,16 +158,16 @@ def slope_lines(found: Sequence[Slope], percent: str, other_lengths: bool = Fals
             assert slope.estimate is not None
             moving = "rising" if slope.estimate > 0 else "falling"
             lines.append(
-                f"{slope.name} is still {moving} by {abs(slope.estimate):.2g} validation PESQ-WB "
-                f"a {PER} steps ({percent} interval {slope.spread}): this is {SPEED}."
+                f"{slope.name} is still {moving} by {abs(slope.estimate):.2g} validation PESQ-WB per "
+                f"{PER} steps ({percent} interval {slope.spread}): this is {SPEED}."
             )
     alone = [slope.name for slope in read if not (known(slope.low) and known(slope.high))]
     if alone:
-        lines.append(f"One seed: whether {listed(alone)} still changes at the end cannot be told.")
+        lines.append(f"Only one seed: it is not known whether {listed(alone)} still changes at the end.")
     still = [slope for slope in read if not slope.is_shown and slope.name not in alone]
     if still:
         each = [f"{slope.name} {slope.rate} {slope.spread}" for slope in still]
         lines.append(
-            f"No change at the end is shown, in validation PESQ-WB a {PER} steps, for {'; '.join(each)}."
+            f"No significant change at the end, in validation PESQ-WB per {PER} steps, for {'; '.join(each)}."
         )
     return lines

@@ -149,13 +149,13 @@ def step_budget_lines(found: Sequence[AtStepBudget], percent: str) -> list[str]:
                 f"{row.name} {change}"
             )
     lines += [
-        f"From {before} to {after} no change of the effect is shown for {listed(rows)}. "
-        "That is no proof that there is none."
+        f"From {before} to {after}, the effect of {listed(rows)} does not change significantly. This does "
+        "not prove that it is constant."
         for (before, after), rows in same.items()
     ]
     if found:
         lines.append(
-            "Claims are judged at the study's own length; the other lengths stand outside the family that "
-            "Holm's procedure corrects."
+            "Claims are tested at the full step budget. The other step budgets are not part of the Holm "
+            "family."
         )
     return lines

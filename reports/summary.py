@@ -41,17 +41,19 @@ def answer(report: AnalysisReport) -> str:
         side = "above" if gap.data["estimate"] > 0 else "below"
         told = f"of the {size} by which {report.baseline_name} is {side} {report.base_name}{better}, "
         if report.credit_kind == "Shapley value":
-            told += f"{effects} come of the toggles" if effects else "no toggle is shown to explain any"
-            told += f"; {_round(rest)} is not explained by any toggle" if rest and rest.shown else ""
-            told += "; an unexplained remainder is not shown" if rest and not rest.shown else ""
+            told += (
+                f"{effects} come from the factors" if effects else "no factor is shown to explain any part"
+            )
+            told += f"; {_round(rest)} is unexplained" if rest and rest.shown else ""
+            told += "; no unexplained remainder is shown" if rest and not rest.shown else ""
         else:
-            told += "this design cannot say how much each toggle explains"
+            told += "this design cannot show how much each factor explains"
             told += f"; switched on, {effects}" if effects else ""
     between = [row for row in factors if row not in rows and row.shown]
     more = _listed([f"{row.data['name']} {_round(row)}" for row in between])
     parts = (
         told,
-        f"at levels between, {more}" if more else "",
+        f"at intermediate levels, {more}" if more else "",
         _costs(report, [*shown, *between]),
         _elsewhere(report),
         unseen,

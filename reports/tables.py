@@ -73,8 +73,8 @@ def mains_table(report: AnalysisReport) -> Table | None:
     ]
     head = ["factor", "main effect", f"{report.percent} interval", "p (Holm)", CENTRED, "F seed x factor (p)"]
     caption = (
-        f"{CENTRED}: a secondary interval, which takes out what the trainings of one seed share. Where F is "
-        "large the effect differs between seeds, and that interval is too narrow."
+        f"{CENTRED}: a secondary interval, which removes what runs of one seed share. If F is large, the "
+        "effect differs between seeds and this interval is too narrow."
     )
     return (
         Table("Main effects", head, rows, caption if any(row[-1] for row in rows) else "") if rows else None
@@ -108,12 +108,12 @@ def units_table(report: AnalysisReport) -> Table | None:
     if not rows:
         return None
     return Table(
-        "By speaker and noise: how far an effect hangs on one",
+        "By speaker and noise: how much an effect depends on one",
         ["effect", "over", "smallest", "largest", "without one", "secondary: for others"],
         rows,
-        "Single speakers or noises of the test set. Without one: the one whose absence brings the effect "
-        f"closest to zero. Secondary: a {report.percent} interval for other speakers or noises of the same "
-        f"kind, from {FEWEST} on; the other intervals are for these.",
+        "Single speakers or noises of the test set. Without one: the speaker or noise whose removal "
+        f"brings the effect closest to zero. Secondary: a {report.percent} interval for other speakers or "
+        f"noises of the same kind, from {FEWEST} on; the other intervals are for these.",
         words=("over",),
     )
 
@@ -129,7 +129,7 @@ def pooled_table(report: AnalysisReport) -> Table | None:
             "estimate": lambda row: signed(row["estimate"]),
             f"{report.percent} interval": lambda row: interval(row["low"], row["high"]),
         },
-        caption="It takes the variance over seeds to be the same in every cell. The tables above do not.",
+        caption="It assumes the same variance over seeds in every cell. The tables above do not.",
         folded=True,
     )
 
@@ -180,11 +180,11 @@ def test_sets_table(report: AnalysisReport) -> Table | None:
         "By test set",
         head,
         rows,
-        f"{report.credit_kind}s in {report.metric} with {report.percent} intervals. Verdicts, the corrected "
-        f"family and every other table are of {first}, the first, where no column names another. Agrees: the "
-        "difference is within the margin, by two one-sided tests. Differs: its interval excludes zero. Turns "
-        "round, same sign: the intervals of both effects exclude zero, on opposite sides or the same. Open: "
-        "none of these.",
+        f"{report.credit_kind}s in {report.metric} with {report.percent} intervals. Verdicts, the Holm "
+        f"family and every other table use {first}, the first test set, unless a column names another. "
+        "Agrees: the difference is within the margin, by two one-sided tests. Differs: its interval "
+        "excludes zero. Turns round, same sign: the intervals of both effects exclude zero, on opposite "
+        "sides or on the same. Open: none of these.",
     )
 
 
@@ -213,7 +213,7 @@ def claims_table(report: AnalysisReport) -> Table | None:
             "claimed of": lambda row: row.conditions or "this study's",
             "by": attrgetter("source"),
         },
-        caption="Published figures are as published, not measured here; each claim is judged for itself.",
+        caption="Published figures are as published, not measured here; each claim is tested separately.",
         words=("verdict", "claimed of", "by"),
         spare=("by", "claimed of"),
     )
@@ -226,11 +226,11 @@ def slopes_table(report: AnalysisReport) -> Table | None:
         [slope for slope in report.slopes if not slope.why],
         {
             "effect": attrgetter("name"),
-            f"slope, validation PESQ-WB a {PER} steps": attrgetter("rate"),
+            f"slope, validation PESQ-WB per {PER} steps": attrgetter("rate"),
             f"{report.percent} interval": attrgetter("spread"),
         },
-        caption="The contrast of the runs' own slopes over the last third of the steps (the last three "
-        "validations where that has fewer); above zero it was still rising.",
+        caption="The contrast of the runs' own slopes over the last third of the steps (at least the last "
+        "three validations); above zero, it was still rising.",
     )
 
 
@@ -253,7 +253,7 @@ def lengths_table(report: AnalysisReport) -> Table | None:
             ]
         )
     return Table(
-        "Effects by length of the training",
+        "Effects by step budget",
         [
             "effect",
             *(f"{fraction:g}: {in_steps(row.steps)}" for fraction, row in fractions),
@@ -265,8 +265,9 @@ def lengths_table(report: AnalysisReport) -> Table | None:
         ],
         rows,
         f"{report.credit_kind}s in {report.metric} with {report.percent} intervals, of the "
-        f"{plural(found[0].utterances, 'test utterance')} that every length has, each length trained for "
-        "itself; then the effect at the longer of two lengths less that at the shorter.",
+        f"{plural(found[0].utterances, 'test utterance')} that every step budget has; each budget was "
+        "trained separately. The last column is the effect at the larger of two budgets minus the effect "
+        "at the smaller.",
     )
 
 
@@ -316,11 +317,11 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
             for index, row in enumerate(cells):
                 rows[index].append(human(getattr(spent.get(row["cell"]), key, None), key))
     caption = (
-        "Mean and SD over trainings, and the interval of the mean. Bold: the best, where the "
-        f"{report.percent} interval of its difference to the runner-up excludes zero."
+        f"Mean and SD over runs, and the interval of the mean. Bold: the best, if the {report.percent} "
+        "interval of its difference to the runner-up excludes zero."
     )
     if report.ensembles:
-        caption += " Seeds averaged: the averaged outputs of a cell's trainings, an upper bound."
+        caption += " Seed ensemble: the averaged outputs of a cell's runs, an upper bound."
     if named := sorted({name for cost in spent.values() for name in cost.processors}):
         caption += f" Real-time factor: processor time of one thread of {', '.join(named)}."
     beside = [

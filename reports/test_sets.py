@@ -105,9 +105,7 @@ def _noisier(analysis: Analysis, contrasts: Sequence[Contrast], other: Scores) -
     here, there = (_seed_sd(data) for data in (analysis.scores, other))
     if not there > NOISIER * here:
         return ""
-    told = (
-        f"trainings differ by SD {there:.3f} between seeds, {there / here:.1f} times as much as on the first"
-    )
+    told = f"runs differ between seeds by SD {there:.3f}, {there / here:.1f} times as much as on the first"
     names = [other.cells[i] for i in other.scored()]
     rows = [each for each in contrasts if each.weights.keys() <= set(names)]
     found = other.estimate(weight_matrix(rows, names))
@@ -118,7 +116,7 @@ def _noisier(analysis: Analysis, contrasts: Sequence[Contrast], other: Scores) -
     widest = (quantile(analysis.confidence, df) * se)[:, np.isfinite(se[0])].max(-1)
     enough = np.flatnonzero(widest <= wanted)
     takes = f"about {seeds[enough[0], 0]} seeds" if len(enough) else f"more than {MOST_SEEDS} seeds"
-    return f"{told}; half-widths of {wanted:.3f}, as there, would take {takes} of every cell"
+    return f"{told}; half-widths of {wanted:.3f}, as on the first, would need {takes} of every cell"
 
 
 def _seed_sd(data: Scores) -> float:
@@ -139,19 +137,19 @@ def _unscored(first: Scores, other: Scores) -> list[str]:
 def lines_of_test_sets(first: str, corpora: Sequence[OnTestSet]) -> list[str]:
     """A sentence on each extra test set."""
     told = {
-        "turns round": "turns round, by both intervals",
-        "differs": "differs, by the interval of the difference",
+        "turns round": "turns round (both intervals exclude zero)",
+        "differs": "differs (the interval of the difference excludes zero)",
         "same sign": "has the same sign",
         "agrees": "agrees within the margin",
-        "open": "neither shown to agree nor to differ",
+        "open": "open (neither agreement nor a difference is shown)",
     }
     lines = []
     for corpus in corpora:
         if corpus.problem:
-            lines.append(f"Nothing on test set {corpus.name}: {corpus.problem}.")
+            lines.append(f"No results on test set {corpus.name}: {corpus.problem}.")
             continue
         parts = [f"{told[word]}: {', '.join(names)}" for word, names in corpus.words()]
-        lines.append(f"On {corpus.name} beside {first}: {'; '.join(parts)}.")
+        lines.append(f"On {corpus.name}, compared with {first}: {'; '.join(parts)}.")
         if corpus.noisier:
             lines.append(f"On {corpus.name}, {corpus.noisier}.")
         lines += [f"On {corpus.name}: {note}" for note in corpus.left_out]

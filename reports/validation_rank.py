@@ -82,19 +82,20 @@ def agreement_lines(found: Agreement | None, metric: str, *, chosen: bool) -> li
     if found is None:
         return []
     told = (
-        f"Over {found.cells} cells, validation PESQ-WB and {in_words(metric)} of the test have a rank "
+        f"Over {found.cells} cells, validation PESQ-WB and test {in_words(metric)} have a rank "
         f"correlation of {signed(found.correlation, 2)}"
     )
     if found.same:
         return [f"{told}."]
     told += (
-        ": validation orders them the other way round"
+        ": validation ranks them in the opposite order"
         if found.opposite
-        else ": that validation orders them as the test does is not shown"
+        else ", which does not show that validation ranks them as the test set does"
     )
     if not chosen:
         return [f"{told}."]
     return [
-        f"{told}, and what it chose (tuned settings, weights) need not suit the test. Validate on more files "
-        "(recipe.validation_utterances), or on speakers and noises nearer to the test's."
+        f"{told}, so what it selected (tuned settings, weights) may not suit the test set. Validate on "
+        "more files (recipe.validation_utterances), or on speakers and noises closer to those of the "
+        "test set."
     ]

@@ -88,11 +88,11 @@ def judged(analysis: Analysis, info: StudyInfo, claims: Sequence[tuple[str, Clai
 def claim_lines(found: Sequence[Judged], *, of_a_study: bool) -> list[str]:
     """What bounds the verdicts, in sentences."""
     if any(row.verdict == DEMO for row in found):
-        return ["No claim is judged: on the demo corpus there is no verdict on any."]
+        return ["Claims are not tested on the demo corpus."]
     if not of_a_study:
         known = dict.fromkeys(row.conditions for row in found if row.conditions)
         return (
-            [f"Claims were made of {'; '.join(known)}: whether these scores are is not known."]
+            [f"The claims were made for {'; '.join(known)}; it is not known whether these scores match that."]
             if known
             else []
         )
@@ -101,8 +101,8 @@ def claim_lines(found: Sequence[Judged], *, of_a_study: bool) -> list[str]:
         if row.differs:
             alike.setdefault(row.differs, []).append(row)
     return [
-        f"At this size: what was claimed of {', '.join(dict.fromkeys(row.name for row in rows))} "
-        f"({'; '.join(dict.fromkeys(row.source for row in rows))}) was claimed of other networks, steps or "
+        f"At this size: the claims about {', '.join(dict.fromkeys(row.name for row in rows))} "
+        f"({'; '.join(dict.fromkeys(row.source for row in rows))}) were made for other networks, steps or "
         f"data: this study has {', '.join(differs)}."
         for differs, rows in alike.items()
     ]

@@ -121,7 +121,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
     paths = sorted(path for path in folder.rglob("*") if is_audio(path) and not path.is_dir())
     if not paths:
         others = unread(folder)
-        told = f"; convert what it holds ({listed(others, 3)}) to .wav or .flac" if others else ""
+        told = f"; convert its files ({listed(others, 3)}) to .wav or .flac" if others else ""
         raise InputError(f"{folder} holds no audio file, such as .wav or .flac{told}")
     deep = len({path.stem for path in paths}) < len(paths)
     found: dict[str, Path] = {}
@@ -133,7 +133,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
             twice.append(f"{found[name].relative_to(folder)} and {path.relative_to(folder)}")
         found[name] = path
     if twice:
-        raise FilesError(f"{folder} has two files of one name", twice, "Keep one of each.")
+        raise FilesError(f"{folder} has two files with the same name", twice, "Keep one of each.")
     return dict(sorted(found.items()))
 
 

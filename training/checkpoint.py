@@ -92,14 +92,14 @@ def read(path: Path, kind: Literal["training", "weights"] | None = None) -> dict
             raise CheckpointError(f"{path} is damaged: {damaged} does not match its checksum")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (zipfile.BadZipFile, EOFError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} is truncated, or no checkpoint: {error}") from error
+        raise CheckpointError(f"{path} is truncated or is not a checkpoint: {error}") from error
     except (pickle.UnpicklingError, RuntimeError, KeyError) as error:
-        raise CheckpointError(f"{path} is no checkpoint that can be read safely: {error}") from error
+        raise CheckpointError(f"{path} cannot be read safely as a checkpoint: {error}") from error
     if isinstance(content, dict) and content.get("format") == FORMAT:
         if content.get("version") != VERSION:
             raise ForeignCheckpointError(
-                f"{path} is of version {content.get('version')} of the format, this program reads {VERSION}; "
-                "go on with the version of ablate that wrote it, or train again: ablate retry --cell CELL"
+                f"{path} has format version {content.get('version')}, but this version of ablate reads "
+                f"{VERSION}; use the version that wrote it, or train again: ablate retry --cell CELL"
             )
         if kind and content["kind"] != kind:
             raise CheckpointError(f"{path} holds {content['kind']}, not {kind}")
@@ -107,7 +107,8 @@ def read(path: Path, kind: Literal["training", "weights"] | None = None) -> dict
     if kind != "training" and isinstance(content, dict) and {"model", "weights"} <= set(content):
         return content
     raise CheckpointError(
-        f"{path} was not written by this program; `ablate import-checkpoint` reads the public code's files"
+        f"{path} was not written by ablate; to read a checkpoint of the public code, use `ablate "
+        "import-checkpoint`"
     )
 
 
@@ -165,11 +166,11 @@ class Checkpoints:
         """
         content, problems = read_latest(self.folder)
         for problem in problems:
-            logger.warning("%s; the checkpoint before it is used", problem)
+            logger.warning("%s; using the previous checkpoint", problem)
         if content is not None and content["signature"] != self.signature:
             raise ForeignCheckpointError(
-                f"the checkpoint in {self.folder} is of run {content['signature'][:12]}, not of "
-                f"{self.signature[:12]}; move it away to train here"
+                f"the checkpoint in {self.folder} belongs to run {content['signature'][:12]}, not of "
+                f"{self.signature[:12]}; move it elsewhere to train here"
             )
         return content
 
@@ -192,8 +193,8 @@ class Checkpoints:
         except (InputError, OSError) as error:
             problems.append(str(error))
         raise CheckpointError(
-            f"the weights of this finished training cannot be read ({'; '.join(problems)}); "
-            "put them back, or train the cell again: ablate retry --cell CELL"
+            f"the weights of this finished run cannot be read ({'; '.join(problems)}); restore them, or "
+            "train the cell again: ablate retry --cell CELL"
         )
 
     def save(self, state: dict[str, Any]) -> None:

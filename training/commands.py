@@ -20,7 +20,7 @@ from ablate.models.errors import InputError, listed, plural
 if TYPE_CHECKING:
     from .metrics import Scored
 
-PAIRS_HELP = "How files pair if names are unequal: a pattern, e.g. 'fileid_(\\d+)'."
+PAIRS_HELP = "How files with different names are paired: a pattern, e.g. 'fileid_(\\d+)'."
 ROWS = 30
 """The table shows single files up to this many, beyond only their mean."""
 
@@ -38,27 +38,30 @@ def register(app: typer.Typer) -> None:
 def score(
     clean: Annotated[Path, typer.Argument(help="Clean reference: a file, or a folder.")],
     enhanced: Annotated[
-        Path | None, typer.Argument(help="What is judged: a file, or a folder of equal names.")
+        Path | None, typer.Argument(help="Enhanced speech: a file, or a folder with the same file names.")
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(help="Some, e.g. pesq_wb,dnsmos_ovrl. [default: the nine usual ones]")
+        str | None, typer.Option(help="Metrics, e.g. pesq_wb,dnsmos_ovrl. [default: nine standard metrics]")
     ] = None,
     no_reference: Annotated[
-        bool, typer.Option("--no-reference", help="Measures of the one file or folder given: DNSMOS.")
+        bool, typer.Option("--no-reference", help="Score one file or folder without a reference (DNSMOS).")
     ] = False,
     composite: Annotated[
-        str, typer.Option(help="CSIG, CBAK, COVL: loizou, or ports (of scripts that feed floats).")
+        str,
+        typer.Option(
+            help="Convention of CSIG, CBAK and COVL: loizou, or ports (as in scripts that pass floats)."
+        ),
     ] = "loizou",
     explain: Annotated[
         bool,
-        typer.Option("--explain", help="Measure under the conventions of published code."),
+        typer.Option("--explain", help="Show the scores under the conventions of published code."),
     ] = False,
     pairs: Annotated[str | None, typer.Option(help=PAIRS_HELP)] = None,
     plugin: Plugins = [],  # noqa: B006
     format: Annotated[str, formats("table", "json", "csv")] = "table",
-    jobs: Annotated[int | None, typer.Option(help="Processes. [default: the cores]")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Processes. [default: number of cores]")] = None,
 ) -> None:
-    """Measure enhanced speech against clean: PESQ, STOI, CSIG, CBAK, COVL, SSNR and SI-SDR.
+    """Score enhanced speech against clean: PESQ, STOI, CSIG, CBAK, COVL, SSNR and SI-SDR.
 
     Output that cannot be measured (silent, not finite) counts as the metric's floor, column `broken`. If a
     pair cannot be measured otherwise, its row has no value. The exit code is 3 in both cases.
@@ -68,9 +71,9 @@ def score(
     from .metrics.registry import CONVENTIONS, METRICS, by_convention, check_available, conventions_of, usual
 
     if jobs is not None and jobs < 1:
-        raise InputError(f"--jobs {jobs}: at least one process is needed")
+        raise InputError(f"--jobs {jobs} is too small; use at least one process")
     if (enhanced is None) != no_reference:
-        raise InputError("give a clean and an enhanced file or folder, or one of them with --no-reference")
+        raise InputError("two files or folders are needed, clean and enhanced; or one with --no-reference")
     load(plugin)
     free = tuple(name for name, metric in METRICS.items() if metric.reference_free)
     names = tuple(metrics.split(",")) if metrics else free if no_reference else usual()
@@ -78,11 +81,13 @@ def score(
     check_available(names)
     if no_reference and not set(names) <= set(free):
         others = ", ".join(name for name in names if name not in free)
-        raise InputError(f"{others}: needs a reference; without one there are {', '.join(free)}")
+        raise InputError(
+            f"{others}: needs a clean reference; without a reference, only {', '.join(free)} can be computed"
+        )
     processes = jobs or usable_cores()
     if explain:
         if enhanced is None:
-            raise InputError("--explain needs a reference: give a clean and an enhanced file or folder")
+            raise InputError("--explain needs a clean reference; give a clean and an enhanced file or folder")
         _explain(clean, enhanced, processes, format, pairs)
         return
     scored = _score_files(clean, enhanced or clean, names, processes, digests(plugin), pairs)
@@ -122,8 +127,10 @@ def _explain(clean: Path, enhanced: Path, processes: int, format: str, pattern: 
     with MetricPool(min(processes, len(pairs))) as pool:
         rows = explain(pairs, pool)
     if not rows:
-        raise InputError(f"{enhanced}: no file could be measured against {clean}; try without --explain")
-    print(f"here: {METRICS['pesq_wb'].full_name}, {len(pairs)} files", file=sys.stderr)
+        raise InputError(
+            f"{enhanced}: no file could be scored against {clean}; run without --explain to see why"
+        )
+    print(f"ablate: {METRICS['pesq_wb'].full_name}, {len(pairs)} files", file=sys.stderr)
     if format == "json":
         print_json([asdict(row) | {"difference": row.difference} for row in rows])
     elif format == "csv":
@@ -143,18 +150,18 @@ def _explain(clean: Path, enhanced: Path, processes: int, format: str, pattern: 
 def enhance(
     inputs: Annotated[list[Path], typer.Argument(help="Audio files, or folders of them.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the enhanced files.")],
-    run: Annotated[str | None, typer.Option(help="Signature of a run, or its beginning.")] = None,
+    run: Annotated[str | None, typer.Option(help="Signature of a run, or its first digits.")] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="A checkpoint file.")] = None,
     root: Root = ROOT,
-    pcs: Annotated[bool, typer.Option("--pcs", help="Perceptual contrast stretching.")] = False,
-    device: Annotated[str, typer.Option(help="auto, or a torch device.")] = "auto",
+    pcs: Annotated[bool, typer.Option("--pcs", help="Apply perceptual contrast stretching.")] = False,
+    device: Annotated[str, typer.Option(help="Torch device, or auto.")] = "auto",
     plugin: Plugins = [],  # noqa: B006
 ) -> None:
-    """Remove the noise from recordings with a trained network; any sample rate, length and channels."""
+    """Remove noise from recordings with a trained network. Any sample rate, length and number of channels."""
     from .enhance import checkpoint_of_run, plan_outputs
 
     if (run is None) == (checkpoint is None):
-        raise InputError("give either --run or --checkpoint")
+        raise InputError("no network given, or two; use either --run or --checkpoint")
     planned, refused = plan_outputs(inputs, output)
     if run is not None:
         checkpoint = checkpoint_of_run(root, run)
@@ -193,14 +200,14 @@ def enhance(
 
 def import_checkpoint(
     file: Annotated[
-        Path, typer.Argument(help="State dict of the public BSRNN or MBS-Net code (a torch file).")
+        Path, typer.Argument(help="Torch file with a state dict of the public BSRNN or MBS-Net code.")
     ],
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="Where the converted weights go.")
+        Path | None, typer.Option("-o", "--output", help="File for the converted weights.")
     ] = None,
     format: Format = "table",
 ) -> None:
-    """Read a checkpoint of the public BSRNN or MBS-Net code and write it with our configuration."""
+    """Convert a checkpoint of the public BSRNN or MBS-Net code."""
     import torch
 
     from ablate.models.commands import configuration
@@ -214,7 +221,7 @@ def import_checkpoint(
     config, weights = load(_state_dict(file))
     output = output or file.with_name(f"{file.stem}.ablate.pt")
     if output.resolve() == file.resolve():
-        raise InputError(f"{output} is the checkpoint itself; choose another -o")
+        raise InputError(f"{output} is the input checkpoint itself; choose another -o")
     with atomic_write(output) as temporary:
         torch.save(
             {"model": config.model_dump(mode="json"), "weights": weights, "source": str(file.resolve())},
@@ -251,7 +258,7 @@ def _state_dict(file: Path) -> dict[str, Any]:
             content = content[key]
             break
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
-        raise InputError(f"{file} holds no state dict (key -> tensor)")
+        raise InputError(f"{file} does not contain a state dict (key -> tensor)")
     return content
 
 
@@ -350,8 +357,8 @@ def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:
     broken = Counter(m for r in scored.values() for m in r.broken)
     missing = Counter(m for r in scored.values() for m in r.errors if m not in r.broken)
     for counts, what in (
-        (broken, "broken output, at the floor"),
-        (missing, "not measured, and not in the mean"),
+        (broken, "broken output, counts as the floor"),
+        (missing, "not scored, excluded from the mean"),
     ):
         if counts:
             told = ", ".join(f"{metric} {counts[metric]}" for metric in metrics if counts[metric])

@@ -236,7 +236,7 @@ class RunConfig(Frozen):
         """
         recipe = self.recipe
         if recipe.steps is None and recipe.epochs is None:
-            raise InputError(f"recipe {recipe.name!r} gives neither steps nor epochs; set recipe.steps")
+            raise InputError(f"recipe {recipe.name!r} has no steps and no epochs; set recipe.steps")
         steps = recipe.steps or math.ceil(recipe.epochs * train_files / recipe.batch_size)  # type: ignore[operator]
         return self.with_changes({"recipe.steps": steps, "recipe.epochs": None})
 

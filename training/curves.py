@@ -88,14 +88,14 @@ def _rows(path: Path, pattern: str | None, since: int) -> list[Mapping[str, Any]
             return list(csv.DictReader(file))
     if path.suffix == ".json" and (found := _object(path.read_text())) is not None:
         if not isinstance(found, list):
-            raise ValueError(f"it holds one {type(found).__name__}, not a list of objects")
+            raise ValueError(f"it contains one {type(found).__name__}, not a list of objects")
         return [row for row in found if isinstance(row, dict)]
     rows: list[Mapping[str, Any]] = [
         row for line in path.read_text().splitlines() if isinstance(row := _object(line), dict)
     ]
     if rows or path.suffix == ".jsonl":
         return rows
-    raise ValueError("unknown kind; give a pattern, or .jsonl, .json, .csv, .wandb, TensorBoard events")
+    raise ValueError("unknown format; use a pattern, or .jsonl, .json, .csv, .wandb, TensorBoard events")
 
 
 def _object(line: str) -> Any:
@@ -119,7 +119,7 @@ def _by_step(rows: Iterable[Mapping[str, Any]], how: CurveFormat, path: Path) ->
             at = found.setdefault(int(step), {"step": int(step)})
             at |= {ours.get(key, key): value for key, value in numbers.items() if key != "step"}
     if not columns:
-        raise InputError(f"{path} holds no row of numbers: is it of the format that its name says?")
+        raise InputError(f"{path} has no row of numbers; check that its format matches its file name")
     if not found:
         raise InputError(
             f"{path} has no row with a step {how.step!r}{suggestion(how.step, columns)}; "

@@ -154,7 +154,9 @@ def enhance_blocks(
         ValueError: chunk and overlap do not fit together.
     """
     if not 0 < 2 * overlap <= chunk:
-        raise ValueError(f"an overlap of {overlap} samples does not fit chunks of {chunk}; half is the most")
+        raise ValueError(
+            f"an overlap of {overlap} samples is too large for chunks of {chunk}; use at most half"
+        )
     hop = chunk - overlap
     rise = (np.arange(1, overlap + 1, dtype=np.float32) / (overlap + 1))[:, None]
     held: NDArray[np.float32] | None = None
@@ -226,10 +228,12 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
         known = ", ".join(name[:12] for name in names[:5]) or "none"
         raise InputError(f"no run {run!r} in {folder} (there: {known}{', ...' * (len(names) > 5)})")
     if len(found) > 1:
-        raise InputError(f"{run!r} begins {len(found)} runs: {', '.join(name[:16] for name in found[:5])}")
+        raise InputError(f"{run!r} matches {len(found)} runs: {', '.join(name[:16] for name in found[:5])}")
     path = folder / found[0] / "checkpoints" / "best.pt"
     if (own := folder / found[0] / "out").is_dir():
-        raise InputError(f"run {found[0][:12]} was trained by a training command, which enhances ({own})")
+        raise InputError(
+            f"run {found[0][:12]} was trained by a training command; enhance with that program ({own})"
+        )
     if not path.exists():
         raise InputError(f"run {found[0][:12]} has no selected checkpoint yet ({path})")
     return path

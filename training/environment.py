@@ -106,7 +106,7 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise InputError(f"unknown device {name!r}; give auto, cpu, cuda or cuda:0") from None
+        raise InputError(f"unknown device {name!r}; use auto, cpu, cuda or cuda:0") from None
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device {name} not found: torch sees {torch.cuda.device_count()} GPUs")
     return device
@@ -343,7 +343,7 @@ def _scan_backend(model: nn.Module, device: torch.device) -> str | None:
         return None
     backend, reason = choose_backend(device)
     if backend == "chunked":
-        logger.warning("the selective scan takes the slow backend 'chunked' on %s: %s", device.type, reason)
+        logger.warning("the selective scan uses the slow backend 'chunked' on %s: %s", device.type, reason)
     return backend
 
 

@@ -114,7 +114,7 @@ def tensorboard_scalars(path: Path) -> list[dict[str, float]]:
                 if number is not None:
                     rows.setdefault(read.step, {"step": read.step})[value.tag] = number
     if not messages:
-        raise ValueError(f"{path} holds no TensorBoard event")
+        raise ValueError(f"{path} has no TensorBoard events")
     return [rows[step] for step in sorted(rows)]
 
 
@@ -147,10 +147,10 @@ def wandb_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """
     files = sorted(path.glob("*.wandb")) if path.is_dir() else [path]
     if len(files) != 1:
-        raise ValueError(f"{path} holds {len(files)} .wandb files; give the folder of one offline run")
+        raise ValueError(f"{path} has {len(files)} .wandb files; name the folder of one offline run")
     data = files[0].read_bytes()
     if not data.startswith(b":W&B"):
-        raise ValueError(f"{files[0]} does not begin as a .wandb file does")
+        raise ValueError(f"{files[0]} is not a .wandb file: its header is wrong")
     config: dict[str, Any] = {}
     rows: list[dict[str, Any]] = []
     record = _message("wandb", "Record")

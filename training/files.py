@@ -80,7 +80,7 @@ def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
     with open(path, "a+b", buffering=0) as file:
         end = _end_of_lines(file)
         if end < file.seek(0, os.SEEK_END):
-            logger.warning("%s ended in a torn line, which was removed", path)
+            logger.warning("%s ended with an incomplete line, which was removed", path)
             file.truncate(end)
         try:
             while text:
@@ -117,7 +117,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             if isinstance(value := json.loads(line), dict):
                 found.append(value)
     if torn := len(raw) - 1 - len(found):
-        tell_once(path, f"{torn} torn lines are left out")
+        tell_once(path, f"{torn} incomplete lines are left out")
     return found
 
 

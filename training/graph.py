@@ -129,7 +129,7 @@ class Graph:
         with _waits() as found:
             outputs = self._beside(inputs, options)
         if not all(map(np.array_equal, drawn, _drawn())):
-            found.append("random numbers are drawn on the processor")
+            found.append("random numbers are drawn on the CPU")
         if places != self._places():
             found.append("a buffer is replaced instead of written into")
         return outputs, found

@@ -176,8 +176,8 @@ def initial_network(context: Context) -> nn.Module:
             content = read(path)
             if (found := file_digest(path)) != start["digest"]:
                 raise InputError(
-                    f"{path} is not the checkpoint this run was planned to start from: digest {found[:12]}, "
-                    f"planned {start['digest'][:12]}"
+                    f"{path} is not the checkpoint that this run was planned to start from: its digest is "
+                    f"{found[:12]}, planned {start['digest'][:12]}"
                 )
             load_weights(model, content["weights"], path)
             logger.info("starts from the weights of %s", path)
@@ -224,7 +224,7 @@ def train(
             trainer.restore(content)
             progress.restore(content)
             selection.restore(content, trainer.network)
-            logger.info("goes on after step %d", trainer.step)
+            logger.info("continues after step %d", trainer.step)
     run.write_metrics(selection.lines)
     run.append_attempt(
         {
@@ -239,7 +239,7 @@ def train(
     progress.update(step=trainer.step, steps=trainer.steps)
     loop.train(trainer, selection, checkpoints, progress, should_stop)
     if selection.best is None:
-        logger.warning("no validation could be scored; the last weights are taken")
+        logger.warning("no validation could be scored; using the last weights")
         model.load_state_dict(trainer.network.state_dict())
         return {"step": trainer.steps, "val_pesq_wb": None, "val_stoi": None, "cuda_graph": trainer.graphs()}
     load_weights(model, selection.best["weights"], "the selected checkpoint")

@@ -136,7 +136,7 @@ def _ended(run: RunDir, failure: BaseException, update: Callable[..., RunState])
         cause, message = _told(failure)
         return update(state="failed", cause=cause, message=message, finished=time.time())
     if isinstance(failure, KeyboardInterrupt):
-        logger.info("interrupted; goes on from the last checkpoint")
+        logger.info("interrupted; continues from the last checkpoint")
         update(state="pending", cause="interrupted", message="interrupted by the user")
     raise failure
 

@@ -139,7 +139,7 @@ class RunDir:
         path = self.scores_path(evaluation_signature)
         whole = _is_whole_parquet(path)
         if whole is False:
-            tell_once(path, "the file is empty or cut, and counts as missing; `ablate run` scores anew")
+            tell_once(path, "the file is empty or truncated and counts as missing; `ablate run` scores again")
         return bool(whole)
 
     def set_damaged_aside(self) -> None:
@@ -222,9 +222,9 @@ class RunDir:
                 yield descriptor
         except LockHeldError:
             holder = self.state
-            what = f"is being written by process {holder.pid} on {holder.host}"
+            what = f"is in use by process {holder.pid} on {holder.host}"
             if not self.path.exists():
-                what = "was set aside by another process"
+                what = "was moved aside by another process"
             raise RunLockedError(f"run {self.signature[:12]} {what}") from None
 
     @property
@@ -301,5 +301,5 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError:
         return None
     except ValueError:
-        tell_once(path, "the file is empty or cut, and counts as missing")
+        tell_once(path, "the file is empty or truncated and counts as missing")
         return None

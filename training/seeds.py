@@ -36,7 +36,7 @@ def sequence(seed: int, stream: Stream, *position: int) -> np.random.SeedSequenc
         InputError: the seed is negative.
     """
     if seed < 0:
-        raise InputError(f"seed {seed} is negative; give 0 or more")
+        raise InputError(f"seed {seed} is negative; use 0 or more")
     return np.random.SeedSequence(seed, spawn_key=(_KEYS[stream], *position))
 
 

@@ -105,7 +105,8 @@ class Trainer:
     ) -> None:
         if recipe.steps is None:
             raise ValueError(
-                f"recipe {recipe.name!r} has {recipe.epochs} epochs but no steps; the corpus tells them"
+                f"recipe {recipe.name!r} has {recipe.epochs} epochs but no steps; resolve it with a "
+                "corpus first"
             )
         self.model = model
         self.interface = Interface.of(model)
@@ -125,7 +126,7 @@ class Trainer:
         self.adversary: Adversary | None = None
         if recipe.adversarial_weight:
             if scorer is None:
-                raise ValueError("a recipe with a discriminator needs a scorer of PESQ")
+                raise ValueError("a recipe with a discriminator needs a PESQ scorer")
             self.adversary = Adversary(recipe, self.feed, seed=seed, device=device, scorer=scorer)
         self._started: _Started | None = None
         self._finite = torch.ones((), dtype=torch.bool, device=device)

@@ -44,7 +44,9 @@ class Budget:
         """
         match = _BUDGET.fullmatch(text)
         if match is None:
-            raise InputError(f"budget {text!r}: write parameters and a tolerance, e.g. 2.3M+-5%")
+            raise InputError(
+                f"parameter budget {text!r} is not valid; write parameters and a tolerance, e.g. 2.3M+-5%"
+            )
         value = float(re.sub("[_,]", "", match["n"])) * _UNITS[match["u"].lower()]
         if match["t"] is None:
             tolerance = 0.01 * value
@@ -66,8 +68,8 @@ def parameters(cells: Sequence[Cell], budget: Budget) -> Iterator[Finding]:
         yield Finding.of(
             "A401",
             ", ".join(names),
-            f"{count:,} parameters, declared are {budget.text} ({budget.low:,.0f} to {budget.high:,.0f})",
-            "change width, depth or decoder, or declare what is meant",
+            f"{count:,} parameters, but {budget.text} is declared ({budget.low:,.0f} to {budget.high:,.0f})",
+            "change width, depth or decoder, or correct --param-budget",
         )
 
 
@@ -77,10 +79,10 @@ def shortened(audited: Subject) -> Iterator[Finding]:
         yield Finding.of(
             "A404",
             "network",
-            f"clips of {audited.longer_seconds:g} s in place of {LONGER:g} s and crops of "
-            f"{audited.crop_seconds:g} s: autograd keeps about {audited.kept_of(LONGER) / 2**30:.1f} GiB of "
-            f"{LONGER:g} s",
-            "nothing; what only longer clips show was not seen",
+            f"checked with clips of {audited.longer_seconds:g} s instead of {LONGER:g} s and crops of "
+            f"{audited.crop_seconds:g} s: autograd would keep about {audited.kept_of(LONGER) / 2**30:.1f} "
+            f"GiB of {LONGER:g} s",
+            "nothing to fix; problems that only longer clips show were not checked",
         )
 
 
@@ -92,9 +94,9 @@ def not_measured(every: Sequence[Cell], cells: Sequence[Cell], networks: int) ->
         yield Finding.of(
             "A404",
             "study",
-            f"{networks} networks were measured, those nearest the base; {len(left)} of {len(every)} cells "
+            f"{networks} networks closest to the base were checked; {len(left)} of {len(every)} cells "
             f"were not: {listed(left, 4)}",
-            "audit one of them by its name: ablate audit CELL --grid ...",
+            "audit them by name: ablate audit CELL --grid ...",
         )
 
 
@@ -155,13 +157,13 @@ def fits(
             f"the largest batch that fits is {largest}" if largest > 0 else "not even a batch of 1 fits"
         )
         pieces = -(-recipe.batch_size // max(largest, 1))
-        beside = f" for each of {slots} runs side by side" if slots > 1 else ""
+        beside = f" for each of {slots} simultaneous runs" if slots > 1 else ""
         yield Finding.of(
             "A402",
             cell.name,
             f"a step of batch {micro} takes about {needed / 2**30:.2f} GiB, "
             f"{device} has {share / 2**30:.2f}{beside}; {possible}",
-            f"--set recipe.accumulation={pieces} keeps the step and cuts it up",
+            f"--set recipe.accumulation={pieces} splits the step without changing it",
             severity="error" if trains_here else "note",
         )
 
@@ -176,8 +178,10 @@ def slow_scan(cells: Sequence[Cell]) -> Iterator[Finding]:
         yield Finding.of(
             "A405",
             listed(names, 4),
-            f"the selective scan takes the backend 'chunked' on CUDA, ten times the launches: {reason}",
-            "give Triton what it lacks (a C compiler, or torch's own triton); `ablate doctor` tries it again",
+            "the selective scan uses the backend 'chunked' on CUDA, with ten times as many launches: "
+            f"{reason}",
+            "install what Triton needs (a C compiler, or torch's own triton), then check it with "
+            "`ablate doctor`",
         )
 
 
@@ -224,7 +228,7 @@ def hours(cells: Sequence[Cell], *, runs: int | Sequence[RunSpec], slots: int = 
         yield Finding.of(
             "A403",
             "study",
-            f"about {duration(total / slots)} for {plural(count, 'run')}, {slots} at once, "
-            f"without validation and scoring; steps were measured on {cores} cores",
-            "fewer seeds or levels, a shorter recipe, or more slots (--jobs, --gpus)",
+            f"about {duration(total / slots)} for {plural(count, 'run')}, {slots} at once, without "
+            f"validation and scoring; steps were timed on {cores} cores",
+            "use fewer seeds or levels, a shorter recipe, or more slots (--jobs, --gpus)",
         )

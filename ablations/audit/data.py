@@ -36,7 +36,7 @@ def leaked(corpus: Corpus) -> Iterator[Finding]:
             "A501",
             corpus.name,
             f"{what} of the test set in train or validation: {listed(items, SHOWN)}",
-            "take these files out of train: scores on them are memory, not enhancement",
+            "remove these files from train: scores on them measure memorisation, not enhancement",
         )
 
 
@@ -47,7 +47,7 @@ def noisy_score(corpus: Corpus) -> Iterator[Finding]:
     text = noisy_score_finding(corpus)
     if text:
         yield Finding.of(
-            "A503", corpus.name, text, "compare with published scores only on the published files"
+            "A503", corpus.name, text, "compare with published scores only if you use the published files"
         )
 
 
@@ -63,10 +63,12 @@ def wrong_pairs(corpus: Corpus) -> Iterator[Finding]:
     tests = (*corpus.test, *(pair for further in corpus.extra_test_sets for pair in further.pairs))
     for pairs in (spread(corpus.train, TRAIN_PAIRS), tests):
         for wrong in alignment.wrong_pairs(pairs):
-            what = f"{wrong.what} ({len(pairs):,} looked at): {listed(wrong.files, SHOWN)}"
+            what = f"{wrong.what} ({len(pairs):,} checked): {listed(wrong.files, SHOWN)}"
             yield Finding.of("A506" if wrong.sure else "A507", corpus.name, what, wrong.remedy)
     if low := low_rates(corpus):
-        yield Finding.of("A508", corpus.name, low, "record at 16 kHz or more, or choose another endpoint")
+        yield Finding.of(
+            "A508", corpus.name, low, "use recordings at 16 kHz or more, or choose another endpoint"
+        )
 
 
 def one_sided(corpus: Corpus, cells: Sequence[Cell], tuned: Collection[str] = ()) -> Iterator[Finding]:
@@ -81,7 +83,7 @@ def one_sided(corpus: Corpus, cells: Sequence[Cell], tuned: Collection[str] = ()
         for recipe in recipes
         if tuned or (recipe.selection == "best" and recipe.split == "fixed")
     }
-    chosen = "tuned settings" if tuned else "the weights that are tested"
+    chosen = "tuned settings" if tuned else "the weights to test"
     for count in sorted(counts, key=str):
         drawn = corpus.select_validation(count)
         (speaker, files), *_ = Counter(pair.speaker for pair in drawn).most_common(1)
@@ -91,8 +93,8 @@ def one_sided(corpus: Corpus, cells: Sequence[Cell], tuned: Collection[str] = ()
         yield Finding.of(
             "A504",
             corpus.name,
-            f"{files} of the {len(drawn)} validation files that choose {chosen} are of speaker {speaker}",
-            f"what suits one voice need not suit the test: {more}let validation choose nothing",
+            f"{files} of the {len(drawn)} validation files that select {chosen} are from speaker {speaker}",
+            f"a choice that suits one voice may not suit the test set: {more}do not select by validation",
         )
 
 
@@ -118,7 +120,7 @@ def unequal(
         values: dict[str, list[str]] = {}
         for name, fields in flat.items():
             values.setdefault(repr(fields.get(path)), []).append(name)
-        yield from _differing(path, values, "set it for every cell, or make it a factor")
+        yield from _differing(path, values, "set it in every cell, or make it a factor")
     yield from unequal_runs(runs)
 
 
@@ -135,7 +137,7 @@ def unequal_runs(runs: Sequence[RunSpec]) -> Iterator[Finding]:
             names = values.setdefault(repr(read(run)), [])
             if run.cell not in names:
                 names.append(run.cell)
-        yield from _differing(what, values, "train every cell on the same")
+        yield from _differing(what, values, "train every cell on the same data data")
     seeds: dict[str, set[int]] = {}
     for run in runs:
         seeds.setdefault(run.cell, set()).add(run.seed)
@@ -145,7 +147,7 @@ def unequal_runs(runs: Sequence[RunSpec]) -> Iterator[Finding]:
     values = {}
     for name, its in seeds.items():
         values.setdefault(str(sorted(its)), []).append(name)
-    yield from _differing("seeds", values, "nested seeds: all that one cell has, or the first of them")
+    yield from _differing("seeds", values, "use nested seeds: every cell has the first n seeds")
 
 
 def _differing(what: str, values: dict[str, list[str]], remedy: str) -> Iterator[Finding]:

@@ -55,7 +55,7 @@ def measured(audited: Subject) -> Measured:
     return _examined(audited)[0]
 
 
-_REMEDY = "correct the part, or what it declares: the study would be about something else"
+_REMEDY = "fix the part or its declaration: otherwise the study is about something else"
 
 
 def _examined(audited: Subject) -> tuple[Measured, list[Broken]]:
@@ -100,7 +100,7 @@ def _parts(audited: Subject) -> tuple[tuple[list[bool], list[bool]], list[Broken
     for path, module, role in _roles(audited, calls):
         if path not in calls:
             if not any(inner.startswith(f"{path}.") for inner in calls):
-                text = f"{_name(path, module)} is part of the network and never called"
+                text = f"{_name(path, module)} is part of the network but is never called"
                 broken.append(Broken(path, text))
             continue
         probe = Probe(module, calls[path], audited.probe.shape[-1], config.band_widths)
@@ -116,7 +116,7 @@ def _parts(audited: Subject) -> tuple[tuple[list[bool], list[bool]], list[Broken
             said_mixes = False if said_mixes is None else said_mixes
         elif role == "cross-band module":
             if said_mixes is None:
-                how, said_mixes = "says nothing, which stands for", config.crossband != "none"
+                how, said_mixes = "declares nothing, which means", config.crossband != "none"
             said_ahead = False if said_ahead is None else said_ahead
         if module not in heads:
             ahead += [frames > 0] if frames is not None and role != "cross-band module" else []
@@ -151,7 +151,7 @@ def _ahead(
         if frames
         else f"no output changes when later {word}s do"
     )
-    return [Broken(path, f"{name} says {field}={value}, but {does}")]
+    return [Broken(path, f"{name} declares {field}={value}, but {does}")]
 
 
 def _widths(audited: Subject) -> Iterator[Broken]:
@@ -229,7 +229,8 @@ def of_factors(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Fin
                     "A202",
                     f"{factor.name}={level}",
                     f"{text} (in {listed(names, 4)})",
-                    "correct the level or the part it names: its effect would be credited to something else",
+                    "fix the level or the part that it names: otherwise its effect is attributed to "
+                    "something else",
                 )
 
 
@@ -245,4 +246,6 @@ def _contradicted(cell: Cell, what: str, value: bool | float) -> Iterator[str]:
         if found is not None and found != bool(value):
             yield f"declares {what}={bool(value)}, the probe finds {found}"
     else:
-        yield f"declares {what!r}, which no probe knows; known: looks_ahead, mixes_bands, decoder_expansion"
+        yield (
+            f"declares {what!r}, which no probe can check; known: looks_ahead, mixes_bands, decoder_expansion"
+        )

@@ -104,12 +104,12 @@ def untoggled(
         if d.group == "not toggled"
     ]
     if found:
-        remedy = "make these factors too to split it"
+        remedy = "make these factors too, to split the gap"
         if isinstance(base.config, RunConfig) and isinstance(baseline.config, RunConfig):
-            remedy = f"close it with: {propose(base.config, baseline.config, factors)}"
+            remedy = f"to cover them, run: {propose(base.config, baseline.config, factors)}"
         yield Finding.of(
             "A301",
             f"{base.name} and {baseline.name}",
             f"no factor covers {listed([f'{d.path} {d.a} -> {d.b}' for d in found])}",
-            f"the gap is not the sum of the factors; {remedy}",
+            f"the factors do not add up to the gap; {remedy}",
         )

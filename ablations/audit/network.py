@@ -38,7 +38,7 @@ def dominated_branches(subject: Subject) -> Iterator[Finding]:
     A branch that its gradient lets grow is left out, whatever made it small: beside its own input the ratio
     falls to half in a few steps.
     """
-    remedy = "scale the branches alike at the start, or start the small one at zero"
+    remedy = "initialise both branches at a similar scale, or start the small one at zero"
     worst: dict[str, tuple[float, str]] = {}
     for path, (ratio, sizes) in noted_ratios(subject.notes).items():
         if ratio > SWAMPED:
@@ -52,7 +52,7 @@ def dominated_branches(subject: Subject) -> Iterator[Finding]:
         later = subject.grown.found.get(key, activity)
         if later.ratio > GROWS[activity.residual] * ratio:
             first, second = activity.sizes
-            text = f"the terms of {_called(activity)} are {first:.3g} against {second:.3g} (root mean square)"
+            text = f"the terms of {_called(activity)} are {first:.3g} and {second:.3g} (root mean square)"
             worst[activity.path] = (ratio, text)
     for where, path in numbered_together(worst, key=lambda path: worst[path][0]):
         ratio, text = worst[path]
@@ -82,7 +82,7 @@ def saturated(subject: Subject) -> Iterator[Finding]:
     of the layer is dead, and that with other initial values too; else a note. Bounds on what depends on no
     weight are none of learning's.
     """
-    remedy = "widen the bounds or scale what comes in: nothing is learned through a bound"
+    remedy = "widen the bounds or scale the input: no gradient passes through a bound"
     worst: dict[tuple[str, str], tuple[float, str, bool]] = {}
     for path, noted in subject.notes.items():
         for name, value in noted.items():
@@ -137,7 +137,7 @@ def _still_suspect(subject: Subject) -> dict[Key, Activity]:
 
 def non_finite(subject: Subject) -> Iterator[Finding]:
     """A105: NaN or infinite values in a forward, a backward, or a few steps of training."""
-    remedy = "guard divisions, roots, logarithms and angles at zero; lower the learning rate or the scale"
+    remedy = "protect divisions, roots, logarithms and angles at zero; lower the learning rate or the scale"
     inputs = _inputs(subject)
     if _broken(subject, torch.cat(list(inputs.values()))):
         found = [(what, _broken(subject, batch)) for what, batch in inputs.items()]

@@ -26,7 +26,7 @@ DEAD_SLICES = 0.25
 
 def dead_parameters(subject: Subject) -> Iterator[Finding]:
     """A101: no gradient, or exactly zero, in a few steps and on longer clips; or not registered."""
-    remedy = "use it in the forward, or remove it; keep constants in a buffer"
+    remedy = "use it in forward, or remove it; store constants in a buffer"
     frozen = [path for path, p in subject.model.named_parameters() if not p.requires_grad]
     if frozen:
         count = sum(subject.model.get_parameter(path).numel() for path in frozen)
@@ -34,7 +34,7 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
             "A101",
             _together(frozen, subject.model)[0],
             f"{count:,} values in {len(frozen)} parameters are not trained: requires_grad is false",
-            "nothing, if they are constants; a buffer says so",
+            "nothing to fix if they are constants; a buffer makes that explicit",
             severity="note",
         )
     if subject.training.alive:
@@ -50,8 +50,8 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
             yield Finding.of(
                 "A101",
                 _together(ends, subject.model)[0],
-                f"nothing reads {len(ends)} parameters of the last of a stack, {share:.2%} of all",
-                "leave them out of the last, if the count matters",
+                f"{len(ends)} parameters of the last layer of a stack are not used, {share:.2%} of all",
+                "remove them from the last layer if the parameter count matters",
                 severity="note" if share <= CONFOUND else "error",
             )
         for text, paths in why.items():
@@ -60,8 +60,8 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
                 yield Finding.of(
                     "A101",
                     _together(own, subject.model)[0],
-                    f"{len(own)} parameters of outputs with a loss of their own are not checked",
-                    "nothing: the recipe's loss does not reach them",
+                    f"{len(own)} parameters of outputs with a separate loss are not checked",
+                    "nothing to fix: the recipe's loss does not reach them",
                     severity="note",
                 )
             for where, inside in _grouped(rest, subject.model).items():
@@ -73,17 +73,18 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
         yield Finding.of(
             "A101",
             path,
-            f"{path} is {what} that the network does not register: no optimiser and no checkpoint sees it",
+            f"{path} is {what} that the network does not register, so optimisers and checkpoints do "
+            "not include it",
             "assign it as nn.Parameter or module, or keep lists in nn.ModuleList or nn.ParameterList",
         )
 
 
 UNREAD = f"no gradient in {STEPS} steps: the output does not depend on it"
-MORE_WITH_LENGTH = "fewer of them the longer the clip"
-PADDING = "as taps that meet nothing but padding"
-SHUT = "though the output can depend on them: an activation shuts them at the start"
-NOT_ASKED = "as rows of a table that no index asks for"
-LUCK = "though not with other initial values"
+MORE_WITH_LENGTH = "fewer of them with longer clips"
+PADDING = "like taps that only see padding"
+SHUT = "although the output can depend on them: an activation blocks them at the start"
+NOT_ASKED = "like rows of a table that no index selects"
+LUCK = "but not with other initial values"
 SUSPICIONS = (MORE_WITH_LENGTH, PADDING, NOT_ASKED, SHUT, LUCK)
 
 
@@ -263,7 +264,7 @@ def overwritten_init(subject: Subject) -> Iterator[Finding]:
         if not (low - slack <= smallest and largest <= high + slack):
             told.add(path.rpartition(".")[0])
             found[path] = (
-                f"starts in [{smallest:.4g}, {largest:.4g}], declared is [{low:g}, {high:g}]",
+                f"starts in [{smallest:.4g}, {largest:.4g}], but [{low:g}, {high:g}] is declared",
                 True,
             )
     reach = _reach(subject.init_writes)
@@ -284,7 +285,7 @@ def overwritten_init(subject: Subject) -> Iterator[Finding]:
             "A102",
             numbered(names),
             f"{numbered(names)}: {text}",
-            "protect it from the general initialisation, or set it after that",
+            "exclude it from the general initialisation, or set it afterwards",
             severity="error" if certain else "note",
         )
 
@@ -320,7 +321,7 @@ def _wiped(final: Tensor, writes: list[InitWrite], reach: Mapping[str, int]) -> 
             now = flat[part.start : part.start + part.count]
             if len(now) == part.count and not torch.allclose(now, part.after.reshape(-1)):
                 last = next((w for w in writes[index:] if not _holds(w, part)), write)
-                wiped = f"then {last.operation}{_at(last)} wiped that"
+                wiped = f"then {last.operation}{_at(last)} overwrote that"
                 return f"{_summary(part.after)} was set in a part of it, {wiped}", True
         now = flat[write.start : write.start + write.count]
         if len(now) != len(before) or _alike(now, before):

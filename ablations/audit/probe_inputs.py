@@ -87,7 +87,7 @@ def try_out(network: nn.Module, interface: Interface, signals: Tensor) -> None:
     kind = "waveforms" if interface.waveform else "complex spectrograms"
     for count in (1, 2):
         batch = signals[:count]
-        why = "; alone it does not: its shape depends on the batch" if count == 2 else ""
+        why = "; its shape is wrong for one item, so it depends on the batch size" if count == 2 else ""
         try:
             with isolated(0), torch.no_grad():
                 outputs = interface.outputs(network, batch)
@@ -101,6 +101,6 @@ def try_out(network: nn.Module, interface: Interface, signals: Tensor) -> None:
         if not isinstance(out, Tensor) or out.shape != batch.shape or out.is_complex() != batch.is_complex():
             what = f"{out.dtype} {tuple(out.shape)}" if isinstance(out, Tensor) else type(out).__name__
             raise InputError(
-                f"the network gives {what} for {kind} {tuple(batch.shape)}{why}; "
-                f"give back {kind} of the same shape, or say what it takes and gives (docs/plugins.md)"
+                f"the network gives {what} for {kind} {tuple(batch.shape)}{why}; return {kind} of the "
+                "same shape, or declare its inputs and outputs (docs/plugins.md)"
             )

@@ -82,7 +82,7 @@ def _same_network(a: Cell, b: Cell) -> str | None:
     if equal_sets:
         return "equal weights at the start and equal outputs, clamps probed outside their range"
     extra = sorted((ours.keys() | theirs.keys()) - set(shared))
-    return f"equal outputs; {listed(extra, 4)} differs and does nothing"
+    return f"equal outputs; {listed(extra, 4)} differs but has no effect"
 
 
 _SAID_OF = {"looks_ahead": "encoder", "mixes_bands": "cross-band", "decoder_expansion": "decoder"}
@@ -113,7 +113,7 @@ def hidden_changes(
                 "A203",
                 factor.name,
                 text + where,
-                "give that change a factor of its own; waive this if the bundle is what is compared",
+                "make that change a separate factor; waive this if you want to compare the bundle",
             )
 
 
@@ -124,7 +124,7 @@ def _hidden_fields(factor: Factor) -> Iterator[str]:
     for level, delta in named.items():
         for path in delta.keys() - everywhere:
             told.add(path)
-            yield f"level {level} also sets {path}={delta[path]!r}, which other levels leave alone"
+            yield f"level {level} also sets {path}={delta[path]!r}, which other levels do not set"
     values: dict[str, set[str]] = {}
     for delta in factor.levels.values():
         for path, value in delta.items():
@@ -138,7 +138,7 @@ def _hidden_fields(factor: Factor) -> Iterator[str]:
     elif said:
         for path in sorted(changed):
             if not said & set(field_marks(path).parts) or field_marks(path).parts == PARTS:
-                yield f"it declares to change the {' and '.join(sorted(said))}, and changes {path}"
+                yield f"it declares that it changes the {' and '.join(sorted(said))}, but changes {path}"
     elif "model" in kinds and "model.architecture" not in changed:
         groups = {
             field_marks(path).parts
@@ -196,7 +196,7 @@ def _hidden_parts(one: Subject, two: Subject, allowed: set[str]) -> Iterator[str
             if other:
                 yield f"{path} starts from other values: {listed(other, 4)}"
             elif path in calls and not same_part(x, y, calls[path]):
-                yield f"{path} does something else with equal weights and inputs"
+                yield f"{path} gives other outputs with equal weights and inputs"
 
 
 def _shapes(modules: list[tuple[str, nn.Module]]) -> list[tuple[str, tuple[int, ...]]]:

@@ -77,8 +77,8 @@ def read_by_nobody(cells: Sequence[AnyCell], code: Mapping[str, Path]) -> Iterat
                 "A205",
                 key,
                 f"the name occurs in no program of the code ({listed([path.name for path in programs], 4)})",
-                "check its spelling: a program that ignores it trains the same network for every level; if "
-                "an installed package reads it, all is well",
+                "check its spelling: a program that ignores it trains the same network for every level. "
+                "If an installed package reads it, ignore this",
             )
 
 
@@ -119,9 +119,9 @@ def of_network(train: TrainingCommand, cells: Sequence[AnyCell]) -> Iterator[Fin
         yield Finding.of(
             "A601",
             "train.command",
-            "no network in sight: whether its parameters are all used, whether a factor does what it "
-            "declares and what else it changes, sizes, memory and time were not checked",
-            "name the class in the study file to have it audited, e.g. network: model.py:Net",
+            "the network is not known, so it was not checked whether all parameters are used and whether "
+            "factors do what they declare; sizes, memory and time are not known either",
+            "to audit the network, name its class in the study file, e.g. network: model.py:Net",
         )
         return
     from . import audit_class

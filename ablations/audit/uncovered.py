@@ -31,7 +31,8 @@ def capacity(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Findi
                     "A302",
                     factor.name,
                     f"{high} has {' to '.join(ends)} parameters against {low}",
-                    "its effect is also that of size; match the counts by width, or say so beside the result",
+                    "its effect includes the effect of size; match the counts by width, or report it "
+                    "with the result",
                 )
 
 
@@ -49,5 +50,5 @@ def equal_size(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Fin
             "A303",
             "study",
             f"effects are at equal {WORDS[of]}: {'; '.join(texts)}",
-            "nothing; at most 3 % off count as equal",
+            "nothing to fix; differences up to 3 % count as equal",
         )

@@ -71,15 +71,15 @@ class Allocation:
     @property
     def limits(self) -> list[str]:
         """What no training changes, in sentences."""
-        lines = [f"{cell} keeps diverging or failing: nothing more for it" for cell in self.stopped]
+        lines = [f"{cell} keeps diverging or failing, so it gets no more runs" for cell in self.stopped]
         lines += [
-            f"{target}: the utterances alone leave +-{floor:.3f}; more test utterances would help, trainings "
-            "do not"
+            f"{target}: the test utterances alone give a half-width of {floor:.3f}; add test utterances, "
+            "more runs do not help"
             for target, floor in self.floors.items()
         ]
         lines += [
-            f"{target}: with nothing more of {', '.join(self.stopped)}, trainings of the others leave "
-            f"+-{floor:.3f}; none is made for it"
+            f"{target}: without more runs of {', '.join(self.stopped)}, runs of the other cells cannot "
+            f"get below +-{floor:.3f}; none are added for it"
             for target, floor in self.blocked.items()
         ]
         return lines
@@ -199,7 +199,7 @@ def allocate(
         InputError: the width is not above zero, or a cell's hours are missing or not above zero.
     """
     if width is not None and not width > 0:
-        raise InputError(f"the half-width wanted is {width}; give one above zero")
+        raise InputError(f"the target half-width {width} is not above zero")
     scores = analysis.scores
     trainings = [_Group(scores, group, hours, failed) for group in scores.groups]
     most = math.inf if max_seeds is None else max_seeds
@@ -298,7 +298,7 @@ class _Group:
         self.keeps_diverging = bool(gone.sum() + len(lost) >= max(2, self.done))
         lacking = [cell for cell in self.cells if hours is not None and not hours.get(cell, 0) > 0]
         if lacking:
-            raise InputError(f"hours of a training of {lacking[0]!r}: give a number above zero")
+            raise InputError(f"hours per run of {lacking[0]!r} must be above zero")
         self.hours = 1.0 if hours is None else max(hours[cell] for cell in self.cells)
 
     def training(

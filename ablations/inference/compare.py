@@ -85,13 +85,13 @@ def compare(
     """
     for name, scores in (("ours", ours), ("theirs", theirs)):
         if not scores or not all(map(math.isfinite, scores)):
-            raise InputError(f"scores of {name} are {list(scores)}: give one number or more")
+            raise InputError(f"scores of {name} are {list(scores)}; give at least one number")
     if not 0 <= spread.low <= spread.high < math.inf:
         raise InputError(
-            f"the SD between trainings is {spread.low} to {spread.high}: give 0 or more, low..high"
+            f"the SD between runs {spread.low}..{spread.high} is not valid; give low..high, 0 or more"
         )
     if best_of is not None and (best_of < 2 or len(theirs) > 1):
-        raise InputError(f"--best-of {best_of}: give one score of theirs, the best of two trainings or more")
+        raise InputError(f"--best-of {best_of} needs one score of theirs, and at least two runs")
     n, m = len(ours), len(theirs)
     d = float(np.mean(ours) - np.mean(theirs))
     sds = sorted({spread.low, spread.high})

@@ -253,13 +253,13 @@ def build(
             work.shapley()
         else:
             notes.append(
-                "Shapley values are not resolved by this design: the grid forbids some combinations."
+                "This design does not resolve Shapley values, because constraints exclude some combinations."
             )
         work.factorial_interactions()
     else:
         notes.append(
-            f"Shapley values are not resolved by this design ({design.kind}): they need every combination. "
-            "Main effects are mixed up with the interactions listed as their aliases."
+            f"This design ({design.kind}) does not resolve Shapley values, which need every combination. "
+            "Main effects are aliased with the interactions listed."
         )
         unresolved += work.clear_interactions()
     if unresolved:

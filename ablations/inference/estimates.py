@@ -55,7 +55,7 @@ def infer(
     scored = data.scored()
     names = [data.cells[i] for i in scored]
     if not data.levels and layout.baseline is not None and layout.base in (None, layout.baseline):
-        raise InputError("the scores have no factor with two levels, and base names no cell of its own")
+        raise InputError("the scores have no factor with two levels, and base does not name a separate cell")
     cells = layout.cells if data.levels else {name: {} for name in filter(None, [layout.base])}
     found = build(layout.design, cells, baseline=layout.baseline, available=set(names))
     weights = found.matrix(names)
@@ -75,8 +75,8 @@ def infer(
     notes = _notes(data, effects, divergence, found.rows, found.notes, bool(base_levels))
     if margin is None:
         notes.append(
-            f"No verdicts: nothing says which difference of {metric} matters. Give it with --margin"
-            f"{', in ' + unit if (unit := unit_of(metric)) else ''}."
+            f"No verdicts: it is not known which difference of {metric} matters. Set it with "
+            f"--margin{', in ' + unit if (unit := unit_of(metric)) else ''}."
         )
     if pooled_note:
         notes.append(pooled_note)
@@ -102,7 +102,7 @@ def infer(
     effects["seed_p"] = np.where(mains, beside_seeds.seed_p, np.nan)
     notes += _seed_notes(effects[mains])
     notes += [
-        f"{name}: {found}. The scores are rounded or means of runs, so that a small difference may be hidden."
+        f"{name}: {found}. The scores are rounded or means of runs, so a small difference may be hidden."
         for name, found in nothing.items()
         if not found.certain
     ]
@@ -185,8 +185,8 @@ def _seed_notes(mains: pd.DataFrame) -> list[str]:
     if not told:
         return []
     return [
-        f"The effect of {listed(told)} differs between seeds by more than the rest of the grid does: the "
-        "interval centred by seed is too narrow for it."
+        f"The effect of {listed(told)} differs between seeds by more than the rest of the grid does, so "
+        "the interval centred by seed is too narrow for it."
     ]
 
 
@@ -212,36 +212,39 @@ def _notes(
             if column in data.utterance_info and (count := data.utterance_info[column].nunique())
         ]
         among = f" ({' and '.join(known)})" if known else ""
-        what = "other trainings" if len(data.utterances) == 1 else "other trainings and other utterances"
+        what = (
+            "other training runs" if len(data.utterances) == 1 else "other training runs and other utterances"
+        )
         notes.append(
-            f"Intervals speak of {what} of these test speakers and noises{among}, "
-            "not of other speakers, noises or corpora."
+            f"Intervals cover {what} of these test speakers and noises{among}, not other speakers, noises "
+            "or corpora."
         )
     if len(data.utterances) == 1:
-        notes.append("One utterance: its choice is not part of the intervals.")
+        notes.append("Only one utterance: the intervals do not include the variation between utterances.")
     if effects["se"].isna().any():
         runs = data.present.sum(1)
         few = [cell for cell, count in zip(data.cells, runs, strict=True) if count == 1]
         if few:
             notes.append(
-                f"One seed in {listed(few)}: contrasts that use it have no interval, because nothing tells "
-                "how much two trainings of one configuration differ."
+                f"Only one seed in {listed(few)}: contrasts that use it have no interval, because "
+                "run-to-run variance is unknown."
             )
     runs = dict(zip(data.cells, data.present.sum(1).tolist(), strict=True))
     two = [name for name in _ends(contrasts) if runs[name] == 2]
     if two:
         notes.append(
-            f"Two seeds in {listed(two)}: the intervals of the gap and of the unexplained part then hold the "
-            "truth less often than they say (in .90 to .95 of cases in simulation); a third seed fixes this."
+            f"Two seeds in {listed(two)}: the intervals of the gap and of the unexplained part then have "
+            "less than nominal coverage (.90 to .95 in simulation); a third seed fixes this."
         )
     diverged = divergence[divergence["diverged"] > 0]
     if len(diverged):
         which = [f"{row.cell} ({row.diverged} of {row.runs})" for row in diverged.itertuples()]
-        notes.append(f"Diverged runs: {listed(which)}. Effects are given convergence.")
+        notes.append(f"Diverged runs: {listed(which)}. Effects are conditional on convergence.")
     if any(len(group) > 1 for group in data.groups):
-        notes.append("Cells that share trainings are compared seed by seed on the same checkpoints.")
+        notes.append("Cells that share training runs are compared seed by seed on the same checkpoints.")
     if has_factors and any(len(order) > 2 for order in data.levels.values()):
         notes.append(
-            "Shapley values, add-one and leave-one-out compare each factor's first level with its last."
+            "Shapley values, add-one and leave-one-out effects compare each factor's first level "
+            "with its last."
         )
     return [*notes, *design, *data.notes]

@@ -97,7 +97,7 @@ def pooled_effects(
     common = present.all(0)
     kept = int(common.sum())
     if kept < 2 or min(scores.shape[0], scores.shape[2]) < 2:
-        note = "" if kept >= 2 else "No pooled model: the cells have fewer than two seeds in common."
+        note = "" if kept >= 2 else "No pooled model: the cells share fewer than two seeds."
         return pd.DataFrame(columns=list(COLUMNS)), note
     model = crossed_model(scores[:, common])
     value = weights @ model.means

@@ -69,7 +69,9 @@ class Variances:
             seed_variances.append(variance)
             residuals.append(residual)
         if not by_cell:
-            raise InputError("the pilot has no cell with two seeds: nothing tells how much trainings vary")
+            raise InputError(
+                "the pilot study has no cell with two seeds, so run-to-run variance is unknown; add a seed"
+            )
         for share, weights in zip(pilot.estimates.utterance_part, pilot.weights.to_numpy(), strict=True):
             size = float((weights**2).sum())
             if size > 0:
@@ -277,7 +279,7 @@ def compare_designs(
     Raises InputError if `effect` is not positive.
     """
     if effect <= 0:
-        raise InputError(f"the effect to find is {effect}; give a size above zero")
+        raise InputError(f"the effect size {effect} is not above zero")
     rows = []
     for design in ("full", "fractional", "add-one", "leave-one-out"):
         try:
@@ -306,7 +308,7 @@ def compare_designs(
                 "hours": made.runs(seeds) * hours if seeds is not None and hours is not None else math.nan,
                 "smallest_effect": worst(seeds or MOST_SEEDS),
                 "interactions": any(c.kind == "interaction" for c in made.contrasts.rows),
-                "note": "" if design == "full" else "main effects are mixed up with interactions",
+                "note": "" if design == "full" else "main effects are aliased with interactions",
             }
         )
     table = pd.DataFrame(rows).sort_values("runs", kind="stable", ignore_index=True)

@@ -37,7 +37,8 @@ class Unreached:
         (off, on), more = self.pairs[0], len(self.pairs) - 1
         others = f" and {more} more pair{'s' * (more > 1)} of cells" if more else ""
         return (
-            f"the scores of {on} are those of {off}{others} to the last digit, in {self.runs} pairs of runs"
+            f"the scores of {on} are equal to those of {off}{others} to the last digit, in "
+            f"{self.runs} pairs of runs"
         )
 
 

@@ -186,7 +186,7 @@ def read_scores(
         status_codes, kinds = pd.factorize(table["status"])
         unknown = sorted({str(kind) for kind in kinds} - {"done", "diverged", ""})
         if unknown:
-            raise InputError(f"status {unknown[0]!r} is neither 'done' nor 'diverged'")
+            raise InputError(f"status {unknown[0]!r} is not 'done' or 'diverged'")
         code = {str(kind): index for index, kind in enumerate(kinds)}.get("diverged")
         if code is not None:
             gone = status_codes == code
@@ -195,7 +195,7 @@ def read_scores(
     try:
         values = pd.to_numeric(table[metric], errors="raise").to_numpy(dtype=float, na_value=np.nan)
     except (TypeError, ValueError) as error:
-        raise InputError(f"{metric} holds no numbers: {error}") from None
+        raise InputError(f"{metric} does not contain numbers: {error}") from None
     keep &= np.isfinite(values)
     if not keep.any():
         raise InputError(f"no run has a value of {metric}")
@@ -215,7 +215,7 @@ def read_scores(
         where[np.flatnonzero(keep)[flat == doubled]] = True
         raise InputError(
             f"cell {cells[c]!r}, seed {seed_names[s]}, utterance {utterance_names[u]!r} has more than one "
-            f"row ({rows_of(where)}): keep one"
+            f"row ({rows_of(where)}); keep one"
         )
     array = array.reshape(shape)
     silent = np.ones(shape[:2], dtype=bool)
@@ -236,8 +236,8 @@ def read_scores(
     if poor.any():
         few = [f"{name} ({n})" for name, n in zip(run_names(poor), counts[poor].tolist(), strict=True)]
         notes.append(
-            f"Runs with {metric} on fewer than half of the {int(known.sum())} utterances, left out so that "
-            f"the others keep theirs: {listed(few)}. Score them again."
+            f"Runs with {metric} on fewer than half of the {int(known.sum())} utterances, left out to "
+            f"keep the utterances of the others: {listed(few)}. Score them again."
         )
         present &= ~poor
     heard = finite[present].mean(0)
@@ -252,8 +252,8 @@ def read_scores(
         notes.append(f"Utterances without {metric} in any run, left out: {listed(unmeasured)}.")
     if dropped := [utterance_names[u] for u in np.flatnonzero(known & ~compared)]:
         notes.append(
-            f"{len(dropped)} of {int(known.sum())} utterances are left out, as fewer than half of the runs "
-            f"have {metric} there: {listed(dropped)}."
+            f"{len(dropped)} of {int(known.sum())} utterances are left out because fewer than half of the "
+            f"runs have {metric} for them: {listed(dropped)}."
         )
     kept_values = np.ascontiguousarray(array[..., compared])
     kept_values[~present] = np.nan
@@ -265,8 +265,8 @@ def read_scores(
         lacking = [utterance_names[u] for u in np.flatnonzero(compared & (heard < 1))]
         notes.append(
             f"{len(lacking)} of {int(compared.sum())} utterances ({listed(lacking)}) have no {metric} in "
-            f"{listed(run_names(holes))}: each run's mean is adjusted for those it lacks (a level of the run "
-            "and one of the utterance, by least squares over the table)."
+            f"{listed(run_names(holes))}; each run's mean is adjusted for its missing utterances (a "
+            "least-squares fit with a term per run and one per utterance)."
         )
         kept_values[present] = filled(kept_values[present])
     digits = decimals(table[metric][keep]) if int(compared.sum()) == 1 else None
@@ -315,10 +315,10 @@ def _refuse_copies(values: Array, present: Array, cells: Sequence[str], seeds: S
             other = known.setdefault(block[seed].tobytes(), seed)
             if other != seed:
                 raise InputError(
-                    f"cell {cell!r}: seeds {seeds[other]} and {seeds[seed]} have the same scores to the last "
-                    f"bit on all {block.shape[-1]} utterances. Two trainings never do: the seed does not "
-                    "reach the training, or one run's scores stand there twice. Take its rows out, or give "
-                    "both one name in the column training"
+                    f"cell {cell!r}: seeds {seeds[other]} and {seeds[seed]} have the same scores to the "
+                    f"last bit on all {block.shape[-1]} utterances. Two training runs never have: either "
+                    "the seed does not reach the training, or one run's scores are there twice. Remove "
+                    "its rows, or give both the same name in the column training"
                 )
 
 
@@ -328,8 +328,8 @@ def _refuse_islands(measured: Array, runs: Sequence[str], metric: str) -> None:
     if (apart := found != found[0]).any():
         theirs = [name for name, other in zip(runs, apart.tolist(), strict=True) if other]
         raise InputError(
-            f"no utterance is scored with {metric} both in {listed(theirs)} and in the other runs: nothing "
-            "compares them. Score all runs on the same utterances, or take those out"
+            f"no utterance is scored with {metric} both in {listed(theirs)} and in the other runs, so "
+            "they cannot be compared. Score all runs on the same utterances, or remove those runs"
         )
 
 

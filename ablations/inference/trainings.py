@@ -50,8 +50,8 @@ def merge(
         cell, seed = cell_codes[row], seed_codes[row]
         raise InputError(
             f"cell {cells[cell]!r}, seed {seeds[seed]} has rows of trainings {names[codes[row]]!r} and "
-            f"{names[at[cell, seed]]!r} ({rows_of(mixed & (cell_codes == cell) & (seed_codes == seed))}): a "
-            "run is of one training"
+            f"{names[at[cell, seed]]!r} ({rows_of(mixed & (cell_codes == cell) & (seed_codes == seed))}); "
+            "a run must belong to one training"
         )
     notes = []
     for cell, trained in enumerate(at):
@@ -66,9 +66,9 @@ def merge(
             values[cell, same[1:]] = np.nan
             at[cell, same[1:]] = -1
             notes.append(
-                f"{cells[cell]}: seeds {listed([str(seeds[s]) for s in same])} are one training "
-                f"({names[training]}) and count as one run, their mean. If they are several trainings, give "
-                "each a name of its own in the column training."
+                f"{cells[cell]}: seeds {listed([str(seeds[s]) for s in same])} are one training run "
+                f"({names[training]}) and count as one, with their mean. If they are separate runs, give "
+                "each its own name in the column training."
             )
     cell_of, seed_of = np.nonzero(at >= 0)
     first: dict[int, int] = {}
@@ -78,8 +78,8 @@ def merge(
         if other != seed:
             where = (codes == training) & ((seed_codes == seed) | (seed_codes == other))
             raise InputError(
-                f"training {names[training]!r} is seed {seeds[other]} in one cell and seed {seeds[seed]} in "
-                f"{cells[cell]!r} ({rows_of(where)}): give one training one seed, or each its own name"
+                f"training {names[training]!r} is seed {seeds[other]} in one cell and seed {seeds[seed]} "
+                f"in {cells[cell]!r} ({rows_of(where)}); give a training one seed, or use two names"
             )
     return notes
 

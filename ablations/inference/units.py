@@ -77,7 +77,7 @@ def by_unit(contrasts: Sequence[Contrast], data: Scores, confidence: float) -> l
 def carried_lines(found: Sequence[ByUnit]) -> list[str]:
     """A sentence on each effect that one speaker or noise carries."""
     return [
-        f"{row.name} is carried by one {row.column}, {row.without}: without it {row.without_estimate:+.3f} "
+        f"{row.name} depends on one {row.column}, {row.without}: without it {row.without_estimate:+.3f} "
         f"[{row.without_low:+.3f}, {row.without_high:+.3f}]."
         for row in found
         if row.carried

@@ -183,8 +183,8 @@ def judge(claim: Claim, estimate: Array, half: Array, equivalence: Array, margin
 def _why_no_interval(contrast: Contrast, runs: Mapping[str, int]) -> str:
     few = [cell for cell, weight in contrast.weights.items() if weight and runs[cell] < 2]
     if few:
-        return f"no interval: one seed in {listed(few)}; how much trainings differ is unknown"
-    return "no interval: cells that share their trainings have fewer than two seeds in common"
+        return f"no interval: only one seed in {listed(few)}, so run-to-run variance is unknown"
+    return "no interval: cells that share training runs have fewer than two seeds in common"
 
 
 def stated_claims(
@@ -205,7 +205,9 @@ def stated_claims(
     for name, claim in claims.items():
         if not isinstance(claim, Claim):
             if len(claim) not in (2, 3):
-                raise InputError(f"claim for {name!r} is {claim!r}; give (low, high) or (low, high, source)")
+                raise InputError(
+                    f"claim for {name!r}: expected (low, high) or (low, high, source), got {claim!r}"
+                )
             source = str(claim[2]) if len(claim) == 3 else ""
             claim = claim_of(name, float(claim[0]), float(claim[1]), source, metric)
         given.append((name, claim))

@@ -158,11 +158,11 @@ def selective_scan(
         InputError: a backend that is unknown or cannot take these inputs.
     """
     if u.ndim != 3:
-        raise ValueError(f"u is {tuple(u.shape)}; it has the axes (batch, dim, time)")
+        raise ValueError(f"u has shape {tuple(u.shape)}; expected the axes (batch, dim, time)")
     if isinstance(clamps, bool):
         clamps = Clamps() if clamps else None
     if clamps is not None and not isinstance(clamps, Clamps):
-        raise ValueError(f"clamps is {clamps!r}; give Clamps(...), true or none")
+        raise ValueError(f"clamps is {clamps!r}; use Clamps(...), true or none")
     batch, dim, time = u.shape
     states = A.shape[-1]
     expected: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
@@ -175,9 +175,9 @@ def selective_scan(
     ]
     for name, tensor, shape in expected:
         if tensor is not None and tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} is {tuple(tensor.shape)} where u {tuple(u.shape)} asks for {shape}")
+            raise ValueError(f"{name} has shape {tuple(tensor.shape)}; u {tuple(u.shape)} needs {shape}")
     if not time:
-        raise ValueError("the scan needs one time step at least, got 0")
+        raise ValueError("the scan needs at least one time step, got 0")
     if u.is_meta:
         return torch.empty_like(u)
     present = [t for t in (u, *(tensor for _, tensor, _ in expected)) if t is not None]

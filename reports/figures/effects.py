@@ -121,7 +121,7 @@ def forest(report: AnalysisReport) -> Drawn | None:
         in_words(row) + (f", claimed {row.claimed}" if row.claimed else "") + f": {row.verdict or 'no claim'}"
         for row in rows
     )
-    return "Effects beside the claims", f"Forest plot of effects, on minus off. {spoken}.", canvas
+    return "Effects and claims", f"Forest plot of effects, on minus off. {spoken}.", canvas
 
 
 def interactions(report: AnalysisReport) -> Drawn | None:
@@ -195,15 +195,15 @@ def lengths(report: AnalysisReport) -> Drawn | None:
     steps = {row.step_fraction: in_steps(row.steps) for row in found}
     axes.set_xticks(range(len(places)), [f"{fraction:g}\n{steps[fraction]}" for fraction in places])
     axes.set_xlim(-0.4, len(places) - 0.6)
-    axes.set_xlabel("length of the training")
+    axes.set_xlabel("step budget")
     axes.set_ylabel(f"effect on {report.metric}")
     legend(canvas, axes, ncols=4, fontsize=8)
     spoken = "; ".join(
         f"{row.name} after {in_steps(row.steps)} {estimate(row.estimate, row.low, row.high)}" for row in found
     )
     return (
-        "Effects by length",
-        f"Effects with intervals against the length of the training: {spoken}.",
+        "Effects by step budget",
+        f"Effects with intervals against the step budget: {spoken}.",
         canvas,
     )
 
@@ -238,7 +238,7 @@ def subsets(report: AnalysisReport) -> Drawn | None:
         axes.set_ylabel(LABELS.get(column, column))
     grid[-1, 0].set_xlabel(f"gap in {report.metric}")
     return (
-        "The gap by condition",
+        "The gap by subset",
         "The gap within subsets of the test set: " + "; ".join(spoken) + ".",
         canvas,
     )

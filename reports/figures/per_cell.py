@@ -41,7 +41,7 @@ def cells(report: AnalysisReport) -> Drawn | None:
         error = error_bar(cell["mean"], cell["low"], cell["high"])
         axes.errorbar(cell["mean"], index, xerr=error, fmt="o", color=colour, capsize=3)
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_xlabel(f"{report.metric}; ticks: single trainings")
+    axes.set_xlabel(f"{report.metric}; ticks: single runs")
     spoken = ", ".join(
         f"{name} {value:.3f}" for name, value in zip(labels, frame["mean"].astype(float), strict=True)
     )

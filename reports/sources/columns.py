@@ -81,14 +81,16 @@ def renamed(frame: pd.DataFrame, metric: str, given: Mapping[str, str]) -> tuple
         known, of_test = (ours, *OTHER_NAMES.get(ours, ())), f"test/{ours}"
         meant = [c for c in frame.columns if _plain(c) in known or curve_name(c) == of_test]
         if len(meant) > 1 and ours in ("seed", metric):
-            raise InputError(f"{listed(meant)} may each be {ours!r}; say which: --column {ours}={meant[0]}")
+            raise InputError(
+                f"{listed(meant)} could each be {ours!r}; name one with --column {ours}={meant[0]}"
+            )
         if len(meant) == 1:
             frame = frame.rename(columns={meant[0]: ours})
-            notes.append(f"Column {meant[0]!r} is taken as {ours} (--column {ours}=... names another).")
+            notes.append(f"Column {meant[0]!r} is used as {ours}; choose another with --column {ours}=...")
     if metric not in frame.columns:
         raise InputError(
-            f"no column for {metric}{suggestion(metric, frame.columns)}; name it with --column {metric}=..., "
-            "or another measure with --metric"
+            f"no column for {metric}{suggestion(metric, frame.columns)}; name it with --column "
+            f"{metric}=..., or choose another metric with --metric"
         )
     return frame, notes
 
@@ -130,12 +132,15 @@ def tidy(
         found = of_grid[name].dropna().unique()
         if len(found) < 2:
             held = f"only {found[0]!r}" if len(found) else "no value"
-            raise InputError(f"factor {name!r} has {held} in this table: leave it out of --factors")
+            raise InputError(f"factor {name!r} has {held} in this table; leave it out of --factors")
     by_utterance = "utterance" in frame.columns
     if not by_utterance:
         _check_same_files(frame)
         frame["utterance"] = ALL
-        notes.append("One value a run: intervals are over trainings alone, and hold for these test files.")
+        notes.append(
+            "One value per run: intervals cover only the variation between runs, and hold for these test "
+            "files."
+        )
     frame, told = _seeds(frame, by_utterance)
     return frame, notes + told
 
@@ -168,11 +173,11 @@ def _finished(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]
         gone = frame[states].astype(str).str.lower().isin(FAILED)
         if gone.any():
             kinds = ", ".join(f"{n} {state}" for state, n in frame.loc[gone, states].value_counts().items())
-            notes.append(f"Left out as not finished: {kinds}.")
+            notes.append(f"Left out because not finished: {kinds}.")
             frame = frame[~gone]
         known = frame[states].dropna().astype(str).str.lower()
         if strange := sorted({*known} - ENDED):
-            raise InputError(f"{states} {strange[0]!r} is neither done nor diverged, nor a tracker's state")
+            raise InputError(f"{states} {strange[0]!r} is not done, diverged, or a state of a tracker")
         if not {*known} <= {"done", "diverged"} or states != "status":
             frame = frame.drop(columns=states)
     numbers = pd.to_numeric(frame[metric], errors="coerce")
@@ -181,14 +186,14 @@ def _finished(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]
     if wrong.any():
         at = frame.index[wrong]
         raise InputError(
-            f"{metric} is no number in row {at[0] + 2}: {frame.loc[at[0], metric]!r} ({len(at)} such rows)"
+            f"{metric} is not a number in row {at[0] + 2}: {frame.loc[at[0], metric]!r} ({len(at)} such rows)"
         )
     frame = frame.assign(**{metric: numbers})
     empty = numbers.isna()
     if "status" in frame.columns:
         empty &= frame["status"].astype(str) != "diverged"
     if empty.any() and "utterance" not in frame.columns:
-        notes.append(f"{int(empty.sum())} rows have no {metric} and are left out.")
+        notes.append(f"{int(empty.sum())} rows without {metric} are left out.")
         frame = frame[~empty]
     if frame.empty or empty.all():
         raise InputError(f"no row has a value of {metric}")
@@ -204,7 +209,7 @@ def _check_same_files(frame: pd.DataFrame) -> None:
         kinds = frame.groupby(column)["cell"].first()
         if len(kinds) > 1:
             shown = ", ".join(f"{n} ({cell})" for n, cell in kinds.items())
-            raise InputError(f"these means are over different test files: {column} is {shown}")
+            raise InputError(f"these means cover different test files: {column} is {shown}")
 
 
 def _seeds(frame: pd.DataFrame, by_utterance: bool) -> tuple[pd.DataFrame, list[str]]:
@@ -212,14 +217,15 @@ def _seeds(frame: pd.DataFrame, by_utterance: bool) -> tuple[pd.DataFrame, list[
     if "seed" not in frame.columns:
         if by_utterance:
             raise InputError(
-                "no column 'seed': which rows are of one training? Name it with --column seed=..."
+                "no column 'seed', so rows of one run cannot be recognised; name the column with "
+                "--column seed=..."
             )
         frame["seed"] = frame.groupby("cell").cumcount() + 1
-        return frame, ["No column for the seed: each row is taken as a training of its own."]
+        return frame, ["No column for the seed: each row counts as a separate run."]
     seeds = pd.to_numeric(frame["seed"], errors="coerce")
     if seeds.isna().any() or (seeds % 1 != 0).any():
         bad = frame.index[seeds.isna() | (seeds % 1 != 0)][0]
-        raise InputError(f"the seed in row {bad + 2} is no whole number: {frame.loc[bad, 'seed']!r}")
+        raise InputError(f"the seed in row {bad + 2} is not a whole number: {frame.loc[bad, 'seed']!r}")
     frame["seed"] = seeds.astype("int64")
     twice = frame.duplicated(["cell", "seed", "utterance"], keep=False)
     if twice.any():
@@ -228,7 +234,7 @@ def _seeds(frame: pd.DataFrame, by_utterance: bool) -> tuple[pd.DataFrame, list[
         what = f", utterance {first['utterance']!r}" if by_utterance else ""
         raise InputError(
             f"cell {first['cell']!r}, seed {first['seed']}{what} has several rows "
-            f"({', '.join(str(row + 2) for row in rows[:5])}): keep one, add the factor in which they differ "
-            "to --factors, or name another column with --column seed=..."
+            f"({', '.join(str(row + 2) for row in rows[:5])}); keep one, add the factor in which they "
+            "differ to --factors, or name another column with --column seed=..."
         )
     return frame, []

@@ -104,8 +104,8 @@ def _check_same_files(found: Sequence[FoundPath], pairs: Sequence[tuple[FoundPat
     for path, files in of.items():
         if lacking := sorted(every - files):
             raise InputError(
-                f"{path} lacks {listed(lacking)}, which other folders have: the means would be over "
-                "different test files; add them, or remove them everywhere"
+                f"{path} lacks {listed(lacking)}, which other folders have, so the means would cover "
+                "different test files; add these files, or remove them everywhere"
             )
 
 

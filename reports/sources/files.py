@@ -50,7 +50,9 @@ def scores_from_elsewhere(
         asked = given.get(name)
         levels[name] = (asked and same_level(asked, found)) or asked or off_level(found) or found[0]
         if asked is None:
-            notes.append(f"{name}={levels[name]} is taken as off (--base {name}=... names another).")
+            notes.append(
+                f"{name}={levels[name]} is used as the off level; choose another with --base {name}=..."
+            )
     for name in ("cell", "utterance", *factors):
         frame[name] = pd.Categorical(frame[name], categories=frame[name].dropna().unique())
     _check_cells(frame, source, levels, baseline)
@@ -76,8 +78,8 @@ def _check_cells(frame: pd.DataFrame, source: str, levels: Mapping[str, str], ba
     if not (cells[list(levels)] == pd.Series(levels)).all(axis=1).any():
         known = {name: sorted(map(str, cells[name].dropna().unique())) for name in levels}
         raise InputError(
-            f"{source}: no base cell with {', '.join(f'{name}={level}' for name, level in levels.items())}; "
-            "levels in the file: "
+            f"{source} has no base cell with "
+            f"{', '.join(f'{name}={level}' for name, level in levels.items())}; levels in the file: "
             + "; ".join(f"{name}: {', '.join(values)}" for name, values in known.items())
         )
     names = [str(name) for name in cells["cell"]]

@@ -39,7 +39,7 @@ def read_logs(paths: Sequence[Path]) -> Logs:
             raise InputError(f"no log file {path}")
         runs = parse_log(path.read_text(errors="replace"), path.stem if stems[path.stem] < 2 else str(path))
         if not runs:
-            raise InputError(f"{path} has no line like 'TEST - Generator loss: ..., PESQ: ...'")
+            raise InputError(f"{path} has no line of the form 'TEST - Generator loss: ..., PESQ: ...'")
         found |= runs
     return found
 
@@ -80,23 +80,21 @@ def objections(logs: Logs) -> list[str]:
     """Why no difference between these logs may be credited to a change of the network."""
     counts = {name: len(finite(curve)) for name, curve in logs.items()}
     reasons = [
-        "Each log is one training: run-to-run variance is unknown, so no difference has an interval.",
-        "The PESQ is of the test set after every epoch, so the best epoch is chosen on those files.",
-        f"Epochs with a result: {', '.join(f'{name} {n}' for name, n in counts.items())}. More epochs give "
-        "more chances of a high best one.",
+        "Each log is one run: run-to-run variance is unknown, so no difference has an interval.",
+        "PESQ was measured on the test set after every epoch, so the best epoch is selected on test files.",
+        f"Epochs with a result: {', '.join(f'{name} {n}' for name, n in counts.items())}. With more "
+        "epochs, the best one tends to be higher.",
     ]
     for name, gaps in matched(logs).items():
         if len(gaps) > 1:
             reasons.append(
                 f"At {len(gaps)} matched epochs the gap {name} is {min(gaps.values()):+.2f} to "
-                f"{max(gaps.values()):+.2f} PESQ: it depends on the epoch chosen."
+                f"{max(gaps.values()):+.2f} PESQ, depending on the epoch."
             )
-    reasons += [
-        f"{name} diverged: what it logged later is no result." for name in logs if _diverged(logs[name])
-    ]
+    reasons += [f"{name} diverged: later epochs are not results." for name in logs if _diverged(logs[name])]
     return [
         *reasons,
-        "To attribute a gap, train the cells between the two networks with seeds: `ablate run`.",
+        "To attribute a gap, train the cells between the two networks with several seeds: `ablate run`.",
     ]
 
 
@@ -115,7 +113,7 @@ def logs_document(logs: Logs, form: str) -> Document:
         Part("", lambda _: [Rows(pd.DataFrame(curves.rows, columns=curves.head))], "csv"),
         Part("", lambda _: [Fields(fields)], "json"),
     )
-    return Document("logs", "Training logs side by side", select(parts, logs, form), {})
+    return Document("logs", "Training logs compared", select(parts, logs, form), {})
 
 
 def _runs(logs: Logs) -> Table:

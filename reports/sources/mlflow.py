@@ -18,7 +18,7 @@ from ablate.training.rundir import read_json
 
 from .study import StepBudgetScores, StudyInfo
 
-FIRST_ALONE = "a tracking server has the scores on the first corpus alone; report from the run directories"
+FIRST_ALONE = "a tracking server only has the scores on the first test set; report from the run directories"
 
 
 def scores_from_mlflow(
@@ -48,7 +48,7 @@ def scores_from_mlflow(
         others = [e.name for e in client.search_experiments() if e.name.startswith(f"{name}@")]
     if found is not None and not identity and others:
         raise InputError(
-            f"several roots have mirrored study {name!r} to {shown}: name one of {', '.join(others)}, or the "
+            f"several roots have sent study {name!r} to {shown}; name one of {', '.join(others)}, or the "
             f"first, {name}@first"
         )
     if found is None:

@@ -29,7 +29,7 @@ def places(pattern: str) -> list[FoundPath]:
     names = FIELD.findall(pattern)
     if not names or len(set(names)) < len(names):
         what = "a field twice" if names else "no field"
-        raise InputError(f"{pattern!r} has {what}; write for example exp/{{core}}/seed{{seed}}/enhanced")
+        raise InputError(f"{pattern!r} has {what}; write e.g. exp/{{core}}/seed{{seed}}/enhanced")
     parts = FIELD.split(str(Path(pattern)))  # text, name, text, name, ..., text
     expression = "".join(
         f"(?P<{part}>[^/]+?)" if index % 2 else re.escape(part).replace(r"\*", "[^/]*")
@@ -43,13 +43,13 @@ def places(pattern: str) -> list[FoundPath]:
         if match := whole.fullmatch(str(path)):
             found.append(FoundPath(path, match.groupdict()))
     if not found:
-        raise InputError(f"{pattern!r} finds nothing{_nearest(given)}")
+        raise InputError(f"{pattern!r} matches nothing{_nearest(given)}")
     seen: dict[tuple[str, ...], Path] = {}
     for place in found:
         key = tuple(place.fields.values())
         if key in seen:
             same = ", ".join(f"{name}={value}" for name, value in place.fields.items())
-            raise InputError(f"{seen[key]} and {place.path} are one run ({same}); narrow the pattern")
+            raise InputError(f"{seen[key]} and {place.path} are the same run ({same}); narrow the pattern")
         seen[key] = place.path
     return found
 
@@ -62,5 +62,5 @@ def _nearest(given: Path) -> str:
         there = sorted(root.glob(str(above.relative_to(root)))) if above != root else [root]
         if there:
             held = sorted(path.name for path in there[0].iterdir()) if there[0].is_dir() else []
-            return f"; {there[0]} holds {listed(held) if held else 'nothing'}"
+            return f"; {there[0]} has {listed(held) if held else 'nothing'}"
     return ""

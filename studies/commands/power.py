@@ -113,8 +113,8 @@ def _print(found: Outlook, out: TextIO) -> None:
         style="bold",
     )
     screen.print(
-        f"Planned with: {found.source}: seed SD {v.seed:.3f}, residual {v.residual:.3f}, "
-        f"{v.utterances:,} test utterances",
+        f"Variances: {found.source}: seed SD {v.seed:.3f}, residual {v.residual:.3f}, {v.utterances:,} "
+        "test utterances",
         markup=False,
     )
     wide = plan_table(found.table)

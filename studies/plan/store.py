@@ -45,7 +45,7 @@ def find(root: Path, name: str | None = None) -> str:
     if name is None and known:
         return known[0]
     if name is None or not known:
-        raise InputError(f"no studies in {root / 'studies'}; start one with ablate run --grid ...")
+        raise InputError(f"no study under {root / 'studies'}; start one with ablate run --grid ...")
     raise InputError(f"no study {name!r} under {root / 'studies'}{suggestion(name, known)}")
 
 

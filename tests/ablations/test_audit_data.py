@@ -72,9 +72,8 @@ def test_wrong_pairs_are_errors_and_low_rates_notes(tmp_path: Path) -> None:
     voices(data / "test", ["p240_001", "p240_002"], 8_000, lag=320)
     found = list(wrong_pairs(Corpus.open(data, cache=tmp_path / "cache")))
     assert [(f.code, f.severity) for f in found] == [("A506", "error"), ("A508", "note")]
-    assert (
-        "2 noisy files are earlier or later than their clean ones (2 looked at): p240_001 (40 ms later)"
-        in (found[0].evidence)
+    assert "2 noisy files are earlier or later than their clean ones (2 checked): p240_001 (40 ms later)" in (
+        found[0].evidence
     )
     assert "2 at 8000 Hz" in found[1].evidence
 
@@ -101,7 +100,7 @@ def test_validation_of_one_voice_is_noted_where_it_chooses(tmp_path: Path) -> No
     (finding,) = one_sided(mostly, last, tuned=("recipe.learning_rate",))
     assert (finding.code, finding.severity) == ("A504", "note")
     assert finding.evidence.startswith(
-        "5 of the 8 validation files that choose tuned settings are of speaker p1"
+        "5 of the 8 validation files that select tuned settings are from speaker p1"
     )
     (finding,) = one_sided(mostly, best)
     assert "choose the weights that are tested" in finding.evidence

@@ -184,7 +184,7 @@ def test_what_only_the_networks_own_loss_reaches_lives_where_that_is_weighted() 
 
 
 def test_a_batch_that_comes_back_smaller_is_said_as_that() -> None:
-    with pytest.raises(InputError, match=r"\(1, .*for waveforms \(2, \d+\); alone it does not: its shape"):
+    with pytest.raises(InputError, match=r"\(1, .*for waveforms \(2, \d+\); its shape is wrong for one item"):
         found(Halved)
 
 

@@ -88,13 +88,13 @@ def test_a_right_network_gives_no_error(faults: ModuleType, right_network: str) 
     ("core", "code", "words"),
     [
         ("FixedFilters", "A101", "requires_grad is false"),
-        ("PositionTable", "A101", "the longer the clip"),
-        ("DistanceTable", "A101", "the longer the clip"),
+        ("PositionTable", "A101", "with longer clips"),
+        ("DistanceTable", "A101", "with longer clips"),
         ("FewDead", "A104", "of its units are zero"),
         ("HalfDead", "A104", "of its units are zero"),
         ("DeadByLuck", "A104", "100.0% of its units are zero"),
-        ("DeadByLuck", "A101", "though not with other initial values"),
-        ("LastUnread", "A101", "nothing reads 2 parameters of the last of a stack"),
+        ("DeadByLuck", "A101", "but not with other initial values"),
+        ("LastUnread", "A101", "2 parameters of the last layer of a stack are not used"),
         ("WipedRandom", "A102", "was set (faults.py:"),
     ],
 )
@@ -217,7 +217,7 @@ def test_a_network_that_does_not_run_is_bad_input_with_its_own_line() -> None:
 
 
 def test_a_shape_that_depends_on_the_batch_is_said_as_that(faults: ModuleType) -> None:
-    with pytest.raises(InputError, match="its shape depends on the batch"):
+    with pytest.raises(InputError, match="it depends on the batch size"):
         audit_config(
             RunConfig(model=SMALL.model_copy(update={"architecture": "HalvesBatches"}), recipe=QUICK)
         )

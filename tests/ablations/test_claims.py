@@ -37,9 +37,9 @@ def test_what_a_claim_speaks_of():
     assert claim_target("a", LEVELS) == claim_target("a=on", LEVELS) == ("a", "on")
     assert claim_target("core=gru", LEVELS) == ("core", "gru")
     for name, words in (
-        ("core", "3 levels: say which one, e.g. core=gru"),
-        ("core=lstm", "the level that the others are compared with"),
-        ("core=s4", "no level of it"),
+        ("core", "3 levels: name one, e.g. core=gru"),
+        ("core=lstm", "with which the others are compared"),
+        ("core=s4", "not a level of this factor"),
         ("b", "no such factor"),
         ("cores=gru", "did you mean 'core'"),
     ):
@@ -50,7 +50,7 @@ def test_what_a_claim_speaks_of():
 def test_one_claim_for_each_effect():
     claim = Claim(low=0, high=1)
     assert named_claims([("a=on", claim), ("core=gru", claim)], LEVELS) == {"a": claim, "core=gru": claim}
-    with pytest.raises(InputError, match="two claims for 'a'"):
+    with pytest.raises(InputError, match="'a' has two claims"):
         named_claims([("a", claim), ("a=on", claim)], LEVELS)
 
 
@@ -67,7 +67,7 @@ def test_claims_reach_their_factors():
     assert claims_on(again, "pesq_wb")["bidirectional"].high == 9
     with pytest.raises(InputError, match="say which one"):
         with_claims(factors, [parse_claim("core=0..1")])
-    with pytest.raises(InputError, match="two claims for 'bidirectional'; give one"):
+    with pytest.raises(InputError, match="'bidirectional' has two claims; give only one"):
         with_claims(factors, [parse_claim("bidirectional=0..1"), parse_claim("bidirectional=on=0..2")])
 
 

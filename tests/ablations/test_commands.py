@@ -49,11 +49,11 @@ def test_a_budget_and_a_cell(faults: ModuleType) -> None:
     ("arguments", "message"),
     [
         (["audit"], "nothing to audit"),
-        (["audit", "nosuch"], "no preset"),
+        (["audit", "nosuch"], "not a preset"),
         (["audit", "nosuch", "--grid", "bidirectional"], "no cell"),
         (["audit", "mbsnet", "--waive", "A999"], "A999"),
         (["audit", "mbsnet", "--format", "xml"], "xml"),
-        (["diff", "mbsnet", "nosuch"], "is no preset, run under"),
+        (["diff", "mbsnet", "nosuch"], "is not a preset, a run under"),
         (["diff", "mbsnet", "bsrn"], "did you mean 'bsrnn'"),
         (["diff", "mbsnet", "bidirectionl", "--grid", "bidirectional"], "did you mean 'bidirectional'"),
     ],

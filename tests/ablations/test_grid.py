@@ -67,7 +67,7 @@ def test_crossband_takes_the_modules_as_levels():
         ("core=lstm,mambo", "unknown core 'mambo'; did you mean 'mamba'"),
         ("pcs=off,maybe", "no level 'maybe'"),
         ("bidirectional,", "empty entry"),
-        ("direction=uni,bi,bidirectional", "factors disagree on model.direction"),
+        ("direction=uni,bi,bidirectional", "two factors set model.direction"),
     ],
 )
 def test_bad_grids_say_what_is_wrong(text, words):
@@ -108,9 +108,9 @@ def test_a_misspelt_word_is_refused_with_the_nearest_right_one(path, right):
         ("core=mambo,lstm", "model.core: unknown core 'mambo'; did you mean 'mamba'"),
         ("norm=group,layers", "model.norm.* did you mean 'layer'"),
         ("bands=bsrnn,mell:16", "unknown band layout 'mell'; did you mean 'mel'"),
-        ("bands=bsrnn,mel:300", "a count from 1 to 257"),
-        ("bands=bsrnn,mel", "say how many, e.g. mel:16"),
-        ("bands=bsrnn,16", "say of which layout, e.g. mel:16"),
+        ("bands=bsrnn,mel:300", "use 1 to 257 bands"),
+        ("bands=bsrnn,mel", "needs a number of bands, e.g. mel:16"),
+        ("bands=bsrnn,16", "needs a layout, e.g. mel:16"),
         ("lookahead=0,-1", "model.lookahead: .* greater than or equal to 0"),
         ("lookahead=0,1.5", "model.lookahead: .* integer"),
         ("kernel=3,0", "model.kernel: .* greater than 0"),
@@ -188,7 +188,7 @@ def test_constraints_leave_cells_out():
     assert len(grid.cells()) == 7
     with pytest.raises(ValueError, match="names no factor"):
         Grid.parse(THREE, constraints=({"bidirectional": "sideways"},))
-    with pytest.raises(ValueError, match="leave out the base"):
+    with pytest.raises(ValueError, match="exclude the base"):
         Grid.parse(THREE, constraints=({"bidirectional": "off"},))
 
 
@@ -245,7 +245,7 @@ def test_settings_are_values_of_fields():
         (["recipe.steps"], "write name=value"),
         (["recipe.step=4"], r"did you mean 'recipe\.steps'"),
         (["recipe.steps=4", "recipe.steps=5"], "twice"),
-        (["evaluation.metrics=[lsd]"], "no JSON list"),
+        (["evaluation.metrics=[lsd]"], "not a JSON list"),
     ],
 )
 def test_bad_settings(items, words):

@@ -123,7 +123,7 @@ def test_an_option_that_is_a_folder_counts_by_its_code_wherever_it_lies(clone: P
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"no folder at .*none"):
+    with pytest.raises(InputError, match=r"folder .*none' does not exist"):
         with_source(tmp_path / "none")
-    with pytest.raises(InputError, match="the network needs a folder; give it, --option source=PATH"):
+    with pytest.raises(InputError, match="the network needs a folder; set it with --option source=PATH"):
         ModelConfig(options={"source": "path:"}).folder("source")

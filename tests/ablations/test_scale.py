@@ -30,12 +30,12 @@ def test_sizes_as_people_write_them(text, span):
     ("fields", "words"),
     [
         ({"parameter": 3}, "claim for 'a': unknown keys parameter; known: parameters, steps, corpus"),
-        ({"parameters": "many"}, "claim for 'a': parameters: 'many' is no number above zero"),
-        ({"steps": -4}, "'-4' is no number above zero|-4 is no number above zero"),
-        ({"steps": [1, 2, 3]}, "no pair of numbers"),
+        ({"parameters": "many"}, "claim for 'a': parameters: 'many' is not a number above zero"),
+        ({"steps": -4}, "'-4' is not a number above zero|-4 is not a number above zero"),
+        ({"steps": [1, 2, 3]}, "a pair of numbers"),
         ({"steps": "5..3"}, "5 is above 3"),
         ({"corpus": ["a"]}, "corpus: Input should be a valid string"),
-        ("2.3M", "give some of parameters, steps, corpus"),
+        ("2.3M", "expected some of parameters, steps, corpus"),
     ],
 )
 def test_wrong_conditions_are_one_clear_line(fields, words):

@@ -107,7 +107,7 @@ def file(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "settings", "domain", "axes", "told"),
     [
-        ("Wave", {"channels": 4}, "waveform", "bt", "waveform bt: guessed, it runs so"),
+        ("Wave", {"channels": 4}, "waveform", "bt", "guessed its input and output form: waveform bt"),
         ("Channelled", {"channels": 4, "kernel": 3}, "waveform", "b1t", "output 'estimate'"),
         ("Complex", {}, "spectrum", "bft", "it also runs with"),
         ("Pairs", {}, "spectrum", "b2ft", "it also runs with spectrum b2tf"),
@@ -145,7 +145,11 @@ def test_settings_are_arguments_each_time_anew(file):
         ("Wave", {"chanels": 1}, r"has no argument 'chanels'; did you mean 'channels'"),
         ("Wav", {}, "no network class 'Wav'; did you mean 'Wave'"),
         ("function", {}, "no network class 'function'"),
-        ("Classifier", {}, "takes and gives none of the forms that were tried; spectrum bft: .*--set domain"),
+        (
+            "Classifier",
+            {},
+            "does not accept any of the input and output forms that were tried; spectrum bft: .*--set domain",
+        ),
         ("Broken", {}, r"Broken cannot be built: AttributeError: .* \(.*networks_of_test_\d+.py:\d+\)"),
         ("Complex", {"domain": "wave"}, "unknown domain 'wave'"),
     ],

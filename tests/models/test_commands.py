@@ -111,10 +111,10 @@ def test_import_refuses_what_is_no_checkpoint(cli: typer.Typer, tmp_path: Path) 
     with pytest.raises(InputError, match="no such checkpoint"):
         run(cli, "import-checkpoint", str(tmp_path / "none.pt"))
     torch.save([1, 2], tmp_path / "list.pt")
-    with pytest.raises(ValueError, match="no state dict"):
+    with pytest.raises(ValueError, match="does not contain a state dict"):
         run(cli, "import-checkpoint", str(tmp_path / "list.pt"))
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="neither a BSRNN"):
+    with pytest.raises(ValueError, match="not a state dict of BSRNN"):
         run(cli, "import-checkpoint", str(tmp_path / "other.pt"))
 
 

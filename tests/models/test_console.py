@@ -107,7 +107,7 @@ def test_a_terminal_too_narrow_gets_fewer_columns_and_is_told_so() -> None:
     head, row, told = out.getvalue().splitlines()
     assert head.split() == ["cell", "seed"]
     assert row.split() == ["bidirectional+decoder4x", "12345"]
-    assert told == "left out, the terminal is too narrow: digests"
+    assert told == "columns left out because the terminal is too narrow: digests"
 
 
 def test_what_is_too_wide_even_so_is_folded() -> None:

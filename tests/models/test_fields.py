@@ -142,7 +142,7 @@ def test_settings_are_split_at_the_first_equals_sign() -> None:
 @pytest.mark.parametrize(
     ("items", "said"),
     [
-        (["time"], "SLURM setting 'time': write name=value, e.g. time=60"),
+        (["time"], "SLURM setting 'time' is not valid; write name=value, e.g. time=60"),
         (["=60"], "SLURM setting '=60': write name=value"),
         (["time=60", "time=70"], "SLURM setting 'time' is given twice"),
     ],

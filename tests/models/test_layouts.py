@@ -46,13 +46,13 @@ def test_bands_of_mel_and_bark_grow() -> None:
     ("layout", "message"),
     [
         ("mell:16", "unknown band layout 'mell'; did you mean 'mel'"),
-        ("mel", "bands mel: say how many, e.g. mel:16"),
+        ("mel", "bands mel needs a number of bands, e.g. mel:16"),
         ("mel:x", "a number after the colon"),
-        ("uniform:258", "a count from 1 to 257"),
-        ("uniform:0", "a count from 1 to 257"),
+        ("uniform:258", "use 1 to 257 bands"),
+        ("uniform:0", "use 1 to 257 bands"),
         ("bsrnn:16", "bsrnn has 31 of its own"),
-        ((100, 100), "cover 200 bins, each one at least; the spectrogram has 257"),
-        ((257, 0), "cover 257 bins, each one at least"),
+        ((100, 100), "but the spectrogram has 257"),
+        ((257, 0), "cover 257 bins .at least one each"),
     ],
 )
 def test_what_is_no_layout(layout, message) -> None:

@@ -35,7 +35,7 @@ def test_it_is_a_network_that_runs_and_has_a_loss(started: str) -> None:
         ("My Net", "small letters, digits"),
         ("class", "small letters, digits"),
         ("../net", "small letters, digits"),
-        ("bsrnn", "is a network already"),
+        ("bsrnn", "already exists"),
     ],
 )
 def test_names_that_cannot_be(tmp_path: Path, name: str, message: str) -> None:

@@ -112,5 +112,5 @@ def test_wrong_shape_is_named(plain: ModuleType) -> None:
 
 
 def test_foreign_state_dict_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"neither a BSRNN.*conv\.weight"):
+    with pytest.raises(ValueError, match=r"not a state dict of BSRNN.*conv\.weight"):
         reference.load({"conv.weight": torch.zeros(1)})

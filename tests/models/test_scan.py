@@ -425,7 +425,7 @@ def test_wrong_shapes_and_backends_are_refused() -> None:
         selective_scan(u, delta, A, B, C, backend="numbo")
     with pytest.raises(ValueError, match="float64"):
         selective_scan(u.double(), delta, A, B, C, backend="numba")
-    with pytest.raises(ValueError, match="one time step at least"):
+    with pytest.raises(ValueError, match="at least one time step"):
         selective_scan(u[..., :0], delta[..., :0], A, B[..., :0], C[..., :0])
 
 

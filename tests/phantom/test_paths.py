@@ -154,7 +154,7 @@ class Network(nn.Module):
 
 REASONS = {
     "waits": "a step waits for the device",
-    "processor": "random numbers are drawn on the processor",
+    "processor": "random numbers are drawn on the CPU",
 }
 
 

@@ -54,9 +54,9 @@ def test_what_varied_the_intervals_and_the_compute_are_filled_in(report, demo_re
     assert "Varied with the seed: initialisation" in bars.answer
     assert "Welch's t" in bars.answer
     assert "3 seeds, 24 test utterances" in bars.answer
-    assert "Assumed:" in bars.answer
+    assert "Assumptions:" in bars.answer
     assert not bars.gap
-    assert "in 27 trainings" in neurips["8"].answer
+    assert "in 27 training runs" in neurips["8"].answer
     assert "test machine; cpu, 1 thread." in neurips["8"].answer
     assert "crossband claimed +0.05 to +0.10" in neurips["1"].answer
     assert "DEMO CORPUS" in items(demo_report, "NeurIPS 2026 paper checklist")["2"].answer
@@ -105,14 +105,14 @@ def test_a_leak_is_told_and_a_skipped_audit_is_a_gap(report):
 def test_guards_and_their_convention_are_named(report):
     scores = report.scores.assign(cbak=2.0 + report.scores["pesq_wb"] / 9)
     metrics = items(report_of(scores, report.info, guardrails=["cbak"]), "REFORMS")["7a"].answer
-    assert metrics.startswith("PESQ-WB; beside it CBAK.")
+    assert metrics.startswith("PESQ-WB; guardrail metrics: CBAK.")
     assert "Loizou's composite.m" in metrics
 
 
 def test_one_seed_and_runs_without_scores_are_told(tmp_path, make_study):
     root = make_study(tmp_path, factors=("crossband",), seeds=1, missing=[("baseline", 1)], utterances=6)
     reforms = items(report_of_study(root), "REFORMS")
-    assert reforms["7b"].answer.startswith("One seed")
+    assert reforms["7b"].answer.startswith("Only one seed")
     assert reforms["7c"].answer == "None: one seed."
     assert "baseline, seed 1: pending." in reforms["3f"].answer
 
@@ -178,7 +178,9 @@ def test_a_report_says_it_and_no_checklist_does(tmp_path, make_study):
     assert "energy" not in dict(caveats.measured_at(without))
     (Path(without.info.source) / energy.FILE).write_text(json.dumps({"joules": {"GPU 0": 2.5e6}}) + "\n")
     report = report_of_study(root)
-    assert dict(caveats.measured_at(report))["energy"].startswith("GPUs 2.5 MJ, by counters")
+    assert dict(caveats.measured_at(report))["energy"].startswith(
+        "GPUs 2.5 MJ, measured for the whole machine"
+    )
     values = json_fields(report)
     assert values["energy_joules"] == {"GPUs": 2.5e6}
     assert not any("MJ" in fill(name, values) for name in templates())

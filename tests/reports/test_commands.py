@@ -66,11 +66,11 @@ def test_report_command_takes_several_logs(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--base", "a=off"), "describe --scores"),
-        (("--scores", "x.csv"), "needs the factors"),
+        (("--base", "a=off"), "are only for --scores"),
+        (("--scores", "x.csv"), "does not say which columns are factors"),
         (("one", "two"), "one study at a time"),
         (("--format", "word"), "unknown format 'word'"),
-        (("--logs", "a.log", "--guardrail", "cbak", "--margin", "1"), "without --guardrail, --margin"),
+        (("--logs", "a.log", "--guardrail", "cbak", "--margin", "1"), "leave out --guardrail, --margin"),
         (("--tracking-uri", "sqlite:///x.db"), "needs the name of a study"),
     ],
 )

@@ -15,19 +15,21 @@ def said(*arguments):
 
 def test_one_number_against_a_published_one_cannot_be_told():
     told = said(3.07, "--with", 3.10)
-    assert told.startswith("-0.030 (1 training against 1 training): cannot be told.")
-    assert "SD between trainings: 0.005 to 0.020 (published SDs over seeds, in-domain (xLSTM-SENet" in told
-    assert "At SD 0.005: differs, as it takes 0.014 to differ." in told
-    assert "At SD 0.020: within luck, as it takes 0.055 to differ; if the difference stays, 4 of each" in told
+    assert told.startswith("-0.030 (1 run against 1 run): cannot be decided.")
+    assert "SD between runs: 0.005 to 0.020 (published SDs over seeds, in-domain (xLSTM-SENet" in told
+    assert "At SD 0.005: differs, because differences up to 0.014 are within chance." in told
+    assert "because differences up to 0.055 are within chance; if the difference stays, 4 of each" in told
 
 
 def test_several_on_either_side_bring_their_own_spread():
-    assert "differs by more" in said(3.07, 3.06, 3.08, "--with", 3.10, "--with", 3.11, "--with", 3.10)
-    assert "within luck: trainings" in said(3.07, 3.06, 3.12, "--with", 3.10, "--with", 3.05, "--with", 3.10)
+    assert "larger than between runs" in said(
+        3.07, 3.06, 3.08, "--with", 3.10, "--with", 3.11, "--with", 3.10
+    )
+    assert "within chance: runs" in said(3.07, 3.06, 3.12, "--with", 3.10, "--with", 3.05, "--with", 3.10)
 
 
 def test_the_best_of_several_lies_above_their_mean():
-    assert "If theirs is the best of 5, it lies about 0.023 above" in said(
+    assert "If theirs is the best of 5 runs, it is about 0.023 above" in said(
         3.07, "--with", 3.10, "--sd", 0.02, "--best-of", 5
     )
 
@@ -56,9 +58,9 @@ def test_ranges_and_what_is_none_of_them():
     ("arguments", "message"),
     [
         ((3.0, "--with", 3.1, "--sd", "small"), "give an SD or a range"),
-        ((3.0, "--with", 3.1, "--sd", 0.1, "--study", "x"), "give one"),
-        ((3.0, "--with", 3.1, "--cell", "base"), "say of which --study"),
-        ((0.9, "--with", 0.95, "--metric", "stoi"), "no SD between trainings is published for stoi"),
+        ((3.0, "--with", 3.1, "--sd", 0.1, "--study", "x"), "give only one"),
+        ((3.0, "--with", 3.1, "--cell", "base"), "needs --study"),
+        ((0.9, "--with", 0.95, "--metric", "stoi"), "no SD between runs is published for stoi"),
     ],
 )
 def test_what_is_not_clear_is_refused(arguments, message):

@@ -59,7 +59,7 @@ def test_front_keeps_what_nothing_beats():
 def test_cells_without_a_cost_or_score_are_left_out():
     points = pareto({"a": 1.0}, [Cost("a", 1, None, 5.0), Cost("b", 1, 1.0)])
     assert points == []
-    with pytest.raises(ValueError, match="'price' is not a cost"):
+    with pytest.raises(ValueError, match="unknown cost 'price'"):
         pareto({}, [], "price")
 
 

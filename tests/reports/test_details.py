@@ -75,7 +75,7 @@ def test_ranks_name_their_metrics_and_say_that_they_change(report):
     table = ranking_table(report_of(scores, report.info, guardrails=["lsd"]))
     assert len(table.rows) == 9
     assert "PESQ-WB, LSD" in table.caption
-    assert "they change when a cell is added" in table.caption
+    assert "ranks change when a cell is added" in table.caption
     ranks = [float(row[1]) for row in table.rows]
     assert ranks == sorted(ranks)
     assert sum(float(row[2]) for row in table.rows) == pytest.approx(1, abs=0.01)

@@ -48,7 +48,7 @@ def test_only_contrasts_with_unequal_sides_are_confounded(report):
     assert ("main", "bidirectional") not in found
     by_seed = computed(report, lambda run: {"precision": "bf16" if run.seed == 1 else "fp32"})
     assert confounded(by_seed) == {"precision": set()}
-    assert "same share of each on both sides" in mixture_lines(by_seed)[0]
+    assert "both sides have equal shares" in mixture_lines(by_seed)[0]
 
 
 def test_a_network_without_a_scan_is_no_other_backend(report):

@@ -63,15 +63,15 @@ def test_the_study_says_what_the_table_says(here):
 
 def test_every_command_of_a_study_works(here):
     write()
-    assert "Nothing can be trained for it" in bring("--study", "s")
+    assert "but not train more" in bring("--study", "s")
     status = json.loads(call("status", "s", "--format", "json"))
     assert [run["state"] for run in status["runs"]] == ["done"] * 6
     assert "core=mamba" in call("next", "s")
-    assert "SD between trainings" in call("compare", "2.3", "--with", "2.5", "--study", "s")
+    assert "SD between runs" in call("compare", "2.3", "--with", "2.5", "--study", "s")
     assert "pilot s" in call("power", "--grid", "bidirectional", "--pilot", "s")
     page = call("report", "s")
     assert re.search("trained elsewhere +6 of 6 runs, from runs.csv", page)
-    assert "which weights were tested, and how they were chosen, is not known" in page
+    assert "it is not known which weights were tested and how they were chosen" in page
     assert "same settings" not in page
     assert "imported from runs.csv; there is no training code here" in call("audit", "s", code=1)
     call("export", "s", "-o", "s.tar.gz")
@@ -86,7 +86,7 @@ def test_more_seeds_extend_it_and_other_scores_are_refused(here):
     bring("--study", "s", source=write(seeds=(1, 2, 3, 4)))
     assert [cell.seeds for cell in load(here / "root", "s").cells] == [(1, 2, 3, 4)] * 2
     said = bring("--study", "s", source=write(seeds=(1, 2), first=0.5), code=1)
-    assert "base, seed 1 is under" in said
+    assert "base, seed 1 exists under" in said
     assert "other scores" in said
     said = bring("--study", "s", source=write(files=FILES[:3]), code=1)
     assert "test_digest" in said
@@ -228,7 +228,7 @@ def study_file(here):
 def test_with_a_study_file_levels_and_files_have_to_be_its_own(here):
     study_file(here)
     said = call("import-runs", "study.yaml", "--scores", write(files=FILES[1:]), code=1)
-    assert "other test files" in said
+    assert "do not have the same test files" in said
     assert "only in the corpus: f0" in said
     said = call("import-runs", "study.yaml", "--scores", write(cores=("lstm", "gru")), code=1)
     assert "core=gru of cell" in said
@@ -236,7 +236,7 @@ def test_with_a_study_file_levels_and_files_have_to_be_its_own(here):
     frame = pd.DataFrame(rows()).groupby(["core", "random_seed"], as_index=False)["PESQ"].mean()
     frame.to_csv("means.csv")
     said = call("import-runs", "study.yaml", "--scores", "means.csv", code=1)
-    assert "one value a run" in said
+    assert "one value per run" in said
 
 
 @pytest.mark.slow

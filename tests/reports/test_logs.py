@@ -61,7 +61,7 @@ def test_matched_epochs_give_a_range():
 
 def test_reasons_against_attribution_are_said():
     text = "\n".join(objections(logs()))
-    for part in ("one training", "test set", "good 3, bad 2", "is +0.32 to +0.50", "bad diverged"):
+    for part in ("Each log is one run", "test set", "good 3, bad 2", "is +0.32 to +0.50", "bad diverged"):
         assert part in text
     assert "good diverged" not in text
 
@@ -97,7 +97,7 @@ def test_every_form():
 
 def test_a_file_that_is_no_log_is_refused(tmp_path):
     (tmp_path / "a.log").write_text("hello\n")
-    with pytest.raises(ValueError, match="has no line like"):
+    with pytest.raises(ValueError, match="has no line of the form"):
         read_logs([tmp_path / "a.log"])
     with pytest.raises(InputError, match="no log file"):
         read_logs([tmp_path / "b.log"])

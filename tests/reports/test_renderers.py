@@ -42,8 +42,8 @@ def test_the_table_says_what_it_must(report):
         "2,139,920 parameters",
         "60 steps",
         "27 of 27 runs scored",
-        "norm layer against group",
-        "speak of other trainings",
+        "norm layer instead of group",
+        "cover other training runs",
         "Audit findings were waived: AB012",
     ):
         assert part in re.sub(r"\s+", " ", table), part
@@ -62,7 +62,7 @@ def test_a_terminal_of_80_columns_has_whole_numbers(report, monkeypatch):
     shown = re.sub(r"\x1b\[[0-9;]*m", "", out.getvalue())
     assert "…" not in shown
     assert max(map(len, shown.splitlines())) <= 80
-    left = "left out, the terminal is too narrow: centred by seed, parameters, P(improvement)"
+    left = "columns left out because the terminal is too narrow: centred by seed, parameters, P(improvement)"
     assert left in " ".join(shown.split())
     row = next(line for line in shown.splitlines() if line.strip().startswith("crossband"))
     assert "contradicted" in row
@@ -233,7 +233,7 @@ def test_levels_and_cells_beyond_a_factorial_of_two(tmp_path):
     holed = report_of_file(tmp_path / "s.csv", "core=lstm,bi=off")
     assert holed.credit_kind == "add-one effect"
     assert {row.name: row.estimate for row in holed.factors} == {"core": "+0.300", "bi": "+0.100"}
-    assert "no gap to explain" in text(holed, "table")
+    assert "no gap can be explained" in text(holed, "table")
 
 
 def test_a_fraction_has_its_corrected_p_values_too(make, tmp_path):
@@ -261,11 +261,11 @@ def test_tuning_and_looks_are_told(report):
         looks=(Look(seeds=3, trainings=27, half_width=0.041, wanted=0.03, time=0.0),),
     )
     told = " ".join(caveats.notes(changed))
-    assert dict(caveats.measured_at(changed))["compute"].endswith("tuning (8 trials of every cell)")
+    assert dict(caveats.measured_at(changed))["compute"].endswith("tuning (8 trials per cell)")
     assert "tuning" not in dict(caveats.measured_at(report))["compute"]
     assert "with 8 trials on validation" in told
     assert f"{first.name} recipe.learning_rate 0.00123." in told
-    assert "27 trainings: 0.041" in told
+    assert "27 runs: 0.041" in told
     allocated = Look(seeds=7, trainings=31, target="gap", half_width=0.03, wanted=0.03, time=0.0)
     assert "31 trainings: 0.030" in " ".join(caveats.notes(planned(report, looks=(allocated,))))
 
@@ -274,8 +274,8 @@ def test_cells_that_differ_in_seeds_are_told(report):
     assert "3 seeds" in report.headline
     scores = report.scores[(report.scores["cell"] != "baseline") | (report.scores["seed"] < 3)]
     uneven = report_of(scores, report.info)
-    assert "2 to 3 seeds a cell" in uneven.headline
-    assert "2 to 3 seeds a cell" in dict(caveats.measured_at(uneven))["seeds"]
+    assert "2 to 3 seeds per cell" in uneven.headline
+    assert "2 to 3 seeds per cell" in dict(caveats.measured_at(uneven))["seeds"]
     assert set(pd.read_csv(io.StringIO(text(uneven, "csv")))["seeds"]) == {"2 to 3"}
 
 

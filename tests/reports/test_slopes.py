@@ -57,9 +57,9 @@ def test_an_effect_that_still_rises_is_said_with_its_interval(report):
     assert planted.is_shown
     assert not found["decoder4x"].is_shown
     lines = " ".join(slope_lines(list(found.values()), "95 %"))
-    assert re.search(r"bidirectional is still rising by 0\.\d+ validation PESQ-WB a 100 steps", lines)
-    assert "this is also an effect on the speed of learning" in lines
-    assert "No change at the end is shown" in lines
+    assert re.search(r"bidirectional is still rising by 0\.\d+ validation PESQ-WB per 100 steps", lines)
+    assert "this is also an effect on learning speed" in lines
+    assert "No significant change at the end" in lines
 
 
 def test_the_interval_of_a_main_effects_slope_is_welchs(report):
@@ -86,7 +86,7 @@ def test_the_interval_of_a_main_effects_slope_is_welchs(report):
 def test_under_annealing_and_with_few_validations_a_curve_tells_nothing(report):
     annealed = rising(report, lambda *_: 0.3, schedule="cosine").slopes
     assert {s.why for s in annealed} == {"annealed"}
-    assert "the curve cannot tell" in slope_lines(annealed, "95 %")[0]
+    assert "the slope does not show" in slope_lines(annealed, "95 %")[0]
     few = rising(report, lambda *_: 0.3, steps=(20, 40)).slopes
     assert {s.why for s in few} == {"few validations"}
     assert slope_lines(few, "95 %") == [
@@ -104,7 +104,7 @@ def test_a_training_of_ones_own_has_a_schedule_that_is_not_known(report):
     plan = told.info.plan.model_copy(update={"cells": cells})
     own = replace(told, info=replace(told.info, plan=plan))
     assert {slope.why for slope in own.slopes} == {"unknown schedule"}
-    assert "is the command's own" in slope_lines(own.slopes, "95 %")[0]
+    assert "learning-rate schedule is unknown" in slope_lines(own.slopes, "95 %")[0]
     silent = replace(own, info=replace(own.info, runs=[replace(run, metrics=[]) for run in own.info.runs]))
     assert {slope.why for slope in silent.slopes} == {"few validations"}
 
@@ -112,15 +112,15 @@ def test_a_training_of_ones_own_has_a_schedule_that_is_not_known(report):
 def test_a_long_training_has_a_small_slope_that_is_still_said():
     slope = Slope("a", "main", 2.1e-5, 1.0e-5, 3.2e-5)
     assert slope_lines([slope], "95 %") == [
-        "a is still rising by 2.1e-05 validation PESQ-WB a 100 steps (95 % interval [+1e-05, +3.2e-05]): "
-        "this is also an effect on the speed of learning."
+        "a is still rising by 2.1e-05 validation PESQ-WB per 100 steps (95 % interval [+1e-05, +3.2e-05]): "
+        "this is also an effect on learning speed."
     ]
     assert not Slope("a", "main", 1e-15, 0.9e-15, 1.1e-15).is_shown, "rounding is no slope"
 
 
 def test_one_seed_gives_no_interval_of_a_slope(make_study, tmp_path):
     found = report_of_study(make_study(tmp_path, seeds=1))
-    assert any("One seed: whether" in line for line in caveats.notes(found))
+    assert any("Only one seed: it is not known whether" in line for line in caveats.notes(found))
 
 
 def test_scores_trained_elsewhere_have_no_slopes(report):

@@ -129,11 +129,11 @@ def test_file_equals_the_run_directories(planted_root, tmp_path, suffix):
         ({"drop": "f"}, "f=off", "b", "no column 'f' for a factor"),
         ({}, "f=nope", "b", r"no base cell with f=nope; levels in the file: f: off, on"),
         ({}, "f=off", "bb", r"no cell 'bb'.*Known: x, y, b"),
-        ({}, "f", "b", "'f' in 'f' is not factor=level"),
-        ({}, "", "b", "--scores needs the factors"),
-        ({"pesq_wb": "good"}, "f=off", "b", "pesq_wb is no number in row 2: 'good'"),
-        ({"seed": "one"}, "f=off", "b", "the seed in row 2 is no whole number: 'one'"),
-        ({"status": "lost"}, "f=off", "b", "'lost' is neither done nor diverged"),
+        ({}, "f", "b", "'f' in 'f' does not have the form factor=level"),
+        ({}, "", "b", "--scores does not say which columns are factors"),
+        ({"pesq_wb": "good"}, "f=off", "b", "pesq_wb is not a number in row 2: 'good'"),
+        ({"seed": "one"}, "f=off", "b", "the seed in row 2 is not a whole number: 'one'"),
+        ({"status": "lost"}, "f=off", "b", "'lost' is not done, diverged"),
         ({"cell": "x"}, "f=off", None, r"cell 'x', seed 1, utterance 'u' has several rows \(2, 3, 4\)"),
         ({"cell": "x", "seed": [1, 2, 3]}, "f=off", None, "'x' has rows with different factor levels"),
     ],
@@ -175,7 +175,7 @@ def test_means_alone_need_no_column_for_the_utterance_and_none_is_a_level(tmp_pa
     frame.to_csv(tmp_path / "means.csv")
     scores, info = read(tmp_path / "means.csv", "norm=None")
     assert list(scores["norm"].cat.categories) == ["None", "layer"]
-    assert any("One value a run" in note for note in info.notes)
+    assert any("One value per run" in note for note in info.notes)
 
 
 def test_levels_are_parsed():

@@ -88,7 +88,7 @@ def test_the_forms_have_the_table_the_words_and_the_figure(found):
         out = io.StringIO()
         write(found, format, out)
         said = re.sub(r"\s+", " ", out.getvalue())
-        assert "Effects by length of the training" in said
+        assert "Effects by step budget" in said
         assert "0.5: 30 steps" in said
     out = io.StringIO()
     write(found, "json", out)
@@ -96,8 +96,8 @@ def test_the_forms_have_the_table_the_words_and_the_figure(found):
     lines = caveats.notes(found)
     (changes,) = [line for line in lines if "bidirectional is" in line and "a change of" in line]
     assert re.search(r"after 30 steps and \+\d\.\d+ after 60 steps, a change of \+0\.3", changes)
-    assert "also an effect on the speed of learning" in changes
-    assert any("outside the family" in line for line in lines)
+    assert "also an effect on learning speed" in changes
+    assert any("not part of the Holm family" in line for line in lines)
     figure = draw_one(found, "lengths")
     assert "bidirectional after 30 steps" in figure.alternative
     assert "<svg" in figure.svg()

@@ -20,7 +20,7 @@ def test_the_answer_says_what_explains_the_gap(report):
     assert told.startswith(
         "Of the 0.42 PESQ-WB by which bsrnn is above mbsnet, crossband +0.21, bidirectional +0.12"
     )
-    assert told.endswith("+0.06 is not explained by any toggle.")
+    assert told.endswith("+0.06 is unexplained.")
 
 
 def test_what_is_not_shown_is_not_credited(report):
@@ -51,7 +51,7 @@ def test_a_level_between_is_told_and_what_it_costs(make_levels, tmp_path):
     assert told.startswith("Switched on, a=")
     last = found.analysis.kind("shapley")["name"].iloc[0]
     other = ({"a=mid", "a=high"} - {last}).pop()
-    assert f"at levels between, {other} +0." in told
+    assert f"at intermediate levels, {other} +0." in told
     assert f"{other} costs 0." in told
     assert next(row.claimed for row in found.factors if row.data["name"] == "a=high") == "+0.10"
 

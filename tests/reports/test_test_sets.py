@@ -74,10 +74,13 @@ def test_every_form_shows_the_effect_on_each_corpus_and_whether_they_agree(repor
     else:
         assert "turns round" in written
         assert "By test set" in written
-        assert f"family and every other table are of {report.test_name}, the first" in written
-        assert f"{report.test_name} (the first: verdicts are of it)" in written
+        assert f"family and every other table use {report.test_name}, the first" in written
+        assert f"{report.test_name} (the first; verdicts are based on it)" in written
     if format != "csv":
-        assert f"On far beside {report.test_name}: turns round, by both intervals: crossband" in written
+        assert (
+            f"On far, compared with {report.test_name}: turns round (both intervals exclude zero): crossband"
+            in written
+        )
 
 
 def test_the_first_corpus_alone_is_judged_and_corrected(report, root):
@@ -100,8 +103,8 @@ def test_where_trainings_differ_by_more_it_is_said_what_it_would_take(report):
     far["pesq_wb"] += np.random.default_rng(0).normal(0, 0.3, run.max() + 1)[run]
     noisy = replace(report, info=replace(report.info, further={"far": far}))
     (line,) = [line for line in lines_of_test_sets("near", noisy.test_sets) if "SD" in line]
-    assert line.startswith("On far, trainings differ by SD 0.")
-    assert "would take" in line
+    assert line.startswith("On far, runs differ between seeds by SD 0.")
+    assert "would need" in line
 
 
 def test_what_is_not_used_of_a_further_corpus_is_named(report):
@@ -118,7 +121,7 @@ def test_what_is_not_used_of_a_further_corpus_is_named(report):
 
 def test_guards_are_said_to_be_of_the_first_corpus(report):
     scores = report.scores.assign(cbak=report.scores["pesq_wb"] / 2)
-    line = f"Guardrail metrics are judged on {report.test_name} alone, the first test set."
+    line = f"Guardrail metrics are evaluated only on the first test set, {report.test_name}."
     assert line in caveats.notes(report_of(scores, report.info, guardrails=["cbak"]))
     assert line not in caveats.notes(report)
 
@@ -127,7 +130,7 @@ def test_a_corpus_on_which_no_effect_has_its_cells_says_so(report):
     far = report.info.further["far"]
     info = replace(report.info, further={"far": far[far["cell"] == "baseline"]})
     alone = replace(report, info=info)
-    assert "Nothing on test set far: no effect has all its cells there." in caveats.notes(alone)
+    assert "No results on test set far: no effect has all its cells there." in caveats.notes(alone)
     line = next(line for line in list(checklist_blocks(alone))[2].lines if line.startswith("**8a**"))
     assert "there are no effects on the extra test sets" in line
 
@@ -137,8 +140,8 @@ def test_a_corpus_that_is_not_scored_is_named(tmp_path, make_study):
     further(root)
     out = io.StringIO()
     write(report_of_study(root), "md", out)
-    assert "Nothing on test set far: no run is scored on it here." in out.getvalue()
+    assert "No results on test set far: no run is scored on it here." in out.getvalue()
     assert "By test set" not in out.getvalue()
     report = report_of_study(root)
     mirrored = replace(report, info=replace(report.info, no_further=FIRST_ALONE))
-    assert f"Nothing on test set far: {FIRST_ALONE}." in caveats.notes(mirrored)
+    assert f"No results on test set far: {FIRST_ALONE}." in caveats.notes(mirrored)

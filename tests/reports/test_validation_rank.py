@@ -58,12 +58,12 @@ def test_an_order_that_turns_round_is_said_and_what_it_means_for_what_was_chosen
     assert (turned.correlation, turned.same, turned.opposite) == (pytest.approx(-1), False, True)
     assert (none.same, none.opposite) == (False, False)
     assert agreement_lines(same, "pesq_wb", chosen=True) == [
-        "Over 8 cells, validation PESQ-WB and PESQ-WB of the test have a rank correlation of +1.00."
+        "Over 8 cells, validation PESQ-WB and test PESQ-WB have a rank correlation of +1.00."
     ]
     (line,) = agreement_lines(turned, "pesq_wb", chosen=True)
-    assert "-1.00: validation orders them the other way round, and what it chose" in line
+    assert "-1.00: validation ranks them in the opposite order, so what it selected" in line
     (line,) = agreement_lines(none, "pesq_wb", chosen=False)
-    assert line.endswith("that validation orders them as the test does is not shown.")
+    assert line.endswith("which does not show that validation ranks them as the test set does.")
 
 
 def test_lower_is_better_for_some_measures():
@@ -102,7 +102,7 @@ def test_the_notes_warn_where_validation_chose(found, monkeypatch, selection, wa
     changed = replace(found, info=replace(found.info, plan=plan))
     (line,) = [line for line in caveats.notes(changed) if "rank correlation" in line]
     assert line.startswith("Over 9 cells")
-    assert ("what it chose" in line) == warns
+    assert ("what it selected" in line) == warns
     out = io.StringIO()
     write(changed, "json", out)
     assert json.loads(out.getvalue())["agreement"]["cells"] == 9

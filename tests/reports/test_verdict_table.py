@@ -42,7 +42,7 @@ def test_at_another_size_the_verdict_says_so_and_the_report_in_what(elsewhere):
     assert rows["bidirectional"].verdict == "at this size: contradicted"
     assert rows["crossband"].verdict == "contradicted", "a claim without conditions is this study's"
     (line,) = [line for line in caveats.notes(elsewhere) if line.startswith("At this size")]
-    assert "claimed of bidirectional (a paper) was claimed of other networks, steps or data" in line
+    assert "the claims about bidirectional (a paper) were made for other networks, steps or data" in line
     assert "2,139,920 to 3,339,792 parameters instead of 9,000,000" in line
     assert "60 steps instead of 200,000" in line
     assert "recordings instead of VoiceBank+DEMAND" in line
@@ -66,7 +66,7 @@ def test_the_demo_judges_no_claim(demo_report):
         text = said(demo_report, format)
         assert "no verdict" in text
         assert "contradicted" not in text.replace(".contradicted", "")
-    assert any("No claim is judged" in line for line in caveats.notes(demo_report))
+    assert any("Claims are not tested" in line for line in caveats.notes(demo_report))
     for format in ("table", "md", "latex", "json", "html"):
         assert "DEMO CORPUS" in said(demo_report, format)
 
@@ -90,7 +90,7 @@ def test_published_claims_are_judged_each_for_itself(planted_root):
 
 
 def test_claims_of_others_that_are_of_nothing_here_are_missed(report):
-    line = "--claims published: nothing on these factors in STOI."
+    line = "--claims published: no claims about these factors in STOI."
     assert line in caveats.notes(report_of(report.scores, report.info, "stoi", others="published"))
     told = caveats.notes(report_of(report.scores, report.info, others="published"))
     assert not any(note.startswith("--claims") for note in told)
@@ -126,7 +126,7 @@ def test_the_claims_table_and_the_main_table_give_one_verdict(elsewhere, make_st
 def test_two_claims_of_one_effect_are_refused(report, tmp_path):
     report.scores.to_csv(tmp_path / "s.csv", index=False)
     claims = ["crossband=0.1..0.2", "crossband=0.3..0.4"]
-    with pytest.raises(InputError, match="two claims for 'crossband'; give one"):
+    with pytest.raises(InputError, match="'crossband' has two claims; give only one"):
         report_of_file(tmp_path / "s.csv", report.info.base, "baseline", claims=claims)
-    with pytest.raises(InputError, match="two claims for 'crossband'; give one"):
+    with pytest.raises(InputError, match="'crossband' has two claims; give only one"):
         report_of(report.scores, report.info, claims=claims)

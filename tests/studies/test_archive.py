@@ -422,7 +422,7 @@ def test_imported_runs_are_asked_about_and_the_report_says_so(corpus, schema, tm
 
     assert reported("theirs")[0] == [True, True]
     assert all(run.summary["imported"] for run in map(RunDir, (tmp_path / "mine" / "runs").iterdir()))
-    assert "2 of 2 runs were imported: their scores are the sender's word" in reported("theirs")[1]
+    assert "2 of 2 runs were imported: their scores were not measured here" in reported("theirs")[1]
     refused = ablate("mine", *run, "--seeds", "1", "--study", "mine")
     assert (refused.returncode, "--use-imported" in refused.stderr) == (5, True), refused.stderr
     assert not (tmp_path / "mine" / "studies" / "mine" / "plan.json").exists()

@@ -46,7 +46,9 @@ def test_what_a_command_leaves_is_shown_and_no_study_is_begun(tmp_path, corpus):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("mode", "said"), [("failing", "the learning rate is a fish"), ("silent", "enhanced")])
+@pytest.mark.parametrize(
+    ("mode", "said"), [("failing", "the learning rate is a fish"), ("silent", "enhanced")]
+)
 def test_what_does_not_fit_ends_with_3(tmp_path, corpus, mode, said):
     found = checked(tmp_path, corpus, mode)
     assert found.exit_code == 3, found.output

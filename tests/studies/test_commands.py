@@ -170,13 +170,13 @@ def test_a_split_drawn_by_the_seed_is_asked_for(ablate, corpus):
         (("--grid", "bidirectional", "--set", "recipe.stepz=1"), "did you mean 'recipe.steps'"),
         (("--grid", "bidirectional", "--recipe", "quik"), "did you mean 'quick'"),
         (("--grid", "bidirectional", "--base", "mbsnt"), "did you mean 'mbsnet'"),
-        (("--grid", "recipe.losses.si_sdr=0,1"), "that loss has a field, recipe.si_sdr_weight"),
+        (("--grid", "recipe.losses.si_sdr=0,1"), "set recipe.si_sdr_weight instead"),
         (("--grid", "bidirectional", "--waive", "A999"), "unknown audit code 'A999'"),
         (("--grid", "bidirectional", "--plugin", "nowhere.py"), "nowhere.py"),
         (("missing.yaml",), "missing.yaml"),
         (("--grid", "bidirectional", "--slurm", "time=60"), "do not apply to the launcher 'local'"),
         (("--grid", "bidirectional", "--claims", "publishd"), "no such file; give 'published'"),
-        (("--grid", "bidirectional", "--step-fractions", "half"), "lengths 'half'"),
+        (("--grid", "bidirectional", "--step-fractions", "half"), "step fractions 'half'"),
         (("--grid", "bidirectional", "--step-fractions", "0.33"), "not a whole number"),
         (("--grid", "bidirectional", "--format", "xml"), "unknown format 'xml'"),
     ],
@@ -228,7 +228,7 @@ def test_another_plan_of_the_same_name_is_refused(ablate, corpus, tmp_path):
 def test_status_without_a_study_says_so(ablate):
     code, out, err = ablate("status")
     assert (code, out) == (2, "")
-    assert "no studies in" in err
+    assert "no study under" in err
 
 
 @pytest.mark.parametrize("command", ["report", "status", "ensemble", "next", "export", "sync", "ui"])

@@ -76,7 +76,7 @@ def test_jobs_beside_gpus_are_runs_on_gpus(four_gpus):
     assert names(find_slots(jobs=2)) == ["0", "1"]
     assert names(find_slots(jobs=6, per_gpu=2)) == ["0", "1", "2", "3", "0", "1"]
     assert [slot.beside for slot in find_slots(jobs=6, per_gpu=2)] == [2, 2, 1, 1, 2, 2]
-    with pytest.raises(InputError, match=r"8 jobs, but 4 GPUs x 1 runs take 4: raise --runs-per-gpu"):
+    with pytest.raises(InputError, match=r"8 jobs, but 4 GPUs x 1 runs hold 4 at once: raise --runs-per-gpu"):
         find_slots(jobs=8)
     assert names(find_slots(jobs=8, gpus="")) == [None] * 8
 
@@ -111,9 +111,7 @@ def test_an_inherited_allocation_is_kept_to(four_gpus, monkeypatch, allocation, 
 def test_gpus_outside_the_allocation_are_refused(four_gpus, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", UUIDS[2])
     assert names(find_slots(gpus="2")) == [UUIDS[2]]
-    with pytest.raises(
-        InputError, match=r"GPU 0 not found; .*GPU-cccc.*\(CUDA_VISIBLE_DEVICES=GPU-cccc"
-    ):
+    with pytest.raises(InputError, match=r"GPU 0 not found; .*GPU-cccc.*\(CUDA_VISIBLE_DEVICES=GPU-cccc"):
         find_slots(gpus="0")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5")
     with pytest.raises(InputError, match="CUDA_VISIBLE_DEVICES=5 names GPU 5; nvidia-smi lists 0, 1, 2, 3"):

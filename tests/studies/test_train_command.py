@@ -226,7 +226,7 @@ def test_how_runs_are_scored_may_change(file, root):
     assert drive(other, root).trained == 0
     save(other, root)
     write(report_of_study(root, plan.name), "md", root / "report.md")
-    assert "after there were scores: endpoint" in (root / "report.md").read_text()
+    assert "after runs had scores: endpoint" in (root / "report.md").read_text()
     study = optuna.load_study(study_name=plan.name, storage=open_storage(study_path(root, plan.name)))
     complete = [trial for trial in study.trials if trial.state == TrialState.COMPLETE]
     last = {t.user_attrs["training_signature"]: t.user_attrs["value"] for t in complete}
@@ -291,7 +291,7 @@ def test_a_study_to_its_end(file, root):
     assert set(analysis.effects["kind"]) >= {"gap", "main"}
     for form, path in ((form, root / f"report.{form}") for form in FORMS):
         write(report_of_study(root, plan.name), form, path)
-    assert "selection was the command's own" in (root / "report.md").read_text()
+    assert "the training command chose the weights" in (root / "report.md").read_text()
     assert plan.train.command in (root / "report.html").read_text()
 
     study = optuna.load_study(study_name=plan.name, storage=open_storage(study_path(root, plan.name)))
@@ -363,7 +363,7 @@ def test_the_audit_says_what_it_sees_and_what_not(file, root):
     found = {f.code: f for f in audit_train_command(plan.cells, plan.factors, plan.train)}
     assert set(found) == {"A201", "A301", "A601"}
     assert "gain 0.90 -> 0.5" in found["A301"].evidence
-    assert "no network in sight" in found["A601"].evidence
+    assert "the network is not known" in found["A601"].evidence
 
 
 NETWORK = """

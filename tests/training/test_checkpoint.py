@@ -69,7 +69,7 @@ def test_foreign_files_are_refused(tmp_path):
     text.write_text("hello")
     torch.save({"fc.weight": torch.zeros(2)}, plain)
     torch.save({"format": checkpoint.FORMAT, "version": 99, "kind": "training"}, other)
-    with pytest.raises(CheckpointError, match="truncated, or no checkpoint"):
+    with pytest.raises(CheckpointError, match="truncated or is not a checkpoint"):
         checkpoint.read(text)
     with pytest.raises(CheckpointError, match="import-checkpoint"):
         checkpoint.read(plain)
@@ -132,7 +132,9 @@ def test_a_whole_checkpoint_of_another_version_is_not_passed_over(tmp_path, name
     if name == PREVIOUS:
         (tmp_path / LATEST).write_bytes(b"damaged")
     torch.save({"format": checkpoint.FORMAT, "version": 99, "kind": "training"}, tmp_path / name)
-    with pytest.raises(ForeignCheckpointError, match="version 99 of the format, this program reads 1; go on"):
+    with pytest.raises(
+        ForeignCheckpointError, match="format version 99, but this version of ablate reads 1; use"
+    ):
         checkpoint.read_latest(tmp_path)
 
 

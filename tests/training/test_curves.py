@@ -182,7 +182,7 @@ def test_of_several_files_the_newest(tmp_path):
         ("a.json", '{"step": 1}', "one dict, not a list"),
         ("a.json", "[", "cannot be read as a curve"),
         ("a.txt", "1", "unknown kind"),
-        ("a.wandb", "1", "does not begin as"),
+        ("a.wandb", "1", "is not a .wandb file"),
         ("events.out.tfevents.1", "", "no TensorBoard event"),
     ],
 )

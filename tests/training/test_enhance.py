@@ -344,7 +344,7 @@ def test_broken_output_is_scored_at_the_floor(tmp_path):
     assert done.exit_code == 3
     assert [line.partition(":")[0] for line in done.stderr.splitlines()] == ["gone", "silent"]
     table = ablate("score", clean, enhanced, "--metrics", "si_sdr,ssnr")
-    assert "broken output, at the floor: si_sdr 2, ssnr 1" in table.stderr
+    assert "broken output, counts as the floor: si_sdr 2, ssnr 1" in table.stderr
 
 
 def test_score_goes_on_past_pairs_that_cannot_be_measured(tmp_path):

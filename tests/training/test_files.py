@@ -147,7 +147,7 @@ def test_lines_that_were_joined_are_left_out_and_said(tmp_path, caplog):
     path = tmp_path / "attempts.jsonl"
     path.write_text('{"attempt": 1}\n{"attempt": 2, "ti{"attempt": 3}\n\0\0{"attempt": 4}\n{"attempt": 5}\n')
     assert read_lines(path) == [{"attempt": 1}, {"attempt": 5}]
-    assert f"{path}: 2 torn lines are left out" in caplog.text
+    assert f"{path}: 2 incomplete lines are left out" in caplog.text
 
 
 def test_a_full_disk_takes_all_lines_or_none(small_disk):

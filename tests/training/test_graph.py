@@ -167,7 +167,7 @@ class Refusing(Played):
 @pytest.mark.parametrize(
     ("network", "kind", "reason"),
     [
-        (Drawing, Played, "random numbers are drawn on the processor"),
+        (Drawing, Played, "random numbers are drawn on the CPU"),
         (Replacing, Played, "a buffer is replaced instead of written into"),
         (lambda: None, Refusing, "RuntimeError: Attempt to increase offset of a generator"),
     ],

@@ -79,7 +79,7 @@ def test_a_network_without_a_loss_of_its_own_says_so():
     class Silent(Wave):
         loss = None
 
-    with pytest.raises(InputError, match="this network has none; give it loss"):
+    with pytest.raises(InputError, match="this network has none; add loss"):
         trainer(Silent(), losses={"network": 1.0}).train_step()
 
 

@@ -185,7 +185,7 @@ def test_a_damaged_latest_checkpoint_is_passed_over(new_run, go):
         handle.truncate(2000)
     assert go(broken).state == "done"
     assert "latest.pt is truncated" in broken.log.read_text()
-    assert "goes on after step 4" in broken.log.read_text()
+    assert "continues after step 4" in broken.log.read_text()
     assert lines(broken) == lines(whole)
     assert equal(weights(broken), weights(whole))
 

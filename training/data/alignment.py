@@ -203,7 +203,7 @@ def wrong_pairs(pairs: Sequence[Pair], *, report: Report | None = None) -> list[
     partners = {index: _partner(pairs, index) for index in alone[:WEAKEST]}
     for index in alone:
         if other := partners.get(index):
-            found.setdefault("partner", []).append(f"{pairs[index].name} (belongs to {other})")
+            found.setdefault("partner", []).append(f"{pairs[index].name} (matches {other})")
         else:
             found.setdefault("weak", []).append(pairs[index].name)
     return [
@@ -236,17 +236,17 @@ KINDS = {
         "clean and noisy are exchanged: rename the folders",
         True,
     ),
-    "partner": ("{count} noisy files are paired with another's clean file", "rename them", True),
+    "partner": ("{count} noisy files are paired with the wrong clean file", "rename them", True),
     "inverted": ("{count} noisy files are inverted", "multiply them by -1", False),
     "level": (
-        "{count} noisy files have another level than their clean ones",
+        "{count} noisy files and their clean ones have different levels",
         "scale clean and noisy alike",
         False,
     ),
     "scale": ("{count} pairs are not in [-1, 1]", "divide both files by 32,768", False),
     "weak": (
-        "{count} noisy files resemble their clean ones little or not at all",
-        "listen to some: very strong noise, or the wrong partner",
+        "{count} noisy files hardly resemble their clean ones",
+        "listen to some: the noise is very strong, or the clean file is wrong",
         False,
     ),
 }

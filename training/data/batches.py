@@ -49,9 +49,9 @@ class Batches:
         augment: Callable[[Waves, Waves, np.random.Generator], tuple[Waves, Waves]] | None = None,
     ) -> None:
         if not len(pairs):
-            raise DataError("the training split holds no files")
+            raise DataError("the training split has no files")
         if crop < 1:
-            raise ValueError(f"a crop of {crop} samples is none")
+            raise ValueError(f"a crop of {crop} samples is too short; use at least one")
         self.pairs = pairs
         self.batch_size = batch_size
         self.crop = crop

@@ -122,7 +122,7 @@ def mapped(path: Path) -> np.memmap:
     return np.memmap(path, dtype=np.float32, mode="r")
 
 
-MEND = "Mend or remove these files (clean and noisy alike)."
+MEND = "Fix or remove these files (both clean and noisy)."
 
 
 def _missing(path: Path) -> Fault | None:
@@ -136,12 +136,12 @@ def _missing(path: Path) -> Fault | None:
             return Fault("unreadable", f"{path} cannot be read ({error.strerror})")
         target = os.readlink(path)
         if ".git/annex" in target:
-            return Fault("not fetched", f"{path} has no content yet: git annex get, or datalad get")
-        return Fault("broken links", f"{path} is a link to {target}, which is not there")
+            return Fault("not fetched", f"{path} has no content yet; run git annex get or datalad get")
+        return Fault("broken links", f"{path} is a link to {target}, which does not exist")
     if not content:
-        return Fault("empty", f"{path} is an empty file: copy it again")
+        return Fault("empty", f"{path} is empty; copy it again")
     if content.startswith(b"version https://git-lfs"):
-        return Fault("not fetched", f"{path} has no content yet: git lfs pull")
+        return Fault("not fetched", f"{path} has no content yet; run git lfs pull")
     return None
 
 
@@ -153,7 +153,7 @@ def _cut_off(path: Path) -> str:
     there = path.stat().st_size
     if head[:4] != b"RIFF" or says <= there or says >= 2**32 - 1:
         return ""
-    return f"; {path} is cut off ({there:,} of {says:,} bytes): copy it again"
+    return f"; {path} is truncated ({there:,} of {says:,} bytes); copy it again"
 
 
 def _faults(path: Path, audio: np.ndarray, rate: int) -> Fault | None:
@@ -202,7 +202,7 @@ def _convert(pair: FilePair, rate: int) -> tuple[CachedPair, np.ndarray, np.ndar
     (clean, clean_rate, clean_channels), (noisy, noisy_rate, noisy_channels) = sources
     seconds = [len(clean) / clean_rate, len(noisy) / noisy_rate]
     if abs(seconds[0] - seconds[1]) > SLACK_SECONDS:
-        mend = f"; cut the longer one where they belong together, e.g. sox IN OUT trim 0 {min(seconds):.3f}"
+        mend = f"; if they belong together, trim the longer one, e.g. sox IN OUT trim 0 {min(seconds):.3f}"
         cut = "".join(map(_cut_off, paths)) or mend
         lengths = f"{len(clean)} samples at {clean_rate} Hz, noisy {len(noisy)} at {noisy_rate} Hz"
         return [Fault("of unequal length", f"{pair.name}: lengths differ: clean has {lengths}{cut}")]
@@ -252,7 +252,7 @@ def _build(pairs: Sequence[FilePair], folder: Path, rate: int, report: Report | 
                 handle.flush()
                 os.fsync(handle.fileno())
         if problems:
-            raise FilesError(f"{len(problems)} faults in {len(pairs)} pairs", problems, MEND)
+            raise FilesError(f"{len(problems)} problems in {len(pairs)} pairs", problems, MEND)
         write_json(partial / "index.json", entries)
     return entries
 
@@ -297,6 +297,6 @@ def _file_digests(pair: FilePair) -> tuple[str, ...]:
                 digests.append(file_digest(handle, "sha256").hexdigest())
         except OSError as error:
             raise FilesError(
-                "a file cannot be read", [f"{path} ({error.strerror})"], "Check its rights."
+                "a file cannot be read", [f"{path} ({error.strerror})"], "Check its permissions."
             ) from error
     return tuple(digests)

@@ -93,8 +93,8 @@ def low_rates(corpus: Corpus) -> str | None:
         return None
     told = ", ".join(f"{count} at {rate} Hz" for rate, count in sorted(low.items()))
     return (
-        f"test files below {SAMPLE_RATE} Hz ({told}): their upper band is empty, so that wideband PESQ and "
-        "what is made of it (CSIG, CBAK, COVL) do not compare with others; take --metric pesq_nb"
+        f"test files below {SAMPLE_RATE} Hz ({told}): their upper band is empty, so wideband PESQ and the "
+        "metrics derived from it (CSIG, CBAK, COVL) are not comparable; use --metric pesq_nb"
     )
 
 
@@ -130,16 +130,17 @@ def noisy_score_finding(
         return None
     if len(corpus.test) != TEST_COUNT:
         return (
-            f"the test files are named like VoiceBank+DEMAND's but there are {len(corpus.test)} of "
-            f"{TEST_COUNT}: scores on them do not compare with published ones"
+            f"the test files are named like VoiceBank+DEMAND's, but there are {len(corpus.test)} instead "
+            f"of {TEST_COUNT}: scores on them are not comparable with published ones"
         )
     scores = noisy_pesq(corpus.test, processes=processes, report=report)
     if len(scores) == TEST_COUNT and abs(mean(scores) - PUBLISHED_NOISY_PESQ) <= PESQ_TOLERANCE:
         return None
     score = f"{mean(scores):.3f} over {len(scores)} files" if scores else "not computable"
     return (
-        f"the test files are named like VoiceBank+DEMAND's, whose noisy PESQ-WB is {PUBLISHED_NOISY_PESQ}; "
-        f"here it is {score}: the audio is not the published one (resampled or mixed otherwise?)"
+        "the test files are named like VoiceBank+DEMAND's, whose noisy PESQ-WB is "
+        f"{PUBLISHED_NOISY_PESQ}; here it is {score}, so the audio is not the published one (it may be "
+        "resampled or mixed differently)"
     )
 
 
@@ -166,7 +167,7 @@ def not_measured(pairs: Sequence[Pair], *, processes: int | None = None) -> list
         for pair, scored in zip(long, measured, strict=True):
             if reason := scored.errors.get("pesq_wb"):
                 names[reason].append(pair.name)
-    return [f"not measured by PESQ: {listed(found, NAMED)}: {reason}" for reason, found in names.items()]
+    return [f"PESQ could not score: {listed(found, NAMED)}: {reason}" for reason, found in names.items()]
 
 
 def _split(pairs: Sequence[Pair]) -> dict[str, Any]:

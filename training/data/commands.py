@@ -13,25 +13,27 @@ import typer
 
 from ablate.models.console import ROOT, Format, Root
 
-PAIRS_HELP = "How files pair if names are unequal: a pattern, e.g. 'fileid_(\\d+)', or a list (CSV, JSON)."
+PAIRS_HELP = (
+    "How files with different names are paired: a pattern, e.g. 'fileid_(\\d+)', or a list (CSV, JSON)."
+)
 SHOWN = 20
 """Files that are named of each kind of fault."""
-data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Check, fetch or make speech corpora.")
+data = typer.Typer(
+    no_args_is_help=True, rich_markup_mode=None, help="Check, download or generate speech corpora."
+)
 
 
 @data.command()
 def check(
     directory: Annotated[str, typer.Argument(metavar="DIR", help='Data folder, or "demo".')],
-    test_data: Annotated[
-        str | None, typer.Option(help="Another corpus, whose test split takes the place of DIR's.")
-    ] = None,
+    test_data: Annotated[str | None, typer.Option(help="Use the test split of this corpus instead.")] = None,
     pairs: Annotated[str | None, typer.Option(help=PAIRS_HELP)] = None,
     format: Format = "table",
     root: Root = ROOT,
 ) -> None:
-    """Check a data folder: how files pair, hours, SNRs, speakers, clipping, noisy score, leaks, wrong pairs.
+    """Check a data folder: pairing, hours, SNRs, speakers, clipping, noisy score, leaks, wrong pairs.
 
-    Exits with 5 if noisy files certainly do not belong to their clean ones as they are.
+    Exits with 5 if noisy files certainly do not match their clean ones.
     """
     from ..audio import FilesError
     from .check import check as inspect
@@ -53,10 +55,12 @@ def check(
 @data.command()
 def voicebank(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder for the data set.")],
-    download: Annotated[bool, typer.Option("--download", help="Fetch what is missing (5.6 GB).")] = False,
-    base_url: Annotated[str | None, typer.Option(help="Mirror to fetch from; checksums stay.")] = None,
+    download: Annotated[bool, typer.Option("--download", help="Download missing files (5.6 GB).")] = False,
+    base_url: Annotated[
+        str | None, typer.Option(help="Mirror to download from. Checksums are still verified.")
+    ] = None,
 ) -> None:
-    """Say what of VoiceBank+DEMAND a folder holds, and fetch the rest; call again to go on."""
+    """Show which parts of VoiceBank+DEMAND a folder has, and download the rest. Run again to continue."""
     from . import voicebank as source
 
     if download:
@@ -64,17 +68,19 @@ def voicebank(
             source.download(directory, base_url=base_url or source.BASE_URL, progress=report)
     lines = source.missing(directory)
     if lines:
-        print("missing:", *lines, "add --download to fetch it", sep="\n  ", file=sys.stderr)
+        print("missing:", *lines, "add --download to get it", sep="\n  ", file=sys.stderr)
         raise typer.Exit(4)
     print(directory)
 
 
 @data.command()
 def demo(
-    directory: Annotated[Path | None, typer.Argument(metavar="[DIR]", help="Default: the cache.")] = None,
+    directory: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="Folder to write. [default: the cache]")
+    ] = None,
     root: Root = ROOT,
 ) -> None:
-    """Make the demo corpus (synthetic speech and noise, for trying the harness) and print its folder."""
+    """Generate the demo corpus (synthetic speech and noise, for trying out ablate) and print its folder."""
     from .demo import make_demo
 
     print(make_demo(root / "cache", directory))

@@ -212,11 +212,11 @@ def _further(paths: Sequence[str | Path], known: dict[str, str], reader: Reader)
         digest, name = digest_of(pairs), _name(path, root)
         for other, its in known.items():
             if its == digest:
-                raise InputError(f"test set {path} holds the same files as {other}; name it once")
+                raise InputError(f"test sets {path} and {other} have the same files; give only one")
         if name in known:
             name = f"{root.parent.name}/{name}"
         if name in known:
-            raise InputError(f"two test sets are called {name}; rename the folder of one")
+            raise InputError(f"two test sets are named {name}; rename one of the folders")
         known[name] = digest
         _remember(reader.cache, digest, path)
         found.append(FurtherTest(name, DEMO if str(path) == DEMO else str(root), digest, pairs))
@@ -274,11 +274,11 @@ def _find(path: str, digest: str, cache: Path, read: Callable[[str], tuple[Found
             continue
         if its == digest:
             return found
-        problems.append(f"{place} has changed: digest {its[:12]}, planned {digest[:12]}")
+        problems.append(f"{place} has changed: its digest is {its[:12]}, planned {digest[:12]}")
     raise FilesError(
-        f"the data with digest {digest[:12]} is not where it was",
+        f"the data with digest {digest[:12]} is no longer at its old place",
         problems,
-        "Restore it; or, where it was moved, name its new folder once (`ablate data check DIR`).",
+        "Restore it. If it was moved, show ablate its new folder once with `ablate data check DIR`.",
     )
 
 
@@ -304,7 +304,7 @@ def corpus_folder(path: str | Path, cache: Path) -> Path:
     root = Path(path).expanduser().absolute()
     if root.is_file():
         raise InputError(
-            f"{root} is a file: give the folder of the corpus, and a list of its pairs as --pairs"
+            f"{root} is a file; give the folder of the corpus, and a list of its pairs as --pairs"
         )
     if not root.is_dir():
         raise InputError(f"no data folder {root}")

@@ -147,14 +147,13 @@ class CorpusLayout:
         parts += [plural(audio, "audio file")] if audio else []
         held = f"It holds {', '.join(parts) or 'nothing'}. "
         if _told(_words(self.root.name), SPLITS) and _folders(self.root.parent, None)[0]:
-            return f"{held}It is one split of a corpus: give {self.root.parent}"
+            return f"{held}It is one split of a corpus; give {self.root.parent} instead"
         if self.loose is not None and self.loose.clean is not None:
             return (
-                f"{held}The folders of clean and noisy files are not in "
-                "train/ and test/ folders: move them there, give the folder as --test-data, or say in "
-                f"{DESCRIPTION} which files are train and which are test"
+                f"{held}The clean and noisy folders are not in train/ and test/ folders; move them there, "
+                f"give the folder as --test-data, or name the train and test files in {DESCRIPTION}"
             )
-        return f"{held}A corpus has {LAYOUTS}; or {DESCRIPTION} says where its files are (docs/data.md)"
+        return f"{held}A corpus has {LAYOUTS}; or a {DESCRIPTION} that names its files (docs/data.md)"
 
 
 def _of_split(told: Listed, source: Source) -> Listed:
@@ -240,10 +239,10 @@ def _folders(root: Path, pattern: str | None) -> tuple[dict[str, Source], Source
         note = None
         if others or chosen.count("/") > 1:
             at = folders["clean" if "clean" in folders else "noisy"]
-            note = f"{at.relative_to(root).as_posix()} is taken for {split or 'test'}"
+            note = f"{at.relative_to(root).as_posix()} is used for {split or 'test'}"
         if others:
             names = [min(groups[split, key].values()).relative_to(root).as_posix() for key in others]
-            note = f"{note}; {listed(names, 3)} is there too (name the folders in {DESCRIPTION} to choose)"
+            note = f"{note}; {listed(names, 3)} also exists (name the folders in {DESCRIPTION} to choose)"
         found[split] = Source(clean, noisy, pattern=pattern, note=note)
     loose = found.pop(None, None)
     return {str(split): source for split, source in found.items()}, loose

@@ -58,15 +58,13 @@ def read_list(path: Path, root: Path, folders: Sequence[Path] = ()) -> Listed:
     if path.is_dir():
         lists = _two_lists(path)
         if lists is None:
-            raise InputError(
-                f"{path} holds no pair of lists such as clean.json and noisy.json, or .scp files"
-            )
+            raise InputError(f"{path} has no pair of lists such as clean.json and noisy.json, or .scp files")
         clean, noisy = (dict(_scp(place)) for place in lists)
         return _of_two(path, clean, noisy, root)
     if path.suffix.lower() == ".scp":
         beside = _two_lists(path.parent)
         if not beside:
-            raise InputError(f"{path}: there is no list of the clean files beside it, such as spk1.scp")
+            raise InputError(f"{path} has no list of clean files next to it, such as spk1.scp")
         return read_list(path.parent, root)
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -107,7 +105,8 @@ def _scp(path: Path) -> Iterator[tuple[str, str]]:
         name, _, place = line.strip().partition(" ")
         if place.rstrip().endswith("|"):
             raise InputError(
-                f"{path}: {name} is a command ({place!r}), and lists are not executed; write files"
+                f"{path}: {name} is a command ({place!r}), but commands in lists are not executed; "
+                "list files instead"
             )
         if name:
             yield name, place.strip()
@@ -119,7 +118,7 @@ def _of_two(path: Path, clean: Mapping[str, str], noisy: Mapping[str, str], root
         noisy = dict(zip(clean, noisy.values(), strict=True))
     elif alone:
         raise InputError(
-            f"{path}: {plural(len(alone), 'name')} in one of its two lists alone: {listed(alone, 3)}"
+            f"{path}: {plural(len(alone), 'name')} in only one of its two lists: {listed(alone, 3)}"
         )
     speakers = path / "utt2spk"
     spoken = dict(_scp(speakers)) if speakers.is_file() else {}
@@ -142,8 +141,8 @@ def _of_names(path: Path, rows: Sequence[Mapping[str, Any]], folders: Sequence[P
     if missing := sorted(named - known):
         raise FilesError(
             f"{path} names files that are not in {folders[0]}",
-            [Fault("missing", f"{name} is not there") for name in missing],
-            "Give the folders that the list was made for.",
+            [Fault("missing", f"{name} is missing") for name in missing],
+            "Use the folders for which the list was made.",
         )
     kept = [pair for pair in pairs if pair.name in named]
     return Listed(
@@ -199,8 +198,8 @@ def _columns(path: Path, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
             found = {kind: other if column is None else column for kind, column in found.items()}
     if None in found.values():
         raise InputError(
-            f"{path}: which columns are the clean and the noisy files is not clear; its columns are "
-            f"{listed(list(first))}; call two of them clean and noisy"
+            f"{path}: it is not clear which columns are the clean and the noisy files; its columns are "
+            f"{listed(list(first))}; name two of them clean and noisy"
         )
     lower = {str(column).lower(): column for column in first if column not in audio}
     for field, names in _FIELDS.items():
@@ -219,7 +218,7 @@ def _resolved(
         clean, noisy = map(finder, named)
         if clean is None or noisy is None:
             lost = [text for text, place in zip(named, (clean, noisy), strict=True) if place is None]
-            faults += [Fault("missing", f"{text} is not there, nor below {root}") for text in lost]
+            faults += [Fault("missing", f"{text} does not exist, also not in {root}") for text in lost]
             continue
         told = {field: row.get(columns[field]) for field in ("speaker", "noise", "snr") if field in columns}
         known = {field: str(value) for field, value in told.items() if value not in (None, "")}
@@ -241,14 +240,14 @@ def _resolved(
         )
     if len({pair.name for pair in pairs}) < len(pairs):
         if "name" not in columns or len({row[columns["name"]] for row in rows}) < len(rows):
-            raise InputError(f"{path}: noisy files share their names; add a column id")
+            raise InputError(f"{path}: several noisy files have the same name; add a column id")
         pairs = [pair._replace(name=str(row[columns["name"]])) for pair, row in zip(pairs, rows, strict=True)]
     told_columns = ", ".join(f"{kind}: {column}" for kind, column in columns.items() if kind != str(column))
     notes = [
         f"{plural(len(pairs), 'pair')} listed in {path.name}" + (f" ({told_columns})" if told_columns else "")
     ]
     if finder.moved:
-        notes.append(f"{path.name} was made elsewhere: {finder.moved[0]} is taken from {finder.moved[1]}")
+        notes.append(f"{path.name} was made elsewhere: {finder.moved[0]} is read from {finder.moved[1]}")
     ordered = sorted(zip(pairs, splits, strict=True), key=lambda item: item[0].name)
     return Listed([pair for pair, _ in ordered], [split for _, split in ordered], notes)
 

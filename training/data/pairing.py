@@ -23,8 +23,9 @@ SNR = re.compile(r"snr(?:db)?[_-]?(-?\d+(?:\.\d+)?)", re.IGNORECASE)
 SPEAKER = re.compile(r"reader_(\d+)")
 """In the names of DNS-Challenge."""
 ADVICE = (
-    "Files need equal names, suffixes aside. Add or remove the files above, or say how they pair: "
-    r"--pairs 'fileid_(\d+)' (a pattern whose group is equal in both names) or --pairs LIST.csv."
+    r"Paired files need equal names, except for the suffix. Add or remove the files above, or say how "
+    r"they are paired: --pairs 'fileid_(\d+)' (a pattern whose group is equal in both names) or --pairs "
+    r"LIST.csv."
 )
 
 Files = Mapping[str, Path]
@@ -51,7 +52,9 @@ def check_pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise InputError(f"--pairs {text!r} is neither a file nor a regular expression: {error}") from None
+        raise InputError(
+            f"--pairs {text!r} is not a file and not a valid regular expression: {error}"
+        ) from None
 
 
 def pair_folders(clean: Path, other: Path, pattern: str | None = None) -> Paired:
@@ -97,7 +100,7 @@ def _equal(left: Set[str], right: Set[str]) -> tuple[Set[str], list[str]]:
     top = [{key for key in files if "/" not in key} for files in (left, right)]
     deep = len(left) + len(right) - len(top[0]) - len(top[1])
     if deep and top[0] == top[1]:
-        return top[0], [f"{plural(deep, 'file')} in folders below are not read: they do not pair"]
+        return top[0], [f"{plural(deep, 'file')} in subfolders are ignored because they do not pair"]
     return set(), []
 
 
@@ -139,7 +142,7 @@ def _by_pattern(left: Files, right: Files, pattern: re.Pattern[str]) -> Paired |
         return None
     count = Counter(keys[0].values())
     faults = [
-        Fault("without the pattern", f"{files[name]} has no {pattern.pattern!r} in its name")
+        Fault("without the pattern", f"{files[name]} does not match {pattern.pattern!r}")
         for files, found in zip((left, right), keys, strict=True)
         for name, key in found.items()
         if key is None
@@ -159,7 +162,7 @@ def _by_pattern(left: Files, right: Files, pattern: re.Pattern[str]) -> Paired |
             f"the pattern {pattern.pattern!r} does not pair {len(left):,} clean and {len(right):,} noisy "
             "files",
             faults,
-            "Its group must be found in every name, and be equal in the two names of a pair alone.",
+            "Its group must match in every name, and must be equal only for the two files of a pair.",
         )
     names = {key: name for name, key in keys[0].items()}
     return _joined(left, right, {name: names[key] for name, key in keys[1].items()}, pattern.pattern)
@@ -176,8 +179,8 @@ def _guessed(left: Files, right: Files) -> Paired | None:
     bare = {_bare(name): name for name in left}
     by_words = {name: bare.get(_bare(name), "") for name in right} if len(bare) == len(left) else {}
     for partners, shown in (
-        (by_words, "words such as clean and noisy left out"),
-        (_affixed(left, right), "clean names in the noisy ones"),
+        (by_words, "ignoring words such as clean and noisy"),
+        (_affixed(left, right), "clean names within noisy names"),
     ):
         if set(partners.values()) == set(left):
             return _joined(left, right, partners, shown)

@@ -65,7 +65,7 @@ class Reader:
     def __call__(self, layout: CorpusLayout, source: Source, split: str) -> tuple[Pair, ...]:
         paired, notes = layout.read(source)
         if not paired:
-            raise InputError(f"{layout.root}: there is no pair for {split}")
+            raise InputError(f"{layout.root} has no pairs for {split}")
         self.notes.extend(note for note in notes if note not in self.notes)
         cached = open_split(paired, self.cache, self.report, rate=self.rate)
         log = read_logs(layout.root, split)
@@ -90,7 +90,7 @@ class Reader:
         if source is None:
             raise InputError(
                 f"{root} has no test files; add test/clean and test/noisy (or clean_testset_wav and "
-                f"noisy_testset_wav), or name a corpus that has them with --test-data. {layout.there()}"
+                f"noisy_testset_wav), or give a corpus that has them with --test-data. {layout.there()}"
             )
         return self(layout, source, "test")
 
@@ -108,7 +108,7 @@ def spread(pairs: Sequence[Pair], count: int | None) -> tuple[Pair, ...]:
     if count is None or count >= len(pairs):
         return tuple(pairs)
     if count < 1:
-        raise InputError(f"{count} utterances asked for; at least one is needed")
+        raise InputError(f"{count} utterances requested; use at least one")
     return tuple(pairs[int((index + 0.5) * len(pairs) / count)] for index in range(count))
 
 

@@ -28,7 +28,7 @@ def split_validation(
         InputError: there are fewer than two pairs.
     """
     if len(pairs) < 2:
-        raise InputError(f"{len(pairs)} train pair; two are needed, one of them for validation")
+        raise InputError(f"only {len(pairs)} train pair; at least two are needed, one of them for validation")
     sizes = Counter(pair.speaker for pair in pairs if pair.speaker is not None)
     target = SHARE * len(pairs)
 
@@ -46,12 +46,18 @@ def split_validation(
         if not held:
             held = {min(sizes, key=lambda speaker: (sizes[speaker], place(speaker)))}
         if (share := sum(sizes[speaker] for speaker in held) / len(pairs)) > 2 * SHARE:
-            notes.append(f"validation holds {share:.0%} of the train files: there are {len(sizes)} speakers")
+            notes.append(
+                f"validation has {share:.0%} of the train files, because there are only {len(sizes)} speakers"
+            )
         taken = [pair.speaker in held for pair in pairs]
         speakers = tuple(sorted(held))
     else:
-        why = "names do not tell the speaker" if not sizes else f"there is one speaker, {next(iter(sizes))}"
-        notes.append(f"validation held out by file: {why}")
+        why = (
+            ("file names do not contain the speaker")
+            if not sizes
+            else (f"there is only one speaker, {next(iter(sizes))}")
+        )
+        notes.append(f"validation is split by file: {why}")
         clean = [pair.clean_name or pair.name for pair in pairs]
         count = max(1, round(SHARE * len(set(clean))))
         names = set(sorted(set(clean), key=place)[:count])

@@ -31,9 +31,12 @@ def _found() -> tuple[Array[c_float] | None, str]:
 
         numbers = (c_float * 5).in_dll(CDLL(cypesq.__file__), FILTER)
     except (ImportError, OSError, ValueError) as error:
-        return None, f"this build of the package pesq does not show its wideband filter ({error})"
+        return None, f"the wideband filter of this build of the package pesq cannot be read ({error})"
     if tuple(numbers) != VALUES:
-        return None, f"the wideband filter of this build of the package pesq is another: {[*numbers]}"
+        return (
+            None,
+            f"the wideband filter of this build of the package pesq is not the expected one: {[*numbers]}",
+        )
     return numbers, ""
 
 

@@ -28,7 +28,7 @@ def pair_paths(clean: Path, enhanced: Path, pattern: str | None = None) -> Paire
     if clean.is_file() and enhanced.is_file():
         return Paired([FilePair(enhanced.stem, clean, enhanced)], [])
     if clean.is_file() or enhanced.is_file():
-        raise InputError(f"{clean} and {enhanced}: give two files or two folders")
+        raise InputError(f"{clean} and {enhanced} are a file and a folder; give two files or two folders")
     return pair_folders(clean, enhanced, pattern)
 
 
@@ -51,7 +51,8 @@ def read_pair(pair: FilePair) -> tuple[NDArray[np.float64], NDArray[np.float64],
             notes.append(f"{path} has {channels} channels, averaged to one")
         if rate < SAMPLE_RATE:
             notes.append(
-                f"{path} is at {rate} Hz: its upper band is empty, its scores do not compare with others"
+                f"{path} is at {rate} Hz: its upper band is empty, so its scores are not comparable "
+                "with others"
             )
         signals.append(resample(audio, rate))
     lengths = [len(signal) for signal in signals]

@@ -38,7 +38,7 @@ def passports(names: Iterable[str], rates: Iterable[int] = ()) -> dict[str, dict
 def described(passport: Mapping[str, str]) -> str:
     """A passport in words; that it is not known, of an empty one."""
     if not passport:
-        return "not known: the scores carry no passport"
+        return "not known: the scores have no passport"
     resampled = passport["resampled"]
     return ", ".join(
         (
@@ -66,8 +66,11 @@ def passport_of(attrs: Mapping[Any, Any], metric: str) -> dict[str, str]:
             lines.append(" and ".join(f"{value} ({', '.join(runs)}, ...)" for value, runs in values.items()))
     if lines:
         raise InputError(
-            f"{metric} was measured in different ways and cannot be compared:\n  "
+            f"{metric} was computed in different ways and cannot be compared:\n  "
             + "\n  ".join(lines)
-            + "\nMove the scores/ folders of these runs away; the same `ablate run` then scores them again."
+            + (
+                "\nDelete or move the scores/ folders of these runs, then run the same `ablate run` "
+                "again to score them."
+            )
         )
     return known[0][0] if known else {}

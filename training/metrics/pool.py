@@ -32,7 +32,7 @@ CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS"})
 CROWDED = 20.0
 """Seconds from which a recording may have more than the 55 utterances that PESQ's code has room for; it then
 writes past the end of its tables, which may kill the process."""
-TOO_MANY = "PESQ crashes on it: more than 55 utterances; cut it"
+TOO_MANY = "PESQ crashes on files with more than 55 utterances; split the file"
 
 
 class MetricProcessError(RuntimeError):
@@ -72,7 +72,7 @@ class MetricPool:
 
     def __init__(self, processes: int = 1, *, plugins: Planned = ()) -> None:
         if processes < 0:
-            raise InputError(f"{processes} processes; give 0 or more")
+            raise InputError(f"{processes} processes are not possible; use 0 or more")
         self.processes = processes
         self._plugins = plugins
         self._jobs: queue.PriorityQueue[_Entry] = queue.PriorityQueue()
@@ -104,7 +104,7 @@ class MetricPool:
             RuntimeError: the pool is closed.
         """
         if self._closed:
-            raise RuntimeError("the pool of metrics is closed")
+            raise RuntimeError("the pool of metric processes is closed")
         names = check_metrics(metrics)
         future: Future[Scored] = Future()
         if self.processes == 0:
@@ -195,7 +195,9 @@ class MetricPool:
                     worker = None
             else:
                 job.future.set_exception(
-                    MetricProcessError(f"{ATTEMPTS} processes died at measuring a pair: {', '.join(endings)}")
+                    MetricProcessError(
+                        f"{ATTEMPTS} processes crashed while scoring a pair: {', '.join(endings)}"
+                    )
                 )
         if worker:
             worker.end()

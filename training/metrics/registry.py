@@ -201,10 +201,10 @@ METRICS: dict[str, Metric] = {
 _BUILT_IN = frozenset(METRICS)
 
 CONVENTIONS = {
-    "loizou": "CSIG, CBAK and COVL are those of Loizou's composite.m; scripts that feed floats to ports give "
-    "more (--composite ports)",
-    "ports": "CSIG, CBAK and COVL are those of scripts that feed floats to ports that divide by 32,768; not "
-    "Loizou's",
+    "loizou": "CSIG, CBAK and COVL follow Loizou's composite.m; scripts that pass floats to ports give "
+    "higher values (--composite ports)",
+    "ports": "CSIG, CBAK and COVL follow scripts that pass floats to ports that divide by 32,768, not "
+    "Loizou's composite.m",
 }
 """Of the composite measures: name -> what they then are."""
 
@@ -262,7 +262,7 @@ def expect(facts: Mapping[str, Mapping[str, Any]]) -> None:
 
 
 def _not_imported(_: Signals) -> float:
-    raise InputError("this measure is a plug-in's, which is not imported; name its file with --plugin")
+    raise InputError("this metric belongs to a plug-in that is not loaded; name its file with --plugin")
 
 
 def usual() -> tuple[str, ...]:
@@ -308,4 +308,4 @@ def check_available(names: Iterable[str]) -> None:
         if missing:
             raise InputError(f"metric {name!r} needs {' and '.join(missing)}: {install(metric.extra)}")
         if reason := metric.missing():
-            raise InputError(f"metric {name!r} cannot be taken here: {reason}")
+            raise InputError(f"metric {name!r} is not available: {reason}")

@@ -74,10 +74,13 @@ def score_with_errors(
         raise InputError(f"sample rate {sample_rate} is not positive")
     clean, enhanced = _waveform(clean, "clean"), _waveform(enhanced, "enhanced")
     if len(clean) != len(enhanced):
-        raise InputError(f"{len(clean)} clean and {len(enhanced)} enhanced samples; they must be as many")
+        raise InputError(f"{len(clean)} clean and {len(enhanced)} enhanced samples; the counts must be equal")
     if len(clean) > MOST_SECONDS * sample_rate:
         minutes = len(clean) / sample_rate / 60
-        return failed(f"it has {minutes:.0f} min, and {MOST_SECONDS / 60:.0f} is the most; cut it", names)
+        return failed(
+            f"it is {minutes:.0f} min long, but at most {MOST_SECONDS / 60:.0f} min can be scored; split it",
+            names,
+        )
     scored = _measure(clean, enhanced, sample_rate, names)
     if not scored.errors:
         return scored

@@ -146,7 +146,7 @@ def check(commands: Sequence[str], style: str, resume: str | None) -> None:
     if resume is not None:
         if others := _placeholders(resume) - {"out", "seed", "threads"}:
             raise InputError(
-                f"{{{min(others)}}} in resume {resume!r}: use {{out}} for the file to resume from"
+                f"{{{min(others)}}} in resume {resume!r}: name the file to resume from below {{out}}"
             )
         if sum("{out}/" in word for word in split(resume)) != 1:
             raise InputError(f"resume {resume!r} must name one file below {{out}}, e.g. {{out}}/latest.pt")
@@ -215,6 +215,9 @@ def check_overrides(commands: Sequence[str], style: str, overrides: Mapping[str,
         for item in value if isinstance(value, list | tuple) else (value,):
             if isinstance(item, str):
                 used |= _placeholders(item, OF_RUN, _IN_VALUE)
-    for name, why in (("seed", "every seed would train the same"), ("out", "nothing says where it writes")):
+    for name, why in (
+        ("seed", "otherwise every seed trains the same network"),
+        ("out", "otherwise its outputs cannot be found"),
+    ):
         if name not in used:
             raise InputError(f"no {{{name}}} in the command {commands[0]!r}, nor in a value of set: {why}")

@@ -55,13 +55,13 @@ def find_code(folder: Path, patterns: Collection[str], apart: Iterable[Path] = (
         InputError: there is no such folder, a pattern matches nothing, or they match too much.
     """
     if not folder.is_dir():
-        raise InputError(f"train.folder {folder}: no such folder")
+        raise InputError(f"train.folder {folder} does not exist")
     folder, away = folder.resolve(), {path.resolve() for path in apart}
     there = dict(_walk(folder, away))
     found: set[str] = set()
     for pattern in patterns:
         if pattern.startswith("/") or ".." in Path(pattern).parts:
-            raise InputError(f"train.code {pattern!r}: a pattern stays within the folder {folder}")
+            raise InputError(f"train.code {pattern!r} leaves the folder {folder}; use patterns within it")
         matched = {name for name in there if _matches(name, pattern)}
         if not matched:
             raise InputError(f"train.code {pattern!r} matches no file in {folder}")
@@ -75,7 +75,9 @@ def find_code(folder: Path, patterns: Collection[str], apart: Iterable[Path] = (
                 found.add(name)
     files = {name: folder / name for name in sorted(found) if (folder / name).is_file()}
     if not files:
-        raise InputError(f"{folder} holds no source file; name what decides the result with train.code")
+        raise InputError(
+            f"{folder} has no source files; name the files that determine the result with train.code"
+        )
     size = sum(path.stat().st_size for path in files.values())
     if len(files) > MOST_FILES or size > MOST_BYTES:
         raise InputError(
@@ -152,7 +154,7 @@ def _known_to_git(folder: Path) -> dict[str, bool] | None:
     except (OSError, subprocess.SubprocessError) as error:
         why = " ".join(str(getattr(error, "stderr", None) or error).split())
         raise InputError(
-            f"git does not tell what is code in {folder} ({why}); fix that, for example with git config "
+            f"git cannot list the files of {folder} ({why}); fix this, for example with git config "
             f'--global --add safe.directory {folder}, or name the code, e.g. code: ["**/*.py"]'
         ) from None
     return {line[2:]: line[0] != "?" for line in told.stdout.split("\0") if line} or None
@@ -185,8 +187,8 @@ def keep(files: dict[str, Path], digest: str, copies: Path) -> Path:
             _copy(files, partial)
             if (found := digest_of(kept_files(partial))) != digest:
                 raise InputError(
-                    f"the code was edited while the study was planned: digest {digest[:12]}, "
-                    f"now {found[:12]}; run again"
+                    f"the code changed while the study was planned (digest {digest[:12]}, now "
+                    f"{found[:12]}); run again"
                 )
     return copy
 
@@ -215,7 +217,7 @@ def lay_out(copy: Path, own: TrainingCommand, work: Path, root: Path) -> list[Pa
     files = kept_files(copy)
     if not files or digest_of(files) != own.digest:
         raise InputError(
-            f"the code of this run, {copy}, is {'another by now' if files else 'gone'}; plan the study again"
+            f"the code of this run, {copy}, {'has changed' if files else 'is missing'}; plan the study again"
         )
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

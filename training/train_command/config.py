@@ -40,7 +40,7 @@ LOG = "{log}"
 def _below_out(path: str) -> str:
     parts = PurePosixPath(path).parts
     if not parts or parts[0] == "/" or ".." in parts:
-        raise InputError(f"{path!r} is not below {{out}}: name what the command writes there")
+        raise InputError(f"{path!r} is not below {{out}}; name a file that the command writes there")
     return str(PurePosixPath(path))
 
 
@@ -93,7 +93,7 @@ class TrainingCommand(TrainingProgram):
         if isinstance(fields, dict) and "commands" in fields:
             commands = fields["commands"]
             if "command" in fields or not isinstance(commands, list) or not commands:
-                raise InputError("train: give command, or commands as a list of them")
+                raise InputError("train needs command, or commands (a list)")
             fields = {k: v for k, v in fields.items() if k != "commands"}
             fields |= {"command": commands[0], "then": tuple(commands[1:])}
         if isinstance(fields, dict) and fields.get("config") and "overrides" not in fields:
@@ -123,7 +123,10 @@ class TrainingCommand(TrainingProgram):
             return self
         argv.check(self.commands, self.overrides, None if self.resumes_itself else self.resume)
         if (self.config is not None) != (self.overrides == "config"):
-            raise InputError(f"overrides: {self.overrides} with config: {self.config}; they go together")
+            raise InputError(
+                f"overrides: {self.overrides} does not match config: {self.config}; use both or leave out "
+                "both"
+            )
         return self
 
     @property

@@ -35,7 +35,7 @@ FORMATS: dict[str, tuple[Callable[[str], Any], Callable[[Tree], str]]] = {
 def check_ending(path: str) -> str:
     """Raises InputError if a file is of no known format."""
     if Path(path).suffix.lower() not in FORMATS:
-        raise InputError(f"config {path!r} is of no known format; known: {', '.join(FORMATS)}")
+        raise InputError(f"config {path!r} has an unknown format; known: {', '.join(FORMATS)}")
     return path
 
 
@@ -48,11 +48,11 @@ def read(path: Path) -> Tree:
     try:
         tree = FORMATS[path.suffix.lower()][0](path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise InputError(f"no file {path}") from None
+        raise InputError(f"{path} does not exist") from None
     except (ValueError, yaml.YAMLError) as error:
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(tree, dict):
-        raise InputError(f"{path} holds one {type(tree).__name__}, and no names with values")
+        raise InputError(f"{path} contains one {type(tree).__name__} instead of names with values")
     return tree
 
 

@@ -67,8 +67,8 @@ def scores_at(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> Left:
     found = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     left = f"no audio file in {own.scores}" if (out / own.scores).is_dir() else f"no {own.scores}"
     raise OutputError(
-        f"the command ended well and left {left}: expected {expected} in {{out}}/{own.scores}; "
-        f"{{out}} holds {listed(found) or 'nothing'}{_nearest(own, out, pairs)}"
+        f"the command succeeded but left {left}; expected {expected} in {{out}}/{own.scores}; {{out}} has "
+        f"{listed(found) or 'nothing'}{_nearest(own, out, pairs)}"
     )
 
 
@@ -103,7 +103,7 @@ def _nearest(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> str:
     ((pattern, _),) = counts.most_common(1) or [("", 0)]
     if not pattern or pattern == own.scores:
         return ""
-    return f", among it {sample[pattern]}; did you mean scores: {pattern}?"
+    return f", for example {sample[pattern]}; did you mean scores: {pattern}?"
 
 
 def check(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> None:
@@ -159,12 +159,12 @@ def _enhanced(
         except soundfile.LibsndfileError as error:
             raise OutputError(f"{path} cannot be read: {error.error_string}") from None
         if not np.isfinite(audio).all():
-            raise DivergedError(f"{path} holds samples that are not finite (NaN)", {"file": str(path)})
+            raise DivergedError(f"{path} has samples that are not finite (NaN)", {"file": str(path)})
         signal = resample(audio, rate, pair.sample_rate)
         if abs(len(signal) - pair.samples) > SLACK_SECONDS * pair.sample_rate:
             raise OutputError(
                 f"{path} has {len(signal) / pair.sample_rate:.3f} s, its noisy file {pair.seconds:.3f} s: "
-                "enhanced files are as long as the noisy ones"
+                "enhanced files must be as long as the noisy ones"
             )
         if keep is not None:
             keep(pair, signal)

@@ -195,7 +195,7 @@ class Command(Program):
         except OutputError:
             if given.should_stop() and not ended.exists():
                 call.ended = len(call.own.commands) - 1
-                raise Interrupted("the command was asked to end, and left no scores") from None
+                raise Interrupted("the command was asked to end and left no scores") from None
         except DivergedError:
             call.ended = 0
             raise
@@ -205,8 +205,8 @@ class Command(Program):
     def pairs(self, job: EvaluationJob) -> Sequence[Pair]:
         if self.corpus.test_digest != job.test_digest:
             raise InputError(
-                f"the test files of {self.corpus.path} have changed: digest {self.corpus.test_digest[:12]}, "
-                f"planned {job.test_digest[:12]}"
+                f"the test files of {self.corpus.path} have changed: their digest is "
+                f"{self.corpus.test_digest[:12]}, planned {job.test_digest[:12]}"
             )
         return self.corpus.test
 
@@ -220,10 +220,10 @@ class Command(Program):
                 return outputs.table(left, pairs, job.evaluation, self.pool, cache=cache, keep=keep)
             except OutputError as error:
                 beside = written_beside(call.work, call.copy)
-                where = f"; it wrote outside {{out}}, beside its code: {', '.join(beside)}" if beside else ""
+                where = f"; it wrote outside {{out}}, next to its code: {', '.join(beside)}" if beside else ""
                 raise OutputError(
-                    f"{error}{where}; correct scores in the study file, or put the files there, and use "
-                    "ablate retry: nothing is trained again"
+                    f"{error}{where}; correct scores in the study file, or add the files, then run ablate "
+                    "retry (this does not train again)"
                 ) from None
 
 
@@ -254,13 +254,13 @@ def _train(call: Call, given: Assignment) -> None:
         code, last, resumed = _attempt(call, given)
         if code == 0:
             if given.should_stop() and call.ended + 1 < len(call.own.commands):
-                raise Interrupted("the command was asked to end; whether it was through is not known")
+                raise Interrupted("the command was asked to end; it is not known whether it had finished")
             call.ended += 1
         elif not resumed or was_lost(code) or former not in (None, (code, last)):
             raise failure(code, last)
         elif former is None:
             former = code, last
-            logger.warning("the command failed when resumed (%s); once more", last)
+            logger.warning("the command failed when resumed (%s); trying once more", last)
         else:
             former = None
             logger.warning("the command failed twice when resumed (%s); it restarts from scratch", last)
@@ -338,7 +338,7 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
     if curve.problem:
         logger.warning("no curve: %s", curve.problem)
     if own.curve is not None and code >= 0 and (lost := curve.lost()):
-        where = "what it printed" if own.curve.file == LOG else own.curve.file
+        where = "its output" if own.curve.file == LOG else own.curve.file
         raise DivergedError(f"{lost} is not finite at the end of {where}", {"line": curve.ordered[-1]})
     if code > 0 and says_diverged(last):
         raise DivergedError(f"the command ended with exit code {code}: {last}", {})
@@ -352,11 +352,11 @@ def _who_changed(run: RunDir, changed: Sequence[str], since: float) -> str:
         state = other.state
         if other.path != run.path and (state.finished or state.updated or 0.0) > since:
             beside.append(other.signature[:12])
-    others = f", or one of the runs beside it ({listed(beside, 5)})" if beside else ""
+    others = f", or one of the simultaneous runs ({listed(beside, 5)})" if beside else ""
     return (
         f"{listed(list(changed), 3)} changed while the command ran: this run wrote there{others}, or "
-        "somebody else; files of train.folder are linked into every run: write below {out} alone, put "
-        "back what was there, and use ablate retry"
+        "someone else. Files of train.folder are linked into every run: write only below {out}, "
+        "restore the files, and run ablate retry"
     )
 
 

@@ -117,7 +117,7 @@ def test_what_a_stopped_cell_keeps_wide_gets_nothing_and_the_others_are_served(m
     assert found.trainings
     assert {t.target for t in found.trainings} <= {"a", "b"}
     assert found.trainings[-1].half_width <= 0.03
-    assert "with nothing more of ref, trainings of the others leave" in found.limits[-1]
+    assert "without more runs of ref, runs of the other cells" in found.limits[-1]
 
 
 def test_a_target_that_has_all_its_seeds_ends_no_other_ones(make):

@@ -65,7 +65,7 @@ def test_the_best_of_several_is_that_of_draws():
     [
         ([], [3.1], (0.01, 0.02), {}, "scores of ours are"),
         ([3.0], [float("nan")], (0.01, 0.02), {}, "scores of theirs are"),
-        ([3.0], [3.1], (0.02, 0.01), {}, "give 0 or more"),
+        ([3.0], [3.1], (0.02, 0.01), {}, "0 or more"),
         ([3.0], [3.1, 3.2], (0.01, 0.02), {"best_of": 3}, "--best-of 3"),
         ([3.0], [3.1], (0.01, 0.02), {"best_of": 1}, "--best-of 1"),
     ],

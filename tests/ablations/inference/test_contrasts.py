@@ -161,7 +161,7 @@ def test_half_fraction_gives_main_effects_with_their_aliases():
     found = build(cells, levels)
     assert found.design == "fractional"
     assert not [c for c in found.rows if c.kind in ("shapley", "interaction")]
-    assert any("not resolved by this design" in note for note in found.notes)
+    assert any("does not resolve Shapley values" in note for note in found.notes)
     x = np.array(rows) * 2 - 1
     sign = "" if (x[:, 1] * x[:, 2] == x[:, 0]).all() else "-"
     assert found.aliases["a"] == (f"{sign}b x c",)
@@ -225,7 +225,7 @@ def test_equal_levels_unknown_levels_and_unknown_designs_are_refused():
         build({"x": {"a": "maybe"}}, levels)
     with pytest.raises(ValueError, match="half"):
         build({"x": {"a": "on"}}, levels, design="half")
-    with pytest.raises(ValueError, match="two or more different levels"):
+    with pytest.raises(ValueError, match="at least two different levels"):
         build({"x": {"a": "on"}}, {"a": ("on",)})
 
 

@@ -120,7 +120,7 @@ def test_one_seed_gives_no_interval_and_says_why(make):
     assert gap.verdict == "undecided"
     assert "one seed in base" in gap.note
     assert np.isfinite(row(found, "simple", "a", "b=on").se)
-    assert any(note.startswith("One seed in base") for note in found.notes)
+    assert any(note.startswith("Only one seed in base") for note in found.notes)
 
 
 def test_missing_cell_is_named_and_not_imputed(make):
@@ -231,7 +231,7 @@ def test_fraction_of_a_grid(make):
     assert found.aliases["a"] == ("b x c",)
     assert row(found, "main", "a").estimate == pytest.approx(0.25, abs=0.1)
     assert row(found, "main", "a").verdict != ""
-    assert any("not resolved by this design" in note for note in found.notes)
+    assert any("does not resolve Shapley values" in note for note in found.notes)
 
 
 def test_the_package_answers_without_loading_pandas():

@@ -52,7 +52,9 @@ def test_more_seeds_do_not_average_the_rounding_away(make):
 
 def test_an_unknown_metric_needs_a_direction(make):
     frame = make(metric="wer", noise=0.002)
-    with pytest.raises(InputError, match=r"'wer' is no metric of the registry.*--direction wer=lower"):
+    with pytest.raises(
+        InputError, match=r"'wer' is better, because it is not a registered metric.*--direction wer=lower"
+    ):
         analyze(frame, base=BASE, baseline="ref", metric="wer")
     lower = analyze(frame, base=BASE, baseline="ref", metric="wer", direction="lower")
     higher = analyze(frame, base=BASE, baseline="ref", metric="wer", direction={"wer": "higher"})
@@ -63,7 +65,7 @@ def test_an_unknown_metric_needs_a_direction(make):
 
 @pytest.mark.parametrize(
     ("direction", "message"),
-    [("up", "'up' is neither higher nor lower"), ({"pesq_wb": "lower"}, "higher is better, not lower")],
+    [("up", "'up' is not valid"), ({"pesq_wb": "lower"}, "lower contradicts the registry")],
 )
 def test_a_wrong_direction_is_refused(make, direction, message):
     with pytest.raises(InputError, match=message):
@@ -72,7 +74,7 @@ def test_a_wrong_direction_is_refused(make, direction, message):
 
 def test_guards_need_a_direction_too(make):
     frame = make().assign(wer=lambda f: 5 - f["pesq_wb"])
-    with pytest.raises(InputError, match="'wer' is no metric"):
+    with pytest.raises(InputError, match="'wer' is better"):
         analyze(frame, base=BASE, baseline="ref", guardrails=["wer"])
     found = analyze(frame, base=BASE, baseline="ref", guardrails=["wer"], direction={"wer": "lower"})
     changes = found.guardrails.set_index("name")["change"]

@@ -18,7 +18,7 @@ def test_one_training_under_several_seeds_is_one_run_and_that_is_said(make):
     found = analyze(frame, base=BASE, baseline="ref")
     assert found.cells.set_index("cell").loc["b", "runs"] == 2
     (note,) = [note for note in found.notes if "one training" in note]
-    assert note.startswith("b: seeds 2, 3, 4 are one training (b-2) and count as one run")
+    assert note.startswith("b: seeds 2, 3, 4 are one training run (b-2) and count as one")
     means = frame[frame["cell"] == "b"].groupby("seed")["pesq_wb"].mean()
     by_hand = (means[1] + means[[2, 3, 4]].mean()) / 2
     assert found.cells.set_index("cell").loc["b", "mean"] == pytest.approx(by_hand)
@@ -36,7 +36,7 @@ def test_scores_that_were_copied_under_another_seed_count_once_where_the_trainin
     frame = named(make(seeds=3))
     first = frame[(frame["cell"] == "a") & (frame["seed"] == 1)]
     frame.loc[(frame["cell"] == "a") & (frame["seed"] == 2), "pesq_wb"] = first["pesq_wb"].to_numpy()
-    with pytest.raises(InputError, match=r"cell 'a': seeds 1 and 2 have the same scores.*Take its rows out"):
+    with pytest.raises(InputError, match=r"cell 'a': seeds 1 and 2 have the same scores.*Remove its rows"):
         analyze(frame, base=BASE, baseline="ref")
     frame.loc[(frame["cell"] == "a") & (frame["seed"] == 2), "training"] = "a-1"
     assert analyze(frame, base=BASE, baseline="ref").cells.set_index("cell").loc["a", "runs"] == 2
@@ -64,7 +64,7 @@ def test_a_null_effect_of_one_training_each_is_never_shown(make):
             lambda f: f.assign(training=np.where(f["cell"].isin(["a", "b"]), "x", f["training"])).query(
                 "not (cell == 'a' and seed == 1 or cell == 'a' and seed == 3 or cell == 'b' and seed > 1)"
             ),
-            r"training 'x' is seed 1 in one cell and seed 2 in 'a' \(rows .*give one training one seed",
+            r"training 'x' is seed 1 in one cell and seed 2 in 'a' \(rows .*give a training one seed",
         ),
     ],
 )

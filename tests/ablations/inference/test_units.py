@@ -44,7 +44,7 @@ def test_an_effect_that_one_speaker_carries_is_said(make):
     found = analyze(frame, base=BASE, baseline="ref")
     assert by_name(found)["a"].carried
     assert not by_name(found)["b"].carried
-    assert any(note.startswith("a is carried by one speaker, p2: without it") for note in found.notes)
+    assert any(note.startswith("a depends on one speaker, p2: without it") for note in found.notes)
 
 
 def test_speakers_and_noises_stand_beside_each_other_and_one_alone_is_left_out(make):

@@ -34,9 +34,9 @@ def test_names_are_guessed_and_said():
     ]
     assert frame["pesq_wb"].tolist() == runs()["test/PESQ"].tolist()
     told = " ".join(notes)
-    assert "'random_seed' is taken as seed" in told
-    assert "'test/PESQ' is taken as pesq_wb" in told
-    assert "trainings alone" in told
+    assert "'random_seed' is used as seed" in told
+    assert "'test/PESQ' is used as pesq_wb" in told
+    assert "only the variation between runs" in told
 
 
 @pytest.mark.parametrize(
@@ -83,14 +83,14 @@ def test_diverged_runs_stay():
 def test_without_a_seed_each_row_is_a_training():
     frame, notes = tidied(runs().drop(columns="random_seed"))
     assert list(frame["seed"]) == [1, 2] * 4
-    assert "each row is taken as a training" in " ".join(notes)
+    assert "each row counts as a separate run" in " ".join(notes)
 
 
 def test_utterances_of_runs():
     both = pd.concat([runs(file=f"u{i}") for i in range(3)])
     frame, notes = tidied(both)
     assert set(frame["utterance"]) == {"u0", "u1", "u2"}
-    assert "trainings alone" not in " ".join(notes)
+    assert "only the variation between runs" not in " ".join(notes)
 
 
 @pytest.mark.parametrize(
@@ -100,12 +100,12 @@ def test_utterances_of_runs():
         (runs(core="lstm"), "factor 'core' has only 'lstm'"),
         (runs().drop(columns="core"), "no column 'core' for a factor"),
         (runs().drop(columns="test/PESQ"), "no column for pesq_wb"),
-        (runs(**{"val/PESQ": 2.0}), r"may each be 'pesq_wb'; say which: --column pesq_wb="),
-        (runs(**{"test/PESQ": "n/a"}), "pesq_wb is no number in row 2: 'n/a'"),
-        (runs(random_seed="a"), "the seed in row 2 is no whole number"),
+        (runs(**{"val/PESQ": 2.0}), r"could each be 'pesq_wb'; name one with --column pesq_wb="),
+        (runs(**{"test/PESQ": "n/a"}), "pesq_wb is not a number in row 2: 'n/a'"),
+        (runs(random_seed="a"), "the seed in row 2 is not a whole number"),
         (runs(n_files=[824] * 4 + [820] * 4), r"different test files: n_files is 820 .* 824"),
         (runs(**{"test/PESQ": None}), "no row has a value"),
-        (runs(file="u").drop(columns="random_seed"), "which rows are of one training"),
+        (runs(file="u").drop(columns="random_seed"), "rows of one run cannot be recognised"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_with_what_would_do(frame, message):

@@ -133,7 +133,7 @@ def test_an_mlflow_experiment(here):
         ({"scores": "none.csv"}, "there is no such file"),
         ({"scores": "mlflow:x"}, "--tracking-uri"),
         ({"scores": "a.xls"}, r"tables are read from .csv"),
-        ({"scores": "runs.csv", "take": "best"}, "--take best: give last, max or min"),
+        ({"scores": "runs.csv", "take": "best"}, "--take best; use last, max or min"),
         ({"scores": "runs.csv", "base": "cora=lstm"}, "--base names 'cora'; did you mean 'core'"),
         ({"scores": "runs.csv", "baseline": "ref"}, "no cell 'ref'"),
     ],

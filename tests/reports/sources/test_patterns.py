@@ -33,11 +33,11 @@ def test_a_star_is_not_kept(exp):
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("exp/{core}-{direction}/seed{seed}/enhancd", "finds nothing; .*seed1 holds enhanced"),
-        ("nowhere/{core}", "finds nothing; . holds exp"),
+        ("exp/{core}-{direction}/seed{seed}/enhancd", "matches nothing; .*seed1 has enhanced"),
+        ("nowhere/{core}", "matches nothing; . has exp"),
         ("exp/enhanced", "has no field"),
         ("exp/{a}/{a}", "has a field twice"),
-        ("exp/*/{x}1/enhanced", r"are one run \(x=seed\)"),
+        ("exp/*/{x}1/enhanced", r"are the same run \(x=seed\)"),
     ],
 )
 def test_a_pattern_that_does_not_do(exp, pattern, message):

@@ -155,7 +155,7 @@ def test_recordings_on_which_pesq_crashes_are_named_before_training(folder: Path
         soundfile.write(folder / "test" / kind / "b3_calls.wav", audio, RATE)
     found = check(Corpus.open(folder, cache=cache), processes=1)
     assert (
-        "not measured by PESQ: b3_calls: PESQ crashes on it: more than 55 utterances; cut it"
+        "PESQ could not score: b3_calls: PESQ crashes on files with more than 55 utterances; split the file"
         in found["warnings"]
     )
     assert found["noisy_pesq_sampled"] == 3

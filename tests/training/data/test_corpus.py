@@ -85,7 +85,7 @@ def test_validation_by_file_is_said(tmp_path: Path) -> None:
     corpus = Corpus.open(root, cache=tmp_path / "cache")
     assert len(corpus.validation) == 2
     assert corpus.validation_speakers == ()
-    assert corpus.notes == ["validation held out by file: names do not tell the speaker"]
+    assert corpus.notes == ["validation is split by file: file names do not contain the speaker"]
     assert corpus.train[0].speaker is None
 
 
@@ -152,7 +152,7 @@ def test_further_tests_stand_beside_the_first_under_names_of_their_own(folder: P
     assert (
         corpus.extra_test_sets[0].digest == Corpus.open(folder, cache=cache, test_data=places[0]).test_digest
     )
-    with pytest.raises(InputError, match=f"{places[0]} holds the same files as far"):
+    with pytest.raises(InputError, match=f"{places[0]} and far have the same files"):
         Corpus.open(folder, cache=cache, test_data=places[0], further=[places[0]])
     with pytest.raises(InputError, match="no data folder"):
         Corpus.open(folder, cache=cache, further=[tmp_path / "nowhere"])

@@ -103,7 +103,7 @@ def test_files_below_that_do_not_pair_are_said(tmp_path: Path) -> None:
     put(root / "train/clean/old/z_1.wav", "z", "clean")
     after = opened(root)
     assert after.digest == before.digest
-    assert "1 file in folders below are not read: they do not pair" in after.notes
+    assert "1 file in subfolders are ignored because they do not pair" in after.notes
 
 
 def test_a_validation_split_of_its_own_is_used_and_said(tmp_path: Path) -> None:
@@ -185,7 +185,7 @@ def test_a_pattern_pairs_what_names_do_not(tmp_path: Path) -> None:
     assert len(corpus.train) + len(corpus.validation) == len(TRAIN)
     with pytest.raises(InputError, match=r"(?s)does not pair.*12 without a partner"):
         opened(root, pairs=r"(x\d*|b_\d*)")
-    with pytest.raises(InputError, match=r"neither a file nor a regular expression"):
+    with pytest.raises(InputError, match=r"not a file and not a valid regular expression"):
         opened(root, pairs=r"(\d+")
     (root / "corpus.yaml").write_text("pairs: '(\\d+)'\nspeakers: '^b_(\\d)'\n")
     told = opened(root)
@@ -283,7 +283,7 @@ def test_lists_that_cannot_be_used(tmp_path: Path) -> None:
     root = tmp_path / "speech"
     files = scattered(root)
     table(root / "odd.csv", [["one", "two"], *[[str(c), str(y)] for c, y in files.values()]])
-    with pytest.raises(InputError, match=r"not clear; its columns are one, two"):
+    with pytest.raises(InputError, match=r"not clear which columns are .* its columns are one, two"):
         opened(root, pairs="odd.csv")
     table(root / "gone.csv", [["clean", "noisy"], ["a/x0.wav", "b/nowhere.wav"], ["a/x1.wav", "b/y1.wav"]])
     with pytest.raises(InputError, match=r"(?s)lists files that are missing.*b/nowhere\.wav is not there"):

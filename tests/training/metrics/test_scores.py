@@ -315,7 +315,7 @@ def test_a_pair_that_kills_every_worker_is_an_error_and_no_score(monkeypatch):
             patch.setattr(
                 module.subprocess_env, "command", lambda *_: [sys.executable, "-c", "raise SystemExit(3)"]
             )
-            with pytest.raises(MetricProcessError, match=r"3 processes died .*exit code 3, exit code 3"):
+            with pytest.raises(MetricProcessError, match=r"3 processes crashed .*exit code 3, exit code 3"):
                 pool.submit(clean, clean, ["ssnr"]).result(60)
         assert not pool.submit(clean, clean, ["ssnr"]).result(60).errors
 
@@ -356,7 +356,7 @@ def test_a_crash_on_a_short_recording_is_no_score(monkeypatch):
 def test_a_very_long_recording_is_refused_with_a_reason():
     long = np.zeros(int(RATE * 660), np.float32)
     scored = score_with_errors(long, long, RATE, ["pesq_wb", "ssnr"])
-    assert scored.reasons() == "pesq_wb, ssnr: it has 11 min, and 10 is the most; cut it"
+    assert scored.reasons() == "pesq_wb, ssnr: it is 11 min long, but at most 10 min can be scored; split it"
 
 
 @pytest.mark.parametrize(

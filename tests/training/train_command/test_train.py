@@ -103,9 +103,9 @@ FAILURES = {
     "SIGSEGV": ("failed", "error", "ended by SIGSEGV"),
     "SIGKILL": ("failed", "lost-worker", "ended by SIGKILL"),
     "silent": ("failed", "output", "left no enhanced: expected 2 enhanced test files such as d_1.wav in"),
-    "elsewhere": ("failed", "output", "it wrote outside {out}, beside its code: enhanced/d_1.wav"),
+    "elsewhere": ("failed", "output", "it wrote outside {out}, next to its code: enhanced/d_1.wav"),
     "partial": ("failed", "output", "1 of 2 test files are missing"),
-    "short": ("failed", "output", "enhanced files are as long as the noisy ones"),
+    "short": ("failed", "output", "enhanced files must be as long as the noisy ones"),
     "nan": ("diverged", None, "train/loss is not finite at the end of metrics.jsonl"),
 }
 
@@ -145,8 +145,8 @@ def test_a_folder_without_audio_is_told_by_what_was_expected(tiny_corpus, cache,
     with pytest.raises(OutputError) as told:
         scores_at(TrainingCommand(command=COMMAND, folder=str(tmp_path)), tmp_path, pairs)
     assert str(told.value) == (
-        "the command ended well and left no audio file in enhanced: expected 2 enhanced test files such as "
-        "d_1.wav in {out}/enhanced; {out} holds enhanced"
+        "the command succeeded but left no audio file in enhanced; expected 2 enhanced test files such as "
+        "d_1.wav in {out}/enhanced; {out} has enhanced"
     )
 
 
