@@ -174,7 +174,7 @@ def test_curves_of_a_source_stay_with_its_runs(here, seeds):
     kept = report_of_study(here / "root", "s")
     assert [(c.steps, c.mean) for c in kept.curves] == [(c.steps, c.mean) for c in direct.curves]
     assert kept.curves[0].steps == (100, 200, 300)
-    priced = "Choosing the best of 3 or more checkpoints on the test set would move each run by +0.050"
+    priced = "Choosing the best of 3 or more checkpoints on the test set would change each run by +0.050"
     assert priced in call("report", *source).replace("\n", " ")
     assert priced in call("report", "s").replace("\n", " ")
 

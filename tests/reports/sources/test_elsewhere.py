@@ -173,13 +173,14 @@ def test_the_table_of_clearml_as_csv(here):
     frame.to_csv("table.csv", index=False)
     scores, info = Elsewhere(scores="table.csv", factors="core").read()
     assert list(scores["pesq_wb"]) == list(table()["pesq"])[:5]
-    assert "Left out as not finished: 1 stopped." in info.notes
+    assert "Left out because not finished: 1 stopped." in info.notes
     assert (
-        "Column 'test › pesq (Last)' is taken as pesq_wb (--column pesq_wb=... names another)." in info.notes
+        "Column 'test › pesq (Last)' is used as pesq_wb; choose another with --column pesq_wb=..."
+        in info.notes
     )
     frame["dev › pesq (Max)"] = 3.0
     frame.to_csv("table.csv", index=False)
-    with pytest.raises(InputError, match=r"may each be 'pesq_wb'.*--column pesq_wb="):
+    with pytest.raises(InputError, match=r"could each be 'pesq_wb'.*--column pesq_wb="):
         Elsewhere(scores="table.csv", factors="core").read()
 
 
