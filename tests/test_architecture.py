@@ -99,3 +99,10 @@ def test_the_mask_of_cores_is_asked_in_one_place():
     """It is missing on macOS."""
     asking = [name for name, path in SOURCES.items() if "sched_getaffinity" in path.read_text()]
     assert asking == ["ablate.models.cores"]
+
+
+def test_the_picture_shows_the_packages_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(HOUSE / "benchmarks"))
+    from packages import PICTURE, draw
+
+    assert PICTURE.read_text() == draw(), "run python benchmarks/packages.py"
