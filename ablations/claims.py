@@ -100,9 +100,7 @@ def direction_of(metric: str, given: Mapping[str, str] = MappingProxyType({})) -
     """
     said = given.get(metric)
     if said not in (None, "higher", "lower"):
-        raise InputError(
-            f"direction of {metric}: {said!r} is not valid; say which is better, higher or lower"
-        )
+        raise InputError(f"direction of {metric}: {said!r} is not valid; say what is better: higher or lower")
     known = {True: "higher", False: "lower"}[METRICS[metric].higher_is_better] if metric in METRICS else None
     if said is None and known is None:
         raise InputError(
@@ -118,9 +116,7 @@ def direction_of(metric: str, given: Mapping[str, str] = MappingProxyType({})) -
 def check_margin(margin: float) -> float:
     """Raises InputError where a margin is negative or no number."""
     if not (math.isfinite(margin) and margin >= 0):
-        raise InputError(
-            f"margin {margin} is negative; give the smallest difference that matters, zero or more"
-        )
+        raise InputError(f"margin {margin} is negative; it is the smallest difference that matters")
     return margin
 
 
@@ -169,7 +165,7 @@ def claim_target(name: str, levels: Mapping[str, Sequence[str]]) -> tuple[str, s
     if not level:
         if len(others) > 1:
             raise InputError(
-                f"claim for {name!r}, which has {len(others) + 1} levels: name one, e.g. {factor}={others[0]}"
+                f"claim for {name!r} needs a level of the {len(others) + 1}, e.g. {factor}={others[0]}"
             )
         return factor, others[0]
     if level not in others:

@@ -80,9 +80,7 @@ class Design:
         rules = tuple(dict(rule) for rule in constraints)
         for factor, level in (item for rule in rules for item in rule.items()):
             if level not in named.get(factor, ()):
-                raise InputError(
-                    f"constraint {factor}={level} does not match a factor and level of this grid"
-                )
+                raise InputError(f"constraint {factor}={level} is not a factor and level of this grid")
         matrix = np.array(list(dict.fromkeys(keys)), dtype=int).reshape(-1, len(sizes))
         whole = cls(named, "full" if len(matrix) == math.prod(sizes) else kind, matrix, rules)
         found = replace(whole, matrix=whole.matrix[[whole.permits(key) for key in whole.keys]])
@@ -303,10 +301,7 @@ def label(levels: Mapping[str, str]) -> str:
 def check_factor_name(name: str) -> None:
     """Raises InputError where the scores or the effects have another use for a factor's name."""
     if name in RESERVED or name.startswith("noisy_"):
-        raise InputError(
-            f"a factor cannot be called {name!r}, because tables of scores and effects use this name; "
-            "choose another"
-        )
+        raise InputError(f"a factor cannot be called {name!r}: tables of scores and effects use this name")
 
 
 def fraction(sizes: Sequence[int]) -> list[list[int]]:

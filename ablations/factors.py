@@ -51,7 +51,7 @@ class Factor(Frozen):
         for level, delta in levels.items():
             if not LEVEL.fullmatch(level):
                 raise InputError(
-                    f"level {level!r} is not valid; use only letters, digits, '.', '_', ':', '+' and '-'"
+                    f"level {level!r} not valid; use letters, digits, '.', '_', ':', '+' and '-'"
                 )
             for path in () if info.data.get("own") else delta:
                 check_path(path)

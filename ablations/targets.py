@@ -151,9 +151,7 @@ def find_config(name: str, cells: Sequence[Cell], recipe: str | None, root: Path
                 model=ModelConfig.model_validate(spec["model"]), recipe=Recipe.model_validate(spec["recipe"])
             )
     if len(runs) > 1:
-        raise InputError(
-            f"{len(runs)} runs under {root} start with {name!r}; give more digits of the signature"
-        )
+        raise InputError(f"{len(runs)} runs under {root} start with {name!r}; give more digits")
     known = [*PRESETS, *(cell.name for cell in cells if cell.name not in PRESETS)]
     what = "preset, cell of the grid" if cells else "preset"
     raise InputError(f"{name!r} is not a {what}, a run under {root}, or a file{suggestion(name, known)}")

@@ -43,9 +43,15 @@ def draw() -> str:
             end = 10 + STEP * PACKAGES.index(other) + WIDTH // 2
             bow = TOP - 40 * (i - PACKAGES.index(other))
             start = middle - 8 * (len(PACKAGES) - PACKAGES.index(other)) + 16
-            lines.append(f'<path d="M {start} {TOP} C {start} {bow}, {end + 8 * i} {bow}, {end + 8 * i} {TOP}"/>')
+            lines.append(
+                f'<path d="M {start} {TOP} C {start} {bow}, {end + 8 * i} {bow}, {end + 8 * i} {TOP}"/>'
+            )
     size = f"0 0 {STEP * len(PACKAGES) - 15} {TOP + height + 10}"
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size}">\n{STYLE}\n' + "\n".join(lines) + "\n</svg>\n"
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{size}">\n{STYLE}\n'
+        + "\n".join(lines)
+        + "\n</svg>\n"
+    )
 
 
 if __name__ == "__main__":

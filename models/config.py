@@ -65,8 +65,7 @@ def band_widths(layout: str | tuple[int, ...], bins: int = BINS) -> tuple[int, .
             else ""
         )
         raise InputError(
-            f"bands {layout!r} cover {sum(widths)} bins (at least one each), but the spectrogram has "
-            f"{bins}{points}"
+            f"bands {layout!r} cover {sum(widths)} bins (at least 1 each); the spectrogram has {bins}{points}"
         )
     return widths
 
@@ -300,9 +299,7 @@ class ModelConfig(Section):
     @model_validator(mode="after")
     def _parts_fit(self) -> ModelConfig:
         if self.n_fft % 2:
-            raise InputError(
-                f"n_fft={self.n_fft} is odd; use an even number of points, e.g. {self.n_fft + 1}"
-            )
+            raise InputError(f"n_fft={self.n_fft} is odd; use an even number, e.g. {self.n_fft + 1}")
         if 2 * self.hop > self.n_fft:
             raise InputError(
                 f"hop={self.hop} is too large: frames of {self.n_fft} points must overlap by at least "
@@ -317,10 +314,7 @@ class ModelConfig(Section):
             self.lookahead or (self.trunk_statistics == "cumulative" and self.norm == "group")
         ):
             field = "lookahead" if self.lookahead else "trunk_statistics=cumulative"
-            raise InputError(
-                f"chunk={self.chunk} cannot be combined with {field}, because frames are not processed in "
-                "order; use chunk=0"
-            )
+            raise InputError(f"chunk={self.chunk} does not go with {field}; use chunk=0")
         expansion = self.decoder_expansion
         if not _is_expected(self.bands):
             count = len(self.band_widths)

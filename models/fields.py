@@ -150,9 +150,7 @@ def parse_value(text: str) -> Any:
         try:
             return json.loads(text)
         except json.JSONDecodeError as error:
-            raise InputError(
-                f"{text!r} is not a JSON list ({error.msg}); put words in double quotes"
-            ) from None
+            raise InputError(f"{text!r} is not a JSON list ({error.msg}); words need double quotes") from None
     for kind in (int, float):
         try:
             return kind(text)

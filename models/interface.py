@@ -287,9 +287,7 @@ class Interface:
         if name is None:
             part = outputs
         elif isinstance(outputs, Tensor):
-            raise InputError(
-                f"the network returns one tensor, {_shape(outputs)}, which has no output {name!r}"
-            )
+            raise InputError(f"the network returns one tensor, {_shape(outputs)}, without output {name!r}")
         else:
             try:
                 part = outputs[name]
@@ -302,8 +300,7 @@ class Interface:
                 raise InputError(f"the network has no output {name!r}; it returns {known}") from None
         if not isinstance(part, Tensor):
             raise InputError(
-                f"the network returns {_shape(part)}; name the enhanced signal with output = 'key' or an "
-                "index"
+                f"the network returns {_shape(part)}; set output to the enhanced signal's key or index"
             )
         return part
 

@@ -67,9 +67,7 @@ def _between(count: int, place: Callable[[float], float], bins: int) -> tuple[in
 
 def _fixed(name: str, count: int | None, widths: tuple[int, ...]) -> tuple[int, ...]:
     if count is not None:
-        raise InputError(
-            f"bands {name}:{count} is not valid: {name} always has {len(widths)} bands; write {name}"
-        )
+        raise InputError(f"bands {name}:{count}: {name} always has {len(widths)} bands; write {name}")
     return widths
 
 

@@ -79,10 +79,7 @@ def write_start(name: str, folder: Path = Path()) -> Path:
     """
     stem = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or keyword.iskeyword(stem):
-        raise InputError(
-            f"name {name!r} is not valid; start with a letter and use lower-case letters, digits, - and "
-            "_, e.g. my-net"
-        )
+        raise InputError(f"name {name!r} is not valid; use a small letter, then letters, digits, - and _")
     if name in PRESETS or name in ARCHITECTURES:
         raise InputError(f"a network named {name!r} already exists; choose another name")
     path = folder / f"{stem}.py"

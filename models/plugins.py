@@ -94,8 +94,7 @@ def digests(paths: Iterable[str | Path]) -> dict[str, str]:
         found[str(path)] = _loaded[path][1]
         if code_digest(path) != found[str(path)]:
             raise InputError(
-                f"the code of plug-in {path} has changed since this process imported it; start the "
-                "process again"
+                f"the code of plug-in {path} has changed since this process imported it; start again"
             )
     return found
 

@@ -79,9 +79,7 @@ def _bsrnn(keys: _Keys) -> tuple[ModelConfig, dict[str, Tensor]]:
     channels = keys.need("band_split.fc1.weight").shape[0]
     layers, band_layers = keys.count("lstm_t{}.weight_ih_l0"), keys.count("lstm_k{}.weight_ih_l0")
     if not layers or not band_layers:
-        raise InputError(
-            f"{layers} time layers and {band_layers} band layers; a BSRNN needs at least one of each"
-        )
+        raise InputError(f"{layers} time layers and {band_layers} band layers; a BSRNN needs both kinds")
     both = "lstm_t1.weight_ih_l0_reverse" in keys.left
     ours, hidden = _ends(keys)
     for letter, part, count, reverse in (("t", "time", layers, both), ("k", "band", band_layers, True)):

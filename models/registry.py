@@ -43,9 +43,7 @@ class Registry:
         return self._parts.get(name) == self._not_imported
 
     def _not_imported(self, *_: Any) -> Any:
-        raise InputError(
-            f"this {self.kind} belongs to a plug-in that is not loaded; name its file with --plugin"
-        )
+        raise InputError(f"this {self.kind} belongs to a plug-in; name its file with --plugin")
 
     def check(self, name: str) -> str:
         """Return `name` if it is known; raise InputError naming the nearest known one otherwise."""

@@ -35,9 +35,7 @@ def stft(waveform: Tensor) -> Tensor:
     """
     samples = waveform.shape[-1]
     if samples <= N_FFT // 2:
-        raise ValueError(
-            f"{samples} samples are too few for a centred transform; at least {N_FFT // 2 + 1} are needed"
-        )
+        raise ValueError(f"{samples} samples are too few; the transform needs {N_FFT // 2 + 1}")
     return OURS.analyse(waveform)
 
 

@@ -112,10 +112,7 @@ def intervals(report: AnalysisReport) -> str:
     """The kind of the intervals; `none` where no cell has two seeds."""
     if report.seeds[1] < 2:
         return "none"
-    kind = (
-        "Welch's t with Satterthwaite's degrees of freedom, over seeds (separate for each cell) and "
-        "utterances"
-    )
+    kind = "Welch's t with Satterthwaite's degrees of freedom, over seeds (separate per cell) and utterances"
     return f"{report.percent}: {kind}"
 
 
@@ -255,10 +252,7 @@ def untoggled_line(report: AnalysisReport) -> str:
     if not parts:
         return ""
     return (
-        (
-            "Differences between all-on and the baseline that no factor toggles (together they are "
-            "'unexplained'): "
-        )
+        ("Differences between all-on and the baseline without a factor (together 'unexplained'): ")
         + "; ".join(parts)
         + ". To split it, add them to the grid."
     )
@@ -275,8 +269,7 @@ def notes(report: AnalysisReport) -> list[str]:
     if looked := int(analysis.effects["p_headline"].notna().sum()):
         notes.append(
             f"The first sentence uses Holm's procedure over {plural(looked, 'effect')}(gap and remainder "
-            f"included) at {100 * (1 - analysis.confidence):.0f} %; the intervals in the tables are not "
-            "corrected."
+            f"included) at {100 * (1 - analysis.confidence):.0f} %; intervals in tables are not corrected."
         )
     lost = [item for item in analysis.not_estimable if item.missing]
     if lost and not any("not estimable" in note.lower() for note in notes):
@@ -292,8 +285,8 @@ def notes(report: AnalysisReport) -> list[str]:
     changed = [name for name, change in report.parameter_text.items() if change]
     if changed:
         notes.append(
-            f"These factors also change the parameter count: {', '.join(changed)}. Their effects include "
-            "the effect of size."
+            f"These factors also change the parameter count: {', '.join(changed)}. Effects include that "
+            "of size."
         )
     if report.test_sets and len(analysis.guardrails):
         notes.append(f"Guardrail metrics are evaluated only on the first test set, {report.test_name}.")

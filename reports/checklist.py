@@ -43,9 +43,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
     path = FOLDER / f"{names.get(template, template)}{SUFFIX}"
     path = path if path.is_file() else Path(template)
     if not path.is_file():
-        raise InputError(
-            f"no template {template!r}{suggestion(template, [*names])}; name one of these, or a file"
-        )
+        raise InputError(f"no template {template!r}{suggestion(template, [*names])}; or name a file")
     environment = Environment(
         undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )

@@ -79,17 +79,13 @@ class ReportOptions(Elsewhere):
         if elsewhere is None and (self.clean or self.noisy):
             raise InputError("--clean and --noisy are folders for --enhanced")
         if self.scores is not None and self.claims is not None:
-            raise InputError(
-                "--claims needs a study, because the networks must be known; with --scores, use --claim"
-            )
+            raise InputError("--claims needs a study, whose networks are known; with --scores use --claim")
         if elsewhere is not None and names:
             raise InputError(f"give either a study ({names[0]}) or --scores, not both")
         if self.scores is not None and self.enhanced is not None:
             raise InputError("give either --scores or --enhanced, not both")
         if self.open_page and (elsewhere or self.tracking_uri is not None or self.output is not None):
-            raise InputError(
-                "--open shows the report in a study's folder; leave out --scores, --tracking-uri and -o"
-            )
+            raise InputError("--open is for a study's folder; leave out --scores, --tracking-uri and -o")
         if self.tracking_uri is not None and not names and not (self.scores or "").startswith("mlflow:"):
             raise InputError("--tracking-uri needs the name of a study, or --scores mlflow:EXPERIMENT")
 

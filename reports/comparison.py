@@ -26,9 +26,7 @@ def parse_spread(text: str) -> Spread:
     try:
         return Spread(float(low), float(high if dots else low), None, "given with --sd")
     except ValueError:
-        raise InputError(
-            f"--sd {text!r} is not valid; give an SD or a range, e.g. 0.02 or 0.01..0.03"
-        ) from None
+        raise InputError(f"--sd {text!r} is not an SD or a range, e.g. 0.02 or 0.01..0.03") from None
 
 
 def published_spread() -> Spread:
@@ -108,9 +106,6 @@ def lines(found: Comparison, best_of: int | None) -> Iterator[str]:
                 f"{verdict} (p = {p:.2f})."
             )
     if spread.df is not None and spread.df < ENOUGH_DF:
-        yield (
-            f"{spread.df} degrees of freedom are too few to estimate how much runs differ; at least 4 are "
-            "needed."
-        )
+        yield (f"{spread.df} degrees of freedom are too few to estimate the SD between runs; 4 are needed.")
     elif spread.df is None:
         yield "To decide it, train this network with this recipe at least three times on either side."

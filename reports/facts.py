@@ -230,6 +230,5 @@ class _Facts:
         )
         return (
             "Two-sided t-tests with Satterthwaite's degrees of freedom; negligible: two one-sided tests "
-            f"at the margin.{corrected} Guardrail metrics, extra test sets and subsets are not part of "
-            "this correction."
+            f"at the margin.{corrected} Guardrail metrics, extra test sets and subsets are not corrected."
         )

@@ -58,14 +58,9 @@ def requested(file: Path, options: Options) -> tuple[Study, Options]:
     """
     request = asked(file)
     if request.train is None:
-        raise InputError(
-            f"{file} has no train.command, so its cells cannot be trained elsewhere; add the command that "
-            "trained these runs"
-        )
+        raise InputError(f"{file} has no train.command; add the command that trained these runs")
     if options.base or options.metric:
-        raise InputError(
-            "leave out --base and --metric: the study file defines them (its first levels, and its endpoint)"
-        )
+        raise InputError("leave out --base and --metric: the study file has first levels and an endpoint")
     factors = options.factors or ",".join(factor.name for factor in request.factors)
     base = ",".join(f"{factor.name}={factor.off}" for factor in request.factors)
     return request, replace(options, factors=factors, base=base, metric=request.endpoint.metric)
@@ -100,10 +95,7 @@ def import_runs(
             with other scores, or a study of that name differs in more than its seeds.
     """
     if "training" in scores.columns:
-        raise InputError(
-            "cells of this table share runs (column 'training'), which cannot be imported; use ablate "
-            "report --scores"
-        )
+        raise InputError("runs that cells share (column 'training') cannot be imported; use report --scores")
     if metric not in METRICS:
         if metric not in direction:
             raise InputError(
@@ -253,9 +245,7 @@ def _runs_of(
                         f"{', '.join(levels[factor])}"
                     )
         if (cell := known.get(tuple(at.items()))) is None:  # type: ignore[arg-type]
-            raise InputError(
-                f"cell {name!r} is not in the study file; its cells: {', '.join(plan.cell_names)}"
-            )
+            raise InputError(f"cell {name!r} is not in the study file: {', '.join(plan.cell_names)}")
         yield (cell, int(str(seed))), (table, curves[str(name), int(str(seed))])
 
 
@@ -273,8 +263,7 @@ def _check_known(
             same = not run.path.exists()
         if not same:
             raise InputError(
-                f"{cell.name}, seed {seed} exists under {root} with other scores; choose another name "
-                "with --study"
+                f"{cell.name}, seed {seed} exists under {root} with other scores; give another --study"
             )
 
 

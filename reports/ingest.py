@@ -127,9 +127,7 @@ def lay_out(
     base_cell = str(base) if named else at_base[0] if len(at_base) == 1 else None
     outside = [name for name in names if order and not cell_levels[name] and name != baseline]
     if outside:
-        notes.append(
-            f"{listed(outside)} has no level of some factors and is not part of the factorial design."
-        )
+        notes.append(f"{listed(outside)} has no level of some factors and is outside the factorial design.")
     rank = {
         factor: {level: index for index, level in enumerate(order_of)} for factor, order_of in order.items()
     }
@@ -198,9 +196,7 @@ def _factor_table(
     asked = [] if isinstance(base, str) and base in names else list(_parse_base(base))
     for name in asked:
         if name not in scores.columns:
-            raise InputError(
-                f"--base names {name!r}, which is not a column of {listed(list(scores.columns), 20)}"
-            )
+            raise InputError(f"--base names {name!r}, not a column of {listed(list(scores.columns), 20)}")
     reserved = {*COLUMNS, *METRICS, metric}
     candidates = stated or [
         str(c) for c in scores.columns if c not in reserved and not str(c).startswith("noisy_")
@@ -330,9 +326,7 @@ def parse_levels(text: str) -> dict[str, str]:
     for item in filter(None, (part.strip() for part in text.split(","))):
         name, equals, level = (part.strip() for part in item.partition("="))
         if not (equals and name and level):
-            raise InputError(
-                f"{item!r} in {text!r} does not have the form factor=level, e.g. bidirectional=off"
-            )
+            raise InputError(f"{item!r} in {text!r} is not of the form factor=level, e.g. bidirectional=off")
         levels[name] = level
     return levels
 
@@ -365,10 +359,7 @@ def _base_levels(
         if level is None:
             level = declared[0] if declared else off_level(known)
             if level is None:
-                raise InputError(
-                    f"it is not known which level of {factor!r} is off; name it with --base; levels: "
-                    f"{listed(known)}"
-                )
+                raise InputError(f"which level of {factor!r} is off? Set it with --base: {listed(known)}")
         elif level not in declared:
             same = same_level(level, known)
             if same is None:

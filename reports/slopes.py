@@ -168,6 +168,6 @@ def slope_lines(found: Sequence[Slope], percent: str, other_lengths: bool = Fals
     if still:
         each = [f"{slope.name} {slope.rate} {slope.spread}" for slope in still]
         lines.append(
-            f"No significant change at the end, in validation PESQ-WB per {PER} steps, for {'; '.join(each)}."
+            f"No significant change at the end (validation PESQ-WB / {PER} steps): {'; '.join(each)}."
         )
     return lines

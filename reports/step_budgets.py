@@ -154,8 +154,5 @@ def step_budget_lines(found: Sequence[AtStepBudget], percent: str) -> list[str]:
         for (before, after), rows in same.items()
     ]
     if found:
-        lines.append(
-            "Claims are tested at the full step budget. The other step budgets are not part of the Holm "
-            "family."
-        )
+        lines.append("Claims are tested at the full step budget; others are not part of the Holm family.")
     return lines

@@ -41,9 +41,7 @@ def answer(report: AnalysisReport) -> str:
         side = "above" if gap.data["estimate"] > 0 else "below"
         told = f"of the {size} by which {report.baseline_name} is {side} {report.base_name}{better}, "
         if report.credit_kind == "Shapley value":
-            told += (
-                f"{effects} come from the factors" if effects else "no factor is shown to explain any part"
-            )
+            told += f"{effects} come from the factors" if effects else "no factor is shown to explain a part"
             told += f"; {_round(rest)} is unexplained" if rest and rest.shown else ""
             told += "; no unexplained remainder is shown" if rest and not rest.shown else ""
         else:

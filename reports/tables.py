@@ -266,8 +266,8 @@ def lengths_table(report: AnalysisReport) -> Table | None:
         rows,
         f"{report.credit_kind}s in {report.metric} with {report.percent} intervals, of the "
         f"{plural(found[0].utterances, 'test utterance')} that every step budget has; each budget was "
-        "trained separately. The last column is the effect at the larger of two budgets minus the effect "
-        "at the smaller.",
+        "trained separately. The last column is the effect at the larger of two budgets minus that at "
+        "the smaller.",
     )
 
 

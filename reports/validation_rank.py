@@ -96,6 +96,5 @@ def agreement_lines(found: Agreement | None, metric: str, *, chosen: bool) -> li
         return [f"{told}."]
     return [
         f"{told}, so what it selected (tuned settings, weights) may not suit the test set. Validate on "
-        "more files (recipe.validation_utterances), or on speakers and noises closer to those of the "
-        "test set."
+        "more files (recipe.validation_utterances), or on speakers and noises closer to the test set's."
     ]

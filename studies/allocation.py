@@ -25,9 +25,7 @@ def next_trainings(
     if not any(run.scored for run in runs):
         raise InputError(f"no run of {plan.name!r} has scores yet; train its first seeds with ablate run")
     if pending := sorted({run.cell for run in runs} - {run.cell for run in runs if _has_ended(run)}):
-        raise InputError(
-            f"no run of {listed(pending)} has scores yet; train the planned runs with ablate run"
-        )
+        raise InputError(f"no run of {listed(pending)} has scores yet; train planned runs with ablate run")
     return allocate(
         analyze_study(plan, table),
         hours=hours_of(plan, runs),

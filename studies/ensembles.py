@@ -81,10 +81,7 @@ def score(
     def network(cell: AnyCell, seed: int) -> nn.Module:
         path = RunDir(run_path(root, cell.signatures[seed])).checkpoints / "best.pt"
         if not path.exists():
-            raise InputError(
-                f"cell {cell.name!r}, seed {seed}: no weights at {path}; an ensemble needs the weights of "
-                "every seed"
-            )
+            raise InputError(f"cell {cell.name!r}, seed {seed}: an ensemble needs the weights {path}")
         return load_model(path)
 
     seeds = {cell.name: _seeds(cell, root) for cell in plan.cells}

@@ -117,14 +117,10 @@ def _put(unpacked: Path, manifest: dict[str, Any], root: Path, trusted: bool) ->
     folder = study_path(root, manifest["study"])
     raw = json.loads((unpacked / "study" / "plan.json").read_text())
     if raw["name"] != manifest["study"]:
-        raise InputError(
-            f"the archive's plan names the study {raw['name']!r}, its manifest names {manifest['study']!r}"
-        )
+        raise InputError(f"the archive's plan is of {raw['name']!r}, its manifest of {manifest['study']!r}")
     if (folder / "plan.json").exists():
         if not _is_of(manifest, folder):
-            raise InputError(
-                f"another study {raw['name']!r} exists in {folder.parent}; import into another --root"
-            )
+            raise InputError(f"another study {raw['name']!r} is in {folder.parent}; use another --root")
         plan = plans.load(root, raw["name"])
         _trust(plan.plugins, trusted)
         return plan
@@ -177,9 +173,7 @@ def _take_plugins(source: Path, named: Any, target: Path) -> dict[str, str | Non
             raise InputError(f"plug-in {file.name} of the archive does not match the digest in its plan")
         found[str(target / str(number) / file.name)] = digest
     if more := sorted(path for path in source.rglob("*") if path.is_file() and path not in expected):
-        raise InputError(
-            f"the archive contains code that its plan does not name: {more[0].relative_to(source)}"
-        )
+        raise InputError(f"the archive has code that its plan does not name: {more[0].relative_to(source)}")
     if expected:
         shutil.copytree(source, target, dirs_exist_ok=True)
     return found
@@ -273,8 +267,7 @@ def _unpack(archive: Path, folder: Path) -> dict[str, Any]:
                 found[member.name] = _written(content, folder / member.name)
     except _TooLargeError:
         raise InputError(
-            f"{archive} unpacks to more than {most / 1e6:,.0f} MB, which is implausible for an export "
-            "of its size"
+            f"{archive} unpacks to more than {most / 1e6:,.0f} MB, too much for an export of its size"
         ) from None
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"{archive} is damaged, or is not a file of ablate export: {error}") from None

@@ -119,10 +119,7 @@ def _read(note: Path) -> tuple[dict[str, Any], float]:
 
 
 def _held(folder: Path, holder: dict[str, Any]) -> str:
-    return (
-        f"study {folder.name!r} is already being run by {_named(holder)}; wait until it ends, or end it "
-        "and run again"
-    )
+    return f"study {folder.name!r} is being run by {_named(holder)}; wait for it, or end it and run again"
 
 
 def _named(holder: dict[str, Any]) -> str:

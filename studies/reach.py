@@ -16,9 +16,7 @@ from ablate.training.rundir import RunDir
 from .launchers import Job
 from .plan import Plan
 
-REMEDY = (
-    "check that the level reaches the code that uses it, or remove the factor: its levels change no score"
-)
+REMEDY = "check that the level reaches the code that uses it, or remove the factor"
 
 
 @dataclass
@@ -96,10 +94,7 @@ class ReachWatch:
                     )
         if effect.unreached and not before:
             off, on = effect.pairs[0]
-            evidence = (
-                f"every pair of cells has scores that are equal to the last digit (for example {on} and "
-                f"{off})"
-            )
+            evidence = f"every pair of cells has equal scores to the last digit (for example {on} and {off})"
             self.findings.append(Finding.of(CODE, effect.name, evidence, REMEDY))
             stops = (
                 f"; {', '.join(sorted(on for _, on in effect.pairs))} stop" if self._stops else " (waived)"

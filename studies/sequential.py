@@ -68,9 +68,7 @@ class HalfWidthTarget:
             return ""
         more = range(self.max_seeds, MOST_SEEDS + 1)
         if enough := next((n for n in more if widest(n)[0] <= self.width), None):
-            takes = (
-                f"about {enough} seeds ({planned.runs(enough)} runs) would be enough: set max_seeds: {enough}"
-            )
+            takes = f"about {enough} seeds ({planned.runs(enough)} runs) are enough: max_seeds: {enough}"
         elif widest(WITHOUT_END)[0] <= self.width:
             takes = f"more than {MOST_SEEDS} seeds would be needed"
         else:
@@ -115,9 +113,7 @@ class HalfWidthTarget:
         plan = self._looked(plan, found.widest)
         to_go = _cost(found.trainings, hours is not None)
         if found.widest is None:
-            say(
-                "the target half-width cannot be reached: no tested effect has an interval; see ablate status"
-            )
+            say("the target half-width cannot be reached: no effect has an interval; see ablate status")
             return plan
         target, half = found.widest
         say(

@@ -148,14 +148,9 @@ class Study(Frozen):
                 "set: and levels to pass overrides"
             )
         if isinstance(self.baseline, str) and "baseline" in self.model_fields_set:
-            raise InputError(
-                f"baseline {self.baseline!r}: with train.command, give the overrides of the baseline, or none"
-            )
+            raise InputError(f"baseline {self.baseline!r}: with train.command, give its overrides, or none")
         if any(not factor.own for factor in self.factors):
-            raise InputError(
-                "with train.command, define each factor's levels and their overrides under factors: in "
-                "the study file"
-            )
+            raise InputError("with train.command, define factors with levels and overrides in the study file")
         for cell in self.grid.cells():
             self.train.check_overrides(cell.config.result_fields())
         return self
@@ -169,10 +164,7 @@ class Study(Frozen):
     @classmethod
     def _below_those_of_tuning(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
         if any(seed >= FIRST_TUNING_SEED for seed in seeds):
-            raise InputError(
-                f"seed {max(seeds)}: seeds from {FIRST_TUNING_SEED} on are reserved for tuning; use "
-                "smaller ones"
-            )
+            raise InputError(f"seed {max(seeds)}: seeds from {FIRST_TUNING_SEED} on are reserved for tuning")
         return seeds
 
     @field_validator("step_fractions", mode="before")
@@ -186,19 +178,14 @@ class Study(Frozen):
         """Without the study's own, which is always trained."""
         for fraction in fractions:
             if not (math.isfinite(fraction) and fraction > 0):
-                raise InputError(
-                    f"step fraction {fraction:g} is not above 0; give fractions of the study's steps, "
-                    "e.g. 0.5,1"
-                )
+                raise InputError(f"step fraction {fraction:g} is not above 0; write e.g. 0.5,1")
         return tuple(sorted({*fractions} - {1.0}))
 
     @model_validator(mode="after")
     def _steps_stand(self) -> Study:
         tuned = {"recipe.steps", "recipe.epochs"} & set(self.tune.space if self.tune else ())
         if self.step_fractions and tuned:
-            raise InputError(
-                f"{', '.join(tuned)} cannot be tuned together with step_fractions; leave one of them out"
-            )
+            raise InputError(f"{', '.join(tuned)} cannot be tuned together with step_fractions")
         return self
 
     @field_validator("test_data", mode="before")
@@ -221,9 +208,7 @@ class Study(Frozen):
         if self.target_half_width is not None and not self.target_half_width > 0:
             raise InputError(f"--target-half-width {self.target_half_width} is not above zero")
         if self.target_half_width is not None and self.max_seeds < 2:
-            raise InputError(
-                f"max_seeds {self.max_seeds} is too small: an interval needs at least two seeds of a cell"
-            )
+            raise InputError(f"max_seeds {self.max_seeds} is too small: intervals need two seeds of a cell")
         return self
 
     @property

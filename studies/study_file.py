@@ -151,9 +151,7 @@ def _place(file: Path, corpus: str) -> str:
 def _train(path: Path, data: dict[str, Any]) -> dict[str, Any]:
     """The fields of a `TrainingCommand`, of which some stand beside `train` in a study file."""
     if not isinstance(data["train"], dict) or not {"command", "commands"} & set(data["train"]):
-        raise InputError(
-            f"{path}: train must be a mapping with a command, e.g. train: {{command: python ...}}"
-        )
+        raise InputError(f"{path}: train must be a mapping, e.g. train: {{command: python ...}}")
     train = dict(data["train"])
     for key in BESIDE_TRAIN:
         if key in data:

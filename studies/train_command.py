@@ -40,9 +40,7 @@ def _files(train: TrainingCommand, study_file: str | None, root: Path) -> dict[s
     apart = [root, *([Path(study_file)] if study_file else [])]
     files = code.find_code(Path(train.folder), train.patterns, apart)
     if train.config is not None and train.config not in files:
-        raise InputError(
-            f"train.config {train.config!r} is not part of the code in {train.folder}; add it to train.code"
-        )
+        raise InputError(f"train.config {train.config!r} is not code of {train.folder}; add it to code")
     return files
 
 

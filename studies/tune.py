@@ -123,8 +123,7 @@ def settle(plan: Plan, done: Iterable[Job]) -> Plan:
     missing = [cell.name for cell in plan.cells if cell.name not in best]
     if missing:
         raise RuntimeError(
-            f"no tuning run of {', '.join(missing)} finished; see their log.txt, narrow tune.space, "
-            "and run again"
+            f"no tuning run of {', '.join(missing)} finished; see their log.txt, narrow tune.space, run again"
         )
     cells = tuple(
         cell.model_copy(

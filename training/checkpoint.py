@@ -107,8 +107,7 @@ def read(path: Path, kind: Literal["training", "weights"] | None = None) -> dict
     if kind != "training" and isinstance(content, dict) and {"model", "weights"} <= set(content):
         return content
     raise CheckpointError(
-        f"{path} was not written by ablate; to read a checkpoint of the public code, use `ablate "
-        "import-checkpoint`"
+        f"{path} was not written by ablate; convert files of the public code by `ablate import-checkpoint`"
     )
 
 

@@ -81,9 +81,7 @@ def score(
     check_available(names)
     if no_reference and not set(names) <= set(free):
         others = ", ".join(name for name in names if name not in free)
-        raise InputError(
-            f"{others}: needs a clean reference; without a reference, only {', '.join(free)} can be computed"
-        )
+        raise InputError(f"{others}: needs a clean reference; without one, use {', '.join(free)}")
     processes = jobs or usable_cores()
     if explain:
         if enhanced is None:
@@ -127,9 +125,7 @@ def _explain(clean: Path, enhanced: Path, processes: int, format: str, pattern: 
     with MetricPool(min(processes, len(pairs))) as pool:
         rows = explain(pairs, pool)
     if not rows:
-        raise InputError(
-            f"{enhanced}: no file could be scored against {clean}; run without --explain to see why"
-        )
+        raise InputError(f"{enhanced}: no file could be scored against {clean}; try without --explain")
     print(f"ablate: {METRICS['pesq_wb'].full_name}, {len(pairs)} files", file=sys.stderr)
     if format == "json":
         print_json([asdict(row) | {"difference": row.difference} for row in rows])

@@ -62,9 +62,7 @@ def tolerate(names: Iterable[str]) -> None:
     for name in names:
         if name not in _refused:
             _refused.append(name)
-            logger.warning(
-                "%s has no deterministic implementation: a repeated run may differ in the last bits", name
-            )
+            logger.warning("%s is not deterministic here: a repeated run may differ in the last bits", name)
     if _refused:
         torch.use_deterministic_algorithms(True, warn_only=True)
         if torch.cuda.is_initialized():

@@ -154,9 +154,7 @@ def enhance_blocks(
         ValueError: chunk and overlap do not fit together.
     """
     if not 0 < 2 * overlap <= chunk:
-        raise ValueError(
-            f"an overlap of {overlap} samples is too large for chunks of {chunk}; use at most half"
-        )
+        raise ValueError(f"an overlap of {overlap} samples is over half of a chunk ({chunk})")
     hop = chunk - overlap
     rise = (np.arange(1, overlap + 1, dtype=np.float32) / (overlap + 1))[:, None]
     held: NDArray[np.float32] | None = None
@@ -231,9 +229,7 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
         raise InputError(f"{run!r} matches {len(found)} runs: {', '.join(name[:16] for name in found[:5])}")
     path = folder / found[0] / "checkpoints" / "best.pt"
     if (own := folder / found[0] / "out").is_dir():
-        raise InputError(
-            f"run {found[0][:12]} was trained by a training command; enhance with that program ({own})"
-        )
+        raise InputError(f"run {found[0][:12]} has a training command; enhance with its program ({own})")
     if not path.exists():
         raise InputError(f"run {found[0][:12]} has no selected checkpoint yet ({path})")
     return path

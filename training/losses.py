@@ -203,9 +203,7 @@ class WeightedLoss:
         terms = [(getattr(recipe, field), loss) for field, loss in LOSSES.values()]
         for name, weight in recipe.losses.items():
             if name in LOSSES:
-                raise InputError(
-                    f"recipe.losses.{name} is not for built-in losses; set recipe.{LOSSES[name][0]} instead"
-                )
+                raise InputError(f"recipe.losses.{name} is built in; set recipe.{LOSSES[name][0]} instead")
             if name not in _plugins:
                 raise InputError(
                     f"the recipe weights the loss {name!r}, which no plug-in registered"

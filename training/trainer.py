@@ -105,8 +105,7 @@ class Trainer:
     ) -> None:
         if recipe.steps is None:
             raise ValueError(
-                f"recipe {recipe.name!r} has {recipe.epochs} epochs but no steps; resolve it with a "
-                "corpus first"
+                f"recipe {recipe.name!r} has {recipe.epochs} epochs but no steps; a corpus decides them"
             )
         self.model = model
         self.interface = Interface.of(model)

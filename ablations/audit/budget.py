@@ -44,9 +44,7 @@ class Budget:
         """
         match = _BUDGET.fullmatch(text)
         if match is None:
-            raise InputError(
-                f"parameter budget {text!r} is not valid; write parameters and a tolerance, e.g. 2.3M+-5%"
-            )
+            raise InputError(f"budget {text!r} is not valid; write parameters and a tolerance, e.g. 2.3M+-5%")
         value = float(re.sub("[_,]", "", match["n"])) * _UNITS[match["u"].lower()]
         if match["t"] is None:
             tolerance = 0.01 * value
@@ -178,10 +176,8 @@ def slow_scan(cells: Sequence[Cell]) -> Iterator[Finding]:
         yield Finding.of(
             "A405",
             listed(names, 4),
-            "the selective scan uses the backend 'chunked' on CUDA, with ten times as many launches: "
-            f"{reason}",
-            "install what Triton needs (a C compiler, or torch's own triton), then check it with "
-            "`ablate doctor`",
+            f"the scan uses the backend 'chunked' on CUDA, with ten times as many launches: {reason}",
+            "install what Triton needs (a C compiler, or torch's own triton); `ablate doctor` checks it",
         )
 
 

@@ -46,9 +46,7 @@ def noisy_score(corpus: Corpus) -> Iterator[Finding]:
 
     text = noisy_score_finding(corpus)
     if text:
-        yield Finding.of(
-            "A503", corpus.name, text, "compare with published scores only if you use the published files"
-        )
+        yield Finding.of("A503", corpus.name, text, "use the published files to compare with their scores")
 
 
 def wrong_pairs(corpus: Corpus) -> Iterator[Finding]:
@@ -66,9 +64,7 @@ def wrong_pairs(corpus: Corpus) -> Iterator[Finding]:
             what = f"{wrong.what} ({len(pairs):,} checked): {listed(wrong.files, SHOWN)}"
             yield Finding.of("A506" if wrong.sure else "A507", corpus.name, what, wrong.remedy)
     if low := low_rates(corpus):
-        yield Finding.of(
-            "A508", corpus.name, low, "use recordings at 16 kHz or more, or choose another endpoint"
-        )
+        yield Finding.of("A508", corpus.name, low, "use recordings at 16 kHz or more, or another endpoint")
 
 
 def one_sided(corpus: Corpus, cells: Sequence[Cell], tuned: Collection[str] = ()) -> Iterator[Finding]:

@@ -229,8 +229,7 @@ def of_factors(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Fin
                     "A202",
                     f"{factor.name}={level}",
                     f"{text} (in {listed(names, 4)})",
-                    "fix the level or the part that it names: otherwise its effect is attributed to "
-                    "something else",
+                    "fix the level or its part: otherwise its effect is attributed to something else",
                 )
 
 
@@ -246,6 +245,4 @@ def _contradicted(cell: Cell, what: str, value: bool | float) -> Iterator[str]:
         if found is not None and found != bool(value):
             yield f"declares {what}={bool(value)}, the probe finds {found}"
     else:
-        yield (
-            f"declares {what!r}, which no probe can check; known: looks_ahead, mixes_bands, decoder_expansion"
-        )
+        yield (f"declares {what!r}, which has no probe; known: looks_ahead, mixes_bands, decoder_expansion")

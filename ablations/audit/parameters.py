@@ -73,8 +73,7 @@ def dead_parameters(subject: Subject) -> Iterator[Finding]:
         yield Finding.of(
             "A101",
             path,
-            f"{path} is {what} that the network does not register, so optimisers and checkpoints do "
-            "not include it",
+            f"{path} is {what} that the network does not register: no optimiser or checkpoint has it",
             "assign it as nn.Parameter or module, or keep lists in nn.ModuleList or nn.ParameterList",
         )
 

@@ -31,8 +31,7 @@ def capacity(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Findi
                     "A302",
                     factor.name,
                     f"{high} has {' to '.join(ends)} parameters against {low}",
-                    "its effect includes the effect of size; match the counts by width, or report it "
-                    "with the result",
+                    "its effect includes that of size; match the counts by width, or report this with it",
                 )
 
 

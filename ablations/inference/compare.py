@@ -87,9 +87,7 @@ def compare(
         if not scores or not all(map(math.isfinite, scores)):
             raise InputError(f"scores of {name} are {list(scores)}; give at least one number")
     if not 0 <= spread.low <= spread.high < math.inf:
-        raise InputError(
-            f"the SD between runs {spread.low}..{spread.high} is not valid; give low..high, 0 or more"
-        )
+        raise InputError(f"the SD {spread.low}..{spread.high} is not valid; give low..high, 0 or more")
     if best_of is not None and (best_of < 2 or len(theirs) > 1):
         raise InputError(f"--best-of {best_of} needs one score of theirs, and at least two runs")
     n, m = len(ours), len(theirs)

@@ -252,9 +252,7 @@ def build(
         if not design.constraints or design.possible() == math.prod(map(len, design.levels.values())):
             work.shapley()
         else:
-            notes.append(
-                "This design does not resolve Shapley values, because constraints exclude some combinations."
-            )
+            notes.append("This design does not resolve Shapley values: constraints exclude combinations.")
         work.factorial_interactions()
     else:
         notes.append(

@@ -216,8 +216,7 @@ def _notes(
             "other training runs" if len(data.utterances) == 1 else "other training runs and other utterances"
         )
         notes.append(
-            f"Intervals cover {what} of these test speakers and noises{among}, not other speakers, noises "
-            "or corpora."
+            f"Intervals cover {what} of these test speakers and noises{among}, not other speakers or noises."
         )
     if len(data.utterances) == 1:
         notes.append("Only one utterance: the intervals do not include the variation between utterances.")
@@ -243,8 +242,5 @@ def _notes(
     if any(len(group) > 1 for group in data.groups):
         notes.append("Cells that share training runs are compared seed by seed on the same checkpoints.")
     if has_factors and any(len(order) > 2 for order in data.levels.values()):
-        notes.append(
-            "Shapley values, add-one and leave-one-out effects compare each factor's first level "
-            "with its last."
-        )
+        notes.append("Shapley values, add-one and leave-one-out compare each factor's first and last level.")
     return [*notes, *design, *data.notes]

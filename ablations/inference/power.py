@@ -69,9 +69,7 @@ class Variances:
             seed_variances.append(variance)
             residuals.append(residual)
         if not by_cell:
-            raise InputError(
-                "the pilot study has no cell with two seeds, so run-to-run variance is unknown; add a seed"
-            )
+            raise InputError("no cell of the pilot has two seeds, so its variance is unknown; add a seed")
         for share, weights in zip(pilot.estimates.utterance_part, pilot.weights.to_numpy(), strict=True):
             size = float((weights**2).sum())
             if size > 0:

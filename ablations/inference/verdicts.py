@@ -205,9 +205,7 @@ def stated_claims(
     for name, claim in claims.items():
         if not isinstance(claim, Claim):
             if len(claim) not in (2, 3):
-                raise InputError(
-                    f"claim for {name!r}: expected (low, high) or (low, high, source), got {claim!r}"
-                )
+                raise InputError(f"claim for {name!r}: expected (low, high[, source]), got {claim!r}")
             source = str(claim[2]) if len(claim) == 3 else ""
             claim = claim_of(name, float(claim[0]), float(claim[1]), source, metric)
         given.append((name, claim))

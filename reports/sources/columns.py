@@ -81,9 +81,7 @@ def renamed(frame: pd.DataFrame, metric: str, given: Mapping[str, str]) -> tuple
         known, of_test = (ours, *OTHER_NAMES.get(ours, ())), f"test/{ours}"
         meant = [c for c in frame.columns if _plain(c) in known or curve_name(c) == of_test]
         if len(meant) > 1 and ours in ("seed", metric):
-            raise InputError(
-                f"{listed(meant)} could each be {ours!r}; name one with --column {ours}={meant[0]}"
-            )
+            raise InputError(f"{listed(meant)} could be {ours!r}; name one with --column {ours}={meant[0]}")
         if len(meant) == 1:
             frame = frame.rename(columns={meant[0]: ours})
             notes.append(f"Column {meant[0]!r} is used as {ours}; choose another with --column {ours}=...")
@@ -137,10 +135,7 @@ def tidy(
     if not by_utterance:
         _check_same_files(frame)
         frame["utterance"] = ALL
-        notes.append(
-            "One value per run: intervals cover only the variation between runs, and hold for these test "
-            "files."
-        )
+        notes.append("One value per run: intervals cover only the variation between runs on these files.")
     frame, told = _seeds(frame, by_utterance)
     return frame, notes + told
 
@@ -186,7 +181,7 @@ def _finished(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]
     if wrong.any():
         at = frame.index[wrong]
         raise InputError(
-            f"{metric} is not a number in row {at[0] + 2}: {frame.loc[at[0], metric]!r} ({len(at)} such rows)"
+            f"{metric} is not a number in row {at[0] + 2}: {frame.loc[at[0], metric]!r} ({len(at)} rows)"
         )
     frame = frame.assign(**{metric: numbers})
     empty = numbers.isna()
@@ -216,10 +211,7 @@ def _seeds(frame: pd.DataFrame, by_utterance: bool) -> tuple[pd.DataFrame, list[
     """Whole numbers as seeds; rows of a cell are numbered where no column has them."""
     if "seed" not in frame.columns:
         if by_utterance:
-            raise InputError(
-                "no column 'seed', so rows of one run cannot be recognised; name the column with "
-                "--column seed=..."
-            )
+            raise InputError("no column 'seed' to recognise rows of one run; name it with --column seed=...")
         frame["seed"] = frame.groupby("cell").cumcount() + 1
         return frame, ["No column for the seed: each row counts as a separate run."]
     seeds = pd.to_numeric(frame["seed"], errors="coerce")

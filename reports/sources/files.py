@@ -50,9 +50,7 @@ def scores_from_elsewhere(
         asked = given.get(name)
         levels[name] = (asked and same_level(asked, found)) or asked or off_level(found) or found[0]
         if asked is None:
-            notes.append(
-                f"{name}={levels[name]} is used as the off level; choose another with --base {name}=..."
-            )
+            notes.append(f"{name}={levels[name]} is used as off; choose another with --base {name}=...")
     for name in ("cell", "utterance", *factors):
         frame[name] = pd.Categorical(frame[name], categories=frame[name].dropna().unique())
     _check_cells(frame, source, levels, baseline)

@@ -32,9 +32,7 @@ def export(
     size = target.stat().st_size / 1e6
     print(f"{manifest['runs']} done runs, {len(manifest['files'])} files, {size:.2f} MB", file=sys.stderr)
     for path in manifest["left_out"]:
-        print(
-            f"left out: plug-in {path}, whose code has changed since the study was planned", file=sys.stderr
-        )
+        print(f"left out: plug-in {path}, whose code has changed since the plan", file=sys.stderr)
     print(target)
 
 

@@ -37,10 +37,7 @@ def audit(
     baseline: Baseline = "bsrnn",
     recipe: Annotated[
         str | None,
-        typer.Option(
-            help="Recipe, which also sets the size of the networks. [default: quick; for a preset, its own "
-            "size]"
-        ),
+        typer.Option(help="Recipe, which also sets the size. [default: quick; a preset: its own size]"),
     ] = None,
     settings: Settings = [],  # noqa: B006
     option: Annotated[list[str], typer.Option(help="Option of a plug-in's network, e.g. kernel=3.")] = [],  # noqa: B006
@@ -84,8 +81,7 @@ def audit(
             study = _study(target, root)
             if study.train is not None and study.train.imported:
                 raise InputError(
-                    f"{study.name} was imported from {study.train.imported}; there is no training "
-                    "code here to audit"
+                    f"{study.name} was imported from {study.train.imported}, without code to audit"
                 )
             load_planned(study.plugins)
     cells = [cell for its, _ in jobs for cell in its]

@@ -117,10 +117,7 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
         for line in shown:
             out.print(line, markup=False, soft_wrap=True, highlight=False)
     if costs:
-        out.print(
-            f"time and memory per run: estimated from training steps on {slot.device}, without validation "
-            "and scoring"
-        )
+        out.print(f"time and memory per run: from steps on {slot.device}, without validation and scoring")
     for alias in plan.aliases:
         out.print(f"aliased in this design: {alias}")
 

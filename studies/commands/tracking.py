@@ -38,9 +38,7 @@ def sync(
 
     chosen = [study] if study else names(root)[::-1]
     if not chosen:
-        raise InputError(
-            f"no studies in {root / 'studies'}; give another --root, or start one with `ablate run`"
-        )
+        raise InputError(f"no studies in {root / 'studies'}; give another --root, or run `ablate run`")
     incomplete = False
     for name in chosen:
         try:

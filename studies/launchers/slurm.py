@@ -337,9 +337,6 @@ def find_job(name: str, index: int) -> str | None:
     """
     listed = list_jobs(f"--name={name}")
     if listed is None:
-        raise InputError(
-            f"SLURM does not answer, so it is not known whether job {name} was submitted; run again "
-            "when it answers"
-        )
+        raise InputError(f"SLURM does not answer: run again later; job {name} may have been submitted")
     ids = [job for job in listed if job.partition("_")[2] in ("", str(index))]
     return ids[0] if ids else None

@@ -91,7 +91,7 @@ def agreed_device(folder: Path) -> str:
         raise InputError(
             f"the jobs of this study train on {agreed}, but this one, on {os.uname().nodename}, has "
             f"{'no GPU' if found == 'cpu' else 'a GPU'}: differences between devices would look like "
-            "effects of factors; request nodes of one kind (--slurm gres=gpu:1 or partition=NAME), or "
+            "effects of factors; request one kind of node (--slurm gres=gpu:1 or partition=NAME), or "
             f"remove {path}"
         )
     return agreed

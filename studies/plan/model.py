@@ -55,10 +55,7 @@ def steps_at(steps: int, fraction: float) -> int:
     exact = fraction * steps
     found = math.floor(exact + 0.5)
     if found == steps:
-        raise InputError(
-            f"step fraction {fraction:g} of {steps:,} steps is the full budget, which is always trained; "
-            "leave it out"
-        )
+        raise InputError(f"step fraction {fraction:g} of {steps:,} steps is the full budget; leave it out")
     if found < 1 or abs(found - exact) > EXACT * exact:
         low = math.floor(exact)
         fitting = " or ".join(f"{n / steps:.4g} ({n:,})" for n in (low, low + 1) if n not in (0, steps))

@@ -59,7 +59,7 @@ pcs: {claim: [0.1, 0.2]}
         ("bidirectional: {claim: [0, 1], metric: pesk}", "pesk"),
         ("bidirectional: {claim: [0, 1], conditions: {size: 3}}", "unknown keys size"),
         ("bidirectional: {claim: [0, 1], conditions: {steps: few}}", "'few' is not a number above zero"),
-        ("core: {claim: [0, 1]}", "3 levels: name one"),
+        ("core: {claim: [0, 1]}", "needs a level of the 3"),
         ("- bidirectional", "must map factors to claim"),
         ("a: {b", "claims.yaml"),
     ],

@@ -37,7 +37,7 @@ def test_what_a_claim_speaks_of():
     assert claim_target("a", LEVELS) == claim_target("a=on", LEVELS) == ("a", "on")
     assert claim_target("core=gru", LEVELS) == ("core", "gru")
     for name, words in (
-        ("core", "3 levels: name one, e.g. core=gru"),
+        ("core", "needs a level of the 3, e.g. core=gru"),
         ("core=lstm", "with which the others are compared"),
         ("core=s4", "not a level of this factor"),
         ("b", "no such factor"),

@@ -115,8 +115,8 @@ def test_a_wave_of_nearly_the_same_length_is_cut_or_filled(change):
     [
         (lambda x: {"a": x}, {"output": "b"}, r"no output 'b'; it returns keys a$"),
         (lambda x: (x,), {"output": 3}, r"no output 3; it returns tuple of 1"),
-        (lambda x: {"a": x}, {"axes": "btf"}, r"returns dict of 1; name the enhanced"),
-        (lambda x: x, {"output": 1}, r"returns one tensor, complex64 \(2, 257, 32\), which has no output 1"),
+        (lambda x: {"a": x}, {"axes": "btf"}, r"returns dict of 1; set output to the enhanced"),
+        (lambda x: x, {"output": 1}, r"returns one tensor, complex64 \(2, 257, 32\), without output 1"),
         (
             lambda x: x[..., :200, :],
             {"axes": "b1ft"},

@@ -52,7 +52,7 @@ def test_bands_of_mel_and_bark_grow() -> None:
         ("uniform:0", "use 1 to 257 bands"),
         ("bsrnn:16", "bsrnn has 31 of its own"),
         ((100, 100), "but the spectrogram has 257"),
-        ((257, 0), "cover 257 bins .at least one each"),
+        ((257, 0), "cover 257 bins .at least 1 each"),
     ],
 )
 def test_what_is_no_layout(layout, message) -> None:

@@ -154,7 +154,7 @@ def test_changed_code_is_refused(tmp_path):
     with pytest.raises(InputError, match=f"has changed since this run was planned .*{'0' * 12}"):
         plugins.load_planned({str(path): "0" * 64})
     path.write_text("x = 2\n")
-    with pytest.raises(InputError, match="since this process imported it; start the process again"):
+    with pytest.raises(InputError, match="since this process imported it; start again"):
         plugins.digests([path])
 
 

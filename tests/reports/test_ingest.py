@@ -100,7 +100,7 @@ def test_columns_that_describe_runs_are_not_factors(make):
         (lambda f: f, {"baseline": "nobody"}, "no cell 'nobody'"),
         (lambda f: f, {"base": "a=off,z=off"}, "names 'z'"),
         (lambda f: f, {"base": "a=low,b=off"}, "a=low"),
-        (lambda f: f, {"base": "nowhere"}, "does not have the form factor=level"),
+        (lambda f: f, {"base": "nowhere"}, "is not of the form factor=level"),
         (lambda f: f.drop(columns="seed"), {}, "lack seed"),
         (lambda f: f.assign(status="broken"), {}, "'broken'"),
         (lambda f: f.assign(pesq_wb=np.nan), {}, "no run has a value"),

@@ -129,7 +129,7 @@ def test_file_equals_the_run_directories(planted_root, tmp_path, suffix):
         ({"drop": "f"}, "f=off", "b", "no column 'f' for a factor"),
         ({}, "f=nope", "b", r"no base cell with f=nope; levels in the file: f: off, on"),
         ({}, "f=off", "bb", r"no cell 'bb'.*Known: x, y, b"),
-        ({}, "f", "b", "'f' in 'f' does not have the form factor=level"),
+        ({}, "f", "b", "'f' in 'f' is not of the form factor=level"),
         ({}, "", "b", "--scores does not say which columns are factors"),
         ({"pesq_wb": "good"}, "f=off", "b", "pesq_wb is not a number in row 2: 'good'"),
         ({"seed": "one"}, "f=off", "b", "the seed in row 2 is not a whole number: 'one'"),

@@ -236,7 +236,7 @@ def adds_weights(files: dict[str, bytes]) -> None:
         (names_a_run_otherwise, "seed 1: ffff.* is not this run's signature"),
         (adds_a_script, "an export has no member 'study/run.sh'"),
         (adds_weights, "an export has no member 'runs/.*best.pt'"),
-        (lambda files: with_plan(files, name="../../other"), "its manifest names 'toy'"),
+        (lambda files: with_plan(files, name="../../other"), "its manifest of 'toy'"),
         (lambda files: with_plan(files, cells=3), "not a file of ablate export|is not a study's plan"),
     ],
 )
@@ -388,7 +388,7 @@ def test_an_import_gives_no_scores_to_a_study_that_is_there(finished, study_on_d
     """A study that has planned the same runs would report the sender's scores as its own."""
     study_on_disk(tmp_path / "elsewhere", "mine")
     export(finished.root, None, tmp_path / "study.tar.gz")
-    with pytest.raises(InputError, match=r"study 'mine' .*import into another --root"):
+    with pytest.raises(InputError, match=r"study 'mine' .*another --root"):
         import_(tmp_path / "study.tar.gz", tmp_path / "elsewhere")
     assert plans.names(tmp_path / "elsewhere") == ["mine"]
 

@@ -129,7 +129,7 @@ def test_lengths_stand_in_the_dry_run_and_in_the_status(ablate, corpus, tmp_path
     assert len(own | other) == 6
     shown = ablate(*words)[1]
     assert "base at 0.5" in shown
-    assert "6 distinct training runs for 3 runs of 3 cells x 2 step budgets" in shown
+    assert "6 distinct runs (3 runs of 3 cells x 2 step budgets)" in shown
     fields = {"factors": parse_factors("bidirectional"), "data": str(corpus), "seeds": (1,)}
     request = Study(**fields, name="lengths", step_fractions="0.5,1")
     plans.save(plans.make(request, tmp_path / "root")[0], tmp_path / "root")

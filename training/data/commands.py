@@ -13,9 +13,7 @@ import typer
 
 from ablate.models.console import ROOT, Format, Root
 
-PAIRS_HELP = (
-    "How files with different names are paired: a pattern, e.g. 'fileid_(\\d+)', or a list (CSV, JSON)."
-)
+PAIRS_HELP = "How files with different names pair: a pattern, e.g. 'fileid_(\\d+)', or a list."
 SHOWN = 20
 """Files that are named of each kind of fault."""
 data = typer.Typer(

@@ -303,9 +303,7 @@ def corpus_folder(path: str | Path, cache: Path) -> Path:
         return make_demo(cache)
     root = Path(path).expanduser().absolute()
     if root.is_file():
-        raise InputError(
-            f"{root} is a file; give the folder of the corpus, and a list of its pairs as --pairs"
-        )
+        raise InputError(f"{root} is a file; give the corpus folder, and a list of pairs as --pairs")
     if not root.is_dir():
         raise InputError(f"no data folder {root}")
     return root

@@ -104,10 +104,7 @@ def _scp(path: Path) -> Iterator[tuple[str, str]]:
     for line in path.read_text(encoding="utf-8").splitlines():
         name, _, place = line.strip().partition(" ")
         if place.rstrip().endswith("|"):
-            raise InputError(
-                f"{path}: {name} is a command ({place!r}), but commands in lists are not executed; "
-                "list files instead"
-            )
+            raise InputError(f"{path}: {name} is a command ({place!r}), which is not executed; list files")
         if name:
             yield name, place.strip()
 
@@ -117,9 +114,7 @@ def _of_two(path: Path, clean: Mapping[str, str], noisy: Mapping[str, str], root
     if alone and len(clean) == len(noisy):  # denoiser pairs by order
         noisy = dict(zip(clean, noisy.values(), strict=True))
     elif alone:
-        raise InputError(
-            f"{path}: {plural(len(alone), 'name')} in only one of its two lists: {listed(alone, 3)}"
-        )
+        raise InputError(f"{path}: {plural(len(alone), 'name')} in only one of two lists: {listed(alone, 3)}")
     speakers = path / "utt2spk"
     spoken = dict(_scp(speakers)) if speakers.is_file() else {}
     rows = [

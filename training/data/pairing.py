@@ -52,9 +52,7 @@ def check_pattern(text: str) -> re.Pattern[str]:
     try:
         return re.compile(text)
     except re.error as error:
-        raise InputError(
-            f"--pairs {text!r} is not a file and not a valid regular expression: {error}"
-        ) from None
+        raise InputError(f"--pairs {text!r} is not a file or a regular expression: {error}") from None
 
 
 def pair_folders(clean: Path, other: Path, pattern: str | None = None) -> Paired:

@@ -46,9 +46,7 @@ def split_validation(
         if not held:
             held = {min(sizes, key=lambda speaker: (sizes[speaker], place(speaker)))}
         if (share := sum(sizes[speaker] for speaker in held) / len(pairs)) > 2 * SHARE:
-            notes.append(
-                f"validation has {share:.0%} of the train files, because there are only {len(sizes)} speakers"
-            )
+            notes.append(f"validation has {share:.0%} of the train files: only {len(sizes)} speakers")
         taken = [pair.speaker in held for pair in pairs]
         speakers = tuple(sorted(held))
     else:

@@ -91,9 +91,7 @@ def frames(signal: Array) -> Array:
     """
     count = (len(signal) - FRAME) // SKIP
     if count < 1:
-        raise ValueError(
-            f"{len(signal)} samples are too few for one frame; at least {FRAME + SKIP} are needed"
-        )
+        raise ValueError(f"{len(signal)} samples are less than one frame; {FRAME + SKIP} are needed")
     views = np.lib.stride_tricks.sliding_window_view(signal, FRAME)[::SKIP][:count]
     return views * _window()
 

@@ -50,10 +50,7 @@ def read_pair(pair: FilePair) -> tuple[NDArray[np.float64], NDArray[np.float64],
         if channels > 1:
             notes.append(f"{path} has {channels} channels, averaged to one")
         if rate < SAMPLE_RATE:
-            notes.append(
-                f"{path} is at {rate} Hz: its upper band is empty, so its scores are not comparable "
-                "with others"
-            )
+            notes.append(f"{path} is at {rate} Hz: its upper band is empty, so scores are not comparable")
         signals.append(resample(audio, rate))
     lengths = [len(signal) for signal in signals]
     check_lengths(pair, [length / SAMPLE_RATE for length in lengths])

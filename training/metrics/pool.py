@@ -195,9 +195,7 @@ class MetricPool:
                     worker = None
             else:
                 job.future.set_exception(
-                    MetricProcessError(
-                        f"{ATTEMPTS} processes crashed while scoring a pair: {', '.join(endings)}"
-                    )
+                    MetricProcessError(f"{ATTEMPTS} processes crashed scoring a pair: {', '.join(endings)}")
                 )
         if worker:
             worker.end()

@@ -42,9 +42,7 @@ class Signals:
         except pesq.NoUtterancesError:
             raise ValueError("PESQ finds no utterance in the signals") from None
         except pesq.BufferTooShortError:
-            raise ValueError(
-                f"{len(self.clean) / SAMPLE_RATE:.3f} s is too short for PESQ (at least 1/4 s)"
-            ) from None
+            raise ValueError(f"{len(self.clean) / SAMPLE_RATE:.3f} s is too short for PESQ (1/4 s)") from None
 
     @cached_property
     def pesq_wb(self) -> float:

@@ -75,9 +75,7 @@ def find_code(folder: Path, patterns: Collection[str], apart: Iterable[Path] = (
                 found.add(name)
     files = {name: folder / name for name in sorted(found) if (folder / name).is_file()}
     if not files:
-        raise InputError(
-            f"{folder} has no source files; name the files that determine the result with train.code"
-        )
+        raise InputError(f"{folder} has no source files; name files that decide the result with train.code")
     size = sum(path.stat().st_size for path in files.values())
     if len(files) > MOST_FILES or size > MOST_BYTES:
         raise InputError(
@@ -217,7 +215,7 @@ def lay_out(copy: Path, own: TrainingCommand, work: Path, root: Path) -> list[Pa
     files = kept_files(copy)
     if not files or digest_of(files) != own.digest:
         raise InputError(
-            f"the code of this run, {copy}, {'has changed' if files else 'is missing'}; plan the study again"
+            f"the code of this run, {copy}, {'changed' if files else 'is missing'}; plan it again"
         )
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)

@@ -124,8 +124,7 @@ class TrainingCommand(TrainingProgram):
         argv.check(self.commands, self.overrides, None if self.resumes_itself else self.resume)
         if (self.config is not None) != (self.overrides == "config"):
             raise InputError(
-                f"overrides: {self.overrides} does not match config: {self.config}; use both or leave out "
-                "both"
+                f"overrides: {self.overrides} does not match config: {self.config}; use both or none"
             )
         return self
 

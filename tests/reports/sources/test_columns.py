@@ -100,12 +100,12 @@ def test_utterances_of_runs():
         (runs(core="lstm"), "factor 'core' has only 'lstm'"),
         (runs().drop(columns="core"), "no column 'core' for a factor"),
         (runs().drop(columns="test/PESQ"), "no column for pesq_wb"),
-        (runs(**{"val/PESQ": 2.0}), r"could each be 'pesq_wb'; name one with --column pesq_wb="),
+        (runs(**{"val/PESQ": 2.0}), r"could be 'pesq_wb'; name one with --column pesq_wb="),
         (runs(**{"test/PESQ": "n/a"}), "pesq_wb is not a number in row 2: 'n/a'"),
         (runs(random_seed="a"), "the seed in row 2 is not a whole number"),
         (runs(n_files=[824] * 4 + [820] * 4), r"different test files: n_files is 820 .* 824"),
         (runs(**{"test/PESQ": None}), "no row has a value"),
-        (runs(file="u").drop(columns="random_seed"), "rows of one run cannot be recognised"),
+        (runs(file="u").drop(columns="random_seed"), "to recognise rows of one run"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_with_what_would_do(frame, message):

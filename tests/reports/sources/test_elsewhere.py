@@ -180,7 +180,7 @@ def test_the_table_of_clearml_as_csv(here):
     )
     frame["dev › pesq (Max)"] = 3.0
     frame.to_csv("table.csv", index=False)
-    with pytest.raises(InputError, match=r"could each be 'pesq_wb'.*--column pesq_wb="):
+    with pytest.raises(InputError, match=r"could be 'pesq_wb'.*--column pesq_wb="):
         Elsewhere(scores="table.csv", factors="core").read()
 
 

@@ -185,7 +185,7 @@ def test_a_pattern_pairs_what_names_do_not(tmp_path: Path) -> None:
     assert len(corpus.train) + len(corpus.validation) == len(TRAIN)
     with pytest.raises(InputError, match=r"(?s)does not pair.*12 without a partner"):
         opened(root, pairs=r"(x\d*|b_\d*)")
-    with pytest.raises(InputError, match=r"not a file and not a valid regular expression"):
+    with pytest.raises(InputError, match=r"not a file or a regular expression"):
         opened(root, pairs=r"(\d+")
     (root / "corpus.yaml").write_text("pairs: '(\\d+)'\nspeakers: '^b_(\\d)'\n")
     told = opened(root)

@@ -113,10 +113,10 @@ def test_what_a_command_writes_beside_is_found(folder, tmp_path):
 def test_a_copy_that_was_changed_is_not_run(folder, tmp_path):
     copy, again = laid_out(folder, tmp_path)
     (copy / "train.py").write_text("# changed")
-    with pytest.raises(InputError, match="has changed"):
+    with pytest.raises(InputError, match="changed; plan it again"):
         again()
     (copy / "train.py").unlink()
-    with pytest.raises(InputError, match="has changed"):
+    with pytest.raises(InputError, match="changed; plan it again"):
         again()
 
 
