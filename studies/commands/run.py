@@ -134,16 +134,12 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
         format: Annotated[str, formats("table", "json", panel=OUTPUT)] = "table",
     ) -> None:
         """Train every cell of the grid, plus the baseline, with each seed. Completed runs are skipped."""
+        from ..study import Study
         from ..study_file import asked
 
-        found = asked(
-            file,
-            plugin,
-            name=study,
-            set=settings,
-            compute=compute_of(ctx.params),
-            **{name: ctx.params[name] for name in ASKED},
-        )
+        fields = NO_FIELDS | (Study.model_fields.keys() - {"file"})
+        given = {name: value for name, value in ctx.params.items() if name in fields}
+        found = asked(file, plugin, name=study, set=settings, compute=compute_of(ctx.params), **given)
         root = root.resolve()
         if dry_run:
             from .dry_run import show_plan
@@ -158,22 +154,8 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
     return run
 
 
-ASKED = (
-    *(
-        "grid",
-        "base",
-        "baseline",
-        "design",
-        "data",
-        "test_data",
-        "pairs",
-        "recipe",
-        "seeds",
-        "step_fractions",
-    ),
-    *("target_half_width", "metric", "claim", "claims"),
-)
-"""Options of `ablate run` that `study_file.asked` takes under their own names."""
+NO_FIELDS = frozenset({"grid", "metric", "claim", "claims"})
+"""Options of `ablate run` that `study_file.asked` takes beside the fields of a `Study`."""
 
 
 def retry_command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
