@@ -229,7 +229,7 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
         raise InputError(f"{run!r} matches {len(found)} runs: {', '.join(name[:16] for name in found[:5])}")
     path = folder / found[0] / "checkpoints" / "best.pt"
     if (own := folder / found[0] / "out").is_dir():
-        raise InputError(f"run {found[0][:12]} has a training command; enhance with its program ({own})")
+        raise InputError(f"run {found[0][:12]} was trained by a command; enhance with its program ({own})")
     if not path.exists():
         raise InputError(f"run {found[0][:12]} has no selected checkpoint yet ({path})")
     return path

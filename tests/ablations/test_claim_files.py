@@ -52,7 +52,7 @@ pcs: {claim: [0.1, 0.2]}
     [
         ("bidirectionl: {claim: [0, 1]}", "no factor 'bidirectionl'; did you mean 'bidirectional'"),
         ("bidirectional: {claims: [0, 1]}", "unknown keys claims; known: claim, source, metric, conditions"),
-        ("bidirectional: {source: me}", "source without a claim"),
+        ("bidirectional: {source: me}", "source needs a claim"),
         ("bidirectional: {claim: 0.2}", "expected a pair .*, got '0.2'"),
         ("bidirectional: {claim: 12}", "expected a pair .*, got '12'"),
         ("bidirectional: {claim: [0.3, 0.2]}", "low 0.3 is above high 0.2"),

@@ -61,7 +61,7 @@ def test_crossband_takes_the_modules_as_levels():
     [
         ("bidirectonal", "did you mean 'bidirectional'"),
         ("bidirectional,bidirectional", "named twice"),
-        ("core", "give its levels"),
+        ("core", "needs levels"),
         ("core=lstm", "at least two levels"),
         ("core=lstm,lstm", "named twice"),
         ("core=lstm,mambo", "unknown core 'mambo'; did you mean 'mamba'"),

@@ -99,7 +99,7 @@ def test_every_built_in_part_takes_another_transform(part: dict[str, str], decod
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"n_fft": 401}, "an even number of points, e.g. 402"),
+        ({"n_fft": 401}, "an even number, e.g. 402"),
         ({"hop": 300}, "at most 256"),
         (
             {"n_fft": 400, "bands": (200, 57)},
@@ -107,7 +107,7 @@ def test_every_built_in_part_takes_another_transform(part: dict[str, str], decod
         ),
         ({"n_fft": 400, "bands": "uniform:300"}, "use 1 to 201 bands"),
         ({"n_fft": 32, "hop": 8}, "use 1 to 17 bands"),
-        ({"norm": "batch", "trunk_statistics": "cumulative"}, "needs norm=group"),
+        ({"norm": "batch", "trunk_statistics": "cumulative"}, "use norm=group"),
         ({"chunk": 8, "lookahead": 1}, "does not go with lookahead; use chunk=0"),
         ({"chunk": 8, "trunk_statistics": "cumulative"}, "use chunk=0"),
         ({"core": "lstm+gru+tcn"}, "a hybrid has two"),

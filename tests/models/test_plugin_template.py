@@ -32,9 +32,9 @@ def test_it_is_a_network_that_runs_and_has_a_loss(started: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("My Net", "small letters, digits"),
-        ("class", "small letters, digits"),
-        ("../net", "small letters, digits"),
+        ("My Net", "use a small letter"),
+        ("class", "use a small letter"),
+        ("../net", "use a small letter"),
         ("bsrnn", "already exists"),
     ],
 )
@@ -47,6 +47,6 @@ def test_a_file_that_is_there_stays(tmp_path: Path) -> None:
     path = write_start("my-net", tmp_path)
     assert path.name == "my_net.py"
     path.write_text("mine")
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="already exists"):
         write_start("my-net", tmp_path)
     assert path.read_text() == "mine"

@@ -509,7 +509,7 @@ def test_clamps_may_be_said_in_a_word() -> None:
     on = selective_scan(*tensors, clamps=True)
     torch.testing.assert_close(on, selective_scan(*tensors, clamps=Clamps()))
     torch.testing.assert_close(selective_scan(*tensors, clamps=False), selective_scan(*tensors))
-    with pytest.raises(ValueError, match="give Clamps"):
+    with pytest.raises(ValueError, match="use Clamps"):
         selective_scan(*tensors, clamps="on")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="axes"):
         selective_scan(tensors[0][0], *tensors[1:])

@@ -57,7 +57,7 @@ def test_ranges_and_what_is_none_of_them():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((3.0, "--with", 3.1, "--sd", "small"), "give an SD or a range"),
+        ((3.0, "--with", 3.1, "--sd", "small"), "is not an SD or a range"),
         ((3.0, "--with", 3.1, "--sd", 0.1, "--study", "x"), "give only one"),
         ((3.0, "--with", 3.1, "--cell", "base"), "needs --study"),
         ((0.9, "--with", 0.95, "--metric", "stoi"), "no SD between runs is published for stoi"),

@@ -104,7 +104,7 @@ def test_columns_that_describe_runs_are_not_factors(make):
         (lambda f: f.drop(columns="seed"), {}, "lack seed"),
         (lambda f: f.assign(status="broken"), {}, "'broken'"),
         (lambda f: f.assign(pesq_wb=np.nan), {}, "no run has a value"),
-        (lambda f: f.assign(pesq_wb="high"), {}, "pesq_wb holds no numbers"),
+        (lambda f: f.assign(pesq_wb="high"), {}, "pesq_wb does not contain numbers"),
         (lambda f: f.iloc[:0], {}, "empty"),
         (lambda f: f.assign(utterance=f["utterance"] + f["cell"]), {}, "no utterance has pesq_wb in half"),
         (lambda f: f.replace({"a": {"off": "x", "on": "y"}}), {"base": None}, "which level of 'a' is off"),

@@ -267,7 +267,7 @@ def test_tuning_and_looks_are_told(report):
     assert f"{first.name} recipe.learning_rate 0.00123." in told
     assert "27 runs: 0.041" in told
     allocated = Look(seeds=7, trainings=31, target="gap", half_width=0.03, wanted=0.03, time=0.0)
-    assert "31 trainings: 0.030" in " ".join(caveats.notes(planned(report, looks=(allocated,))))
+    assert "31 runs: 0.030" in " ".join(caveats.notes(planned(report, looks=(allocated,))))
 
 
 def test_cells_that_differ_in_seeds_are_told(report):

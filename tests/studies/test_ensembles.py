@@ -121,7 +121,7 @@ def test_an_archive_has_them_and_no_weights(root, scored, tmp_path):
     plan = import_(tmp_path / "toy.tar.gz", tmp_path / "root")
     assert ensembles.stored(plan, tmp_path / "root").keys() == scored.keys()
     more = plan.model_copy(update={"name": "other"})
-    with pytest.raises(InputError, match="no weights at"):
+    with pytest.raises(InputError, match="needs the weights"):
         ensembles.score(more, tmp_path / "root", processes=0, say=str)
 
 

@@ -174,7 +174,7 @@ def test_claims_of_the_command_line_beside_a_margin_of_the_file(tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"claim": ["core=0..1"]}, "say which one"),
+        ({"claim": ["core=0..1"]}, "needs a level of the"),
         ({"claim": ["core=gru=2..1"]}, "above"),
         ({"claim": ["crossband=0..1"]}, "no such factor"),
         ({"metric": "pesq"}, "unknown metric 'pesq'"),

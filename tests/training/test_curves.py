@@ -181,7 +181,7 @@ def test_of_several_files_the_newest(tmp_path):
         ("a.csv", "steps,loss\n1,2\n", "did you mean 'steps'"),
         ("a.json", '{"step": 1}', "one dict, not a list"),
         ("a.json", "[", "cannot be read as a curve"),
-        ("a.txt", "1", "unknown kind"),
+        ("a.txt", "1", "unknown format"),
         ("a.wandb", "1", "is not a .wandb file"),
         ("events.out.tfevents.1", "", "no TensorBoard event"),
     ],

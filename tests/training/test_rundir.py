@@ -26,7 +26,7 @@ def test_the_state_of_a_run_that_has_ended_is_rebuilt(run, caplog):
     (run.path / "state.json").write_text("")
     state = run.state
     assert (state.state, state.attempts, state.step, state.val_pesq_wb) == ("done", 2, 20, 2.5)
-    assert f"{run.path / 'state.json'}: the file is empty or cut" in caplog.text
+    assert f"{run.path / 'state.json'}: the file is empty or truncated" in caplog.text
     assert run.update_state().state == "done"
     assert run.state.seconds_per_step == 0.5
 
@@ -45,6 +45,6 @@ def test_scores_that_were_cut_count_as_none_and_are_kept_aside(run, left, caplog
     assert not caplog.text
     path.write_bytes(whole[:left])
     assert not run.has_scores("plain")
-    assert f"{path}: the file is empty or cut" in caplog.text
+    assert f"{path}: the file is empty or truncated" in caplog.text
     run.set_damaged_aside()
     assert [aside.read_bytes() for aside in path.parent.iterdir()] == [whole[:left]]

@@ -146,7 +146,7 @@ def test_diverged_runs_are_counted_and_left_out(make):
     low, high = stats.binomtest(1, 4).proportion_ci(0.95, method="exact")
     assert (rate["low"], rate["high"]) == pytest.approx((low, high))
     assert found.cells.set_index("cell").loc["a", "runs"] == 3
-    assert any("given convergence" in note for note in found.notes)
+    assert any("conditional on convergence" in note for note in found.notes)
     one_row_each = pd.concat([frame[~gone], frame[gone].head(1).assign(utterance=None)])
     pd.testing.assert_frame_equal(analyze(one_row_each, base=BASE, baseline="ref").effects, found.effects)
 

@@ -145,7 +145,7 @@ def test_the_fraction_is_the_cheapest_and_each_design_reaches_the_effect():
 
 def test_one_seed_is_no_pilot():
     single = analyze(grid_frame(seeds=1, utterances=20, spread=0.05), base="a=off,b=off", baseline="ref")
-    with pytest.raises(ValueError, match="no cell with two seeds"):
+    with pytest.raises(ValueError, match="no cell of the pilot has two seeds"):
         Variances.of(single)
 
 

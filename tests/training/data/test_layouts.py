@@ -292,7 +292,7 @@ def test_lists_that_cannot_be_used(tmp_path: Path) -> None:
         opened(root, pairs="none.csv")
     (root / "wav.scp").write_text("a sox x.wav -t wav - |\n")
     (root / "spk1.scp").write_text("a a/x0.wav\n")
-    with pytest.raises(InputError, match="lists are not executed"):
+    with pytest.raises(InputError, match="which is not executed"):
         opened(root, pairs="wav.scp")
 
 
@@ -355,7 +355,13 @@ def test_files_without_content_are_named(tmp_path: Path) -> None:
         write(bad / f"{name}.wav")
     with pytest.raises(InputError) as caught:
         opened(root)
-    for line in ("git annex get", "a link to nowhere.wav", "an empty file", "git lfs pull", "2 not fetched"):
+    for line in (
+        "git annex get",
+        "a link to nowhere.wav",
+        "is empty; copy it again",
+        "git lfs pull",
+        "2 not fetched",
+    ):
         assert line in str(caught.value)
 
 

@@ -44,7 +44,7 @@ def test_a_command_to_its_end(new_run, go):
     assert "seed 1, mode well, resumed from None" in run.log.read_text()
     assert go(run, job) == state
     assert called(run) == ["-"]
-    with pytest.raises(InputError, match="by a training command"):
+    with pytest.raises(InputError, match="trained by a command"):
         checkpoint_of_run(run.path.parents[1], run.signature)
 
 
