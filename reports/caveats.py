@@ -137,7 +137,7 @@ def varied(report: AnalysisReport) -> tuple[list[str], list[str]]:
         return [], []
     recipes = [cell.config.recipe for cell in plan.networks]
     if not recipes:
-        return ["what the command makes of it"], ["the test files"]
+        return ["whatever the command derives from it"], ["the test files"]
     same_start = plan.start_from not in (None, "best", "latest")
     sources = {
         "initialisation": not same_start,

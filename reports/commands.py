@@ -70,7 +70,7 @@ class ReportOptions(Elsewhere):
             raise InputError(f"--logs only compares old logs; leave out {shown}")
         names, elsewhere = list(self.study or []), self.scores or self.enhanced
         if len(names) > 1 and not self.logs:
-            raise InputError(f"give give one study at a time, not {', '.join(names)}")
+            raise InputError(f"give one study at a time, not {', '.join(names)}")
         if elsewhere is None and (self.base or self.baseline or self.direction):
             raise InputError(
                 "--base, --baseline and --direction are only for --scores; leave them out, a study "

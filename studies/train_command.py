@@ -75,7 +75,7 @@ def shown(train: TrainingCommand, root: Path) -> list[str]:
 SAME = "same-for-every-seed"
 """Cause of a trial whose training has the very scores of another seed, which is left out of the analysis."""
 FORGETS = "the training forgets its seed: no other run is started"
-SAME_FAULT = "two runs ended with the same outputs that cannot be scored: no other is started"
+SAME_FAULT = "two runs ended with the same output error; no further runs are started"
 
 
 class CommandRuns:

@@ -46,7 +46,7 @@ class CurveFormat(Frozen):
         try:
             groups = re.compile(self.pattern).groupindex
         except re.error as error:
-            raise InputError(f"pattern {self.pattern!r} is no regular expression: {error}") from None
+            raise InputError(f"pattern {self.pattern!r} is not a valid regular expression: {error}") from None
         if self.step not in (*groups, LINE):
             raise InputError(
                 f"pattern {self.pattern!r} has the groups {', '.join(groups) or 'none'}, and none for the "
@@ -122,8 +122,8 @@ def _by_step(rows: Iterable[Mapping[str, Any]], how: CurveFormat, path: Path) ->
         raise InputError(f"{path} has no row of numbers; check that its format matches its file name")
     if not found:
         raise InputError(
-            f"{path} has no row with a step {how.step!r}{suggestion(how.step, columns)}; "
-            f"name the column with step, or count the rows with step: {LINE}"
+            f"{path} has no row with a step {how.step!r}{suggestion(how.step, columns)}; name it with "
+            f"step, or count the rows with step: {LINE}"
         )
     lacking = [theirs for theirs in ours if theirs not in columns]
     if lacking:

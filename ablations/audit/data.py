@@ -133,7 +133,7 @@ def unequal_runs(runs: Sequence[RunSpec]) -> Iterator[Finding]:
             names = values.setdefault(repr(read(run)), [])
             if run.cell not in names:
                 names.append(run.cell)
-        yield from _differing(what, values, "train every cell on the same data data")
+        yield from _differing(what, values, "train every cell on the same data")
     seeds: dict[str, set[int]] = {}
     for run in runs:
         seeds.setdefault(run.cell, set()).add(run.seed)

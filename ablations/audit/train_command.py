@@ -57,7 +57,7 @@ def audit_train_command(
     found += [*data.unequal_runs(runs), *validated_on_test(train.command, cells, code, train.defaults)]
     if corpus is not None:
         found += [*data.leaked(corpus), *data.noisy_score(corpus), *data.wrong_pairs(corpus)]
-    remedy = "let {seed} seed every draw of the training (initial weights, order, crops)"
+    remedy = "use {seed} for every random draw of the training (initial weights, order, crops)"
     found += [Finding.of("A602", run, evidence, remedy) for run, evidence in (same or {}).items()]
     return sorted(found, key=lambda finding: finding.code)
 
@@ -132,8 +132,8 @@ def of_network(train: TrainingCommand, cells: Sequence[AnyCell]) -> Iterator[Fin
     yield Finding.of(
         "A601",
         train.network,
-        f"audited with {given} ({'; '.join(told) or 'nothing was guessed'}); "
-        "whether the command's overrides do in it what the factors say was not checked",
+        f"audited with {given} ({'; '.join(told) or 'nothing was guessed'}); it was not checked that the "
+        "command's overrides change it as the factors declare",
         f"look at a level too: ablate audit {train.network} --set ARGUMENT=VALUE",
     )
     yield from findings

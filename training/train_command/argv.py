@@ -138,16 +138,14 @@ def check(commands: Sequence[str], style: str, resume: str | None) -> None:
     command, used = commands[0], _placeholders(commands[0])
     needed = None if style == "env" else "config" if style in FILES else "overrides"
     if needed is not None and needed not in used:
-        raise InputError(f"no {{{needed}}} in the command {command!r}: {style} overrides have no place there")
+        raise InputError(f"no {{{needed}}} in the command {command!r}, but {style} overrides need it")
     for name in used & {"overrides", "config"} - {needed}:
-        raise InputError(f"{{{name}}} in the command {command!r} is not for overrides: {style}")
+        raise InputError(f"{{{name}}} in the command {command!r} does not go with overrides: {style}")
     if needed == "overrides" and "{overrides}" not in split(command):
-        raise InputError(f"{{overrides}} in the command {command!r} must be a word of its own")
+        raise InputError(f"{{overrides}} in the command {command!r} must be a separate word")
     if resume is not None:
         if others := _placeholders(resume) - {"out", "seed", "threads"}:
-            raise InputError(
-                f"{{{min(others)}}} in resume {resume!r}: name the file to resume from below {{out}}"
-            )
+            raise InputError(f"{{{min(others)}}} in resume {resume!r}: name the file to resume in {{out}}")
         if sum("{out}/" in word for word in split(resume)) != 1:
             raise InputError(f"resume {resume!r} must name one file below {{out}}, e.g. {{out}}/latest.pt")
 

@@ -110,7 +110,7 @@ def _place(tree: Tree, key: str) -> tuple[Tree, str]:
     group, rest = key.split(".", 1)
     below = tree.setdefault(group, {})
     if not isinstance(below, dict):
-        raise InputError(f"override {key!r}: {group!r} is a value already")
+        raise InputError(f"override {key!r}: {group!r} is already a value, not a group")
     return _place(below, rest)
 
 

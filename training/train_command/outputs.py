@@ -195,9 +195,9 @@ def _read_table(path: Path, pairs: Sequence[Pair], wanted: Sequence[str] = ()) -
     twice = [name for name, count in Counter(told).items() if count > 1]
     for what, wrong in (("without", missing), ("of no test file", others), ("twice", twice)):
         if wrong:
-            raise OutputError(f"{path}: utterances {what}: {listed(wrong, 3)}; one row for each test file")
+            raise OutputError(f"{path}: utterances {what}: {listed(wrong, 3)}; each test file needs one row")
     found = found.set_index(pd.Index(told))[metrics].loc[names].apply(pd.to_numeric, errors="coerce")
     for metric in metrics:
         if bad := list(found.index[~np.isfinite(found[metric])]):
-            raise DivergedError(f"{path}: {metric} is no finite number for {listed(bad, 3)}", {})
+            raise DivergedError(f"{path}: {metric} is not a finite number for {listed(bad, 3)}", {})
     return found.astype(float)
