@@ -62,7 +62,7 @@ def shown(train: TrainingCommand, root: Path) -> list[str]:
     """What a study is about to run, a line each."""
     linked, empty = code.arrange(train, root, ())
     return [
-        "trains by: "
+        "training command: "
         + "; then ".join(train.commands)
         + (f"   (resume: {train.resume})" if train.resume else ""),
         f"  in a copy of {train.folder}" + (f" at commit {train.commit}" if train.commit else ""),

@@ -102,11 +102,8 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
     print_table(table, out, spare=("training signatures", "memory", "a run", "steps"))
     if shared:
         out.print(f"in every cell: {_listed(shared)}", markup=False, soft_wrap=True, highlight=False)
-    fractions = f" x {1 + len(plan.step_fractions)} lengths" if plan.step_fractions else ""
-    out.print(
-        f"{len(distinct)} distinct training runs for {len(plan.runs)} runs of {len(plan.cells)} "
-        f"cells{fractions}"
-    )
+    fractions = f" x {1 + len(plan.step_fractions)} step budgets" if plan.step_fractions else ""
+    out.print(f"{len(distinct)} distinct runs ({len(plan.runs)} runs of {len(plan.cells)} cells{fractions})")
     if plan.train is not None:
         shown = train_command.shown(plan.train, root)
         for cell in plan.cells:

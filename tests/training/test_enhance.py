@@ -220,7 +220,7 @@ def test_runs_are_found_by_the_beginning_of_their_signature(tmp_path):
     best = tmp_path / "runs" / "abc1" / "checkpoints" / "best.pt"
     best.touch()
     assert checkpoint_of_run(tmp_path, "abc") == best
-    with pytest.raises(ValueError, match="'ab' begins 2 runs: abc1, abd2"):
+    with pytest.raises(ValueError, match="'ab' matches 2 runs: abc1, abd2"):
         checkpoint_of_run(tmp_path, "ab")
     with pytest.raises(InputError, match="no selected checkpoint yet"):
         checkpoint_of_run(tmp_path, "fff3")

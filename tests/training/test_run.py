@@ -421,7 +421,7 @@ def test_a_checkpoint_of_another_version_is_never_trained_over(new_run, go):
     assert "version 99" in state.message
     assert (path.read_bytes(), (run.path / "metrics.jsonl").read_bytes()) == before
     torch.save({**content, "signature": "f" * 64}, path)
-    assert "is of run ffffffffffff" in go(run).message
+    assert "belongs to run ffffffffffff" in go(run).message
 
 
 def test_a_corpus_that_moved_is_found_by_its_digest(new_run, go, tmp_path, cache, tiny_corpus):

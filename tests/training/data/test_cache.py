@@ -111,6 +111,6 @@ def test_progress_is_told(folders: tuple[Path, Path], tmp_path: Path) -> None:
 def test_many_faults_are_counted(folders: tuple[Path, Path], tmp_path: Path) -> None:
     for index in range(7):
         soundfile.write(folders[0] / f"{index:02d}.wav", np.zeros(5000 + index), 16_000)
-    with pytest.raises(FilesError, match=r"(?s)7 faults in 12 pairs.*and 2 more") as caught:
+    with pytest.raises(FilesError, match=r"(?s)7 problems in 12 pairs.*and 2 more") as caught:
         open_split(*folders, tmp_path / "cache")
     assert len(caught.value.problems) == 7

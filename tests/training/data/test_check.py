@@ -128,7 +128,7 @@ def test_a_part_of_voicebank_is_doubted(tmp_path: Path, cache: Path) -> None:
     write(root, "test", ["p232_001", "p257_001"], 10)
     finding = noisy_score_finding(Corpus.open(root, cache=cache))
     assert finding is not None
-    assert "2 of 824" in finding
+    assert "2 instead of 824" in finding
 
 
 @pytest.mark.parametrize(("score", "doubted"), [(1.97, False), (1.985, False), (2.04, True), (1.9, True)])

@@ -48,7 +48,7 @@ def test_check_names_every_fault(folder: Path, tmp_path: Path) -> None:
             soundfile.write(folder / "train" / kind / f"z{index}_1.wav", np.zeros(8000), 16_000)
     _, _, _, error = run("check", folder, "--root", tmp_path / "root")
     assert isinstance(error, ValueError)
-    assert "16 faults in 11 pairs (16 silent)" in str(error)
+    assert "16 problems in 11 pairs (16 silent)" in str(error)
     assert all(f"z{index}_1.wav is silent" in str(error) for index in range(8))
 
 

@@ -108,7 +108,7 @@ def test_the_distributed_layout_with_its_logs(tmp_path: Path) -> None:
         "p226_1": 0.0,
         "p227_1": None,
     }
-    assert any("trainset_28spk_wav is taken" in note for note in corpus.notes)
+    assert any("trainset_28spk_wav is used" in note for note in corpus.notes)
 
 
 def test_digests_are_of_the_contents(folder: Path, tmp_path: Path) -> None:

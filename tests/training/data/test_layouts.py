@@ -286,7 +286,7 @@ def test_lists_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not clear which columns are .* its columns are one, two"):
         opened(root, pairs="odd.csv")
     table(root / "gone.csv", [["clean", "noisy"], ["a/x0.wav", "b/nowhere.wav"], ["a/x1.wav", "b/y1.wav"]])
-    with pytest.raises(InputError, match=r"(?s)lists files that are missing.*b/nowhere\.wav is not there"):
+    with pytest.raises(InputError, match=r"(?s)lists files that are missing.*b/nowhere\.wav does not exist"):
         opened(root, pairs="gone.csv")
     with pytest.raises(InputError, match="no such list"):
         opened(root, pairs="none.csv")
