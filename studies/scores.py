@@ -201,5 +201,5 @@ def same_scores(plan: Plan, root: Path) -> dict[str, str]:
         elif run.has_scores(cell.evaluations[seed]):
             first = seen.setdefault((cell.name, train_command.digest_of_scores(path)), seed)
             if first != seed:
-                found[f"{cell.name} seed {seed}"] = f"scores equal to seed {first}'s to the last digit"
+                found[f"{cell.name} seed {seed}"] = f"its scores are those of seed {first} to the last digit"
     return found
