@@ -149,8 +149,8 @@ def step_budget_lines(found: Sequence[AtStepBudget], percent: str) -> list[str]:
                 f"{row.name} {change}"
             )
     lines += [
-        f"From {before} to {after}, the effect of {listed(rows)} does not change significantly. This does "
-        "not prove that it is constant."
+        f"From {before} to {after}, these changes are not significant: {listed(rows)}. This does not prove "
+        "that the effects are constant."
         for (before, after), rows in same.items()
     ]
     if found:
