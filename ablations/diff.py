@@ -110,7 +110,7 @@ def propose(
     cannot be written as a level are left out.
     """
     open_ = [d for d in differences(base, baseline, factors) if d.group == "not toggled"]
-    open_ = [d for d in open_ if "goes with" not in d.why]
+    open_ = [d for d in open_ if "depends on" not in d.why]
     blocking = {f.name for f in factors for d in open_ if d.path in f.paths}
     words = []
     flat, other = base.flat(), baseline.flat()
