@@ -39,7 +39,10 @@ return Boolean(card) && card.querySelectorAll('.js-line').length >= CELLS;
 GROUPS = """
 const all = [...document.querySelectorAll("*")];
 const last = text => all.filter(e => e.textContent.trim().startsWith(text)).pop();
-const top = Math.floor(last('Group by').getBoundingClientRect().top) - 24;
+const top = Math.floor(last('Group by').getBoundingClientRect().top) - 8;
+const style = document.createElement('style');
+style.textContent = '.modebar-container { display: none }';  // it is shown only where no mouse can hover
+document.head.append(style);
 const left = Math.floor(last('Run Name').getBoundingClientRect().left) - 130;
 return [left, top, innerWidth - left, 640];
 """
