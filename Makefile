@@ -2,6 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 PHANTOM ?= phantom/venv
+# Tests of training that look at no number that a kernel computes.
+ON_PHANTOM := checkpoint determinism discriminator environment evaluate graph loop own_network pipeline precision \
+	run seeds selection trainer
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -52,6 +55,7 @@ $(PHANTOM)/installed: pyproject.toml constraints.txt
 phantom: $(PHANTOM)/installed ## Run the host's part of the CUDA path on a GPU that is not there
 	tests/phantom/build.sh $(PHANTOM) phantom/build
 	tests/phantom/run.sh $(PHANTOM) phantom/build -m pytest -q tests/phantom
+	tests/phantom/run.sh $(PHANTOM) phantom/build -m pytest -q --device cuda -m 'not slow' $(ON_PHANTOM:%=tests/training/test_%.py)
 	tests/phantom/run.sh $(PHANTOM) phantom/build tests/phantom/launches.py
 
 .PHONY: help install demo quick test lint docs pictures findings gpu phantom
