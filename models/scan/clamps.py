@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+
 
 class Clamps(NamedTuple):
     """Bounds on the parts of the scan, applied in this order; a gradient passes where nothing was cut.
@@ -19,7 +21,7 @@ class Clamps(NamedTuple):
     state: float = 100.0
     output: float = 50.0
 
-    def bounds(self, unit: float) -> tuple[float, ...]:
+    def bounds(self, unit: float | np.float32) -> tuple[float, ...]:
         """All of them in order as numbers, those of the exponent in another unit."""
         low, high = self.exponent
         return (low * unit, high * unit, self.decay, *self.step, self.gain, self.state, self.output)

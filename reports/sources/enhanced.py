@@ -64,7 +64,7 @@ def measured(
             of_noisy[pair.name] = {f"noisy_{name}": value for name, value in scored.with_floors().items()}
             continue
         known_of = {"speaker": pair.speaker, "noise": pair.noise, "snr": pair.snr}
-        row = {"utterance": pair.name, **known_of, **scored.with_floors()}
+        row: dict[str, Any] = {"utterance": pair.name, **known_of, **scored.with_floors()}
         rows.append(
             {**place.fields, **row, "error": scored.reasons(), "broken": ", ".join(scored.broken) or None}
         )

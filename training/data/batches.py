@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import seeds
 
-if TYPE_CHECKING:
-    from .pairs import Pair
-
 Waves = npt.NDArray[np.float32]
 
 
 class DataError(ValueError):
     """Recordings that cannot be trained on."""
+
+
+class Recordings(Protocol):
+    """Clean and noisy, each `(sample,)`, under one name."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def clean(self) -> Any: ...
+    @property
+    def noisy(self) -> Any: ...
 
 
 class Batches:
@@ -41,7 +49,7 @@ class Batches:
 
     def __init__(
         self,
-        pairs: Sequence[Pair],
+        pairs: Sequence[Recordings],
         *,
         batch_size: int,
         crop: int,
@@ -87,7 +95,7 @@ class Batches:
         return self.augment(clean, noisy, seeds.generator(self.seed, "augment", step))
 
 
-def cut(pair: Pair, place: float, crop: int) -> tuple[Waves, Waves]:
+def cut(pair: Recordings, place: float, crop: int) -> tuple[Waves, Waves]:
     """A crop of both recordings of a pair, each `(sample,)`; a file shorter than that is tiled.
 
     Args:
@@ -113,7 +121,7 @@ def first_sample(length: int, place: float, crop: int) -> int:
     return int(place * (length - crop + 1)) if length >= crop else 0
 
 
-def check_lengths(pair: Pair) -> None:
+def check_lengths(pair: Recordings) -> None:
     """Raise DataError where the recordings of a pair differ in length, or are empty."""
     length = len(pair.clean)
     if length != len(pair.noisy) or not length:
