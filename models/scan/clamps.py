@@ -21,7 +21,7 @@ class Clamps(NamedTuple):
     state: float = 100.0
     output: float = 50.0
 
-    def bounds(self, unit: float | np.float32) -> tuple[float, ...]:
+    def bounds(self, unit: float | np.float32) -> tuple[float | np.floating, ...]:
         """All of them in order as numbers, those of the exponent in another unit."""
         low, high = self.exponent
         return (low * unit, high * unit, self.decay, *self.step, self.gain, self.state, self.output)
