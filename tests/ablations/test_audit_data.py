@@ -103,7 +103,7 @@ def test_validation_of_one_voice_is_noted_where_it_chooses(tmp_path: Path) -> No
         "5 of the 8 validation files that select tuned settings are from speaker p1"
     )
     (finding,) = one_sided(mostly, best)
-    assert "choose the weights that are tested" in finding.evidence
+    assert "select the weights to test" in finding.evidence
     assert "validation_utterances" not in finding.remedy, "all of them are asked"
     few = best[0].config.with_changes({"recipe.validation_utterances": 7})
     (finding,) = one_sided(heard(p1=8, p2=1), [Cell(name="base", levels={}, config=few)])

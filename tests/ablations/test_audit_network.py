@@ -108,7 +108,7 @@ def test_the_number_of_frames_is_found(faults: ModuleType) -> None:
     for net, severity in (("SaysOneAhead", "error"), ("SaysNothingAhead", "note")):
         (found,) = declarations.check(small(architecture=net))
         assert (found.severity, "2 later frames" in found.evidence) == (severity, True)
-        said = "does not declare looks_ahead; its configuration says direction=uni, but"
+        said = "does not declare looks_ahead; its configuration declares direction=uni, but"
         assert (said in found.evidence) == (severity == "note")
 
 

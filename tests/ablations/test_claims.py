@@ -25,7 +25,7 @@ def test_a_claim_from_its_text():
         ("a=x..y", "write FACTOR=LOW..HIGH"),
         ("=0..1", "write FACTOR=LOW..HIGH"),
         ("a=0.3..0.2", "low 0.3 is above high 0.2"),
-        ("a=nan..1", "is no range"),
+        ("a=nan..1", "is not a range"),
     ],
 )
 def test_a_claim_that_says_nothing_is_refused(text, words):

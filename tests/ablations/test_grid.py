@@ -60,10 +60,10 @@ def test_crossband_takes_the_modules_as_levels():
     ("text", "words"),
     [
         ("bidirectonal", "did you mean 'bidirectional'"),
-        ("bidirectional,bidirectional", "named twice"),
+        ("bidirectional,bidirectional", "is given twice"),
         ("core", "needs levels"),
         ("core=lstm", "at least two levels"),
-        ("core=lstm,lstm", "named twice"),
+        ("core=lstm,lstm", "is given twice"),
         ("core=lstm,mambo", "unknown core 'mambo'; did you mean 'mamba'"),
         ("pcs=off,maybe", "no level 'maybe'"),
         ("bidirectional,", "empty entry"),
@@ -186,7 +186,7 @@ def test_fractions_are_balanced_orthogonal_and_hold_the_base(k):
 def test_constraints_leave_cells_out():
     grid = Grid.parse(THREE, constraints=({"bidirectional": "on", "crossband": "on"},))
     assert len(grid.cells()) == 7
-    with pytest.raises(ValueError, match="names no factor"):
+    with pytest.raises(ValueError, match="is not a factor and level"):
         Grid.parse(THREE, constraints=({"bidirectional": "sideways"},))
     with pytest.raises(ValueError, match="exclude the base"):
         Grid.parse(THREE, constraints=({"bidirectional": "off"},))

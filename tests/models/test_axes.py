@@ -103,7 +103,7 @@ def test_every_built_in_part_takes_another_transform(part: dict[str, str], decod
         ({"hop": 300}, "at most 256"),
         (
             {"n_fft": 400, "bands": (200, 57)},
-            "cover 257 bins.*the spectrogram has 201; n_fft=512 has as many",
+            "cover 257 bins.*the spectrogram has 201; use n_fft=512 to have as many",
         ),
         ({"n_fft": 400, "bands": "uniform:300"}, "use 1 to 201 bands"),
         ({"n_fft": 32, "hop": 8}, "use 1 to 17 bands"),

@@ -160,7 +160,7 @@ def test_what_cannot_be_guessed(file, name, settings, message):
 
 
 def test_no_such_file(tmp_path):
-    with pytest.raises(InputError, match=r"none\.py:Net: there is no file .*none\.py"):
+    with pytest.raises(InputError, match=r"none\.py:Net: the file .*none\.py does not exist"):
         class_of_file(f"{tmp_path / 'none.py'}:Net")
 
 

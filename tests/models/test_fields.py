@@ -143,7 +143,7 @@ def test_settings_are_split_at_the_first_equals_sign() -> None:
     ("items", "said"),
     [
         (["time"], "SLURM setting 'time' is not valid; write name=value, e.g. time=60"),
-        (["=60"], "SLURM setting '=60': write name=value"),
+        (["=60"], "SLURM setting '=60' is not valid; write name=value"),
         (["time=60", "time=70"], "SLURM setting 'time' is given twice"),
     ],
 )

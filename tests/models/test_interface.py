@@ -123,8 +123,8 @@ def test_a_wave_of_nearly_the_same_length_is_cut_or_filled(change):
             r"returns complex64 .*, expected \(2, 1, 257, 32\) \(b1ft\)",
         ),
         (lambda x: x.abs(), {"axes": "btf"}, r"returns float32 .* for a spectrum; return a complex tensor"),
-        (lambda x: x[:, :900], {"domain": "waveform"}, r"gives float32 \(2, 900\) for waveforms"),
-        (lambda x: x[:1], {"domain": "waveform"}, r"gives float32 \(1, 4000\) for waveforms"),
+        (lambda x: x[:, :900], {"domain": "waveform"}, r"returns float32 \(2, 900\) for waveforms"),
+        (lambda x: x[:1], {"domain": "waveform"}, r"returns float32 \(1, 4000\) for waveforms"),
     ],
 )
 def test_what_a_network_gives_and_cannot_be_used(give, said, message):
@@ -138,7 +138,7 @@ def test_what_a_network_gives_and_cannot_be_used(give, said, message):
     ("said", "message"),
     [
         ({"domain": "wavform"}, "unknown domain 'wavform'; did you mean 'waveform'"),
-        ({"axes": "bf"}, "axes 'bf' of a spectrum: each of bft once"),
+        ({"axes": "bf"}, "axes 'bf' of a spectrum are not valid: use each of bft once"),
         ({"domain": "waveform", "axes": "bft"}, "axes 'bft' of a waveform"),
         ({"domain": "waveform", "compress": 0.3}, "do not apply to a network of waveforms"),
         ({"compress": -1}, "is not above 0"),

@@ -111,7 +111,7 @@ def test_another_folder_of_that_name_is_refused(python, tmp_path):
     paths = [str(first / "one.py"), str(second / "two.py")]
     code = f"from ablate.models.plugins import load; load({paths})"
     found = python(code, tmp_path)
-    assert f"imports 'models', which is {first / 'models'} in this process" in found
+    assert f"imports 'models', which is {first / 'models' / '__init__.py'} in this process" in found
 
 
 CODE = {
@@ -162,7 +162,7 @@ def test_changed_code_is_refused(tmp_path):
     ("name", "text", "message"),
     [
         ("none.py", None, "none.py does not exist"),
-        ("net.txt", "", "is no Python file"),
+        ("net.txt", "", "is not a Python file"),
         ("broken.py", "x = (\n", "fails when imported: SyntaxError"),
         ("failing.py", "1 / 0\n", "fails when imported: ZeroDivisionError"),
     ],

@@ -163,7 +163,7 @@ def test_a_split_drawn_by_the_seed_is_asked_for(ablate, corpus):
     [
         (("--grid", "bidirectonal"), "did you mean 'bidirectional'"),
         (("--grid", "pcs=off,maybe"), "no level 'maybe'"),
-        (("--grid", "bidirectional,bidirectional"), "named twice"),
+        (("--grid", "bidirectional,bidirectional"), "is given twice"),
         ((), "no grid"),
         (("--grid", "bidirectional", "--data", "/nowhere/at/all"), "/nowhere/at/all"),
         (("--grid", "bidirectional", "--seeds", "0"), "seeds '0'"),

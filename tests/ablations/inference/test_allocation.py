@@ -58,7 +58,7 @@ def test_a_dear_training_is_weighed_by_its_hours(look):
     cheap = allocate(analysis, hours={cell: 100.0 if cell == "base" else 1.0 for cell in cells}, count=3)
     assert cheap.widest[0] == "gap"
     assert {t.cells for t in cheap.trainings} == {("ref",)}
-    with pytest.raises(InputError, match="hours of a training of 'b'"):
+    with pytest.raises(InputError, match="hours per run of 'b'"):
         allocate(analysis, hours={cell: 1.0 for cell in cells if cell != "b"})
 
 
