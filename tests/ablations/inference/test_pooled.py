@@ -73,7 +73,7 @@ def test_only_seeds_that_every_cell_has_are_used():
     present[0, 1:] = False
     empty, note = pooled_effects(scores, weights, present, contrasts, 0.9)
     assert empty.empty
-    assert "fewer than two seeds in common" in note
+    assert "share fewer than two seeds" in note
 
 
 def test_too_little_data_is_refused():
