@@ -419,7 +419,7 @@ def test_mamba_ssm_is_not_imported_without_a_gpu() -> None:
 
 def test_wrong_shapes_and_backends_are_refused() -> None:
     u, delta, A, B, C, D, z = (t.detach() for t in inputs())
-    with pytest.raises(ValueError, match=r"B is \(3, 4, 37\).*u \(3, 20, 37\)"):
+    with pytest.raises(ValueError, match=r"B has shape \(3, 4, 37\).*u \(3, 20, 37\)"):
         selective_scan(u, delta, A, B[:, :4], C, D, z)
     with pytest.raises(ValueError, match="did you mean 'numba'"):
         selective_scan(u, delta, A, B, C, backend="numbo")

@@ -73,7 +73,7 @@ def test_every_command_of_a_study_works(here):
     assert re.search("trained elsewhere +6 of 6 runs, from runs.csv", page)
     assert "it is not known which weights were tested and how they were chosen" in page
     assert "same settings" not in page
-    assert "imported from runs.csv; there is no training code here" in call("audit", "s", code=1)
+    assert "imported from runs.csv, without code to audit" in call("audit", "s", code=1)
     call("export", "s", "-o", "s.tar.gz")
     call("import", "s.tar.gz", "--root", "other")
     pd.testing.assert_frame_equal(

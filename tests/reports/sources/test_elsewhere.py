@@ -195,7 +195,7 @@ def test_the_two_tables_of_autrainer(here):
     metrics = frame[["run_name", "pesq", "best_iteration", "test_pesq"]]
     metrics.to_csv("summary/metrics.csv", index=False)
     frame[["run_name", "model", "seed"]][::-1].to_csv("summary/config.csv", index=False)
-    with pytest.raises(InputError, match="pesq, test_pesq may each be 'pesq_wb'"):
+    with pytest.raises(InputError, match="pesq, test_pesq could be 'pesq_wb'"):
         Elsewhere(scores="summary/*.csv", factors="model").read()
     found = Elsewhere(scores="summary/*.csv", factors="model", column=["pesq_wb=test_pesq"])
     scores, _ = found.read()
