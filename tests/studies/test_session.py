@@ -155,7 +155,7 @@ def test_seeds_are_added_until_the_intervals_are_narrow(ask, said):
     assert plan.seeds == (1, 2, 3, 4, 5)
     assert [(look.seeds, look.trainings) for look in plan.looks] == [(5, 15)]
     assert "every cell gets 5 seeds before the first look" in said
-    assert "wanted 100" in said[-1]
+    assert "target 100" in said[-1]
 
 
 def test_what_a_session_tells_is_of_all_its_rounds(ask):
