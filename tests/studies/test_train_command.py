@@ -152,10 +152,10 @@ def test_overrides_may_be_nested_as_in_the_program_s_own_file(file, root):
         (("toy.py --seed", "toy.py --sed {sed} --seed"), "unknown placeholder {sed}"),
         (("scores: enhanced/", "scores: /tmp/enhanced"), "not below {out}"),
         (("train:\n  command", "train:\n  comand"), "train must be a mapping"),
-        (("folder: repo", "folder: rep"), "no such folder"),
+        (("folder: repo", "folder: rep"), "rep does not exist"),
         (("folder: repo", "folder: repo\n  code: '*.jl'"), "matches no file"),
-        ((sys.executable, "pyhton"), "no program 'pyhton' on PATH"),
-        ((sys.executable, "./train.sh"), "no program './train.sh' in"),
+        ((sys.executable, "pyhton"), "program 'pyhton' not found on PATH"),
+        ((sys.executable, "./train.sh"), "program './train.sh' not found in"),
         (("  folder: repo", "  folder: repo\n  overrides: toml"), "toml"),
     ],
 )

@@ -35,7 +35,7 @@ def test_a_taken_port_is_refused_or_replaced() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(ValueError, match=f"port {port} of 127.0.0.1 is taken"):
+        with pytest.raises(ValueError, match=f"port {port} of 127.0.0.1 is in use"):
             _free_port(port)
     assert _free_port(0) not in {0, port}
 
