@@ -26,7 +26,7 @@ def test_a_factor_that_changes_no_score_has_no_verdict(make):
     assert verdict(found, "a") == "reaches nothing here"
     assert not found.effects.query("name == 'a' and kind != 'shapley'")["verdict"].any()
     assert np.isnan(found.kind("shapley").set_index("name").loc["a", "seeds_needed"])
-    assert "the scores of a are those of base and 1 more pair of cells" in found.void["a"]
+    assert "the scores of a are equal to those of base and 1 more pair of cells" in found.void["a"]
     assert verdict(found, "b") == "no claim"
 
 

@@ -102,7 +102,7 @@ FAILURES = {
     "memory": ("failed", "out-of-memory", "exit code 1: torch.OutOfMemoryError: CUDA out of memory"),
     "SIGSEGV": ("failed", "error", "ended by SIGSEGV"),
     "SIGKILL": ("failed", "lost-worker", "ended by SIGKILL"),
-    "silent": ("failed", "output", "left no enhanced: expected 2 enhanced test files such as d_1.wav in"),
+    "silent": ("failed", "output", "left no enhanced; expected 2 enhanced test files such as d_1.wav in"),
     "elsewhere": ("failed", "output", "it wrote outside {out}, next to its code: enhanced/d_1.wav"),
     "partial": ("failed", "output", "1 of 2 test files are missing"),
     "short": ("failed", "output", "enhanced files must be as long as the noisy ones"),
@@ -129,7 +129,7 @@ def test_what_goes_wrong_is_told(new_run, go, mode):
     [
         ({"command": "pyhton toy.py {seed} {out} {overrides}"}, "configuration", "pyhton"),
         ({"command": COMMAND + " --fish"}, "configuration", "--fish"),
-        ({"digest": "0" * 64}, "configuration", "gone"),
+        ({"digest": "0" * 64}, "configuration", "is missing"),
     ],
 )
 def test_a_command_that_is_not_there_or_refuses(new_run, go, train, cause, said):
