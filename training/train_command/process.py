@@ -262,6 +262,8 @@ def ending(code: int, log: Path, offset: int, most: int = 20_000) -> tuple[int, 
     own = [line for line in raised if not any(name in line for name in OF_LAUNCHERS)]
     last = (told or own or raised or lines or [""])[-1]
     behind = [int(found[1]) for line in lines if (found := CHILD_ENDED_BY.search(line))]
+    if own:  # a launcher asks the other ranks to end when one raised
+        behind = [number for number in behind if number != signal.SIGTERM]
     if code > 0 and behind:
         code = -behind[-1]
     elif code - 128 in set(signal.Signals):

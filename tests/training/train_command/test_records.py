@@ -70,6 +70,9 @@ Root Cause (first observed failure):
   error_file: <N/A>
   traceback : To enable traceback see: https://pytorch.org/docs/stable/elastic/errors.html
 ============================================================"""
+OTHER_RANK = TORCHRUN.replace(
+    "Root Cause", "Failures:\n[1]:\n  exitcode  : -15 (pid: 79)\nRoot Cause"
+)
 ACCELERATE = (
     "Traceback (most recent call last):\n"
     "subprocess.CalledProcessError: Command '['python', 'train.py']' returned non-zero exit status 1."
@@ -111,7 +114,7 @@ def test_only_a_loss_or_gradient_that_is_not_finite_is_a_divergence(
     assert said in found.message
 
 
-@pytest.mark.parametrize("footer", [HYDRA, TORCHRUN, ACCELERATE])
+@pytest.mark.parametrize("footer", [HYDRA, TORCHRUN, OTHER_RANK, ACCELERATE])
 @pytest.mark.parametrize(("words", "state"), [("loss is nan", "diverged"), ("no such layer", "failed")])
 def test_the_childs_exception_is_found_before_a_launchers_words(program, new_run, go, footer, words, state):
     text = f"Traceback (most recent call last):\n[rank0]: RuntimeError: {words}\n{footer}"
