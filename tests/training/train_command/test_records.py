@@ -70,9 +70,7 @@ Root Cause (first observed failure):
   error_file: <N/A>
   traceback : To enable traceback see: https://pytorch.org/docs/stable/elastic/errors.html
 ============================================================"""
-OTHER_RANK = TORCHRUN.replace(
-    "Root Cause", "Failures:\n[1]:\n  exitcode  : -15 (pid: 79)\nRoot Cause"
-)
+OTHER_RANK = TORCHRUN.replace("Root Cause", "Failures:\n[1]:\n  exitcode  : -15 (pid: 79)\nRoot Cause")
 ACCELERATE = (
     "Traceback (most recent call last):\n"
     "subprocess.CalledProcessError: Command '['python', 'train.py']' returned non-zero exit status 1."
