@@ -112,6 +112,11 @@ class RunDir:
         return self.path / "audio"
 
     @property
+    def work(self) -> Path:
+        """Where a training command runs; a network's training has none."""
+        return self.path / "work"
+
+    @property
     def log(self) -> Path:
         return self.path / "log.txt"
 

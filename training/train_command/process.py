@@ -170,7 +170,7 @@ def _adopting() -> Iterator[Callable[[], set[psutil.Process]]]:
 
 def end_left_behind(run: RunDir) -> None:
     """End what lives on this machine of a command whose worker has died, so that the run can be written."""
-    if (run.path / "work").is_dir():  # of a command; networks are spared a look at every process
+    if run.work.is_dir():  # networks are spared a look at every process
         _end(lambda: _marked(run, orphaned=True))
 
 
@@ -180,11 +180,11 @@ def _place(run: RunDir) -> list[str]:
 
 def _marked(run: RunDir, orphaned: bool = False) -> set[psutil.Process]:
     """The processes with a run's marker; or only those whose worker, above them while it lives, is dead."""
-    found = set()
+    found, here = set(), _place(run)
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError, ValueError):
             *place, worker = json.loads(process.environ().get(MARKER, "[null]"))[:3]
-            mine = place == _place(run) and process.pid != os.getpid()
+            mine = place == here and process.pid != os.getpid()
             if mine and not (orphaned and worker in _above(process.pid)):
                 found.add(process)
     return found

@@ -73,7 +73,7 @@ class Call:
 
     def __post_init__(self) -> None:
         self.out = self.run.path / "out"
-        self.work = self.run.path / "work"
+        self.work = self.run.work
         self.root = self.run.path.parent.parent
         self.copy = self.root / "code" / self.own.digest
         self.values = {
