@@ -51,6 +51,16 @@ def left_behind(folder):
     return found
 
 
+def planned(study, root):
+    """The plan of a study file whose code is kept under the root, and the study's folder."""
+    file = root / "study.yaml"
+    file.write_text(json.dumps(study))
+    request = asked(file)
+    plan, _ = make(request, root)
+    train_command.keep_code(plan.train, request.file, root)
+    return plan, study_path(root, plan.name)
+
+
 @pytest.mark.parametrize("program", [name for name, fields in COMMANDS.items() if "then" not in fields])
 def test_a_command_ends_in_each_way_of_the_contract(cluster, tmp_path, corpus, program):
     folder = tmp_path / "repo"
@@ -70,12 +80,7 @@ def test_a_command_ends_in_each_way_of_the_contract(cluster, tmp_path, corpus, p
         "scores": "enhanced/",
         "seeds": 1,
     }
-    file = tmp_path / "study.yaml"
-    file.write_text(json.dumps(study))
-    request = asked(file)
-    plan, _ = make(request, tmp_path)
-    train_command.keep_code(plan.train, request.file, tmp_path)
-    place = study_path(tmp_path, plan.name)
+    plan, place = planned(study, tmp_path)
     jobs = plan_jobs(plan, tmp_path, plan_book(open_storage(place), plan))
     by_signature = {job.run.signature: job for job in jobs}
     runs = {c.levels["mode"]: by_signature[c.signatures[1]] for c in plan.cells if c.levels}
@@ -123,12 +128,7 @@ def test_two_gpus_of_a_run_survive_kill_requeue_and_a_dead_driver(gpu_cluster, t
         "curve": "metrics.jsonl",
         "seeds": 1,
     }
-    file = tmp_path / "study.yaml"
-    file.write_text(json.dumps(study))
-    request = asked(file)
-    plan, _ = make(request, tmp_path)
-    train_command.keep_code(plan.train, request.file, tmp_path)
-    place = study_path(tmp_path, plan.name)
+    plan, place = planned(study, tmp_path)
     compute = Compute(launcher="slurm", slurm=("time=20", "signal_delay_s=5"), gpus_each=plan.train.gpus)
 
     def driver_and_jobs():
