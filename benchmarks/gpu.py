@@ -68,7 +68,7 @@ class Setting:
 
 def contract(setting: Setting) -> Result:
     """Every scan backend and convolution present agrees with the plain loop, on the device."""
-    tests = ["tests/models/test_scan.py", "tests/models/test_convolution.py"]
+    tests = ["tests/models/scan/test_scan.py", "tests/models/scan/test_convolution.py"]
     without = ["-p", "no:cacheprovider", "-p", "no:hydra_pytest"]
     command = [sys.executable, "-m", "pytest", "-q", *without, "-m", "not slow"]
     if setting.tiny:

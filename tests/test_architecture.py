@@ -60,6 +60,20 @@ def test_no_long_file() -> None:
     assert not long
 
 
+def test_tests_lie_in_the_folder_of_what_they_test() -> None:
+    """`tests/training/data/test_corpus.py` tests `training/data/corpus.py`; two have no package."""
+    packages = {path.parent.relative_to(HOUSE) for path in SOURCES.values() if path.stem == "__init__"}
+    elsewhere = {Path(), Path("docs"), Path("phantom")}
+    wrong = []
+    for test in (HOUSE / "tests").rglob("test_*.py"):
+        folder, name = test.parent.relative_to(HOUSE / "tests"), test.stem.removeprefix("test_")
+        module = HOUSE / folder / f"{name}.py"
+        below = [*(HOUSE / folder).glob(f"*/**/{name}.py"), *(HOUSE / folder).glob(f"{name}/__init__.py")]
+        if folder not in packages | elsewhere or (folder in packages and not module.exists() and below):
+            wrong.append(str(test.relative_to(HOUSE)))
+    assert wrong == []
+
+
 def test_no_two_public_classes_of_one_name() -> None:
     where = defaultdict(list)
     for name, tree in TREES.items():

@@ -54,7 +54,7 @@ NOT_RUN = {
     "ablate score clean enhanced --explain": "of recordings; tests/training/metrics/test_conventions.py",
     "ablate status --watch": "watches until it is stopped",
     "ablate ui": "serves until it is stopped; tests/studies/test_ui.py",
-    "ablate run --grid bidirectional,decoder4x,crossband --data /data": "SLURM; tests/studies/test_slurm.py",
+    "ablate run --grid bidirectional,decoder4x,crossband --data /data": "SLURM; tests/studies/launchers",
 }
 """How a command begins that is parsed and not run -> why."""
 

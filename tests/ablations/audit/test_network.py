@@ -212,7 +212,7 @@ def test_random_states_and_the_network_are_left_alone() -> None:
 
 
 def test_a_network_that_does_not_run_is_bad_input_with_its_own_line() -> None:
-    with pytest.raises(InputError, match=r"does not run on \(1, 257, 37\).*test_audit_network\.py:\d+"):
+    with pytest.raises(InputError, match=r"does not run on \(1, 257, 37\).*test_network\.py:\d+"):
         audit_config(RunConfig(model=SMALL.model_copy(update={"core": "Broken"}), recipe=QUICK))
 
 

@@ -26,7 +26,7 @@ from ablate.training.rundir import read_json
 from ablate.training.train_command.process import MARKER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
-PROGRAMS = Path(__file__).parents[1] / "training" / "train_command"
+PROGRAMS = Path(__file__).parents[2] / "training" / "train_command"
 COMMANDS = json.loads((PROGRAMS / "programs.json").read_text())
 ENDS = {
     "off": ("done", None),

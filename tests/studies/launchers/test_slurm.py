@@ -163,7 +163,7 @@ seeds: 1
 @pytest.mark.parametrize("how", ["requeued", "interrupted"])
 def test_a_command_is_asked_to_end_and_called_again(cluster, tmp_path, corpus, how):
     """Beside its worker, to which SLURM sends the same signal; it ends well, and without its scores."""
-    toy = Path(__file__).parents[1] / "training" / "train_command" / "toy.py"
+    toy = Path(__file__).parents[2] / "training" / "train_command" / "toy.py"
     file = tmp_path / "study.yaml"
     file.write_text(OWN.format(python=sys.executable, folder=toy.parent, data=corpus))
     request = asked(file)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from ablate.models.errors import InputError
 from ablate.reports.cli import app
 
-TOY = Path(__file__).parents[1] / "training" / "train_command" / "toy.py"
+TOY = Path(__file__).parents[2] / "training" / "train_command" / "toy.py"
 STUDY = """
 train:
   command: {python} toy.py --seed {{seed}} --out {{out}} --data {{data}} {{overrides}}

@@ -18,7 +18,7 @@ from torch import nn
 from ablate.ablations.audit.finding import Finding
 from ablate.ablations.audit.lint import github, place, sarif
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 EXAMPLE = REPOSITORY / "examples" / "lint"
 SOURCE = """import torch
 from torch import nn

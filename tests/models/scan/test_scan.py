@@ -273,7 +273,7 @@ print(queue.get(timeout=300) == before)
 @pytest.mark.skipif(bool(unavailable("numba")), reason="numba is not installed")
 def test_numba_works_after_a_fork() -> None:
     command = [sys.executable, "-W", "ignore", "-c", FORKING]
-    done = subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=600)
+    done = subprocess.run(command, cwd=Path(__file__).parents[3], capture_output=True, text=True, timeout=600)
     assert done.stdout == "True\n", done.stderr
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 pytest.importorskip("triton")
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def run(*command: str, **environment: str) -> str:
@@ -41,7 +41,7 @@ def test_the_layout_of_the_network_is_taken_without_a_copy() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("module", ["test_scan", "test_convolution"])
 def test_interpreted_kernels_keep_the_contract_of_every_backend(module: str) -> None:
-    tests = ("-m", "not slow", "-k", "triton", f"tests/models/{module}.py")
+    tests = ("-m", "not slow", "-k", "triton", f"tests/models/scan/{module}.py")
     out = run("-m", "pytest", "-q", "--device", "cpu", *tests, TRITON_INTERPRET="1")
     assert "skipped" not in out
     assert int(re.findall(r"(\d+) passed", out)[0]) >= {"test_scan": 60, "test_convolution": 12}[module]
