@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
+from findings_fresh import REPEATS, Fresh, parts
 from findings_store import FOLDER, STUDIES, facts_of, recipe_of, request, stored, take
 from findings_summary import Studies, summary
 
@@ -34,22 +36,26 @@ from ablate.reports.validation_rank import Agreement, agreement, agreement_lines
 from ablate.studies.scores import RunInfo
 from ablate.training.metrics.registry import label_of
 
-GUARDRAILS = ("stoi", "csig", "cbak", "covl", "ssnr", "si_sdr")
+GUARDRAILS = ("stoi", "estoi", "csig", "cbak", "covl", "ssnr", "si_sdr")
+OF_LONG_RUNS = ("dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_p808", "distillmos")
+OTHER_PESQ = "pesq_wb_c2"
 WANTED = 0.02
 """Half-width that the studies are to reach."""
 FIGURES = ("waterfall", "forest", "cells")
 
 
-def report(name: str, length: float = 1.0) -> AnalysisReport:
+def report(name: str, length: float = 1.0, metric: str | None = None) -> AnalysisReport:
     """The report of a study from the stored scores of a length."""
     asked = request(name)
     claims = claims_on(asked.factors, "pesq_wb")
+    measured = pq.read_schema(stored(name, length)).names
     return report_of_file(
         stored(name, length),
         {factor.name: factor.off for factor in asked.factors},
         BASELINE if (pd.read_parquet(stored(name))["cell"] == BASELINE).any() else None,
+        metric=metric,
         claims=[f"{effect}={claim.low}..{claim.high}" for effect, claim in claims.items()],
-        guardrails=GUARDRAILS,
+        guardrails=[name for name in (*GUARDRAILS, *OF_LONG_RUNS) if name in measured],
     )
 
 
@@ -61,7 +67,7 @@ def pages(folder: Path) -> dict[str, str]:
     for name, result in found.items():
         for figure in FIGURES:
             _draw(result, figure, folder / "figures" / f"{name}-{figure}.svg")
-    return {"index.md": "".join(_words(found)), "tables.md": "".join(_tables(found))}
+    return {"index.md": "".join(_words(found, folder / "figures")), "tables.md": "".join(_tables(found))}
 
 
 def _draw(result: AnalysisReport, figure: str, path: Path) -> None:
@@ -96,10 +102,11 @@ the layout of VoiceBank+DEMAND; no recording is stored here.
 """
 
 
-def _words(found: dict[str, AnalysisReport]) -> Iterator[str]:
+def _words(found: dict[str, AnalysisReport], figures: Path) -> Iterator[str]:
     studies = _together(found)
     yield INTRODUCTION
     yield from summary(studies)
+    yield from parts(_fresh(studies), figures)
     for name, result in found.items():
         yield from _study(name, result, studies)
     missing = [f"{name.upper()} ({words})" for name, words in STUDIES.items() if name not in found]
@@ -143,6 +150,15 @@ def _together(found: dict[str, AnalysisReport]) -> Studies:
         {name: {training for *_, training, _ in facts_of(name)["validation"]} for name in found},
         untoggled("a"),
     )
+
+
+def _fresh(studies: Studies) -> Fresh:
+    others = {
+        (name, steps): report(name, steps / studies.own[name], OTHER_PESQ)
+        for name, steps in studies.reports
+        if OTHER_PESQ in pq.read_schema(stored(name, steps / studies.own[name])).names
+    }
+    return Fresh(studies.reports, others, {name: recipe_of(name).width for name in studies.own})
 
 
 def _stored_lengths(name: str) -> list[float]:

@@ -23,6 +23,10 @@ STUDIES = {
     "c": "what the gap is made of",
     "d": "equal tuning",
     "e": "equal tuning, judged on all validation files",
+    "f": "the question as it was asked, fresh seeds",
+    "g": "what the gap is made of, fresh seeds",
+    "h": "the question as it was asked, longer",
+    "i": "the question as it was asked, wider",
 }
 
 

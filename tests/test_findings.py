@@ -20,18 +20,33 @@ def findings(monkeypatch):
     import findings
 
     yield findings
-    for name in ("findings", "findings_store", "findings_summary"):
+    for name in ("findings", "findings_fresh", "findings_store", "findings_summary"):
         del sys.modules[name]
 
 
 def test_every_study_file_is_a_study_of_one_recipe(findings):
     cells = {name: findings.request(name).grid.cells() for name in findings.STUDIES}
-    assert {name: len(found) for name, found in cells.items()} == {"a": 9, "b": 17, "c": 8, "d": 9, "e": 9}
-    recipes = {cell.config.recipe for found in cells.values() for cell in found}
-    assert len({recipe.model_copy(update={"validation_utterances": None}) for recipe in recipes}) == 1
+    assert [len(cells[name]) for name in "abcdefghi"] == [9, 17, 8, 9, 9, 9, 8, 9, 9]
+    recipes = {name: {cell.config.recipe for cell in found} for name, found in cells.items()}
+    larger = {"steps": None, "width": None, "validation_utterances": None}
+    assert len({recipe.model_copy(update=larger) for each in recipes.values() for recipe in each}) == 1
+    assert {recipe.steps for name in "abcdefg" for recipe in recipes[name]} == {200}
+    assert {recipe.width for name in "abcdefgh" for recipe in recipes[name]} == {0.25}
     a, b, c = ({cell.config.model.model_dump_json() for cell in cells[name]} for name in "abc")
     assert a & b  # trainings that the studies share
     assert a & c
+
+
+def test_fresh_seeds_repeat_the_same_runs(findings):
+    for first, again in findings.REPEATS.items():
+        before, after = findings.request(first), findings.request(again)
+        assert not {*before.seeds} & {*after.seeds}
+        assert before.step_fractions == after.step_fractions
+        trained = [
+            [(cell.config.model, cell.config.recipe) for cell in study.grid.cells()]
+            for study in (before, after)
+        ]
+        assert trained[0] == trained[1]
 
 
 def test_study_c_leaves_nothing_untoggled(findings):

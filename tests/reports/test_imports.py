@@ -14,6 +14,7 @@ from ablate.reports.build import report_of, report_of_study
 from ablate.reports.cli import app
 from ablate.reports.elsewhere import Elsewhere
 from ablate.studies.plan import load
+from ablate.training.metrics.registry import METRICS
 
 FILES = [f"f{i}" for i in range(6)]
 
@@ -121,7 +122,8 @@ def test_large_seeds_and_odd_levels_are_made_ours_and_said(here):
     assert plan.seeds == (1, 2)
 
 
-def test_a_measure_of_ones_own_keeps_its_direction(here):
+def test_a_measure_of_ones_own_keeps_its_direction(here, request):
+    request.addfinalizer(lambda: METRICS.pop("wer", None))
     frame = pd.DataFrame(rows()).rename(columns={"PESQ": "wer"})
     frame.to_csv("runs.csv", index=False)
     assert "--direction wer=higher" in bring("--metric", "wer", "--study", "s", code=1)
