@@ -267,7 +267,7 @@ def _larger(found: Fresh, figures: Path) -> Iterator[str]:
     yield f"![Effects against steps and width](figures/{FIGURE})\n\n"
     rows, missed, turned = [], [], []
     before = {row.name: row for row in cheap.rows}
-    kinds = ("main", "interaction")
+    kinds = ("gap", "main", "interaction")
     for key, report in sizes.items():
         if key == ("f", 200):
             continue
@@ -303,7 +303,7 @@ def _larger(found: Fresh, figures: Path) -> Iterator[str]:
         ]
     yield (
         "What study F says after 200 steps, as a prediction for longer trainings and wider networks. The "
-        "contrasts are the main effects and interactions of the grid:\n\n"
+        "contrasts are the gap, the main effects and the interactions of the grid:\n\n"
     )
     yield table(["contrast", "steps, width", "after 200 steps", "there", "change, interval"], rows)
     yield f"The largest miss is {listed(missed)}. "
