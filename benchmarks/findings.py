@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
-from findings_fresh import REPEATS, Fresh, parts
+from findings_fresh import Fresh, parts
 from findings_store import FOLDER, STUDIES, facts_of, recipe_of, request, stored, take
 from findings_summary import Studies, summary
 

@@ -38,7 +38,9 @@ def test_every_study_file_is_a_study_of_one_recipe(findings):
 
 
 def test_fresh_seeds_repeat_the_same_runs(findings):
-    for first, again in findings.REPEATS.items():
+    from findings_fresh import REPEATS
+
+    for first, again in REPEATS.items():
         before, after = findings.request(first), findings.request(again)
         assert not {*before.seeds} & {*after.seeds}
         assert before.step_fractions == after.step_fractions
