@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Generic, cast
 
-from pydantic import Field
+from pydantic import AliasChoices, Field
 from typing_extensions import TypeVar
 
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
-from ablate.models.fields import split_settings, stored_as
+from ablate.models.fields import split_settings
 from ablate.training.config import Recipe, RunConfig, check_path
 from ablate.training.train_command.config import CommandConfig
 
@@ -63,7 +63,9 @@ class Cell(Signatures, Generic[AnyConfig]):
     config: AnyConfig
     parameters: int | None = None
     step_fractions: dict[float, Signatures] = Field(
-        default_factory=dict, **stored_as("at_lengths", "step_fractions")
+        default_factory=dict,
+        validation_alias=AliasChoices("step_fractions", "at_lengths"),
+        serialization_alias="at_lengths",
     )
     starts: dict[int, dict[str, str]] = Field(default_factory=dict)
     tuned: dict[str, Any] | None = None

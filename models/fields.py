@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from pydantic import AliasChoices, BaseModel
+from pydantic import BaseModel
 from pydantic_core import to_jsonable_python
 
 from .errors import InputError
@@ -43,11 +43,6 @@ Added = _Marker("Added")
 That default can never change. Nor can that of a field without this mark which is not always read: where it is
 not, its default stands in the signature, or the value of `InactiveValue`.
 """
-
-
-def stored_as(former: str, name: str) -> dict[str, Any]:
-    """Arguments of `Field` for a field that was renamed: files and signatures keep its former name."""
-    return {"validation_alias": AliasChoices(name, former), "serialization_alias": former}
 
 
 @dataclass(frozen=True, init=False)

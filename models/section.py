@@ -10,7 +10,7 @@ from .fields import marks_of
 
 
 class Frozen(BaseModel):
-    """Base of every configuration: immutable, unknown keys are errors, files use the names of `stored_as`."""
+    """Base of every configuration: immutable, unknown keys are errors, files keep former names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), serialize_by_alias=True)
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AliasChoices, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from ablate.models.config import ModelConfig, Section
-from ablate.models.fields import ActiveIf, ActiveUnless, Added, Bookkeeping, stored_as
+from ablate.models.fields import ActiveIf, ActiveUnless, Added, Bookkeeping
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 _Adversarial = ActiveUnless("adversarial_weight", 0.0)
@@ -88,14 +88,16 @@ class Recipe(Section):
     discriminator_lag: Annotated[NonNegativeInt, Added, _Adversarial] = Field(
         default=0,
         description="steps that the discriminator learns behind, so that no step waits for its own PESQ",
-        **stored_as("judge_lag", "discriminator_lag"),
+        validation_alias=AliasChoices("discriminator_lag", "judge_lag"),
+        serialization_alias="judge_lag",
     )
     discriminator_fraction: Annotated[float, Added, _Adversarial] = Field(
         default=1.0,
         gt=0,
         le=1,
         description="share of the clips, at least one, that the discriminator learns from",
-        **stored_as("judged_clips", "discriminator_fraction"),
+        validation_alias=AliasChoices("discriminator_fraction", "judged_clips"),
+        serialization_alias="judged_clips",
     )
     optimizer: Literal["adam", "adamw"] = "adam"
     learning_rate: PositiveFloat = 1e-3

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import AliasChoices, BeforeValidator, Field, PlainSerializer
 
 from ablate.ablations.claims import Endpoint
 from ablate.ablations.design import Kind
@@ -17,7 +17,6 @@ from ablate.ablations.grid import AnyCell, Cell, Config, Signatures
 from ablate.ablations.runspec import Data, RunSpec
 from ablate.models.config import Frozen
 from ablate.models.errors import InputError
-from ablate.models.fields import stored_as
 from ablate.training.config import BUILT_IN, EvaluationJob, RunConfig, TrainingProgram
 from ablate.training.train_command.config import TrainingCommand
 
@@ -141,11 +140,17 @@ class Plan(Frozen):
     cells: tuple[AnyCell, ...]
     seeds: tuple[int, ...]
     recipe: str
-    step_fractions: tuple[float, ...] = Field(default=(), **stored_as("lengths", "step_fractions"))
-    step_fraction: float = Field(default=1.0, **stored_as("length", "step_fraction"))
+    step_fractions: tuple[float, ...] = Field(
+        default=(), validation_alias=AliasChoices("step_fractions", "lengths"), serialization_alias="lengths"
+    )
+    step_fraction: float = Field(
+        default=1.0, validation_alias=AliasChoices("step_fraction", "length"), serialization_alias="length"
+    )
     corpus: CorpusNote
     extra_test_sets: tuple[ExtraTestSet, ...] = Field(
-        default=(), **stored_as("further_tests", "extra_test_sets")
+        default=(),
+        validation_alias=AliasChoices("extra_test_sets", "further_tests"),
+        serialization_alias="further_tests",
     )
     endpoint: Endpoint
     tune: Tuning | None = None
