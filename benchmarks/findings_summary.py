@@ -16,7 +16,7 @@ from ablate.reports.validation_rank import Agreement
 from ablate.training.metrics.registry import METRICS
 
 FAULTS = ("ssm_skip", "dt_init", "clamps")
-"""Factors of study B that mend what was wrong in the network that was trained."""
+"""Factors of study B that fix the faults of the network that was trained."""
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ _KEPT = re.compile(
     rf"|runs/{_HEX}/((spec|state|summary)\.json|metrics\.jsonl|scores/{_HEX}\.parquet)"
 )
 _SHOWN_TO_READERS = re.compile(r"environment\.json|reproduce\.sh|study/journal\.log|study/report/.+")
-"""What an export has for those who look into it; it is checked, not kept. A report is rendered anew."""
+"""What an export has for those who look into it; it is checked, not kept. A report is rendered again."""
 LEAST, RATIO = 64 << 20, 100
 """An archive may unpack to so many bytes, or to so many times its own size."""
 

@@ -76,7 +76,7 @@ class Journal(BaseJournalBackend):
 
 def open_journal(path: Path) -> BaseStorage:
     """The storage in a journal. One that cannot be read is set aside: what is known of the trials is written
-    anew from the run directories."""
+    again from the run directories."""
     try:
         return JournalStorage(Journal(path))
     except OSError:

@@ -158,7 +158,7 @@ class Checkpoints:
         self._best_step: int | None = None
 
     def latest(self) -> dict[str, Any] | None:
-        """The state to go on from, None to start anew.
+        """The state to go on from, None to start afresh.
 
         Raises:
             ForeignCheckpointError: what is there is of another version or of another training.

@@ -148,7 +148,7 @@ class RunDir:
         return bool(whole)
 
     def set_damaged_aside(self) -> None:
-        """Rename what is empty or cut, so that it is written anew."""
+        """Rename what is empty or cut, so that it is written again."""
         for path in (self.path / "scores").glob("*.parquet"):
             if _is_whole_parquet(path) is False:
                 set_aside(path)

@@ -291,7 +291,7 @@ class Subject:
 
     @cached_property
     def after_forward(self) -> nn.Module:
-        """The network after a forward with gradients: weights that are worked out anew are no leaves then."""
+        """The network after a forward with gradients: weights computed in it are not leaves then."""
         with isolated(0):
             self.interface.outputs(self.spare, self.batch)
         return self.spare

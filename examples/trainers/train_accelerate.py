@@ -30,7 +30,7 @@ def main() -> None:
     done = max((int(path.name) for path in saved.glob("[0-9]*")), default=0)
     if done:
         accelerator.load_state(str(saved / str(done)))
-        accelerator.print(f"goes on after epoch {done}")
+        accelerator.print(f"continuing after epoch {done}")
     for epoch in range(done + 1, o.epochs + 1):
         crops.epoch = epoch
         for batch in loader:

@@ -22,7 +22,7 @@ def main(config: DictConfig) -> None:
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         rows = state["rows"]
-        print("goes on after epoch", len(rows))
+        print("continuing after epoch", len(rows))
     crops = Crops(data, config.seed)
     for epoch in range(len(rows) + 1, config.epochs + 1):
         crops.epoch = epoch

@@ -36,7 +36,7 @@ def main() -> None:
         model.module.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first = state["epoch"] + 1
-        print("goes on after epoch", state["epoch"])
+        print("continuing after epoch", state["epoch"])
     crops = Crops(o.data, o.seed)
     loader = DataLoader(crops, batch_size=2, sampler=DistributedSampler(crops, shuffle=False))
     for epoch in range(first, o.epochs + 1):

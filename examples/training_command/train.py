@@ -82,7 +82,7 @@ def main() -> None:
         optimizer.load_state_dict(state["optimizer"])
         draw.setstate(state["draw"])
         first = state["step"]
-        print(f"goes on after step {first}")
+        print(f"continuing after step {first}")
 
     items = pairs(options.data, "train")
     train, validation = items[:-1], items[-1:]

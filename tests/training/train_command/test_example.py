@@ -72,7 +72,7 @@ def test_it_goes_on_after_its_worker_was_killed_as_if_nothing_had_been(train, go
     other.wait()
     state = go(cut, job)
     assert (state.state, state.attempts, state.step) == ("done", 2, 40), state.message
-    assert "goes on after step" in cut.log.read_text()
+    assert "continuing after step" in cut.log.read_text()
     assert scores(cut).equals(scores(whole))
     assert [line["val/loss"] for line in cut.metrics()] == [line["val/loss"] for line in whole.metrics()]
 
