@@ -87,12 +87,7 @@ def costs(info: StudyInfo) -> list[Cost]:
             cell=cell,
             runs=len(summaries),
             parameters=planned if planned is not None else middle("parameters"),
-            macs_per_second=middle("macs_per_second"),
-            latency_ms=middle("latency_ms"),
-            one_thread_factor=middle("one_thread_factor"),
-            seconds_per_step=middle("seconds_per_step"),
-            real_time_factor=middle("real_time_factor"),
-            peak_memory_bytes=middle("peak_memory_bytes"),
+            **{key: middle(key) for key in COSTS if key != "parameters"},
             devices=tuple(sorted({_device(s) for s in summaries if s.get("device")})),
             processors=tuple(sorted({name for s in summaries if (name := _processor(s))})),
         )

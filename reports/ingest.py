@@ -68,7 +68,7 @@ def analyze(
     """
     better = {metric: direction} if isinstance(direction, str) else direction
     baseline = None if baseline is None else str(baseline)
-    cells, order, base_cell, notes = lay_out(scores, base, baseline, metric, factors, levels)
+    cells, order, base_cell, notes = lay_out(scores, base, baseline, metric, factors, levels or {})
     cells |= {name: at for name, at in (planned or {}).items() if name not in cells}
     layout = Layout(guess_design(cells, order, constraints, design), cells, base_cell, baseline, notes)
     return infer(
@@ -82,11 +82,11 @@ def analyze(
 
 def lay_out(
     scores: pd.DataFrame,
-    base: str | Mapping[str, Any] | None = None,
-    baseline: str | None = None,
-    metric: str = "pesq_wb",
-    factors: Sequence[str] | None = None,
-    levels: Mapping[str, Sequence[str]] | None = None,
+    base: str | Mapping[str, Any] | None,
+    baseline: str | None,
+    metric: str,
+    factors: Sequence[str] | None,
+    levels: Mapping[str, Sequence[str]],
 ) -> tuple[dict[str, Mapping[str, str]], dict[str, tuple[str, ...]], str | None, list[str]]:
     """Where the cells of a table stand, guessed from its columns; arguments as in `analyze`.
 
@@ -99,44 +99,41 @@ def lay_out(
     if baseline is not None and baseline not in names:
         raise InputError(f"no cell {baseline!r} (the baseline); cells: {listed(names)}")
     notes: list[str] = []
-    table = _factor_table(scores, keys, baseline, metric, factors, base, notes)
-    _drop_fixed_levels(table, names, baseline, base, notes)
-    _clear_own_levels(table, names, baseline)
-    base_levels = _base_levels(base, table, names, levels)
+    named = str(base) if isinstance(base, str) and base in names else None
+    given = {} if named else _parse_base(base)
+    table = _factor_table(scores, keys, baseline, metric, factors, given, notes)
+    if baseline is not None:
+        table = _without_fixed(table, baseline, given, notes)
+        others = {factor: {*column} - {""} for factor, column in table.drop(index=baseline).items()}
+        if all(len(its) > 1 and table.at[baseline, factor] not in its for factor, its in others.items()):
+            table.loc[baseline] = ""  # it stands outside, whatever its columns say ("-", "baseline")
+    off = _off_of_cell(table, named) if named else _off_levels(table, given, levels)
     order: dict[str, tuple[str, ...]] = {}
-    for factor, level in base_levels.items():
-        declared = [str(name) for name in (levels or {}).get(factor, ())]
-        extra = [name for name in _level_order(scores[factor], table[factor]) if name not in declared]
-        found = [level, *(name for name in [*declared, *extra] if name != level)]
+    for factor, level in off.items():
+        declared = [str(name) for name in levels.get(factor, ())]
+        found = dict.fromkeys([level, *declared, *_level_order(scores[factor], table[factor])])
         if len(found) > 1:
             order[factor] = tuple(found)
         else:
             notes.append(f"{factor} has only one level ({level}) and is left out.")
-    cell_levels = {}
-    for position, name in enumerate(names):
-        at = {factor: table[factor][position] for factor in order}
-        cell_levels[name] = at if order and all(at.values()) else {}
-    if baseline is not None and list(cell_levels.values()).count(cell_levels[baseline]) > 1:
-        cell_levels[baseline] = {}
-    at_base = [
-        name
-        for position, name in enumerate(names)
-        if name != baseline and all(table[f][position] == level for f, level in base_levels.items())
-    ]
-    named = isinstance(base, str) and base in names
-    base_cell = str(base) if named else at_base[0] if len(at_base) == 1 else None
-    outside = [name for name in names if order and not cell_levels[name] and name != baseline]
+    cells: dict[str, Mapping[str, str]] = {}
+    for name in names:
+        at = {factor: str(table.at[name, factor]) for factor in order}
+        cells[name] = at if all(at.values()) else {}
+    if baseline is not None and list(cells.values()).count(cells[baseline]) > 1:
+        cells[baseline] = {}
+    at_off = table.index[(table[list(off)] == pd.Series(off, dtype=object)).all(axis=1)]
+    at_base = [name for name in at_off if name != baseline]
+    base_cell = named or (at_base[0] if len(at_base) == 1 else None)
+    outside = [name for name in names if order and not cells[name] and name != baseline]
     if outside:
         notes.append(f"{listed(outside)} has no level of some factors and is outside the factorial design.")
-    rank = {
-        factor: {level: index for index, level in enumerate(order_of)} for factor, order_of in order.items()
-    }
 
     def position_of(name: str) -> tuple[Any, ...]:
-        at = cell_levels[name]
-        return (name == baseline and not at, not at, *(rank[f][at[f]] for f in at))
+        own = cells[name]
+        return (name == baseline and not own, not own, *(order[f].index(own[f]) for f in own))
 
-    return {name: cell_levels[name] for name in sorted(names, key=position_of)}, order, base_cell, notes
+    return {name: cells[name] for name in sorted(names, key=position_of)}, order, base_cell, notes
 
 
 def guess_design(
@@ -186,107 +183,72 @@ def _factor_table(
     baseline: str | None,
     metric: str,
     factors: Sequence[str] | None,
-    base: str | Mapping[str, Any] | None,
+    given: Mapping[str, str],
     notes: list[str],
-) -> dict[str, list[str]]:
-    """The factor columns: factor -> level of each cell ("" where it has none)."""
-    names, cell_codes = keys.cells, keys.cell_codes
-    first_row = np.unique(cell_codes, return_index=True)[1]
-    stated = list(factors) if factors is not None else None
-    asked = [] if isinstance(base, str) and base in names else list(_parse_base(base))
-    for name in asked:
+) -> pd.DataFrame:
+    """The level of each cell in each factor's column; "" where it has none."""
+    for name in given:
         if name not in scores.columns:
             raise InputError(f"--base names {name!r}, not a column of {listed(list(scores.columns), 20)}")
     reserved = {*COLUMNS, *METRICS, metric}
-    candidates = stated or [
-        str(c) for c in scores.columns if c not in reserved and not str(c).startswith("noisy_")
-    ]
-    candidates = list(dict.fromkeys([*candidates, *asked]))
-    table: dict[str, list[str]] = {}
-    for name in candidates:
+    others = [str(c) for c in scores.columns if c not in reserved and not str(c).startswith("noisy_")]
+    first_row = np.unique(keys.cell_codes, return_index=True)[1]
+    columns: dict[str, Any] = {}
+    for name in dict.fromkeys([*(factors or others), *given]):
         codes, kinds = pd.factorize(scores[name])
-        texts = [_level_text(kind) for kind in kinds]
-        texts.append("")
-        canonical = np.array([texts.index(text) for text in texts])
-        codes = np.where(codes < 0, len(texts) - 1, codes)
-        codes = canonical[codes]
-        own = codes[first_row]
-        wrong = codes != own[cell_codes]
-        if wrong.any():
-            if name in asked or stated:
-                cell = names[int(cell_codes[int(wrong.argmax())])]
-                raise InputError(f"cell {cell!r} has rows with different levels of {name!r}")
-            continue
-        table[name] = [texts[code] for code in own]
-    if stated is not None:
+        texts = np.array([*map(_level_text, kinds), ""], dtype=object)[codes]
+        own = texts[first_row]
+        wrong = texts != own[keys.cell_codes]
+        if not wrong.any():
+            columns[name] = own
+        elif name in given or factors:
+            cell = keys.cells[int(keys.cell_codes[int(wrong.argmax())])]
+            raise InputError(f"cell {cell!r} has rows with different levels of {name!r}")
+    table = pd.DataFrame(columns, index=keys.cells, dtype=object)
+    if factors is not None:
         return table
-
-    def inside(columns: Iterable[str]) -> list[tuple[str, ...]]:
-        keys = zip(*(table[column] for column in columns), strict=True)
-        return [key for key, name in zip(keys, names, strict=True) if name != baseline]
+    names, rest = list(columns), table if baseline is None else table.drop(index=baseline)
 
     def enough(columns: list[str]) -> bool:
-        keys = [key for key in inside(columns) if all(key)]
-        return bool(columns) and len(set(keys)) == len(keys)
+        inside = rest.loc[(rest[columns] != "").all(axis=1), columns]
+        return bool(columns) and not inside.duplicated().any()
 
     ignored: list[str] = []
-    if asked and enough(asked):
-        ignored = [name for name in table if name not in asked]
+    if given and enough(list(given)):
+        ignored = [name for name in names if name not in given]
     else:
         if baseline is not None:
-            at = names.index(baseline)
-            empty = [name for name in table if not table[name][at]]
+            empty = [name for name in names if not table.at[baseline, name]]
             if empty:
-                ignored = [name for name in table if name not in empty and name not in asked]
-        for name in [name for name in table if name not in ignored and name not in asked]:
-            found = {key[0] for key in inside([name])} - {""}
+                ignored = [name for name in names if name not in empty and name not in given]
+        for name in [name for name in names if name not in ignored and name not in given]:
+            found = {*rest[name]} - {""}
             numeric = pd.api.types.is_numeric_dtype(scores[name]) and not found <= {"0", "1", "True", "False"}
-            rest = [other for other in table if other != name and other not in ignored]
-            if (numeric or len(found) == len(names) - (baseline is not None) > 2) and enough(rest):
+            left = [other for other in names if other != name and other not in ignored]
+            if (numeric or len(found) == len(rest) > 2) and enough(left):
                 ignored.append(name)
-    varied = [name for name in ignored if len(set(table[name])) > 1]
+    varied = [name for name in ignored if table[name].nunique() > 1]
     if varied:
         notes.append(f"Columns not taken as factors: {listed(varied)}.")
-    return {name: column for name, column in table.items() if name not in ignored}
+    return table.drop(columns=ignored)
 
 
-def _drop_fixed_levels(
-    table: dict[str, list[str]],
-    names: Sequence[str],
-    baseline: str | None,
-    base: str | Mapping[str, Any] | None,
-    notes: list[str],
-) -> None:
-    """Drop the columns in which the baseline alone differs: no cell of the grid shows what they cost."""
-    if baseline is None or len(names) < 3:
-        return
-    at = names.index(baseline)
-    given = {} if isinstance(base, str) and base in names else _parse_base(base)
-    for factor, column in list(table.items()):
-        others = {*column[:at], *column[at + 1 :]}
+def _without_fixed(
+    table: pd.DataFrame, baseline: str, given: Mapping[str, str], notes: list[str]
+) -> pd.DataFrame:
+    """Without the columns in which the baseline alone differs: no cell of the grid shows what they cost."""
+    fixed = []
+    for factor in map(str, table if len(table) > 2 else ()):
+        own, others = str(table.at[baseline, factor]), {*table.drop(index=baseline)[factor]}
         level = min(others)
-        if len(others) == 1 and level and column[at] not in others and given.get(factor, level) == level:
-            del table[factor]
-            if column[at]:
+        if len(others) == 1 and level and own not in others and given.get(factor, level) == level:
+            fixed.append(factor)
+            if own:
                 notes.append(
-                    f"{factor} is {level} in every cell but the baseline ({column[at]}), so it belongs to "
+                    f"{factor} is {level} in every cell but the baseline ({own}), so it belongs to "
                     "the unexplained part."
                 )
-
-
-def _clear_own_levels(table: dict[str, list[str]], names: Sequence[str], baseline: str | None) -> None:
-    """Empty the baseline's levels where every factor varies without it and none of them is another cell's.
-
-    It then stands outside the factorial, whatever its columns say ("-", "baseline").
-    """
-    if baseline is None:
-        return
-    at = names.index(baseline)
-    others = [{*column[:at], *column[at + 1 :]} - {""} for column in table.values()]
-    own = [column[at] for column in table.values()]
-    if all(len(levels) > 1 and level not in levels for levels, level in zip(others, own, strict=True)):
-        for column in table.values():
-            column[at] = ""
+    return table.drop(columns=fixed)
 
 
 _OFF = ("off", "false", "0", "no")
@@ -337,44 +299,41 @@ def _parse_base(base: str | Mapping[str, Any] | None) -> dict[str, str]:
     return {str(name): _level_text(level) for name, level in (base or {}).items()}
 
 
-def _base_levels(
-    base: str | Mapping[str, Any] | None,
-    table: Mapping[str, list[str]],
-    names: Sequence[str],
-    levels: Mapping[str, Sequence[str]] | None,
+def _off_of_cell(table: pd.DataFrame, base: str) -> dict[str, str]:
+    """The levels of the base cell; none where it has none of any factor."""
+    found = {factor: str(table.at[base, factor]) for factor in map(str, table)}
+    empty = [factor for factor, level in found.items() if not level]
+    if empty and len(empty) < len(found):
+        raise InputError(f"the base cell {base!r} has no level of {listed(empty)}")
+    return {} if empty else found
+
+
+def _off_levels(
+    table: pd.DataFrame, given: Mapping[str, str], levels: Mapping[str, Sequence[str]]
 ) -> dict[str, str]:
-    """The off level of every factor."""
-    if isinstance(base, str) and base in names:
-        found = {factor: column[names.index(base)] for factor, column in table.items()}
-        empty = [factor for factor, level in found.items() if not level]
-        if empty and len(empty) < len(found):
-            raise InputError(f"the base cell {base!r} has no level of {listed(empty)}")
-        return {} if empty else found
-    given = _parse_base(base)
+    """The off level of every factor: the one given, else the first declared, else the one that says off."""
     resolved = {}
-    for factor, column in table.items():
-        known = [level for level in dict.fromkeys(column) if level]
-        declared = [str(level) for level in (levels or {}).get(factor, ())]
-        level = given.get(factor)
-        if level is None:
+    for factor in map(str, table):
+        known = [level for level in table[factor].unique() if level]
+        declared = [str(level) for level in levels.get(factor, ())]
+        asked = given.get(factor)
+        if asked is None:
             level = declared[0] if declared else off_level(known)
             if level is None:
                 raise InputError(f"which level of {factor!r} is off? Set it with --base: {listed(known)}")
-        elif level not in declared:
-            same = same_level(level, known)
-            if same is None:
-                raise InputError(f"base has {factor}={level}, but the levels are {listed(known)}")
-            level = same
+        else:
+            level = asked if asked in declared else same_level(asked, known)
+            if level is None:
+                raise InputError(f"base has {factor}={asked}, but the levels are {listed(known)}")
         resolved[factor] = level
     return resolved
 
 
-def _level_order(column: pd.Series, found: Sequence[str]) -> list[str]:
+def _level_order(column: pd.Series, found: Iterable[str]) -> list[str]:
     """Levels in the order of a categorical column, else as they appear."""
     there = [level for level in dict.fromkeys(found) if level]
     if isinstance(column.dtype, pd.CategoricalDtype):
-        ranked = [_level_text(level) for level in column.dtype.categories]
-        return sorted(there, key=ranked.index)
+        there.sort(key=[_level_text(level) for level in column.dtype.categories].index)
     return there
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -102,28 +102,22 @@ def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, st
         "annealed": {name for name, recipe in recipes.items() if recipe.scheduled(1.0) < SLOW},
         "unknown schedule": cells.keys() - recipes.keys(),
     }
-    found, told = [], []
+    found = []
     for contrast in analysis.contrasts:
-        if (contrast.kind, contrast.name) not in wanted:
-            continue
-        involved = {cell for cell, weight in contrast.weights.items() if weight}
-        why = next((why for why, which in reasons.items() if involved & which), "")
-        found.append(Slope(contrast.name, contrast.kind, why=why))
-        if not why:
-            told.append(contrast)
-    if not told:
-        return found
-    kept = np.flatnonzero(present.any(1)).tolist()
-    weights = weight_matrix(told, [data.cells[index] for index in kept])
-    result = estimate(values[kept], weights, data.groups_of(kept), present[kept])
-    low, high = result.interval(analysis.confidence)
-    numbers = {
-        (contrast.kind, contrast.name): (float(result.value[i]), float(low[i]), float(high[i]))
-        for i, contrast in enumerate(told)
-    }
+        if (contrast.kind, contrast.name) in wanted:
+            involved = {cell for cell, weight in contrast.weights.items() if weight}
+            why = next((why for why, which in reasons.items() if involved & which), "")
+            found.append((contrast, why))
+    told = [contrast for contrast, why in found if not why]
+    numbers: Iterator[tuple[float, float, float]] = iter(())
+    if told:
+        kept = np.flatnonzero(present.any(1)).tolist()
+        weights = weight_matrix(told, [data.cells[index] for index in kept])
+        result = estimate(values[kept], weights, data.groups_of(kept), present[kept])
+        bounds = (result.value, *result.interval(analysis.confidence))
+        numbers = zip(*(each.tolist() for each in bounds), strict=True)
     return [
-        Slope(slope.name, slope.kind, *numbers[slope.kind, slope.name]) if not slope.why else slope
-        for slope in found
+        Slope(c.name, c.kind, why=why) if why else Slope(c.name, c.kind, *next(numbers)) for c, why in found
     ]
 
 

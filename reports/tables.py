@@ -10,7 +10,7 @@ import numpy as np
 
 from ablate.ablations.inference.analysis import records
 from ablate.ablations.inference.guardrails import changes
-from ablate.ablations.inference.units import FEWEST
+from ablate.ablations.inference.units import FEWEST, ByUnit
 from ablate.models.errors import plural
 from ablate.training.metrics.registry import label_of
 
@@ -28,37 +28,21 @@ UNITS = {"speaker": "{} speakers", "noise": "{} noises"}
 
 def effects_table(report: AnalysisReport) -> Table | None:
     """The main table: a row per factor, then the unexplained part and the gap."""
-    if not report.rows:
-        return None
-    return Table(
+    return Table.of(
         "",
-        [
-            "factor",
-            report.credit_kind,
-            f"{report.percent} interval",
-            "claimed",
-            "verdict",
-            "add-one",
-            "leave-one-out",
-            "P(improvement)",
-            "parameters",
-            CENTRED,
-        ],
-        [
-            [
-                report.named(r.name),
-                r.estimate,
-                r.interval,
-                r.claimed,
-                r.verdict,
-                r.add_one,
-                r.leave_one_out,
-                r.p_higher,
-                r.parameters,
-                r.blocked,
-            ]
-            for r in report.rows
-        ],
+        report.rows,
+        {
+            "factor": lambda row: report.named(row.name),
+            report.credit_kind: attrgetter("estimate"),
+            f"{report.percent} interval": attrgetter("interval"),
+            "claimed": attrgetter("claimed"),
+            "verdict": attrgetter("verdict"),
+            "add-one": attrgetter("add_one"),
+            "leave-one-out": attrgetter("leave_one_out"),
+            "P(improvement)": attrgetter("p_higher"),
+            "parameters": attrgetter("parameters"),
+            CENTRED: attrgetter("blocked"),
+        },
         closing=len(report.rows) - len(report.factors),
         words=("verdict",),
         spare=(CENTRED, "parameters", "P(improvement)", "add-one", "leave-one-out", "claimed"),
@@ -94,24 +78,22 @@ def interactions_table(report: AnalysisReport) -> Table | None:
 
 def units_table(report: AnalysisReport) -> Table | None:
     """How much of each effect hangs on single test speakers and noises; none where the scores do not say."""
-    rows = [
-        [
-            row.name,
-            UNITS[row.column].format(row.units),
-            f"{signed(row.least)} ({row.least_in})",
-            f"{signed(row.most)} ({row.most_in})",
-            f"{estimate(row.without_estimate, row.without_low, row.without_high)} ({row.without})",
-            interval(row.others_low, row.others_high),
-        ]
-        for row in report.analysis.by_unit
-    ]
-    if not rows:
-        return None
-    return Table(
+
+    def without(row: ByUnit) -> str:
+        return f"{estimate(row.without_estimate, row.without_low, row.without_high)} ({row.without})"
+
+    return Table.of(
         "By speaker and noise: how much an effect depends on one",
-        ["effect", "over", "smallest", "largest", "without one", "secondary: for others"],
-        rows,
-        "Single speakers or noises of the test set. Without one: the speaker or noise whose removal "
+        report.analysis.by_unit,
+        {
+            "effect": attrgetter("name"),
+            "over": lambda row: UNITS[row.column].format(row.units),
+            "smallest": lambda row: f"{signed(row.least)} ({row.least_in})",
+            "largest": lambda row: f"{signed(row.most)} ({row.most_in})",
+            "without one": without,
+            "secondary: for others": lambda row: interval(row.others_low, row.others_high),
+        },
+        caption="Single speakers or noises of the test set. Without one: the speaker or noise whose removal "
         f"brings the effect closest to zero. Secondary: a {report.percent} interval for other speakers or "
         f"noises of the same kind, from {FEWEST} on; the other intervals are for these.",
         words=("over",),

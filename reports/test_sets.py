@@ -63,41 +63,29 @@ def on_extra_test_sets(
     if info.plan is None:
         return []
     contrasts = [contrast for contrast in analysis.contrasts if (contrast.kind, contrast.name) in wanted]
-    empty = pd.DataFrame({"name": [], "words": []})
     found = []
     for test in info.plan.extra_test_sets:
-        if test.name not in info.further:
-            why = info.no_further or "no run is scored on it here"
-            found.append(OnTestSet(test.name, empty, pd.DataFrame(), None, 0, why))
-            continue
         try:
-            data = read_scores(
-                info.further[test.name], analysis.metric, analysis.scores.layout, analysis.scores.better
-            )
+            if test.name not in info.further:
+                raise InputError(info.no_further or "no run is scored on it here")
+            found.append(_on(test.name, info.further[test.name], analysis, contrasts))
         except InputError as error:
+            empty = pd.DataFrame({"name": [], "words": []})
             found.append(OnTestSet(test.name, empty, pd.DataFrame(), None, 0, str(error)))
-            continue
-        effects = on_test_sets(contrasts, analysis.scores, data, analysis.margin, analysis.confidence)
-        if effects.empty:
-            why = "no effect has all its cells there"
-            found.append(OnTestSet(test.name, empty, pd.DataFrame(), None, 0, why))
-            continue
-        cells = cell_table(data, data.estimate(np.eye(len(data.scored()))), analysis.confidence)
-        best = best_cell(data, cells, analysis.confidence)
-        known = {*analysis.scores.layout.notes}
-        left_out = (*_unscored(analysis.scores, data), *(note for note in data.notes if note not in known))
-        found.append(
-            OnTestSet(
-                test.name,
-                effects,
-                cells,
-                best,
-                len(data.utterances),
-                noisier=_noisier(analysis, contrasts, data),
-                left_out=tuple(left_out),
-            )
-        )
     return found
+
+
+def _on(name: str, scores: pd.DataFrame, analysis: Analysis, contrasts: Sequence[Contrast]) -> OnTestSet:
+    """Raises InputError where no effect can be estimated."""
+    first = analysis.scores
+    data = read_scores(scores, analysis.metric, first.layout, first.better)
+    effects = on_test_sets(contrasts, first, data, analysis.margin, analysis.confidence)
+    if effects.empty:
+        raise InputError("no effect has all its cells there")
+    cells = cell_table(data, data.estimate(np.eye(len(data.scored()))), analysis.confidence)
+    left_out = (*_unscored(first, data), *(note for note in data.notes if note not in first.layout.notes))
+    best, noisier = best_cell(data, cells, analysis.confidence), _noisier(analysis, contrasts, data)
+    return OnTestSet(name, effects, cells, best, len(data.utterances), "", noisier, left_out)
 
 
 def _noisier(analysis: Analysis, contrasts: Sequence[Contrast], other: Scores) -> str:

@@ -20,11 +20,11 @@ from .identity import root_identity
 from .plan import find
 from .plan import names as study_names
 from .redaction import redact, scrub
-from .tracking import (
+from .tracking.store import (
     TrackingError,
-    compare_link,
     connect,
     default_uri,
+    find_experiment,
     prepare,
     resolve_uri,
     runs_link,
@@ -35,12 +35,6 @@ PORT = 5000
 START_TIMEOUT = 90.0
 """Seconds a server may take until it answers."""
 
-_LIGHT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
-
 
 @dataclass(frozen=True)
 class Pages:
@@ -49,13 +43,11 @@ class Pages:
     Attributes:
         server: address of the server.
         runs: page of a study's runs, grouped by cell.
-        compare: page that shows a study's runs side by side; none if there are none.
         process: the server if it was started here.
     """
 
     server: str
     runs: str
-    compare: str | None
     process: subprocess.Popen[bytes] | None
 
 
@@ -78,39 +70,31 @@ def serve(
     """
     root = Path(root).resolve()
     uri = resolve_uri(root, tracking_uri)
-    if study is not None:
-        find(root, study)
-    names = [study] if study else study_names(root)
+    names = [find(root, study)] if study else study_names(root)
     if uri == default_uri(root) and not (root / "mlflow.db").exists():
         raise InputError(
             f"no run under {root} is in MLflow yet; `ablate run` sends runs while they train, `ablate "
             "sync` sends existing runs"
         )
     if uri.startswith(("http://", "https://")):
-        yield _window(root, redact(uri).rstrip("/"), uri, names, None)
+        server = redact(uri).rstrip("/")
+        yield Pages(server, server + _page(root, uri, names), None)
         return
     prepare(uri)
     chosen = _free_port(port)
+    server = f"http://{HOST}:{chosen}"
     with _running(uri, root, chosen) as process:
-        yield _window(root, f"http://{HOST}:{chosen}", uri, names, process)
+        yield Pages(server, server + _page(root, uri, names), process)
 
 
-def _window(
-    root: Path, server: str, uri: str, names: list[str], process: subprocess.Popen[bytes] | None
-) -> Pages:
-    """The pages of the first of some studies that the store knows."""
+def _page(root: Path, uri: str, names: list[str]) -> str:
+    """The page of the first of some studies that the store knows, else that of all experiments."""
     client = connect(uri)
     for name in names:
-        own = f"{name}@{root_identity(root)}"
-        experiment = client.get_experiment_by_name(own) or client.get_experiment_by_name(name)
+        experiment = find_experiment(client, name, root_identity(root))
         if experiment is not None and experiment.lifecycle_stage == "active":
-            found = client.search_runs(
-                [experiment.experiment_id], "tags.`ablate.kind` = 'run'", max_results=60
-            )
-            ids = [run.info.run_id for run in found]
-            compare = f"{server}/{compare_link(experiment.experiment_id, ids)}" if ids else None
-            return Pages(server, server + runs_link(experiment.experiment_id), compare, process)
-    return Pages(server, f"{server}/#/experiments?workflowType=machine_learning", None, process)
+            return runs_link(experiment.experiment_id)
+    return "/#/experiments?workflowType=machine_learning"
 
 
 def _free_port(port: int | None) -> int:
@@ -122,17 +106,16 @@ def _free_port(port: int | None) -> int:
     for candidate in [port] if port is not None else [PORT, 0]:
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
+            with suppress(OSError):
                 probe.bind((HOST, candidate))
-            except OSError:
-                continue
-            return probe.getsockname()[1]
+                return probe.getsockname()[1]
     raise InputError(f"port {port} of {HOST} is in use; choose another --port, or 0 for a free one")
 
 
 @contextmanager
 def _running(uri: str, root: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that answers; the URI goes through the environment, for it may hold a password.
+    """A server that answers; the URI goes through the environment, for it may hold a password, beside the
+    settings that `prepare` put there.
 
     Raises:
         TrackingError: it does not start.
@@ -142,7 +125,6 @@ def _running(uri: str, root: Path, port: int) -> Iterator[subprocess.Popen[bytes
         *(sys.executable, "-P", "-m", "mlflow", "server", "--host", HOST, "--port", str(port)),
         *("--workers", "1", "--artifacts-destination", str(root / "mlartifacts")),
     ]
-    environment = {**os.environ, **_LIGHT, "MLFLOW_BACKEND_STORE_URI": uri}
     log = root / "mlflow-ui.log"
     with log.open("wb") as said:
         process = subprocess.Popen(
@@ -152,7 +134,7 @@ def _running(uri: str, root: Path, port: int) -> Iterator[subprocess.Popen[bytes
             stderr=subprocess.STDOUT,
             start_new_session=True,
             cwd=root,
-            env=environment,
+            env={**os.environ, "MLFLOW_BACKEND_STORE_URI": uri},
         )
     try:
         deadline = time.monotonic() + START_TIMEOUT

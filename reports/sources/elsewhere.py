@@ -153,8 +153,7 @@ def mlflow_runs(tracking_uri: str, experiment: str, metric: str, take: Take) -> 
         TrackingError: the server does not answer, or refuses.
     """
     from ablate.studies.redaction import redact
-    from ablate.studies.tracking import answering, connect
-    from ablate.studies.tracking.store import all_runs
+    from ablate.studies.tracking.store import all_runs, answering, connect
 
     with answering(tracking_uri):
         client = connect(tracking_uri)

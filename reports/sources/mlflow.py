@@ -38,7 +38,7 @@ def scores_from_mlflow(
     from mlflow.exceptions import MlflowException
 
     from ablate.studies.redaction import redact
-    from ablate.studies.tracking import all_runs, answering, connect
+    from ablate.studies.tracking.store import all_runs, answering, connect
 
     client = connect(tracking_uri)
     shown = redact(tracking_uri)

@@ -73,8 +73,6 @@ def ui(
     try:
         with serve(root, study, tracking_uri, port) as window:
             typer.echo(window.runs)
-            if window.compare:
-                typer.echo(f"compare all runs: {window.compare}", err=True)
             if window.process is not None:
                 typer.echo("press Ctrl-C to stop", err=True)
                 code = window.process.wait()

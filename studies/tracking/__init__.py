@@ -10,30 +10,7 @@ whatever was missed is sent by a later pass. Every pass is idempotent.
 
 from .passes import Mirror, Mirrored, mirror
 from .process import TrackerProcess
-from .store import (
-    TrackingError,
-    all_runs,
-    answering,
-    compare_link,
-    connect,
-    default_uri,
-    prepare,
-    resolve_uri,
-    runs_link,
-)
+from .store import TrackingError, connect, default_uri, prepare, resolve_uri
 
-__all__ = [
-    "Mirror",
-    "Mirrored",
-    "TrackerProcess",
-    "TrackingError",
-    "all_runs",
-    "answering",
-    "compare_link",
-    "connect",
-    "default_uri",
-    "mirror",
-    "prepare",
-    "resolve_uri",
-    "runs_link",
-]
+__all__ = ["Mirror", "Mirrored", "TrackerProcess", "TrackingError"]
+__all__ += ["connect", "default_uri", "mirror", "prepare", "resolve_uri"]

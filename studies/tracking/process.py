@@ -17,7 +17,7 @@ from ablate.training.files import LockHeldError, locked
 
 from ..redaction import brief, redact, scrub
 from .passes import LONGEST_PAUSE, Mirror, Mirrored
-from .store import CLIENT_SETTINGS, URI_VARIABLE, TrackingError, resolve_uri
+from .store import URI_VARIABLE, TrackingError, resolve_uri
 
 INTERVAL = 2.0
 """Seconds between two passes while a study runs; more where passes would take over a twentieth of a core."""
@@ -48,7 +48,7 @@ class TrackerProcess:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            env={**os.environ, **CLIENT_SETTINGS, URI_VARIABLE: self.uri, "OMP_NUM_THREADS": "1"},
+            env={**os.environ, URI_VARIABLE: self.uri, "OMP_NUM_THREADS": "1"},
         )
 
     def stop(self, timeout: float = 60.0) -> Mirrored:
@@ -57,32 +57,24 @@ class TrackerProcess:
         Returns:
             Whether the store holds everything; if not, the message says what to do.
         """
-        process = self._process
-        if process is None:
+        if self._process is None:
             return Mirrored(True, "no tracker was started")
-        assert process.stdin is not None
-        process.stdin.close()
+        assert self._process.stdin is not None
+        self._process.stdin.close()
         try:
-            code: int | None = process.wait(timeout)
+            if self._process.wait(timeout) == 0:
+                return Mirrored(True, f"{self.study} is complete in {redact(self.uri)}")
+            said = self.log.read_text().splitlines() if self.log.exists() else []
+            reason = said[-1] if said else "no message"
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            code = None
-        if code == 0:
-            return Mirrored(True, f"{self.study} is complete in {redact(self.uri)}")
-        reason = f"it took more than {timeout:.0f} s" if code is None else _last_line(self.log)
+            self._process.kill()
+            self._process.wait()
+            reason = f"it took more than {timeout:.0f} s"
         return Mirrored(
             False,
             f"MLflow does not have all runs of {self.study} yet ({reason}); no data is lost: run `ablate "
             f"sync {self.study}` when {redact(self.uri)} answers",
         )
-
-
-def _last_line(path: Path) -> str:
-    try:
-        return path.read_text().rstrip().rpartition("\n")[2] or "no message"
-    except FileNotFoundError:
-        return "no message"
 
 
 def follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str], None]) -> bool:
@@ -113,22 +105,14 @@ def _follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str
         if text != said:
             say(text or f"{target.shown_uri} accepts everything again")
             said = text
-    started = time.monotonic()
-    while True:
-        try:
-            outcome = target.outcome(target.mirror("final"))
-        except TrackingError as error:
-            outcome = Mirrored(False, str(error))
-        if outcome.complete or time.monotonic() - started > 2:
-            say(outcome.message)
-            return outcome.complete
-        time.sleep(0.5)
+    outcome = target.outcome(target.mirror("final"))
+    say(outcome.message)
+    return outcome.complete
 
 
 def main() -> int:
     """The mirroring process of a root and a study: a final pass ends it when its standard input closes."""
-    root, study = Path(sys.argv[1]), sys.argv[2]
-    target = Mirror(root, study)
+    target = Mirror(Path(sys.argv[1]), sys.argv[2])
     driver, terminated = os.getppid(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: terminated.set())
     os.nice(10)
@@ -150,5 +134,5 @@ def main() -> int:
     try:
         return 0 if follow(target, stopped, say) else 1
     except Exception as error:
-        say(brief(error))
+        say(str(error) if isinstance(error, TrackingError) else brief(error))
         return 1

@@ -1,4 +1,4 @@
-"""The tracking store: where it is, its experiments and the pages that show them, and a run of it."""
+"""The tracking store: where it is, its schema, its experiments and the pages that show them, and a run."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from ablate.training.files import atomic_write, locked
 
 from ..redaction import brief, keep_secret, redact, scrub
 
 if TYPE_CHECKING:
-    from mlflow.entities import Metric, Run
+    from mlflow.entities import Run
     from mlflow.tracking import MlflowClient
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -30,15 +30,38 @@ CLIENT_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "15",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""Environment of whoever talks to the store: no retries of its own, nothing reported to anyone."""
+"""Environment of whoever talks to the store, and of `ablate ui`'s server: no retries, no jobs, no reports to
+anyone."""
 COMPARED = 60
 """Runs that a comparison link names, at most."""
 VIEW = "ablate"
 """Name of the shared view of an experiment's runs."""
-OPEN = {"val": True, "test": True, "train": True, "selected": False, "noisy": False, "cost": False}
+CHARTS = {"val": True, "test": True, "train": True, "selected": False, "noisy": False, "cost": False}
 """Groups of charts in that view, in order, and whether they are open."""
+EXPERIMENT_TAGS = {
+    "mlflow.experimentKind": "custom_model_development",
+    f"mlflow.sharedViewState.{VIEW}": json.dumps(
+        {
+            "searchFilter": "tags.`ablate.kind` = 'run'",
+            "groupBy": {
+                "aggregateFunction": "average",
+                "groupByKeys": [{"mode": "param", "groupByData": "cell"}],
+            },
+            "runsHiddenMode": "SHOW_ALL",
+            "compareRunCharts": [],
+            "compareRunSections": [
+                {"uuid": f"{VIEW}-{name}", "name": name, "display": shown}
+                | {"isReordered": False, "isGenerated": True}
+                for name, shown in CHARTS.items()
+            ],
+            "isAccordionReordered": True,
+        }
+    ),
+}
+"""These make an experiment's page one of model development, and group its runs by cell."""
 History = dict[str, dict[int, float]]
 """key -> step -> value"""
 
@@ -55,21 +78,16 @@ def default_uri(root: Path | str) -> str:
 def _sqlite_uri(path: Path) -> str:
     """The URI of a file. Where its path needs quoting the driver is named too: MLflow makes the folders of a
     plain `sqlite:///` URI without undoing the quotes."""
-    if not set("?%") & set(str(path)):
-        return f"sqlite:///{path}"
-    from sqlalchemy import URL
-
-    return URL.create("sqlite+pysqlite", database=str(path)).render_as_string()
+    plain = not set("?%") & set(str(path))
+    return f"sqlite:///{path}" if plain else f"sqlite+pysqlite:///{quote(str(path), safe=' +/')}"
 
 
 def _sqlite_file(uri: str) -> Path | None:
-    if uri.startswith("sqlite:///"):
-        return Path(uri.removeprefix("sqlite:///").partition("?")[0])
-    if not uri.startswith("sqlite+"):
+    driver, _, path = uri.partition(":///")
+    if not driver.startswith("sqlite"):
         return None
-    from sqlalchemy import make_url
-
-    return Path(str(make_url(uri).database))
+    path = path.partition("?")[0]
+    return Path(unquote(path) if "+" in driver else path)
 
 
 def resolve_uri(root: Path | str, tracking_uri: str | None = None) -> str:
@@ -77,10 +95,6 @@ def resolve_uri(root: Path | str, tracking_uri: str | None = None) -> str:
     if tracking_uri:
         keep_secret(tracking_uri, "--tracking-uri", URI_VARIABLE)
     return tracking_uri or os.environ.get(URI_VARIABLE) or default_uri(root)
-
-
-def is_database(uri: str) -> bool:
-    return uri.split(":", 1)[0].split("+", 1)[0] in {"sqlite", "postgresql", "mysql", "mssql"}
 
 
 def connect(uri: str) -> MlflowClient:
@@ -105,7 +119,6 @@ def prepare(uri: str) -> None:
     """
     database = _sqlite_file(uri)
     if database is not None:
-        database.parent.mkdir(parents=True, exist_ok=True)
         lock = database.with_name(f"{database.name}.lock")
     else:
         digest = sha256(uri.encode()).hexdigest()[:16]
@@ -126,57 +139,38 @@ def answering(uri: str) -> Iterator[None]:
         raise TrackingError(f"{redact(uri)} does not answer: {scrub(brief(error), uri)}") from None
 
 
+def find_experiment(client: MlflowClient, study: str, identity: str) -> Any:
+    """The experiment of a root's study: `study@identity`, else the one of the study's name; none: neither."""
+    return client.get_experiment_by_name(f"{study}@{identity}") or client.get_experiment_by_name(study)
+
+
 def open_experiment(
-    client: MlflowClient,
-    study: str,
-    identity: str,
-    ours: Callable[[list[Run]], list[Run]],
-    artifacts: str | None,
-) -> str:
+    client: MlflowClient, study: str, identity: str, is_ours: Callable[[Run], bool], artifacts: str | None
+) -> tuple[str, list[Run]]:
     """Find or make the experiment of a root's study, and bring it back if it was deleted.
 
-    It has the study's name, or `study@identity` if another root has that already. Its tags make the page of
-    its runs one of model development, and give it a shared view that groups the runs by cell.
+    It has the study's name, or `study@identity` if another root has that already.
 
     Args:
-        ours: of some runs those that the root made.
+        is_ours: whether the root made a run.
         artifacts: URI of the artifacts of an experiment that is made; none: the server decides.
 
     Returns:
-        Its identifier.
+        Its identifier, and the root's runs in it, the oldest first.
     """
-    sections = [
-        {"uuid": f"{VIEW}-{name}", "name": name, "display": shown, "isReordered": False, "isGenerated": True}
-        for name, shown in OPEN.items()
-    ]
-    by_cell = [{"mode": "param", "groupByData": "cell"}]
-    view = {
-        "searchFilter": "tags.`ablate.kind` = 'run'",
-        "groupBy": {"aggregateFunction": "average", "groupByKeys": by_cell},
-        "runsHiddenMode": "SHOW_ALL",
-        "compareRunCharts": [],
-        "compareRunSections": sections,
-        "isAccordionReordered": True,
-    }
-    tags = {
-        "mlflow.experimentKind": "custom_model_development",
-        f"mlflow.sharedViewState.{VIEW}": json.dumps(view),
-    }
-    own = f"{study}@{identity}"
-    found = client.get_experiment_by_name(own)
-    name = own if found is not None else study
-    if found is None and (found := client.get_experiment_by_name(study)) is not None:
+    name, found = study, find_experiment(client, study, identity)
+    if found is not None:
+        if found.lifecycle_stage == "deleted":
+            client.restore_experiment(found.experiment_id)
         runs = all_runs(client, found.experiment_id)
-        if runs and not ours(runs):
-            found, name = None, own
-    if found is None:
-        return client.create_experiment(name, artifacts, tags=tags)
-    if found.lifecycle_stage == "deleted":
-        client.restore_experiment(found.experiment_id)
-    for key, value in tags.items():
-        if found.tags.get(key) != value:
-            client.set_experiment_tag(found.experiment_id, key, value)
-    return found.experiment_id
+        ours = [run for run in runs if is_ours(run)]
+        if ours or not runs or found.name != study:
+            for key, value in EXPERIMENT_TAGS.items():
+                if found.tags.get(key) != value:
+                    client.set_experiment_tag(found.experiment_id, key, value)
+            return found.experiment_id, ours
+        name = f"{study}@{identity}"
+    return client.create_experiment(name, artifacts, tags=EXPERIMENT_TAGS), []
 
 
 def runs_link(experiment_id: str) -> str:
@@ -213,11 +207,8 @@ class Record:
         self.run_id: str = run.info.run_id
         self.status: str = run.info.status
         self.params = set(run.data.params)
+        self.metrics = dict(run.data.metrics)
         self.tags = dict(run.data.tags)
-
-    @property
-    def ended(self) -> bool:
-        return self.status != "RUNNING"
 
     def log_params(self, params: dict[str, Any]) -> None:
         """Log the parameters the run lacks; MLflow refuses to change one."""
@@ -228,10 +219,8 @@ class Record:
             for key, value in params.items()
             if value is not None
         }
-        items = [Param(key, text[:6000]) for key, text in texts.items() if key not in self.params]
-        for start in range(0, len(items), 100):
-            self.client.log_batch(self.run_id, params=items[start : start + 100])
-        self.params |= texts.keys()
+        lacking = [Param(key, text[:6000]) for key, text in texts.items() if key not in self.params]
+        self.client.log_batch(self.run_id, params=lacking)
 
     def log_tags(self, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
@@ -241,22 +230,15 @@ class Record:
             self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in changed.items()])
             self.tags |= changed
 
-    def log_metrics(self, metrics: list[Metric]) -> None:
-        for start in range(0, len(metrics), 1000):
-            self.client.log_batch(self.run_id, metrics=metrics[start : start + 1000])
-
     def log_last(self, values: dict[str, float], time: float) -> None:
         """Log final metrics that the run lacks or holds with another value."""
         from mlflow.entities import Metric
 
-        known = self.client.get_run(self.run_id).data.metrics
-        self.log_metrics(
-            [
-                Metric(clean_key(key), value, int(time * 1000), 0)  # at step 0 the UI draws bars
-                for key, value in values.items()
-                if key not in known or not same(known[key], value)
-            ]
-        )
+        named = {clean_key(key): value for key, value in values.items()}
+        changed = {k: v for k, v in named.items() if not same(self.metrics.get(k, math.nan), v)}
+        last = [Metric(k, v, int(time * 1000), 0) for k, v in changed.items()]  # at step 0 the UI draws bars
+        self.client.log_batch(self.run_id, metrics=last)
+        self.metrics |= changed
 
     def set_status(self, status: str, ended: float | None = None) -> None:
         """Set the status, and with it when the run ended, in seconds; None: now."""

@@ -18,7 +18,7 @@ class Parent:
     """Mirrors what concerns a study as a whole into its parent run, which is made where it is missing."""
 
     def __init__(self, plan: Plan, place: Place, record: Record | None) -> None:
-        self._place = place
+        self._plan, self._place = plan, place
         self._folder = study_path(place.root, plan.name)
         self._stamps: dict[Path, tuple[int, ...]] = {}
         client = place.client
@@ -30,23 +30,22 @@ class Parent:
         params = plan.model_dump(mode="json", include={"base", "baseline", "design", "recipe", "endpoint"})
         record.log_params(params | {"corpus": plan.corpus.name})
         client.log_inputs(record.run_id, place.datasets)
-        client.log_artifact(record.run_id, str(self._folder / "plan.json"))
 
-    def mirror(self, plan: Plan, mode: Mode, children: list[Child]) -> None:
+    def mirror(self, mode: Mode, children: list[Child]) -> None:
         """Bring the parent run up to date with the children, of which there is one for each cell x seed."""
         records = [child.record for child in children if child.record is not None]
-        done = sum(record.status == "FINISHED" for record in records)
-        failed = sum(record.status == "FAILED" for record in records)
+        statuses = [record.status for record in records]
+        done, failed = statuses.count("FINISHED"), statuses.count("FAILED")
         progress = f"{done} of {len(children)} done" + (f", {failed} failed or diverged" if failed else "")
         self.record.log_tags(
             {
                 "ablate.progress": progress,
-                "ablate.seeds": ",".join(map(str, plan.seeds)),
-                "mlflow.note.content": self._note(plan, progress, [record.run_id for record in records]),
+                "ablate.seeds": ",".join(map(str, self._plan.seeds)),
+                "mlflow.note.content": self._note(progress, [record.run_id for record in records]),
             }
         )
-        self._log_files(plan)
-        if mode == "live" or not all(record.ended for record in records):
+        self._log_files()
+        if mode == "live" or "RUNNING" in statuses:
             status = "RUNNING"
         elif failed and done + failed == len(children):
             status = "FAILED"
@@ -55,31 +54,30 @@ class Parent:
         if status != self.record.status:
             self.record.set_status(status)
 
-    def _note(self, plan: Plan, progress: str, run_ids: list[str]) -> str:
-        head = [f"**{progress}.**"]
+    def _note(self, progress: str, run_ids: list[str]) -> str:
+        note = f"**{progress}.**"
         if run_ids:
-            link = compare_link(self._place.experiment, run_ids)
             which = "these runs" if len(run_ids) <= COMPARED else f"the first {COMPARED} runs"
-            head.append(f"[Compare {which}]({link}).")
-        if plan.corpus.is_demo:
-            head.append("Demo corpus: for trying out ablate, not for conclusions.")
-        note = " ".join(head)
+            note += f" [Compare {which}]({compare_link(self._place.experiment, run_ids)})."
+        if self._plan.corpus.is_demo:
+            note += " Demo corpus: for trying out ablate, not for conclusions."
         table = self._folder / "report" / "table.md"
         if not table.exists():
             return note
-        text = table.read_text()
-        room = NOTE_LIMIT - len(note) - 2
+        text, room = table.read_text(), NOTE_LIMIT - len(note) - 2
         if len(text) > room:
             rows = text[: max(0, room - 80)].rpartition("\n")[0]
             text = f"{rows}\n\n(cut; the whole table is the artifact report/table.md)"
         return f"{note}\n\n{text}"
 
-    def _log_files(self, plan: Plan) -> None:
-        """The report, and the clean and noisy clips that all runs share."""
-        references = RunDir(self._place.root / "runs" / "any").references(plan.corpus.test_digest)
-        found = [(path, path.parent.relative_to(self._folder)) for path in self._folder.glob("report/**/*")]
-        for path, where in [*found, *((path, Path("audio")) for path in references.glob("*.wav"))]:
-            now = stamp(path)
-            if path.is_file() and not path.name.startswith(".") and self._stamps.get(path) != now:
-                self._place.client.log_artifact(self.record.run_id, str(path), str(where))
+    def _log_files(self) -> None:
+        """The plan, the report, and the clean and noisy clips that all runs share."""
+        clips = RunDir(self._place.root / "runs" / "any").references(self._plan.corpus.test_digest)
+        files = dict.fromkeys(clips.glob("*.wav"), "audio") | {self._folder / "plan.json": ""}
+        for path in self._folder.glob("report/**/*"):
+            if path.is_file() and not path.name.startswith("."):
+                files[path] = str(path.parent.relative_to(self._folder))
+        for path, where in files.items():
+            if self._stamps.get(path) != (now := stamp(path)):
+                self._place.client.log_artifact(self.record.run_id, str(path), where or None)
                 self._stamps[path] = now

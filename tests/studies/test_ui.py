@@ -70,8 +70,7 @@ def window(
     try:
         runs = process.stdout.readline().decode().strip()
         assert runs.startswith("http://127.0.0.1:"), process.communicate()[1]
-        compare = process.stderr.readline().decode().partition(": ")[2].strip()
-        yield Pages(runs.split("/#")[0], runs, compare, process), root
+        yield Pages(runs.split("/#")[0], runs, process), root
     finally:
         process.send_signal(signal.SIGINT)
         process.wait(300)
@@ -145,13 +144,6 @@ def test_runs_page_has_a_pesq_curve_for_each_cell(browser: Any, window: tuple[Pa
     text = body(browser)
     assert "Group: baseline" in text
     assert "Group by: cell" in text
-
-
-@pytest.mark.slow
-def test_comparison_of_all_runs(browser: Any, window: tuple[Pages, Path]) -> None:
-    assert window[0].compare is not None
-    shown = lambda: "Comparing 6 Runs" in body(browser)  # noqa: E731
-    see(browser, window[0].compare, "mlflow-compare", shown)
 
 
 @pytest.mark.slow
