@@ -54,23 +54,29 @@ def cause_of(error: Exception) -> tuple[BaseException, Cause]:
     return error, classify(error, "error")
 
 
+SIGNS: dict[Cause, tuple[str, ...]] = {
+    "out-of-memory": (
+        *("out of memory", "memoryerror", "can't allocate memory", "not enough memory"),
+        *("defaultcpuallocator", "cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
+    ),
+    "device": ("cuda error", "cudnn error", "cublas_status_", "cudnn_status_", "cufft_"),
+    "port-taken": ("address already in use", "eaddrinuse"),
+}
+"""What a RuntimeError, or the last line of a command, says of its cause."""
+
+
 def classify(error: BaseException, doing: Cause) -> Cause:
     """The cause of a failure: by the error where that tells, else by what was being done."""
-    text = str(error).lower()
-    exhausted = (
-        *("out of memory", "can't allocate memory", "not enough memory", "defaultcpuallocator"),
-        *("cublas_status_alloc_failed", "cudnn_status_alloc_failed"),
-    )
-    broken = ("cuda error", "cudnn error", "cublas_status_", "cudnn_status_", "cufft_")
+    text = str(error).lower() if isinstance(error, RuntimeError) else ""
     if (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, RuntimeError) and any(sign in text for sign in exhausted))
         or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
     ):
         return "out-of-memory"
-    if isinstance(error, RuntimeError) and any(sign in text for sign in broken):
-        return "device"
+    for cause, signs in SIGNS.items():
+        if any(sign in text for sign in signs):
+            return cause
     if isinstance(error, DataError):
         return "data"
     if storage_problem(error):

@@ -25,8 +25,8 @@ class LiveCurve:
 
     Args:
         how: where it is and what its columns are; none: the command writes none.
-        run: in whose `out/` it is.
-        since: the byte of the run's log from which on its lines count.
+        run: in whose `out/` or log it is.
+        since: the byte of the log from which on its lines count.
         former: lines of the attempts that this one goes on from, which its file may not have.
 
     Attributes:
@@ -34,59 +34,47 @@ class LiveCurve:
     """
 
     def __init__(
-        self,
-        how: CurveFormat | None,
-        run: RunDir,
-        since: int = 0,
-        former: Iterable[Mapping[str, Any]] = (),
+        self, how: CurveFormat | None, run: RunDir, since: int = 0, former: Iterable[dict[str, Any]] = ()
     ) -> None:
         self._how = how
         self._run = run
         self._since = since
         self._due = 0.0
         self._seen: Any = None
-        self._former = {line["step"]: dict(line) for line in former}
-        self.lines: dict[int, dict[str, Any]] = {}
+        self.lines = {line["step"]: line for line in former}
         self.problem: str | None = None
 
-    def take(self, ended: bool = False) -> list[dict[str, Any]]:
-        """The lines that are new or have grown, numbers alone, what is not finite as none.
+    def take(self, ended: bool = False) -> bool:
+        """Read what is new; whether there is any. Lines have numbers alone, what is not finite as none.
 
         Args:
             ended: the command has ended, so that what is missing now will not come.
         """
         if self._how is None or (not ended and time.monotonic() < self._due):
-            return []
+            return False
         of_log = self._how.file == LOG
         path = self._run.log if of_log else self._how.newest(self._run.path / "out")
         if path is None:
             self.problem = f"there is no {self._how.file} in {{out}}"
-            return []
+            return False
         files = sorted(path.iterdir()) if path.is_dir() else [path]
         seen = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
         if seen == self._seen:
-            return []
-        self._seen, began = seen, time.monotonic()
+            return False
+        self._seen, self.problem, began = seen, None, time.monotonic()
         try:
             rows = self._how.read(path, self._since if of_log else 0)
         except (InputError, OSError) as error:
             self.problem, rows = str(error).replace(f"{self._run.path}/", ""), []
-        else:
-            self.problem = None
         self._due = time.monotonic() + SHARE * (time.monotonic() - began)
-        found = {
-            int(row["step"]): {k: v if math.isfinite(v) else None for k, v in row.items()} for row in rows
-        }
-        fresh = []
-        for step, values in found.items():
-            before = self.lines.get(step, {"time": time.time()})
-            line = {"time": before["time"], **values, "step": step}
-            if line != before:
-                fresh.append(line)
-            found[step] = line
-        if found:
-            self.lines = {s: line for s, line in self._former.items() if s < min(found)} | found
-        return fresh
+        before, now = self.lines, {"time": time.time()}
+        first = min((row["step"] for row in rows), default=math.inf)
+        self.lines = {step: line for step, line in before.items() if step < first}
+        for row in rows:
+            numbers = {name: v if math.isfinite(v) else None for name, v in row.items()}
+            step = int(row["step"])
+            self.lines[step] = {"time": before.get(step, now)["time"], **numbers, "step": step}
+        return self.lines != before
 
     @property
     def ordered(self) -> list[dict[str, Any]]:
@@ -110,16 +98,8 @@ class LiveCurve:
 
 def log_start(run: RunDir) -> int:
     """The byte of a run's log at which the attempts begin that its output is of."""
-    fresh = [line.get("log", 0) for line in run.attempts() if not line.get("resumed")]
-    return fresh[-1] if fresh else 0
-
-
-def lines_so_far(how: CurveFormat | None, run: RunDir) -> list[dict[str, Any]]:
-    """The curve up to where an attempt is resumed, with lines that a killed worker did not live to read."""
-    known = run.metrics()
-    curve = LiveCurve(how, run, log_start(run), known)
-    curve.take(ended=True)
-    return curve.ordered or known
+    anew = [line.get("log", 0) for line in run.attempts() if not line.get("resumed")]
+    return anew[-1] if anew else 0
 
 
 def reread(run: RunDir, planned: Mapping[str, Any]) -> None:

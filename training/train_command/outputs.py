@@ -90,20 +90,18 @@ def _enhanced_files(scores: str, out: Path, pairs: Sequence[Pair]) -> dict[str, 
 def _nearest(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> str:
     """The files below `{out}` that have the names of most test files, and how `scores` would name them."""
     names = sorted((pair.name for pair in pairs), key=len, reverse=True)
-    counts, sample = Counter[str](), dict[str, str]()
+    found: dict[str, list[str]] = {}
     for path in islice(out.rglob("*"), MOST_LOOKED_AT):
         name = next((name for name in names if name in path.stem), None) if is_audio(path) else None
         if name is not None:
-            found = path.relative_to(out).as_posix()
-            place, slash, last = found.rpartition("/")
-            pattern = place if path.stem == name and place else found
-            pattern = pattern if pattern == place else place + slash + last.replace(name, NAME, 1)
-            counts[pattern] += 1
-            sample.setdefault(pattern, found)
-    ((pattern, _),) = counts.most_common(1) or [("", 0)]
-    if not pattern or pattern == own.scores:
+            file = path.relative_to(out)
+            whole = path.stem == name and file.parent != Path()
+            pattern = file.parent if whole else file.with_name(file.name.replace(name, NAME, 1))
+            found.setdefault(pattern.as_posix(), []).append(file.as_posix())
+    pattern, files = max(found.items(), key=lambda item: len(item[1]), default=("", [""]))
+    if pattern in ("", own.scores):
         return ""
-    return f", for example {sample[pattern]}; did you mean scores: {pattern}?"
+    return f", for example {files[0]}; did you mean scores: {pattern}?"
 
 
 def check(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> None:

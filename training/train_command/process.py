@@ -18,13 +18,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 
 from ..failures import RunFailure, classify
-from ..rundir import Cause, RunDir
+from ..rundir import RunDir
 
 GRACE = 30.0
 """Seconds that a command has after SIGTERM before it is killed."""
@@ -35,7 +36,7 @@ NOT_FOR_COMMANDS = frozenset({signal.SIGUSR2})
 ends its command; most programs would die of one before they have written anything."""
 MARKER = "ABLATE_RUN"
 """Variable by which the descendants of a run's command are known: the run's folder, the host, the worker."""
-SET_SUBREAPER, GET_SUBREAPER = 36, 37
+SET_SUBREAPER = 36
 FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 """Signals that someone else sends: the attempt was lost, the command has not failed."""
 LAST_LINES = 80
@@ -74,29 +75,39 @@ def run_command(
         OSError: there is no such program, or it may not be run.
     """
     _end(lambda: _marked(run))
-    with run.log.open("ab") as log, _blocked(NOT_FOR_COMMANDS), _adopting() as descendants:
-        process = subprocess.Popen(
-            words,
-            cwd=folder,
-            env={**environment, MARKER: json.dumps([*_place(run), os.getpid()])},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            pass_fds=(lock,),
-            start_new_session=True,
-        )
-        try:
-            while not should_stop():
-                with suppress(subprocess.TimeoutExpired):
-                    code = process.wait(TICK)
-                    if code != 0:
-                        time.sleep(TICK)
-                    return None if code != 0 and should_stop() else code
-                tick()
-            return None
-        finally:
-            _end(lambda: _marked(run) | descendants())
-            process.wait()
+    before = {*psutil.Process().children()}
+    _adopt_orphans(True)
+    signal.pthread_sigmask(signal.SIG_BLOCK, NOT_FOR_COMMANDS)
+    try:
+        with run.log.open("ab") as log:
+            process = subprocess.Popen(
+                words,
+                cwd=folder,
+                env={**environment, MARKER: json.dumps([*_place(run), os.getpid()])},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                pass_fds=(lock,),
+                start_new_session=True,
+            )
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, NOT_FOR_COMMANDS)
+    try:
+        while not should_stop():
+            with suppress(subprocess.TimeoutExpired):
+                code = process.wait(TICK)
+                if code != 0:
+                    time.sleep(TICK)
+                return None if code != 0 and should_stop() else code
+            tick()
+        return None
+    finally:
+        _end(lambda: _marked(run) | _descendants(before))
+        process.wait()
+        _adopt_orphans(False)
+        for orphan in _descendants(before):
+            with suppress(psutil.Error):
+                orphan.wait(0)
 
 
 def free_port() -> int:
@@ -107,8 +118,7 @@ def free_port() -> int:
 
 
 def find_python(words: Sequence[str], path: str | None, depth: int = 2) -> str | None:
-    """The Python that a command starts, behind `env`, a shell or a launcher such as `torchrun` too: the first
-    among its words.
+    """The Python that a command starts: the first among its words, behind `env`, a shell or a script too.
 
     Args:
         path: where programs are looked for.
@@ -118,54 +128,29 @@ def find_python(words: Sequence[str], path: str | None, depth: int = 2) -> str |
         program = shutil.which(word, path=path)
         if program is not None and Path(program).name.startswith("python"):
             return program
-        within = word.split() if program is None else _script(program)
-        if depth and (found := find_python(within, path, depth - 1)) is not None:
+        within = word
+        if program is not None:
+            with open(program, "rb") as file:
+                script = file.read(4096)
+            within = script[2:].decode(errors="replace") if script.startswith(b"#!") else ""
+        if depth and (found := find_python(within.split(), path, depth - 1)) is not None:
             return found
     return None
 
 
-def _script(program: str) -> list[str]:
-    """The words of a script: of its first line where that names Python, else of the rest."""
-    with open(program, "rb") as file:
-        first, _, rest = file.read(4096).decode(errors="replace").partition("\n")
-    if not first.startswith("#!"):
-        return []
-    return first[2:].split() if "python" in first else rest.split()
+def _adopt_orphans(adopts: bool) -> None:
+    """Whether orphans among the descendants of this process come to it (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(SET_SUBREAPER, int(adopts), 0, 0, 0)
 
 
-@contextmanager
-def _blocked(signals: Collection[int]) -> Iterator[None]:
-    """Hold signals back from this thread; a process that it starts never gets them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-@contextmanager
-def _adopting() -> Iterator[Callable[[], set[psutil.Process]]]:
-    """Have orphans among the descendants come to this process (Linux); yields what tells the new ones."""
-    me, former = psutil.Process(), ctypes.c_int()
-    before = set(me.children())
-    prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else lambda *_: -1
-    prctl(GET_SUBREAPER, ctypes.byref(former), 0, 0, 0)
-    prctl(SET_SUBREAPER, 1, 0, 0, 0)
-
-    def descendants() -> set[psutil.Process]:
-        found = set(me.children()) - before
-        for child in list(found):
-            with suppress(psutil.Error):
-                found.update(child.children(recursive=True))
-        return found
-
-    try:
-        yield descendants
-    finally:
-        prctl(SET_SUBREAPER, former.value, 0, 0, 0)
-        for child in descendants():
-            with suppress(psutil.Error):
-                child.wait(0)
+def _descendants(before: Collection[psutil.Process]) -> set[psutil.Process]:
+    """The processes below this one, without its children of before and theirs."""
+    found = {*psutil.Process().children()}.difference(before)
+    for child in list(found):
+        with suppress(psutil.Error):
+            found.update(child.children(recursive=True))
+    return found
 
 
 def end_left_behind(run: RunDir) -> None:
@@ -222,28 +207,14 @@ def was_lost(code: int) -> bool:
     return -code in FROM_OUTSIDE
 
 
-def failure(code: int, last: str) -> RunFailure:
-    """What a bad exit says: the signal or the code, and the last words."""
-    cause = _told(last)
+def fail(code: int, last: str) -> NoReturn:
+    """Raise what a bad exit says: the signal or the code, and the last words."""
+    cause = classify(RuntimeError(last), "configuration" if code in (2, 126, 127) else "error")
+    said = f"exit code {code}: {last or 'it printed nothing'}"
     if code < 0:
-        said = f"the command was ended by {signal.Signals(-code).name}" + (f": {last}" if last else "")
         cause = "lost-worker" if was_lost(code) else cause
-    else:
-        said = f"exit code {code}: {last or 'it printed nothing'}"
-        cause = cause or ("configuration" if code in (2, 126, 127) else None)
-    failed = RunFailure(cause or "error")
-    failed.__cause__ = CommandError(said)
-    return failed
-
-
-def _told(line: str) -> Cause | None:
-    """The cause that a line of output tells: memory that ran out, a port that was taken, a broken device."""
-    if "MemoryError" in line:
-        return "out-of-memory"
-    if "address already in use" in line.lower() or "EADDRINUSE" in line:
-        return "port-taken"
-    cause = classify(RuntimeError(line), "error")
-    return cause if cause != "error" else None
+        said = f"the command was ended by {signal.Signals(-code).name}" + (f": {last}" if last else "")
+    raise RunFailure(cause) from CommandError(said)
 
 
 def ending(code: int, log: Path, offset: int, most: int = 20_000) -> tuple[int, str]:
@@ -256,12 +227,12 @@ def ending(code: int, log: Path, offset: int, most: int = 20_000) -> tuple[int, 
         end = file.seek(0, 2)
         file.seek(max(offset, end - most))
         lines = [line.strip()[:500] for line in file.read().decode(errors="replace").splitlines()]
-    lines = [line for line in lines if line][-LAST_LINES:]
-    raised = [line for line in lines if EXCEPTION.match(line)]
-    told = [line for line in lines if _told(line)]
+    lines = list(filter(None, lines))[-LAST_LINES:]
+    raised = list(filter(EXCEPTION.match, lines))
+    told = [line for line in lines if classify(RuntimeError(line), "error") != "error"]
     own = [line for line in raised if not any(name in line for name in OF_LAUNCHERS)]
     last = (told or own or raised or lines or [""])[-1]
-    behind = [int(found[1]) for line in lines if (found := CHILD_ENDED_BY.search(line))]
+    behind = [int(number) for number in CHILD_ENDED_BY.findall("\n".join(lines))]
     if own:  # a launcher asks the other ranks to end when one raised
         behind = [number for number in behind if number != signal.SIGTERM]
     if code > 0 and behind:
@@ -273,7 +244,6 @@ def ending(code: int, log: Path, offset: int, most: int = 20_000) -> tuple[int, 
 
 def says_diverged(line: str) -> bool:
     """Whether a line is an exception that says that a loss or a gradient is not finite."""
-    if not EXCEPTION.match(line) or OF_FILES.search(line):
-        return False
     words = PATH.sub("", line)
-    return bool(LOSS.search(words) and NOT_FINITE.search(words))
+    raised = EXCEPTION.match(line) and not OF_FILES.search(line)
+    return bool(raised and LOSS.search(words) and NOT_FINITE.search(words))

@@ -32,9 +32,9 @@ from . import argv, outputs
 from .code import changes, lay_out, written_beside
 from .config import LOG, CommandConfig, TrainingCommand
 from .config_files import text
-from .curve import LiveCurve, lines_so_far, log_start
+from .curve import LiveCurve, log_start
 from .outputs import OutputError
-from .process import ending, failure, find_python, free_port, run_command, says_diverged, was_lost
+from .process import ending, fail, find_python, free_port, run_command, says_diverged, was_lost
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -155,22 +155,12 @@ class Call:
 
     def interpreter(self) -> dict[str, Any]:
         """The Python that runs it and what is installed there; the program alone where it is no Python."""
-        path = self.environment.get("PATH")
-        filled = self.words(min(self.ended, len(self.own.commands) - 1))
-        found = {"program": shutil.which(filled[0], path=path) or filled[0]}
-        if (python := find_python(filled, path)) is None:
-            return found
-        with suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
-            told = subprocess.run(
-                [python, "-c", PROBE],
-                cwd=self.work,
-                env=self.environment,
-                capture_output=True,
-                text=True,
-                timeout=60,
-                check=True,
-            )
-            found |= json.loads(told.stdout.splitlines()[-1])
+        words, path = self.words(self.ended), self.environment.get("PATH")
+        found = {"program": shutil.which(words[0], path=path) or words[0]}
+        if python := find_python(words, path):
+            asked = {"cwd": self.work, "env": self.environment, "stderr": subprocess.DEVNULL, "timeout": 60}
+            with suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
+                found |= json.loads(subprocess.check_output([python, "-c", PROBE], **asked).splitlines()[-1])
         return found
 
 
@@ -257,7 +247,7 @@ def _train(call: Call, given: Assignment) -> None:
                 raise Interrupted("the command was asked to end; it is not known whether it had finished")
             call.ended += 1
         elif not resumed or was_lost(code) or former not in (None, (code, last)):
-            raise failure(code, last)
+            fail(code, last)
         elif former is None:
             former = code, last
             logger.warning("the command failed when resumed (%s); trying once more", last)
@@ -276,19 +266,19 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
     run, own, progress = call.run, call.own, given.progress
     with failure_cause("configuration"):
         links = call.prepare()
-    resume = call.resume
-    later = call.ended > 0
+    resume, later = call.resume, call.ended > 0
     command = [*call.words(call.ended), *resume]
-    former_lines = lines_so_far(own.curve, run) if later or resume or own.resumes_itself else []
-    if not later:
-        run.write_metrics([])
-        progress.update(step=0, val_pesq_wb=None, curve_problem=None)
-    former = run.attempts()[-1:] if given.before.state in ("pending", "running") else []
-    linked = former[0].get("linked") if former else None
-    if linked is None:
-        now = time.time_ns()
-        linked = max((moment for moment in changes(links).values() if moment < now), default=now)
-    offset, since = run.log.stat().st_size, time.time()
+    offset, since, now = run.log.stat().st_size, time.time(), time.time_ns()
+    lost = run.attempts()[-1:] if given.before.state in ("pending", "running") else []
+    linked = (lost and lost[0].get("linked")) or max(
+        (moment for moment in changes(links).values() if moment < now), default=now
+    )
+    goes_on = later or bool(resume) or own.resumes_itself
+    start, known = (log_start(run), run.metrics()) if goes_on else (offset, [])
+    curve = LiveCurve(own.curve, run, start, known)
+    curve.take(ended=True)  # lines that a killed worker did not live to read
+    run.write_metrics(curve.ordered)
+    progress.update(**curve.state | {"curve_problem": None})
     run.append_attempt(
         {
             "attempt": run.state.attempts,
@@ -299,7 +289,6 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
             "environment": call.interpreter(),
         }
     )
-    curve = LiveCurve(own.curve, run, log_start(run), former_lines)
     logger.info("runs %s in %s%s", shlex.join(command), call.work, " (resumed)" if resume else "")
     before = read_json(run.path / "seconds.json") or 0.0
     began = beaten = counted = time.monotonic()
@@ -310,9 +299,8 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
         if ended or now - counted > STATE_SECONDS:
             counted = now
             write_json(run.path / "seconds.json", before + now - began)
-        fresh = curve.take(ended)
-        if fresh:
-            run.append_metrics(*fresh)
+        if fresh := curve.take(ended):
+            run.write_metrics(curve.ordered)
         if fresh or ended or now - beaten > BEAT:
             beaten = now
             progress.update(**curve.state | ({} if ended else {"curve_problem": None}))
@@ -334,12 +322,11 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
         raise Interrupted("the command was asked to end; it is called again next time")
     code, last = ending(code, run.log, offset)
     logger.info("the command ended with %d after %.0f s", code, counted - began)
-    run.write_metrics(curve.ordered)
     if curve.problem:
         logger.warning("no curve: %s", curve.problem)
-    if own.curve is not None and code >= 0 and (lost := curve.lost()):
+    if own.curve is not None and code >= 0 and (loss := curve.lost()):
         where = "its output" if own.curve.file == LOG else own.curve.file
-        raise DivergedError(f"{lost} is not finite at the end of {where}", {"line": curve.ordered[-1]})
+        raise DivergedError(f"{loss} is not finite at the end of {where}", {"line": curve.ordered[-1]})
     if code > 0 and says_diverged(last):
         raise DivergedError(f"the command ended with exit code {code}: {last}", {})
     return code, last, bool(resume)  # a later command is not resumed
@@ -347,14 +334,11 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
 
 def _who_changed(run: RunDir, changed: Sequence[str], since: float) -> str:
     """Which linked paths changed, and the runs that may have done it."""
-    beside = []
-    for other in map(RunDir, run.path.parent.iterdir()):
-        state = other.state
-        if other.path != run.path and (state.finished or state.updated or 0.0) > since:
-            beside.append(other.signature[:12])
-    others = f", or one of the simultaneous runs ({listed(beside, 5)})" if beside else ""
+    others = {other.name: RunDir(other).state for other in run.path.parent.iterdir() if other != run.path}
+    beside = [name[:12] for name, state in others.items() if (state.finished or state.updated or 0.0) > since]
+    or_others = f", or one of the simultaneous runs ({listed(beside, 5)})" if beside else ""
     return (
-        f"{listed(list(changed), 3)} changed while the command ran: this run wrote there{others}, or "
+        f"{listed(list(changed), 3)} changed while the command ran: this run wrote there{or_others}, or "
         "someone else. Files of train.folder are linked into every run: write only below {out}, "
         "restore the files, and run ablate retry"
     )
@@ -362,23 +346,21 @@ def _who_changed(run: RunDir, changed: Sequence[str], since: float) -> str:
 
 def _summary(call: Call, progress: Progress) -> dict[str, Any]:
     """What was measured of the run once. Without a curve the whole command counts as one step."""
-    run = call.run
+    run, commands = call.run, call.own.commands
     steps = run.state.step or 1
     seconds = read_json(run.path / "seconds.json") or 0.0
     progress.update(step=steps, steps=steps, seconds_per_step=seconds / steps)
-    environments = [line["environment"] for line in run.attempts()]
-    last = environments[-1]
-    changed = {name for one in environments for name in one | last if one.get(name) != last.get(name)}
+    *former, last = [line["environment"] for line in run.attempts()]
     return {
         "seconds_per_step": seconds / steps,
         "seconds": seconds,
         "val_pesq_wb": run.state.val_pesq_wb,
-        "command": "; ".join(shlex.join(call.words(which)) for which in range(len(call.own.commands))),
+        "command": "; ".join(shlex.join(call.words(which)) for which in range(len(commands))),
         "threads": int(call.values["threads"]),
         "machine": host(),
         "git_commit": git_commit(Path(__file__).parent),
         "commit": call.own.commit,
         **last,
-        "changed_between_attempts": sorted(changed),
+        "changed_between_attempts": sorted({n for o in former for n in o | last if o.get(n) != last.get(n)}),
         "written_outside": written_beside(call.work, call.copy),
     }

@@ -99,5 +99,4 @@ def test_a_log_counts_from_the_attempt_that_began_anew(ran, new_run, go):
 def test_what_is_said_is_never_of_a_file_outside(tmp_path):
     with pytest.raises(ValueError, match="not below"):
         TrainingCommand(command="x {seed} {out} {overrides}", folder=".", curve={"file": "../log"})
-    found = curve.LiveCurve(None, RunDir(tmp_path)).take(ended=True)
-    assert found == []
+    assert not curve.LiveCurve(None, RunDir(tmp_path)).take(ended=True)
