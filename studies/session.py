@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ablate.ablations.grid import AnyCell
+from ablate.ablations.runspec import run_path
 from ablate.models.errors import InputError, listed, plural
 from ablate.models.plugins import load_planned
 from ablate.training.data.corpus import Corpus
+from ablate.training.rundir import RunDir
 
 from . import train_command, tune
 from .compute import Compute
@@ -29,7 +31,6 @@ from .plan import (
     load,
     make,
     merge,
-    run_dirs,
     save,
     study_path,
 )
@@ -99,7 +100,8 @@ class Session:
                 train_command.keep_code(plan.train, study.file, self.root)
                 for line in train_command.shown(plan.train, self.root) if old is None else ():
                     self.say(line)
-            if old is None or not all(self._finished(plan, runs)):
+            done = (is_done(at, self.root, cell, seed) for at, cell, seed in _asked(plan, runs))
+            if old is None or not all(done):
                 plan = self._audited(plan, corpus)
             grown = old is None or (old.cells, old.changes) != (plan.cells, plan.changes)
             rule = study.target_half_width and (study.target_half_width, study.max_seeds)
@@ -146,17 +148,8 @@ class Session:
             RefusedError: a finished run came with another study, which is not accepted yet: its scores are
                 the sender's word.
         """
-        lost: dict[str, None] = {}
-        foreign = []
-        for at in plan.every_step_fraction():
-            there = run_dirs(at, self.root)
-            for cell, seed in at.runs:
-                if (cell.name, seed) not in runs.get(at.step_fraction, ()) or cell.name in aside:
-                    continue
-                if lacks_weights(at, self.root, cell, seed):
-                    lost[cell.name] = None
-                if unaccepted(run := there[cell.name, seed], plan.name):
-                    foreign.append((cell.name, run))
+        kept = [(at, cell, seed) for at, cell, seed in _asked(plan, runs) if cell.name not in aside]
+        lost = dict.fromkeys(cell.name for at, cell, seed in kept if lacks_weights(at, self.root, cell, seed))
         if lost:
             again = " ".join(f"--cell {name}" for name in lost)
             raise InputError(
@@ -164,6 +157,8 @@ class Session:
                 f"weights are not under {self.root} (imports do not include them); to train again, run "
                 f"ablate retry STUDY {again} with a study that has these cells"
             )
+        there = [(cell.name, RunDir(run_path(self.root, cell.signatures[seed]))) for _, cell, seed in kept]
+        foreign = [(name, run) for name, run in there if unaccepted(run, plan.name)]
         if foreign and not self.use_imported:
             names = listed(list(dict.fromkeys(name for name, _ in foreign)))
             raise RefusedError(
@@ -173,14 +168,6 @@ class Session:
             )
         for _, run in foreign:
             accept(run, plan.name)
-
-    def _finished(self, plan: Plan, runs: Runs) -> Iterable[bool]:
-        return (
-            is_done(at, self.root, cell, seed)
-            for at in plan.every_step_fraction()
-            for cell, seed in at.runs
-            if (cell.name, seed) in runs[at.step_fraction]
-        )
 
     def _audited(self, plan: Plan, corpus: Corpus) -> Plan:
         if self.audit is None:
@@ -296,6 +283,13 @@ class Session:
                     return plan, total
                 runs = dict.fromkeys(runs, added)
                 self._check(plan, runs)
+
+
+def _asked(plan: Plan, runs: Runs) -> Iterator[tuple[Plan, AnyCell, int]]:
+    """The runs among those of a plan, each with the plan of its length."""
+    for at in plan.every_step_fraction():
+        wanted = runs.get(at.step_fraction, set())
+        yield from ((at, cell, seed) for cell, seed in at.runs if (cell.name, seed) in wanted)
 
 
 @contextmanager

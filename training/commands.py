@@ -95,19 +95,19 @@ def score(
     conventions = conventions_of(names)
     for convention in conventions:
         print(f"note: {CONVENTIONS[convention]}", file=sys.stderr)
+    rows = [{"utterance": name, **r.with_floors(), **_what_failed(r)} for name, r in scored.items()]
     if format == "json":
-        rows = [{"utterance": name, **r.with_floors(), **_what_failed(r)} for name, r in scored.items()]
         print_json({**_means(scored, names), "composite": ", ".join(conventions) or None, "utterances": rows})
     elif format == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["utterance", *names, "error", "broken"])
-        for name, result in scored.items():
-            values = plain(list(result.with_floors().values()))
-            writer.writerow([name, *values, *_what_failed(result).values()])
+        _print_csv(["utterance", *names, "error", "broken"], [plain(list(row.values())) for row in rows])
     else:
         _print_table(scored, names)
     if any(result.errors for result in scored.values()):
         raise typer.Exit(3)
+
+
+def _print_csv(columns: list[str], rows: list[list[Any]]) -> None:
+    csv.writer(sys.stdout, lineterminator="\n").writerows([columns, *rows])
 
 
 def _explain(clean: Path, enhanced: Path, processes: int, format: str, pattern: str | None) -> None:
@@ -130,9 +130,8 @@ def _explain(clean: Path, enhanced: Path, processes: int, format: str, pattern: 
     if format == "json":
         print_json([asdict(row) | {"difference": row.difference} for row in rows])
     elif format == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(["convention", "metric", "files", "here", "there", "difference"])
-        writer.writerows([r.habit, r.metric, r.files, r.ours, r.value, r.difference] for r in rows)
+        columns = ["convention", "metric", "files", "here", "there", "difference"]
+        _print_csv(columns, [[r.habit, r.metric, r.files, r.ours, r.value, r.difference] for r in rows])
     else:
         table = Table("convention", "metric", box=None)
         for heading in ("files", "here", "there", "difference"):

@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 
 _PACKAGE = Path(__file__).parents[1]
+THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+"""Variables that say how many threads the libraries that compute may use."""
 
 
 def command(module: str, *arguments: str) -> list[str]:

@@ -60,7 +60,7 @@ def check(
     run = run_dirs(plan, place)[cell.name, seed]
     for line in literal(plan, cell, seed, place, run.path):
         print(line)
-    given = {"jobs": 1, "retries": 0, "gpus_each": plan.train.gpus}
+    given = {"jobs": 1, "retries": 0, "gpus_each": plan.program.gpus}
     compute = study.compute.model_copy(update=given)
     launcher = LocalLauncher.open(study_path(place, plan.name), compute)
     book = plan_book(open_storage(study_path(place, plan.name)), plan)
@@ -81,7 +81,6 @@ def _tell(plan: Plan, run: RunDir, evaluation: str) -> bool:
     """Print what a run left; whether it is all that was promised."""
     import pandas as pd
 
-    assert plan.train is not None
     state = run.state
     print(f"command: {state.state}" + (f": {state.cause}: {state.message}" if state.message else ""))
     scored, metric = run.has_scores(evaluation), plan.endpoint.metric
@@ -90,7 +89,7 @@ def _tell(plan: Plan, run: RunDir, evaluation: str) -> bool:
         print(f"scores: {len(table)} test files, mean {metric} {table[metric].mean():.3f}")
     elif state.state == "done":
         print(f"scores: {run.evaluation(evaluation).message}")
-    if plan.train.curve is None:
+    if not plan.program.has_curve:
         print("curve: none declared")
     elif state.curve_problem:
         print(f"curve: {state.curve_problem}")

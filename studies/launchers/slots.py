@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ablate.models.cores import usable_cores
 from ablate.models.errors import InputError
+from ablate.training.subprocess_env import THREADS
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
@@ -63,11 +64,9 @@ class Slot:
     @property
     def environment(self) -> dict[str, str]:
         """Thread counts and the GPU, for the libraries that read them when imported."""
-        count = str(self.threads)
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
         order = os.environ.get(ORDER, "PCI_BUS_ID") if VISIBLE in os.environ else "PCI_BUS_ID"
         visible = "" if self.gpu is None else self.gpu.name
-        return dict.fromkeys(names, count) | {VISIBLE: visible, ORDER: order}
+        return dict.fromkeys(THREADS, str(self.threads)) | {VISIBLE: visible, ORDER: order}
 
 
 def find_slots(

@@ -197,15 +197,15 @@ class SlurmLauncher(Launcher):
         given_up, self._waiting, self._failures, self._refusals = self._waiting, [], 0, 0
         return [Ended(run=task.run.path, exit="refused", message=message) for task in given_up]
 
-    def _tell(self, line: str) -> None:
-        if line not in self._reasons:
-            self._reasons.add(line)
+    def _tell(self, line: str, reason: str | None = None) -> None:
+        """Have a line told, once for a reason."""
+        if (reason or line) not in self._reasons:
+            self._reasons.add(reason or line)
             self._lines.append(line)
 
     def _tell_reason(self, job: str, reason: str) -> None:
-        if not ORDINARY.fullmatch(reason) and reason not in self._reasons:
-            self._reasons.add(reason)
-            self._lines.append(f"SLURM does not start job {job}: {reason} (scontrol show job {job})")
+        if not ORDINARY.fullmatch(reason):
+            self._tell(f"SLURM does not start job {job}: {reason} (scontrol show job {job})", reason)
 
     def _note(self, job: str, state: str) -> Ended:
         """Take note of a job's end, so that no later driver adopts it."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ablate.models.errors import InputError
@@ -52,15 +52,6 @@ def _argparse(overrides: Overrides) -> Iterator[str]:
             yield f"--{key}={value}"
 
 
-def _flags(overrides: Overrides) -> Iterator[str]:
-    return _argparse({key: value for key, value in overrides.items() if value is not False})
-
-
-def _hydra(overrides: Overrides) -> Iterator[str]:
-    for key, value in overrides.items():
-        yield f"{key}={hydra_value(value)}"
-
-
 def hydra_value(value: Any) -> str:
     """A value in Hydra's grammar: quoted unless it is a plain word or number."""
     if isinstance(value, list | tuple):
@@ -78,10 +69,10 @@ def _text(value: Any) -> str:
     return {True: "true", False: "false", None: "null"}.get(value, str(value))
 
 
-WORDS: dict[str, Callable[[Overrides], Iterator[str]]] = {
+WORDS: dict[str, Callable[[Overrides], Iterable[str]]] = {
     "argparse": _argparse,
-    "flags": _flags,
-    "hydra": _hydra,
+    "flags": lambda given: _argparse({key: value for key, value in given.items() if value is not False}),
+    "hydra": lambda given: [f"{key}={hydra_value(value)}" for key, value in given.items()],
 }
 STYLES = (*WORDS, *FILES, "env")
 
@@ -131,11 +122,9 @@ def check(commands: Sequence[str], style: str, resume: str | None) -> None:
     Raises:
         InputError: quotes are open, a placeholder is unknown, or one that is needed is missing.
     """
-    for command in commands:
-        if not split(command):
-            raise InputError("a command is empty")
-        _placeholders(command)
-    command, used = commands[0], _placeholders(commands[0])
+    if not all(map(split, commands)):
+        raise InputError("a command is empty")
+    command, (used, *_) = commands[0], list(map(_placeholders, commands))
     needed = None if style == "env" else "config" if style in FILES else "overrides"
     if needed is not None and needed not in used:
         raise InputError(f"no {{{needed}}} in the command {command!r}, but {style} overrides need it")
@@ -208,14 +197,15 @@ def check_overrides(commands: Sequence[str], style: str, overrides: Mapping[str,
         variables(overrides)
     elif style == "yaml":
         config_files.text({}, overrides, ".yaml")
-    used = {name for command in commands for name in _placeholders(command)}
+    used = set[str]().union(*map(_placeholders, commands))
     for value in overrides.values():
         for item in value if isinstance(value, list | tuple) else (value,):
-            if isinstance(item, str):
-                used |= _placeholders(item, OF_RUN, _IN_VALUE)
-    for name, why in (
-        ("seed", "otherwise every seed trains the same network"),
-        ("out", "otherwise its outputs cannot be found"),
-    ):
+            used |= _placeholders(item, OF_RUN, _IN_VALUE) if isinstance(item, str) else set()
+    for name, why in {
+        "seed": "every seed trains the same network",
+        "out": "its outputs cannot be found",
+    }.items():
         if name not in used:
-            raise InputError(f"no {{{name}}} in the command {commands[0]!r}, nor in a value of set: {why}")
+            raise InputError(
+                f"no {{{name}}} in the command {commands[0]!r}, nor in a value of set: otherwise {why}"
+            )

@@ -238,23 +238,19 @@ class CommandConfig(Frozen):
         return dumped["overrides"] | {f"evaluation.{k}": v for k, v in dumped["evaluation"].items()}
 
     def result_fields(self) -> dict[str, Any]:
-        """The overrides, which all may change the trained network."""
+        """The overrides, which all may change the trained network, and are part of its signature."""
         return self.model_dump(mode="json")["overrides"]
 
-    def signed_fields(self) -> dict[str, Any]:
-        """The same: all are part of the training signature."""
-        return self.result_fields()
+    signed_fields = result_fields
 
     def is_active(self, path: str) -> bool:
-        """Nobody knows of an override whether it means anything."""
+        """Nobody knows of an override whether it means anything, nor anything else of it."""
         return True
 
     def marks_of(self, path: str) -> FieldMarks:
-        """Nor anything else of it."""
         return FieldMarks()
 
     def in_steps(self, train_files: int) -> CommandConfig:
-        """As it is."""
         return self
 
     def document(self) -> dict[str, Any]:

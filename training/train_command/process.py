@@ -17,7 +17,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -75,24 +75,24 @@ def run_command(
         OSError: there is no such program, or it may not be run.
     """
     _end(lambda: _marked(run))
-    before = {*psutil.Process().children()}
+    before, process = {*psutil.Process().children()}, None
     _adopt_orphans(True)
-    signal.pthread_sigmask(signal.SIG_BLOCK, NOT_FOR_COMMANDS)
     try:
-        with run.log.open("ab") as log:
-            process = subprocess.Popen(
-                words,
-                cwd=folder,
-                env={**environment, MARKER: json.dumps([*_place(run), os.getpid()])},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                pass_fds=(lock,),
-                start_new_session=True,
-            )
-    finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, NOT_FOR_COMMANDS)
-    try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, NOT_FOR_COMMANDS)
+        try:
+            with run.log.open("ab") as log:
+                process = subprocess.Popen(
+                    words,
+                    cwd=folder,
+                    env={**environment, MARKER: json.dumps([*_place(run), os.getpid()])},
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    pass_fds=(lock,),
+                    start_new_session=True,
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, NOT_FOR_COMMANDS)
         while not should_stop():
             with suppress(subprocess.TimeoutExpired):
                 code = process.wait(TICK)
@@ -103,11 +103,12 @@ def run_command(
         return None
     finally:
         _end(lambda: _marked(run) | _descendants(before))
-        process.wait()
-        _adopt_orphans(False)
+        if process is not None:
+            process.wait()
         for orphan in _descendants(before):
             with suppress(psutil.Error):
                 orphan.wait(0)
+        _adopt_orphans(False)
 
 
 def free_port() -> int:
@@ -170,15 +171,9 @@ def _marked(run: RunDir, orphaned: bool = False) -> set[psutil.Process]:
         with suppress(psutil.Error, OSError, ValueError):
             *place, worker = json.loads(process.environ().get(MARKER, "[null]"))[:3]
             mine = place == here and process.pid != os.getpid()
-            if mine and not (orphaned and worker in _above(process.pid)):
+            if mine and not (orphaned and worker in [parent.pid for parent in process.parents()]):
                 found.add(process)
     return found
-
-
-def _above(pid: int) -> Iterator[int]:
-    """The parent of a process, its parent, and so on."""
-    while pid := psutil.Process(pid).ppid():
-        yield pid
 
 
 def _end(left: Callable[[], set[psutil.Process]]) -> None:

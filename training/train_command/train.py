@@ -28,6 +28,7 @@ from ..files import newest
 from ..metrics import MetricPool
 from ..progress import STATE_SECONDS, Progress
 from ..rundir import RunDir, read_json, write_json, write_text
+from ..subprocess_env import THREADS
 from . import argv, outputs
 from .code import changes, lay_out, written_beside
 from .config import LOG, CommandConfig, TrainingCommand
@@ -43,7 +44,6 @@ logger = logging.getLogger(__name__)
 
 BEAT = 60.0
 """Seconds between two writes of the state of a command that tells nothing."""
-THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 PROBE = (
     "import json,sys,platform;from importlib.metadata import distributions as d;"
     "print(json.dumps({'interpreter':sys.executable,'python':platform.python_version(),"
