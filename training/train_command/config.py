@@ -241,7 +241,8 @@ class CommandConfig(Frozen):
         """The overrides, which all may change the trained network, and are part of its signature."""
         return self.model_dump(mode="json")["overrides"]
 
-    signed_fields = result_fields
+    def signed_fields(self) -> dict[str, Any]:
+        return self.result_fields()
 
     def is_active(self, path: str) -> bool:
         """Nobody knows of an override whether it means anything, nor anything else of it."""

@@ -98,10 +98,10 @@ def _nearest(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> str:
             whole = path.stem == name and file.parent != Path()
             pattern = file.parent if whole else file.with_name(file.name.replace(name, NAME, 1))
             found.setdefault(pattern.as_posix(), []).append(file.as_posix())
-    pattern, files = max(found.items(), key=lambda item: len(item[1]), default=("", [""]))
-    if pattern in ("", own.scores):
+    likely, files = max(found.items(), key=lambda item: len(item[1]), default=("", [""]))
+    if likely in ("", own.scores):
         return ""
-    return f", for example {files[0]}; did you mean scores: {pattern}?"
+    return f", for example {files[0]}; did you mean scores: {likely}?"
 
 
 def check(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> None:

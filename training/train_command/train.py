@@ -158,7 +158,12 @@ class Call:
         words, path = self.words(self.ended), self.environment.get("PATH")
         found = {"program": shutil.which(words[0], path=path) or words[0]}
         if python := find_python(words, path):
-            asked = {"cwd": self.work, "env": self.environment, "stderr": subprocess.DEVNULL, "timeout": 60}
+            asked: dict[str, Any] = {
+                "cwd": self.work,
+                "env": self.environment,
+                "stderr": subprocess.DEVNULL,
+                "timeout": 60,
+            }
             with suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
                 found |= json.loads(subprocess.check_output([python, "-c", PROBE], **asked).splitlines()[-1])
         return found
