@@ -11,7 +11,7 @@ from ablate.models.errors import listed
 
 from .finding import Finding, Severity
 from .network_under_test import Subject
-from .operations import Activity, Key, seen_too
+from .operations import Activity, Key
 from .parameters import dead_parameters, numbered_together, overwritten_init
 from .probe_inputs import isolated
 
@@ -124,15 +124,17 @@ def _closed(activity: Activity) -> bool:
 
 
 def _still_suspect(subject: Subject) -> dict[Key, Activity]:
-    def suspects() -> dict[Key, Activity]:
-        return {key: a for key, a in subject.watch.found.items() if _suspect(a)}
+    watch = subject.watch
 
-    if any(activity.kind == "dead" for activity in suspects().values()):
-        with isolated(0):
-            for _ in seen_too(subject.watch, subject.interface, subject.clips):
-                if not any(activity.kind == "dead" for activity in suspects().values()):
-                    break
-    return suspects()
+    def dead() -> bool:
+        return any(activity.kind == "dead" and _suspect(activity) for activity in watch.found.values())
+
+    with isolated(0):
+        for clip in subject.clips if dead() else ():
+            watch.see(subject.interface, clip)
+            if not dead():
+                break
+    return {key: activity for key, activity in watch.found.items() if _suspect(activity)}
 
 
 def non_finite(subject: Subject) -> Iterator[Finding]:

@@ -24,7 +24,7 @@ from ablate.training.losses import WeightedLoss
 from ablate.training.trainer import DivergedError, Trainer
 
 from .init_trace import InitWrite, watch_init
-from .operations import Watch, seen_too, watched
+from .operations import Watch, watched
 from .probe_inputs import SEED, Tone, before_calls, isolated, speech_like, try_out
 from .settled import build, settled
 
@@ -258,8 +258,7 @@ class Subject:
         with isolated(0):
             watches = [watched(build(self.config, seed), self.interface, self.batch) for seed in REDRAWN]
             for watch in watches:
-                for _ in seen_too(watch, self.interface, self.clips[:1]):
-                    pass
+                watch.see(self.interface, self.clips[0])
         return watches
 
     @cached_property

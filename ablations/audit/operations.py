@@ -129,6 +129,12 @@ class Watch(TorchDispatchMode):
         self._remember(name, args, result)
         return result
 
+    def see(self, interface: Interface, batch: Tensor) -> None:
+        """Watch a forward of a batch of signals; all calls are taken together."""
+        taken = interface.arguments(batch)
+        with self.running():
+            self.model(*taken)
+
     @contextmanager
     def running(self) -> Iterator[None]:
         """Watch forwards of the model; lineages are of one such block."""
@@ -354,20 +360,8 @@ _LOOKS: dict[str, Look] = {
 def watched(model: nn.Module, interface: Interface, batch: Tensor) -> Watch:
     """A watch that has seen a forward of noisy signals, and before that one of their first two thirds."""
     watch = Watch(model)
-    taken = interface.arguments(batch[..., : max(batch.shape[-1] * 2 // 3, 4)])
     watch.only_shapes = True
-    with watch.running():
-        model(*taken)
+    watch.see(interface, batch[..., : max(batch.shape[-1] * 2 // 3, 4)])
     watch.only_shapes = False
-    for _ in seen_too(watch, interface, [batch]):
-        pass
+    watch.see(interface, batch)
     return watch
-
-
-def seen_too(watch: Watch, interface: Interface, batches: Iterable[Tensor]) -> Iterator[None]:
-    """Watch further batches of signals, one after the other; all calls are taken together."""
-    for batch in batches:
-        taken = interface.arguments(batch)
-        with watch.running():
-            watch.model(*taken)
-        yield

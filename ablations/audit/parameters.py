@@ -240,13 +240,11 @@ def _unregistered(model: nn.Module) -> Iterator[tuple[str, str]]:
                     if item not in modules and any(p.requires_grad for p in item.parameters()):
                         yield full, "a module"
                         break
-                elif _learned(item) and id(item) not in parameters:
+                elif isinstance(item, Tensor) and item.requires_grad and item.is_leaf:
+                    if id(item) in parameters:
+                        continue
                     yield full, "a learned tensor"
                     break
-
-
-def _learned(value: object) -> bool:
-    return isinstance(value, Tensor) and value.requires_grad and value.is_leaf
 
 
 STEP_SIZES = ("dt_proj.bias", "dt_bias")
@@ -369,11 +367,8 @@ def _deliberate(before: Tensor, earlier: list[InitWrite]) -> bool:
     if not earlier and spread == 0:
         return False
     centre = abs(float(before.mean()))
-    return centre >= spread and centre * before.numel() ** 0.5 >= 4 * spread and _one_sign(before)
-
-
-def _one_sign(values: Tensor) -> bool:
-    return bool((values >= 0).all() or (values <= 0).all())
+    one_sign = bool((before >= 0).all() or (before <= 0).all())
+    return one_sign and centre >= spread and centre * before.numel() ** 0.5 >= 4 * spread
 
 
 def _constant(values: Tensor | None) -> bool:

@@ -90,16 +90,11 @@ class Targets:
     """Variances of the targets, to weigh trainings with.
 
     Attributes:
-        one_seed: (target, group) what one seed adds to the variance, shrunk.
-        seeds: (target, group) how many there are; 0 where a group does not matter.
-        utterance_part, utterance_df: (target,) as in `Estimates`.
+        estimates: of the targets, with what one seed adds shrunk, and the seeds there would be.
         stuck: (target,) which nothing narrows any more.
     """
 
-    one_seed: Array
-    seeds: Array
-    utterance_part: Array
-    utterance_df: Array
+    estimates: Estimates
     confidence: float
     stuck: Array
 
@@ -115,54 +110,45 @@ class Targets:
         own = np.maximum(estimates.seeds - 1, 0)
         trust = own / (own + PRIOR)
         shrunk = np.where(involved, trust * estimates.one_seed + (1 - trust) * mean * sizes, 0.0)
-        return cls(
-            shrunk,
-            estimates.seeds,
-            estimates.utterance_part,
-            estimates.utterance_df,
-            confidence,
-            np.zeros(len(shrunk), dtype=bool),
-        )
+        return cls(replace(estimates, one_seed=shrunk), confidence, np.zeros(len(shrunk), dtype=bool))
 
     def half_widths(self) -> Array:
         """(target,)"""
-        return _half_widths(
-            self.one_seed, self.seeds, self.utterance_part, self.utterance_df, self.confidence
-        )
+        return _half_widths(self.estimates, self.estimates.seeds, self.confidence)
 
     def best(self, hours: Array, open: Array) -> tuple[int, int, float]:
         """(target, group, gain): the widest target that is not stuck, and the group (of those `open`) that
         narrows it most per hour. A gain of zero or less: nothing narrows it."""
         half = self.half_widths()
         target = int(np.where(self.stuck, -np.inf, half).argmax())
-        seeds = self.seeds[target]
+        seeds = self.estimates.seeds[target]
         one_more = seeds + np.eye(len(seeds), dtype=int) * (seeds > 0)
-        after = _half_widths(
-            self.one_seed[target],
-            one_more,
-            self.utterance_part[target],
-            self.utterance_df[target],
-            self.confidence,
-        )
+        after = _half_widths(self.estimates.rows([target]), one_more, self.confidence)
         gain = np.where(open & (seeds > 0), (half[target] - after) / hours, -np.inf)
         group = int(gain.argmax())
         return target, group, float(gain[group])
 
     def with_seed(self, group: int) -> Targets:
         """One more seed of a group."""
-        seeds = self.seeds.copy()
+        seeds = self.estimates.seeds.copy()
         seeds[:, group] += seeds[:, group] > 0
-        return replace(self, seeds=seeds)
+        return replace(self, estimates=replace(self.estimates, seeds=seeds))
 
     def without(self, target: int) -> Targets:
         """This target stuck."""
         return replace(self, stuck=self.stuck | (np.arange(len(self.stuck)) == target))
 
 
-def _half_widths(one_seed: Array, seeds: Array, part: Array, part_df: Array, confidence: float) -> Array:
-    shares = np.where(seeds > 0, one_seed / np.maximum(seeds, 1), 0.0)
-    variance = shares.sum(-1) + part
-    df = satterthwaite(variance, shares, np.maximum(seeds - 1, 1), part, part_df)
+def _half_widths(estimates: Estimates, seeds: Array, confidence: float) -> Array:
+    """With so many seeds (..., group)."""
+    shares = np.where(seeds > 0, estimates.one_seed / np.maximum(seeds, 1), 0.0)
+    return _half_width(shares, np.maximum(seeds - 1, 1), estimates, confidence)
+
+
+def _half_width(parts: Array, part_df: Array, estimates: Estimates, confidence: float) -> Array:
+    """Of the trainings' parts of the variance and the utterances' part of some estimates."""
+    variance = parts.sum(-1) + estimates.utterance_part
+    df = satterthwaite(variance, parts, part_df, estimates.utterance_part, estimates.utterance_df)
     return quantile(confidence, df) * np.sqrt(variance)
 
 
@@ -246,7 +232,7 @@ def allocate(
             continue
         state = state.with_seed(group)
         half = state.half_widths()
-        found.append(there[group].training(int(added[group]), names[target], float(half.max()), gain))
+        found.append(there[group].training(int(added[group]), names[target], float(np.nanmax(half)), gain))
         added[group] += 1
     return Allocation(tuple(found), widest, floors, stopped, blocked)
 
@@ -264,9 +250,7 @@ def _above(width: float, analysis: Analysis, rows: list[int], closed: Array) -> 
     """Half-width that the utterances and the `closed` groups leave, of the targets where it is above."""
     chosen = analysis.estimates.rows(rows)
     parts, part_df = chosen.seed_parts[:, closed], chosen.seeds[:, closed] - 1
-    variance = parts.sum(-1) + chosen.utterance_part
-    df = satterthwaite(variance, parts, part_df, chosen.utterance_part, chosen.utterance_df)
-    left = quantile(analysis.confidence, df) * np.sqrt(variance)
+    left = _half_width(parts, part_df, chosen, analysis.confidence)
     return {
         analysis.contrasts[row].name: half
         for row, half in zip(rows, left.tolist(), strict=True)

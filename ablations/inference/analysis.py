@@ -146,14 +146,8 @@ class Analysis(ShownInNotebooks):
         found = build(layout.design, layout.cells, available=names, simple=[factor])
         rows = [contrast for contrast in found.rows if contrast.kind == "simple"]
         estimates = self.scores.estimate(weight_matrix(rows, names))
-        return pd.DataFrame(
-            {
-                "name": [contrast.name for contrast in rows],
-                "kind": "simple",
-                "at": [contrast.at for contrast in rows],
-                **estimates.columns(self.confidence),
-            }
-        )
+        named = pd.DataFrame([(c.name, c.kind, c.at) for c in rows], columns=["name", "kind", "at"])
+        return named.assign(**estimates.columns(self.confidence))
 
     def within(self, factor: str) -> pd.DataFrame:
         """Every other factor's effect, its last level less its first, at each level of one factor.
@@ -204,23 +198,10 @@ class Analysis(ShownInNotebooks):
         labels = [("cell", name) for name in names] + [(c.kind, c.name) for c in chosen]
         parts = []
         for value, rows in info.groupby(column, sort=True, observed=True).indices.items():
-            found = self.scores.estimate(weights, np.asarray(rows))
-            low, high = found.interval(self.confidence)
-            parts.append(
-                pd.DataFrame(
-                    {
-                        column: value,
-                        "utterances": len(rows),
-                        "kind": [kind for kind, _ in labels],
-                        "name": [name for _, name in labels],
-                        "estimate": found.value,
-                        "se": found.se,
-                        "df": found.df,
-                        "low": low,
-                        "high": high,
-                    }
-                )
-            )
+            named = {column: value, "utterances": len(rows)}
+            part = pd.DataFrame([named | {"kind": kind, "name": name} for kind, name in labels])
+            found = self.scores.estimate(weights, np.asarray(rows)).columns(self.confidence)
+            parts.append(part.assign(**found).drop(columns="p"))
         return pd.concat(parts, ignore_index=True)
 
     def to_dict(self) -> dict[str, Any]:

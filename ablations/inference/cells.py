@@ -21,25 +21,19 @@ def cell_table(data: Scores, estimates: Estimates, confidence: float) -> pd.Data
     Args:
         estimates: of the scored cells' means, in their order.
     """
-    low, high = estimates.interval(confidence)
-    rows = []
-    for position, index in enumerate(data.scored()):
-        cell = data.cells[index]
-        means = data.values[index][data.present[index]].mean(-1)
-        rows.append(
-            {
-                "cell": cell,
-                **{factor: data.cell_levels[cell].get(factor, "") for factor in data.levels},
-                "runs": len(means),
-                "mean": estimates.value[position],
-                "sd": means.std(ddof=1) if len(means) > 1 else math.nan,
-                "se": estimates.se[position],
-                "df": estimates.df[position],
-                "low": low[position],
-                "high": high[position],
-            }
-        )
-    return pd.DataFrame(rows)
+    cells = [data.cells[i] for i in data.scored()]
+    runs = [data.values[i][data.present[i]].mean(-1) for i in data.scored()]
+    found = estimates.columns(confidence)
+    return pd.DataFrame(
+        {
+            "cell": cells,
+            **{factor: [data.cell_levels[cell].get(factor, "") for cell in cells] for factor in data.levels},
+            "runs": [len(means) for means in runs],
+            "mean": found["estimate"],
+            "sd": [means.std(ddof=1) if len(means) > 1 else math.nan for means in runs],
+            **{name: found[name] for name in ("se", "df", "low", "high")},
+        }
+    )
 
 
 def best_cell(data: Scores, cells: pd.DataFrame, confidence: float) -> str | None:

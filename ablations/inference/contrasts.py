@@ -132,12 +132,6 @@ class _Builder:
         else:
             self.rows.append(Contrast(name, kind, weights, at, factors))
 
-    def gap(self, baseline: str) -> None:
-        self.add("gap", "gap", [(self.design.off, -1.0)], baseline=baseline)
-
-    def unexplained(self, baseline: str) -> None:
-        self.add("unexplained", "unexplained", [(self.design.on, -1.0)], baseline=baseline)
-
     def main(self) -> list[str]:
         """Add the main effects; returns those that the design does not give."""
         unresolved = []
@@ -186,18 +180,11 @@ class _Builder:
                     terms += [(flip(key, place, on[place]), weight), (key, -weight)]
             self.add("shapley", self.last_step(factor), terms, (factor,))
 
-    def leave_one_out(self) -> None:
-        on = self.design.on
+    def one_step(self, kind: str, corner: Key) -> None:
+        """Each factor's last level against its first, the others as at a corner."""
         for place, factor in enumerate(self.design.factors):
-            self.add(
-                "leave-one-out", self.last_step(factor), [(on, 1.0), (flip(on, place, 0), -1.0)], (factor,)
-            )
-
-    def add_one(self) -> None:
-        off = self.design.off
-        for place, factor in enumerate(self.design.factors):
-            terms = [(flip(off, place, self.design.on[place]), 1.0), (off, -1.0)]
-            self.add("add-one", self.last_step(factor), terms, (factor,))
+            terms = [(flip(corner, place, self.design.on[place]), 1.0), (flip(corner, place, 0), -1.0)]
+            self.add(kind, self.last_step(factor), terms, (factor,))
 
     def last_step(self, factor: str) -> str:
         return self.design.steps(factor)[-1][0]
@@ -244,7 +231,7 @@ def build(
     work = _Builder(design, positions(cells, design.levels), set(cells) if available is None else available)
     notes: list[str] = []
     if baseline is not None:
-        work.gap(baseline)
+        work.add("gap", "gap", [(design.off, -1.0)], baseline=baseline)
     if not design.factors:
         return ContrastSet(tuple(work.rows), design.kind, tuple(work.lost))
     unresolved = work.main()
@@ -263,11 +250,11 @@ def build(
     if unresolved:
         notes.append(f"Not resolved by this design: {', '.join(unresolved)}.")
     if baseline is not None:
-        work.unexplained(baseline)
+        work.add("unexplained", "unexplained", [(design.on, -1.0)], baseline=baseline)
     if design.kind in ("full", "incomplete", "leave-one-out"):
-        work.leave_one_out()
+        work.one_step("leave-one-out", design.on)
     if design.kind in ("full", "incomplete", "add-one"):
-        work.add_one()
+        work.one_step("add-one", design.off)
     if simple is None:
         simple = design.factors if len(design.keys) <= MOST_CELLS_WITH_SIMPLE_EFFECTS else ()
     for factor in simple:

@@ -49,10 +49,14 @@ class Estimates:
     utterance_df: Array
     estimable: Array
 
+    @property
+    def _total(self) -> Array:
+        return np.where(self.estimable, self.seed_parts.sum(-1) + self.utterance_part, np.nan)
+
     @cached_property
     def variance(self) -> Array:
-        total = self.seed_parts.sum(-1) + self.utterance_part
-        return np.where(self.estimable, total, np.nan)
+        """NaN where it is not known: a group has one seed, or there is less than one degree of freedom."""
+        return np.where(np.isnan(self.df), np.nan, self._total)
 
     @cached_property
     def se(self) -> Array:
@@ -62,7 +66,7 @@ class Estimates:
     def df(self) -> Array:
         """Welch-Satterthwaite degrees of freedom; infinite where the variance is exactly zero."""
         return satterthwaite(
-            self.variance, self.seed_parts, self.seeds - 1, self.utterance_part, self.utterance_df
+            self._total, self.seed_parts, self.seeds - 1, self.utterance_part, self.utterance_df
         )
 
     def rows(self, chosen: slice | Sequence[int]) -> Estimates:
@@ -93,15 +97,7 @@ class Estimates:
 
     def columns(self, confidence: float) -> dict[str, Array]:
         """What a table says of the contrasts, by the names of its columns."""
-        low, high = self.interval(confidence)
-        return {
-            "estimate": self.value,
-            "se": self.se,
-            "df": self.df,
-            "low": low,
-            "high": high,
-            "p": self.p,
-        }
+        return columns(self.value, self.se, self.df, confidence)
 
     def at_seeds(self, seeds: int | Array) -> tuple[Array, Array]:
         """Standard error and degrees of freedom if every cell had the same `seeds` seeds (this or an array).
@@ -116,10 +112,16 @@ class Estimates:
 
 
 def satterthwaite(variance: Array, parts: Array, part_df: Array, extra: Array, extra_df: Array) -> Array:
-    """Degrees of freedom of a variance that is a sum of `parts` (last axis) and one `extra` part."""
+    """Degrees of freedom of a variance that is a sum of `parts` (last axis) and one `extra` part.
+
+    A sum of variances has at least as many as the least certain of them, so one or more. Fewer arise only
+    where `extra` is a small difference of two large numbers; it then says nothing about the variance: NaN.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(parts > 0, parts**2 / part_df, 0.0).sum(-1) + extra**2 / extra_df
-        return np.where(np.isnan(variance), np.nan, np.where(shares > 0, variance**2 / shares, np.inf))
+        df = np.where(shares > 0, variance**2 / shares, np.inf)
+    least = np.where(parts > 0, part_df, 1.0).min(-1, initial=1.0)
+    return np.where(np.isnan(variance) | (df < least * (1 - 1e-9)), np.nan, df)
 
 
 def quantile(confidence: float, df: Array) -> Array:
@@ -137,7 +139,14 @@ def p_values(value: Array, se: Array, df: Array) -> Array:
     finite = np.where(np.isfinite(df), df, 1.0)
     p = np.where(np.isinf(df), 2 * special.ndtr(-t), 2 * special.stdtr(finite, -t))
     exact = np.where(np.abs(value) < 1e-12, 1.0, 0.0)
-    return np.where(np.isnan(se), np.nan, np.where(se == 0, exact, p))
+    return np.where(np.isnan(df), np.nan, np.where(se == 0, exact, p))
+
+
+def columns(value: Array, se: Array, df: Array, confidence: float) -> dict[str, Array]:
+    """Estimates with their interval and p-value, by the names of a table's columns."""
+    half = quantile(confidence, df) * se
+    found = {"estimate": value, "se": se, "df": df, "low": value - half, "high": value + half}
+    return found | {"p": p_values(value, se, df)}
 
 
 def holm(p: Array, family: int | None = None) -> Array:

@@ -35,20 +35,10 @@ def guardrail_effects(
         scored = data.scored()
         names = [data.cells[i] for i in scored]
         rows = [contrast for contrast in contrasts if contrast.weights.keys() <= set(names)]
-        weights = weight_matrix(rows, names)
-        found = data.estimate(weights)
-        low, high = found.interval(confidence)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "metric": data.metric,
-                    "name": [contrast.name for contrast in rows],
-                    "kind": [contrast.kind for contrast in rows],
-                    **found.columns(confidence),
-                    "change": changes(data.direction, low, high),
-                }
-            )
-        )
+        found = data.estimate(weight_matrix(rows, names)).columns(confidence)
+        part = pd.DataFrame([(data.metric, c.name, c.kind) for c in rows], columns=list(COLUMNS[:3]))
+        change = changes(data.direction, found["low"], found["high"])
+        parts.append(part.assign(**found, change=change))
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 

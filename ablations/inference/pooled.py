@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from .contrasts import Contrast
-from .engine import Array, p_values, quantile
+from .engine import Array, columns
 
 COLUMNS = ("name", "kind", "at", "estimate", "se", "df", "low", "high", "p")
 
@@ -83,6 +83,7 @@ def crossed_model(scores: Array) -> CrossedModel:
     total = sum(square for square, _ in terms)
     spread = sum(square**2 / df for square, df in terms)
     df = total**2 / spread if spread > 0 else np.inf
+    df = df if df > 1 - 1e-9 else np.nan  # as `engine.satterthwaite`
     return CrossedModel(scores.mean((1, 2)), components, squares, total / (seeds * utterances), df)
 
 
@@ -103,20 +104,8 @@ def pooled_effects(
     value = weights @ model.means
     se = np.sqrt(np.maximum(model.scale, 0.0) * (weights**2).sum(1))
     df = np.full(len(weights), model.df)
-    half = quantile(confidence, df) * se
-    frame = pd.DataFrame(
-        {
-            "name": [contrast.name for contrast in contrasts],
-            "kind": [contrast.kind for contrast in contrasts],
-            "at": [contrast.at for contrast in contrasts],
-            "estimate": value,
-            "se": se,
-            "df": df,
-            "low": value - half,
-            "high": value + half,
-            "p": p_values(value, se, df),
-        }
-    )
+    named = pd.DataFrame([(c.name, c.kind, c.at) for c in contrasts], columns=list(COLUMNS[:3]))
+    frame = named.assign(**columns(value, se, df, confidence))
     used = int(present.any(0).sum())
     note = f"The pooled model uses the {kept} of {used} seeds that every cell has." if kept < used else ""
     return frame, note

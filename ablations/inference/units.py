@@ -97,36 +97,28 @@ def _of_column(
     low, high = whole.interval(confidence)
     within = np.stack([data.estimate(weights, units == place).value for place in range(len(names))])
     left = [data.estimate(weights, (units != place) & (units >= 0)) for place in range(len(names))]
-    ends = [each.interval(confidence) for each in left]
+    ends = np.array([each.interval(confidence) for each in left])
     half = others(whole.seed_parts, whole.seeds - 1, within, np.bincount(units[units >= 0]), confidence)
-    rows = []
-    for k, contrast in enumerate(contrasts):
-        value = float(whole.value[k])
-        nearest = int(np.argmin([each.value[k] * np.sign(value or 1.0) for each in left]))
-        without, (bottom, top) = float(left[nearest].value[k]), (float(end[k]) for end in ends[nearest])
-        excluded = bool(low[k] > 0 or high[k] < 0)
-        carried = excluded and (bottom <= 0 <= top or without * np.sign(value) <= abs(value) / 2)
-        least, most = int(within[:, k].argmin()), int(within[:, k].argmax())
-        rows.append(
-            ByUnit(
-                column,
-                contrast.name,
-                contrast.kind,
-                len(names),
-                float(within[least, k]),
-                names[least],
-                float(within[most, k]),
-                names[most],
-                names[nearest],
-                without,
-                bottom,
-                top,
-                bool(carried),
-                value - float(half[k]),
-                value + float(half[k]),
-            )
-        )
-    return rows
+    value, sign = whole.value, np.sign(whole.value)
+    values = np.stack([each.value for each in left])
+    least, most = within.argmin(0), within.argmax(0)
+    nearest = (values * np.where(sign == 0, 1.0, sign)).argmin(0)
+
+    def of_nearest(each: Array) -> Array:
+        return np.take_along_axis(each, nearest[None], 0)[0]
+
+    without, bottom, top = (of_nearest(np.asarray(each)) for each in (values, ends[:, 0], ends[:, 1]))
+    hidden = ((bottom <= 0) & (top >= 0)) | (without * sign <= np.abs(value) / 2)
+    carried = ((low > 0) | (high < 0)) & hidden
+    named = [[names[place] for place in places] for places in (least, most, nearest)]
+    columns = (
+        *(within.min(0).tolist(), named[0], within.max(0).tolist(), named[1], named[2]),
+        *(each.tolist() for each in (without, bottom, top, carried, value - half, value + half)),
+    )
+    return [
+        ByUnit(column, contrast.name, contrast.kind, len(names), *row)
+        for contrast, row in zip(contrasts, zip(*columns, strict=True), strict=True)
+    ]
 
 
 def others(seed_parts: Array, seed_df: Array, within: Array, sizes: Array, confidence: float) -> Array:

@@ -21,6 +21,7 @@ from .retraining import Higher, higher
 from .scores import Scores
 
 MOST_SEEDS = 200
+NOT_ONE_DF = "no interval: its variance has less than one degree of freedom; add seeds or utterances"
 
 
 class Decision(NamedTuple):
@@ -123,8 +124,9 @@ def effects_table(
                 (REACHES_NOTHING if credited else ""),
                 str(void[0]),
             )
-        elif not estimates.estimable[i]:
-            verdict, note = "undecided", _why_no_interval(contrast, runs)
+        elif np.isnan(half[i]):
+            why = _why_no_interval(contrast, runs) if not estimates.estimable[i] else NOT_ONE_DF
+            verdict, note = "undecided", why
         elif margin is None:
             verdict = NO_MARGIN if claim or (credited and _is_credit(contrast, shapley)) else ""
         elif claim:

@@ -9,7 +9,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from ablate.ablations.inference.engine import estimate, holm
+from ablate.ablations.inference.pooled import crossed_model
 from ablate.models.errors import InputError
 from ablate.reports import analyze
 
@@ -283,6 +287,51 @@ def test_the_utterances_share_is_never_negative():
     seed_part = sum(cell.mean(1).var(ddof=1) / 3 for cell in scores)
     assert found.utterance_part[0] == 0
     assert found.variance[0] == pytest.approx(seed_part)
+
+
+def test_what_is_left_of_two_nearly_equal_variances_is_no_interval():
+    utterances = np.array([[-0.01, 0.01], [-0.01, 0.01]]) + np.array([[0.0099, -0.0099], [-0.0099, 0.0099]])
+    scores = np.stack([0.9 + utterances + [[1e-4], [-1e-4]], np.full((2, 2), 0.9)])
+    found = estimate(scores, np.array([[1.0, -1.0]]), [[0], [1]])
+    assert found.seed_parts.sum() + found.utterance_part[0] == pytest.approx(2e-6, rel=0.02)
+    assert found.utterance_df[0] < 1e-3
+    assert np.isnan([found.se, found.df, found.p, *found.interval(0.95)]).all()
+    assert np.isnan(crossed_model(scores).df)
+
+
+def test_an_effect_without_one_degree_of_freedom_says_why_it_has_no_interval():
+    off = np.array([[0.9, 0.9], [0.9001, 0.8998]])
+    on = 0.91 + np.array([[-0.0001, 0.0001], [-0.0199, 0.0199]])
+    rows = [
+        {"cell": cell, "seed": s + 1, "utterance": f"u{u}", "pesq_wb": block[s, u], "a": cell}
+        for cell, block in (("off", off), ("on", on))
+        for s in range(2)
+        for u in range(2)
+    ]
+    found = analyze(pd.DataFrame(rows), base="a=off")
+    main = row(found, "main", "a")
+    assert np.isnan([main.se, main.df, main.low, main.high, main.p]).all()
+    assert main.verdict == "undecided"
+    assert main.note.startswith("no interval: its variance has less than one degree of freedom")
+    assert any(note.startswith("The variance of a has less than one degree") for note in found.notes)
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    shape=st.tuples(st.integers(2, 3), st.integers(2, 3), st.integers(2, 4)),
+    sizes=st.tuples(*[st.sampled_from([0.0, 1e-9, 1e-3, 1.0])] * 3),
+)
+def test_no_interval_is_wider_than_the_least_degrees_of_freedom_make_it(seed, shape, sizes):
+    cells, seeds, utterances = shape
+    rng = np.random.default_rng(seed)
+    terms = (shape, (cells, seeds, 1), (cells, 1, utterances))
+    scores = sum(size * rng.normal(size=term) for size, term in zip(sizes, terms, strict=True)) + 1.0
+    found = estimate(scores, np.eye(cells) - np.eye(cells)[0], [[c] for c in range(cells)])
+    half = found.half_width(0.95)
+    widest = stats.t.ppf(0.975, 1) * np.sqrt(found.seed_parts.sum(-1) + found.utterance_part)
+    assert (np.isnan(half) | (half <= widest * (1 + 1e-6))).all()
+    assert (np.isnan(half) == np.isnan(found.p)).all()
 
 
 def test_an_effect_that_is_lost_stays_in_the_family(make):
