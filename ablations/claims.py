@@ -169,11 +169,9 @@ def claim_target(name: str, levels: Mapping[str, Sequence[str]]) -> tuple[str, s
             )
         return factor, others[0]
     if level not in others:
-        why = (
-            ("the off level, with which the others are compared")
-            if level == off
-            else "not a level of this factor"
-        )
+        why = "not a level of this factor"
+        if level == off:
+            why = "the off level, with which the others are compared"
         raise InputError(f"claim for {name!r}: {level!r} is {why}; there are {', '.join(others)}")
     return factor, level
 

@@ -32,10 +32,7 @@ class Difference(Frozen):
 
 
 def differences(
-    a: Config,
-    b: Config,
-    factors: Sequence[Factor] = (),
-    defaults: Mapping[str, Any] = MappingProxyType({}),
+    a: Config, b: Config, factors: Sequence[Factor] = (), defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> list[Difference]:
     """Every field in which two configurations differ, except bookkeeping, grouped by what accounts for it.
 

@@ -171,10 +171,7 @@ FACTORS: dict[str, Factor] = {
         ),
         Factor(
             name="discriminator",
-            levels={
-                "off": {"recipe.adversarial_weight": 0.0},
-                "on": {"recipe.adversarial_weight": 1.0},
-            },
+            levels={"off": {"recipe.adversarial_weight": 0.0}, "on": {"recipe.adversarial_weight": 1.0}},
         ),
     )
 }

@@ -35,11 +35,9 @@ def matched(config: RunConfig, reference: RunConfig) -> RunConfig:
     wanted = size(reference.model, measure)
     width, found = _nearest(config.model, measure, wanted)
     if abs(found / wanted - 1) > MOST:
-        heads = (
-            (f"; the width must be a multiple of its {config.model.heads} heads")
-            if config.model.is_active("heads")
-            else ""
-        )
+        heads = ""
+        if config.model.is_active("heads"):
+            heads = f"; the width must be a multiple of its {config.model.heads} heads"
         raise InputError(
             f"no width gives {wanted:,.0f} {WORDS[measure]}; the nearest is {found:,.0f} "
             f"({found / wanted - 1:+.1%}) at {width} channels, but at most {MOST:.0%} off counts as "

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from .claims import Claim
@@ -100,98 +101,49 @@ _PCS = ("evaluation.post_processing", "none", "pcs")
 _XLSTM = "xLSTM-SENet, ablation table in its repository"
 _AVERAGED = "averaged, number not stated"
 
+_both = partial(PublishedEffect, "both directions in time instead of one", field=_DIRECTION)
+_in_xlstm = partial(PublishedEffect, source=_XLSTM, seeds=_AVERAGED)
+
 PUBLISHED_EFFECTS = (
-    PublishedEffect(
-        "both directions in time instead of one",
-        3.26,
-        3.48,
-        _XLSTM,
-        sd=(0.02, 0.00),
-        seeds=_AVERAGED,
-        field=_DIRECTION,
-        conditions=_sizes(2.14e6, 2.20e6),
-    ),
-    PublishedEffect(
-        "both directions in time instead of one",
+    _both(3.26, 3.48, _XLSTM, sd=(0.02, 0.00), seeds=_AVERAGED, conditions=_sizes(2.14e6, 2.20e6)),
+    _both(
         3.29,
         3.52,
         "SEMamba Table 2",
         doubt="second hand, size not matched",
-        field=_DIRECTION,
         conditions=_sizes(1.41e6, 2.26e6),
     ),
+    _both(2.76, 2.85, "SEMamba Table 1, its basic network", doubt="second hand"),
     PublishedEffect(
-        "both directions in time instead of one",
-        2.76,
-        2.85,
-        "SEMamba Table 1, its basic network",
-        doubt="second hand",
-        field=_DIRECTION,
-    ),
-    PublishedEffect(
-        "look-ahead of 200 ms instead of 12.5 ms",
-        3.35,
-        3.47,
-        "LaCo-SENet README",
+        *("look-ahead of 200 ms instead of 12.5 ms", 3.35, 3.47, "LaCo-SENet README"),
         sd=(0.02, 0.02),
         conditions=_sizes(1.37e6, 1.37e6),
     ),
     PublishedEffect(
-        "core Mamba instead of LSTM, band-split, causal",
-        2.82,
-        2.92,
-        "BSDB-Net Table 5",
+        *("core Mamba instead of LSTM, band-split, causal", 2.82, 2.92, "BSDB-Net Table 5"),
         field=_CORE,
         conditions=Conditions(parameters=(9.8e6, 14.7e6), corpus="WSJ0"),
     ),
     PublishedEffect(
-        "core Mamba instead of LSTM, same trunk",
-        3.49,
-        3.49,
-        f"{_XLSTM} (SEMamba run again)",
+        *("core Mamba instead of LSTM, same trunk", 3.49, 3.49, f"{_XLSTM} (SEMamba run again)"),
         sd=(0.02, 0.01),
         seeds=_AVERAGED,
         field=_CORE,
     ),
-    PublishedEffect(
-        "core mLSTM instead of LSTM, same trunk", 3.49, 3.48, _XLSTM, sd=(0.02, 0.00), seeds=_AVERAGED
-    ),
-    PublishedEffect(
-        "expansion of the core 4 instead of 2",
-        3.45,
-        3.48,
-        _XLSTM,
-        sd=(0.01, 0.00),
-        seeds=_AVERAGED,
-        field=("model.expand", 2, 4),
+    _in_xlstm("core mLSTM instead of LSTM, same trunk", 3.49, 3.48, sd=(0.02, 0.00)),
+    _in_xlstm(
+        "expansion of the core 4 instead of 2", 3.45, 3.48, sd=(0.01, 0.00), field=("model.expand", 2, 4)
     ),
     PublishedEffect("magnitude and phase instead of magnitude", 2.67, 2.92, "BSDB-Net Table 3"),
     PublishedEffect("two branches instead of a complex one", 2.76, 2.92, "BSDB-Net Table 3"),
     PublishedEffect(
-        "consistency loss",
-        3.52,
-        3.55,
-        "SEMamba",
-        field=("recipe.consistency_weight", 0.0, None),
+        "consistency loss", 3.52, 3.55, "SEMamba", field=("recipe.consistency_weight", 0.0, None)
     ),
     PublishedEffect(PCS, 3.55, 3.69, "SEMamba", field=_PCS, conditions=_sizes(2.26e6, 2.26e6)),
     PublishedEffect(
-        PCS,
-        3.95,
-        3.63,
-        "SEMamba",
-        field=_PCS,
-        metric="cbak_ports",
-        conditions=_sizes(2.26e6, 2.26e6),
+        PCS, 3.95, 3.63, "SEMamba", field=_PCS, metric="cbak_ports", conditions=_sizes(2.26e6, 2.26e6)
     ),
-    PublishedEffect(
-        PCS,
-        3.59,
-        3.73,
-        "Mamba-SEUNet, abstract",
-        field=_PCS,
-        conditions=_sizes(6.28e6, 6.28e6),
-    ),
+    PublishedEffect(PCS, 3.59, 3.73, "Mamba-SEUNet, abstract", field=_PCS, conditions=_sizes(6.28e6, 6.28e6)),
 )
 
 

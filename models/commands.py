@@ -75,9 +75,7 @@ def doctor(
     print_table(rows)
 
 
-def init_plugin(
-    name: Annotated[str, typer.Argument(help="Name of the network, e.g. my-net.")],
-) -> None:
+def init_plugin(name: Annotated[str, typer.Argument(help="Name of the network, e.g. my-net.")]) -> None:
     """Write a plug-in with a network of your own to start from; it runs as it is."""
     from .plugin_template import write_start
 

@@ -59,11 +59,8 @@ def band_widths(layout: str | tuple[int, ...], bins: int = BINS) -> tuple[int, .
     else:
         widths = layout
     if any(width < 1 for width in widths) or sum(widths) != bins:
-        points = (
-            (f"; use n_fft={2 * (sum(widths) - 1)} to have as many")
-            if min(widths) > 0 and sum(widths) > 16
-            else ""
-        )
+        fits = min(widths) > 0 and sum(widths) > 16
+        points = f"; use n_fft={2 * (sum(widths) - 1)} to have as many" if fits else ""
         raise InputError(
             f"bands {layout!r} cover {sum(widths)} bins (at least 1 each); the spectrogram has {bins}{points}"
         )
@@ -137,10 +134,7 @@ class ModelConfig(Section):
         default="hann", description="of the transform, n_fft samples long"
     )
     bands: Annotated[
-        str | tuple[int, ...],
-        BeforeValidator(_no_bare_count),
-        Added,
-        Affects("split", "decoder"),
+        str | tuple[int, ...], BeforeValidator(_no_bare_count), Added, Affects("split", "decoder")
     ] = Field(
         default="bsrnn",
         description="bsrnn, uniform:K, mel:K, bark:K, one (no split), or the bins of each band",
@@ -333,31 +327,30 @@ _MBSNET = ModelConfig(
     decoder_expansion=2,
 )
 
+
+def _mbsnet(**changes: Any) -> ModelConfig:
+    return _MBSNET.model_copy(update=changes)
+
+
 PRESETS: dict[str, ModelConfig] = {
     "bsrnn": ModelConfig(),
     "bsrnn-128x6": ModelConfig(channels=128, layers=6, crossband_layers=6),
     "bsrnn-bidirectional": ModelConfig(direction="bi"),
     "mbsnet": _MBSNET,
-    "mbsnet-as-trained": _MBSNET.model_copy(
-        update={"ssm_skip": "shadowed", "dt_init": "wiped", "clamps": "on"}
+    "mbsnet-as-trained": _mbsnet(ssm_skip="shadowed", dt_init="wiped", clamps="on"),
+    "mbsnet-heavy-decoder": _mbsnet(decoder_expansion=4.0),
+    "mbsnet-ultralight-decoder": _mbsnet(decoder="shared"),
+    "mbsnet-dual-branch": _mbsnet(
+        architecture="dual-branch",
+        direction="bi",
+        crossband="bimamba",
+        decoder_expansion=4.0,
+        head="magnitude-phase",
+        d_state=16,
+        expand=2,
     ),
-    "mbsnet-heavy-decoder": _MBSNET.model_copy(update={"decoder_expansion": 4.0}),
-    "mbsnet-ultralight-decoder": _MBSNET.model_copy(update={"decoder": "shared"}),
-    "mbsnet-dual-branch": _MBSNET.model_copy(
-        update={
-            "architecture": "dual-branch",
-            "direction": "bi",
-            "crossband": "bimamba",
-            "decoder_expansion": 4.0,
-            "head": "magnitude-phase",
-            "d_state": 16,
-            "expand": 2,
-        }
-    ),
-    "mbsnet-dual-head": _MBSNET.model_copy(update={"head": "magnitude-phase", "decoder_expansion": 1.8125}),
-    "mbsnet-recovered": _MBSNET.model_copy(
-        update={"direction": "bi", "crossband": "bilstm", "decoder_expansion": 4.0}
-    ),
+    "mbsnet-dual-head": _mbsnet(head="magnitude-phase", decoder_expansion=1.8125),
+    "mbsnet-recovered": _mbsnet(direction="bi", crossband="bilstm", decoder_expansion=4.0),
 }
 """Named networks; `ablate models` lists them with their sizes."""
 

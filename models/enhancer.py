@@ -21,10 +21,14 @@ def check_spectrogram(noisy: Tensor, bins: int = BINS) -> None:
         )
 
 
+def power(magnitude: Tensor, exponent: float) -> Tensor:
+    """Of magnitudes of which none is zero to the gradient."""
+    return magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny) ** exponent
+
+
 def compress(spectrum: Tensor, exponent: float) -> Tensor:
     """`|S| ** exponent` with the phase of `S`: complex, same shape; zero stays zero."""
-    magnitude = spectrum.abs()
-    return spectrum * magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny) ** (exponent - 1)
+    return spectrum * power(spectrum.abs(), exponent - 1)
 
 
 def level(spectrum: Tensor) -> Tensor:

@@ -26,18 +26,10 @@ PARTS = ("split", "encoder", "cross-band", "decoder", "other")
 """The parts of a network; `other` is what a plug-in's network has beside the four."""
 
 
-class _Marker:
-    def __init__(self, name: str) -> None:
-        self.name = name
-
-    def __repr__(self) -> str:
-        return self.name
-
-
-Bookkeeping = _Marker("Bookkeeping")
+Bookkeeping = "Bookkeeping"
 """The field does not change the result: it is no part of a signature."""
 
-Added = _Marker("Added")
+Added = "Added"
 """The field came after the first signatures, and its default is neutral: no part of one at that value.
 
 That default can never change. Nor can that of a field without this mark which is not always read: where it is
@@ -45,26 +37,18 @@ not, its default stands in the signature, or the value of `InactiveValue`.
 """
 
 
-@dataclass(frozen=True, init=False)
 class Affects:
     """The parts of a network that the field is about; without it, none in particular."""
 
-    parts: tuple[str, ...]
-
     def __init__(self, *parts: str) -> None:
-        object.__setattr__(self, "parts", parts)
+        self.parts = parts
 
 
-@dataclass(frozen=True, init=False)
 class ActiveIf:
     """The field is read where another of its configuration has one of some values. One such mark suffices."""
 
-    field: str
-    values: tuple[Any, ...]
-
     def __init__(self, field: str, *values: Any) -> None:
-        object.__setattr__(self, "field", field)
-        object.__setattr__(self, "values", values)
+        self.field, self.values = field, values
 
     def holds(self, value: Any) -> bool:
         parts = value.split("+") if isinstance(value, str) else [value]
@@ -110,8 +94,8 @@ def marks_of(kind: type[BaseModel], name: str) -> FieldMarks:
     return FieldMarks(
         default=default,
         inactive=next((mark.value for mark in field.metadata if isinstance(mark, InactiveValue)), default),
-        bookkeeping=any(mark is Bookkeeping for mark in field.metadata),
-        added=any(mark is Added for mark in field.metadata),
+        bookkeeping=Bookkeeping in field.metadata,
+        added=Added in field.metadata,
         parts=next((mark.parts for mark in field.metadata if isinstance(mark, Affects)), ()),
         conditions=tuple(mark for mark in field.metadata if isinstance(mark, ActiveIf)),
     )

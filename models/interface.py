@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from . import spectral
+from .enhancer import compress, power
 from .errors import InputError
 from .registry import suggestion
 from .transform import Transform
@@ -214,11 +215,10 @@ class Interface:
         if self.plain or self.waveform:
             return (permute_axes(signal, self.axes, "bt" if self.waveform else "bft"),)
         if self.domain == "spectrum":
-            if self.compress != 1:
-                signal = signal * _power(signal.abs(), self.compress - 1)
+            signal = signal if self.compress == 1 else compress(signal, self.compress)
             parts = torch.view_as_real(signal) if "2" in self.axes else signal
             return (permute_axes(parts, self.axes, "bft2" if "2" in self.axes else "bft"),)
-        magnitude = permute_axes(_power(signal.abs(), self.compress), self.axes, "bft")
+        magnitude = permute_axes(power(signal.abs(), self.compress), self.axes, "bft")
         if self.domain == "magnitude":
             return (magnitude,)
         return magnitude, permute_axes(signal.angle(), self.axes, "bft")
@@ -250,7 +250,7 @@ class Interface:
             signal = self._undone(parts[0], noisy.shape, "bft", self.axes.replace("2", ""))
         if not signal.is_complex():
             raise InputError(f"the network returns {_shape(signal)} for a spectrum; return a complex tensor")
-        return signal if self.compress == 1 else signal * _power(signal.abs(), 1 / self.compress - 1)
+        return signal if self.compress == 1 else compress(signal, 1 / self.compress)
 
     def outputs(self, network: nn.Module, signal: Tensor) -> Any:
         """What a network gives for a signal, as it gives it."""
@@ -333,17 +333,13 @@ def permute_axes(part: Tensor, axes: str, have: str) -> Tensor:
     return part.contiguous()
 
 
-def _power(magnitude: Tensor, exponent: float) -> Tensor:
-    return magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny) ** exponent
-
-
 def _takes(function: Callable[..., Any], count: int) -> bool:
     """Whether a function takes so many arguments by their place."""
-    kinds = [parameter.kind for parameter in inspect.signature(function).parameters.values()]
-    places = sum(
-        kind in (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD) for kind in kinds
-    )
-    return places >= count or inspect.Parameter.VAR_POSITIONAL in kinds
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
 
 
 def _shape(value: Any) -> str:

@@ -143,10 +143,7 @@ class BiMamba(nn.Module):
     """`x + Linear([forward(h), backward(h)])`, `h = norm(x)`: a block in each direction, each residual."""
 
     def __init__(
-        self,
-        config: ModelConfig,
-        norm: Norm,
-        block: Callable[[ModelConfig, Norm], nn.Module] = MambaBlock,
+        self, config: ModelConfig, norm: Norm, block: Callable[[ModelConfig, Norm], nn.Module] = MambaBlock
     ) -> None:
         super().__init__()
         self.norm = make_norm(norm, config.channels, config.trunk_statistics)

@@ -41,10 +41,7 @@ CROSSBANDS = Registry(
 )
 DECODERS = Registry(
     "decoder",
-    {
-        "per-band": "ablate.models.decoders:PerBandDecoder",
-        "shared": "ablate.models.decoders:SharedDecoder",
-    },
+    {"per-band": "ablate.models.decoders:PerBandDecoder", "shared": "ablate.models.decoders:SharedDecoder"},
 )
 HEADS = Registry(
     "head",

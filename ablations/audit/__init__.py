@@ -42,11 +42,7 @@ def audit_config(config: RunConfig) -> list[Finding]:
 
 
 def audit_class(
-    text: str,
-    settings: Mapping[str, Any] | None = None,
-    recipe: Recipe | None = None,
-    *,
-    named: bool = True,
+    text: str, settings: Mapping[str, Any] | None = None, recipe: Recipe | None = None, *, named: bool = True
 ) -> tuple[list[str], list[Finding]]:
     """A1xx and A202 of a network's class in a file, which needs no plug-in.
 

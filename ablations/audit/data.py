@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ablate.models.errors import listed
@@ -113,40 +113,34 @@ def unequal(
     for path in {path: None for fields in flat.values() for path in fields}:
         if path.startswith("model.") or path in covered or is_bookkeeping(path):
             continue
-        values: dict[str, list[str]] = {}
-        for name, fields in flat.items():
-            values.setdefault(repr(fields.get(path)), []).append(name)
+        values = ((repr(fields.get(path)), name) for name, fields in flat.items())
         yield from _differing(path, values, "set it in every cell, or make it a factor")
     yield from unequal_runs(runs)
 
 
 def unequal_runs(runs: Sequence[RunSpec]) -> Iterator[Finding]:
     """A502: cells that differ in data, start weights or seeds."""
-    values: dict[str, list[str]]
     for what, read in (
         ("data", lambda run: run.data.digest),
         ("test data", lambda run: run.data.test_digest),
         ("start weights", lambda run: "given" if run.start_from else "none"),
     ):
-        values = {}
-        for run in runs:
-            names = values.setdefault(repr(read(run)), [])
-            if run.cell not in names:
-                names.append(run.cell)
+        values = ((repr(read(run)), run.cell) for run in runs)
         yield from _differing(what, values, "train every cell on the same data")
     seeds: dict[str, set[int]] = {}
     for run in runs:
         seeds.setdefault(run.cell, set()).add(run.seed)
     by_count = sorted(seeds.values(), key=len)
-    if all(few <= more for few, more in itertools.pairwise(by_count)):
-        return
-    values = {}
-    for name, its in seeds.items():
-        values.setdefault(str(sorted(its)), []).append(name)
-    yield from _differing("seeds", values, "use nested seeds: every cell has the first n seeds")
+    if not all(few <= more for few, more in itertools.pairwise(by_count)):
+        values = ((str(sorted(its)), name) for name, its in seeds.items())
+        yield from _differing("seeds", values, "use nested seeds: every cell has the first n seeds")
 
 
-def _differing(what: str, values: dict[str, list[str]], remedy: str) -> Iterator[Finding]:
+def _differing(what: str, pairs: Iterable[tuple[str, str]], remedy: str) -> Iterator[Finding]:
+    """Where the values of cells, as (value, cell), are not all the same."""
+    values: dict[str, dict[str, None]] = {}
+    for value, name in pairs:
+        values.setdefault(value, {})[name] = None
     if len(values) > 1:
-        text = "; ".join(f"{value} in {', '.join(names[:3])}" for value, names in values.items())
+        text = "; ".join(f"{value} in {', '.join([*names][:3])}" for value, names in values.items())
         yield Finding.of("A502", what, f"cells differ in {what}: {text}", remedy)

@@ -172,11 +172,7 @@ class Subject:
         return Interface.of(self.model)
 
     def loss(
-        self,
-        model: nn.Module,
-        noisy: Tensor,
-        clean: Tensor,
-        within: AbstractContextManager[Any] = NOTHING,
+        self, model: nn.Module, noisy: Tensor, clean: Tensor, within: AbstractContextManager[Any] = NOTHING
     ) -> Tensor:
         """The recipe's loss of what a network gives for a noisy signal; its forward runs within a context."""
         interface = Interface.of(model)

@@ -120,10 +120,7 @@ def effects_table(
         verdict, note, seeds = "negligible" if negligible[i] else "", "", math.nan
         void = [nothing[part] for part in contrast.name.split(" x ") if part in nothing]
         if void and all(each.certain for each in void):
-            verdict, note = (
-                (REACHES_NOTHING if credited else ""),
-                str(void[0]),
-            )
+            verdict, note = ((REACHES_NOTHING if credited else ""), str(void[0]))
         elif np.isnan(half[i]):
             why = _why_no_interval(contrast, runs) if not estimates.estimable[i] else NOT_ONE_DF
             verdict, note = "undecided", why
@@ -190,9 +187,7 @@ def _why_no_interval(contrast: Contrast, runs: Mapping[str, int]) -> str:
 
 
 def stated_claims(
-    claims: Mapping[str, Sequence[Any] | Claim] | None,
-    metric: str,
-    levels: Mapping[str, tuple[str, ...]],
+    claims: Mapping[str, Sequence[Any] | Claim] | None, metric: str, levels: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Claim]:
     """The claims in this metric by the name of their effect: those given, else the registered factors'.
 
