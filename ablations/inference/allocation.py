@@ -232,7 +232,7 @@ def allocate(
             continue
         state = state.with_seed(group)
         half = state.half_widths()
-        found.append(there[group].training(int(added[group]), names[target], float(np.nanmax(half)), gain))
+        found.append(there[group].training(int(added[group]), names[target], float(half.max()), gain))
         added[group] += 1
     return Allocation(tuple(found), widest, floors, stopped, blocked)
 

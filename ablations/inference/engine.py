@@ -49,14 +49,9 @@ class Estimates:
     utterance_df: Array
     estimable: Array
 
-    @property
-    def _total(self) -> Array:
-        return np.where(self.estimable, self.seed_parts.sum(-1) + self.utterance_part, np.nan)
-
     @cached_property
     def variance(self) -> Array:
-        """NaN where it is not known: a group has one seed, or there is less than one degree of freedom."""
-        return np.where(np.isnan(self.df), np.nan, self._total)
+        return np.where(self.estimable, self.seed_parts.sum(-1) + self.utterance_part, np.nan)
 
     @cached_property
     def se(self) -> Array:
@@ -66,7 +61,7 @@ class Estimates:
     def df(self) -> Array:
         """Welch-Satterthwaite degrees of freedom; infinite where the variance is exactly zero."""
         return satterthwaite(
-            self._total, self.seed_parts, self.seeds - 1, self.utterance_part, self.utterance_df
+            self.variance, self.seed_parts, self.seeds - 1, self.utterance_part, self.utterance_df
         )
 
     def rows(self, chosen: slice | Sequence[int]) -> Estimates:
@@ -114,14 +109,14 @@ class Estimates:
 def satterthwaite(variance: Array, parts: Array, part_df: Array, extra: Array, extra_df: Array) -> Array:
     """Degrees of freedom of a variance that is a sum of `parts` (last axis) and one `extra` part.
 
-    A sum of variances has at least as many as the least certain of them, so one or more. Fewer arise only
-    where `extra` is a small difference of two large numbers; it then says nothing about the variance: NaN.
+    A sum has at least as many as the least certain of its parts, so one or more. The formula gives fewer,
+    down to none, where `extra` is what is left of two nearly equal numbers; it is bounded there.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(parts > 0, parts**2 / part_df, 0.0).sum(-1) + extra**2 / extra_df
         df = np.where(shares > 0, variance**2 / shares, np.inf)
     least = np.where(parts > 0, part_df, 1.0).min(-1, initial=1.0)
-    return np.where(np.isnan(variance) | (df < least * (1 - 1e-9)), np.nan, df)
+    return np.where(np.isnan(variance), np.nan, np.maximum(df, least))
 
 
 def quantile(confidence: float, df: Array) -> Array:
@@ -139,7 +134,7 @@ def p_values(value: Array, se: Array, df: Array) -> Array:
     finite = np.where(np.isfinite(df), df, 1.0)
     p = np.where(np.isinf(df), 2 * special.ndtr(-t), 2 * special.stdtr(finite, -t))
     exact = np.where(np.abs(value) < 1e-12, 1.0, 0.0)
-    return np.where(np.isnan(df), np.nan, np.where(se == 0, exact, p))
+    return np.where(np.isnan(se), np.nan, np.where(se == 0, exact, p))
 
 
 def columns(value: Array, se: Array, df: Array, confidence: float) -> dict[str, Array]:

@@ -23,7 +23,7 @@ from .pooled import pooled_effects
 from .reach import unreached
 from .scores import Scores
 from .units import by_unit, carried_lines
-from .verdicts import NOT_ONE_DF, effects_table, stated_claims
+from .verdicts import effects_table, stated_claims
 
 
 def infer(
@@ -101,11 +101,6 @@ def infer(
     effects["seed_f"] = np.where(mains, beside_seeds.seed_f, np.nan)
     effects["seed_p"] = np.where(mains, beside_seeds.seed_p, np.nan)
     notes += _seed_notes(effects[mains])
-    if unknown := dict.fromkeys(effects.loc[effects["note"] == NOT_ONE_DF, "name"]):
-        notes.append(
-            f"The variance of {listed(list(unknown))} has less than one degree of freedom, too few for an "
-            "interval: add seeds or utterances."
-        )
     notes += [
         f"{name}: {found}. The scores are rounded or means of runs, so a small difference may be hidden."
         for name, found in nothing.items()

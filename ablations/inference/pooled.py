@@ -82,8 +82,7 @@ def crossed_model(scores: Array) -> CrossedModel:
         terms += [(squares["utterance x cell"], df_cu), (-error, df_e)]
     total = sum(square for square, _ in terms)
     spread = sum(square**2 / df for square, df in terms)
-    df = total**2 / spread if spread > 0 else np.inf
-    df = df if df > 1 - 1e-9 else np.nan  # as `engine.satterthwaite`
+    df = max(total**2 / spread, 1.0) if spread > 0 else np.inf  # bounded as `engine.satterthwaite`
     return CrossedModel(scores.mean((1, 2)), components, squares, total / (seeds * utterances), df)
 
 

@@ -21,7 +21,6 @@ from .retraining import Higher, higher
 from .scores import Scores
 
 MOST_SEEDS = 200
-NOT_ONE_DF = "no interval: its variance has less than one degree of freedom; add seeds or utterances"
 
 
 class Decision(NamedTuple):
@@ -121,9 +120,8 @@ def effects_table(
         void = [nothing[part] for part in contrast.name.split(" x ") if part in nothing]
         if void and all(each.certain for each in void):
             verdict, note = ((REACHES_NOTHING if credited else ""), str(void[0]))
-        elif np.isnan(half[i]):
-            why = _why_no_interval(contrast, runs) if not estimates.estimable[i] else NOT_ONE_DF
-            verdict, note = "undecided", why
+        elif not estimates.estimable[i]:
+            verdict, note = "undecided", _why_no_interval(contrast, runs)
         elif margin is None:
             verdict = NO_MARGIN if claim or (credited and _is_credit(contrast, shapley)) else ""
         elif claim:

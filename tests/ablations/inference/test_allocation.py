@@ -75,7 +75,7 @@ def test_gain_is_the_fall_of_the_half_width():
     assert gain == pytest.approx((before - after)[target] / (0.5 if group == 2 else 1.0))
     trust = 5 / (5 + PRIOR)
     mean = found.one_seed.sum(-1, keepdims=True) / 2
-    assert targets.one_seed == pytest.approx(
+    assert targets.estimates.one_seed == pytest.approx(
         np.where(weights != 0, trust * found.one_seed + (1 - trust) * mean, 0)
     )
     closed = targets.best(np.ones(3), np.zeros(3, dtype=bool))[2]
