@@ -26,9 +26,9 @@ CLOSED = 0.9
 """Share of dead units from which on a layer is closed, whatever comes in."""
 FEWEST = 4
 """Dead units of a layer of data below which they are luck: one of eight is more than `SATURATED`."""
-GROWS = {True: 0.5, False: 1e-3}
-"""Factor by which the ratio of two terms falls in a few steps where the gradient lets the smaller grow: of a
-branch beside its own input; and of one of two learned terms, which both grow as they are trained."""
+HALVES, GROWS = 0.5, 1000.0
+"""What a few steps do where the gradient lets the smaller of two terms grow. Beside its own input, their
+ratio falls to this part; of two learned terms, which both grow, the smaller becomes so many times larger."""
 
 
 def dominated_branches(subject: Subject) -> Iterator[Finding]:
@@ -49,14 +49,21 @@ def dominated_branches(subject: Subject) -> Iterator[Finding]:
         allowed = SWAMPED_RESIDUAL if activity.residual else SWAMPED
         if activity.kind != "sum" or ratio <= max(allowed, worst.get(activity.path, (0.0,))[0]):
             continue
-        later = subject.grown.found.get(key, activity)
-        if later.ratio > GROWS[activity.residual] * ratio:
+        if not _grows(activity, subject.grown.found.get(key, activity)):
             first, second = activity.sizes
             text = f"the terms of {_called(activity)} are {first:.3g} and {second:.3g} (root mean square)"
             worst[activity.path] = (ratio, text)
     for where, path in numbered_together(worst, key=lambda path: worst[path][0]):
         ratio, text = worst[path]
         yield Finding.of("A103", where, f"{path}: {text}, a ratio of {ratio:.0f}", remedy)
+
+
+def _grows(activity: Activity, later: Activity) -> bool:
+    """Whether a few steps make the smaller term of a sum larger."""
+    if activity.residual:
+        return later.ratio <= HALVES * activity.ratio
+    small = activity.sizes.index(min(activity.sizes))
+    return later.sizes[small] >= GROWS * activity.sizes[small]
 
 
 def noted_ratios(notes: Mapping[str, Mapping[str, Tensor]]) -> dict[str, tuple[float, list[float]]]:

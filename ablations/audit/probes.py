@@ -20,6 +20,8 @@ from .statistics import FrozenStatistics
 
 TOLERANCE = 1e-5
 """Of the largest output: what a change of rounding can amount to."""
+CHANGES = (1.0, 0.1, 0.01, 0.001)
+"""Of an input, as parts of its root mean square."""
 SAMPLE_CUTS = (1024, 1600, 2048)
 """Samples at which the audit cuts a waveform: where frames begin, at most steps that networks have."""
 
@@ -116,8 +118,16 @@ class Probe:
     def changed(self, size: int, places: slice) -> Any | None:
         """The output when the places along the axis of `size` elements of every input move.
 
-        None where no input has such an axis.
+        Held statistics can make the output of a large change infinite: changes get smaller until it is not.
+        None where no input has such an axis, or the output is never finite.
         """
+        for part in CHANGES:
+            after = self._changed(size, places, part)
+            if after is None or _finite(after):
+                return after
+        return None
+
+    def _changed(self, size: int, places: slice, part: float) -> Any | None:
         args, kwargs = self.call
         touched = False
 
@@ -132,7 +142,7 @@ class Probe:
             value = value.clone()
             view = value.movedim(axis, 0)[places]
             scale = float(value.abs().double().square().mean().sqrt()) or 1.0
-            view += scale * torch.randn_like(view)
+            view += part * scale * torch.randn_like(view)
             return value
 
         with isolated(3):
@@ -146,17 +156,15 @@ class Probe:
         return _moved(self.before, after, size, watched)
 
     def frames_ahead(self) -> int | None:
-        """How many later frames a frame of the output depends on; `places` where that has no end.
+        """How many later frames a frame of the output depends on; `places`: there is no end; None: not known.
 
         Of samples, the most that is found at several cuts: with a stride it depends on the cut.
         """
-        found, samples = 0, self.places > BINS
+        found, samples = None, self.places > BINS
         for cut in SAMPLE_CUTS if samples else (self.places // 4, self.places // 2, self.places - 4):
-            depends = self._depends_beyond(cut, found) if samples or not found else False
-            if depends is None:
-                return None
-            if depends:
-                found = self._reach(cut, found)
+            depends = self._depends_beyond(cut, found or 0) if samples or not found else None
+            if depends is not None:
+                found = self._reach(cut, found or 0) if depends else found or 0
         return found
 
     def _depends_beyond(self, cut: int, ahead: int) -> bool | None:
@@ -198,6 +206,12 @@ class Probe:
                 if moved is None or moved > TOLERANCE:
                     return None if moved is None else True
         return False
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_finite, value))
+    return not isinstance(value, Tensor) or bool(torch.isfinite(value).all())
 
 
 def _axis(value: Any, size: int) -> int | None:

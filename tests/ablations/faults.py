@@ -648,6 +648,21 @@ class UnevenTerms(Residual):
         return x + 0.01 * (self.loud(y) + self.linear(y))
 
 
+class BothStartSmall(Residual):
+    """Right: of two learned terms that start small, the smaller at almost nothing; both grow."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.linear = nn.Linear(config.channels, config.channels, bias=False)
+        self.loud = nn.Linear(config.channels, config.channels, bias=False)
+        nn.init.normal_(self.linear.weight, std=2e-6)
+        nn.init.normal_(self.loud.weight, std=4e-4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(x)
+        return x + (self.loud(y) + self.linear(0.1 * y))
+
+
 class WipedLater(WipedForget):
     """The bias is scaled after it was set, and wiped after that: the last write is to be named."""
 
@@ -825,6 +840,7 @@ RIGHT_CORES = (
     *("SaturatesOnce", "DeepBatchNorms", "OwnAverage", "WeightNormed", "FixedFilters", "PositionTable"),
     *("DistanceTable", "PaddedRelu", "FewDead", "StartsShut", "LayerScaled", "LoudResidual"),
     *("LoudResidualUnseen", "HalfDead", "DeadByLuck", "GatedSmall", "SquaredSmall", "LastUnread"),
+    "BothStartSmall",
     *("WipedRandom", "ZeroedOnPurpose", "Talkative"),
 )
 NETWORK_FAULTS = {

@@ -6,6 +6,8 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from ablate.ablations.audit import audit_config, declarations, network, probes
 from ablate.ablations.audit import network_under_test as subject_module
@@ -50,6 +52,19 @@ def test_a_planted_fault_of_a_core_is_found(faults: ModuleType, core_fault: str)
 
 
 @pytest.mark.parametrize("crossband", ["PointwiseClaimsMixing", "WrongAxis", "Residual"])
+def test_a_change_whose_output_overflows_does_not_hide_later_frames() -> None:
+    class Powers(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            for _ in range(2):
+                x = functional.layer_norm(x, x.shape[-1:]) ** 9
+            x = x + x.roll(-1, 1)
+            return x - x.mean(-1, keepdim=True)
+
+    quiet = 0.01 * torch.randn(1, 37, 8, generator=torch.Generator().manual_seed(0))
+    quiet[:, 0] *= 1000
+    assert probes.Probe(Powers(), ((quiet,), {}), 37).frames_ahead() == 1
+
+
 def test_a_cross_band_module_that_mixes_no_bands_is_found(faults: ModuleType, crossband: str) -> None:
     found = declarations.check(small(crossband=crossband))
     assert any(f.code == "A202" and f.where == "band_layers.0" and "band" in f.evidence for f in found)
