@@ -46,7 +46,7 @@ HEAVY = {"crop": 0.25e9, "clip": 1e9}
 PIECE = 0.2
 """Seconds of the clip from which is told what longer ones take."""
 PROBE_PLACES = {"frame": (37, 41, 43, 47, 53, 59), "sample": (4801, 4813, 4817)}
-"""Frames or samples of the probes by perturbation: the first that no width has, so that time is known."""
+"""Frames or samples of the probes by perturbation: the first that divides no width, so that time is known."""
 NOTHING = nullcontext()
 
 
@@ -218,7 +218,7 @@ class Subject:
         widths = {size for p in self.model.parameters() for size in p.shape}
         widths |= {len(self.config.band_widths), *self.batch.shape[:-1]}
         known = PROBE_PLACES[self.interface.place]
-        places = next((count for count in known if count not in widths), known[0])
+        places = next((n for n in known if all(width % n for width in widths)), known[0])
         pairs = self.speech(places * self.interface.step / self.interface.sample_rate, count=2)
         return self.interface.analyse(torch.from_numpy(np.stack([p.noisy for p in pairs])))[..., :places]
 

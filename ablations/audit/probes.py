@@ -109,10 +109,11 @@ class Probe:
         self.frozen = FrozenStatistics()
         with torch.no_grad(), isolated(4), evaluating(module), self.frozen.record():
             module(*call[0], **call[1])
-        self.before = self._run(*call)
+        self._before: dict[bool, Any] = {}
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        with torch.no_grad(), isolated(4), evaluating(self.module), self.frozen.replay():
+    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any], size: int = 0) -> Any:
+        places = self.places if size == self.places else 0
+        with torch.no_grad(), isolated(4), evaluating(self.module), self.frozen.replay(places):
             return self.module(*args, **kwargs)
 
     def changed(self, size: int, places: slice) -> Any | None:
@@ -149,11 +150,14 @@ class Probe:
             other = change(args), {k: change(v) for k, v in kwargs.items()}
         if not touched:
             return None
-        return self._run(*other)
+        return self._run(*other, size)
 
     def moved(self, after: Any, size: int, watched: slice) -> float | None:
         """The largest change of the watched places over the largest output; None without such an axis."""
-        return _moved(self.before, after, size, watched)
+        in_time = size == self.places
+        if in_time not in self._before:
+            self._before[in_time] = self._run(*self.call, size)
+        return _moved(self._before[in_time], after, size, watched)
 
     def frames_ahead(self) -> int | None:
         """How many later frames a frame of the output depends on; `places`: there is no end; None: not known.

@@ -29,6 +29,7 @@ class FrozenStatistics(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.replaying = False
+        self.places = 0
         self._saved: list[tuple[Tensor, ...]] = []
         self._frozen: set[int] = set()
         self._position = 0
@@ -43,10 +44,19 @@ class FrozenStatistics(TorchDispatchMode):
         self._freeze()
 
     @contextmanager
-    def replay(self) -> Iterator[None]:
-        self.replaying, self._position = True, 0
+    def replay(self, places: int = 0) -> Iterator[None]:
+        """Statistics of one of so many places in time (a number that divides no width) are not held.
+
+        They pass nothing from place to place, and held, they make powers of what changes explode.
+        """
+        self.replaying, self._position, self.places = True, 0, places
         with self:
             yield
+
+    def _of_each_place(self, statistic: Tensor) -> bool:
+        """Also where nothing was recorded, as of running statistics."""
+        count = statistic.numel()
+        return not count or (self.places > 0 and count % self.places == 0)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -71,6 +81,8 @@ class FrozenStatistics(TorchDispatchMode):
             return result
         saved = self._saved[self._position]
         self._position += 1
+        if self._of_each_place(saved[0]):
+            return func(*args, **kwargs)
         x = args[0]
         if name == "native_layer_norm":
             y = (x - saved[0]) * saved[1]
@@ -84,8 +96,6 @@ class FrozenStatistics(TorchDispatchMode):
             shape = (1, -1, *[1] * (x.dim() - 2))
             weight, bias = (None if w is None else w.view(shape) for w in args[1:3])
         else:
-            if saved[0].numel() == 0:
-                return func(*args, **kwargs)
             shape = (1, -1, *[1] * (x.dim() - 2))
             y = (x - saved[0].view(shape)) * saved[1].view(shape)
             weight, bias = (None if w is None else w.view(shape) for w in args[1:3])
@@ -98,9 +108,9 @@ class FrozenStatistics(TorchDispatchMode):
         if self.replaying:
             index = self._position
             self._position += 1
-            if index not in self._frozen:
-                return result
             saved = self._saved[index]
+            if index not in self._frozen or self._of_each_place(saved[0]):
+                return result
             copies = tuple(value.clone() for value in saved)
             return copies if isinstance(result, tuple) else copies[0]
         index = len(self._saved)

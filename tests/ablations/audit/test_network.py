@@ -51,8 +51,19 @@ def test_a_planted_fault_of_a_core_is_found(faults: ModuleType, core_fault: str)
     assert all(f.severity == "error" and f.evidence and f.remedy for f in found)
 
 
-@pytest.mark.parametrize("crossband", ["PointwiseClaimsMixing", "WrongAxis", "Residual"])
 def test_a_change_whose_output_overflows_does_not_hide_later_frames() -> None:
+    class Exponential(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = (100 * functional.group_norm(x.transpose(1, 2), 1)).exp()
+            x = x + x.roll(-1, 2)
+            return (x - x.mean(1, keepdim=True)).transpose(1, 2)
+
+    quiet = 0.01 * torch.randn(1, 37, 8, generator=torch.Generator().manual_seed(0))
+    quiet[:, 0] = -10
+    assert probes.Probe(Exponential(), ((quiet,), {}), 37).frames_ahead() == 1
+
+
+def test_norms_of_each_frame_that_are_multiplied_hide_no_later_frames() -> None:
     class Powers(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             for _ in range(2):
@@ -61,10 +72,11 @@ def test_a_change_whose_output_overflows_does_not_hide_later_frames() -> None:
             return x - x.mean(-1, keepdim=True)
 
     quiet = 0.01 * torch.randn(1, 37, 8, generator=torch.Generator().manual_seed(0))
-    quiet[:, 0] *= 1000
+    quiet[:, 0] *= 10_000
     assert probes.Probe(Powers(), ((quiet,), {}), 37).frames_ahead() == 1
 
 
+@pytest.mark.parametrize("crossband", ["PointwiseClaimsMixing", "WrongAxis", "Residual"])
 def test_a_cross_band_module_that_mixes_no_bands_is_found(faults: ModuleType, crossband: str) -> None:
     found = declarations.check(small(crossband=crossband))
     assert any(f.code == "A202" and f.where == "band_layers.0" and "band" in f.evidence for f in found)
