@@ -19,20 +19,16 @@ from pathlib import Path
 
 from ablate.models.errors import InputError
 
-from ..audio import is_audio
 from ..files import atomic_folder, locked
 from ..rundir import file_digest
 from .config import TrainingCommand
 
-SOURCES = frozenset(
-    (
-        *(".py", ".pyx", ".pyi", ".ipynb", ".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".jl", ".lua"),
-        *(".m", ".r", ".rs", ".sh", ".ini", ".cfg", ".json", ".toml", ".yaml", ".yml"),
-    )
-)
-"""Endings of source files, which decide a result where a study names no `code`."""
 PROGRAMS = frozenset((".py", ".pyx", ".sh", ".c", ".cc", ".cpp", ".cu", ".jl", ".lua", ".m", ".r", ".rs"))
 """Endings of programs; a linked folder without one is data."""
+SOURCES = PROGRAMS | {
+    *(".pyi", ".ipynb", ".cuh", ".h", ".hpp", ".ini", ".cfg", ".json", ".toml", ".yaml", ".yml")
+}
+"""Endings of source files, which decide a result where a study names no `code`."""
 OF_RUNS = frozenset((".pt", ".pth", ".th", ".ckpt", ".safetensors", ".onnx", ".log"))
 """Endings of weights and logs."""
 MOST_FILES, MOST_BYTES = 5000, 200 << 20
@@ -234,7 +230,7 @@ def arrange(own: TrainingCommand, root: Path, files: Collection[str]) -> tuple[l
     """What of a folder is linked into every run, and what is an empty folder of each run's own, by path.
 
     A folder that holds weights or logs that git does not track, or nothing, is each run's own, unless `links`
-    names it: trainings would start from each other's checkpoints. One that holds audio too is gone through.
+    names it: trainings would start from each other's checkpoints.
 
     Args:
         files: of the code as planned, which are neither.
@@ -252,27 +248,21 @@ def arrange(own: TrainingCommand, root: Path, files: Collection[str]) -> tuple[l
         known = path.suffix.lower() in OF_RUNS or path.name.startswith(("events.out.tfevents", "checkpoint"))
         return known and path.relative_to(folder).as_posix() not in tracked
 
-    def go(place: Path, mixed: bool) -> None:
+    def go(place: Path) -> None:
         for path in sorted(place.iterdir()):
             name, target = path.relative_to(folder).as_posix(), path.resolve()
             if name in code or path.name == "__pycache__" or target in (root, folder, *folder.parents):
                 continue
-            if any(_matches(name, pattern) for pattern in own.links) or _no_code(path):
+            named = any(_matches(name, pattern) for pattern in own.links)
+            if named or not path.is_dir() or _no_code(path):
                 linked.append(name)
-            elif not path.is_dir():
-                if not (mixed and of_run(path)):
-                    linked.append(name)
             elif Path(name) in with_code or target in root.parents:
-                go(path, mixed)
+                go(path)
             else:
                 files = [Path(at, file) for at, _, files in os.walk(path) for file in files]
-                runs = any(map(of_run, files))
-                if runs and any(map(is_audio, files)):
-                    go(path, True)
-                else:
-                    (empty if runs or not files else linked).append(name)
+                (empty if not files or any(map(of_run, files)) else linked).append(name)
 
-    go(folder, False)
+    go(folder)
     return linked, empty
 
 

@@ -158,14 +158,12 @@ class Call:
         words, path = self.words(self.ended), self.environment.get("PATH")
         found = {"program": shutil.which(words[0], path=path) or words[0]}
         if python := find_python(words, path):
-            asked: dict[str, Any] = {
-                "cwd": self.work,
-                "env": self.environment,
-                "stderr": subprocess.DEVNULL,
-                "timeout": 60,
-            }
+            place: dict[str, Any] = {"cwd": self.work, "env": self.environment}
             with suppress(OSError, subprocess.SubprocessError, ValueError, IndexError):
-                found |= json.loads(subprocess.check_output([python, "-c", PROBE], **asked).splitlines()[-1])
+                told = subprocess.run(
+                    [python, "-c", PROBE], **place, capture_output=True, timeout=60, check=True
+                )
+                found |= json.loads(told.stdout.splitlines()[-1])
         return found
 
 

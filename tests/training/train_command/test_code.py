@@ -127,3 +127,23 @@ def test_code_edited_while_it_is_planned_is_noticed(folder, tmp_path):
     with pytest.raises(InputError, match="the code changed"):
         code.keep(files, digest, tmp_path / "code")
     assert not (tmp_path / "code" / digest).exists()
+
+
+def test_a_folder_with_weights_or_logs_is_each_runs_own_and_data_is_linked(tmp_path):
+    for name in (
+        "train.py",
+        "data/a.wav",
+        "exp/a.wav",
+        "exp/best.pt",
+        "logs/x.log",
+        "net.pt",
+        "named/b.ckpt",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "empty").mkdir()
+    own = TrainingCommand(
+        command="x {seed} {out} {overrides}", folder=str(tmp_path), links=("named",), code=("*.py",)
+    )
+    linked, empty = code.arrange(own, tmp_path / "root", ("train.py",))
+    assert (linked, empty) == (["data", "named", "net.pt"], ["empty", "exp", "logs"])
