@@ -55,31 +55,8 @@ class Lesson:
     measured: Measured
 
 
-@dataclass(frozen=True)
-class Learned:
-    """What came of lessons.
-
-    Attributes:
-        numbers: their losses, then the norms of their gradients, `(2 lesson,)`.
-        finite: whether all so far was finite; a truth value on the device.
-        dropped: how many clips were left out.
-    """
-
-    numbers: Tensor
-    finite: Tensor
-    dropped: int
-
-
 class Adversary:
-    """A discriminator that learns PESQ, `recipe.discriminator_lag` steps late, from some of a batch's clips.
-
-    Args:
-        recipe: with `steps` resolved.
-        feed: of the training.
-        seed: of the training.
-        device: of the network.
-        scorer: measures PESQ beside the step.
-    """
+    """A discriminator that learns PESQ of some clips of a batch, `recipe.discriminator_lag` steps late."""
 
     def __init__(
         self, recipe: Recipe, feed: Feed, *, seed: int, device: torch.device, scorer: Scorer
@@ -125,13 +102,7 @@ class Adversary:
         return self.recipe.adversarial_weight * adversarial_distance(self.judge(*magnitudes, mask=mask))
 
     def watch(self, step: int, clean: Tensor, noisy: Tensor, estimate: Tensor) -> None:
-        """Take what a step gives to learn, and have its PESQ measured.
-
-        Args:
-            step: counted from 0.
-            clean, noisy: waves of the batch `(batch, sample)`.
-            estimate: `(batch, 257, frame)`, complex.
-        """
+        """Take what a step gives to learn (see `Lesson`), and have its PESQ measured."""
         clean, noisy, estimate = (x[: self.clips] for x in (clean, noisy, estimate))
         masks = torch.stack([self.judge.dropout_mask(len(clean)) for _ in range(ROLES)])
         waves = to_host(torch.stack([clean, noisy, istft(estimate, clean.shape[-1])]))
@@ -151,12 +122,16 @@ class Adversary:
 
         self._lessons.append(Lesson(step, clean, noisy, estimate, masks, measured))
 
-    def learn(self, step: int, finite: Tensor) -> Learned:
+    def learn(self, step: int, finite: Tensor) -> tuple[Tensor, Tensor, int]:
         """Learn what is `discriminator_lag` steps old, and at the last step all that is left.
 
         Args:
             step: under way, counted from 0.
             finite: a truth value on the device; where it is false nothing is learned.
+
+        Returns:
+            Losses, then norms of the gradients, `(2 lesson,)`; `finite` of all so far; how many clips were
+            left out.
         """
         losses: list[Tensor] = []
         norms: list[Tensor] = []
@@ -171,7 +146,7 @@ class Adversary:
             norms.append(norm)
             dropped += failed
         numbers = torch.stack(losses + norms) if losses else finite.new_empty(0)
-        return Learned(numbers, finite, dropped)
+        return numbers, finite, dropped
 
     def _grade(self, lesson: Lesson) -> tuple[Tensor, Tensor, int]:
         """Gradients of the discriminator's loss; the loss, their norm, and how many clips were left out."""
@@ -211,13 +186,8 @@ class Adversary:
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds; waits for the PESQ of what is not learned yet."""
         lessons = [
-            {
-                "step": lesson.step,
-                "estimate": lesson.estimate.clone(),
-                "masks": lesson.masks,
-                "values": lesson.measured(),
-            }
-            for lesson in self._lessons
+            {"step": x.step, "estimate": x.estimate.clone(), "masks": x.masks, "values": x.measured()}
+            for x in self._lessons
         ]
         return {
             "discriminator": self.judge.state_dict(),

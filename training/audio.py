@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -68,37 +69,21 @@ class FilePair(NamedTuple):
 
 
 UNREAD = frozenset(
-    f".{name}"
-    for name in [
-        "sph",
-        "wv1",
-        "wv2",
-        "shn",
-        "m4a",
-        "mp4",
-        "aac",
-        "wma",
-        "amr",
-        "webm",
-        "mka",
-        "ra",
-        "ape",
-        "tta",
-        "wv",
-    ]
+    (
+        *(".sph", ".wv1", ".wv2", ".wv", ".shn", ".ape", ".tta", ".ra"),
+        *(".m4a", ".mp4", ".aac", ".wma", ".amr", ".webm", ".mka"),
+    )
 )
 """Endings of recordings that soundfile does not read."""
 
 
+@cache
 def suffixes() -> frozenset[str]:
     """Endings of what can be read as audio, in small letters with their dot; headerless files are not."""
     import soundfile
 
-    return frozenset(f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW") | {
-        ".aif",
-        ".aifc",
-        ".opus",
-    }
+    formats = {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
+    return frozenset(formats | {".aif", ".aifc", ".opus"})
 
 
 def is_audio(path: Path) -> bool:

@@ -24,13 +24,7 @@ Keep = Callable[[Pair, np.ndarray], None]
 
 
 def fixed_utterances(pairs: Sequence[Pair], noisy: pd.DataFrame, count: int = COUNT) -> tuple[Pair, ...]:
-    """The utterances kept to listen to: pairs at even ranks of the noisy PESQ, lowest and highest too.
-
-    Args:
-        pairs: of the test set.
-        noisy: their `noisy_scores`.
-        count: how many; all where there are no more.
-    """
+    """The utterances kept to listen to: pairs at even ranks of `noisy_scores`, lowest and highest too."""
     pesq = dict(zip(noisy["utterance"], noisy["pesq_wb"].fillna(0.0), strict=True))
     ranked = sorted(pairs, key=lambda pair: (pesq[pair.name], pair.name))
     ranks = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int))
@@ -41,10 +35,8 @@ def fixed_utterances(pairs: Sequence[Pair], noisy: pd.DataFrame, count: int = CO
 def kept(folder: Path, pairs: Sequence[Pair], references: Path) -> Iterator[Keep]:
     """Keep the enhanced speech of some pairs in a folder, which appears as a whole when the block ends well.
 
-    Args:
-        folder: gets `<utterance>-enhanced.wav`, and links to the other two kinds.
-        pairs: that are kept.
-        references: gets `<utterance>-clean.wav` and `<utterance>-noisy.wav`, once for all runs.
+    It gets `<utterance>-enhanced.wav`, and links to the other two kinds; `references` gets
+    `<utterance>-clean.wav` and `<utterance>-noisy.wav`, once for all runs.
     """
     names = {pair.name for pair in pairs}
 

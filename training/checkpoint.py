@@ -7,6 +7,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -37,11 +38,7 @@ class ForeignCheckpointError(CheckpointError):
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Replace a checkpoint as a whole: written beside it, synced, renamed.
-
-    Args:
-        path: of the checkpoint.
-        content: nested dictionaries, lists, numbers, text and tensors.
+    """Replace a checkpoint of nested dictionaries, lists, numbers, text and tensors as a whole.
 
     Raises:
         OSError: the disk is full, or not writable; the file that stood there is untouched.
@@ -74,9 +71,7 @@ def write_latest(folder: Path, content: dict[str, Any]) -> None:
 def read(path: Path, kind: Literal["training", "weights"] | None = None) -> dict[str, Any]:
     """Read a checkpoint onto the CPU, checking every byte of it. Nothing in the file is executed.
 
-    Args:
-        path: of the checkpoint.
-        kind: what it must be: all of a training's state, or a network alone.
+    `kind` is what it must be: all of a training's state, or a network alone.
 
     Raises:
         InputError: there is none.
@@ -123,39 +118,31 @@ def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
     """
     problems: list[str] = []
     unreadable: OSError | None = None
-    for name in (LATEST, PREVIOUS):
-        if not (folder / name).exists():
-            continue
+    for path in (folder / LATEST, folder / PREVIOUS):
         try:
-            return read(folder / name, "training"), problems
+            if path.exists():
+                return read(path, "training"), problems
         except ForeignCheckpointError:
             raise
         except CheckpointError as error:
             problems.append(str(error))
         except OSError as error:
-            problems.append(f"{folder / name} cannot be read: {error}")
+            problems.append(f"{path} cannot be read: {error}")
             unreadable = error
     if unreadable is not None:
         raise unreadable
     return None, problems
 
 
+@dataclass
 class Checkpoints:
-    """The checkpoints of one training, in the folder of its run.
+    """The checkpoints of one training, in the folder of its run; `model` is its configuration as JSON."""
 
-    Args:
-        folder: `checkpoints/` of the run.
-        signature: of the training.
-        model: the network's configuration, as JSON has it.
-        spec: of the run.
-    """
-
-    def __init__(self, folder: Path, *, signature: str, model: dict[str, Any], spec: dict[str, Any]) -> None:
-        self.folder = folder
-        self.signature = signature
-        self.model = model
-        self.spec = spec
-        self._best_step: int | None = None
+    folder: Path
+    signature: str
+    model: dict[str, Any]
+    spec: dict[str, Any]
+    _best_step: int | None = None
 
     def latest(self) -> dict[str, Any] | None:
         """The state to go on from, None to start afresh.
@@ -199,8 +186,7 @@ class Checkpoints:
     def save(self, state: dict[str, Any]) -> None:
         """Write all that the training needs to go on from here, and the selected weights where they changed.
 
-        Args:
-            state: of trainer, selection and progress; `best` holds the selected weights, if any.
+        `state` is that of trainer, selection and progress; its `best` holds the selected weights, if any.
         """
         header = {"kind": "training", "signature": self.signature, "model": self.model, "config": self.spec}
         write_latest(self.folder, {**header, **state})
@@ -223,15 +209,8 @@ class Checkpoints:
     def _write_weights(
         self, name: str, weights: dict[str, torch.Tensor], step: int, val_pesq_wb: float | None
     ) -> None:
-        content = {
-            "kind": "weights",
-            "signature": self.signature,
-            "model": self.model,
-            "weights": weights,
-            "step": step,
-            "val_pesq_wb": val_pesq_wb,
-        }
-        write(self.folder / name, content)
+        header = {"kind": "weights", "signature": self.signature, "model": self.model}
+        write(self.folder / name, {**header, "weights": weights, "step": step, "val_pesq_wb": val_pesq_wb})
 
 
 def load_model(path: Path | str) -> nn.Module:

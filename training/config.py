@@ -9,12 +9,7 @@ from functools import cache
 from hashlib import sha256
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    ValidationError,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 
 from ablate.models.config import PATH, Frozen, ModelConfig, Section, resolve_model
 from ablate.models.errors import InputError, explain
@@ -167,13 +162,10 @@ class RunConfig(Frozen):
         data = self.model_dump(by_alias=False)
         for path, value in changes.items():
             part, field, *key = check_path(path).split(".", 2)
-            if (
-                key
-                and str(data[part][field].get(key[0])).startswith(PATH)
-                and not str(value).startswith(PATH)
-            ):
+            before = data[part][field]
+            if key and str(before.get(key[0])).startswith(PATH) and not str(value).startswith(PATH):
                 value = f"{PATH}{value}"
-            data[part][field] = data[part][field] | {key[0]: value} if key else value
+            data[part][field] = before | {key[0]: value} if key else value
         try:
             return type(self).model_validate(data)
         except ValidationError as error:
@@ -181,11 +173,7 @@ class RunConfig(Frozen):
 
     def flat(self) -> dict[str, Any]:
         """Every field by dotted path; of a mapping each of its keys (`recipe.losses.mine`)."""
-        found = {
-            f"{part}.{field}": value
-            for part, fields in self.model_dump(mode="json", by_alias=False).items()
-            for field, value in fields.items()
-        }
+        found = _by_path(self.model_dump(mode="json", by_alias=False))
         for path in open_paths():
             found |= {f"{path}.{key}": value for key, value in found.pop(path).items()}
         return found
@@ -198,26 +186,18 @@ class RunConfig(Frozen):
     def is_active(self, path: str) -> bool:
         """Whether the field at a dotted path means anything in this configuration."""
         section, name = check_path(path).split(".")[:2]
-        return self._sections[section].is_active(name)
+        return getattr(self, section).is_active(name)
 
     def result_fields(self) -> dict[str, Any]:
         """The fields of model and recipe that change the trained network, by dotted path.
 
         One that is not read has the same value everywhere.
         """
-        return {
-            f"{section}.{name}": value
-            for section in ("model", "recipe")
-            for name, value in self._sections[section].result_fields().items()
-        }
+        return _by_path({"model": self.model.result_fields(), "recipe": self.recipe.result_fields()})
 
     def signed_fields(self) -> dict[str, Any]:
         """The fields that the training signature is made of, by dotted path."""
-        return {
-            f"{section}.{name}": value
-            for section in ("model", "recipe")
-            for name, value in self._sections[section].signed_fields().items()
-        }
+        return _by_path({"model": self.model.signed_fields(), "recipe": self.recipe.signed_fields()})
 
     def marks_of(self, path: str) -> FieldMarks:
         """What the field at a dotted path says of itself."""
@@ -252,9 +232,9 @@ class RunConfig(Frozen):
         """What `spec.json` says of it."""
         return self.model_dump(mode="json", include={"model", "recipe"})
 
-    @property
-    def _sections(self) -> dict[str, Section]:
-        return {"model": self.model, "recipe": self.recipe, "evaluation": self.evaluation}
+
+def _by_path(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"{section}.{name}": x for section, fields in sections.items() for name, x in fields.items()}
 
 
 _SECTIONS: dict[str, type[Section]] = {"model": ModelConfig, "recipe": Recipe, "evaluation": Evaluation}

@@ -85,15 +85,20 @@ def tolerantly(work: Callable[[], Result]) -> Result:
             if (found := REFUSAL.search(str(error))) is None:
                 raise
             tolerate([found[1]])
+    with listening(REFUSAL, lambda found, *_: tolerate([found[1]])):
+        return work()
+
+
+@contextmanager
+def listening(pattern: re.Pattern[str], hear: Callable[..., object]) -> Iterator[None]:
+    """Tell `hear` of the warnings with a pattern: the match, category, file and line; others are shown."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("always", message=f".*{REFUSAL.pattern}")
+        warnings.filterwarnings("always", message=f".*{pattern.pattern}")
         show = warnings.showwarning
 
         def listen(message: Warning | str, *details: Any) -> None:
-            if found := REFUSAL.search(str(message)):
-                tolerate([found[1]])
-            else:
-                show(message, *details)
+            found = pattern.search(str(message))
+            hear(found, *details) if found else show(message, *details)
 
         warnings.showwarning = listen  # type: ignore[assignment]
-        return work()
+        yield

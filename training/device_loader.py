@@ -16,11 +16,7 @@ RESIDENT_SHARE = 0.1
 class Feed:
     """Batches by step, as tensors on a device: the same whichever way they come there.
 
-    Args:
-        batches: of the training.
-        device: where they are wanted.
-        resident: whether the corpus is to lie there, and crops are gathered there; otherwise each batch is
-            copied.
+    If `resident`, the corpus lies there and crops are gathered there; otherwise each batch is copied.
 
     Raises:
         DataError: the two recordings of a pair that is to lie there differ in length, or are empty.

@@ -50,16 +50,10 @@ class Discriminator(nn.Module):
         return torch.bernoulli(keep) / (1 - DROPOUT)
 
     def forward(self, reference: Tensor, judged: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Judge magnitudes.
+        """Estimates of `(PESQ_wb + 0.5) / 5`, `(batch,)`, of compressed magnitudes `(batch, band, time)`.
 
-        Args:
-            reference: compressed magnitudes `(batch, band, time)`.
-            judged: likewise.
-            mask: of the dropout, in either mode; drawn here when training and not given. Giving the
-                parts of one draw makes a batch judged in parts the same as one judged whole.
-
-        Returns:
-            Estimates of `(PESQ_wb + 0.5) / 5`, `(batch,)`.
+        `mask` is of the dropout, in either mode; it is drawn here when training and not given. Giving the
+        parts of one draw makes a batch judged in parts the same as one judged whole.
         """
         features = self.convolutions(torch.stack([reference, judged], 1))
         hidden = self.hidden(features.flatten(2).max(-1).values)  # as AdaptiveMaxPool2d(1), deterministically
@@ -73,10 +67,7 @@ class Discriminator(nn.Module):
         """Judge pairs of magnitudes in one forward, as `forward` would one after the other, up to rounding.
 
         In training each forward is a step of the power iteration behind the spectral norms: it takes as many.
-
-        Args:
-            pairs: reference and judged, `(batch, band, time)` each.
-            masks: of the dropout, `(pair, batch, feature)`.
+        `masks` of the dropout are `(pair, batch, feature)`.
         """
         references, judged = (torch.cat(side) for side in zip(*pairs, strict=True))
         norms: list[Any] = [part for part in self.modules() if hasattr(part, "n_power_iterations")]

@@ -35,10 +35,8 @@ Blocks = Iterable[NDArray[np.float32]]
 def plan_outputs(inputs: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
     """Which file is written for which: files by name, folders with all audio below them by relative path.
 
-    Lossless files keep their format; others become WAV.
-
     Returns:
-        (source, target) of each file, and why others cannot be read as audio.
+        (source, target) of each file, the target lossless, and why others cannot be read as audio.
 
     Raises:
         InputError: an input does not exist, a folder holds no audio, or no file can be read.
@@ -89,11 +87,8 @@ def enhance_file(
 
     Args:
         model: a network with an `Interface`.
-        source: any file soundfile reads.
         target: of a format that fits its suffix (`plan_outputs`).
         pcs: perceptual contrast stretching; the loudest sample of all channels becomes 1.
-        chunk_seconds: of the chunks a longer file is cut into.
-        overlap_seconds: of neighbouring chunks.
 
     Returns:
         The length of the file in seconds.
@@ -107,7 +102,7 @@ def enhance_file(
     enhanced = enhance_blocks(
         model,
         resampled(_read(source), rate, its, channels),
-        finish=stretch if pcs else _as_is,
+        finish=stretch if pcs else lambda waveform: waveform,
         chunk=round(chunk_seconds * its),
         overlap=round(overlap_seconds * its),
     )
@@ -128,12 +123,7 @@ def enhance_file(
 
 
 def enhance_blocks(
-    model: nn.Module,
-    blocks: Blocks,
-    *,
-    finish: Callable[[Tensor], Tensor],
-    chunk: int,
-    overlap: int,
+    model: nn.Module, blocks: Blocks, *, finish: Callable[[Tensor], Tensor], chunk: int, overlap: int
 ) -> Iterator[NDArray[np.float32]]:
     """Enhance a recording at the network's rate that arrives in pieces.
 
@@ -142,13 +132,9 @@ def enhance_blocks(
 
     Args:
         model: a network with an `Interface`.
-        blocks: (sample, channel) each.
         finish: post-processing of each chunk, (1, sample) -> (1, sample).
         chunk: samples.
         overlap: samples, at most half a chunk.
-
-    Yields:
-        (sample, channel) each, together as long as the input.
 
     Raises:
         ValueError: chunk and overlap do not fit together.
@@ -161,30 +147,28 @@ def enhance_blocks(
     yielded = 0
     tail: NDArray[np.float32] | None = None
 
-    def enhance(piece: NDArray[np.float32]) -> NDArray[np.float32]:
+    def enhance(piece: NDArray[np.float32], known: int = 0) -> NDArray[np.float32]:
+        """A piece but for its `known` first samples, faded in from the tail of the one before."""
         channels = [
             enhance_batch(model, [np.ascontiguousarray(channel)], lambda x, _: finish(x), device_of(model))[0]
             for channel in piece.T
         ]
-        return np.stack(channels, axis=1)
+        enhanced = np.stack(channels, axis=1)[known:]
+        if tail is not None:
+            enhanced[:overlap] = rise * enhanced[:overlap] + (1 - rise) * tail
+        return enhanced
 
     for block in blocks:
         held = block if held is None else np.concatenate([held, block])
         while len(held) > yielded + chunk:
             enhanced = enhance(held[yielded : yielded + chunk])
-            if tail is not None:
-                enhanced[:overlap] = rise * enhanced[:overlap] + (1 - rise) * tail
             tail = enhanced[hop:]
             yield enhanced[:hop]
             held = held[yielded:]
             yielded = hop
-    if held is None or len(held) == yielded:
-        return
-    begin = max(0, min(yielded, len(held) - chunk))
-    enhanced = enhance(held[begin:])[yielded - begin :]
-    if tail is not None:
-        enhanced[:overlap] = rise * enhanced[:overlap] + (1 - rise) * tail
-    yield enhanced
+    if held is not None and len(held) > yielded:
+        begin = max(0, min(yielded, len(held) - chunk))
+        yield enhance(held[begin:], yielded - begin)
 
 
 def resampled(blocks: Blocks, rate: int, to: int, channels: int) -> Iterator[NDArray[np.float32]]:
@@ -216,8 +200,7 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
         run: training signature, or the beginning of one.
 
     Raises:
-        InputError: no such run, or it has no selected checkpoint yet.
-        InputError: several runs begin so.
+        InputError: no such run, several that begin so, or it has no selected checkpoint yet.
     """
     folder = root / "runs"
     names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
@@ -233,10 +216,6 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
     if not path.exists():
         raise InputError(f"run {found[0][:12]} has no selected checkpoint yet ({path})")
     return path
-
-
-def _as_is(waveform: Tensor) -> Tensor:
-    return waveform
 
 
 def _info(source: Path) -> soundfile._SoundFileInfo:

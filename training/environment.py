@@ -94,11 +94,7 @@ class Environment(Frozen):
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the GPU where there is one.
-
-    Raises:
-        InputError: torch knows no such device, or it is not there.
-    """
+    """The device of a name; "auto" is the GPU where there is one. InputError if it is not there."""
     import torch
 
     if name == "auto":
@@ -116,14 +112,9 @@ def choose_device(name: str) -> torch.device:
 def prepared(device: torch.device, precision: str, threads: int) -> Iterator[None]:
     """Fixed threads, deterministic algorithms and one precision for every operator; as before afterwards.
 
-    Args:
-        device: that will compute.
-        precision: "fp32": IEEE single precision in every matrix product, convolution and recurrence;
-            "tf32": TF32 in all of them; "bf16": what autocast leaves in single precision is IEEE.
-        threads: of torch.
-
-    Raises:
-        InputError: the device lacks the precision.
+    `precision` "fp32" is IEEE single precision in every matrix product, convolution and recurrence, "tf32"
+    TF32 in all of them; with "bf16", what autocast leaves in single precision is IEEE. InputError if the
+    device lacks it.
     """
     import torch
 
@@ -162,7 +153,9 @@ def _single_precision(kind: Literal["ieee", "tf32"]) -> Iterator[None]:
         for operator, value in zip(operators, kinds, strict=True):
             operator.fp32_precision = value
 
-    operators = _operators()
+    backends: Any = torch.backends
+    gpu = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
+    operators = [*gpu, backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
     before = [operator.fp32_precision for operator in operators]
     say([kind] * len(operators))
     try:
@@ -208,17 +201,12 @@ def instruction_set() -> InstructionSet:
 
 def git_commit(folder: Path) -> str | None:
     """The commit checked out in a folder whose files git keeps, `-dirty` where they differ; else None."""
-    git = ["git", "-C", str(folder)]
-    try:
-        for command in (
-            ["ls-files", "--error-unmatch", "."],
-            ["describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        ):
-            done = subprocess.run([*git, *command], capture_output=True, text=True, timeout=10)
-            if done.returncode:
-                return None
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    for words in ("ls-files --error-unmatch .", "describe --always --dirty --abbrev=40 --exclude=*"):
+        try:
+            command = ["git", "-C", str(folder), *words.split()]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
+        except (OSError, subprocess.SubprocessError):
+            return None
     return done.stdout.strip()
 
 
@@ -292,15 +280,6 @@ class OtherLoad:
         seconds = time.perf_counter() - self._began
         others = _busy_seconds() - self._busy - (time.process_time() - self._own)
         return round(max(0.0, others / seconds), 2) if seconds else 0.0
-
-
-def _operators() -> list[Any]:
-    """The settings of every operator whose single precision can be another than IEEE's."""
-    import torch
-
-    backends: Any = torch.backends
-    gpu = [backends.cuda.matmul, backends.cudnn.conv, backends.cudnn.rnn]
-    return [*gpu, backends.mkldnn.matmul, backends.mkldnn.conv, backends.mkldnn.rnn]
 
 
 def _device_name(device: torch.device) -> str:

@@ -52,11 +52,7 @@ def finishing(evaluation: Evaluation) -> Finish:
 
 
 class Averaged(nn.Module):
-    """The mean of what several networks put out; of their spectrograms, which is that of their waveforms.
-
-    Args:
-        members: each maps (batch, 257, frame) complex to the same shape.
-    """
+    """The mean of what several networks put out, spectrograms (batch, 257, frame), and so of waveforms."""
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -109,8 +105,6 @@ def enhance_utterances(
     Args:
         model: a network with an `Interface`.
         waveforms: (sample,) each, at the network's rate.
-        evaluation: what is done with the enhanced speech.
-        device: where the model is; None: where its parameters are.
         batch_seconds: bound on the audio in a batch of more than one utterance; None: `BATCH_SECONDS`.
 
     Yields:
@@ -152,16 +146,11 @@ def equal_frames(
 def enhance_batch(
     model: nn.Module, waveforms: list[np.ndarray], finish: Finish, device: torch.device
 ) -> list[np.ndarray]:
-    """Enhance utterances of equal frame count together.
+    """Enhance utterances of equal frame count together, on the device of the model.
 
     Args:
-        model: on `device`.
-        waveforms: (sample,) each, at 16 kHz, that share a batch (`equal_frames`).
-        finish: makes of enhanced and noisy speech what is given back.
-        device: where it is done.
-
-    Returns:
-        (sample,) float32 each.
+        waveforms: (sample,) each, that share a batch (`equal_frames`).
+        finish: makes of enhanced and noisy speech what is given back, (sample,) float32 each.
     """
     interface = Interface.of(model)
     with evaluating(model):
@@ -185,19 +174,12 @@ def score_test(
     device: torch.device | str | None = None,
     keep: Callable[[Pair, np.ndarray], None] | None = None,
 ) -> pd.DataFrame:
-    """Enhance and measure a test set.
+    """Enhance and measure a test set: the table of `score_table.measured`.
 
     Args:
         model: a network with an `Interface`.
-        pairs: of the test set.
-        evaluation: what is done with the enhanced speech.
-        pool: where it is measured.
         cache: folder of the cache, for the scores of the noisy input.
-        device: where the model is; None: where its parameters are.
         keep: is given each pair with its enhanced speech, (sample,) float32.
-
-    Returns:
-        The table of `tables.measured`.
 
     Raises:
         MetricProcessError: the processes that measured an utterance died.
@@ -243,13 +225,14 @@ def measure_speed(
         by_clock.append((time.perf_counter() - clock) / seconds)
         by_processor.append((time.process_time() - processor) / seconds)
     busy = load.cores()
-    alone = place.type == "cpu" and torch.get_num_threads() == 1
+    one_thread = processor_time = float(np.median(by_processor))
+    if place.type != "cpu" or torch.get_num_threads() > 1:
+        rate = pairs[0].sample_rate
+        one_thread = _one_thread_factor(model, chosen[0][: 2 * rate], rate)
     return {
         "real_time_factor": float(np.median(by_clock)),
-        "processor_time_factor": float(np.median(by_processor)),
-        "one_thread_factor": float(np.median(by_processor))
-        if alone
-        else _one_thread_factor(model, chosen[0][: 2 * pairs[0].sample_rate], pairs[0].sample_rate),
+        "processor_time_factor": processor_time,
+        "one_thread_factor": one_thread,
         "other_cores_busy": busy,
     }
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import random
+import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,11 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from .config import Recipe
-from .determinism import tolerantly
+from .determinism import listening, tolerantly
 
 WARM_UP = 3
 """Calls that run as usual before one is recorded: plans, workspaces and kernels are made at their first use,
 which cannot be recorded."""
+WAITING = re.compile("synchronizing CUDA operation")
 
 Result = TypeVar("Result")
 Tensors = tuple[Tensor, ...]
@@ -82,11 +84,7 @@ class Graph:
         return cls(work, module, device) if recipe.cuda_graph and device.type == "cuda" else None
 
     def __call__(self, *inputs: Tensor | None, **options: bool) -> Tensors:
-        """What `work` gives.
-
-        Raises:
-            NotRecorded: it turned out that this cannot be recorded.
-        """
+        """What `work` gives; NotRecorded if it turned out that this cannot be recorded."""
         if self.reason is not None:
             return self.work(*inputs, **options)
         kind = (*(x is None for x in inputs), *sorted(options.items()))
@@ -169,18 +167,13 @@ def _drawn() -> list[Any]:
 def _waits() -> Iterator[list[str]]:
     """What waits for the device inside; other warnings are as before."""
     found: list[str] = []
-    show, mode = warnings.showwarning, torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("always", message=".*synchronizing CUDA operation")
+    mode = torch.cuda.get_sync_debug_mode()
+
+    def hear(_: Any, category: Any, file: str, line: int, *rest: Any) -> None:
+        found.append(f"a step waits for the device ({file}:{line})")
+
+    with listening(WAITING, hear):
         warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
-
-        def listen(message: Warning | str, *details: Any) -> None:
-            if "synchronizing CUDA operation" in str(message):
-                found.append(f"a step waits for the device ({details[1]}:{details[2]})")
-            else:
-                show(message, *details)
-
-        warnings.showwarning = listen  # type: ignore[assignment]
         torch.cuda.set_sync_debug_mode("warn")
         try:
             yield found

@@ -24,13 +24,6 @@ def train(
 ) -> None:
     """Train from where the trainer stands to the last step; `selection.best` is then the selected checkpoint.
 
-    Args:
-        trainer: takes the steps.
-        selection: validates beside them.
-        checkpoints: where all three others' state is written.
-        progress: what others see.
-        should_stop: asked before each step.
-
     Raises:
         Interrupted: it was asked to stop, and has saved.
         DivergedError: as `Trainer.train_step`.

@@ -28,41 +28,32 @@ RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
 """Points, hop and window of each transform of `stft_distance` (Yamamoto et al. 2020, arXiv:1910.11480)."""
 
 
+@dataclass(frozen=True, eq=False)
 class Estimated:
     """An estimate beside clean speech, and what several losses want of the two.
 
-    Args:
+    Attributes:
         estimate, clean: complex `(batch, 257, time)`.
         compression: exponent of the compressed magnitudes.
         outputs: all that the network gave, as it gave it.
         own: the loss that the network brings along.
     """
 
-    def __init__(
-        self,
-        estimate: Tensor,
-        clean: Tensor,
-        compression: float = 0.3,
-        outputs: Any = None,
-        own: Callable[[], Tensor] | None = None,
-    ) -> None:
-        if estimate.shape != clean.shape:
-            raise ValueError(f"estimate of shape {tuple(estimate.shape)}, clean of {tuple(clean.shape)}")
-        self.estimate = estimate
-        self.clean = clean
-        self.compression = compression
-        self.outputs = outputs
-        self.own = own
+    estimate: Tensor
+    clean: Tensor
+    compression: float = 0.3
+    outputs: Any = None
+    own: Callable[[], Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        shapes = tuple(self.estimate.shape), tuple(self.clean.shape)
+        if shapes[0] != shapes[1]:
+            raise ValueError(f"estimate of shape {shapes[0]}, clean of {shapes[1]}")
 
     @cached_property
     def waves(self) -> tuple[Tensor, Tensor]:
         """Estimate and clean speech as waveforms `(batch, sample)`."""
         return istft(self.estimate), istft(self.clean)
-
-    @cached_property
-    def phase_error(self) -> Tensor:
-        """Phase of the estimate less that of clean speech, `(batch, 257, time)`, in radians."""
-        return self.estimate.angle() - self.clean.angle()
 
 
 def compressed_magnitude(spectrum: Tensor, exponent: float = 0.3) -> Tensor:
@@ -126,7 +117,7 @@ def phase_distance(pair: Estimated) -> Tensor:
     MP-SENet (Lu et al. 2023, arXiv:2305.13686): the error itself, its difference between neighbouring bins,
     and its difference between neighbouring frames, each a mean.
     """
-    error = pair.phase_error
+    error = pair.estimate.angle() - pair.clean.angle()
     parts = [error, error.diff(dim=1), error.diff(dim=2)]
     return torch.stack([unwrapped(part).mean() for part in parts if part.numel()]).sum()
 
@@ -215,14 +206,7 @@ class WeightedLoss:
     def __call__(
         self, estimate: Tensor, clean: Tensor, outputs: Any = None, own: Callable[[], Tensor] | None = None
     ) -> Tensor:
-        """Loss of an estimate against clean speech, both complex `(batch, 257, time)`; a scalar.
-
-        Args:
-            outputs, own: as of `Estimated`.
-
-        Raises:
-            ValueError: the shapes differ.
-        """
+        """Loss of an estimate against clean speech (`Estimated`), a scalar; ValueError if shapes differ."""
         pair = Estimated(estimate, clean, self.compression, outputs, own)
         loss = torch.zeros((), device=estimate.device)
         for weight, term in self.terms:

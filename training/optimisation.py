@@ -36,28 +36,19 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     named = list(model.named_parameters())
     if not weight_decay:
         return [{"params": [parameter for _, parameter in named], "weight_decay": 0.0}]
-    groups: dict[bool, list[nn.Parameter]] = {True: [], False: []}
-    for name, parameter in named:
-        groups[_is_decayed(name.rpartition(".")[2], parameter)].append(parameter)
-    return [
-        {"params": groups[True], "weight_decay": weight_decay},
-        {"params": groups[False], "weight_decay": 0.0},
-    ]
-
-
-def _is_decayed(name: str, parameter: nn.Parameter) -> bool:
-    matrix = parameter.dim() >= 2 and "weight" in name and "norm" not in name
-    return matrix and not getattr(parameter, "_no_weight_decay", False)
+    groups: list[dict[str, Any]] = [{"params": [], "weight_decay": rate} for rate in (weight_decay, 0.0)]
+    for path, parameter in named:
+        name = path.rpartition(".")[2]
+        matrix = parameter.dim() >= 2 and "weight" in name and "norm" not in name
+        decayed = matrix and not getattr(parameter, "_no_weight_decay", False)
+        groups[not decayed]["params"].append(parameter)
+    return groups
 
 
 class Optimiser:
     """The optimiser of a recipe, which takes no step from what is not finite, without asking the device.
 
-    Args:
-        recipe: names it.
-        parameters: as `torch.optim` takes them, all on one device.
-        learning_rate: at a factor of 1.
-        device: of the parameters.
+    `parameters` are as `torch.optim` takes them, all on `device`; `learning_rate` is that at a factor of 1.
     """
 
     def __init__(self, recipe: Recipe, parameters: Any, learning_rate: float, device: torch.device) -> None:
@@ -69,12 +60,8 @@ class Optimiser:
         self.torch = kind(groups, lr=learning_rate, weight_decay=0.0, fused=self.fused or None)
 
     def step(self, factor: float, finite: Tensor) -> None:
-        """Move the weights by their gradients.
-
-        Args:
-            factor: of the learning rate.
-            finite: a truth value on the device; where it is false, weights and state stay.
-        """
+        """Move the weights by their gradients, the learning rate times `factor`; weights and state stay where
+        `finite`, a truth value on the device, is false."""
         for group in self.torch.param_groups:
             group["lr"] = self.learning_rate * factor
         if self.fused:
@@ -109,13 +96,8 @@ def update_ema(average: nn.Module, model: nn.Module, step: int, horizon: float) 
     """Move an exponential average of a network's weights by a step.
 
     The newest weights enter by 1 / `horizon`; before so many steps it is the plain mean of all so far, so
-    that the initialisation is never part of it. Buffers are those of the network.
-
-    Args:
-        average: moved; of the network's shape.
-        model: whose weights enter.
-        step: counted from 0.
-        horizon: in steps; below one the average is the network itself.
+    that the initialisation is never part of it. Buffers are those of the network. `step` counts from 0; below
+    a horizon of one step the average is the network itself.
     """
     share = 1 / max(1.0, min(step + 1, horizon))
     with torch.no_grad():

@@ -36,23 +36,12 @@ def gains() -> Tensor:
 def stretch(waveform: Tensor) -> Tensor:
     """Stretch the contrast: magnitudes m become `expm1(gain * log1p(m))`, phases are kept.
 
-    Args:
-        waveform: (batch, sample) at 16 kHz in [-1, 1]; the result depends on its level.
-
-    Returns:
-        (batch, sample)
+    Waveforms are (batch, sample) at 16 kHz in [-1, 1]; the result depends on their level.
     """
     samples = waveform.shape[-1]
     window = torch.hamming_window(N_FFT, periodic=False, dtype=waveform.dtype, device=waveform.device)
-    spectrogram = torch.stft(
-        F.pad(waveform, (0, HOP)),
-        N_FFT,
-        HOP,
-        window=window,
-        center=True,
-        pad_mode="constant",
-        return_complex=True,
-    )
+    padded = F.pad(waveform, (0, HOP))
+    spectrogram = torch.stft(padded, N_FFT, HOP, window=window, pad_mode="constant", return_complex=True)
     gain = gains().to(waveform)[:, None]
     magnitude = torch.expm1(gain * torch.log1p(spectrogram.abs()))
     stretched = torch.polar(magnitude, spectrogram.angle())
@@ -60,26 +49,12 @@ def stretch(waveform: Tensor) -> Tensor:
 
 
 def target(waveform: Tensor) -> Tensor:
-    """`stretch`, then each waveform at its peak before: contrast-stretched speech to learn from.
-
-    Args:
-        waveform: (batch, sample) at 16 kHz in [-1, 1].
-
-    Returns:
-        (batch, sample)
-    """
+    """`stretch`, then each waveform at its peak before: contrast-stretched speech to learn from."""
     return pcs(waveform) * waveform.abs().amax(dim=-1, keepdim=True)
 
 
 def pcs(waveform: Tensor) -> Tensor:
-    """`stretch`, then the peak of each waveform brought to 1 (silence stays silence).
-
-    Args:
-        waveform: (batch, sample) at 16 kHz in [-1, 1].
-
-    Returns:
-        (batch, sample)
-    """
+    """`stretch`, then the peak of each waveform brought to 1 (silence stays silence)."""
     stretched = stretch(waveform)
     peak = stretched.abs().amax(dim=-1, keepdim=True)
     return stretched / torch.where(peak > 0, peak, 1)

@@ -59,12 +59,7 @@ class Window:
 
 
 class Progress:
-    """Writes where a run stands into its directory, and tells who asked.
-
-    Args:
-        run: whose directory is held by this process.
-        report: is told of every state written.
-    """
+    """Writes where a run stands into its directory, and tells `report` of every state written."""
 
     def __init__(self, run: RunDir, report: Callable[[RunState], None] | None = None) -> None:
         self.run = run
@@ -112,9 +107,7 @@ class Progress:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint holds."""
-        sums = {
-            name: value for name, value in asdict(self.window).items() if name not in ("seconds", "timed")
-        }
+        sums = {name: x for name, x in asdict(self.window).items() if name not in ("seconds", "timed")}
         return {"window": sums, "dropped_pesq_clips": self.dropped_clips}
 
     def restore(self, state: Mapping[str, Any]) -> None:

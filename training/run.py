@@ -50,13 +50,9 @@ def execute(
     Args:
         run: has a `spec.json`.
         evaluations: tests to score the selected checkpoint on.
-        cache: folder of the corpora's caches.
-        threads: of torch.
-        processes: that measure beside the training, in place of what the recipe says; 0: in this one.
-        device: "auto", or a torch device.
+        cache, threads, processes, device, accumulation: as of `Assignment`.
         report: is told of every state written, about once a second.
         should_stop: asked before each step; the run then writes a checkpoint and becomes pending.
-        accumulation: micro-batches in place of the recipe's, after running out of memory.
 
     Returns:
         The state of the training. Failures are states with a cause: "configuration", "data",
@@ -79,27 +75,11 @@ def execute(
         with _log_to(run.log):
             if before.state != "done":
                 run.drop_results()
-                progress.update(
-                    state="running",
-                    attempts=before.attempts + 1,
-                    cause=None,
-                    message=None,
-                    started=before.started or time.time(),
-                    finished=None,
-                    host=socket.gethostname(),
-                    pid=os.getpid(),
-                )
+                here = {"host": socket.gethostname(), "pid": os.getpid()}
+                began = {"attempts": before.attempts + 1, "started": before.started or time.time()}
+                progress.update(state="running", cause=None, message=None, finished=None, **began, **here)
             assignment = Assignment(
-                run,
-                before,
-                progress,
-                should_stop,
-                lock,
-                Path(cache),
-                threads,
-                processes,
-                device,
-                accumulation,
+                run, before, progress, should_stop, lock, cache, threads, processes, device, accumulation
             )
             try:
                 with open_program(assignment) as training:
@@ -110,7 +90,7 @@ def execute(
                     for job in missing:
                         if should_stop():
                             break
-                        _evaluate(run, training, job, Path(cache))
+                        _evaluate(run, training, job, cache)
             except BaseException as failure:
                 if state.state != "done":
                     return _ended(run, failure, progress.update)
@@ -165,9 +145,8 @@ def _evaluate(run: RunDir, training: Program, job: EvaluationJob, cache: Path) -
             keep = None
             if training.has_audio and not run.audio.exists():
                 fixed = audio_samples.fixed_utterances(pairs, noisy_scores(pairs, training.pool, cache=cache))
-                keep = stack.enter_context(
-                    audio_samples.kept(run.audio, fixed, run.references(job.test_digest))
-                )
+                kept = audio_samples.kept(run.audio, fixed, run.references(job.test_digest))
+                keep = stack.enter_context(kept)
             scores = training.scores(job, pairs, keep)
         with atomic_write(run.scores_path(job.signature)) as temporary:
             scores.to_parquet(temporary, index=False)

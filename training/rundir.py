@@ -13,16 +13,8 @@ from typing import Any, Literal
 
 from ablate.models.config import Frozen
 
-from .files import (
-    LockHeldError,
-    append_lines,
-    atomic_write,
-    is_locked,
-    locked,
-    read_lines,
-    set_aside,
-    tell_once,
-)
+from . import files
+from .files import LockHeldError, append_lines, atomic_write, locked, read_lines, tell_once
 
 State = Literal["pending", "running", "done", "failed", "diverged"]
 Cause = Literal[
@@ -70,7 +62,7 @@ class RunState(Frozen):
 
 
 class EvaluationState(Frozen):
-    """Where the scoring of a finished training on one test stands: a record of its own, beside `RunState`."""
+    """Where the scoring of a finished training on one test stands, a record beside `RunState`."""
 
     state: Literal["pending", "running", "failed", "done"] = "pending"
     attempts: int = 0
@@ -90,35 +82,20 @@ class RunDir:
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
-
-    @property
-    def signature(self) -> str:
-        return self.path.name
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
+        self.signature = self.path.name
+        self.checkpoints = self.path / "checkpoints"
+        self.audio = self.path / "audio"
+        self.log = self.path / "log.txt"
+        self.metrics_path = self.path / "metrics.jsonl"
+        self.work = self.path / "work"
+        """Where a training command runs; a network's training has none."""
 
     @property
     def has_weights(self) -> bool:
         """Whether a finished training can still be scored on a test: by its checkpoint, or by what a command
         of the user's own left."""
-        weights = (self.checkpoints / f"{name}.pt" for name in ("latest", "previous", "best"))
-        kept = (*weights, self.path / "ended.json")
-        return any(path.exists() for path in kept)
-
-    @property
-    def audio(self) -> Path:
-        return self.path / "audio"
-
-    @property
-    def work(self) -> Path:
-        """Where a training command runs; a network's training has none."""
-        return self.path / "work"
-
-    @property
-    def log(self) -> Path:
-        return self.path / "log.txt"
+        names = (*(f"checkpoints/{name}.pt" for name in ("latest", "previous", "best")), "ended.json")
+        return any((self.path / name).exists() for name in names)
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -151,7 +128,7 @@ class RunDir:
         """Rename what is empty or cut, so that it is written again."""
         for path in (self.path / "scores").glob("*.parquet"):
             if _is_whole_parquet(path) is False:
-                set_aside(path)
+                files.set_aside(path)
 
     def evaluation_path(self, evaluation_signature: str) -> Path:
         return self.path / "scores" / f"{evaluation_signature}.json"
@@ -214,14 +191,8 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[int]:
-        """Hold the directory for writing; the lock goes with the process, however it ends.
-
-        Yields:
-            The lock's descriptor; a child that inherits it holds the directory too.
-
-        Raises:
-            RunLockedError: another process holds it.
-        """
+        """Hold the directory for writing (RunLockedError if another process does); the lock goes with the
+        process, however it ends. Yields its descriptor; a child that inherits it holds the directory too."""
         try:
             with locked(self.path / "lock", wait=False) as descriptor:
                 yield descriptor
@@ -235,11 +206,7 @@ class RunDir:
     @property
     def locked(self) -> bool:
         """Whether some process holds the directory at this moment. Writes nothing."""
-        return is_locked(self.path / "lock")
-
-    @property
-    def metrics_path(self) -> Path:
-        return self.path / "metrics.jsonl"
+        return files.is_locked(self.path / "lock")
 
     def metrics(self) -> list[dict[str, Any]]:
         """The lines of `metrics.jsonl`."""

@@ -32,10 +32,8 @@ def measured(
     """Measure the enhanced speech of a test set.
 
     Args:
-        pairs: of the test set.
         enhanced: index into `pairs` and enhanced speech, (sample,), each once, in any order.
         evaluation: names measures beside the usual ones.
-        pool: where it is measured.
         cache: folder of the cache, for the scores of the noisy input.
 
     Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
@@ -10,27 +10,14 @@ from ablate.models.errors import InputError
 
 Stream = Literal["init", "order", "crops", "dropout", "discriminator", "validation", "augment"]
 
-_KEYS: dict[Stream, int] = {
-    "init": 0,
-    "order": 1,
-    "crops": 2,
-    "dropout": 3,
-    "discriminator": 4,
-    "validation": 5,
-    "augment": 6,
-}
+_KEYS = {stream: key for key, stream in enumerate(get_args(Stream))}
 
 
 def sequence(seed: int, stream: Stream, *position: int) -> np.random.SeedSequence:
-    """The seed sequence of a stream, or of a place in it: what `SeedSequence(seed).spawn` would give.
+    """The seed sequence of a stream, or of a place in it (an epoch, a step): as `SeedSequence(seed).spawn`.
 
     Addressing a child by its key instead of spawning it needs no state, so that a training resumed at
     any step draws what it would have drawn.
-
-    Args:
-        seed: of the training.
-        stream: what the numbers are for.
-        position: of the place in the stream, e.g. an epoch or a step.
 
     Raises:
         InputError: the seed is negative.
@@ -41,17 +28,17 @@ def sequence(seed: int, stream: Stream, *position: int) -> np.random.SeedSequenc
 
 
 def generator(seed: int, stream: Stream, *position: int) -> np.random.Generator:
-    """A numpy generator at a place of a stream; arguments as `sequence`."""
+    """A numpy generator at a place of a stream."""
     return np.random.default_rng(sequence(seed, stream, *position))
 
 
 def torch_seed(seed: int, stream: Stream, *position: int) -> int:
-    """A number below 2**63 for `torch.manual_seed`; arguments as `sequence`."""
+    """A number below 2**63 for `torch.manual_seed`, of a place of a stream."""
     return int(sequence(seed, stream, *position).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
 def set_global(seed: int, stream: Stream, *position: int) -> None:
-    """Set Python's, NumPy's and torch's global generators to a place of a stream; arguments as `sequence`.
+    """Set Python's, NumPy's and torch's global generators to a place of a stream.
 
     What draws from them afterwards, a plug-in's network included, draws the same after a resume.
     """

@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -31,6 +31,7 @@ class _Pending:
     weights: dict[str, Tensor]
 
 
+@dataclass(kw_only=True)
 class Selection:
     """Validates a network on the way and keeps the weights of the highest mean PESQ-WB, or the last.
 
@@ -38,34 +39,22 @@ class Selection:
     A mean is over the same utterances at every check: one whose clean recording cannot be a reference is left
     out always, one whose enhanced speech cannot be measured (silent, not finite) counts as the floor.
 
-    Args:
-        pairs: to validate on.
-        pool: where they are measured.
-        device: of the network.
+    Attributes:
         interval: steps between two validations.
         steps: of the training; the last one is validated too.
         choice: the weights that are kept as `best`.
+        lines: of the validations that have ended.
     """
 
-    def __init__(
-        self,
-        pairs: Sequence[Pair],
-        pool: MetricPool,
-        *,
-        device: torch.device,
-        interval: int,
-        steps: int,
-        choice: Literal["best", "last"] = "best",
-    ) -> None:
-        self.pairs = pairs
-        self.pool = pool
-        self.device = device
-        self.interval = interval
-        self.steps = steps
-        self.choice = choice
-        self.lines: list[dict[str, Any]] = []
-        self.best: dict[str, Any] | None = None
-        self._pending: deque[_Pending] = deque()
+    pairs: Sequence[Pair] = field(kw_only=False)
+    pool: MetricPool = field(kw_only=False)
+    device: torch.device
+    interval: int
+    steps: int
+    choice: Literal["best", "last"] = "best"
+    lines: list[dict[str, Any]] = field(default_factory=list)
+    best: dict[str, Any] | None = None
+    _pending: deque[_Pending] = field(default_factory=deque)
 
     def is_due(self, step: int) -> bool:
         """Whether the weights after this step are to be validated and have not been."""
@@ -75,25 +64,19 @@ class Selection:
     def start(self, model: nn.Module, step: int, means: Mapping[str, float]) -> None:
         """Enhance the validation utterances with the network as it is after a step.
 
-        Args:
-            model: a network with an `Interface`.
-            step: that was the last.
-            means: of the training since the last validation, for the same line.
+        `means` are those of the training since the last validation, for the same line.
         """
         self._enhance(model, {"step": step, "time": time.time(), **means})
 
     def _enhance(self, model: nn.Module, line: dict[str, Any]) -> None:
         scores: dict[str, Future[Scored]] = {}
-        for index, enhanced in enhance_utterances(
-            model, [pair.noisy for pair in self.pairs], device=self.device
-        ):
+        noisy = [pair.noisy for pair in self.pairs]
+        for index, enhanced in enhance_utterances(model, noisy, device=self.device):
             pair = self.pairs[index]
-            scores[pair.name] = self.pool.submit(
-                pair.clean, enhanced, VALIDATED, sample_rate=pair.sample_rate
-            )
-        self._pending.append(
-            _Pending(line, {pair.name: scores[pair.name] for pair in self.pairs}, _copy(model))
-        )
+            rate = pair.sample_rate
+            scores[pair.name] = self.pool.submit(pair.clean, enhanced, VALIDATED, sample_rate=rate)
+        in_order = {pair.name: scores[pair.name] for pair in self.pairs}
+        self._pending.append(_Pending(line, in_order, _copy(model)))
 
     def measured(self) -> bool:
         """Whether a validation is under way that `finish` would end at once."""
@@ -110,15 +93,10 @@ class Selection:
         pending = self._pending.popleft()
         line = pending.line | mean_scores({name: f.result() for name, f in pending.scores.items()})
         value = line["val/pesq_wb"]
-        if self.choice == "last" or (
-            value is not None and (self.best is None or value > self.best["val_pesq_wb"])
-        ):
-            self.best = {
-                "step": line["step"],
-                "val_pesq_wb": value,
-                "val_stoi": line["val/stoi"],
-                "weights": pending.weights,
-            }
+        better = value is not None and (self.best is None or value > self.best["val_pesq_wb"])
+        if self.choice == "last" or better:
+            scores = {"val_pesq_wb": value, "val_stoi": line["val/stoi"]}
+            self.best = {"step": line["step"], **scores, "weights": pending.weights}
         self.lines.append(line)
         return line
 
@@ -143,14 +121,8 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 
 
 def mean_scores(scores: Mapping[str, Scored]) -> dict[str, Any]:
-    """Means by metric of a validation, None where no utterance can be measured; what failed is logged.
-
-    Args:
-        scores: by utterance.
-
-    Returns:
-        `val/pesq_wb`, `val/stoi`, and `val/broken`: how many utterances count as a floor.
-    """
+    """`val/pesq_wb` and `val/stoi`, means over the utterances, None where none can be measured; `val/broken`,
+    how many count as a floor. What failed is logged."""
     for name, scored in scores.items():
         if reason := scored.reasons():
             logger.warning("validation of %s: %s", name, reason)

@@ -82,9 +82,6 @@ class Trainer:
     Args:
         model: a network with an `Interface`, on `device`.
         recipe: with `steps` resolved.
-        batches: of the training.
-        seed: of the training.
-        device: of the network.
         scorer: measures PESQ for the discriminator, beside the step; needed where the recipe has one.
         accumulation: micro-batches a step is cut into; None for the recipe's.
 
@@ -162,11 +159,7 @@ class Trainer:
         return self._told(before) if before else None
 
     def finish_step(self) -> Step | None:
-        """Wait for the step under way and tell of it; None where there is none.
-
-        Raises:
-            DivergedError: as `start_step`, of this step.
-        """
+        """Wait for the step under way and tell of it, as `start_step`; None where there is none."""
         started, self._started = self._started, None
         return self._told(started) if started else None
 
@@ -189,18 +182,14 @@ class Trainer:
             update_ema(self.average, self.model, step, recipe.ema * self.steps)
         self._finite, dropped, lessons = finite & weights.isfinite(), 0, losses.new_empty(0)
         if adversary is not None:
-            learned = adversary.learn(step, self._finite)
-            self._finite, dropped, lessons = learned.finite, learned.dropped, learned.numbers
+            lessons, self._finite, dropped = adversary.learn(step, self._finite)
         kinds = [losses, torch.stack([total, weights]), norms, lessons]
         numbers = torch.cat([kind.detach().double() for kind in kinds])
         return _Started(step, [len(kind) for kind in kinds], to_host(numbers), names, dropped)
 
     def _gradients(self, step: int, clean: Tensor, noisy: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
-        """Gradients of the network's loss.
-
-        Returns:
-            Its part of each micro-batch, and, if kept, the estimates `(batch, 257, frame)`.
-        """
+        """Gradients of the network's loss: its part of each micro-batch, and the estimates
+        `(batch, 257, frame)` if kept."""
         seeds.set_global(self.seed, "dropout", step)
         mask = self.adversary.mask(step, len(clean)) if self.adversary else None
         losses, estimate = (self.graph or self._backward)(clean, noisy, mask, keep=keep)
@@ -209,7 +198,7 @@ class Trainer:
     def _backward(
         self, clean: Tensor, noisy: Tensor, mask: Tensor | None, *, keep: bool
     ) -> tuple[Tensor, Tensor]:
-        """See `_gradients`; all that it reads is given, so that it can be recorded."""
+        """`_gradients` with all that it reads given, so that it can be recorded."""
         count, adversary = len(clean), self.adversary
         self.model.train()
         self.optimiser.zero_grad()
@@ -255,15 +244,9 @@ class Trainer:
                 self._started, self.step = None, started.step
                 gradients = dict(zip(started.parameters, norms, strict=True))
                 raise self._diverged(started.step, loss, gradients, what)
-        factor = learning_rate_factor(self.recipe, started.step, self.steps)
-        return Step(
-            number=started.step + 1,
-            loss=loss,
-            grad_norm=norm,
-            learning_rate=self.recipe.learning_rate * factor,
-            discriminator_loss=sum(judged) / len(judged) if judged else None,
-            dropped_clips=started.dropped,
-        )
+        rate = self.recipe.learning_rate * learning_rate_factor(self.recipe, started.step, self.steps)
+        mean = sum(judged) / len(judged) if judged else None
+        return Step(started.step + 1, loss, norm, rate, mean, started.dropped)
 
     def _diverged(self, step: int, loss: float, norms: dict[str, float], what: str) -> DivergedError:
         clean, noisy = self.batches.batch(step)

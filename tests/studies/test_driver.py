@@ -300,6 +300,7 @@ def test_a_run_that_is_written_while_its_task_ended_is_judged_when_it_is_free(
     make_plan, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(drivers, "LOCKED_PAUSE", 0.01)
+    monkeypatch.setattr("ablate.training.files.PROBING", 0.01)
     plan = make_plan(seeds=(1,))
     base = RunDir(tmp_path / "runs" / signature(plan, "base", 1))
     base.path.mkdir(parents=True)

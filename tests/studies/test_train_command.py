@@ -196,6 +196,7 @@ def test_what_decides_a_result_is_signed_and_nothing_else(file, root, tmp_path):
     assert [line.partition(":")[0] for line in compare(before, edited)] == ["train.code"]
 
 
+@pytest.mark.slow
 def test_how_runs_are_scored_may_change(file, root):
     """A wrong `scores` costs no training: the second run that ends so stops the others, and mended it is
     scored."""

@@ -17,9 +17,8 @@ def held_out(make_spec, cache, tmp_path):
         run.write_spec(make_spec({"split": split, "validation_utterances": None}, seed=seed))
         given = Assignment(run, run.state, Progress(run), lambda: False, 0, cache, 1, 0, "cpu")
         with pipeline.opened(given) as training:
-            context = training.context
             return tuple(
-                tuple(pair.name for pair in pairs) for pairs in (context.validation, context.corpus.train)
+                tuple(pair.name for pair in pairs) for pairs in (training.validation, training.corpus.train)
             )
 
     return call

@@ -162,6 +162,7 @@ def test_equal_in_fresh_processes(new_run, cache):
 
 
 @pytest.mark.numerics
+@pytest.mark.slow
 def test_stopped_and_gone_on_is_as_never_stopped(new_run, go):
     recipe = {"adversarial_weight": 1.0, "adversarial_start": 0.3, "checkpoint_every": 4}
     whole, broken = new_run("a" * 64, recipe=recipe), new_run("b" * 64, recipe=recipe)
@@ -334,19 +335,19 @@ def test_failures_have_causes(new_run, go, tmp_path, monkeypatch):
 
 def test_nothing_is_held_of_a_run_that_failed(new_run, go, monkeypatch):
     """The next run of the process, and others on the GPU, want that memory at once."""
-    from ablate.training import pipeline
+    from ablate.training.pipeline import BuiltIn
 
-    networks, initial = [], pipeline.initial_network
+    networks, initial = [], BuiltIn.initial_network
 
-    def seen(context):
-        network = initial(context)
+    def seen(training):
+        network = initial(training)
         networks.append(weakref.ref(network))
         return network
 
     def exhausted(*_):
         raise torch.OutOfMemoryError("CUDA")
 
-    monkeypatch.setattr(pipeline, "initial_network", seen)
+    monkeypatch.setattr(BuiltIn, "initial_network", seen)
     monkeypatch.setattr("ablate.training.trainer.Trainer._start", exhausted)
     emptied = []
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)

@@ -1,13 +1,11 @@
-"""Whether two recordings belong together: where one lies in the other, how sure that is, and which is the
-noisy
-one. Needs no torch."""
+"""Whether two recordings belong together: where one lies in the other, and how sure that is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -90,11 +88,9 @@ def fit(reference: np.ndarray, recording: np.ndarray, rate: int = SAMPLE_RATE) -
     from scipy import fft
 
     count = min(len(reference), len(recording), round(SECONDS * rate))
-    if not all(
-        signal[:count].any() and np.isfinite(signal[:count]).all() for signal in (reference, recording)
-    ):
-        return Fit(0.0, 0.0, 0.0, False, 1.0, 0.0, -np.inf, 0.0)
     a, b = (signal[:count].astype(np.float64) for signal in (reference, recording))
+    if not all(signal.any() and np.isfinite(signal).all() for signal in (a, b)):
+        return Fit(0.0, 0.0, 0.0, False, 1.0, 0.0, -np.inf, 0.0)
     a, b = a - a.mean(), b - b.mean()
     size = fft.next_fast_len(2 * count, real=True)
     cross = fft.rfft(b, size) * np.conj(fft.rfft(a, size))
@@ -128,15 +124,11 @@ def fit(reference: np.ndarray, recording: np.ndarray, rate: int = SAMPLE_RATE) -
 
 
 def _pauses(reference: np.ndarray, recording: np.ndarray, rate: int) -> float:
-    """Mean power of the quietest tenth of the frames of 20 ms of one signal over that of the other's, of
-    frames
+    """Mean power of the quietest tenth of one signal's frames of 20 ms over that of the other's, of frames
     that hold both signals."""
     size = max(1, rate // 50)
-    count = len(reference) // size
-    powers = [
-        np.square(signal[: count * size].reshape(count, size)).mean(axis=1)
-        for signal in (reference, recording)
-    ]
+    whole = len(reference) // size * size
+    powers = [np.square(x[:whole].reshape(-1, size)).mean(axis=1) for x in (reference, recording)]
     held = np.logical_and(*(power > 1e-10 * power.max(initial=0) for power in powers))
     if not held.any():
         return 1e-300
@@ -161,15 +153,13 @@ def fits(pairs: Sequence[Pair], *, report: Report | None = None) -> list[Fit]:
     with locked(path.with_suffix(".lock")):
         if (known := read_json(path)) is None:
             found = in_threads(lambda p: fit(p.clean, p.noisy, p.sample_rate), pairs, "comparing", report)
-            known = [list(one) for one in found]
-            write_json(path, known)
+            write_json(path, known := list(found))
     return [Fit(*values) for values in known]
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """A kind of wrong pair: what it is, its files with what was measured, what to do, and whether it is
-    sure."""
+    """A kind of wrong pair: what it is, its files with what was measured, what to do, whether it is sure."""
 
     what: str
     files: tuple[str, ...]
@@ -178,9 +168,6 @@ class Wrong:
 
     def line(self, most: int) -> str:
         return f"{self.what}: {listed(self.files, most)}; {self.remedy}"
-
-    def document(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def wrong_pairs(pairs: Sequence[Pair], *, report: Report | None = None) -> list[Wrong]:
@@ -200,9 +187,8 @@ def wrong_pairs(pairs: Sequence[Pair], *, report: Report | None = None) -> list[
             found.setdefault("level", []).append(f"{pair.name} ({one.gain:+.0f} dB)")
         if one.peak > INTEGER_PEAK:
             found.setdefault("scale", []).append(f"{pair.name} (peak {one.peak:,.0f})")
-    partners = {index: _partner(pairs, index) for index in alone[:WEAKEST]}
-    for index in alone:
-        if other := partners.get(index):
+    for count, index in enumerate(alone):
+        if count < WEAKEST and (other := _partner(pairs, index)):
             found.setdefault("partner", []).append(f"{pairs[index].name} (matches {other})")
         else:
             found.setdefault("weak", []).append(pairs[index].name)

@@ -39,7 +39,6 @@ class Batches:
         pairs: of the training split, with `clean` and `noisy` of equal length.
         batch_size: items of a batch.
         crop: samples of an item.
-        seed: of the training; streams `order`, `crops` and `augment`.
         augment: changes a batch, given clean and noisy waves and where random numbers come from.
 
     Raises:
@@ -98,13 +97,7 @@ class Batches:
 def cut(pair: Recordings, place: float, crop: int) -> tuple[Waves, Waves]:
     """A crop of both recordings of a pair, each `(sample,)`; a file shorter than that is tiled.
 
-    Args:
-        pair: the recordings.
-        place: of the crop among all possible starts, in [0, 1).
-        crop: its length in samples.
-
-    Raises:
-        DataError: the recordings differ in length, or are empty.
+    `place` is that of the crop among all possible starts, in [0, 1). Raises as `check_lengths`.
     """
     check_lengths(pair)
     clean, noisy = pair.clean, pair.noisy

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ import soundfile
 
 from ..audio import SAMPLE_RATE, Fault, FilePair, FilesError, read_mono, resample
 from ..files import atomic_folder, locked
-from ..rundir import read_json, write_json, write_text
+from ..rundir import file_digest, read_json, write_json, write_text
 
 CACHE_VERSION = 1
 MINIMUM_SECONDS = 0.25
@@ -74,22 +74,15 @@ class CachedSplit:
 def open_split(
     pairs: Sequence[FilePair], cache: Path, report: Report | None = None, *, rate: int = SAMPLE_RATE
 ) -> CachedSplit:
-    """Pairs of files, from the cache or brought into it.
+    """Pairs of files, sorted by name, from the cache or brought into it at a rate in Hz.
 
     Safe when several processes open the same files at once: one builds, the others wait.
 
-    Args:
-        pairs: sorted by name.
-        cache: the folder of caches.
-        report: is told of the progress.
-        rate: Hz, of the samples in the cache.
-
     Raises:
         FilesError: lengths differ by more than 50 ms, or a file is missing, unreadable, silent, too short or
-        not
-            finite.
+            not finite.
     """
-    if faults := [fault for _, *paths in _paths(pairs) for path in paths if (fault := _missing(path))]:
+    if faults := [fault for path in _paths(pairs) if (fault := _missing(path))]:
         raise FilesError(f"{len(faults):,} files of {len(pairs):,} pairs cannot be read", faults, MEND)
     root = cache.absolute() / "corpora"
     known = root / "known" / _quick_key(pairs, rate)
@@ -112,8 +105,8 @@ def _entries(folder: Path) -> list[dict[str, Any]] | None:
     return found if found and "signed" in found[0] else None
 
 
-def _paths(pairs: Sequence[FilePair]) -> Iterator[tuple[str, Path, Path]]:
-    return ((pair.name, pair.clean, pair.other) for pair in pairs)
+def _paths(pairs: Sequence[FilePair]) -> Iterator[Path]:
+    return (path for pair in pairs for path in (pair.clean, pair.other))
 
 
 @lru_cache(maxsize=64)
@@ -172,15 +165,9 @@ def _signed(path: Path, audio: np.ndarray, rate: int) -> str:
     """What identifies a source on every processor: its decoded samples and their rate; of a lossy file, whose
     decoder may differ, its bytes."""
     if not soundfile.info(path).subtype.startswith(LOSSLESS):
-        with path.open("rb") as handle:
-            return f"{file_digest(handle, 'sha256').hexdigest()}!"
+        return f"{file_digest(path)}!"
     digest = sha256(audio.tobytes()).hexdigest()
     return digest if rate == SAMPLE_RATE else f"{digest}@{rate}"
-
-
-def _both_signed(paths: Sequence[Path], sources: Sequence[tuple[np.ndarray, int]]) -> str:
-    signed = [_signed(path, *source) for path, source in zip(paths, sources, strict=True)]
-    return " ".join(signed) if any(text[-1] == "!" or "@" in text for text in signed) else ""
 
 
 def _convert(pair: FilePair, rate: int) -> tuple[CachedPair, np.ndarray, np.ndarray] | list[Fault]:
@@ -199,7 +186,7 @@ def _convert(pair: FilePair, rate: int) -> tuple[CachedPair, np.ndarray, np.ndar
         sources.append((audio, source_rate, channels))
     if problems:
         return problems
-    (clean, clean_rate, clean_channels), (noisy, noisy_rate, noisy_channels) = sources
+    (clean, clean_rate, _), (noisy, noisy_rate, _) = sources
     seconds = [len(clean) / clean_rate, len(noisy) / noisy_rate]
     if abs(seconds[0] - seconds[1]) > SLACK_SECONDS:
         mend = f"; if they belong together, trim the longer one, e.g. sox IN OUT trim 0 {min(seconds):.3f}"
@@ -207,7 +194,8 @@ def _convert(pair: FilePair, rate: int) -> tuple[CachedPair, np.ndarray, np.ndar
         lengths = f"{len(clean)} samples at {clean_rate} Hz, noisy {len(noisy)} at {noisy_rate} Hz"
         return [Fault("of unequal length", f"{pair.name}: lengths differ: clean has {lengths}{cut}")]
     clipped = sum(int((np.abs(audio) >= FULL_SCALE).sum()) for audio in (clean, noisy))
-    signed = _both_signed(paths, [(clean, clean_rate), (noisy, noisy_rate)])
+    each = [_signed(path, audio, its) for path, (audio, its, _) in zip(paths, sources, strict=True)]
+    signed = " ".join(each) if any(text[-1] == "!" or "@" in text for text in each) else ""
     clean, noisy = resample(clean, clean_rate, rate), resample(noisy, noisy_rate, rate)
     samples = min(len(clean), len(noisy))
     cut_by = 0 if seconds[0] == seconds[1] else max(1, abs(len(clean) - len(noisy)))
@@ -221,7 +209,7 @@ def _convert(pair: FilePair, rate: int) -> tuple[CachedPair, np.ndarray, np.ndar
         clean_sha256=sha256(clean.tobytes()).hexdigest(),
         noisy_sha256=sha256(noisy.tobytes()).hexdigest(),
         rate=max(clean_rate, noisy_rate),
-        channels=max(clean_channels, noisy_channels),
+        channels=max(channels for _, _, channels in sources),
         clipped=clipped,
         cut=cut_by,
         signed=signed,
@@ -235,10 +223,8 @@ def _build(pairs: Sequence[FilePair], folder: Path, rate: int, report: Report | 
     problems: list[Fault] = []
     start = 0
     with atomic_folder(folder) as partial:
-        with (
-            (partial / "clean.f32").open("wb") as clean_file,
-            (partial / "noisy.f32").open("wb") as noisy_file,
-        ):
+        paths = partial / "clean.f32", partial / "noisy.f32"
+        with paths[0].open("wb") as clean_file, paths[1].open("wb") as noisy_file:
             for converted in in_threads(lambda pair: _convert(pair, rate), pairs, "reading", report):
                 if isinstance(converted, list):
                     problems += converted
@@ -271,7 +257,7 @@ def in_threads(
 
 
 def _quick_key(pairs: Sequence[FilePair], rate: int) -> str:
-    rows: list[Any] = [CACHE_VERSION, *[_stamp(path) for _, *paths in _paths(pairs) for path in paths]]
+    rows: list[Any] = [CACHE_VERSION, *map(_stamp, _paths(pairs))]
     if others := [pair.name for pair in pairs if pair.name != pair.clean.stem]:
         rows.append(others)
     return sha256(json.dumps(rows if rate == SAMPLE_RATE else [rate, rows]).encode()).hexdigest()
@@ -290,13 +276,8 @@ def _content_key(pairs: Sequence[FilePair], rate: int, report: Report | None) ->
 
 
 def _file_digests(pair: FilePair) -> tuple[str, ...]:
-    digests = []
-    for path in (pair.clean, pair.other):
-        try:
-            with path.open("rb") as handle:
-                digests.append(file_digest(handle, "sha256").hexdigest())
-        except OSError as error:
-            raise FilesError(
-                "a file cannot be read", [f"{path} ({error.strerror})"], "Check its permissions."
-            ) from error
-    return tuple(digests)
+    try:
+        return tuple(map(file_digest, (pair.clean, pair.other)))
+    except OSError as error:
+        why = f"{error.filename} ({error.strerror})"
+        raise FilesError("a file cannot be read", [why], "Check its permissions.") from error

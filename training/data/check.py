@@ -52,8 +52,7 @@ def check(corpus: Corpus, *, processes: int | None = None, report: Report | None
     for leak in leaks(corpus):
         found.setdefault(leak.what, []).append(f"{leak.test} ({leak.train})")
     warnings += [f"{what} of the test set in train: {listed(items, NAMED)}" for what, items in found.items()]
-    finding = noisy_score_finding(corpus, processes=processes, report=report)
-    if finding:
+    if finding := noisy_score_finding(corpus, processes=processes, report=report):
         warnings.append(finding)
     if clipped := [pair.name for pair in everything if pair.clipped > 2]:
         warnings.append(f"{len(clipped)} pairs have samples at full scale: {listed(clipped, NAMED)}")
@@ -70,14 +69,7 @@ def check(corpus: Corpus, *, processes: int | None = None, report: Report | None
         "kind": corpus.kind,
         "digest": corpus.digest,
         "test_digest": corpus.test_digest,
-        "splits": {
-            split: _split(pairs)
-            for split, pairs in (
-                ("train", corpus.train),
-                ("validation", corpus.validation),
-                ("test", corpus.test),
-            )
-        },
+        "splits": {split: _split(getattr(corpus, split)) for split in ("train", "validation", "test")},
         "noisy_pesq_wb": round(mean(scores), 4) if scores else None,
         "noisy_pesq_sampled": len(scores),
         "notes": corpus.notes,
@@ -150,9 +142,12 @@ def noisy_pesq(
     """PESQ-WB of each noisy recording; a pair whose clean one cannot be a reference is left out."""
     if not pairs:
         return []
-    with MetricPool(min(processes or os.cpu_count() or 1, len(pairs))) as pool:
-        scores = noisy_scores(pairs, pool, cache=pairs[0].cache, report=report)
-    return scores["pesq_wb"].dropna().to_list()
+    with _pool(processes, pairs) as pool:
+        return noisy_scores(pairs, pool, cache=pairs[0].cache, report=report)["pesq_wb"].dropna().to_list()
+
+
+def _pool(processes: int | None, pairs: Sequence[Pair]) -> MetricPool:
+    return MetricPool(min(processes or os.cpu_count() or 1, len(pairs)))
 
 
 def not_measured(pairs: Sequence[Pair], *, processes: int | None = None) -> list[str]:
@@ -161,7 +156,7 @@ def not_measured(pairs: Sequence[Pair], *, processes: int | None = None) -> list
     if not long:
         return []
     names: dict[str, list[str]] = defaultdict(list)
-    with MetricPool(min(processes or os.cpu_count() or 1, len(long))) as pool:
+    with _pool(processes, long) as pool:
         signals = ((pair.clean, pair.noisy) for pair in long)
         measured = pool.map(signals, ["pesq_wb"], sample_rate=long[0].sample_rate)
         for pair, scored in zip(long, measured, strict=True):

@@ -79,19 +79,16 @@ class Corpus:
 
         Args:
             path: a folder of a layout that `layouts` finds, or with a `corpus.yaml`; or "demo", the demo
-            corpus,
-                which is made when first used.
-            cache: the folder of caches.
+                corpus, which is made when first used.
             test_data: another corpus whose test split takes the place of this one's; a folder of `clean`
                 and `noisy` will do.
             further: more of that kind, scored beside it.
-            report: is told of the progress of reading.
             pairs: a pattern in the names, or a list, by which files pair.
             rate: Hz, of the samples.
 
         Raises:
-            InputError: a folder is missing or empty, or two test splits are the same.
-            InputError: files do not pair, or are unreadable, silent, too short or not finite.
+            InputError: a folder is missing or empty, two test splits are the same, or files do not pair, or
+                are unreadable, silent, too short or not finite.
         """
         root, cache = corpus_folder(path, Path(cache)), Path(cache)
         notes: list[str] = []
@@ -143,11 +140,7 @@ class Corpus:
 
         Before sources were signed, digests were of the samples at 16 kHz; before a corpus' own validation
         split was used, one was drawn from its train split. Digests that name other content leave those of
-        this.
-
-        Args:
-            digest: of train and validation.
-            tests: of the first and the further test splits.
+        this. `tests` are those of the first and the further test splits.
         """
         found = self
         if self.own_validation and digest in digests(self.train):
@@ -194,11 +187,7 @@ def open_test(
     pairs: str | None = None,
     rate: int = SAMPLE_RATE,
 ) -> tuple[Pair, ...]:
-    """The test split of a corpus alone, or the pairs of a folder of `clean` and `noisy`.
-
-    Raises:
-        FileNotFoundError, InputError: as `Corpus.open`.
-    """
+    """The test split of a corpus, or the pairs of a folder of `clean` and `noisy`, as `Corpus.open`."""
     cache = Path(cache)
     return Reader(cache, report, rate, pairs, []).test(corpus_folder(path, cache))
 
@@ -231,10 +220,6 @@ def find_corpus(
     path: str, digest: str, *, cache: Path, pairs: str | None = None, rate: int = SAMPLE_RATE
 ) -> Corpus:
     """The corpus of a digest: at `path`, or wherever else this cache has read one with its content.
-
-    Args:
-        pairs: as `Corpus.open`.
-        rate: Hz, of the samples.
 
     Raises:
         InputError: it is nowhere; each place is named with what is wrong there.

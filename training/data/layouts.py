@@ -86,8 +86,7 @@ class Source:
 
 @dataclass(frozen=True)
 class CorpusLayout:
-    """The splits that a folder holds; `loose` is a folder of clean and one of noisy files that name no
-    split."""
+    """The splits that a folder holds; `loose` are folders of clean and of noisy files that name no split."""
 
     root: Path
     sources: Mapping[str, Source]
@@ -96,17 +95,12 @@ class CorpusLayout:
 
     @classmethod
     def of(cls, root: Path, pairs: str | None = None) -> CorpusLayout:
-        """Look at a folder.
-
-        Args:
-            root: of the corpus.
-            pairs: a pattern or a list, which outranks all but a `corpus.yaml`.
+        """Look at a folder; `pairs`, a pattern or a list, outranks all but a `corpus.yaml`.
 
         Raises:
             InputError: its `corpus.yaml` cannot be used, or `pairs` is neither a list nor a pattern.
         """
-        told = _description(root)
-        if told is not None:
+        if (told := _description(root)) is not None:
             return _described(root, *told)
         lists = None if pairs is None else _list_named(pairs, root)
         if lists is None and pairs is not None:
@@ -119,11 +113,7 @@ class CorpusLayout:
         return cls(root, found, loose)
 
     def read(self, source: Source) -> Paired:
-        """The pairs of a source, and the notes on them.
-
-        Raises:
-            InputError, FilesError: as `pair_folders` and `read_list`.
-        """
+        """The pairs of a source, and the notes on them; raises as `pair_folders` and `read_list`."""
         notes = [source.note] if source.note else []
         if source.listed is not None:
             folders = [folder for folder in (source.clean, source.noisy) if folder is not None]
@@ -198,14 +188,8 @@ def _described(root: Path, path: Path, told: Description) -> CorpusLayout:
         if files.list_ is None and (files.clean is None or files.noisy is None):
             raise InputError(f"{path}: {split} needs clean and noisy, or a list")
         clean, noisy, rows = (text and base / text for text in (files.clean, files.noisy, files.list_))
-        given[split] = Source(
-            clean or None,
-            noisy or None,
-            rows or None,
-            None,
-            files.pairs or told.pairs,
-            f"{split}: {path.name}",
-        )
+        how, note = files.pairs or told.pairs, f"{split}: {path.name}"
+        given[split] = Source(clean or None, noisy or None, rows or None, None, how, note)
     patterns = {"speaker": told.speakers, "noise": told.noises, "snr": told.snr}
     return CorpusLayout(base, given or found, loose, patterns if any(patterns.values()) else {})
 
@@ -255,10 +239,9 @@ def _kinds(root: Path) -> Iterator[tuple[str | None, str, str, Path]]:
     while waiting and looked < MOST:
         folder, split, kind, key = waiting.pop(0)
         looked += 1
-        within = [Path(entry.path) for entry in os.scandir(folder) if _is_folder(entry)]
         further = [
             sub
-            for sub in sorted(within)
+            for sub in sorted(Path(entry.path) for entry in os.scandir(folder) if _is_folder(entry))
             if kind is None or (split is None and _told(_words(sub.name), SPLITS))
         ]
         if kind is not None and not further:
@@ -271,9 +254,7 @@ def _kinds(root: Path) -> Iterator[tuple[str | None, str, str, Path]]:
             own = _told(words, KINDS)
             if (own is None and all(its & set(words) for its in KINDS.values())) or "both" in words:
                 continue
-            rest = [
-                word for word in words if not any(word in its for its in KINDS.values()) and word != "single"
-            ]
+            rest = [word for word in words if word not in {"single"}.union(*KINDS.values())]
             name = "_".join(["*"] * (own is not None) + rest)
             waiting.append((sub, _told(words, SPLITS) or split, own or kind, f"{key}/{name}"))
 

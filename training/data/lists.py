@@ -1,5 +1,4 @@
-"""Pairs from a list: CSV and TSV (LibriMix, SpeechBrain), JSON (SpeechBrain, denoiser's egs), Kaldi's scp,
-names."""
+"""Pairs from a list: CSV and TSV (LibriMix, SpeechBrain), JSON (SpeechBrain, denoiser), scp, names."""
 
 from __future__ import annotations
 
@@ -25,6 +24,7 @@ _FIELDS = {
     "snr": ("snr", "snr_db", "snr_level"),
     "split": ("split", "subset", "set", "partition"),
 }
+_NUMBER = re.compile(r"-?\d+(\.\d+)?")
 _LIBRISPEECH = re.compile(r"(\d+)-\d+-\d+")
 _PLACEHOLDER = re.compile(r"^(?:\{\w+\}|\$\{?\w+\}?)/*")
 """`{data_root}/` or `$data_root/` before a path, as SpeechBrain writes it."""
@@ -77,8 +77,7 @@ def read_list(path: Path, root: Path, folders: Sequence[Path] = ()) -> Listed:
         is_audio(Path(str(value))) and "/" in str(value) for value in rows[0].values()
     ):
         return _of_names(path, rows, folders)
-    columns = _columns(path, rows)
-    return _resolved(path, rows, columns, root)
+    return _resolved(path, rows, _columns(path, rows), root)
 
 
 def _two_lists(folder: Path) -> tuple[Path, Path] | None:
@@ -165,15 +164,9 @@ def _table_rows(text: str) -> list[dict[Any, Any]]:
 
 
 def _columns(path: Path, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
-    """Which column holds what.
-
-    Raises:
-        InputError: it is not clear.
-    """
+    """Which column holds what; InputError if it is not clear."""
     first = rows[0]
-    audio = [
-        column for column, value in first.items() if isinstance(value, str) and is_audio(Path(value.strip()))
-    ]
+    audio = [key for key, value in first.items() if isinstance(value, str) and is_audio(Path(value.strip()))]
     found: dict[str, Any] = {}
     for kind, words in (("clean", CLEAN), ("noisy", NOISY)):
         left = [column for column in audio if column not in found.values()]
@@ -186,11 +179,10 @@ def _columns(path: Path, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
         by_value = (c for word in words[:3] for c in left if re.search(rf"(?i)\b{word}|_{word}", first[c]))
         column = next(by_header, None)
         found[kind] = next(by_value, None) if column is None else column
-    if None in found.values() and len(audio) == 2:
-        known = next((column for column in found.values() if column is not None), None)
-        if known is not None:
-            other = next(column for column in audio if column != known)
-            found = {kind: other if column is None else column for kind, column in found.items()}
+    known = [column for column in found.values() if column is not None]
+    if len(known) == 1 and len(audio) == 2:
+        (other,) = (column for column in audio if column != known[0])
+        found = {kind: other if column is None else column for kind, column in found.items()}
     if None in found.values():
         raise InputError(
             f"{path}: it is not clear which columns are the clean and the noisy files; its columns are "
@@ -218,16 +210,9 @@ def _resolved(
         told = {field: row.get(columns[field]) for field in ("speaker", "noise", "snr") if field in columns}
         known = {field: str(value) for field, value in told.items() if value not in (None, "")}
         spoken = _LIBRISPEECH.match(noisy.stem)
-        pairs.append(
-            FilePair(
-                noisy.stem,
-                clean,
-                noisy,
-                known.get("speaker") or (spoken[1] if spoken else None),
-                known.get("noise"),
-                float(known["snr"]) if _is_number(known.get("snr", "")) else None,
-            )
-        )
+        speaker = known.get("speaker") or (spoken[1] if spoken else None)
+        snr = float(known["snr"]) if _NUMBER.fullmatch(known.get("snr", "")) else None
+        pairs.append(FilePair(noisy.stem, clean, noisy, speaker, known.get("noise"), snr))
         splits.append(str(row[columns["split"]]).lower() if "split" in columns else None)
     if faults:
         raise FilesError(
@@ -249,8 +234,7 @@ def _resolved(
 
 class _Finder:
     """Finds the files of a list: as written, from the list's folder, below the corpus, or by the end of a
-    path
-    that was another machine's."""
+    path that was another machine's."""
 
     def __init__(self, beside: Path, root: Path) -> None:
         self.places = (beside, root)
@@ -272,7 +256,3 @@ class _Finder:
                     self._cut, self.moved = cut, self.moved or (text, found)
                     return found
         return None
-
-
-def _is_number(text: str | None) -> bool:
-    return text is not None and re.fullmatch(r"-?\d+(\.\d+)?", text) is not None

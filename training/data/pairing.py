@@ -44,11 +44,7 @@ def equal_form(text: str) -> str:
 
 
 def check_pattern(text: str) -> re.Pattern[str]:
-    """A pattern that names are searched for.
-
-    Raises:
-        InputError: it is no regular expression.
-    """
+    """A pattern that names are searched for; InputError if it is no regular expression."""
     try:
         return re.compile(text)
     except re.error as error:
@@ -67,15 +63,19 @@ def pair_folders(clean: Path, other: Path, pattern: str | None = None) -> Paired
         FilesError: a file has no partner.
     """
     left, right = audio_files(clean), audio_files(other)
-    notes = [note for folder in (clean, other) if (note := _not_read(folder))]
+    notes = [
+        f"{plural(len(names), 'file')} in {folder} cannot be read and are left out: {listed(names, 3)}; "
+        "convert them to .wav"
+        for folder in (clean, other)
+        if (names := unread(folder))
+    ]
     problem = None
     if pattern is not None:
         try:
-            found = _by_pattern(left, right, check_pattern(pattern))
+            if (found := _by_pattern(left, right, check_pattern(pattern))) is not None:
+                return Paired(found.pairs, [*notes, *found.notes])
         except FilesError as error:  # of another corpus of the study, whose names are equal
-            problem, found = error, None
-        if found is not None:
-            return Paired(found.pairs, [*notes, *found.notes])
+            problem = error
     cleans = {_place(path, clean): name for name, path in left.items()}
     others = {_place(path, other): name for name, path in right.items()}
     keys, told = _equal(cleans.keys(), others.keys())
@@ -84,11 +84,9 @@ def pair_folders(clean: Path, other: Path, pattern: str | None = None) -> Paired
         if any(pair.speaker is None for pair in pairs):
             pairs = [pair._replace(speaker=None) for pair in pairs]
         return Paired(sorted(pairs), [*notes, *told])
-    if problem is not None:
-        raise problem
-    if (found := _guessed(left, right)) is not None:
+    if problem is None and (found := _guessed(left, right)) is not None:
         return Paired(found.pairs, [*notes, *found.notes])
-    raise _unpaired(clean, other, left, right)
+    raise problem or _unpaired(clean, other, left, right)
 
 
 def _equal(left: Set[str], right: Set[str]) -> tuple[Set[str], list[str]]:
@@ -103,7 +101,7 @@ def _equal(left: Set[str], right: Set[str]) -> tuple[Set[str], list[str]]:
 
 
 def _named(name: str, clean: Path, other: Path, place: str) -> FilePair:
-    """A pair whose names are equal. A folder that holds it is its speaker, unless it says an SNR."""
+    """A pair whose names are equal; a folder that holds it is its speaker, unless it says an SNR."""
     folder = place.rpartition("/")[0].rpartition("/")[2]
     speaker = folder if folder and not re.search(r"(?i)^-?\d+\s*db$|snr", folder) else None
     return FilePair(name, clean, other, speaker)
@@ -111,14 +109,6 @@ def _named(name: str, clean: Path, other: Path, place: str) -> FilePair:
 
 def _place(path: Path, folder: Path) -> str:
     return equal_form(path.relative_to(folder).with_suffix("").as_posix())
-
-
-def _not_read(folder: Path) -> str | None:
-    others = unread(folder)
-    if not others:
-        return None
-    count = plural(len(others), "file")
-    return f"{count} in {folder} cannot be read and are left out: {listed(others, 3)}; convert them to .wav"
 
 
 def _key(pattern: re.Pattern[str], name: str) -> object:
@@ -190,8 +180,7 @@ def _bare(name: str) -> str:
 
 
 def _affixed(left: Files, right: Files) -> dict[str, str]:
-    """The clean name that each noisy one begins or ends with; none where a noisy one has a clean one's
-    name."""
+    """The clean name that each noisy one begins or ends with; none if a noisy one has a clean one's name."""
     if left.keys() & right.keys():
         stems = {path.stem: name for name, path in left.items()}
         names = {name: stems.get(path.stem, "") for name, path in right.items()}
@@ -240,8 +229,7 @@ def _unpaired(clean: Path, other: Path, left: Files, right: Files) -> FilesError
 
 
 def with_patterns(pairs: Sequence[FilePair], patterns: Mapping[str, str | None]) -> list[FilePair]:
-    """Pairs with the speaker, noise and SNR that patterns find in the noisy names (`speaker`, `noise`,
-    `snr`)."""
+    """Pairs with the `speaker`, `noise` and `snr` that patterns find in the noisy names."""
     found = []
     for pair in pairs:
         told: dict[str, Any] = {}

@@ -96,8 +96,7 @@ class Reader:
 
 
 def _signed_with(pair: FilePair, entry: CachedPair) -> str:
-    """What identifies a pair: its sources, and its speaker where a list, a pattern or a folder says it, as
-    the
+    """What identifies a pair: its sources, and its speaker if a list, a pattern or a folder says it, as the
     validation split depends on it."""
     signed = entry.signed or f"{entry.clean_sha256} {entry.noisy_sha256}"
     return f"{signed} {pair.speaker}" if pair.speaker is not None else entry.signed

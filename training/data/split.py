@@ -33,7 +33,7 @@ def split_validation(
     target = SHARE * len(pairs)
 
     def place(name: str) -> str:
-        return _hash(name if seed is None else f"{seed} {name}")
+        return sha256((name if seed is None else f"{seed} {name}").encode()).hexdigest()
 
     notes = []
     if len(sizes) > 1:
@@ -50,12 +50,8 @@ def split_validation(
         taken = [pair.speaker in held for pair in pairs]
         speakers = tuple(sorted(held))
     else:
-        why = (
-            ("file names do not contain the speaker")
-            if not sizes
-            else (f"there is only one speaker, {next(iter(sizes))}")
-        )
-        notes.append(f"validation is split by file: {why}")
+        only = f"there is only one speaker, {next(iter(sizes))}" if sizes else ""
+        notes.append(f"validation is split by file: {only or 'file names do not contain the speaker'}")
         clean = [pair.clean_name or pair.name for pair in pairs]
         count = max(1, round(SHARE * len(set(clean))))
         names = set(sorted(set(clean), key=place)[:count])
@@ -64,7 +60,3 @@ def split_validation(
     train = tuple(pair for pair, out in zip(pairs, taken, strict=True) if not out)
     validation = tuple(pair for pair, out in zip(pairs, taken, strict=True) if out)
     return train, validation, speakers, notes
-
-
-def _hash(text: str) -> str:
-    return sha256(text.encode()).hexdigest()

@@ -97,12 +97,7 @@ def frames(signal: Array) -> Array:
 
 
 def ssnr(clean: Array, enhanced: Array) -> float:
-    """Segmental SNR in dB: mean over frames, each clipped to [-10, 35].
-
-    Args:
-        clean: frames (frame, 480).
-        enhanced: frames (frame, 480).
-    """
+    """Segmental SNR in dB of frames (frame, 480): mean over frames, each clipped to [-10, 35]."""
     signal = np.square(clean).sum(axis=1)
     noise = np.square(clean - enhanced).sum(axis=1)
     decibels = 10 * np.log10(signal / (noise + EPS) + EPS)
@@ -110,11 +105,7 @@ def ssnr(clean: Array, enhanced: Array) -> float:
 
 
 def llr(clean: Array, enhanced: Array) -> float:
-    """Log-likelihood ratio of the linear predictors of order 16, mean over the lowest 95 % of the frames.
-
-    Args:
-        clean: frames (frame, 480).
-        enhanced: frames (frame, 480).
+    """Log-likelihood ratio of the linear predictors of order 16 of frames (frame, 480), mean of lowest 95 %.
 
     Raises:
         ValueError: it is defined in no frame (silence).
@@ -132,12 +123,8 @@ def llr(clean: Array, enhanced: Array) -> float:
 
 
 def wss(clean: Array, enhanced: Array) -> float:
-    """Weighted spectral slope distance (Klatt 1982) over 25 critical bands, mean over the lowest 95 %.
-
-    Args:
-        clean: frames (frame, 480).
-        enhanced: frames (frame, 480).
-    """
+    """Weighted spectral slope distance (Klatt 1982) over 25 critical bands of frames (frame, 480): mean over
+    the lowest 95 %."""
     clean_db, enhanced_db = band_levels(clean), band_levels(enhanced)
     clean_slope, enhanced_slope = np.diff(clean_db, axis=1), np.diff(enhanced_db, axis=1)
     weights = (_klatt_weights(clean_db, clean_slope) + _klatt_weights(enhanced_db, enhanced_slope)) / 2
@@ -156,11 +143,7 @@ def autocorrelation(signal: Array) -> Array:
 def predictor(lags: Array) -> Array:
     """Prediction-error filters (1, -a1, ..., -a16) by the Levinson-Durbin recursion, all frames at once.
 
-    Args:
-        lags: (frame, 17).
-
-    Returns:
-        (frame, 17); NaN for a frame of silence.
+    Lags (frame, 17) -> (frame, 17); NaN for a frame of silence.
     """
     filters = np.zeros_like(lags)
     filters[:, 0] = 1.0
@@ -183,14 +166,8 @@ def nearest_peaks(levels: Array, slopes: Array) -> Array:
     """Level of the peak that each band's slope leads to.
 
     A rising slope is followed to the right up to the band before the last rise, any other to the left
-    down to the first rise: the code this follows stops one band short of the peak on the right.
-
-    Args:
-        levels: (frame, 25) in dB.
-        slopes: (frame, 24), differences of neighbours.
-
-    Returns:
-        (frame, 24)
+    down to the first rise: the code this follows stops one band short of the peak on the right. Levels
+    (frame, 25) in dB and slopes (frame, 24), the differences of neighbours, -> (frame, 24).
     """
     rising, bands = slopes > 0, np.arange(slopes.shape[1])
     ends = np.pad(~rising[:, 1:], ((0, 0), (0, 1)), constant_values=True)

@@ -84,7 +84,7 @@ class Convention:
         habit: what it does.
         metric: what is measured so.
         ours: the measure that it stands in place of.
-        resampler: of files at another rate; none: this project's, and for files at 16 kHz none.
+        resampler: of files at another rate than 16 kHz.
         change: what is done to the enhanced signal at 16 kHz.
         both: the clean signal is changed too.
         value: from the measure to what is printed.
@@ -95,8 +95,8 @@ class Convention:
     habit: str
     metric: str = "pesq_wb"
     ours: str = "pesq_wb"
-    resampler: Resampler | None = None
-    change: Callable[[Wave], Wave] | None = None
+    resampler: Resampler = resample
+    change: Callable[[Wave], Wave] = lambda wave: wave
     both: bool = False
     value: Callable[[float], float] = float
     by_seconds: bool = False
@@ -104,14 +104,8 @@ class Convention:
 
     def signals(self, clean: Wave, enhanced: Wave, rate: int) -> tuple[Wave, Wave]:
         """`(sample,)` each, as they are measured."""
-        if self.resampler is not None:
-            clean, enhanced = self.resampler(clean, rate), self.resampler(enhanced, rate)
-        else:
-            clean, enhanced = resample(clean, rate), resample(enhanced, rate)
-        if self.change is not None:
-            enhanced = self.change(enhanced)
-            clean = self.change(clean) if self.both else clean
-        return clean, enhanced
+        clean, enhanced = self.resampler(clean, rate), self.resampler(enhanced, rate)
+        return self.change(clean) if self.both else clean, self.change(enhanced)
 
 
 def _raw(value: float) -> float:
@@ -192,9 +186,7 @@ def _submitted(
 ) -> Iterator[tuple[tuple[Convention | None, float], Future[Scored]]]:
     """Each pair, by its seconds, under our conventions (none), and then under each of the others."""
     for pair in pairs:
-        (clean, rate, _), (other, its_rate, _) = (
-            read_mono(path, "float64") for path in (pair.clean, pair.other)
-        )
+        (clean, rate, _), (other, its_rate, _) = (read_mono(p, "float64") for p in (pair.clean, pair.other))
         enhanced = other if rate == its_rate else _soxr("HQ", rate)(other, its_rate)
         length = min(len(clean), len(enhanced))
         clean, enhanced, seconds = clean[:length], enhanced[:length], length / rate

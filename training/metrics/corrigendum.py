@@ -33,10 +33,8 @@ def _found() -> tuple[Array[c_float] | None, str]:
     except (ImportError, OSError, ValueError) as error:
         return None, f"the wideband filter of this build of the package pesq cannot be read ({error})"
     if tuple(numbers) != VALUES:
-        return (
-            None,
-            f"the wideband filter of this build of the package pesq is not the expected one: {[*numbers]}",
-        )
+        what = "the wideband filter of this build of the package pesq is not the expected one"
+        return None, f"{what}: {[*numbers]}"
     return numbers, ""
 
 

@@ -32,13 +32,9 @@ def _network() -> Any:
 
 
 def distillmos(signal: NDArray[np.float64]) -> float:
-    """Opinion score (1 to 5) of a signal, whatever its level.
+    """Opinion score (1 to 5) of a signal (sample,) at 16 kHz, whatever its level.
 
-    Args:
-        signal: (sample,) at 16 kHz; windows of 7.68 s at most a second apart are judged, and averaged.
-
-    Raises:
-        ImportError: distillmos is not installed.
+    Windows of 7.68 s at most a second apart are judged, and averaged.
     """
     import torch
 

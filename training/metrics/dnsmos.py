@@ -23,9 +23,7 @@ CALIBRATION = {
     "bak": (-0.13166888, 1.60915514, -0.39604546),
     "ovrl": (-0.06766283, 1.11546468, 0.04602535),
 }
-"""Polynomials from the network's outputs to opinion scores, as published with the weights."""
-
-
+"""Polynomials from the network's outputs, in order, to opinion scores, as published with the weights."""
 BANDS, POINTS, HOP = 120, 321, 160
 """Of the mel spectrogram that P.808 is told from."""
 
@@ -52,19 +50,14 @@ def dnsmos(signal: NDArray[np.float64]) -> dict[str, float]:
     Args:
         signal: (sample,) at 16 kHz, in [-1, 1].
 
-    Returns:
-        `sig`, `bak`, `ovrl`.
-
     Raises:
         ImportError: onnxruntime is not installed.
     """
     network = _network()
-    raw = [
-        network.run(None, {"input_1": window[None].astype(np.float32)})[0][0] for window in _windows(signal)
-    ]
+    raw = [network.run(None, {"input_1": w[None].astype(np.float32)})[0][0] for w in _windows(signal)]
     return {
-        part: float(np.polyval(CALIBRATION[part], np.array(values)).mean())
-        for part, values in zip(("sig", "bak", "ovrl"), zip(*raw, strict=True), strict=True)
+        part: float(np.polyval(polynomial, np.array(values)).mean())
+        for (part, polynomial), values in zip(CALIBRATION.items(), zip(*raw, strict=True), strict=True)
     }
 
 

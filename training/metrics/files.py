@@ -19,8 +19,8 @@ def pair_paths(clean: Path, enhanced: Path, pattern: str | None = None) -> Paire
     """Two files, or the files of two folders in pairs (`pair_folders`).
 
     Raises:
-        InputError: a path does not exist, or a folder has no audio.
-        InputError: a file is given with a folder, or files do not pair (they are listed).
+        InputError: a path does not exist, a folder has no audio, a file is given with a folder, or files do
+            not pair (they are listed).
     """
     for path in (clean, enhanced):
         if not path.exists():

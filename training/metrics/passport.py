@@ -18,20 +18,17 @@ SHOWN = 3
 
 
 def passports(names: Iterable[str], rates: Iterable[int] = ()) -> dict[str, dict[str, str]]:
-    """The passport of each metric that this project takes; a table's own columns have none.
-
-    Args:
-        rates: of the files that were measured, in Hz.
-    """
+    """The passport of each metric of this project, of files at `rates` in Hz; other columns have none."""
     resampled = ", ".join(str(rate) for rate in sorted({*rates} - {16_000}))
     return {
         name: {
-            "standard": metric.standard or metric.label,
-            "packages": ", ".join(map(with_version, metric.packages or ("ablate",))),
+            "standard": METRICS[name].standard or METRICS[name].label,
+            "packages": ", ".join(map(with_version, METRICS[name].packages or ("ablate",))),
             "resampled": f"from {resampled} Hz by {with_version('soxr')} (HQ)" if resampled else "no",
-            "broken output": f"counts as {metric.floor:g}",
+            "broken output": f"counts as {METRICS[name].floor:g}",
         }
-        for name, metric in ((name, METRICS[name]) for name in names if name in METRICS)
+        for name in names
+        if name in METRICS
     }
 
 
@@ -66,11 +63,8 @@ def passport_of(attrs: Mapping[Any, Any], metric: str) -> dict[str, str]:
             lines.append(" and ".join(f"{value} ({', '.join(runs)}, ...)" for value, runs in values.items()))
     if lines:
         raise InputError(
-            f"{metric} was computed in different ways and cannot be compared:\n  "
-            + "\n  ".join(lines)
-            + (
-                "\nDelete or move the scores/ folders of these runs, then run the same `ablate run` "
-                "again to score them."
-            )
+            "\n  ".join([f"{metric} was computed in different ways and cannot be compared:", *lines])
+            + "\nDelete or move the scores/ folders of these runs, then run the same `ablate run` again to "
+            "score them."
         )
     return known[0][0] if known else {}

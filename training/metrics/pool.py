@@ -164,16 +164,14 @@ class MetricPool:
     @staticmethod
     def _without_pesq(job: _Job, worker: _Worker) -> Scored:
         """What can be measured of a long pair on which PESQ has crashed twice."""
-        crashing = {name for name in job.metrics if "pesq" in METRICS[name].packages}
-        rest = tuple(name for name in job.metrics if name not in crashing)
-        missing = failed(TOO_MANY, [name for name in job.metrics if name in crashing])
+        missing = failed(TOO_MANY, [name for name in job.metrics if "pesq" in METRICS[name].packages])
+        rest = tuple(name for name in job.metrics if name not in missing.values)
         if not rest:
             return missing
         found = worker.measure(job._replace(metrics=rest))
         values = missing.values | found.values
-        return found._replace(
-            values={name: values[name] for name in job.metrics}, errors=missing.errors | found.errors
-        )
+        in_order = {name: values[name] for name in job.metrics}
+        return found._replace(values=in_order, errors=missing.errors | found.errors)
 
     def _serve(self) -> None:
         """One thread keeps one worker busy, and starts another in its place when it dies."""

@@ -73,126 +73,75 @@ def _without_filter() -> str | None:
     return missing()
 
 
-def _dnsmos(part: str, measure: Callable[[Signals], float] | None = None) -> Metric:
-    return Metric(
-        f"dnsmos_{part}",
-        f"DNSMOS {part.upper()}",
-        measure or (lambda pair: pair.dnsmos[part]),
-        floor=1.0,
-        usual=False,
-        reference_free=True,
-        needs=("onnxruntime", "speechmos"),
-        packages=("speechmos", "onnxruntime"),
-        extra="dnsmos",
-    )
-
-
 COMPOSITE = ("csig", "cbak", "covl")
+_PESQ: dict[str, Any] = {"floor": 1.0, "margin": 0.05, "packages": ("pesq",)}
+_EXTRA: dict[str, Any] = {"floor": 1.0, "usual": False}
+_BINS: dict[str, Any] = {"higher_is_better": False, "usual": False}
 
 
 def _composite(part: str) -> Metric:
     return Metric(
-        part,
-        part.upper(),
-        lambda pair: getattr(pair.composite, part),
-        floor=1.0,
-        margin=0.05,
-        standard="Loizou's composite",
-        packages=("pesq",),
+        part, part.upper(), lambda pair: getattr(pair.composite, part), standard="Loizou's composite", **_PESQ
     )
 
 
 def _of_ports(part: str) -> Metric:
-    return Metric(
-        f"{part}_ports",
-        f"{part.upper()} (ports)",
-        lambda pair: getattr(pair.composite_of_ports, part),
-        floor=1.0,
-        margin=0.05,
-        usual=False,
-        standard="composite of a port fed with floats",
-        packages=("pesq",),
-    )
+    name, label, standard = f"{part}_ports", f"{part.upper()} (ports)", "composite of a port fed with floats"
+
+    def measure(pair: Signals) -> float:
+        return getattr(pair.composite_of_ports, part)
+
+    return Metric(name, label, measure, standard=standard, usual=False, **_PESQ)
+
+
+def _of_one(name: str, label: str, measure: Callable[[Signals], float], *needs: str) -> Metric:
+    """A measure of the enhanced signal alone, from the extra that its name begins with."""
+    extra = name.partition("_")[0]
+    given = _EXTRA | {"needs": needs, "packages": needs[::-1], "extra": extra}
+    return Metric(name, label, measure, reference_free=True, **given)
+
+
+def _dnsmos(part: str, measure: Callable[[Signals], float]) -> Metric:
+    return _of_one(f"dnsmos_{part}", f"DNSMOS {part.upper()}", measure, "onnxruntime", "speechmos")
 
 
 METRICS: dict[str, Metric] = {
     metric.name: metric
     for metric in (
         Metric(
-            "pesq_wb",
-            "PESQ-WB",
-            lambda pair: pair.pesq_wb,
-            floor=1.0,
-            margin=0.05,
-            standard="P.862.2 without Corrigendum 2",
-            packages=("pesq",),
+            "pesq_wb", "PESQ-WB", lambda pair: pair.pesq_wb, standard="P.862.2 without Corrigendum 2", **_PESQ
         ),
         Metric(
             "pesq_wb_c2",
             "PESQ-WB (C2)",
             lambda pair: pair.pesq("wb", corrected=True),
-            floor=1.0,
-            margin=0.05,
             usual=False,
             standard="P.862.2 with Corrigendum 2 (03/18)",
-            packages=("pesq",),
             missing=_without_filter,
+            **_PESQ,
         ),
-        Metric(
-            "pesq_nb",
-            "PESQ-NB",
-            lambda pair: pair.pesq("nb"),
-            floor=1.0,
-            margin=0.05,
-            standard="P.862.1 MOS-LQO",
-            packages=("pesq",),
-        ),
+        Metric("pesq_nb", "PESQ-NB", lambda pair: pair.pesq("nb"), standard="P.862.1 MOS-LQO", **_PESQ),
         Metric("stoi", "STOI", lambda pair: pair.stoi(extended=False), floor=0.0, packages=("pystoi",)),
         Metric("estoi", "ESTOI", lambda pair: pair.stoi(extended=True), floor=0.0, packages=("pystoi",)),
         *map(_composite, COMPOSITE),
         *map(_of_ports, COMPOSITE),
         Metric("ssnr", "SSNR", lambda pair: pair.ssnr, floor=-10.0, unit="dB"),
         Metric("si_sdr", "SI-SDR", lambda pair: pair.si_sdr, floor=-30.0, unit="dB"),
-        Metric(
-            "lsd",
-            "LSD",
-            lambda pair: pair.log_spectral_distance,
-            floor=100.0,
-            unit="dB",
-            higher_is_better=False,
-            usual=False,
-        ),
-        Metric(
-            "phase_distance",
-            "phase distance",
-            lambda pair: pair.phase_distance,
-            floor=180.0,
-            unit="deg",
-            higher_is_better=False,
-            usual=False,
-        ),
-        *(_dnsmos(part) for part in ("sig", "bak", "ovrl")),
+        Metric("lsd", "LSD", lambda pair: pair.log_spectral_distance, floor=100.0, unit="dB", **_BINS),
+        Metric("phase_distance", "phase distance", lambda pair: pair.phase_distance, 180.0, "deg", **_BINS),
+        _dnsmos("sig", lambda pair: pair.dnsmos["sig"]),
+        _dnsmos("bak", lambda pair: pair.dnsmos["bak"]),
+        _dnsmos("ovrl", lambda pair: pair.dnsmos["ovrl"]),
         _dnsmos("p808", lambda pair: pair.dnsmos_p808),
-        Metric(
-            "distillmos",
-            "DistillMOS",
-            lambda pair: pair.distillmos,
-            floor=1.0,
-            usual=False,
-            reference_free=True,
-            needs=("distillmos",),
-            extra="distillmos",
-            packages=("distillmos",),
-        ),
+        _of_one("distillmos", "DistillMOS", lambda pair: pair.distillmos, "distillmos"),
         Metric(
             "visqol",
             "ViSQOL",
             lambda pair: pair.visqol,
-            floor=1.0,
-            usual=False,
             needs=("visqol", "ai_edge_litert"),
             extra="visqol",
             packages=("visqol-python",),
+            **_EXTRA,
         ),
     )
 }

@@ -177,12 +177,12 @@ def test_a_split_drawn_by_the_seed_is_asked_for(ablate, corpus):
         (("--grid", "bidirectional", "--slurm", "time=60"), "do not apply to the launcher 'local'"),
         (("--grid", "bidirectional", "--claims", "publishd"), "no such file; give 'published'"),
         (("--grid", "bidirectional", "--step-fractions", "half"), "step fractions 'half'"),
-        (("--grid", "bidirectional", "--step-fractions", "0.33"), "not a whole number"),
+        (("--grid", "bidirectional", "--data", "CORPUS", "--step-fractions", "0.33"), "not a whole number"),
         (("--grid", "bidirectional", "--format", "xml"), "unknown format 'xml'"),
     ],
 )
-def test_bad_input_is_one_line_and_exit_code_2(ablate, words, said, tmp_path):
-    code, out, err = ablate("run", *words)
+def test_bad_input_is_one_line_and_exit_code_2(ablate, corpus, words, said, tmp_path):
+    code, out, err = ablate("run", *(corpus if word == "CORPUS" else word for word in words))
     assert (code, out) == (2, "")
     assert err.startswith("error: ")
     assert said in err
