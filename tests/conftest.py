@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from ablate.studies.plan import Plan
@@ -175,6 +176,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """A shell's background jobs ignore SIGINT, and so would what the tests start and then interrupt."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     config.option.loadscopereorder = False  # of pytest-xdist, which would begin with the files of most tests
+    settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("any machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
