@@ -4,8 +4,8 @@ The run directories are the truth; a training never talks to MLflow. A mirroring
 the tracking store up to date, pass by pass, so that a store that is down or slow costs a training nothing and
 whatever was missed is sent by a later pass. Every pass is idempotent.
 
-`store` connects and has experiments and runs, `run_mirror` mirrors a cell x seed, `study_mirror` the study,
-`passes` all of it, `process` runs beside the driver.
+`store` connects and has experiments and runs, `run_mirror` mirrors a cell x seed, `passes` a study, `process`
+runs beside the driver.
 """
 
 from .passes import Mirror, Mirrored, mirror

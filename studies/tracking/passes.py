@@ -13,13 +13,23 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ablate.training.files import LockHeldError, locked
+from ablate.training.rundir import RunDir
 
 from ..identity import root_identity
 from ..plan import Plan, find, load, study_path
 from ..redaction import brief, redact, scrub
 from .run_mirror import Child, Mode, Place, stamp
-from .store import Record, TrackingError, connect, default_uri, open_experiment, prepare, resolve_uri
-from .study_mirror import Parent
+from .store import (
+    COMPARED,
+    Record,
+    TrackingError,
+    compare_link,
+    connect,
+    default_uri,
+    open_experiment,
+    prepare,
+    resolve_uri,
+)
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput
@@ -31,6 +41,8 @@ FAULTS_OF_ONE_RUN = frozenset(
     {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST"}
 )
 """MLflow's errors that concern what was sent, not the store."""
+NOTE_LIMIT = 7500
+"""Characters of a note; MLflow refuses tags beyond 8000."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +69,7 @@ class Mirror:
         self.folder = study_path(self.root, study)
         self.uri = resolve_uri(self.root, tracking_uri)
         self.shown_uri = redact(self.uri)
-        self._parent: Parent | None = None
+        self._parent: Record | None = None
         self._children: list[Child] = []
         self._stamp: tuple[int, ...] = ()
         self._ask_again = 0.0
@@ -98,6 +110,7 @@ class Mirror:
         again = troubled and (mode != "live" or time.monotonic() > self._ask_again)
         if self._parent is None or planned != self._stamp or again:
             self._parent, self._stamp = self._open(), planned
+            self._sent: dict[Path, tuple[int, ...]] = {}
         for child in self._children:
             if child.trouble:
                 continue
@@ -108,7 +121,7 @@ class Mirror:
                     raise
                 child.trouble = f"{child.label}: {scrub(brief(error), self.uri)}"
                 self._ask_again = time.monotonic() + LONGEST_PAUSE
-        self._parent.mirror(mode, self._children)
+        self._sum_up(self._parent, mode)
         return [child.trouble for child in self._children if child.trouble]
 
     def _concerns_one_run(self, error: Exception) -> bool:
@@ -121,10 +134,12 @@ class Mirror:
             return str(error.filename or "").startswith(f"{self.root / 'runs'}{os.sep}")
         return isinstance(error, ValueError | KeyError | TypeError)
 
-    def _open(self) -> Parent:
-        """Read the plan, find or make the experiment and the parent run, and find the children there are."""
+    def _open(self) -> Record:
+        """Read the plan, find or make the experiment and the run of the study, and find the children there
+        are."""
         prepare(self.uri)
         plan, client = load(self.root, self.study), connect(self.uri)
+        self._plan = plan
         identity, own = root_identity(self.root), self.uri == default_uri(self.root)
         artifacts = (self.root / "mlartifacts" / quote(self.study, safe="")).as_uri()
         experiment, runs = open_experiment(
@@ -154,15 +169,74 @@ class Mirror:
         if commit := plan.train.commit if plan.train else plan.git_commit:
             tags["mlflow.source.git.commit"] = commit
         place = Place(self.root, self.study, client, self.shown_uri, experiment, tags, _datasets(plan))
-        parent = Parent(plan, place, found.get((None, None, None)))
+        if (parent := found.get((None, None, None))) is None:
+            start, tags = int(plan.created * 1000), tags | {"ablate.kind": "study"}
+            parent = Record(client, client.create_run(experiment, start, tags, run_name=plan.name))
+        params = plan.model_dump(mode="json", include={"base", "baseline", "design", "recipe", "endpoint"})
+        parent.log_params(params | {"corpus": plan.corpus.name})
+        client.log_inputs(parent.run_id, place.datasets)
+        self._experiment = experiment
         self._children = [
-            Child(place, parent.record.run_id, cell, seed, at.step_fraction)
+            Child(place, parent.run_id, cell, seed, at.step_fraction)
             for at in plan.every_step_fraction()
             for cell, seed in at.runs
         ]
         for child in self._children:
             child.record = found.get(child.key)
         return parent
+
+    def _sum_up(self, parent: Record, mode: Mode) -> None:
+        """Bring the run of the study up to date with its children, of which there is one for each cell x
+        seed."""
+        children = self._children
+        records = [child.record for child in children if child.record is not None]
+        statuses = [record.status for record in records]
+        done, failed = statuses.count("FINISHED"), statuses.count("FAILED")
+        progress = f"{done} of {len(children)} done" + (f", {failed} failed or diverged" if failed else "")
+        parent.log_tags(
+            {
+                "ablate.progress": progress,
+                "ablate.seeds": ",".join(map(str, self._plan.seeds)),
+                "mlflow.note.content": self._note(progress, [record.run_id for record in records]),
+            }
+        )
+        self._log_files(parent)
+        if mode == "live" or "RUNNING" in statuses:
+            status = "RUNNING"
+        elif failed and done + failed == len(children):
+            status = "FAILED"
+        else:
+            status = "FINISHED" if done == len(children) else "KILLED"
+        if status != parent.status:
+            parent.set_status(status)
+
+    def _note(self, progress: str, run_ids: list[str]) -> str:
+        note = f"**{progress}.**"
+        if run_ids:
+            which = "these runs" if len(run_ids) <= COMPARED else f"the first {COMPARED} runs"
+            note += f" [Compare {which}]({compare_link(self._experiment, run_ids)})."
+        if self._plan.corpus.is_demo:
+            note += " Demo corpus: for trying out ablate, not for conclusions."
+        table = self.folder / "report" / "table.md"
+        if not table.exists():
+            return note
+        text, room = table.read_text(), NOTE_LIMIT - len(note) - 2
+        if len(text) > room:
+            rows = text[: max(0, room - 80)].rpartition("\n")[0]
+            text = f"{rows}\n\n(cut; the whole table is the artifact report/table.md)"
+        return f"{note}\n\n{text}"
+
+    def _log_files(self, parent: Record) -> None:
+        """The plan, the report, and the clean and noisy clips that all runs share."""
+        clips = RunDir(self.root / "runs" / "any").references(self._plan.corpus.test_digest)
+        files = dict.fromkeys(clips.glob("*.wav"), "audio") | {self.folder / "plan.json": ""}
+        for path in self.folder.glob("report/**/*"):
+            if path.is_file() and not path.name.startswith("."):
+                files[path] = str(path.parent.relative_to(self.folder))
+        for path, where in files.items():
+            if self._sent.get(path) != (now := stamp(path)):
+                parent.client.log_artifact(parent.run_id, str(path), where or None)
+                self._sent[path] = now
 
 
 def _datasets(plan: Plan) -> list[DatasetInput]:
