@@ -19,10 +19,7 @@ from ablate.training import commands as training
 from . import commands as reports
 
 app = typer.Typer(
-    name="ablate",
-    no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_enable=False,
+    name="ablate", no_args_is_help=True, rich_markup_mode="rich", pretty_exceptions_enable=False
 )
 
 

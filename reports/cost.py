@@ -120,10 +120,7 @@ def _device(summary: Mapping[str, Any]) -> str:
 
 
 def pareto(
-    scores: Mapping[str, float],
-    cell_costs: Sequence[Cost],
-    against: str = "parameters",
-    direction: int = 1,
+    scores: Mapping[str, float], cell_costs: Sequence[Cost], against: str = "parameters", direction: int = 1
 ) -> list[ParetoPoint]:
     """Score against one cost, cheapest first.
 

@@ -53,10 +53,7 @@ class Pages:
 
 @contextmanager
 def serve(
-    root: Path | str,
-    study: str | None = None,
-    tracking_uri: str | None = None,
-    port: int | None = None,
+    root: Path | str, study: str | None = None, tracking_uri: str | None = None, port: int | None = None
 ) -> Iterator[Pages]:
     """Run the MLflow UI while the context is open; a tracking URI that is a server is used as it is.
 

@@ -201,11 +201,7 @@ def lengths(report: AnalysisReport) -> Drawn | None:
     spoken = "; ".join(
         f"{row.name} after {in_steps(row.steps)} {estimate(row.estimate, row.low, row.high)}" for row in found
     )
-    return (
-        "Effects by step budget",
-        f"Effects with intervals against the step budget: {spoken}.",
-        canvas,
-    )
+    return ("Effects by step budget", f"Effects with intervals against the step budget: {spoken}.", canvas)
 
 
 def subsets(report: AnalysisReport) -> Drawn | None:
@@ -237,8 +233,4 @@ def subsets(report: AnalysisReport) -> Drawn | None:
         axes.set_ylim(len(frame) - 0.5, -0.5)
         axes.set_ylabel(LABELS.get(column, column))
     grid[-1, 0].set_xlabel(f"gap in {report.metric}")
-    return (
-        "The gap by subset",
-        "The gap within subsets of the test set: " + "; ".join(spoken) + ".",
-        canvas,
-    )
+    return ("The gap by subset", "The gap within subsets of the test set: " + "; ".join(spoken) + ".", canvas)

@@ -26,10 +26,7 @@ CURVE = "_curve"
 """The column with the whole curve of each run, where a source has one: rows with a `step`."""
 NOTES = "notes"
 """In the `attrs` of a table: what is to be known of it."""
-_SPLITS = {
-    "val": {"val", "valid", "validation", "dev", "cv"},
-    "test": {"test", "testing"},
-}
+_SPLITS = {"val": {"val", "valid", "validation", "dev", "cv"}, "test": {"test", "testing"}}
 ENDED = {"done", "diverged", "finished", "completed", "succeeded", "success", "published", "closed"}
 FAILED = {
     *("failed", "crashed", "killed", "running", "preempted", "scheduled"),

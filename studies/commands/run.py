@@ -107,8 +107,7 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
             option(STUDY, metavar="FACTOR=LOW..HIGH", help="Claimed effect, on - off (repeatable)."),
         ] = [],  # noqa: B006
         claims: Annotated[
-            str | None,
-            option(STUDY, metavar="FILE", help="Further claims: a YAML file, or published."),
+            str | None, option(STUDY, metavar="FILE", help="Further claims: a YAML file, or published.")
         ] = None,
         study: Annotated[str | None, option(STUDY, metavar="NAME", help="Name of the study.")] = None,
         plugin: Annotated[

@@ -60,8 +60,7 @@ def ui(
     root: Root = ROOT,
     tracking_uri: TrackingUri = None,
     port: Annotated[
-        int | None,
-        typer.Option(help="Port on 127.0.0.1; 0 for a free one. [default: 5000, or a free one]"),
+        int | None, typer.Option(help="Port on 127.0.0.1; 0 for a free one. [default: 5000, or a free one]")
     ] = None,
 ) -> None:
     """Open MLflow's pages with the runs. Press Ctrl-C to stop."""

@@ -3,23 +3,8 @@
 `model` is what a plan says, `resolve` makes one from a request, `store` keeps it, `difference` compares two.
 """
 
-from .difference import (
-    PlanChangedError,
-    ResultsChangedError,
-    check_results,
-    compare,
-    former,
-    merge,
-    rescored,
-)
-from .model import (
-    AuditRecord,
-    CorpusNote,
-    ExtraTestSet,
-    Look,
-    Plan,
-    run_label,
-)
+from .difference import PlanChangedError, ResultsChangedError, check_results, compare, former, merge, rescored
+from .model import AuditRecord, CorpusNote, ExtraTestSet, Look, Plan, run_label
 from .resolve import add, cache_path, extend, make
 from .store import find, is_done, lacks_weights, load, names, parse, run_dirs, save, study_path
 
