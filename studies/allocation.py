@@ -24,7 +24,8 @@ def next_trainings(
     table, runs = scores_of_runs(plan, root)
     if not any(run.scored for run in runs):
         raise InputError(f"no run of {plan.name!r} has scores yet; train its first seeds with ablate run")
-    if pending := sorted({run.cell for run in runs} - {run.cell for run in runs if _has_ended(run)}):
+    ended = {run.cell for run in runs if run.scored or run.failed or run.state == "diverged"}
+    if pending := sorted({run.cell for run in runs} - ended):
         raise InputError(f"no run of {listed(pending)} has scores yet; train planned runs with ablate run")
     return allocate(
         analyze_study(plan, table),
@@ -36,18 +37,11 @@ def next_trainings(
     )
 
 
-def _has_ended(run: RunInfo) -> bool:
-    """Whether a run is scored, or will not be."""
-    return (
-        run.scored or run.state in ("diverged", "failed") or (run.state == "done" and run.cause is not None)
-    )
-
-
 def failed_of(runs: list[RunInfo]) -> dict[str, list[int]]:
     """By cell, the seeds that failed."""
     failed: dict[str, list[int]] = {}
     for run in runs:
-        if run.state == "failed" or (run.state == "done" and run.cause is not None):
+        if run.failed:
             failed.setdefault(run.cell, []).append(run.seed)
     return failed
 

@@ -1,4 +1,4 @@
-"""A study's scores as one long table, what is known of its runs, and what they say. Needs no torch."""
+"""A study's scores as one long table, and what is known of its runs. Needs no torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ablate.ablations.grid import AnyCell
-from ablate.ablations.inference.analysis import Analysis
 from ablate.ablations.runspec import run_path
 from ablate.training.metrics.passport import KEY, OF_RUNS, SHOWN
 from ablate.training.rundir import RunDir
 
 from . import train_command
-from .analysis import analyze_study
 from .imported import is_imported
 from .plan import Plan
 
@@ -45,6 +43,11 @@ class RunInfo:
     scored: bool = False
     imported: bool = False
     curve_problem: str | None = None
+
+    @property
+    def failed(self) -> bool:
+        """Whether its training failed, or its scoring."""
+        return self.state == "failed" or (self.state == "done" and self.cause is not None)
 
     @property
     def seconds(self) -> float | None:
@@ -125,14 +128,6 @@ def join_scores(plan: Plan, read: Read) -> tuple[pd.DataFrame, list[RunInfo]]:
         return _frame(tables, owners, plan), runs
     columns = ["cell", *(factor.name for factor in plan.factors), "seed", "utterance", "pesq_wb", "status"]
     return pd.DataFrame({name: pd.Series(dtype="object") for name in columns}), runs
-
-
-def analysis_of(plan: Plan, root: Path) -> Analysis | None:
-    """Every contrast of a plan that its runs can give, at its endpoint; none before a run is scored."""
-    table, runs = scores_of_runs(plan, root)
-    if not any(run.scored for run in runs):
-        return None
-    return analyze_study(plan, table)
 
 
 def _read_file(path: Path) -> pa.Table:

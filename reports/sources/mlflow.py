@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -69,14 +68,12 @@ def scores_from_mlflow(
             except (MlflowException, OSError):
                 return None
 
-        plan, parent = None, None
-        for run in parents:
-            if path := download(run.info.run_id, "plan.json"):
-                plan, parent = read_plan(path), run
-                break
-        if plan is None or parent is None:
+        planned = ((run, download(run.info.run_id, "plan.json")) for run in parents)
+        parent, path = next(((run, path) for run, path in planned if path), (None, None))
+        if parent is None or path is None:
             named = f" named {study!r}" if study else ""
             raise InputError(f"no run{named} with a plan.json in experiment {experiment!r} at {shown}")
+        plan = read_plan(path)
         children = {
             tuple(run.data.tags.get(f"ablate.{name}", "1") for name in ("cell", "seed", "length")): run
             for run in reversed(everything)
@@ -89,12 +86,9 @@ def scores_from_mlflow(
             signatures = cell.signatures[seed], cell.evaluations[seed]
             if child is None:
                 return RunInfo(cell.name, seed, *signatures, state="pending"), missing
-            run_id = child.info.run_id
-            scores = download(run_id, "scores.parquet")
-            summary = download(run_id, "summary.json")
-            metrics = download(run_id, "metrics.jsonl")
-            lines = read_lines(metrics) if metrics else []
-            tags = child.data.tags
+            files = ("scores.parquet", "summary.json", "metrics.jsonl")
+            scores, summary, metrics = (download(child.info.run_id, file) for file in files)
+            lines, tags = read_lines(metrics or missing), child.data.tags
             state = tags.get("ablate.state") or _state_of(child.info.status, scores is not None)
             info = RunInfo(
                 cell=cell.name,
@@ -105,7 +99,7 @@ def scores_from_mlflow(
                 cause=tags.get("ablate.cause"),
                 step=max((int(line["step"]) for line in lines), default=0),
                 steps=cell.config.steps,
-                summary=(known := (read_json(summary) if summary else None) or {}),
+                summary=(known := read_json(summary or missing) or {}),
                 lost_steps=known.get("lost_steps", 0),
                 metrics=lines,
                 scored=scores is not None,
@@ -117,8 +111,9 @@ def scores_from_mlflow(
             at.step_fraction: StepBudgetScores(*join_scores(at, partial(run_of, at.step_fraction)))
             for at in plan.every_step_fraction()[1:]
         }
-        info = StudyInfo.of(plan, infos, f"{shown}, experiment {experiment}", fractions)
-        return scores, replace(info, no_further=FIRST_ALONE)
+        source = f"{shown}, experiment {experiment}"
+        more = {"step_fractions": fractions, "no_further": FIRST_ALONE}
+        return scores, StudyInfo.of(plan, infos, source, **more)
 
 
 def _state_of(status: str, scored: bool) -> str:

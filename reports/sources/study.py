@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -57,27 +58,11 @@ class StudyInfo:
     notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(
-        cls,
-        plan: Plan,
-        runs: Sequence[RunInfo],
-        source: str,
-        step_fractions: Mapping[float, StepBudgetScores] | None = None,
-        further: Mapping[str, pd.DataFrame] | None = None,
-        ensembles: Mapping[str, Ensemble] | None = None,
-    ) -> StudyInfo:
+    def of(cls, plan: Plan, runs: Sequence[RunInfo], source: str, **more: Any) -> StudyInfo:
         """What is known of a study that was planned here."""
-        return cls(
-            name=plan.name,
-            source=source,
-            base={factor.name: factor.off for factor in plan.factors},
-            baseline=next((cell.name for cell in plan.cells if not cell.levels), None),
-            plan=plan,
-            runs=runs,
-            step_fractions=step_fractions or {},
-            further=further or {},
-            ensembles=ensembles or {},
-        )
+        base = {factor.name: factor.off for factor in plan.factors}
+        baseline = next((cell.name for cell in plan.cells if not cell.levels), None)
+        return cls(plan.name, source, base, baseline, plan, runs, **more)
 
     @cached_property
     def cells(self) -> dict[str, AnyCell]:
@@ -121,20 +106,24 @@ def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.Dat
     Raises:
         InputError: no such study, or its plan is damaged or of a later format.
     """
-    plan = load(Path(root), name)
-    scores, runs = scores_of_runs(plan, Path(root))
-    fractions = {
-        at.step_fraction: StepBudgetScores(*scores_of_runs(at, Path(root)))
-        for at in plan.every_step_fraction()[1:]
-    }
+    root = Path(root)
+    plan = load(root, name)
+    scores, runs = scores_of_runs(plan, root)
+    others = {at.step_fraction: scores_of_runs(at, root) for at in plan.every_step_fraction()[1:]}
     further, not_evaluated = {}, {}
     for place, test in enumerate(plan.extra_test_sets, start=1):
-        table, scored = scores_of_runs(plan, Path(root), place)
+        table, scored = scores_of_runs(plan, root, place)
         if any(run.scored for run in scored):
             further[test.name] = table
         not_evaluated[test.name] = [run for run in scored if run.state == "done" and run.cause]
-    source = str(study_path(Path(root), plan.name))
-    info = StudyInfo.of(plan, runs, source, fractions, further, stored(plan, Path(root)))
-    return scores, replace(
-        info, not_evaluated=not_evaluated, energy=recorded(study_path(Path(root), plan.name))
+    folder = study_path(root, plan.name)
+    return scores, StudyInfo.of(
+        plan,
+        runs,
+        str(folder),
+        step_fractions={fraction: StepBudgetScores(*found) for fraction, found in others.items()},
+        further=further,
+        not_evaluated=not_evaluated,
+        ensembles=stored(plan, root),
+        energy=recorded(folder),
     )

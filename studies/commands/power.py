@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -76,7 +77,6 @@ def write_outlook(found: Outlook, format: str, out: TextIO) -> None:
     if format == "csv":
         found.table.to_csv(out, index=False, lineterminator="\n")
     elif format == "json":
-        v = found.variances
         document = {
             "schema": "ablate.power",
             "version": 1,
@@ -84,13 +84,7 @@ def write_outlook(found: Outlook, format: str, out: TextIO) -> None:
             "power": found.power,
             "source": found.source,
             "hours_per_run": found.hours,
-            "variances": {
-                "seed": v.seed,
-                "residual": v.residual,
-                "utterance_cell": v.utterance_cell,
-                "utterances": v.utterances,
-                "by_cell": dict(v.by_cell),
-            },
+            "variances": asdict(found.variances),
             "effects": records(found.table),
             "effect": found.effect,
             "designs": records(found.designs) if found.designs is not None else None,

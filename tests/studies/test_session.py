@@ -14,10 +14,11 @@ from ablate.ablations.grid import parse_factors
 from ablate.models.errors import InputError
 from ablate.studies import plan as plans
 from ablate.studies import session as sessions
+from ablate.studies.analysis import analyze_study
 from ablate.studies.compute import Compute
 from ablate.studies.launchers import LAUNCHERS, Ended, Launcher
 from ablate.studies.plan import AuditRecord, ResultsChangedError
-from ablate.studies.scores import analysis_of, scores_of_runs
+from ablate.studies.scores import scores_of_runs
 from ablate.studies.sequential import HalfWidthTarget
 from ablate.studies.session import Session, ending
 from ablate.studies.study import Study, Tuning
@@ -26,6 +27,10 @@ from ablate.studies.trials import open_storage
 from ablate.training import config as training_config
 from ablate.training.config import RunConfig
 from ablate.training.rundir import RunDir
+
+
+def analysis_of(plan, root):
+    return analyze_study(plan, scores_of_runs(plan, root)[0])
 
 
 class InstantLauncher(Launcher):
