@@ -6,34 +6,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
-from . import caveats
+from . import caveats, details, tables
 from .blocks import Block, BulletList, Document, NamedValues, Part, Pictures, Sentence, Sounds, select
 from .checklist import checklist_blocks, checklist_title
-from .details import (
-    condition_tables,
-    convergence_table,
-    cost_table,
-    matched_table,
-    published_table,
-    ranking_table,
-    runs_table,
-)
 from .fields import fields, rows
 from .model import AnalysisReport
 from .summary import answer
-from .tables import (
-    cells_table,
-    claims_table,
-    effects_table,
-    guardrails_table,
-    interactions_table,
-    lengths_table,
-    mains_table,
-    pooled_table,
-    slopes_table,
-    test_sets_table,
-    units_table,
-)
 
 Maker = Callable[[AnalysisReport], Iterable[Block | None]]
 
@@ -83,7 +61,7 @@ def _conditions(report: AnalysisReport) -> Iterator[Block | None]:
     if report.by:
         yield Sentence("Subsets of one test set: descriptive, not corrected for multiple comparisons.")
         yield from _pictures("conditions")(report)
-        yield from condition_tables(report)
+        yield from details.condition_tables(report)
 
 
 def _measured_at(report: AnalysisReport) -> Iterator[Block]:
@@ -141,38 +119,38 @@ SHOWN = f"{PRINTED} notebook"
 
 PARTS = (
     Part("", _opening, SHOWN),
-    Part("effects", _tables(effects_table), SHOWN),
+    Part("effects", _tables(tables.effects_table), SHOWN),
     Part("effects", _sums, SHOWN),
-    Part("effects", _tables(guardrails_table, test_sets_table), SHOWN),
+    Part("effects", _tables(tables.guardrails_table, tables.test_sets_table), SHOWN),
     Part("effects", _pictures("waterfall", "forest"), "html notebook"),
     Part("effects", _notes, SHOWN),
-    Part("effects", _tables(claims_table), SHOWN),
-    Part("effects", _tables(units_table), SHOWN),
-    Part("effects", _tables(matched_table), SHOWN),
-    Part("effects", _tables(mains_table), "md html"),
-    Part("effects", _tables(interactions_table), "table md html"),
+    Part("effects", _tables(tables.claims_table), SHOWN),
+    Part("effects", _tables(tables.units_table), SHOWN),
+    Part("effects", _tables(details.matched_table), SHOWN),
+    Part("effects", _tables(tables.mains_table), "md html"),
+    Part("effects", _tables(tables.interactions_table), "table md html"),
     Part("effects", _pictures("interactions"), "html"),
-    Part("effects", _tables(pooled_table), "html"),
+    Part("effects", _tables(tables.pooled_table), "html"),
     Part("cells", _pictures("cells"), "html"),
-    Part("cells", _tables(cells_table), "md latex html notebook"),
-    Part("cells", _tables(partial(cells_table, wide=False)), "table"),
-    Part("cells", _tables(ranking_table), "md html"),
+    Part("cells", _tables(tables.cells_table), "md latex html notebook"),
+    Part("cells", _tables(partial(tables.cells_table, wide=False)), "table"),
+    Part("cells", _tables(details.ranking_table), "md html"),
     Part("cells", _problems, "table md html notebook"),
     Part("conditions", _conditions, "html"),
     Part("learning", _pictures("curves"), "html"),
-    Part("learning", _tables(convergence_table), "html"),
-    Part("learning", _tables(slopes_table), "md html"),
+    Part("learning", _tables(details.convergence_table), "html"),
+    Part("learning", _tables(tables.slopes_table), "md html"),
     Part("learning", _pictures("lengths"), "html"),
-    Part("learning", _tables(lengths_table), PRINTED),
+    Part("learning", _tables(tables.lengths_table), PRINTED),
     Part("cost", _pictures("pareto"), "html"),
-    Part("cost", _tables(cost_table), "html"),
+    Part("cost", _tables(details.cost_table), "html"),
     Part("listen", _sounds, "html"),
-    Part("published", lambda report: [published_table()], "html"),
+    Part("published", lambda report: [details.published_table()], "html"),
     Part("provenance", _measured_at, SHOWN),
     Part("provenance", _plan, "html"),
     Part("provenance", partial(_audit, remedies=True), "html"),
     Part("provenance", _audit, "table md"),
-    Part("provenance", _tables(runs_table), "html"),
+    Part("provenance", _tables(details.runs_table), "html"),
     Part("", checklist_blocks, "checklist"),
     Part("", fields, "json"),
     Part("", rows, "csv"),

@@ -24,7 +24,6 @@ class AtStepBudget:
     """An effect at one length of the trainings.
 
     Attributes:
-        length: share of the study's steps.
         steps: of its trainings; several where a factor is about them.
         utterances: those that every length has.
         change: the effect at the longer of this and the study's own length less that at the shorter.

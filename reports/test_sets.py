@@ -32,9 +32,7 @@ class OnTestSet:
     """One extra test set.
 
     Attributes:
-        effects: as `ablations.inference.test_sets.on_corpora` gives them.
-        cells: as `Analysis.cells`.
-        best: as `Analysis.best`.
+        effects: of `ablations.inference.test_sets.on_test_sets`; `cells` and `best` as of `Analysis`.
         problem: why there are no effects, or empty.
         noisier: what it would take there, where trainings differ by much more than on the first; or empty.
         left_out: what of the scores is not used.

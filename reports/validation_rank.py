@@ -27,10 +27,8 @@ class Agreement:
     evidence of an order.
 
     Attributes:
-        cells: of different trainings, that have both.
         correlation: 1: the same order, the better the higher; -1: the opposite one.
-        same: whether a positive correlation is shown, one-sided at 5 %.
-        opposite: whether a negative one is.
+        same, opposite: whether a positive, a negative correlation is shown, one-sided at 5 %.
     """
 
     cells: int
@@ -40,25 +38,14 @@ class Agreement:
 
 
 def agreement(scores: pd.DataFrame, runs: Sequence[RunInfo], metric: str) -> Agreement | None:
-    """How well the orders agree; none with few cells, or where all are alike.
-
-    Args:
-        scores: rows of cell, seed and utterance.
-        metric: of the test.
-    """
+    """How well the orders agree; none with few cells, or where all are alike."""
     tested = scores.groupby(["cell", "seed"], observed=True)[metric].mean()
-    rows = [
-        (
-            run.cell,
-            run.training or f"{run.cell} {run.seed}",
-            validation,
-            direction_of(metric) * tested[run.cell, run.seed],
-        )
-        for run in runs
-        if run.scored
-        and known(validation := run.summary.get("val_pesq_wb"))
-        and known(tested.get((run.cell, run.seed)))
-    ]
+    rows = []
+    for run in runs:
+        validation, test = run.summary.get("val_pesq_wb"), tested.get((run.cell, run.seed))
+        if run.scored and known(validation) and known(test):
+            training = run.training or f"{run.cell} {run.seed}"
+            rows.append((run.cell, training, validation, direction_of(metric) * test))
     table = pd.DataFrame(rows, columns=["cell", "training", "validation", "test"])
     means = table.drop_duplicates("training").groupby("cell")[["validation", "test"]].mean()
     if len(means) < FEWEST or means.nunique().min() < 2:

@@ -32,12 +32,7 @@ _RUN_FILES = ("spec.json", "state.json", "summary.json", "metrics.jsonl")
 
 
 def export(root: Path, name: str | None, output: Path) -> dict[str, Any]:
-    """Write a study to a `.tar.gz`.
-
-    Args:
-        root: of the study.
-        name: of the study; none: the one written last.
-        output: the file; an old one is replaced as a whole.
+    """Write a study, or the one written last, to a `.tar.gz`.
 
     Returns:
         The manifest: `format`, `study`, `ablate`, `created`, `runs` (how many of them are done), `left_out`

@@ -54,10 +54,7 @@ def score(
     """Score the averages over the seeds of every cell with two trainings or more; what is scored stays.
 
     Args:
-        device: "auto", or a torch device.
-        threads: of torch.
         processes: that measure beside it; 0 measures in this one.
-        say: is told each cell that is scored.
 
     Raises:
         InputError: no cell has two trained seeds, a checkpoint is not there (an imported study has none), or

@@ -52,12 +52,7 @@ def import_(archive: Path, root: Path, *, trust_plugins: bool = False) -> Plan:
     again only where a study file of one's own names it and its code.
 
     Args:
-        archive: a file of `export`.
-        root: where to.
         trust_plugins: trust the code of the study's plug-ins from now on.
-
-    Returns:
-        The study's plan.
 
     Raises:
         InputError: the file is no export, is damaged, or holds what no export writes; a study or run of that

@@ -33,9 +33,7 @@ class LeaseLostError(StudyHeldError):
 class Lease:
     """A held study. A thread of its own renews it, whatever else this process is busy with.
 
-    Attributes:
-        token: counts the drivers of the study in `driver.json`; a higher one there means that this lease is
-            lost.
+    `token` counts the drivers of the study in `driver.json`; a higher one there means that it is lost.
     """
 
     def __init__(self, folder: Path) -> None:

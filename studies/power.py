@@ -22,14 +22,8 @@ from .scores import RunInfo, scores_of_runs
 
 @dataclass(frozen=True)
 class Outlook:
-    """Smallest detectable effects.
-
-    Attributes:
-        table: a row per number of seeds and effect, as `inference.power.plan` gives it.
-        designs: a row per design, as `inference.power.compare_designs` gives it; none without an effect.
-        variances: what was planned with, and `source` where it is from.
-        hours: per training; none: unknown.
-    """
+    """Smallest detectable effects: `table` is of `inference.power.plan`, `designs` of `compare_designs` (none
+    without an effect), `source` says where the variances are from; `hours` are per training."""
 
     table: pd.DataFrame
     designs: pd.DataFrame | None
@@ -57,7 +51,6 @@ def outlook(
 
     Args:
         factors: of the grid; those that only change the evaluation need no training of their own.
-        seeds: numbers of seeds per cell.
         pilot: (root, study) whose variances and times to plan with; none: typical ones.
         effect: compare the designs that find a main effect of this size.
 

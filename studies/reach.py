@@ -45,10 +45,7 @@ class ReachWatch:
 
     With the first pair of cells that differ in one factor alone and have equal scores to the last bit, what
     the factor's other pairs need comes first; once all are equal, the cells at that level stop.
-
-    Args:
-        plan: without one of its codes waived, or nothing stops.
-        say: tells the user a line.
+    Nothing stops where the plan waives the code.
     """
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:

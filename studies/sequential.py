@@ -27,13 +27,8 @@ WITHOUT_END = 10**9
 
 @dataclass(frozen=True)
 class HalfWidthTarget:
-    """The rule of `--target-half-width`.
-
-    Attributes:
-        width: half-width wanted for everything that is judged, and for the gap.
-        max_seeds: of a cell.
-        at_once: trainings that are added after one look.
-    """
+    """The rule of `--target-half-width`: the half-width wanted for all that is judged and the gap, the most
+    seeds of a cell, and how many trainings are added after one look."""
 
     width: float
     max_seeds: int

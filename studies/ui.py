@@ -38,13 +38,7 @@ START_TIMEOUT = 90.0
 
 @dataclass(frozen=True)
 class Pages:
-    """Where to look.
-
-    Attributes:
-        server: address of the server.
-        runs: page of a study's runs, grouped by cell.
-        process: the server if it was started here.
-    """
+    """Addresses of the server and of a study's runs, grouped by cell; the server if it was started here."""
 
     server: str
     runs: str
@@ -114,8 +108,7 @@ def _running(uri: str, root: Path, port: int) -> Iterator[subprocess.Popen[bytes
     """A server that answers; the URI goes through the environment, for it may hold a password, beside the
     settings that `prepare` put there.
 
-    Raises:
-        TrackingError: it does not start.
+    Raises TrackingError where it does not start.
     """
     (root / "mlartifacts").mkdir(parents=True, exist_ok=True)
     command = [

@@ -26,8 +26,6 @@ def scores_from_mlflow(
     """The scores of a study that was mirrored to an MLflow server; no run directory is needed.
 
     Args:
-        tracking_uri: of the server or database.
-        experiment: its name.
         study: name of the parent run; none: the most recent parent run that has a plan.
 
     Raises:

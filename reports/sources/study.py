@@ -100,7 +100,6 @@ def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.Dat
     """The scores of every planned run that has them, and what is known of the study.
 
     Args:
-        root: directory of `studies/` and `runs/`.
         name: of the study; none: the most recent one.
 
     Raises:

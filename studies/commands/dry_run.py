@@ -188,19 +188,12 @@ def _shown(cell: AnyCell, estimate: dict[str, float] | None, shared: Mapping[str
 
 def _costs(plan: Plan, slot: Slot) -> dict[str, Cost]:
     """Seconds and bytes of a step of each cell, measured on a slot's device at its threads."""
-    return _on_gpu(plan, slot) if slot.gpu is not None else _on_cores(plan, slot)
+    if slot.gpu is not None:
+        from ..step_benchmark import step_costs
 
-
-def _on_gpu(plan: Plan, slot: Slot) -> dict[str, Cost]:
-    from ..step_benchmark import step_costs
-
-    costs = step_costs(plan.networks, slot, plan.plugins)
-    return {name: (cost.seconds, cost.memory) for name, cost in costs.items()}
-
-
-def _on_cores(plan: Plan, slot: Slot) -> dict[str, Cost]:
-    """From the audit's short steps, which take less than whole ones."""
-    import torch
+        timed = step_costs(plan.networks, slot, plan.plugins)
+        return {name: (cost.seconds, cost.memory) for name, cost in timed.items()}
+    import torch  # from the audit's short steps, which take less than whole ones
 
     from ablate.ablations.audit.budget import step_bytes, step_seconds
     from ablate.ablations.audit.network_under_test import subject

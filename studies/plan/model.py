@@ -77,7 +77,7 @@ class CorpusNote(Data):
 
 
 class ExtraTestSet(Frozen):
-    """A extra test set as the plan records it."""
+    """An extra test set as the plan records it."""
 
     name: str
     path: str
@@ -125,8 +125,8 @@ class Plan(Frozen):
     Attributes:
         seeds: of all cells together.
         measures: of plug-ins -> `FACTS` of `training.metrics.registry`.
-        lengths: shares of every cell's steps at which the study is trained too, beside its own length.
-        length: the share that these cells have: 1, or another of a plan that `at` gave.
+        step_fractions: shares of every cell's steps at which the study is trained too.
+        step_fraction: the share that these cells have: 1, or another of a plan that `at` gave.
     """
 
     format: Literal[1] = 1

@@ -88,13 +88,9 @@ class Mirror:
         return Mirrored(False, f"{len(problems)} runs of {self.study} could not be sent to MLflow: {shown}")
 
     def mirror(self, mode: Mode) -> list[str]:
-        """One pass.
+        """One pass: a line for each run that could not be mirrored; empty: the store holds everything.
 
-        Returns:
-            A line for each run that could not be mirrored. Empty: the store holds everything.
-
-        Raises:
-            TrackingError: the store does not answer.
+        Raises TrackingError where the store does not answer.
         """
         try:
             return self._pass(mode)

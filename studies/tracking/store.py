@@ -152,7 +152,6 @@ def open_experiment(
     It has the study's name, or `study@identity` if another root has that already.
 
     Args:
-        is_ours: whether the root made a run.
         artifacts: URI of the artifacts of an experiment that is made; none: the server decides.
 
     Returns:
