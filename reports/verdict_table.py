@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim beside the estimate, what it was made of, and in what the study `differs` from that. The verdict
-    is `undecided` where there is no interval, `no margin` where there is none."""
+    """A claim beside the estimate, what it was made of, and in what the study `differs` from that.
+
+    The verdict is `undecided` where there is no interval, `no margin` where there is none."""
 
     name: str
     low: float

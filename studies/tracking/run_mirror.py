@@ -129,9 +129,9 @@ class Child:
 
     def _introduce(self, record: Record) -> None:
         """Log what is known of a run before it starts."""
-        cell, seed = self._cell, int(self._tags["ablate.seed"])
+        cell = self._cell
         config = cell.config.model_dump(mode="json")
-        params = {"cell": cell.name, "seed": seed, "parameters": cell.parameters}
+        params = {"cell": cell.name, "seed": self.key[1], "parameters": cell.parameters}
         params |= {f"factor.{name}": level for name, level in cell.levels.items()}
         for part, fields in config.items():
             params |= {f"{part}.{name}": "none" if v is None else v for name, v in fields.items()}

@@ -83,8 +83,8 @@ def _sqlite_uri(path: Path) -> str:
 
 
 def _sqlite_file(uri: str) -> Path | None:
-    driver, _, path = uri.partition(":///")
-    if not driver.startswith("sqlite"):
+    driver, slashes, path = uri.partition(":///")
+    if not (slashes and driver.startswith("sqlite")):
         return None
     path = path.partition("?")[0]
     return Path(unquote(path) if "+" in driver else path)
