@@ -100,11 +100,9 @@ def _has_scores(plan: Plan, root: Path) -> bool:
 
 def rescored(old: Plan, new: Plan) -> list[str]:
     """What differs between two plans in how runs are scored and judged, one line each, old -> new."""
-    lines = []
-    if old.endpoint != new.endpoint:
-        lines.append(f"endpoint: {_short(old.endpoint)} -> {_short(new.endpoint)}")
+    lines = _fields(old, new, ("endpoint",))
     if old.train is not None and new.train is not None:
-        lines += _fields(old.train, new.train, ("scores", "curve"))
+        lines += _fields(old.train, new.train, ("scores", "curve"), "train.")
     factors = {factor.name: factor for factor in old.factors}
     lines += [
         f"factor {factor.name}: its claims changed"
@@ -123,16 +121,8 @@ def compare(old: Plan, new: Plan, root: Path | None = None) -> list[str]:
     Args:
         root: has the code of the old plan, so that changed files can be named.
     """
-    lines = [
-        f"{field}: {_short(getattr(old, field))} -> {_short(getattr(new, field))}"
-        for field in ("base", "baseline", "design", "constraints", "start_from", "tune")
-        if getattr(old, field) != getattr(new, field)
-    ]
-    lines += [
-        f"corpus {field}: {getattr(old.corpus, field)} -> {getattr(new.corpus, field)}"
-        for field in ("digest", "test_digest")
-        if getattr(old.corpus, field) != getattr(new.corpus, field)
-    ]
+    lines = _fields(old, new, ("base", "baseline", "design", "constraints", "start_from", "tune"))
+    lines += _fields(old.corpus, new.corpus, ("digest", "test_digest"), "corpus ")
     tests = [", ".join(f"{t.name} ({t.digest[:12]})" for t in plan.extra_test_sets) for plan in (old, new)]
     if [t.digest for t in old.extra_test_sets] != [t.digest for t in new.extra_test_sets]:
         lines.append(f"extra test sets: {tests[0] or 'none'} -> {tests[1] or 'none'}")
@@ -169,9 +159,10 @@ def _values(before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, 
     return [f"{change} ({len(cells)} cells)" for change, cells in sorted(changed.items())]
 
 
-def _fields(old: TrainingCommand, new: TrainingCommand, names: Iterable[str]) -> list[str]:
+def _fields(old: Frozen, new: Frozen, names: Iterable[str], prefix: str = "") -> list[str]:
+    """The fields that differ, a line each."""
     return [
-        f"train.{field}: {_short(getattr(old, field))} -> {_short(getattr(new, field))}"
+        f"{prefix}{field}: {_short(getattr(old, field))} -> {_short(getattr(new, field))}"
         for field in names
         if getattr(old, field) != getattr(new, field)
     ]
@@ -188,7 +179,7 @@ def _training(old: TrainingCommand | None, new: TrainingCommand | None, root: Pa
             f"trained with: imported runs (from {old.imported}) -> {new.command!r}; import it again with "
             "the study file: ablate import-runs FILE.yaml --scores ..."
         ]
-    lines = _fields(old, new, ("command", "then", "overrides", "config", "gpus"))
+    lines = _fields(old, new, ("command", "then", "overrides", "config", "gpus"), "train.")
     if old.digest != new.digest:
         changed = train_command.changed_files(old, new, root) if root is not None else []
         named = f": {listed(changed, 8)}" if changed else ""
