@@ -18,19 +18,17 @@ from ablate.ablations.claims import Endpoint
 from ablate.ablations.design import COLUMNS
 from ablate.ablations.factors import Factor
 from ablate.ablations.grid import BASE, BASELINE, AnyCell, Config, Grid
-from ablate.ablations.runspec import run_path
 from ablate.models.console import plain
 from ablate.models.errors import InputError, listed
 from ablate.studies import plan as plans
 from ablate.studies.imported import accept
-from ablate.studies.plan import CorpusNote, Plan
+from ablate.studies.plan import CorpusNote, Plan, run_of
 from ablate.studies.study import FIRST_TUNING_SEED, Study
 from ablate.studies.study_file import asked
 from ablate.training.config import Evaluation
 from ablate.training.files import locked
 from ablate.training.metrics.passport import KEY
 from ablate.training.metrics.registry import METRICS, expect
-from ablate.training.rundir import RunDir
 from ablate.training.train_command.config import CommandConfig, TrainingCommand
 
 from .convergence import CURVE
@@ -254,7 +252,7 @@ def _check_known(
 ) -> None:
     """Raises InputError where a run is there that has other scores, or was trained here."""
     for cell, seed, table in found:
-        run = RunDir(run_path(root, cell.signatures[seed]))
+        run = run_of(root, cell, seed)
         path = run.scores_path(cell.evaluations[seed])
         if run.has_scores(cell.evaluations[seed]):
             there = pd.read_parquet(path)
@@ -270,7 +268,7 @@ def _check_known(
 def _write_run(
     plan: Plan, root: Path, cell: AnyCell, seed: int, table: pd.DataFrame, curve: Curve, source: str
 ) -> None:
-    run = RunDir(run_path(root, cell.signatures[seed]))
+    run = run_of(root, cell, seed)
     if run.path.exists():
         return
     diverged = "status" in table.columns and (table["status"] == "diverged").all()

@@ -11,13 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablate.ablations.grid import AnyCell
-from ablate.ablations.runspec import run_path
 from ablate.models.errors import InputError
 from ablate.models.plugins import load_planned
 from ablate.training.config import digest
-from ablate.training.rundir import RunDir
 
-from .plan import Plan, cache_path, study_path
+from .plan import Plan, cache_path, run_of, study_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -76,7 +74,7 @@ def score(
         )
 
     def network(cell: AnyCell, seed: int) -> nn.Module:
-        path = RunDir(run_path(root, cell.signatures[seed])).checkpoints / "best.pt"
+        path = run_of(root, cell, seed).checkpoints / "best.pt"
         if not path.exists():
             raise InputError(f"cell {cell.name!r}, seed {seed}: an ensemble needs the weights {path}")
         return load_model(path)
@@ -109,9 +107,7 @@ def score(
 
 def _seeds(cell: AnyCell, root: Path) -> tuple[int, ...]:
     """The seeds whose training is done."""
-    return tuple(
-        seed for seed in cell.seeds if RunDir(run_path(root, cell.signatures[seed])).state.state == "done"
-    )
+    return tuple(seed for seed in cell.seeds if run_of(root, cell, seed).state.state == "done")
 
 
 def _path(plan: Plan, cell: AnyCell, seeds: tuple[int, ...], root: Path) -> Path:

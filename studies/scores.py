@@ -13,13 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ablate.ablations.grid import AnyCell
-from ablate.ablations.runspec import run_path
 from ablate.training.metrics.passport import KEY, OF_RUNS, SHOWN
-from ablate.training.rundir import RunDir
 
 from . import train_command
 from .imported import is_imported
-from .plan import Plan
+from .plan import Plan, run_of
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame,
     same = same_scores(plan, root) if plan.train is not None else {}
 
     def read(cell: AnyCell, seed: int) -> tuple[RunInfo, Path]:
-        run = RunDir(run_path(root, cell.signatures[seed]))
+        run = run_of(root, cell, seed)
         state = run.state
         evaluation = cell.scored_as(seed)[test]
         path = run.scores_path(evaluation)
@@ -189,7 +187,7 @@ def same_scores(plan: Plan, root: Path) -> dict[str, str]:
     found: dict[str, str] = {}
     seen: dict[tuple[str, str], int] = {}
     for cell, seed in plan.runs:
-        run = RunDir(run_path(root, cell.signatures[seed]))
+        run = run_of(root, cell, seed)
         path, state = run.scores_path(cell.evaluations[seed]), run.state
         if state.cause == train_command.SAME and state.message:
             found[f"{cell.name} seed {seed}"] = state.message

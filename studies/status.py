@@ -7,10 +7,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ablate.ablations.runspec import run_path
-from ablate.training.rundir import RunDir
-
-from .plan import Plan, is_done
+from .plan import Plan, is_done, run_of
 
 
 def status(plan: Plan, root: Path) -> dict[str, Any]:
@@ -25,7 +22,7 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
     runs = []
     for at in plan.every_step_fraction():
         for cell, seed in at.runs:
-            run = RunDir(run_path(root, cell.signatures[seed]))
+            run = run_of(root, cell, seed)
             state = run.state
             name: str = state.state
             cause, message = state.cause, state.message

@@ -6,7 +6,7 @@
 from .difference import PlanChangedError, ResultsChangedError, check_results, compare, former, merge, rescored
 from .model import AuditRecord, CorpusNote, ExtraTestSet, Look, Plan, run_label
 from .resolve import add, cache_path, extend, make
-from .store import find, is_done, lacks_weights, load, names, parse, run_dirs, save, study_path
+from .store import find, is_done, lacks_weights, load, names, parse, run_dirs, run_of, save, study_path
 
 __all__ = [
     "AuditRecord",
@@ -33,6 +33,7 @@ __all__ = [
     "rescored",
     "run_dirs",
     "run_label",
+    "run_of",
     "save",
     "study_path",
 ]

@@ -9,15 +9,14 @@ from typing import Any
 
 from ablate.ablations.factors import Factor
 from ablate.ablations.grid import Config
-from ablate.ablations.runspec import run_path
 from ablate.models.config import Frozen
 from ablate.models.errors import listed
-from ablate.training.rundir import RunDir
 from ablate.training.train_command.config import TrainingCommand
 
 from .. import train_command
 from .model import Plan, PlanChange
 from .resolve import extend
+from .store import run_of
 
 
 class PlanChangedError(Exception):
@@ -92,7 +91,7 @@ def former(plan: Plan) -> str:
 def _has_scores(plan: Plan, root: Path) -> bool:
     """Whether a run of a plan was scored."""
     return any(
-        RunDir(run_path(root, cell.signatures[seed])).has_scores(cell.evaluations[seed])
+        run_of(root, cell, seed).has_scores(cell.evaluations[seed])
         for at in plan.every_step_fraction()
         for cell, seed in at.runs
     )

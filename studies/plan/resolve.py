@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ablate.ablations.grid import BASE, BASELINE, Cell, Config, safe_name
-from ablate.ablations.runspec import run_path
 from ablate.models import plugins
 from ablate.models.distribution import version_of
 from ablate.models.errors import InputError
@@ -17,7 +16,7 @@ from ablate.training.audio import SAMPLE_RATE
 from ablate.training.config import RunConfig
 from ablate.training.environment import git_commit, host
 from ablate.training.metrics.registry import check_available, facts_of_plugins, usual
-from ablate.training.rundir import RunDir, file_digest
+from ablate.training.rundir import file_digest
 
 from .. import train_command
 from ..study import Study
@@ -231,7 +230,7 @@ class Starts:
         for other in self._studies():
             found = other.get(_network(cell))
             if found is not None and seed in found.signatures:
-                path = RunDir(run_path(self._root, found.signatures[seed])).checkpoints / f"{source}.pt"
+                path = store.run_of(self._root, found, seed).checkpoints / f"{source}.pt"
                 if path.is_file():
                     return self._note(path)
         raise InputError(

@@ -101,18 +101,23 @@ def save(plan: Plan, root: Path) -> None:
     write_json(path / "plan.json", plan.model_dump(mode="json"))
 
 
+def run_of(root: Path, cell: AnyCell, seed: int) -> RunDir:
+    """The run directory of a cell x seed."""
+    return RunDir(run_path(root, cell.signatures[seed]))
+
+
 def run_dirs(plan: Plan, root: Path) -> dict[tuple[str, int], RunDir]:
     """The run directory of every cell x seed."""
-    return {(cell.name, seed): RunDir(run_path(root, cell.signatures[seed])) for cell, seed in plan.runs}
+    return {(cell.name, seed): run_of(root, cell, seed) for cell, seed in plan.runs}
 
 
 def is_done(plan: Plan, root: Path, cell: AnyCell, seed: int) -> bool:
     """Whether a cell x seed is trained and scored on every test set."""
-    run = RunDir(run_path(root, cell.signatures[seed]))
+    run = run_of(root, cell, seed)
     return run.state.state == "done" and all(map(run.has_scores, cell.scored_as(seed)))
 
 
 def lacks_weights(plan: Plan, root: Path, cell: AnyCell, seed: int) -> bool:
     """Whether a cell x seed is trained, not scored on every test set, and without the weights for it."""
-    run = RunDir(run_path(root, cell.signatures[seed]))
+    run = run_of(root, cell, seed)
     return run.state.state == "done" and not run.has_weights and not is_done(plan, root, cell, seed)

@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ablate.ablations.grid import AnyCell
-from ablate.ablations.runspec import run_path
 from ablate.training.files import locked
-from ablate.training.rundir import RunDir, RunState, read_json, write_json
+from ablate.training.rundir import RunState, read_json, write_json
 
-from ..plan import run_label
+from ..plan import run_label, run_of
 from .store import History, Record, finite, same
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ class Child:
     """
 
     def __init__(self, place: Place, parent: str, cell: AnyCell, seed: int, fraction: float) -> None:
-        self.run = RunDir(run_path(place.root, cell.signatures[seed]))
+        self.run = run_of(place.root, cell, seed)
         self.key = cell.name, str(seed), self.run.signature
         self.label = run_label(cell.name, seed, fraction)
         self.record: Record | None = None
