@@ -78,20 +78,8 @@ class TrackerProcess:
 
 
 def follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str], None]) -> bool:
-    """Mirror a study until `stopped(seconds)`, which waits at most that long, answers yes.
-
-    Returns:
-        Whether the store holds everything at the end.
-    """
-    while True:
-        with suppress(LockHeldError), locked(target.lock_path, wait=False):
-            return _follow(target, stopped, say)
-        if stopped(INTERVAL):
-            say(f"another process is sending {target.study} to {target.shown_uri}")
-            return False
-
-
-def _follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str], None]) -> bool:
+    """Mirror a study until `stopped(seconds)`, which waits at most that long, answers yes; whether the store
+    holds everything at the end."""
     pause, said = 0.0, ""
     while not stopped(pause):
         begun = time.process_time()
@@ -132,7 +120,12 @@ def main() -> int:
         return True
 
     try:
-        return 0 if follow(target, stopped, say) else 1
+        while True:
+            with suppress(LockHeldError), locked(target.lock_path, wait=False):
+                return 0 if follow(target, stopped, say) else 1
+            if stopped(INTERVAL):
+                say(f"another process is sending {target.study} to {target.shown_uri}")
+                return 1
     except Exception as error:
         say(str(error) if isinstance(error, TrackingError) else brief(error))
         return 1

@@ -155,24 +155,17 @@ class Child:
         disagree, made anew: the run directory is right."""
         wanted = _curves(lines)
         if self._sent is None:
-            self._sent = record.history(wanted)
+            self._sent = record.history({key for key, _ in wanted})
         if self._sent is None or (settled and not _agree(self._sent, wanted)):
             record.client.delete_run(record.run_id)
             record = self._create(state)
             self._introduce(record)
-        sent: History = self._sent or {}
-        missing = [
-            metric
-            for key, steps in wanted.items()
-            for step, metric in steps.items()
-            if step not in sent.get(key, {})
-        ]
-        record.client.log_batch(record.run_id, metrics=sorted(missing, key=lambda metric: metric.step))
-        for metric in missing:
-            sent.setdefault(metric.key, {})[metric.step] = metric.value
+        sent = self._sent or {}
+        missing = [metric for at, metric in wanted.items() if at not in sent]
         if missing:
+            record.client.log_batch(record.run_id, metrics=missing)
             self._remember(record, max(int(line["step"]) for line in lines))
-        self._sent = sent
+        self._sent = sent | {(metric.key, metric.step): metric.value for metric in missing}
         return record
 
     def _finish(self, record: Record, state: RunState, status: str, scored: bool) -> None:
@@ -217,17 +210,17 @@ def stamp(*paths: Path) -> tuple[int, ...]:
     return tuple(found)
 
 
-def _curves(lines: list[dict[str, Any]]) -> dict[str, dict[int, Metric]]:
-    """Curves of a run, key -> step -> metric; of a step that was written twice the last."""
+def _curves(lines: list[dict[str, Any]]) -> dict[tuple[str, int], Metric]:
+    """Curves of a run by key and step; of a step that was written twice the last."""
     from mlflow.entities import Metric
 
-    found: dict[str, dict[int, Metric]] = {}
-    for line in lines:
+    found: dict[tuple[str, int], Metric] = {}
+    for line in sorted(lines, key=lambda line: int(line["step"])):
         step, when = int(line["step"]), int(line.get("time", 0) * 1000)
         for name, value in line.items():
             if name not in {"step", "time"} and finite(value):
                 key = name if "/" in name else f"train/{name}"
-                found.setdefault(key, {})[step] = Metric(key, float(value), when, step)
+                found[key, step] = Metric(key, float(value), when, step)
     return found
 
 
@@ -241,13 +234,9 @@ def _means(scores: pandas.DataFrame) -> dict[str, float]:
     return found
 
 
-def _agree(sent: History, wanted: dict[str, dict[int, Metric]]) -> bool:
+def _agree(sent: History, wanted: dict[tuple[str, int], Metric]) -> bool:
     """Whether what the store holds is part of what the run directory holds."""
-    return all(
-        step in (lines := wanted.get(key, {})) and same(lines[step].value, value)
-        for key, steps in sent.items()
-        for step, value in steps.items()
-    )
+    return all(at in wanted and same(wanted[at].value, value) for at, value in sent.items())
 
 
 def status_of(state: RunState, scored: bool, mode: Mode) -> str:

@@ -62,8 +62,8 @@ EXPERIMENT_TAGS = {
     ),
 }
 """These make an experiment's page one of model development, and group its runs by cell."""
-History = dict[str, dict[int, float]]
-"""key -> step -> value"""
+History = dict[tuple[str, int], float]
+"""(key, step) -> value"""
 
 
 class TrackingError(RuntimeError):
@@ -249,13 +249,9 @@ class Record:
 
     def history(self, keys: Iterable[str]) -> History | None:
         """What the store holds of some metrics; None if a step stands there twice."""
-        found: History = {}
-        for key in keys:
-            history = self.client.get_metric_history(self.run_id, key)
-            found[key] = {metric.step: metric.value for metric in history}
-            if len(found[key]) < len(history):
-                return None
-        return found
+        lists = [self.client.get_metric_history(self.run_id, key) for key in keys]
+        found = {(metric.key, metric.step): metric.value for metrics in lists for metric in metrics}
+        return found if len(found) == sum(map(len, lists)) else None
 
 
 def clean_key(key: str) -> str:
