@@ -268,7 +268,7 @@ def notes(report: AnalysisReport) -> list[str]:
         notes.insert(0, SPEAKS_OF)
     if looked := int(analysis.effects["p_headline"].notna().sum()):
         notes.append(
-            f"The first sentence uses Holm's procedure over {plural(looked, 'effect')}(gap and remainder "
+            f"The first sentence uses Holm's procedure over {plural(looked, 'effect')} (gap and remainder "
             f"included) at {100 * (1 - analysis.confidence):.0f} %; intervals in tables are not corrected."
         )
     lost = [item for item in analysis.not_estimable if item.missing]
