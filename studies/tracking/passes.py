@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from ablate.training.files import LockHeldError, locked
-from ablate.training.rundir import RunDir
+from ablate.training.rundir import RunDir, read_json
 
 from ..identity import root_identity
-from ..plan import Plan, find, load, study_path
+from ..plan import Plan, find, load, run_dirs, study_path
 from ..redaction import brief, redact, scrub
 from .run_mirror import Child, Mode, Place, stamp
 from .store import (
@@ -32,7 +32,7 @@ from .store import (
 )
 
 if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput
+    from mlflow.entities import DatasetInput, Run
 
 LONGEST_PAUSE = 60.0
 """Seconds between two tries, at most, while the store does not answer or a run cannot be mirrored."""
@@ -136,17 +136,19 @@ class Mirror:
         prepare(self.uri)
         plan, client = load(self.root, self.study), connect(self.uri)
         self._plan = plan
-        identity, own = root_identity(self.root), self.uri == default_uri(self.root)
+        identity = root_identity(self.root)
         artifacts = (self.root / "mlartifacts" / quote(self.study, safe="")).as_uri()
         experiment, runs = open_experiment(
             client,
             self.study,
             identity,
-            lambda run: own or run.data.tags.get("ablate.root") == identity,
+            self._ours,
             artifacts if self.uri.startswith(DATABASES) else None,
         )
         found: dict[tuple[str | None, ...], Record] = {}
         for run in runs:
+            if "ablate.root" not in run.data.tags:
+                client.set_tag(run.info.run_id, "ablate.root", identity)
             names = ("ablate.cell", "ablate.seed", "ablate.signature")
             key = tuple(run.data.tags.get(name) for name in names)
             if key in found and all(key):
@@ -180,6 +182,25 @@ class Mirror:
         for child in self._children:
             child.record = found.get(child.key)
         return parent
+
+    def _ours(self, runs: list[Run]) -> list[Run]:
+        """Those that this root made, by their tag; a run without one is ours if a run directory names it."""
+        identity = root_identity(self.root)
+        if self.uri == default_uri(self.root):
+            return runs
+        told = [
+            read_json(run.path / "mlflow.json") or {}
+            for at in self._plan.every_step_fraction()
+            for run in run_dirs(at, self.root).values()
+        ]
+        labels = [entry.get(self.shown_uri, {}).get(self.study, {}) for entry in told]
+        named = {run["run_id"] for entry in labels for run in entry.values()}
+        named |= {run.data.tags.get("mlflow.parentRunId") for run in runs if run.info.run_id in named}
+        return [
+            run
+            for run in runs
+            if run.data.tags.get("ablate.root", identity if run.info.run_id in named else "") == identity
+        ]
 
     def _sum_up(self, parent: Record, mode: Mode) -> None:
         """Bring the run of the study up to date with its children, of which there is one for each cell x

@@ -145,13 +145,18 @@ def find_experiment(client: MlflowClient, study: str, identity: str) -> Any:
 
 
 def open_experiment(
-    client: MlflowClient, study: str, identity: str, is_ours: Callable[[Run], bool], artifacts: str | None
+    client: MlflowClient,
+    study: str,
+    identity: str,
+    of_root: Callable[[list[Run]], list[Run]],
+    artifacts: str | None,
 ) -> tuple[str, list[Run]]:
     """Find or make the experiment of a root's study, and bring it back if it was deleted.
 
     It has the study's name, or `study@identity` if another root has that already.
 
     Args:
+        of_root: of the runs of an experiment, those that the root made.
         artifacts: URI of the artifacts of an experiment that is made; none: the server decides.
 
     Returns:
@@ -162,7 +167,7 @@ def open_experiment(
         if found.lifecycle_stage == "deleted":
             client.restore_experiment(found.experiment_id)
         runs = all_runs(client, found.experiment_id)
-        ours = [run for run in runs if is_ours(run)]
+        ours = of_root(runs)
         if ours or not runs or found.name != study:
             for key, value in EXPERIMENT_TAGS.items():
                 if found.tags.get(key) != value:

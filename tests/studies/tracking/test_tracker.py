@@ -803,6 +803,21 @@ def test_two_roots_on_one_server_keep_their_runs(study_on_disk: Any, server: Any
         assert scores["pesq_wb"].min() == pytest.approx(study.pesq(*study.slots()[0], 60), abs=0.5)
 
 
+@pytest.mark.slow
+def test_runs_without_the_roots_name_are_its_own_if_it_names_them(small: Any, server: Any) -> None:
+    for cell, seed in small.slots():
+        small.complete(cell, seed)
+    server.start()
+    assert mirror(small.root, "toy", server.uri)
+    store = Store(small, server.uri)
+    for run in store.runs:
+        store.client.delete_tag(run.info.run_id, "ablate.root")
+    assert mirror(small.root, "toy", server.uri)
+    again = Store(small, server.uri)
+    assert {run.info.run_id for run in again.runs} == {run.info.run_id for run in store.runs}
+    assert {run.data.tags["ablate.root"] for run in again.runs} == {root_identity(small.root)}
+
+
 def test_a_root_keeps_its_name_when_it_moves_and_a_copy_gets_another(tmp_path: Path) -> None:
     name = root_identity(tmp_path / "one")
     assert root_identity(tmp_path / "one") == name
