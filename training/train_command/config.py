@@ -72,9 +72,7 @@ class TrainingCommand(TrainingProgram):
     command: str = ""
     then: tuple[str, ...] = ()
     overrides: Annotated[str, AfterValidator(argv.check_style)] = "argparse"
-    config: Annotated[str | None, AfterValidator(lambda path: path and config_files.check_ending(path))] = (
-        None
-    )
+    config: Annotated[str, AfterValidator(config_files.check_ending)] | None = None
     resume: str | None = None
     folder: str
     code: tuple[str, ...] = ()
@@ -90,19 +88,17 @@ class TrainingCommand(TrainingProgram):
     @model_validator(mode="before")
     @classmethod
     def _as_written(cls, fields: Any) -> Any:
-        if isinstance(fields, dict) and "commands" in fields:
-            commands = fields["commands"]
+        if not isinstance(fields, dict):
+            return fields
+        fields = {"overrides": "config"} | fields if fields.get("config") else dict(fields)
+        if (commands := fields.pop("commands", None)) is not None:
             if "command" in fields or not isinstance(commands, list) or not commands:
                 raise InputError("train needs command, or commands (a list)")
-            fields = {k: v for k, v in fields.items() if k != "commands"}
             fields |= {"command": commands[0], "then": tuple(commands[1:])}
-        if isinstance(fields, dict) and fields.get("config") and "overrides" not in fields:
-            fields = {**fields, "overrides": "config"}
-        if isinstance(fields, dict) and isinstance(network := fields.get("network"), dict):
+        if isinstance(network := fields.get("network"), dict):
             if not {"class"} <= set(network) <= {"class", "arguments"}:
                 raise InputError("network: give file.py:Class, or {class: file.py:Class, arguments: {...}}")
-            arguments = network.get("arguments", {})
-            fields = {**fields, "network": network["class"], "network_arguments": arguments}
+            fields |= {"network": network["class"], "network_arguments": network.get("arguments", {})}
         return fields
 
     @field_validator("curve", mode="before")

@@ -20,12 +20,15 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import psutil
 
 from ..failures import RunFailure, classify
 from ..rundir import RunDir
+
+if TYPE_CHECKING:
+    from ..contract import Assignment
 
 GRACE = 30.0
 """Seconds that a command has after SIGTERM before it is killed."""
@@ -44,28 +47,21 @@ LAST_LINES = 80
 EXCEPTION = re.compile(r"(\[[^\]]*\]:?\s*)*([A-Za-z_]\w*\.)*[A-Z]\w*(Error|Exception|Interrupt)\b(:|$)")
 OF_LAUNCHERS = ("ChildFailedError", "CalledProcessError")
 OF_FILES = re.compile(r"\b(OS|IO|Import|Key|Permission|\w*NotFound|FileExists|\w*Directory)Error:")
-CHILD_ENDED_BY = re.compile(r"exitcode\s*: -(\d+)")
+USAGE = re.compile(r"\S+: error: ")
+CHILD_ENDED = re.compile(r"exitcode\s*: (-?\d+)")
 PATH = re.compile(r"\S*[/\\]\S*")
 LOSS = re.compile(r"\w*(loss(es)?|grad(ient)?s?|grad_norm|Backward\d*)\b", re.IGNORECASE)
 NOT_FINITE = re.compile(r"\b(nans?|non-?finite|not finite|inf(inite|inity)?)\b", re.IGNORECASE)
 
 
 def run_command(
-    run: RunDir,
-    words: Sequence[str],
-    *,
-    folder: Path,
-    environment: Mapping[str, str],
-    lock: int,
-    tick: Callable[[], None],
-    should_stop: Callable[[], bool],
+    given: Assignment, words: Sequence[str], environment: Mapping[str, str], tick: Callable[[], None]
 ) -> int | None:
     """Run a command to its end, and end whatever it leaves behind; what it prints goes to the run's log.
 
     Args:
-        lock: descriptor of the run's lock.
+        given: once it says to stop, the command gets SIGTERM, and SIGKILL after a while.
         tick: called a few times a second.
-        should_stop: asked as often; the command then gets SIGTERM, and SIGKILL after a while.
 
     Returns:
         The exit code, negative for a signal; none: it was stopped, or ended badly when it was to be stopped,
@@ -74,6 +70,7 @@ def run_command(
     Raises:
         OSError: there is no such program, or it may not be run.
     """
+    run = given.run
     _end(lambda: _marked(run))
     before, process = {*psutil.Process().children()}, None
     _adopt_orphans(True)
@@ -83,22 +80,22 @@ def run_command(
             with run.log.open("ab") as log:
                 process = subprocess.Popen(
                     words,
-                    cwd=folder,
+                    cwd=run.work,
                     env={**environment, MARKER: json.dumps([*_place(run), os.getpid()])},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
-                    pass_fds=(lock,),
+                    pass_fds=(given.lock,),
                     start_new_session=True,
                 )
         finally:
             signal.pthread_sigmask(signal.SIG_UNBLOCK, NOT_FOR_COMMANDS)
-        while not should_stop():
+        while not given.should_stop():
             with suppress(subprocess.TimeoutExpired):
                 code = process.wait(TICK)
                 if code != 0:
                     time.sleep(TICK)
-                return None if code != 0 and should_stop() else code
+                return None if code != 0 and given.should_stop() else code
             tick()
         return None
     finally:
@@ -213,10 +210,10 @@ def fail(code: int, last: str) -> NoReturn:
 
 
 def ending(code: int, log: Path, offset: int, most: int = 20_000) -> tuple[int, str]:
-    """The exit code, negative where a signal ended the command behind a shell or launcher; its last words.
+    """The exit code, that of the program behind a shell or launcher, negative for a signal; its last words.
 
-    Those are a line that tells of memory, else the last exception that is not a launcher's, else the last
-    line.
+    Those are a line that tells of memory, else the last exception that is not a launcher's, else what it says
+    of its options, else the last line.
     """
     with log.open("rb") as file:
         end = file.seek(0, 2)
@@ -226,15 +223,13 @@ def ending(code: int, log: Path, offset: int, most: int = 20_000) -> tuple[int, 
     raised = list(filter(EXCEPTION.match, lines))
     told = [line for line in lines if classify(RuntimeError(line), "error") != "error"]
     own = [line for line in raised if not any(name in line for name in OF_LAUNCHERS)]
-    last = (told or own or raised or lines or [""])[-1]
-    behind = [int(number) for number in CHILD_ENDED_BY.findall("\n".join(lines))]
-    if own:  # a launcher asks the other ranks to end when one raised
-        behind = [number for number in behind if number != signal.SIGTERM]
+    last = (told or own or [*filter(USAGE.match, lines)] or raised or lines or [""])[-1]
+    behind = [int(number) for number in CHILD_ENDED.findall("\n".join(lines))]
+    if own or any(number > 0 for number in behind):  # a launcher asks the other ranks to end when one failed
+        behind = [number for number in behind if number != -signal.SIGTERM]
     if code > 0 and behind:
-        code = -behind[-1]
-    elif code - 128 in set(signal.Signals):
-        code = 128 - code
-    return code, last
+        code = behind[-1]
+    return (128 - code if code - 128 in set(signal.Signals) else code), last
 
 
 def says_diverged(line: str) -> bool:

@@ -309,15 +309,7 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
             progress.update(**curve.state | ({} if ended else {"curve_problem": None}))
 
     with failure_cause("configuration"):
-        code = run_command(
-            run,
-            command,
-            folder=call.work,
-            environment=call.environment,
-            lock=given.lock,
-            tick=look,
-            should_stop=given.should_stop,
-        )
+        code = run_command(given, command, call.environment, look)
     look(ended=True)
     if changed := [path for path, moment in changes(links).items() if moment > linked]:
         raise RunFailure("changed-link") from InputError(_who_changed(run, changed, since))

@@ -123,6 +123,16 @@ def test_the_childs_exception_is_found_before_a_launchers_words(program, new_run
     assert f"RuntimeError: {words}" in found.message
 
 
+def test_options_that_a_program_refuses_behind_a_launcher_are_not_a_lost_worker(program, new_run, go):
+    footer = OTHER_RANK.replace("exitcode  : 1", "exitcode  : 2")
+    text = f"usage: train.py [-h]\ntrain.py: error: unrecognized arguments: --bogus 1\n{footer}"
+    program(f"print({text!r}, file=sys.stderr); sys.exit(1)")
+    run, job = new_run()
+    found = go(run, job)
+    assert (found.state, found.cause) == ("failed", "configuration")
+    assert found.message.endswith("exit code 2: train.py: error: unrecognized arguments: --bogus 1")
+
+
 @pytest.mark.slow
 def test_weights_and_logs_of_the_users_folder_are_not_every_runs(program, new_run, go, folder):
     program(
