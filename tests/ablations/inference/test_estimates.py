@@ -420,3 +420,16 @@ def test_the_best_of_a_metric_that_should_fall_is_the_lowest(make, monkeypatch):
     monkeypatch.setitem(METRICS, "distance", falling)
     frame = make(noise=0.01, metric="distance")
     assert analyze(frame, base=BASE, baseline="ref", metric="distance").best == "base"
+
+
+@pytest.mark.parametrize("groups", [[[0], [1], [2]], [[0, 1], [2]]], ids=["apart", "of one training"])
+def test_widths_and_degrees_of_freedom_do_not_depend_on_how_good_a_cell_is(groups):
+    rng = np.random.default_rng(3)
+    weights = np.array([[0.5, 0.5, -1.0], [-1.0, 1.0, 0.0], [1.0, 0.0, -1.0]])
+    scores = rng.normal(0, 0.05, (3, 4, 6)) + rng.normal(0, 0.2, (3, 1, 6))
+    better = scores + np.array([0.0, 3.0, -2.0])[:, None, None]
+    before, after = estimate(scores, weights, groups), estimate(better, weights, groups)
+    assert after.value == pytest.approx(before.value + weights @ [0.0, 3.0, -2.0])
+    assert after.se == pytest.approx(before.se)
+    assert after.df == pytest.approx(before.df)
+    assert (before.utterance_part > 0).all()
