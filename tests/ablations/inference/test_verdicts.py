@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
 from ablate.ablations.claims import Claim
 from ablate.ablations.inference.verdicts import decide, judge
@@ -148,3 +149,17 @@ def test_a_claim_is_judged_on_its_metric_alone(make):
 def test_a_claim_may_name_the_level_of_two(make):
     found = analyze(make(), base=BASE, baseline="ref", claims={"a=on": (0.2, 0.3)})
     assert row(found, "shapley", "a").claim_low == 0.2
+
+
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_an_effect_is_negligible_if_the_narrower_interval_lies_within_the_margin(make, confidence):
+    """Two one-sided tests at (1 - confidence) / 2 each use the interval at 2 x confidence - 1."""
+    told = set()
+    for margin in (0.02, 0.3, 0.32, 0.34, 0.36, 0.5):
+        effects = analyze(make(), base=BASE, margin=margin, confidence=confidence, claims={}).effects
+        half = stats.t.ppf(confidence, effects["df"]) * effects["se"]
+        within = effects["estimate"].abs() + half < margin
+        judged = effects["kind"].isin(["main", "shapley"])
+        assert (effects["verdict"].str.contains("negligible") == within)[judged].all()
+        told |= set(within[judged])
+    assert told == {True, False}
