@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from findings_summary import verdict
 
 from ablate.ablations.inference.analysis import records
 from ablate.ablations.inference.contrasts import weight_matrix
@@ -66,10 +68,6 @@ def _title(key: Key) -> str:
     return f"{key[0].upper()}, {key[1]:,}"
 
 
-def _verdict(row: EffectRow) -> str:
-    return row.verdict.split(" (")[0]
-
-
 def _repeated(found: Fresh) -> Iterator[str]:
     """Each effect as it was measured first and again, with the difference and its interval."""
     rows, differ, turned, count = [], [], [], 0
@@ -77,7 +75,7 @@ def _repeated(found: Fresh) -> Iterator[str]:
         again = found.reports.get((REPEATS.get(name, ""), steps))
         if again is None:
             continue
-        verdicts = {row.name: _verdict(row) for row in again.rows}
+        verdicts = {row.name: verdict(row) for row in again.rows}
         for change in _changes(first, {2.0: again.scores}, (steps, steps)):
             count += 1
             before = next(row for row in first.rows if row.name == change.name)
@@ -92,9 +90,9 @@ def _repeated(found: Fresh) -> Iterator[str]:
             )
             if change.differs:
                 differ.append(f"{change.name} ({name.upper()}, {steps:,} steps)")
-            if before.claimed and _verdict(before) != verdicts[change.name]:
+            if before.claimed and verdict(before) != verdicts[change.name]:
                 turned.append(
-                    f"{change.name} ({name.upper()}, {steps:,} steps: {_verdict(before)} before, "
+                    f"{change.name} ({name.upper()}, {steps:,} steps: {verdict(before)} before, "
                     f"{verdicts[change.name]} now)"
                 )
     if not rows:
@@ -247,8 +245,8 @@ def _two_measures(found: Fresh) -> Iterator[str]:
                 continue
             both = (row, there[row.name])
             rows.append([row.name, _title(key), *(f"{each.estimate} {each.interval or ''}" for each in both)])
-            if row.claimed and _verdict(both[0]) != _verdict(both[1]):
-                turned.append(f"{row.name} in {_title(key)} ({_verdict(both[0])}; {_verdict(both[1])})")
+            if row.claimed and verdict(both[0]) != verdict(both[1]):
+                turned.append(f"{row.name} in {_title(key)} ({verdict(both[0])}; {verdict(both[1])})")
     if not rows:
         return
     yield "### Two PESQs\n\n"
@@ -297,9 +295,9 @@ def _larger(found: Fresh, figures: Path) -> Iterator[str]:
                 f"{plural(len(of_key), 'contrast')} {rms:.3f})"
             )
         turned += [
-            f"{row.name} at {_size(found, key)} ({_verdict(before[row.name])} before, {_verdict(row)} there)"
+            f"{row.name} at {_size(found, key)} ({verdict(before[row.name])} before, {verdict(row)} there)"
             for row in report.rows
-            if row.claimed and row.name in before and _verdict(before[row.name]) != _verdict(row)
+            if row.claimed and row.name in before and verdict(before[row.name]) != verdict(row)
         ]
     yield (
         "What study F says after 200 steps, as a prediction for longer trainings and wider networks. The "
@@ -333,7 +331,7 @@ def _figure(found: Fresh, sizes: Mapping[Key, AnalysisReport], path: Path) -> No
 
 
 def _line(
-    axes: object,
+    axes: Any,
     found: Fresh,
     sizes: Mapping[Key, AnalysisReport],
     name: str,
@@ -355,7 +353,7 @@ def _line(
         return
     estimates = np.array([row.data["estimate"] for _, row in points])
     ends = np.array([[row.data["low"], row.data["high"]] for _, row in points])
-    axes.errorbar(  # type: ignore[attr-defined]
+    axes.errorbar(
         [steps for steps, _ in points],
         estimates,
         yerr=np.abs(ends.T - estimates),

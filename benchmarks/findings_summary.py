@@ -122,11 +122,11 @@ def _claims(studies: Studies) -> Iterator[str]:
         for row in report.factors:
             if row.claimed:
                 verdicts = judged.setdefault(f"{row.name} ({row.claimed})", {})
-                verdicts.setdefault(_verdict(row), {}).setdefault(name.upper(), []).append(steps)
+                verdicts.setdefault(verdict(row), {}).setdefault(name.upper(), []).append(steps)
     for claim, verdicts in judged.items():
         told = [
-            f"{verdict} in {listed([f'{name} ({_and(steps)} steps)' for name, steps in names.items()])}"
-            for verdict, names in verdicts.items()
+            f"{said} in {listed([f'{name} ({_and(steps)} steps)' for name, steps in names.items()])}"
+            for said, names in verdicts.items()
         ]
         yield f"The claim about {claim} is {'; '.join(told)}."
 
@@ -150,8 +150,8 @@ def _faults(studies: Studies) -> Iterator[str]:
             continue
         told = listed([f"{row.name} {_cell(row)}" for row in rows])
         shown = [row.name for row in rows if row.excludes_zero]
-        verdict = f"an effect is shown for {listed(shown)}" if shown else "no effect of a fault is shown"
-        yield f"Fixing the faults of the trained network, after {steps:,} steps: {told}; {verdict}."
+        whether = f"an effect is shown for {listed(shown)}" if shown else "no effect of a fault is shown"
+        yield f"Fixing the faults of the trained network, after {steps:,} steps: {told}; {whether}."
 
 
 def _untoggled(studies: Studies) -> Iterator[str]:
@@ -172,10 +172,10 @@ def _tuning(studies: Studies) -> Iterator[str]:
     if "a" not in studies.own:
         return
     base = studies.judged("a")
-    before = {row.name: _verdict(row) for row in base.factors}
+    before = {row.name: verdict(row) for row in base.factors}
     for name, rates in studies.tuned.items():
         report = studies.judged(name)
-        after = {row.name: _verdict(row) for row in report.factors}
+        after = {row.name: verdict(row) for row in report.factors}
         turned = [f"{k} from {before[k]} to {after[k]}" for k in after if after[k] != before[k]]
         told = f"these verdicts change: {', '.join(turned)}" if turned else "no verdict changes"
         yield (
@@ -204,7 +204,7 @@ def _chosen(found: Agreement | None) -> str:
     )
 
 
-def _verdict(row: EffectRow) -> str:
+def verdict(row: EffectRow) -> str:
     """A verdict without what it would take to decide, or whether the effect is negligible too."""
     first, *more = row.verdict.split(" (")[0].split(", ")
     return ", ".join([first, *(word for word in more if word != "negligible")])
