@@ -26,7 +26,7 @@ claim = Claim(low=0.1, high=0.2, source="a paper")
 factor = Factor(name="wide", levels={"off": {}, "on": {"model.channels": 64}}, claims=(claim,))
 study = Study(factors=(factor,), seeds=(1, 2), endpoint=Endpoint(metric="stoi", margin=0.01))
 tuned = Study(factors=(factor,), tune=Tuning(space={"recipe.learning_rate": (1e-4, 1e-3)}))
-analysis: Analysis = analyze(pd.read_csv("scores.csv"), baseline="reference")
+analysis: Analysis = analyze(pd.read_csv("scores.csv"), "core=lstm", "reference")
 misspelt = ModelConfig(chanels=64)
 """
 

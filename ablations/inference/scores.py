@@ -25,7 +25,7 @@ DESCRIPTIONS = ("speaker", "snr", "noise")
 
 @dataclass(frozen=True)
 class Layout:
-    """Where cells stand: what a plan says, or what `reports.ingest` reads off a foreign table.
+    """The levels of each cell, from a plan or from a table that others made (`reports.ingest`).
 
     Attributes:
         design: of the cells that have a level of every factor.

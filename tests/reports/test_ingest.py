@@ -20,8 +20,8 @@ def test_order_of_rows_kinds_of_columns_and_ways_to_name_the_base_do_not_matter(
     expected = analyze(frame, base=BASE, baseline="ref").effects
     shuffled = frame.sample(frac=1, random_state=3)
     pd.testing.assert_frame_equal(analyze(shuffled, base=BASE, baseline="ref").effects, expected)
-    for base in ({"a": "off", "b": "off"}, "base", None):
-        pd.testing.assert_frame_equal(analyze(frame, base=base, baseline="ref").effects, expected)
+    for named in ({"base": {"a": "off", "b": "off"}}, {"factors": ["a", "b"]}):
+        pd.testing.assert_frame_equal(analyze(frame, baseline="ref", **named).effects, expected)
     typed = frame.astype({"cell": "category", "a": "category", "b": "category", "utterance": "category"})
     pd.testing.assert_frame_equal(analyze(typed, base=BASE, baseline="ref").effects, expected)
     path = tmp_path / "scores.csv"
@@ -78,15 +78,13 @@ def test_a_base_with_other_levels_turns_the_sign(make):
     assert turned.base_cell == "a"
 
 
-def test_columns_that_describe_runs_are_not_factors(make):
+def test_only_named_columns_are_factors(make):
     frame = make()
     frame["parameters"] = frame["cell"].map({c: i for i, c in enumerate(frame["cell"].unique())}) * 1000
     frame["started"] = np.arange(len(frame))
-    frame["dnsmos"] = 1.5
-    for base in (BASE, "base", None):
-        found = analyze(frame, base=base, baseline="ref")
-        assert found.factors == ("a", "b")
-    assert any("parameters" in note for note in found.notes)
+    frame["optimizer"] = np.where(frame["a"] == "on", "adam", "sgd")
+    for named in ({"base": BASE}, {"factors": ["a", "b"]}, {"base": "a=off", "levels": {"b": ["off", "on"]}}):
+        assert analyze(frame, baseline="ref", **named).factors == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -98,7 +96,10 @@ def test_columns_that_describe_runs_are_not_factors(make):
             "'ref', seed 3, utterance 'u11' has more than one row",
         ),
         (lambda f: f, {"baseline": "nobody"}, "no cell 'nobody'"),
-        (lambda f: f, {"base": "a=off,z=off"}, "names 'z'"),
+        (lambda f: f, {"base": "a=off,z=off"}, "the scores lack z"),
+        (lambda f: f, {"base": None}, "which columns are factors"),
+        (lambda f: f, {"base": "a=off"}, "have the same levels"),
+        (lambda f: f.assign(a=f["utterance"]), {}, "rows with different levels of 'a'"),
         (lambda f: f, {"base": "a=low,b=off"}, "a=low"),
         (lambda f: f, {"base": "nowhere"}, "is not of the form factor=level"),
         (lambda f: f.drop(columns="seed"), {}, "lack seed"),
@@ -107,7 +108,11 @@ def test_columns_that_describe_runs_are_not_factors(make):
         (lambda f: f.assign(pesq_wb="high"), {}, "pesq_wb does not contain numbers"),
         (lambda f: f.iloc[:0], {}, "empty"),
         (lambda f: f.assign(utterance=f["utterance"] + f["cell"]), {}, "no utterance has pesq_wb in half"),
-        (lambda f: f.replace({"a": {"off": "x", "on": "y"}}), {"base": None}, "which level of 'a' is off"),
+        (
+            lambda f: f.replace({"a": {"off": "x", "on": "y"}}),
+            {"base": None, "factors": ["a", "b"]},
+            "which level of 'a' is off",
+        ),
         (lambda f: f, {"claims": {"z": (0, 1)}}, "claim for 'z'"),
         (lambda f: f, {"claims": {"a": (1, 0)}}, "above high"),
         (lambda f: f, {"confidence": 95}, "not between 0 and 1"),
@@ -121,16 +126,11 @@ def test_wrong_input_is_refused_by_name(make, change, arguments, message):
 def test_without_factors_there_is_the_gap_alone(make):
     frame = make()
     pair = frame[frame["cell"].isin(["a", "ref"])]
-    for base in ("a", "a=on,b=off"):
-        found = analyze(pair, base=base, baseline="ref")
-        assert found.effects["kind"].tolist() == ["gap"]
-        expected = frame.groupby("cell")["pesq_wb"].mean()
-        assert found.effects["estimate"][0] == pytest.approx(expected["ref"] - expected["a"])
-        assert found.base_cell == "a"
-    bare = pair.drop(columns=["a", "b"])
-    assert analyze(bare, base="a", baseline="ref").effects["estimate"][0] == pytest.approx(
-        expected["ref"] - expected["a"]
-    )
+    found = analyze(pair, base="a=on,b=off", baseline="ref")
+    assert found.effects["kind"].tolist() == ["gap"]
+    expected = frame.groupby("cell")["pesq_wb"].mean()
+    assert found.effects["estimate"][0] == pytest.approx(expected["ref"] - expected["a"])
+    assert found.base_cell == "a"
 
 
 @pytest.mark.parametrize("base", [BASE, f"{BASE},core=mamba"])

@@ -32,7 +32,7 @@ def scores_of(plan, utterances=8):
 
 
 @pytest.mark.parametrize("design", ["full", "add-one", "leave-one-out"])
-def test_a_whole_study_is_what_the_guess_says(make_plan, design):
+def test_a_whole_study_is_what_its_table_says(make_plan, design):
     cells = Grid.parse(GRID, design=design).cells()
     planned = tuple(cell.model_copy(update={"parameters": 1}) for cell in cells)
     real = {"is_demo": False, "kind": "folder"}

@@ -11,8 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from ablate.ablations.design import Design
 from ablate.ablations.inference.engine import estimate, holm
+from ablate.ablations.inference.estimates import infer
 from ablate.ablations.inference.pooled import crossed_model
+from ablate.ablations.inference.scores import Layout, read_scores
 from ablate.models.errors import InputError
 from ablate.reports import analyze
 
@@ -189,7 +192,7 @@ def test_holm_over_the_main_effects(make):
         assert adjusted == pytest.approx(closed(line))
     assert holm(np.array([0.02, np.nan, 0.03])) == pytest.approx([0.06, np.nan, 0.06], nan_ok=True)
     assert holm(np.array([0.02, 0.03]), family=3) == pytest.approx(closed([0.02, 0.03, 1.0])[:2])
-    found = analyze(make(factors=("a", "b", "c")), base="base", baseline="ref")
+    found = analyze(make(factors=("a", "b", "c")), factors=["a", "b", "c"], baseline="ref")
     main = found.kind("main")
     assert main["p_holm"].to_numpy() == pytest.approx(closed(main["p"].to_numpy()))
     assert found.effects.loc[found.effects["kind"] != "main", "p_holm"].isna().all()
@@ -248,30 +251,28 @@ def test_a_thousand_runs_take_seconds(make):
     frame = make(seeds=15, utterances=824, factors=tuple("abcdef"))
     assert frame.groupby(["cell", "seed"]).ngroups == 975
     start = time.perf_counter()
-    analyze(frame, base="base", baseline="ref")
+    analyze(frame, factors=list("abcdef"), baseline="ref")
     assert time.perf_counter() - start < 10
+
+
+def cells_of(frame):
+    """The levels of each cell of a table; none of one outside the factorial."""
+    first = frame.groupby("cell").first()[[name for name in "abc" if name in frame]]
+    return {cell: row.dropna().to_dict() for cell, row in first.iterrows()}
 
 
 def test_cells_of_the_plan_without_any_row_are_named(make):
     frame = make()
-    planned = {"base": {"a": "off", "b": "off"}, "later": {"a": "on", "b": "off"}, "ref": {}}
-    some = frame[frame["cell"] != "a"]
-    found = analyze(some, base=BASE, baseline="ref", planned=planned, design="full")
-    assert ("main", "a", ("later",), "") in found.not_estimable
+    layout = Layout.planned(Design.of(dict.fromkeys("ab", ("off", "on"))), cells_of(frame), "ref")
+    found = infer(read_scores(frame[frame["cell"] != "a"], "pesq_wb", layout))
+    assert ("main", "a", ("a",), "") in found.not_estimable
 
 
 def test_one_in_design_that_is_not_finished(make):
     frame = make(factors=("a", "b", "c"))
-    at = {
-        "base": ("off",) * 3,
-        "a": ("on", "off", "off"),
-        "b": ("off", "on", "off"),
-        "c": ("off", "off", "on"),
-    }
-    planned = {cell: dict(zip("abc", levels, strict=True)) for cell, levels in at.items()}
-    started = frame[frame["cell"].isin(["base", "a"])]
-    levels = dict.fromkeys("abc", ("off", "on"))
-    found = analyze(started, base="base", planned=planned, levels=levels, design="add-one")
+    cells = cells_of(frame[frame["cell"].isin(["base", "a", "b", "c"])])
+    layout = Layout.planned(Design.of(dict.fromkeys("abc", ("off", "on")), "add-one"), cells)
+    found = infer(read_scores(frame[frame["cell"].isin(["base", "a"])], "pesq_wb", layout))
     assert found.design == "add-one"
     assert row(found, "main", "a").estimate == pytest.approx(row(found, "add-one", "a").estimate)
     assert ("main", "c", ("c",), "") in found.not_estimable
