@@ -96,7 +96,7 @@ def _layout(
     notes = []
     if baseline is not None:
         for factor in [f for f in within if len(table) > 2 and len(within[f]) == 1 and grid[f].all()]:
-            level, own = grid[factor].iloc[0], table.at[baseline, factor]
+            level, own = str(grid[factor].iloc[0]), str(table.at[baseline, factor])
             if own != level:
                 if own:
                     notes.append(
@@ -122,7 +122,8 @@ def _layout(
         cells[name] = at if all(at.values()) else {}
     if baseline is not None and list(cells.values()).count(cells[baseline]) > 1:
         cells[baseline] = {}
-    at_off = table.index[(table == pd.Series(off, dtype=object)).all(axis=1)].drop(baseline, errors="ignore")
+    is_off = (table == pd.Series(off, dtype=object)).all(axis=1)
+    at_off = [name for name in names if is_off[name] and name != baseline]
     outside = [name for name in names if order and not cells[name] and name != baseline]
     if outside:
         notes.append(f"{listed(outside)} has no level of some factors and is outside the factorial design.")
