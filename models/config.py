@@ -20,7 +20,7 @@ from . import trust
 from .errors import InputError
 from .fields import PARTS, ActiveIf, ActiveUnless, Added, Affects, InactiveValue
 from .layouts import BINS
-from .parts import ARCHITECTURES, BANDS, CORES, CROSSBANDS, DECODERS, HEADS
+from .parts import ARCHITECTURES, BANDS, CORES, CROSSBANDS, DECODERS, HEADS, PLUGGABLE
 from .plugins import PATH, existing_folder, folder_digest, with_digests
 from .registry import suggestion
 from .section import Frozen as Frozen
@@ -82,17 +82,10 @@ _CrossBand = Affects("cross-band")
 _Decoder = Affects("decoder")
 _Signal = Affects("split", "decoder")
 _Everywhere = Affects(*PARTS)
-_Ssm = (Affects("encoder", "cross-band"), ActiveIf("core", "mamba"), ActiveIf("crossband", "bimamba"))
-_AnySsm = (
-    Affects("encoder", "cross-band"),
-    ActiveIf("core", "mamba", "mamba2"),
-    ActiveIf("crossband", "bimamba"),
-)
-_Wide = (
-    Affects("encoder", "cross-band"),
-    ActiveIf("core", "mamba", "mamba2", "xlstm"),
-    ActiveIf("crossband", "bimamba"),
-)
+_Layers = Affects("encoder", "cross-band")
+_Ssm = (_Layers, ActiveIf("core", "mamba"), ActiveIf("crossband", "bimamba"))
+_AnySsm = (_Layers, ActiveIf("core", "mamba", "mamba2"), ActiveIf("crossband", "bimamba"))
+_Wide = (_Layers, ActiveIf("core", "mamba", "mamba2", "xlstm"), ActiveIf("crossband", "bimamba"))
 
 
 class ModelConfig(Section):
@@ -133,13 +126,11 @@ class ModelConfig(Section):
     window: Annotated[Literal["hann", "sqrt-hann", "hamming", "rectangular"], Added, _Signal] = Field(
         default="hann", description="of the transform, n_fft samples long"
     )
-    bands: Annotated[
-        str | tuple[int, ...], BeforeValidator(_no_bare_count), Added, Affects("split", "decoder")
-    ] = Field(
+    bands: Annotated[str | tuple[int, ...], BeforeValidator(_no_bare_count), Added, _Signal] = Field(
         default="bsrnn",
         description="bsrnn, uniform:K, mel:K, bark:K, one (no split), or the bins of each band",
     )
-    input_level: Annotated[Literal["as-is", "unit"], Added, Affects("split", "decoder")] = Field(
+    input_level: Annotated[Literal["as-is", "unit"], Added, _Signal] = Field(
         default="as-is", description="unit: each utterance at a root mean square of 1, and back at the end"
     )
     input_compression: Annotated[PositiveFloat, Added, Affects("split")] = Field(
@@ -150,11 +141,7 @@ class ModelConfig(Section):
         default="utterance", description="of the normalisation in the band split"
     )
     trunk_statistics: Annotated[
-        Statistics,
-        Added,
-        Affects("encoder", "cross-band"),
-        ActiveIf("norm", "group"),
-        ActiveIf("crossband", "bilstm"),
+        Statistics, Added, _Layers, ActiveIf("norm", "group"), ActiveIf("crossband", "bilstm")
     ] = Field(default="utterance", description="of the norms of time and band layers")
     decoder_statistics: Annotated[Statistics, Added, _Decoder, ActiveIf("decoder", "per-band")] = Field(
         default="utterance", description="of the normalisation in the decoder"
@@ -273,13 +260,10 @@ class ModelConfig(Section):
 
     def is_active(self, name: str) -> bool:
         """Whether the network reads a field; a part that a plug-in brought may read any."""
-        foreign = not (
-            ARCHITECTURES.built_in(self.architecture)
-            and all(map(CORES.built_in, self.core.split("+")))
-            and CROSSBANDS.built_in(self.crossband)
-            and DECODERS.built_in(self.decoder)
-            and HEADS.built_in(self.head)
-        )
+        named = [
+            (parts, name) for field, parts in PLUGGABLE.items() for name in getattr(self, field).split("+")
+        ]
+        foreign = not all(parts.built_in(name) for parts, name in named)
         return foreign or (name != "options" and super().is_active(name))
 
     @field_validator("decoder_expansion")

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from .config import ModelConfig, Norm
 from .declarations import Declared, note, recording, share
-from .lookahead import look_ahead
+from .lookahead import ResidualBlock
 from .norms import linear, make_norm
 from .scan import Clamps, selective_scan
 from .scan.convolution import causal_convolution
@@ -111,29 +111,17 @@ class SelectiveSSM(nn.Module, Declared):
         note(self, "clamp_output", share(state + skip * x, low=-bounds.output, high=bounds.output))
 
 
-class MambaBlock(nn.Module, Declared):
-    """`x + out(SSM(in(norm(x))))`, with the norm before and the residual inside.
-
-    Args:
-        config: of the network.
-        norm: over which axes.
-        ahead: frames that it sees ahead.
-    """
+class MambaBlock(ResidualBlock):
+    """`x + out(SSM(in(norm(x))))`, along time or bands."""
 
     def __init__(self, config: ModelConfig, norm: Norm = "layer", ahead: int = 0) -> None:
-        super().__init__()
-        self.looks_ahead = ahead
+        super().__init__(config, norm, ahead)
         inner = config.expand * config.channels
-        self.norm = make_norm(norm, config.channels, config.trunk_statistics)
         self.in_proj = linear(config.channels, 2 * inner, bias=False)
         self.ssm = SelectiveSSM(config)
         self.out_proj = linear(inner, config.channels, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, band, time, channel)`, same shape; the third axis is the one scanned."""
-        return x + look_ahead(self._along_time, self.norm(x), self.looks_ahead)
-
-    def _along_time(self, x: Tensor) -> Tensor:
+    def along_time(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, 1)
         main, gate = (F.linear(rows, half) for half in self.in_proj.weight.chunk(2))
         return self.out_proj(self.ssm(main, gate)).view(x.shape)

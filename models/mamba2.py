@@ -9,11 +9,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig, Norm
-from .declarations import Declared, note, recording
+from .declarations import note, recording
 from .errors import InputError, nearest_multiples
-from .lookahead import look_ahead
+from .lookahead import ResidualBlock
 from .mamba import STEP_RANGE, MambaLayer, initial_step_bias
-from .norms import linear, make_norm
+from .norms import linear
 from .scan.convolution import causal_convolution
 
 CHUNK = 64
@@ -58,21 +58,15 @@ def state_space_dual(x: Tensor, decay: Tensor, b: Tensor, c: Tensor, chunk: int 
     return (within + before).transpose(2, 3).flatten(1, 2)[:, :time]
 
 
-class Mamba2Block(nn.Module, Declared):
-    """`x + out(RMSNorm(SSD(in(norm(x))) * SiLU(z)))`, with the norm before and the residual inside.
-
-    Args:
-        config: of the network.
-        norm: over which axes.
-        ahead: frames that it sees ahead.
+class Mamba2Block(ResidualBlock):
+    """`x + out(RMSNorm(SSD(in(norm(x))) * SiLU(z)))`, along the time of each band.
 
     Raises:
         InputError: the heads do not divide the inner width.
     """
 
     def __init__(self, config: ModelConfig, norm: Norm = "layer", ahead: int = 0) -> None:
-        super().__init__()
-        self.looks_ahead = ahead
+        super().__init__(config, norm, ahead)
         inner, heads, states = config.expand * config.channels, config.heads, config.d_state
         if inner % heads:
             raise InputError(
@@ -80,11 +74,9 @@ class Mamba2Block(nn.Module, Declared):
                 + nearest_multiples(inner, heads)
             )
         self.heads, self.sizes = heads, [inner, inner, states, states, heads]
-        self.norm = make_norm(norm, config.channels, config.trunk_statistics)
         self.in_proj = linear(config.channels, sum(self.sizes), bias=False)
-        self.conv = nn.Conv1d(
-            inner + 2 * states, inner + 2 * states, config.d_conv, groups=inner + 2 * states
-        )
+        mixed = inner + 2 * states
+        self.conv = nn.Conv1d(mixed, mixed, config.d_conv, groups=mixed)
         self.dt_bias = nn.Parameter(initial_step_bias(heads))
         self.A_log = nn.Parameter(torch.log(1 + 15 * torch.rand(heads)))
         self.D = nn.Parameter(torch.ones(heads))
@@ -99,11 +91,7 @@ class Mamba2Block(nn.Module, Declared):
         """`dt`: the step size `(head,)` of an input of zero."""
         return {"dt": F.softplus(self.dt_bias.detach())}
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, band, time, channel)`, same shape; the third axis is the one scanned."""
-        return x + look_ahead(self._along_time, self.norm(x), self.looks_ahead)
-
-    def _along_time(self, x: Tensor) -> Tensor:
+    def along_time(self, x: Tensor) -> Tensor:
         rows = x.flatten(0, 1)
         z, main, b, c, step = self.in_proj(rows).split(self.sizes, dim=-1)
         assert self.conv.bias is not None

@@ -9,9 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig
-from .declarations import Declared
-from .lookahead import look_ahead
-from .norms import linear, make_norm
+from .lookahead import ResidualBlock
+from .norms import linear
 
 
 def recurrent(kind: type[nn.LSTM] | type[nn.GRU], channels: int, bidirectional: bool) -> nn.LSTM | nn.GRU:
@@ -43,27 +42,21 @@ def recurrent_linear(layer: nn.LSTM | nn.GRU, project: nn.Linear, rows: Tensor) 
     return outputs.view(time, groups, -1, outputs.shape[-1])[:, :, :count]
 
 
-class RecurrentLayer(nn.Module, Declared):
+class RecurrentLayer(ResidualBlock):
     """`x + Linear(RNN(norm(x)))` along the time of each band."""
 
     kind: type[nn.LSTM] | type[nn.GRU]
     reach = math.inf
 
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
         both = config.direction == "bi"
-        self.norm = make_norm(config.norm, config.channels, config.trunk_statistics)
+        super().__init__(config, config.norm, 0 if both else config.lookahead)
         self.rnn = recurrent(self.kind, config.channels, both)
         self.linear = linear(config.channels * (4 if both else 2), config.channels)
         self.looks_ahead = both or config.lookahead
         self.hidden_width = 2 * config.channels
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, band, time, channel)`, same shape."""
-        ahead = 0 if self.rnn.bidirectional else int(self.looks_ahead)
-        return x + look_ahead(self._along_time, self.norm(x), ahead)
-
-    def _along_time(self, x: Tensor) -> Tensor:
+    def along_time(self, x: Tensor) -> Tensor:
         return recurrent_linear(self.rnn, self.linear, x.permute(2, 0, 1, 3)).permute(1, 2, 0, 3)
 
 

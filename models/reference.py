@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .bands import band_groups
 from .config import ModelConfig
-from .errors import InputError
+from .errors import InputError, listed
 from .layouts import BSRNN
 from .network import build_model
 
@@ -167,11 +167,11 @@ def load(state_dict: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tenso
     else:
         raise InputError(
             "not a state dict of BSRNN (lstm_t1...) or MBS-Net (encoder.mamba_layers.0...); its keys: "
-            f"{_some(sorted(tensors))}"
+            f"{listed(sorted(tensors), 8) or 'none'}"
         )
     if keys.missing or keys.left:
-        missing = f" missing keys: {_some(keys.missing)};" if keys.missing else ""
-        unexpected = f" unexpected keys: {_some(sorted(keys.left))};" if keys.left else ""
+        missing = f" missing keys: {listed(keys.missing, 8)};" if keys.missing else ""
+        unexpected = f" unexpected keys: {listed(sorted(keys.left), 8)};" if keys.left else ""
         raise InputError(f"not a complete {name} state dict:{missing}{unexpected}".rstrip(";"))
     with torch.device("meta"):
         expected = {key: value.shape for key, value in build_model(config).state_dict().items()}
@@ -181,10 +181,5 @@ def load(state_dict: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tenso
         if ours[key].shape != shape
     ]
     if wrong:
-        raise InputError(f"shapes of this {name} state dict do not fit together: {_some(wrong)}")
+        raise InputError(f"shapes of this {name} state dict do not fit together: {listed(wrong, 8)}")
     return config, ours
-
-
-def _some(names: list[str], most: int = 8) -> str:
-    shown = ", ".join(names[:most])
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "") if names else "none"

@@ -9,11 +9,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .config import ModelConfig, Norm
-from .declarations import Declared
 from .errors import InputError, nearest_multiples
-from .lookahead import look_ahead
+from .lookahead import ResidualBlock
 from .mamba import MambaLayer
-from .norms import cumulative_sum, linear, make_norm
+from .norms import cumulative_sum, linear
 from .scan.convolution import causal_convolution
 
 BLOCK = 4
@@ -41,21 +40,15 @@ def parallel_mlstm(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, forg
     return scores @ value / (size + 1e-6)
 
 
-class MLSTMBlock(nn.Module, Declared):
-    """`x + down((norm(mLSTM(up(norm(x)))) + skip * conv) * SiLU(z))`, the residual inside.
-
-    Args:
-        config: of the network.
-        norm: over which axes.
-        ahead: frames that it sees ahead.
+class MLSTMBlock(ResidualBlock):
+    """`x + down((norm(mLSTM(up(norm(x)))) + skip * conv) * SiLU(z))`, along the time of each band.
 
     Raises:
         InputError: the inner width divides neither into heads nor into blocks of 4.
     """
 
     def __init__(self, config: ModelConfig, norm: Norm = "layer", ahead: int = 0) -> None:
-        super().__init__()
-        self.looks_ahead = ahead
+        super().__init__(config, norm, ahead)
         n, inner, self.heads = config.channels, config.expand * config.channels, config.heads
         if inner % self.heads or inner % BLOCK:
             raise InputError(
@@ -64,7 +57,6 @@ class MLSTMBlock(nn.Module, Declared):
             )
         bias = config.biases == "with"
         self.exponential = config.gating == "exponential"
-        self.norm = make_norm(norm, n, config.trunk_statistics)
         self.up = linear(n, 2 * inner, bias)
         self.conv = nn.Conv1d(inner, inner, config.d_conv, groups=inner, bias=bias)
         self.mixers = nn.Parameter(torch.empty(3, inner // BLOCK, BLOCK, BLOCK))
@@ -78,11 +70,7 @@ class MLSTMBlock(nn.Module, Declared):
         self.skip = nn.Parameter(torch.ones(inner))
         self.down = linear(inner, n, bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """`(batch, band, time, channel)`, same shape; the third axis is that of the memory."""
-        return x + look_ahead(self._along_time, self.norm(x), self.looks_ahead)
-
-    def _along_time(self, x: Tensor) -> Tensor:
+    def along_time(self, x: Tensor) -> Tensor:
         main, z = self.up(x.flatten(0, 1)).chunk(2, dim=-1)
         bias = main.new_zeros(main.shape[-1]) if self.conv.bias is None else self.conv.bias
         mixed = causal_convolution(main, self.conv.weight, bias)
