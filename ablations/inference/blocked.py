@@ -16,7 +16,7 @@ seeds' own variance s_b^2 drops out. Where a factor acts differently at each see
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -75,62 +75,14 @@ def blocked(
     means = np.stack([scores[..., group, :, :].mean(-3) for group in kept], -3)
     inside &= (np.abs(summed) > 1e-9).any(1)
     seed_f, seed_p = _interplay(means.mean(-1)[..., there.all(0)], summed, inside)
-    fit = _Fit.of(there)
-    if fit is None:
-        return Blocked(alone.se, alone.df, alone.centred, seed_f, seed_p)
+    found = _fitted(headline, scores, weights, kept, means, present, observed)
+    if found is None:
+        return replace(alone, seed_f=seed_f, seed_p=seed_p)
+    se, df, trace = found
     involved = np.abs(weights) @ membership(kept, weights.shape[1]) != 0
-    centred = inside & ~(involved & (fit.trace < 1e-9)).any(1)
-    se, df = _fitted(headline, scores, weights, kept, means, present, fit, summed, observed)
-    return Blocked(
-        np.where(centred, se, headline.se), np.where(centred, df, headline.df), centred, seed_f, seed_p
-    )
-
-
-@dataclass(frozen=True)
-class _Fit:
-    """The additive fit of the runs there are.
-
-    Attributes:
-        group, seed: (run,) of each run.
-        rest: (run, run) from scores to residuals.
-        of_seeds: (run, run) onto what the seeds add to the groups.
-        trace: (group,) of the residuals; of_seeds_trace the same of `of_seeds`.
-        spread: what a unit of the seeds' variance adds to the sum of squares of `of_seeds`.
-        seeds: how many there are.
-    """
-
-    group: Array
-    seed: Array
-    rest: Array
-    of_seeds: Array
-    trace: Array
-    of_seeds_trace: Array
-    spread: float
-    seeds: int
-
-    @classmethod
-    def of(cls, there: Array) -> _Fit | None:
-        """From (group, seed) which runs there are; none: too few seeds, or the groups are not connected."""
-        group, seed = np.nonzero(there)
-        of_group = np.eye(len(there))[group]
-        of_seed = np.eye(there.shape[1])[seed][:, there.any(0)]
-        seeds = of_seed.shape[1]
-        both = np.hstack([of_group, of_seed])
-        if seeds < FEWEST_SEEDS or np.linalg.matrix_rank(both) < len(there) + seeds - 1:
-            return None
-        within = np.eye(len(group)) - of_group @ np.linalg.pinv(of_group)
-        rest = np.eye(len(group)) - both @ np.linalg.pinv(both)
-        of_seeds = within - rest
-        return cls(
-            group,
-            seed,
-            rest,
-            of_seeds,
-            np.diag(rest) @ of_group,
-            np.diag(of_seeds) @ of_group,
-            float(np.trace(of_seed.T @ within @ of_seed)),
-            seeds,
-        )
+    centred = inside & ~(involved & (trace < 1e-9)).any(1)
+    se, df = np.where(centred, se, headline.se), np.where(centred, df, headline.df)
+    return Blocked(se, df, centred, seed_f, seed_p)
 
 
 def _fitted(
@@ -140,25 +92,36 @@ def _fitted(
     groups: Sequence[Sequence[int]],
     means: Array,
     present: Array,
-    fit: _Fit,
-    summed: Array,
     observed: Array | None,
-) -> tuple[Array, Array]:
-    """Standard errors and degrees of freedom of the contrasts, all as if centred."""
-    runs = means[..., fit.group, fit.seed, :]
-    rest = fit.rest @ runs
+) -> tuple[Array, Array, Array] | None:
+    """Standard errors and degrees of freedom of the contrasts, all as if centred, and the trace (group,) of
+    the additive fit's residuals. None with too few seeds, or if the groups are not connected."""
+    group, seed = np.nonzero(present[[cells[0] for cells in groups]])
+    of_group = np.eye(len(groups))[group]
+    of_seed = np.eye(present.shape[1])[seed]
+    of_seed = of_seed[:, of_seed.any(0)]
+    seeds = of_seed.shape[1]
+    both = np.hstack([of_group, of_seed])
+    if seeds < FEWEST_SEEDS or np.linalg.matrix_rank(both) < len(groups) + seeds - 1:
+        return None
+    within = np.eye(len(group)) - of_group @ np.linalg.pinv(of_group)
+    to_rest = np.eye(len(group)) - both @ np.linalg.pinv(both)
+    to_seeds = within - to_rest
+    own_trace = np.diag(to_rest) @ of_group
+    runs = means[..., group, seed, :]
+    rest = to_rest @ runs
     utterances = scores.shape[-1]
     shape = (*headline.value.shape, len(groups))
     parts, residual_parts = np.zeros(shape), np.zeros(shape)
     variances = np.zeros((*headline.value.shape[:-1], len(groups)))
-    trace = np.maximum(fit.trace, 1e-9)
+    trace = np.maximum(own_trace, 1e-9)
     least = np.zeros((len(weights), len(groups)))
-    for g, group in enumerate(groups):
-        own = fit.group == g
-        at = fit.seed[own]
-        apart = scores[..., group, :, :][..., at, :] - means[..., g, at, :][..., None, :, :]
+    for g, cells in enumerate(groups):
+        own = group == g
+        at = seed[own]
+        apart = scores[..., cells, :, :][..., at, :] - means[..., g, at, :][..., None, :, :]
         series = rest[..., own, :][..., None, :, :] + apart - apart.mean(-2, keepdims=True)
-        w = weights[:, group]
+        w = weights[:, cells]
         level = series.mean(-1)
         covariance = level @ np.swapaxes(level, -1, -2) / trace[g]
         parts[..., g] = np.einsum("kc,...cd,kd->...k", w, covariance, w) / len(at)
@@ -171,20 +134,22 @@ def _fitted(
             residual_parts[..., g] = np.einsum("kc,...cd,kd->...k", w, product, w) / len(at)
     rounding = headline.least.sum(1) / np.maximum((weights**2).sum(1), 1e-300)
     parts = np.maximum(parts, least * rounding[:, None])
-    squares = np.square(fit.of_seeds @ runs.mean(-1)[..., None])[..., 0].sum(-1)
-    of_seeds = np.maximum(squares - variances @ fit.of_seeds_trace, 0.0) / fit.spread
-    count = np.bincount(fit.group)
+    squares = np.square(to_seeds @ runs.mean(-1)[..., None])[..., 0].sum(-1)
+    expected = variances @ (np.diag(to_seeds) @ of_group)
+    spread = float(
+        np.trace(of_seed.T @ within @ of_seed)
+    )  # what a unit of the seeds' variance adds to squares
+    seed_variance = np.maximum(squares - expected, 0.0) / spread
+    summed = weights @ membership(groups, weights.shape[1])
     lever = np.zeros((len(weights), present.shape[1]))
-    np.add.at(lever.T, fit.seed, (summed[:, fit.group] / count[fit.group]).T)
-    extra = of_seeds[..., None] * (lever**2).sum(1)
-    runs_of = present.sum(-1)
-    by_utterance = np.where(present[..., None], scores, 0.0).sum(-2) / runs_of[:, None]
-    net, net_df = utterance_part(by_utterance, weights, residual_parts, fit.trace, observed)
+    np.add.at(lever.T, seed, (summed[:, group] / np.bincount(group)[group]).T)
+    extra = seed_variance[..., None] * (lever**2).sum(1)
+    by_utterance = np.where(present[..., None], scores, 0.0).sum(-2) / present.sum(-1)[:, None]
+    net, net_df = utterance_part(by_utterance, weights, residual_parts, own_trace, observed)
     parts = np.concatenate([parts, extra[..., None]], -1)
-    part_df = np.append(trace, fit.seeds - 1)
     variance = parts.sum(-1) + net
-    df = satterthwaite(variance, parts, part_df, net, net_df)
-    return np.sqrt(variance), np.minimum(df, fit.trace.sum())
+    df = satterthwaite(variance, parts, np.append(trace, seeds - 1), net, net_df)
+    return np.sqrt(variance), np.minimum(df, own_trace.sum()), own_trace
 
 
 def _interplay(means: Array, weights: Array, inside: Array) -> tuple[Array, Array]:

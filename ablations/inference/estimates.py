@@ -85,15 +85,14 @@ def infer(
     )
     rows = sorted([*credited, *_of_kinds(found.rows, "unexplained", "gap")])
     declared = max(len(credited), family) + sum(map(found.declared, ("gap", "unexplained")))
-    kept = data.scored()
     beside_seeds = blocked(
         estimates,
-        data.values[kept],
+        data.values[scored],
         weights,
-        data.groups_of(kept),
-        data.present[kept],
+        data.groups_of(scored),
+        data.present[scored],
         [place for place, name in enumerate(names) if data.cell_levels[name]],
-        data.observed(kept),
+        data.observed(scored),
     )
     half = beside_seeds.half_width(confidence)
     effects["blocked_low"], effects["blocked_high"] = estimates.value - half, estimates.value + half
@@ -190,12 +189,6 @@ def _seed_notes(mains: pd.DataFrame) -> list[str]:
     ]
 
 
-def _ends(contrasts: Sequence[Contrast]) -> list[str]:
-    """The cells of the gap and of the unexplained part."""
-    ends = (c.weights for c in contrasts if c.kind in ("gap", "unexplained"))
-    return list(dict.fromkeys(name for weights in ends for name in weights))
-
-
 def _notes(
     data: Scores,
     effects: pd.DataFrame,
@@ -220,16 +213,15 @@ def _notes(
         )
     if len(data.utterances) == 1:
         notes.append("Only one utterance: the intervals do not include the variation between utterances.")
-    if effects["se"].isna().any():
-        runs = data.present.sum(1)
-        few = [cell for cell, count in zip(data.cells, runs, strict=True) if count == 1]
-        if few:
-            notes.append(
-                f"Only one seed in {listed(few)}: contrasts that use it have no interval, because "
-                "run-to-run variance is unknown."
-            )
     runs = dict(zip(data.cells, data.present.sum(1).tolist(), strict=True))
-    two = [name for name in _ends(contrasts) if runs[name] == 2]
+    few = [cell for cell, count in runs.items() if count == 1]
+    if few and effects["se"].isna().any():
+        notes.append(
+            f"Only one seed in {listed(few)}: contrasts that use it have no interval, because "
+            "run-to-run variance is unknown."
+        )
+    ends = [name for c in contrasts if c.kind in ("gap", "unexplained") for name in c.weights]
+    two = [name for name in dict.fromkeys(ends) if runs[name] == 2]
     if two:
         notes.append(
             f"Two seeds in {listed(two)}: the intervals of the gap and of the unexplained part then have "

@@ -49,29 +49,16 @@ def trade_offs(
 
     `data` and `margin` are the endpoint's; a guardrail has its own margin.
     """
-    mine = dict(
-        zip(
-            effects["name"],
-            changes(data.direction, effects["low"].to_numpy(), effects["high"].to_numpy()),
-            strict=True,
-        )
-    )
-    values = dict(zip(effects["name"], effects["estimate"], strict=True))
+    opposite = {"better": "worse", "worse": "better", "": None}
     said = []
-    for name, change in mine.items():
-        other = {"better": "worse", "worse": "better"}.get(change)
-        against = (
-            guardrails[(guardrails["name"] == name) & (guardrails["change"] == other)]
-            if other
-            else guardrails[:0]
-        )
-        if len(against):
-            terms = [_moved(data.metric, values[name], margin)]
-            terms += [
-                _moved(row["metric"], row["estimate"], margin_of(row["metric"]))
-                for row in against.to_dict("records")
-            ]
-            said.append(f"{name}: {', '.join(terms)}.")
+    mine = changes(data.direction, effects["low"].to_numpy(), effects["high"].to_numpy())
+    for name, value, change in zip(effects["name"], effects["estimate"], mine, strict=True):
+        against = guardrails[(guardrails["name"] == name) & (guardrails["change"] == opposite[change])]
+        terms = [
+            _moved(metric, by, margin_of(metric)) for metric, by in against[["metric", "estimate"]].values
+        ]
+        if terms:
+            said.append(f"{name}: {', '.join([_moved(data.metric, value, margin), *terms])}.")
     return said
 
 

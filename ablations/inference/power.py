@@ -17,7 +17,7 @@ from scipy import optimize, stats
 
 from ablate.models.errors import InputError
 
-from ..design import Design, label
+from ..design import KINDS, Design, label
 from .contrasts import ContrastSet, build
 from .engine import Array, Estimates, quantile
 from .verdicts import MOST_SEEDS
@@ -56,7 +56,7 @@ class Variances:
         scores = pilot.scores
         count = len(scores.utterances)
         by_cell, seed_variances, residuals, crossed = {}, [], [], []
-        for index in scored_cells(pilot):
+        for index in np.flatnonzero(scores.present.sum(1) > 1).tolist():
             block = scores.values[index][scores.present[index]]
             run_means = block.mean(-1)
             residual = 0.0
@@ -86,11 +86,6 @@ class Variances:
 def cell_key(name: str) -> str:
     """The name of a cell whatever the order of its factors."""
     return ",".join(sorted(name.split(",")))
-
-
-def scored_cells(pilot: Analysis) -> list[int]:
-    """Indices of the cells with two scored runs or more."""
-    return np.flatnonzero(pilot.scores.present.sum(1) > 1).tolist()
 
 
 @lru_cache(maxsize=4096)
@@ -123,40 +118,12 @@ def smallest_effect(se: float, df: float, power: float = 0.8, alpha: float = 0.0
 class PlannedDesign:
     """A design and the variances its estimates would have."""
 
-    design: str
     contrasts: ContrastSet
     trainings: int
     unit: Estimates
 
     def runs(self, seeds: int) -> int:
         return self.trainings * seeds
-
-    def table(self, seeds: Iterable[int], *, power: float, alpha: float, hours: float | None) -> pd.DataFrame:
-        """A row per number of seeds and contrast; see `plan`."""
-        chosen = [i for i, c in enumerate(self.contrasts.rows) if c.kind in ("gap", "main", "interaction")]
-        rows = []
-        for count in seeds:
-            se, df = self.unit.at_seeds(count)
-            if count < 2:
-                se, df = np.full_like(se, np.nan), np.full_like(df, np.nan)
-            half = quantile(1 - alpha, df) * se
-            for i in chosen:
-                contrast = self.contrasts.rows[i]
-                rows.append(
-                    {
-                        "design": self.design,
-                        "seeds": count,
-                        "runs": self.runs(count),
-                        "hours": self.runs(count) * hours if hours is not None else math.nan,
-                        "kind": contrast.kind,
-                        "name": contrast.name,
-                        "smallest_effect": smallest_effect(float(se[i]), float(df[i]), power, alpha),
-                        "half_width": float(half[i]),
-                        "se": float(se[i]),
-                        "df": float(df[i]),
-                    }
-                )
-        return pd.DataFrame(rows)
 
 
 def make_plan(
@@ -203,7 +170,7 @@ def make_plan(
         utterance_df=np.where(extra > 0, max(variances.utterances - 1, 1), np.inf),
         estimable=np.ones(len(weights), dtype=bool),
     )
-    return PlannedDesign(design, found, len(groups), unit)
+    return PlannedDesign(found, len(groups), unit)
 
 
 def plan(
@@ -239,13 +206,35 @@ def plan(
     """
     made = make_plan(
         factors,
-        _chosen(variances, pilot),
+        variances or (Variances.of(pilot) if pilot is not None else Variances()),
         design=design,
         baseline=baseline,
         evaluation_only=evaluation_only,
         constraints=constraints,
     )
-    return made.table(seeds, power=power, alpha=alpha, hours=hours)
+    rows = []
+    for count in seeds:
+        se, df = made.unit.at_seeds(count)
+        if count < 2:
+            se, df = np.full_like(se, np.nan), np.full_like(df, np.nan)
+        half = quantile(1 - alpha, df) * se
+        for i, contrast in enumerate(made.contrasts.rows):
+            if contrast.kind in ("gap", "main", "interaction"):
+                rows.append(
+                    {
+                        "design": design,
+                        "seeds": count,
+                        "runs": made.runs(count),
+                        "hours": made.runs(count) * hours if hours is not None else math.nan,
+                        "kind": contrast.kind,
+                        "name": contrast.name,
+                        "smallest_effect": smallest_effect(float(se[i]), float(df[i]), power, alpha),
+                        "half_width": float(half[i]),
+                        "se": float(se[i]),
+                        "df": float(df[i]),
+                    }
+                )
+    return pd.DataFrame(rows)
 
 
 def plan_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -278,12 +267,13 @@ def compare_designs(
     """
     if effect <= 0:
         raise InputError(f"the effect size {effect} is not above zero")
+    variances = variances or (Variances.of(pilot) if pilot is not None else Variances())
     rows = []
-    for design in ("full", "fractional", "add-one", "leave-one-out"):
+    for design in KINDS:
         try:
             made = make_plan(
                 factors,
-                _chosen(variances, pilot),
+                variances,
                 design=design,
                 baseline=baseline,
                 evaluation_only=evaluation_only,
@@ -298,12 +288,13 @@ def compare_designs(
             return max(smallest_effect(float(se[i]), float(df[i]), power, alpha) for i in main)
 
         seeds = next((s for s in range(2, MOST_SEEDS + 1) if worst(s) <= effect), None)
+        runs = math.nan if seeds is None else made.runs(seeds)
         rows.append(
             {
                 "design": design,
-                "seeds": seeds if seeds is not None else math.nan,
-                "runs": made.runs(seeds) if seeds is not None else math.nan,
-                "hours": made.runs(seeds) * hours if seeds is not None and hours is not None else math.nan,
+                "seeds": math.nan if seeds is None else seeds,
+                "runs": runs,
+                "hours": math.nan if hours is None else runs * hours,
                 "smallest_effect": worst(seeds or MOST_SEEDS),
                 "interactions": any(c.kind == "interaction" for c in made.contrasts.rows),
                 "note": "" if design == "full" else "main effects are aliased with interactions",
@@ -312,9 +303,3 @@ def compare_designs(
     table = pd.DataFrame(rows).sort_values("runs", kind="stable", ignore_index=True)
     table.insert(6, "cheapest", table["runs"] == table["runs"].min())
     return table
-
-
-def _chosen(variances: Variances | None, pilot: Analysis | None) -> Variances:
-    if variances is not None:
-        return variances
-    return Variances.of(pilot) if pilot is not None else Variances()

@@ -17,18 +17,8 @@ from .engine import Array, Estimates, estimate, satterthwaite
 from .scores import Scores
 
 COLUMNS = (
-    "name",
-    "kind",
-    "estimate",
-    "se",
-    "df",
-    "low",
-    "high",
-    "p",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "words",
+    *("name", "kind", "estimate", "se", "df", "low", "high", "p"),
+    *("difference", "difference_low", "difference_high", "words"),
 )
 
 
@@ -44,32 +34,27 @@ def on_test_sets(
     """
     cells = [cell for cell in first.cells if cell in other.cells]
     seeds = [seed for seed in first.seeds if seed in other.seeds]
-    pair = [_chosen(data, cells, seeds) for data in (first, other)]
-    present = pair[0][1] & pair[1][1]
+    pair = (first, other)
+    at = [
+        np.ix_([data.cells.index(cell) for cell in cells], [data.seeds.index(seed) for seed in seeds])
+        for data in pair
+    ]
+    present = first.present[at[0]] & other.present[at[1]]
     scored = np.flatnonzero(present.any(1))
     names = [cells[i] for i in scored]
     rows = [contrast for contrast in contrasts if contrast.weights.keys() <= set(names)]
     if not rows:
         return pd.DataFrame(columns=list(COLUMNS))
     weights = weight_matrix(rows, names)
-    position = {name: index for index, name in enumerate(names)}
-    groups = [
-        [position[first.cells[i]] for i in group if first.cells[i] in position] for group in first.groups
-    ]
-    groups = [group for group in groups if group]
-    present = present[scored]
+    kept = [[data.cells.index(name) for name in names] for data in pair]
+    groups, present = first.groups_of(kept[0]), present[scored]
+    values = [data.values[where][scored] for data, where in zip(pair, at, strict=True)]
     here, there = (
-        estimate(
-            values[scored],
-            weights,
-            groups,
-            present,
-            rounding=data.rounding,
-            observed=data.observed([data.cells.index(name) for name in names]),
-        )
-        for data, (values, _) in zip((first, other), pair, strict=True)
+        estimate(its, weights, groups, present, rounding=data.rounding, observed=data.observed(cells))
+        for data, its, cells in zip(pair, values, kept, strict=True)
     )
-    gap = difference(here, there, _runs(pair, scored), weights, groups, present)
+    runs = values[0].mean(-1) - values[1].mean(-1)
+    gap = difference(here, there, runs, weights, groups, present)
     (low, high), (mine_low, mine_high) = there.interval(confidence), here.interval(confidence)
     gap_low, gap_high = gap.interval(confidence)
     inside = np.zeros(len(rows), dtype=bool)
@@ -117,18 +102,6 @@ def difference(
         total, parts, np.stack([here.utterance_df, there.utterance_df], -1), zeros, np.ones_like(total)
     )
     return replace(of_runs, utterance_part=total, utterance_df=df)
-
-
-def _chosen(data: Scores, cells: Sequence[str], seeds: Sequence[object]) -> tuple[Array, Array]:
-    """Values and presence of some cells and seeds, in that order."""
-    at = np.ix_([data.cells.index(cell) for cell in cells], [data.seeds.index(seed) for seed in seeds])
-    return data.values[at], data.present[at]
-
-
-def _runs(pair: Sequence[tuple[Array, Array]], scored: Array) -> Array:
-    """(cell, seed): the mean on the one minus that on the other."""
-    here, there = (values[scored].mean(-1) for values, _ in pair)
-    return here - there
 
 
 def _sign(low: Array, high: Array) -> Array:
