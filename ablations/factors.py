@@ -77,17 +77,6 @@ class Factor(Frozen):
         kept = [c for c in self.claims if (c.level, c.metric) != (stated.level, stated.metric)]
         return self.model_copy(update={"claims": (*kept, stated)})
 
-    def beside(self, claims: Iterable[Claim]) -> Factor:
-        """This factor with further claims behind its own, in place of those of the same sources.
-
-        Raises:
-            InputError: a claim's level is missing or unknown.
-        """
-        more = [claim.on(self.name, list(self.levels)) for claim in claims]
-        theirs = {(claim.level, claim.metric, claim.source) for claim in more}
-        kept = [c for c in self.claims if (c.level, c.metric, c.source) not in theirs]
-        return self.model_copy(update={"claims": (*kept, *more)})
-
     @property
     def off(self) -> str:
         return next(iter(self.levels))
@@ -209,15 +198,18 @@ def with_claims(factors: Iterable[Factor], claims: Iterable[tuple[str, Claim]]) 
 
 
 def with_further(factors: Iterable[Factor], claims: Iterable[tuple[str, Claim]]) -> tuple[Factor, ...]:
-    """Factors with claims of others, by factor, behind their own.
+    """Factors with claims of others, by factor, behind their own and in place of those of the same sources.
 
     Raises:
         InputError: a claim's level is missing or unknown.
     """
-    by_factor: dict[str, list[Claim]] = {}
-    for name, claim in claims:
-        by_factor.setdefault(name, []).append(claim)
-    return tuple(factor.beside(by_factor.get(factor.name, ())) for factor in factors)
+    claims, found = list(claims), []
+    for factor in factors:
+        more = [claim.on(name, list(factor.levels)) for name, claim in claims if name == factor.name]
+        theirs = {(claim.level, claim.metric, claim.source) for claim in more}
+        kept = [c for c in factor.claims if (c.level, c.metric, c.source) not in theirs]
+        found.append(factor.model_copy(update={"claims": (*kept, *more)}))
+    return tuple(found)
 
 
 def every_claim(factors: Iterable[Factor], metric: str) -> list[tuple[str, Claim]]:

@@ -176,18 +176,10 @@ def _grouped(paths: list[str], model: nn.Module) -> dict[str, list[str]]:
         if module_path and len(inside) > 1 and set(inside) <= left:
             groups[f"under {module_path}"] = inside
             left -= set(inside)
-    for path in paths:
-        if path in left:
-            groups[path] = [path]
-    return _alike_together(groups)
-
-
-def _alike_together(groups: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Groups whose names differ in numbers only as one, named with the numbers: `layers.{0,1}.D`."""
-    found: dict[str, list[str]] = {}
-    for names in _by_pattern(groups).values():
-        found[numbered(names)] = [path for name in names for path in groups[name]]
-    return found
+    groups |= {path: [path] for path in paths if path in left}
+    return {
+        numbered(names): [path for n in names for path in groups[n]] for names in _by_pattern(groups).values()
+    }
 
 
 def _by_pattern(names: Iterable[str]) -> dict[str, list[str]]:

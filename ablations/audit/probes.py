@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from ablate.models.config import ModelConfig
 from ablate.models.interface import Interface
@@ -67,21 +68,11 @@ def inputs_of(subject: Subject) -> dict[str, Call]:
 
     def keep(path: str, args: Any, kwargs: Any) -> None:
         if path not in calls:
-            calls[path] = (_detached(args), _detached(kwargs))
+            calls[path] = tree_map_only(Tensor, lambda tensor: tensor.detach().clone(), (args, kwargs))
 
     with before_calls(subject.settled, keep), isolated(1), torch.no_grad():
         subject.interface.outputs(subject.settled, subject.probe[:1])
     return calls
-
-
-def _detached(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return value.detach().clone()
-    if isinstance(value, tuple):
-        return tuple(_detached(v) for v in value)
-    if isinstance(value, dict):
-        return {k: _detached(v) for k, v in value.items()}
-    return value
 
 
 @contextmanager
@@ -124,7 +115,7 @@ class Probe:
         """
         for part in CHANGES:
             after = self._changed(size, places, part)
-            if after is None or _finite(after):
+            if all(torch.isfinite(v).all() for v in tree_leaves(after) if isinstance(v, Tensor)):
                 return after
         return None
 
@@ -210,12 +201,6 @@ class Probe:
                 if moved is None or moved > TOLERANCE:
                     return None if moved is None else True
         return False
-
-
-def _finite(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(map(_finite, value))
-    return not isinstance(value, Tensor) or bool(torch.isfinite(value).all())
 
 
 def _axis(value: Any, size: int) -> int | None:
