@@ -1,4 +1,4 @@
-"""The audit: what would make the answer wrong, found before training. Importing it needs no torch.
+"""The audit finds, before training, what would make a study's answer wrong. Importing it needs no torch.
 
 A check is one function with its code, in the module of its family; `docs/audit.md` lists them.
 """
@@ -44,19 +44,19 @@ def audit_config(config: RunConfig) -> list[Finding]:
 def audit_class(
     text: str, settings: Mapping[str, Any] | None = None, recipe: Recipe | None = None, *, named: bool = True
 ) -> tuple[list[str], list[Finding]]:
-    """A1xx and A202 of a network's class in a file, which needs no plug-in.
+    """A1xx and A202 of a network class in a file, without a plug-in.
 
     Args:
         text: `path/to/file.py:Class`.
         settings: arguments of the class, or `domain`, `axes`, `compress`, `output`.
-        recipe: how it is trained; none: `quick`.
-        named: as of `class_of_file`.
+        recipe: default: `quick`.
+        named: see `class_of_file`.
 
     Returns:
-        What was guessed of the class, a sentence each; and the findings.
+        A sentence for each guess about the class, and the findings.
 
     Raises:
-        InputError: as `audit_config`, or there is no such class.
+        InputError: as `audit_config`, or the class does not exist.
     """
     from ablate.models.class_adapter import class_of_file
 
@@ -78,26 +78,23 @@ def audit_cells(
     memory: int | None = None,
     trains_here: bool = True,
 ) -> list[Finding]:
-    """Everything the audit has to say of the cells of a grid; cells of equal configuration are measured once.
+    """All findings on the cells of a grid, by code. Cells with equal configurations are measured once.
 
-    Of a large grid `cells.MEASURED` networks are measured, and a note (A404) says how many are not.
+    In a large grid, `neighbours.MEASURED` networks are measured, and a note (A404) lists the others.
 
     Args:
-        cells: with the baseline (no levels) among them, if there is one.
-        corpus: for leaks and the noisy score; none leaves these out.
+        cells: including the baseline (the cell without levels), if there is one.
+        corpus: to check its pairs, leaks and noisy score; default: not checked.
         budget: declared parameters of every cell, e.g. "2.3M+-5%".
-        slots: runs side by side, for hours.
-        beside: runs side by side on one device, for memory; none: all of them.
-        runs: of the study, or how many; 0 leaves the hours out.
+        slots: simultaneous runs, to estimate the hours.
+        beside: simultaneous runs on one device, to estimate memory; default: all of them.
+        runs: of the study, or how many; 0: hours are not estimated.
         tuned: dotted paths that tuning sets for each cell.
-        memory: bytes of the device; none asks the device.
-        trains_here: whether the trainings run on this machine; memory is a note otherwise.
-
-    Returns:
-        Findings in the order of their codes.
+        memory: bytes of the device; default: the device is asked.
+        trains_here: whether the study trains on this machine; if not, memory is a note.
 
     Raises:
-        InputError: a network cannot be built or does not run, or the budget is none.
+        InputError: a network cannot be built or does not run, or the budget is not valid.
     """
     from . import budget as budgets
     from . import data, declarations, toggles, uncovered
@@ -142,12 +139,12 @@ def audit_cells(
 
 
 def _network(cell: Cell) -> str:
-    """What cells of one network under one recipe have in common."""
+    """A key that is equal for cells with the same network and recipe."""
     return cell.config.model.model_dump_json() + cell.config.recipe.model_dump_json()
 
 
 def _in_cells(finding: Finding, names: list[str], total: int) -> Finding:
-    """A finding of a network with the cells it was found in."""
+    """A network's finding with the cells that have it."""
     if total == 1:
         return finding
     shown = "every cell" if len(names) == total else listed(names, 4)

@@ -29,7 +29,7 @@ _BUDGET = re.compile(
 
 @dataclass(frozen=True)
 class Budget:
-    """Parameters that a network may have: from `low` to `high`."""
+    """The parameters that a network may have."""
 
     low: float
     high: float
@@ -40,7 +40,7 @@ class Budget:
         """`2.3M+-5%`, `340000+-2k`, or `2.3M` alone, which allows 1 %.
 
         Raises:
-            InputError: it is none of these.
+            InputError: it is not in one of these forms.
         """
         match = _BUDGET.fullmatch(text)
         if match is None:
@@ -72,7 +72,7 @@ def parameters(cells: Sequence[Cell], budget: Budget) -> Iterator[Finding]:
 
 
 def shortened(audited: Subject) -> Iterator[Finding]:
-    """A404: probes that are shorter than usual, as the network takes much memory and time."""
+    """A404: the probes are shorter than usual, because the network takes much memory and time."""
     if audited.longer_seconds < LONGER:
         yield Finding.of(
             "A404",
@@ -85,7 +85,7 @@ def shortened(audited: Subject) -> Iterator[Finding]:
 
 
 def not_measured(every: Sequence[Cell], cells: Sequence[Cell], networks: int) -> Iterator[Finding]:
-    """A404: cells whose networks nothing but their parameters was asked of."""
+    """A404: cells of which only the parameters were counted."""
     names = {cell.name for cell in cells}
     left = [cell.name for cell in every if cell.name not in names]
     if left:
@@ -99,7 +99,7 @@ def not_measured(every: Sequence[Cell], cells: Sequence[Cell], networks: int) ->
 
 
 def device_memory() -> tuple[int, str]:
-    """Bytes of the device that trainings run on, and its name."""
+    """Memory in bytes of the device that trains, and the device's name."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_properties(0).total_memory, torch.cuda.get_device_name(0)
     import psutil
@@ -121,8 +121,7 @@ class Memory:
 def memory(audited: Subject) -> Memory:
     """Memory of a step: what autograd keeps at batch 1 and 2, weights, gradients and Adam's moments.
 
-    Short crops are measured; what is kept grows with the length of the crop. Temporaries of the backward
-    are not in it.
+    It is measured with short crops and scaled to the recipe's. Temporaries of the backward are not included.
     """
     if "memory" not in audited.results:
         seconds = audited.crop_seconds
@@ -136,9 +135,9 @@ def memory(audited: Subject) -> Memory:
 def fits(
     cells: Sequence[Cell], *, slots: int = 1, available: int | None = None, trains_here: bool = True
 ) -> Iterator[Finding]:
-    """A402: a step needs more memory than the device has for each of the runs side by side.
+    """A402: a step needs more memory than each simultaneous run has on the device.
 
-    A note where the trainings run on another machine than the audit.
+    It is a note if the study trains on another machine.
     """
     total, device = (available, "the device") if available is not None else device_memory()
     told = set()
@@ -167,7 +166,7 @@ def fits(
 
 
 def slow_scan(cells: Sequence[Cell]) -> Iterator[Finding]:
-    """A405: networks with a selective scan that no fused kernel computes on this machine's GPU."""
+    """A405: networks with a selective scan for which this machine's GPU has no fused kernel."""
     names = [cell.name for cell in cells if has_scan(subject(cell.config.model, cell.config.recipe).model)]
     if not names or not torch.cuda.is_available():
         return
@@ -182,7 +181,7 @@ def slow_scan(cells: Sequence[Cell]) -> Iterator[Finding]:
 
 
 def step_seconds(cell: Cell) -> float | None:
-    """Seconds of one step of a cell's run at torch's threads, by the audit's steps; none if it took none."""
+    """Seconds of one step of a cell's run, from the audit's own steps; None if the audit took none."""
     recipe = cell.config.recipe
     audited = subject(cell.config.model, recipe)
     measured = audited.training.seconds
@@ -203,7 +202,7 @@ def hours(cells: Sequence[Cell], *, runs: int | Sequence[RunSpec], slots: int = 
     """A403: how long the study takes, from the steps that the audit took.
 
     Args:
-        runs: every one, as they may have other steps than their cell; or how many of all cells together.
+        runs: all runs, whose steps may differ from their cell's; or how many there are.
     """
     total = 0.0
     count = runs if isinstance(runs, int) else len(runs)

@@ -1,4 +1,4 @@
-"""A5xx: what in the data, or in how it is shared out, would make the comparison unfair."""
+"""A5xx: data, or splits of it, that would make the comparison unfair."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SHOWN = 5
 TRAIN_PAIRS = 200
 ONE_SIDED = 0.6
-"""Share of the validation files above which one speaker chooses."""
+"""Largest share of the validation files that one speaker may have."""
 
 
 def leaked(corpus: Corpus) -> Iterator[Finding]:
@@ -50,9 +50,9 @@ def noisy_score(corpus: Corpus) -> Iterator[Finding]:
 
 
 def wrong_pairs(corpus: Corpus) -> Iterator[Finding]:
-    """A506 and A507: noisy files that do not belong to their clean ones as they are; and A508: low rates.
+    """A506 and A507: noisy files that do not match their clean ones; A508: low sample rates.
 
-    All test pairs are looked at, and `TRAIN_PAIRS` of training.
+    All test pairs are checked, and `TRAIN_PAIRS` training pairs.
     """
     from ablate.training.data import alignment
     from ablate.training.data.check import low_rates
@@ -68,7 +68,7 @@ def wrong_pairs(corpus: Corpus) -> Iterator[Finding]:
 
 
 def one_sided(corpus: Corpus, cells: Sequence[Cell], tuned: Collection[str] = ()) -> Iterator[Finding]:
-    """A504: weights or tuned settings are chosen on validation files that are mostly of one speaker.
+    """A504: validation files that select weights or tuned settings are mostly from one speaker.
 
     Args:
         tuned: dotted paths that tuning sets for each cell.
@@ -100,13 +100,13 @@ def unequal(
     tuned: Collection[str] = (),
     runs: Sequence[RunSpec] = (),
 ) -> Iterator[Finding]:
-    """A502: cells that differ in recipe, evaluation, data or seeds where no factor and no tuning says so.
+    """A502: cells differ in recipe, evaluation, data or seeds, but neither a factor nor tuning covers it.
 
-    Seeds may be more in some cells than in others, as long as their lists are nested.
+    Some cells may have more seeds than others if their lists are nested.
 
     Args:
         tuned: dotted paths that tuning sets for each cell.
-        runs: every planned run, where there are any: their data and seeds are compared too.
+        runs: every planned run, to compare data and seeds too.
     """
     covered = {path for factor in factors for path in factor.paths} | set(tuned)
     flat = {cell.name: cell.config.flat() for cell in cells}
@@ -137,7 +137,7 @@ def unequal_runs(runs: Sequence[RunSpec]) -> Iterator[Finding]:
 
 
 def _differing(what: str, pairs: Iterable[tuple[str, str]], remedy: str) -> Iterator[Finding]:
-    """Where the values of cells, as (value, cell), are not all the same."""
+    """A502 if the values of cells, as (value, cell), are not all the same."""
     values: dict[str, dict[str, None]] = {}
     for value, name in pairs:
         values.setdefault(value, {})[name] = None

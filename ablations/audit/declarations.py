@@ -1,4 +1,4 @@
-"""A202: what parts, configurations and levels say a network does, against what probes find."""
+"""A202: what parts, configurations and levels declare about a network, compared with what probes find."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .probes import Probe
 
 @dataclass(frozen=True)
 class Measured:
-    """What a network does, by perturbation; None where that could not be told."""
+    """What a network does, found by perturbation; None if the probe has no answer."""
 
     looks_ahead: bool | None
     mixes_bands: bool | None
@@ -29,7 +29,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Broken:
-    """A part that does something else than it says."""
+    """A part that contradicts its declaration."""
 
     path: str
     evidence: str
@@ -37,7 +37,7 @@ class Broken:
 
 
 def check(audited: Subject) -> list[Finding]:
-    """A202 of one network: what its parts and its configuration say against what probes find."""
+    """A202 of one network: its parts and configuration against the probes."""
     broken: dict[tuple[str, Severity], dict[str, str]] = {}
     for item in _examined(audited)[1]:
         kind = item.evidence.replace(item.path, "")
@@ -51,7 +51,7 @@ def check(audited: Subject) -> list[Finding]:
 
 
 def measured(audited: Subject) -> Measured:
-    """What the network does through its time and band layers, or as a whole where it has none."""
+    """What the network does through its time and band layers; without such layers, as a whole."""
     return _examined(audited)[0]
 
 
@@ -76,7 +76,7 @@ def _name(path: str, module: nn.Module) -> str:
 
 
 def _roles(audited: Subject, called: dict[str, probes.Call]) -> list[tuple[str, nn.Module, str]]:
-    """The parts to examine, with what each is held to where it says nothing."""
+    """The parts to examine, with the role that stands in for missing declarations."""
     model = audited.settled
     declaring = probes.declaring(model, called)
     if not isinstance(model, BandSplitNetwork):
@@ -90,7 +90,7 @@ def _roles(audited: Subject, called: dict[str, probes.Call]) -> list[tuple[str, 
 
 
 def _parts(audited: Subject) -> tuple[tuple[list[bool], list[bool]], list[Broken]]:
-    """What each part does: whether any looks ahead, whether any mixes bands, and what they wrongly say."""
+    """Whether parts look ahead, whether they mix bands, and which declarations are wrong."""
     model, config = audited.settled, audited.config
     calls = probes.inputs_of(audited)
     heads = {m for _, m in probes.decoders_of(model)} | {getattr(model, "head", None)}
@@ -133,11 +133,11 @@ def _parts(audited: Subject) -> tuple[tuple[list[bool], list[bool]], list[Broken
 def _ahead(
     audited: Subject, path: str, name: str, said: int, frames: int | None, field: str = "looks_ahead"
 ) -> list[Broken]:
-    """Whether what is said of later frames (or samples) is so: yes, no, or at most how many.
+    """Compare a declared look-ahead in frames (or samples) with the measured one.
 
     Args:
-        said: False, True or a number of frames; of `direction` whether it is bi.
-        frames: how many later frames matter, or None where that could not be told.
+        said: False, True or at most how many frames; for `direction`, whether it is bi.
+        frames: how many later frames matter; None if the probe has no answer.
     """
     if frames is None:
         return []
@@ -155,7 +155,7 @@ def _ahead(
 
 
 def _widths(audited: Subject) -> Iterator[Broken]:
-    """Inner widths that no parameter has."""
+    """Declared inner widths that no parameter has."""
     for path, module in audited.model.named_modules():
         width = getattr(module, "hidden_width", None)
         sizes = {size for parameter in module.parameters() for size in parameter.shape}
@@ -166,7 +166,7 @@ def _widths(audited: Subject) -> Iterator[Broken]:
 
 
 def _items(audited: Subject) -> Iterator[Broken]:
-    """An item's output that depends on the other items of its batch."""
+    """Outputs that depend on the other items of the batch."""
     moved = probes.items_move(audited.settled, audited.probe)
     if moved > probes.TOLERANCE:
         text = f"the output of an item changes by {moved:.2g} of its size with the other items of its batch"
@@ -176,8 +176,7 @@ def _items(audited: Subject) -> Iterator[Broken]:
 def _whole(audited: Subject) -> tuple[Measured, list[Broken]]:
     """The network as one part: frames beyond those of filter and projection, and bins of other bands.
 
-    What a network does that says nothing, and none of whose parts does, is a note where its configuration's
-    direction is another.
+    If neither the network nor a part declares anything, a contradiction to the configuration is a note.
     """
     model, config = audited.settled, audited.config
     inside = [m for _, m in probes.declaring(model)]
@@ -214,7 +213,7 @@ def _whole(audited: Subject) -> tuple[Measured, list[Broken]]:
 
 
 def of_factors(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:
-    """A202 of factors: what a level says a network does, in every cell at that level."""
+    """A202 of factors: the declarations of a level, checked in every cell at that level."""
     for factor in factors:
         for level, said in factor.declares.items():
             wrong: dict[str, list[str]] = {}

@@ -1,4 +1,4 @@
-"""Whether two networks are one in effect: as they start, and with equal weights."""
+"""Whether two networks are equivalent: at initialisation, and with equal weights."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .settled import opened
 
 
 def same_draw(a: Tensor, b: Tensor) -> bool:
-    """Whether two initial values are equal, or draws of one distribution."""
+    """Whether two initial values are equal, or drawn from one distribution."""
     if torch.equal(a, b):
         return True
     n = a.numel()
@@ -30,7 +30,7 @@ def same_draw(a: Tensor, b: Tensor) -> bool:
 
 
 def same_function(one: nn.Module, two: nn.Module, shared: list[str], audited: Subject) -> bool:
-    """Whether two networks agree with equal weights: as drawn, and with weights that make clamps bite."""
+    """Whether two networks agree with equal weights: as drawn, and with weights so large that clamps act."""
     ours, theirs = dict(one.named_parameters()), dict(two.named_parameters())
     for scale, noise in ((1.0, 0.0), (1.0, 0.3), (4.0, 0.3), (7.5, 1.0)):
         with isolated(5), torch.no_grad():

@@ -1,4 +1,4 @@
-"""What the audit says: a code, where, what was measured, and what to do. Needs no torch."""
+"""The findings of the audit. Needs no torch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A601": ("not-audited", "note"),
     "A602": ("seed-without-effect", "error"),
 }
-"""Code -> its name and how severe it is."""
+"""Code -> name, severity."""
 
 
 class Finding(Frozen):
@@ -62,7 +62,7 @@ class Finding(Frozen):
     def of(
         cls, code: str, where: str, evidence: str, remedy: str, *, severity: Severity | None = None
     ) -> Finding:
-        """A finding of a code of `CODES`, as severe as the code is unless said otherwise."""
+        """A finding with a code of `CODES`; default severity: the code's."""
         name, usual = CODES[code]
         return cls(
             code=code, name=name, severity=severity or usual, where=where, evidence=evidence, remedy=remedy
@@ -70,7 +70,7 @@ class Finding(Frozen):
 
 
 def errors(findings: list[Finding], waived: frozenset[str] | set[str] = frozenset()) -> list[Finding]:
-    """The findings that refuse a study: errors whose code is not waived."""
+    """The findings that block a study: errors whose code is not waived."""
     return [f for f in findings if f.severity == "error" and f.code not in waived]
 
 

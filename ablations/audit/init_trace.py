@@ -1,4 +1,4 @@
-"""What is written into parameters while a network is built."""
+"""Traces the writes into parameters while a network is built."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ class InitWrite:
 
     Attributes:
         operation: `zero`, `fill`, `uniform`, `copy`, ...
-        stock: by a torch module's own `reset_parameters`.
+        stock: whether a torch module's own `reset_parameters` wrote.
         site: file and line of the code that wrote.
-        before: the values it replaced, or None where there were none yet.
+        before: the values that it replaced; None if there were none yet.
         start, count: which elements of the parameter.
         after: the values written.
     """
@@ -50,7 +50,7 @@ class _InitWatch(TorchDispatchMode):
         self.by_tensor: dict[int, list[InitWrite]] = {}
 
     def of(self, parameter: Tensor) -> list[InitWrite]:
-        """The writes into a parameter; the last stands for its `.data` being replaced, if it was."""
+        """The writes into a parameter; if its `.data` was replaced, that is the last one."""
         writes = self.writes.get(parameter.untyped_storage().data_ptr())
         if writes is not None:
             return writes
@@ -106,7 +106,7 @@ def _by_torch() -> bool:
 
 @contextmanager
 def watch_init() -> Iterator[Callable[[nn.Module], dict[str, list[InitWrite]]]]:
-    """Watch what is written into the parameters of the networks built inside."""
+    """Watch the writes into the parameters of networks that are built inside."""
     watch = _InitWatch()
     with watch:
         yield lambda model: {path: watch.of(parameter) for path, parameter in model.named_parameters()}

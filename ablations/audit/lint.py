@@ -1,4 +1,4 @@
-"""Findings as a linter's: with file and line, as SARIF 2.1.0 and as annotations of GitHub."""
+"""Findings with file and line, as SARIF 2.1.0 and as GitHub annotations."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Place = tuple[str, int]
 
 
 def place(where: str, networks: Iterable[nn.Module], otherwise: Path | None) -> Place | None:
-    """Where the part of a network that a finding names is written: the line that makes it, or its class.
+    """The line that makes the part of a network that a finding names, or that part's class.
 
     Args:
-        where: of the finding; a path of a network (`encoder.gate.scale`) may stand in it.
-        networks: those the finding may be about.
+        where: of the finding; it may contain a path in a network (`encoder.gate.scale`).
+        networks: those that the finding may be about.
         otherwise: the file to name if no source below the working directory makes that part.
     """
     words = re.findall(r"[A-Za-z_]\w*(?:\.\w+)*", where)
@@ -64,7 +64,7 @@ def _source(kind: type) -> Path | None:
 
 
 def _below(path: Path | None) -> str | None:
-    """A file as it is called below the working directory; installed packages are not the user's."""
+    """The path relative to the working directory; None outside it or in an installed package."""
     here = Path.cwd()
     if path is None or not (path := path.resolve()).is_relative_to(here) or "site-packages" in path.parts:
         return None
@@ -74,7 +74,7 @@ def _below(path: Path | None) -> str | None:
 def sarif(
     found: Sequence[tuple[Finding, Place | None]], ignored: frozenset[str], version: str
 ) -> dict[str, Any]:
-    """A SARIF 2.1.0 log for code scanning; errors that are ignored are suppressed results."""
+    """A SARIF 2.1.0 log for code scanning; ignored errors are suppressed results."""
     codes = list(dict.fromkeys(finding.code for finding, _ in found))
     rules = [
         {
@@ -104,7 +104,7 @@ def sarif(
 
 
 def github(found: Sequence[tuple[Finding, Place | None]], ignored: frozenset[str]) -> list[str]:
-    """Workflow commands, one a line, that GitHub shows as annotations of the changed lines."""
+    """Workflow commands that GitHub shows as annotations of the changed lines."""
     lines = []
     for finding, at in found:
         fails = finding.severity == "error" and finding.code not in ignored

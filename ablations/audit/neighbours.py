@@ -1,4 +1,4 @@
-"""The cells of a grid, side by side. Needs no torch."""
+"""Pairs of cells of a grid. Needs no torch."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ AnyCell = TypeVar("AnyCell", bound=Cell[Any])
 
 
 MATCH = {"recipe.match"}
-"""A factor of it alone may change nothing: what is as large by itself keeps its width."""
+"""A factor of this alone may change nothing: a network that has the size already keeps its width."""
 MEASURED = 32
-"""Distinct networks of a grid that the audit measures; what is probed in each takes seconds to minutes."""
+"""Distinct networks of a grid that the audit measures; each takes seconds to minutes."""
 
 
 def measured(cells: Sequence[AnyCell], key: Callable[[AnyCell], str], most: int = MEASURED) -> list[AnyCell]:
-    """The cells that are measured: those of the first so many distinct networks.
+    """The cells of the first `most` distinct networks.
 
-    The base comes first, then the baseline and what differs from the base in the fewest factors, so that each
-    level is seen beside the base.
+    The base comes first, then the baseline and the cells that differ from the base in the fewest factors, so
+    each level is seen next to the base.
     """
     base = next((cell for cell in cells if cell.levels), None)
 
@@ -40,7 +40,7 @@ def measured(cells: Sequence[AnyCell], key: Callable[[AnyCell], str], most: int 
 
 
 def ends(cells: Sequence[AnyCell], factors: Sequence[Factor]) -> tuple[AnyCell | None, AnyCell | None]:
-    """The ends of the gap: the base, with every factor off, and the baseline; None where one is missing."""
+    """The ends of the gap: the base (every factor off) and the baseline; None for a missing one."""
     base = next((c for c in cells if c.levels and all(c.levels[f.name] == f.off for f in factors)), None)
     baseline = next((c for c in cells if not c.levels), None)
     return base, baseline
@@ -64,7 +64,7 @@ def alike(
     """A201: two levels that give the same cells.
 
     Args:
-        same: why two cells are the same in effect; none: they are not.
+        same: why two cells are equivalent; None if they are not.
     """
     for factor in factors:
         found: dict[tuple[str, str], list[str]] = {}
@@ -94,7 +94,7 @@ def alike(
 def untoggled(
     cells: Sequence[AnyCell], factors: Sequence[Factor], defaults: Mapping[str, Any] | None = None
 ) -> Iterator[Finding]:
-    """A301: in what base and baseline differ that no factor covers."""
+    """A301: differences between base and baseline that no factor covers."""
     base, baseline = ends(cells, factors)
     if base is None or baseline is None:
         return

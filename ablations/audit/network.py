@@ -1,4 +1,4 @@
-"""A1xx: what is wrong inside one network."""
+"""A1xx: faults inside one network."""
 
 from __future__ import annotations
 
@@ -17,26 +17,25 @@ from .probe_inputs import isolated
 
 SWAMPED = 100.0
 SWAMPED_RESIDUAL = 1000.0
-"""Largest ratio of two terms of a sum at the start, and of a residual to what was computed from it; see
-docs/audit.md for what the presets give."""
+"""Largest ratio of two terms of a sum at the start, and of a residual to the term computed from it; for the
+presets' values see docs/audit.md."""
 SATURATED = 0.05
 SATURATED_SIGMOID = 0.5
 """Largest share of activations at a bound. A sigmoid is a gate, and gates may start nearly shut or open."""
 CLOSED = 0.9
-"""Share of dead units from which on a layer is closed, whatever comes in."""
+"""Share of dead units from which on a layer counts as closed for every input."""
 FEWEST = 4
-"""Dead units of a layer of data below which they are luck: one of eight is more than `SATURATED`."""
+"""Fewer dead units of a layer of data are chance: one of eight is more than `SATURATED`."""
 HALVES, GROWS = 0.5, 1000.0
-"""What a few steps do where the gradient lets the smaller of two terms grow. Beside its own input, their
-ratio falls to this part; of two learned terms, which both grow, the smaller becomes so many times larger."""
+"""How a few steps show that the gradient lets the smaller of two terms grow. Next to its own input, their
+ratio falls to `HALVES`; of two learned terms, which both grow, the smaller becomes `GROWS` times larger."""
 
 
 def dominated_branches(subject: Subject) -> Iterator[Finding]:
     """A103: of two terms that are added, one is far larger than the other at the start.
 
-    Over 100 times; 1000 times where the larger is a residual, unscaled, and the smaller was computed from it.
-    A branch that its gradient lets grow is left out, whatever made it small: beside its own input the ratio
-    falls to half in a few steps.
+    Far is over 100 times, or 1000 times if the smaller was computed from the larger (an unscaled residual).
+    Branches that a few steps make grow are left out; see `GROWS`.
     """
     remedy = "initialise both branches at a similar scale, or start the small one at zero"
     worst: dict[str, tuple[float, str]] = {}
@@ -67,7 +66,7 @@ def _grows(activity: Activity, later: Activity) -> bool:
 
 
 def noted_ratios(notes: Mapping[str, Mapping[str, Tensor]]) -> dict[str, tuple[float, list[float]]]:
-    """Path of each scan -> how many times its larger term is the smaller, and the sizes of skip and state."""
+    """Path of each scan -> ratio of its larger to its smaller term, and the sizes of skip and state."""
     found = {}
     for path, noted in notes.items():
         if "state" in noted and "skip" in noted:
@@ -82,12 +81,12 @@ def _called(activity: Activity) -> str:
 
 
 def saturated(subject: Subject) -> Iterator[Finding]:
-    """A104: over 5 % of activations at a bound, or dead units; all calls of an operation taken together.
+    """A104: over 5 % of activations at a bound, or dead units; all calls of an operation count together.
 
-    What the audit's short batch shows is asked again on longer clips of other voices. Dead units are an error
-    where what comes in is data, so that nothing but their own weights could revive them, or where nearly all
-    of the layer is dead, and that with other initial values too; else a note. Bounds on what depends on no
-    weight are none of learning's.
+    If the audit's short batch shows dead units, longer clips of other voices are tried. Dead units are an
+    error, with other initial values too, if the layer's input is data (only their own weights could revive
+    them) or nearly the whole layer is dead; else they are a note. Bounds on values that depend on no weight
+    do not count.
     """
     remedy = "widen the bounds or scale the input: no gradient passes through a bound"
     worst: dict[tuple[str, str], tuple[float, str, bool]] = {}
@@ -125,7 +124,7 @@ def _suspect(activity: Activity) -> bool:
 
 
 def _closed(activity: Activity) -> bool:
-    """Whether the dead units of a layer are more than luck."""
+    """Whether the dead units of a layer are more than chance."""
     few = activity.learned <= 1 and activity.dead_units >= FEWEST
     return activity.share > (SATURATED if few else CLOSED)
 
@@ -175,7 +174,7 @@ def _inputs(subject: Subject) -> dict[str, Tensor]:
 
 
 def _broken(subject: Subject, batch: Tensor) -> str | None:
-    """Where a forward and backward first leave the finite numbers, if they do."""
+    """Where a forward or backward first gives values that are not finite, if it does."""
     model = subject.spare
     first: list[str] = []
 

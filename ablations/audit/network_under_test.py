@@ -1,4 +1,4 @@
-"""The network under audit: built from a seed, fed speech-like batches, trained for a few steps. Memoised."""
+"""The network under audit: built from a seed, fed speech-like batches, trained a few steps. Memoised."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ from .probe_inputs import SEED, Tone, before_calls, isolated, speech_like, try_o
 from .settled import build, settled
 
 LARGE = 500_000
-"""Parameters from which on the audit makes do with less: seconds, not minutes, for a network of full size."""
+"""Larger networks get shorter crops and smaller batches, so that the audit takes seconds, not minutes."""
 STEPS = 8
 """Optimiser steps the audit takes."""
 BATCH = 2
 LONGEST = {False: 0.5, True: 0.2}
-"""Seconds of the longest crop the audit uses: for a small network, for a large one."""
+"""Whether the network is large -> seconds of the longest crop."""
 REDRAWN = (SEED + 1, SEED + 2)
-"""Seeds of other initial values: what is wrong in the code is wrong with them too."""
+"""Seeds of other initial values: a fault in the code shows with them too."""
 STEP_SIZE = 1e-3
-"""Of a weight, in each step that asks what can grow."""
+"""Of a weight, in each step of `Subject.grown`."""
 LONGER = 2.0
-"""Seconds of the clips on which a suspicion is asked again."""
+"""Seconds of the clips that confirm a suspicion."""
 HEAVY = {"crop": 0.25e9, "clip": 1e9}
-"""Bytes that autograd may keep of one crop and of one such clip; they are halved until it keeps no more."""
+"""Bytes that autograd may keep of one crop and of one such clip; longer ones are halved."""
 PIECE = 0.2
-"""Seconds of the clip from which is told what longer ones take."""
+"""Seconds of the clip that predicts the memory of longer ones."""
 PROBE_PLACES = {"frame": (37, 41, 43, 47, 53, 59), "sample": (4801, 4813, 4817)}
-"""Frames or samples of the probes by perturbation: the first that divides no width, so that time is known."""
+"""Lengths of the perturbation probes; the first that divides no width is used, to recognise the time axis."""
 NOTHING = nullcontext()
 
 
@@ -61,11 +61,11 @@ def _gradients(subject: Subject, clip: Tensor, model: nn.Module) -> dict[str, Te
 
 @dataclass
 class Trace:
-    """What a few training steps did.
+    """The result of a few training steps.
 
     Attributes:
         alive: parameter path -> the largest gradient of each of its elements over all steps.
-        problem: how the training broke down, if it did.
+        problem: why the training failed, if it did.
         seconds: of each step.
     """
 
@@ -75,13 +75,12 @@ class Trace:
 
 
 class Subject:
-    """One resolved configuration, and what was measured of it. Nothing is measured twice.
+    """One resolved configuration and its measurements; nothing is measured twice.
 
     Args:
-        config: the network.
-        recipe: how it is trained; the audit uses shorter crops and smaller batches of it.
+        recipe: the audit shortens its crops and batches.
 
-    `results` keeps what the checks found out.
+    `results` keeps results of the checks.
     """
 
     def __init__(self, config: ModelConfig, recipe: Recipe) -> None:
@@ -100,7 +99,7 @@ class Subject:
 
     @cached_property
     def longer_seconds(self) -> float:
-        """Of the clips on which a suspicion is asked again."""
+        """Of the clips that confirm a suspicion."""
         return self.shortened(LONGER, HEAVY["clip"], shortest=self.crop_seconds)
 
     def shortened(self, seconds: float, most: float, shortest: float) -> float:
@@ -110,7 +109,7 @@ class Subject:
         return seconds
 
     def kept_of(self, seconds: float) -> float:
-        """Bytes that autograd keeps of one clip, told from short ones: linear and square in its length."""
+        """Bytes that autograd keeps of one clip, from short ones: linear and square in the length."""
         one, two = self._kept_of_two
         square = max(two - 2 * one, 0) / 2
         return (one - square) * seconds / PIECE + square * (seconds / PIECE) ** 2
@@ -168,13 +167,13 @@ class Subject:
 
     @cached_property
     def interface(self) -> Interface:
-        """What the network takes and gives; `batch`, `probe` and `clips` are signals of it."""
+        """The network's inputs and outputs; `batch`, `probe` and `clips` are its signals."""
         return Interface.of(self.model)
 
     def loss(
         self, model: nn.Module, noisy: Tensor, clean: Tensor, within: AbstractContextManager[Any] = NOTHING
     ) -> Tensor:
-        """The recipe's loss of what a network gives for a noisy signal; its forward runs within a context."""
+        """The recipe's loss of a network's output for a noisy signal; the forward runs within a context."""
         interface = Interface.of(model)
         with within:
             outputs = interface.outputs(model, noisy)
@@ -189,17 +188,17 @@ class Subject:
 
     @property
     def init_writes(self) -> dict[str, list[InitWrite]]:
-        """Parameter path -> what was written to it while the network was built."""
+        """Parameter path -> the writes into it while the network was built."""
         return self._built[1]
 
     @cached_property
     def spare(self) -> nn.Module:
-        """The same network again, for forwards that keep a graph: a module may hold on to what it saw."""
+        """The same network again, for forwards that keep a graph: a module may keep its inputs."""
         return build(self.config)
 
     @cached_property
     def parameters(self) -> int:
-        """Values that are trained; constants kept as parameters are not."""
+        """How many values are trained, without constants kept as parameters."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     def speech(self, seconds: float, **more: int) -> list[Tone]:
@@ -224,13 +223,13 @@ class Subject:
 
     @cached_property
     def watch(self) -> Watch:
-        """What was seen of the operations of a forward at the start, on a copy; it can see more."""
+        """The operations of a forward at initialisation, on a copy; it can watch more forwards."""
         with isolated(0):
             return watched(build(self.config), self.interface, self.batch)
 
     @cached_property
     def clips(self) -> list[Tensor]:
-        """Noisy signals of other voices, one each, of two seconds at most: not what the steps saw."""
+        """Noisy signals of other voices, at most two seconds each; the training steps do not use them."""
         return [
             self.interface.analyse(torch.from_numpy(pair.noisy)[None])
             for pair in self.speech(self.longer_seconds, count=4, seed=SEED + 1)
@@ -238,7 +237,7 @@ class Subject:
 
     @cached_property
     def longer(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Size of the gradients at the start on a quarter and on the whole of other clips."""
+        """Size of the initial gradients, on a quarter of a clip and on a whole one."""
         first, second = self.clips[:2]
         quarter = -(-first.shape[-1] // 4)
         return _gradients(self, first[..., :quarter], self.spare), _gradients(self, second, self.spare)
@@ -250,7 +249,7 @@ class Subject:
 
     @cached_property
     def redrawn(self) -> list[Watch]:
-        """What was seen of the operations with other initial values."""
+        """The operations of forwards with other initial values."""
         with isolated(0):
             watches = [watched(build(self.config, seed), self.interface, self.batch) for seed in REDRAWN]
             for watch in watches:
@@ -259,10 +258,10 @@ class Subject:
 
     @cached_property
     def grown(self) -> Watch:
-        """What was seen of the operations after steps against the sign of the gradient.
+        """The operations of a forward after some steps against the sign of the gradient.
 
-        They are as long for every weight, so that what a gradient can make large becomes so, at any rate and
-        with any warm-up of the recipe.
+        The steps are equally long for every weight, so terms that a gradient can make large become large,
+        whatever the recipe's learning rate and warm-up.
         """
         model = build(self.config)
         parameters = [p for p in model.parameters() if p.requires_grad]
@@ -293,12 +292,12 @@ class Subject:
 
     @cached_property
     def settled(self) -> nn.Module:
-        """The network to evaluate at the start: statistics that a training gathers are gathered once."""
+        """The initial network in evaluation mode, with running statistics gathered; see `settled`."""
         return settled(self.config, self.probe)
 
     @cached_property
     def notes(self) -> dict[str, dict[str, Tensor]]:
-        """What the modules note in a forward at the start: path -> name -> value."""
+        """The modules' notes in a forward at initialisation: path -> name -> value."""
         with isolated(0), torch.no_grad(), declarations.record(self.model) as recording:
             self.interface.outputs(self.model, self.batch)
         paths = {module: path for path, module in self.model.named_modules()}

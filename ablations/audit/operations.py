@@ -1,4 +1,4 @@
-"""What the operations of a forward do, whatever module they run in: seen below autograd."""
+"""Watches the operations of a forward, in any module, below autograd."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ablate.models.interface import Interface
 
 aten = torch.ops.aten
 NOT_THE_NETWORK = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
-"""Folders whose code is none of the network's."""
+"""Folders whose code is not part of a network."""
 
 
 def operation_name(function: Any) -> str:
@@ -28,7 +28,7 @@ def operation_name(function: Any) -> str:
 
 
 def call_site() -> tuple[str, int]:
-    """File with line of the nearest code outside torch and the audit, and which of its instructions runs."""
+    """File and line of the nearest code outside torch and the audit, and the index of its instruction."""
     frame = sys._getframe(1)
     while frame is not None:
         code = frame.f_code.co_filename
@@ -46,8 +46,8 @@ class Activity:
         kind: "clamp" or "saturation" (values at the bounds), "dead" (units never above the threshold), or
             "sum" (two terms of equal shape).
         site: file and line of the call.
-        learned: weight matrices that what comes in depends on, counted up to two.
-        shape, other_shape: of what came in first, and that with an input of another length.
+        learned: weight matrices that the input depends on, counted up to two.
+        shape, other_shape: of the first input, and of that with a signal of another length.
         dead: axis -> which of its elements never exceeded the threshold.
         residual: of a sum, whether the smaller term was computed from the larger.
     """
@@ -93,7 +93,7 @@ class Activity:
 
     @property
     def ratio(self) -> float:
-        """Of the larger to the smaller term; 1 where one is exactly zero."""
+        """Of the larger to the smaller term; 1 if one is exactly zero."""
         low, high = sorted(self.sizes)
         return high / low if low else 1.0
 
@@ -130,14 +130,14 @@ class Watch(TorchDispatchMode):
         return result
 
     def see(self, interface: Interface, batch: Tensor) -> None:
-        """Watch a forward of a batch of signals; all calls are taken together."""
+        """Watch a forward of a batch of signals; its activities add to those seen before."""
         taken = interface.arguments(batch)
         with self.running():
             self.model(*taken)
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Watch forwards of the model; lineages are of one such block."""
+        """Watch forwards of the model; lineages end with the block."""
         with ExitStack() as stack:
             for path, module in self.model.named_modules():
                 before = module.register_forward_pre_hook(lambda m, a, path=path: self.stack.append(path))
@@ -155,7 +155,7 @@ class Watch(TorchDispatchMode):
     # ------------------------------------------------------------------------------------------- lineage
 
     def _left(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        """A module's output comes from its input, also where code that is not torch's made it."""
+        """Note that a module's output comes from its input, even if code outside torch made it."""
         self.stack.pop()
         inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))]
         for tensor in _tensors(out):
@@ -172,7 +172,7 @@ class Watch(TorchDispatchMode):
         self._learned[node] = frozenset(sorted(learned)[:2])
 
     def _node(self, tensor: Tensor) -> int:
-        """The values that a storage holds, by a number; a storage whose tensors are all gone holds others."""
+        """A number for the values in a storage; it changes once all tensors of the storage are gone."""
         key = _storage(tensor)
         if not any(ref() is not None for ref in self._alive.get(key, ())):
             self._nodes.pop(key, None)
@@ -202,7 +202,7 @@ class Watch(TorchDispatchMode):
         return len(self._learned.get(self._node(tensor), ()))
 
     def computed_from(self, tensor: Tensor, source: Tensor) -> bool:
-        """Whether `tensor` came about from `source`, unscaled as it is."""
+        """Whether `tensor` was computed from `source`."""
         wanted, seen, todo = self._node(source), set(), [self._node(tensor)]
         if wanted == todo[0]:
             return False
@@ -218,7 +218,7 @@ class Watch(TorchDispatchMode):
     # --------------------------------------------------------------------------------------------- looks
 
     def at(self, name: str, kind: str, x: Tensor, detail: str = "") -> Activity | None:
-        """The activity of the call that is being made; None while only shapes are gathered."""
+        """The activity of the current call; None while only shapes are gathered."""
         site, instruction = call_site()
         key = (self.stack[-1], name, site, instruction, detail)
         if self.only_shapes:
@@ -255,9 +255,9 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 
 FLOOR = 1e-2
-"""A bound nearer to zero than this, on one side only, is a guard against dividing by zero and no clamp."""
+"""A one-sided bound nearer to zero is a guard against division by zero, not a clamp."""
 FEW = 64
-"""Values below which an operation is too small to speak of shares."""
+"""Operations on fewer values are too small for shares."""
 
 
 def _scalar(value: Any) -> float | None:

@@ -1,4 +1,4 @@
-"""A101 and A102: parameters that nothing trains, and initial values that were set and then lost."""
+"""A101 and A102: parameters that are not trained, and initial values that were set and then lost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .probe_inputs import isolated
 from .uncovered import CONFOUND
 
 DEAD_SLICES = 0.25
-"""Largest share of the slices of a weight along one axis that may go without any gradient."""
+"""Largest share of a weight's slices along one axis that may have no gradient."""
 
 
 def dead_parameters(subject: Subject) -> Iterator[Finding]:
@@ -88,7 +88,7 @@ SUSPICIONS = (MORE_WITH_LENGTH, PADDING, NOT_ASKED, SHUT, LUCK)
 
 
 def _dead(subject: Subject, path: str) -> str | None:
-    """Why a parameter is dead, or None. What the few steps leave open is asked again on longer clips."""
+    """Why a parameter is dead, or None. Longer clips confirm what the few steps suggest."""
     seen = subject.training.alive.get(path)
     if seen is None:
         owner = path.rpartition(".")[0]
@@ -122,7 +122,7 @@ def _dead(subject: Subject, path: str) -> str | None:
 
 
 def _unread_ends(subject: Subject, dead: list[str]) -> list[str]:
-    """Of parameters that nothing depends on, those of the last of a stack whose others are read."""
+    """Dead parameters of the last layer of a stack whose other layers use theirs."""
     found = []
     for alike in _by_pattern(path for path, _ in subject.model.named_parameters()).values():
         last = max(alike, key=lambda path: [int(number) for number in re.findall(r"\d+", path)])
@@ -168,7 +168,7 @@ def _with_own_loss(subject: Subject, paths: list[str]) -> tuple[list[str], list[
 
 
 def _grouped(paths: list[str], model: nn.Module) -> dict[str, list[str]]:
-    """Paths by the outermost module that holds nothing else that is trained; then by name up to numbers."""
+    """Paths by the outermost module whose trained parameters are all given; then by name up to numbers."""
     groups: dict[str, list[str]] = {}
     left = set(paths)
     for module_path, module in model.named_modules():
@@ -190,14 +190,14 @@ def _by_pattern(names: Iterable[str]) -> dict[str, list[str]]:
 
 
 def numbered(names: list[str]) -> str:
-    """Names that differ in numbers only as one: `layers.{0,1}.D`."""
+    """One name for names that differ in numbers only: `layers.{0,1}.D`."""
     parts = [re.split(r"(\d+)", name) for name in names]
     columns = [list(dict.fromkeys(column)) for column in zip(*parts, strict=True)]
     return "".join(c[0] if len(c) == 1 else f"{{{','.join(c)}}}" for c in columns)
 
 
 def numbered_together(names: Iterable[str], key: Callable[[str], float]) -> Iterator[tuple[str, str]]:
-    """Names that differ in numbers only, as one, and of these the one with the largest key."""
+    """For each set of names that differ in numbers only: one name, and the member with the largest key."""
     for alike in _by_pattern(list(names)).values():
         yield numbered(alike), max(alike, key=key)
 
@@ -244,7 +244,7 @@ STEP_SIZE_RANGE = (1e-4, 0.5)
 
 
 def overwritten_init(subject: Subject) -> Iterator[Finding]:
-    """A102: initial values outside the declared range; a deliberate value that a later init wiped."""
+    """A102: initial values outside the declared range, and deliberate values that a later init overwrote."""
     told = set()
     found: dict[str, tuple[str, bool]] = {}
     for path, (values, (low, high)) in declarations.initial_ranges(subject.model).items():
@@ -280,14 +280,14 @@ def overwritten_init(subject: Subject) -> Iterator[Finding]:
 
 
 def _reach(writes: Mapping[str, list[InitWrite]]) -> Counter[str]:
-    """How many parameters each line of code wrote: a general initialisation writes more than another."""
+    """How many parameters each line of code wrote; a general initialisation writes more than others."""
     return Counter(site for listed in writes.values() for site in {w.site for w in listed})
 
 
 def _wiped(final: Tensor, writes: list[InitWrite], reach: Mapping[str, int]) -> tuple[str, bool] | None:
-    """How a value that was set on purpose was lost while the network was built, and whether that is certain.
+    """How a deliberate value was lost while the network was built, and whether that is certain.
 
-    That is not certain of random values around zero which a more general initialisation made all equal.
+    It is uncertain for random values around zero that a more general initialisation made all equal.
     """
     flat = final.reshape(-1)
     suspicion = None
@@ -335,7 +335,7 @@ def _holds(write: InitWrite, part: InitWrite) -> bool:
 
 
 def _difference(writes: list[InitWrite], before: Tensor) -> InitWrite:
-    """The first of some writes after which the values are no longer those of `before`."""
+    """The first write after which the values differ from `before`."""
     first = writes[0]
     for write in writes:
         same_place = (write.start, write.count) == (first.start, first.count)

@@ -1,4 +1,4 @@
-"""What the audit tries a network with, and whether it runs at all."""
+"""Inputs for the audit's probes, and a check that a network runs at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SEED = 20
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Random numbers from a seed inside; torch's, numpy's and Python's state as before afterwards."""
+    """Seed torch, numpy and Python inside; restore their random states afterwards."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -82,7 +82,7 @@ def try_out(network: nn.Module, interface: Interface, signals: Tensor) -> None:
     """Run a network once on the first of two signals, and once on both.
 
     Raises:
-        InputError: it fails, or gives something else than its interface says.
+        InputError: it fails, or its output does not match its interface.
     """
     kind = "waveforms" if interface.waveform else "complex spectrograms"
     for count in (1, 2):

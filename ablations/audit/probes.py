@@ -1,4 +1,4 @@
-"""What a part does, found by changing its input: later frames, other bands, other items of the batch."""
+"""Finds what a part does by changing its input: later frames, other bands, other items of the batch."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from .probe_inputs import before_calls, isolated
 from .statistics import FrozenStatistics
 
 TOLERANCE = 1e-5
-"""Of the largest output: what a change of rounding can amount to."""
+"""Smaller changes, relative to the largest output, may be rounding."""
 CHANGES = (1.0, 0.1, 0.01, 0.001)
-"""Of an input, as parts of its root mean square."""
+"""Sizes of a change of an input, relative to its root mean square."""
 SAMPLE_CUTS = (1024, 1600, 2048)
-"""Samples at which the audit cuts a waveform: where frames begin, at most steps that networks have."""
+"""Samples at which the audit cuts a waveform; with most hops of networks, a frame begins there."""
 
 
 def parts_of(model: nn.Module) -> dict[str, list[tuple[str, nn.Module]]]:
-    """The modules of a network by the part they belong to, with their paths.
+    """The modules of a network by part, with their paths.
 
-    What a network says in `parts()`; else each of its direct children is a part of its own.
+    The network's `parts()` decide; without it each direct child is a part.
     """
     paths = {module: path for path, module in model.named_modules()}
     said = getattr(model, "parts", None)
@@ -43,7 +43,7 @@ def declaring(model: nn.Module, called: Container[str] = ()) -> Iterator[tuple[s
     """The outermost modules below the network that declare something, with their paths.
 
     Args:
-        called: paths of modules that are called; one that is not stands for those inside it that are.
+        called: paths of modules that are called; a module that is not is replaced by those inside that are.
     """
 
     def walk(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -63,7 +63,7 @@ Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 def inputs_of(subject: Subject) -> dict[str, Call]:
-    """What each module is called with on the probe: path -> (args, kwargs) of its first call."""
+    """Path of each module -> (args, kwargs) of its first call on the probe."""
     calls: dict[str, Call] = {}
 
     def keep(path: str, args: Any, kwargs: Any) -> None:
@@ -77,7 +77,7 @@ def inputs_of(subject: Subject) -> dict[str, Call]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """`module` without dropout and with fixed running statistics, as before afterwards."""
+    """Put `module` into evaluation mode inside; restore its modes afterwards."""
     modes = {m: m.training for m in module.modules()}
     module.eval()
     try:
@@ -108,10 +108,10 @@ class Probe:
             return self.module(*args, **kwargs)
 
     def changed(self, size: int, places: slice) -> Any | None:
-        """The output when the places along the axis of `size` elements of every input move.
+        """The output after changing some places of every input, along its axis of `size` elements.
 
-        Held statistics can make the output of a large change infinite: changes get smaller until it is not.
-        None where no input has such an axis, or the output is never finite.
+        With held statistics a large change can make the output infinite; then smaller ones are tried. None if
+        no input has such an axis, or the output is never finite.
         """
         for part in CHANGES:
             after = self._changed(size, places, part)
@@ -144,16 +144,16 @@ class Probe:
         return self._run(*other, size)
 
     def moved(self, after: Any, size: int, watched: slice) -> float | None:
-        """The largest change of the watched places over the largest output; None without such an axis."""
+        """The largest change of the watched places relative to the largest output; None without the axis."""
         in_time = size == self.places
         if in_time not in self._before:
             self._before[in_time] = self._run(*self.call, size)
         return _moved(self._before[in_time], after, size, watched)
 
     def frames_ahead(self) -> int | None:
-        """How many later frames a frame of the output depends on; `places`: there is no end; None: not known.
+        """How many later frames an output frame depends on; `places`: all that follow; None: not known.
 
-        Of samples, the most that is found at several cuts: with a stride it depends on the cut.
+        For samples, the largest number at several cuts: with a stride it depends on the cut.
         """
         found, samples = None, self.places > BINS
         for cut in SAMPLE_CUTS if samples else (self.places // 4, self.places // 2, self.places - 4):
@@ -179,15 +179,15 @@ class Probe:
         return high
 
     def mixes_bands(self) -> bool | None:
-        """Whether a band of the output depends on other bands; None where there is one band alone."""
+        """Whether a band of the output depends on other bands; None if there is only one band."""
         return self._mixes(range(len(self.widths) + 1))
 
     def mixes_bins(self) -> bool | None:
-        """Whether a band of the output spectrogram depends on the bins of other bands; None likewise."""
+        """Whether a band of the output spectrogram depends on other bands; None if there is only one."""
         return self._mixes([0, *accumulate(self.widths)])
 
     def _mixes(self, edges: Sequence[int]) -> bool | None:
-        """Whether what lies between two edges of the axis that ends at the last one depends on the rest."""
+        """Whether output between two edges depends on the rest of the axis, which ends at the last edge."""
         bands, size = len(edges) - 1, edges[-1]
         if bands == 1:
             return None
@@ -221,7 +221,7 @@ def _moved(before: Any, after: Any, size: int, watched: slice) -> float | None:
 
 
 class Through(nn.Module):
-    """A network as signals see it: one in, the enhanced one out."""
+    """A network as a module from a signal to the enhanced signal."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -232,7 +232,7 @@ class Through(nn.Module):
 
 
 def items_move(model: nn.Module, batch: Tensor) -> float:
-    """The largest change of the first item's output when the other items change, over its largest value."""
+    """How far the first item's output changes, relative to its maximum, if the other items change."""
     other = batch.clone()
     other[1:] = batch[1:].flip(-1) * 0.5
     outputs = []
@@ -243,7 +243,7 @@ def items_move(model: nn.Module, batch: Tensor) -> float:
 
 
 def inner_widths(module: nn.Module, channels: int) -> set[int]:
-    """Widths that the weights of a part lead to from `channels` inputs."""
+    """Output widths of a part's weights that take `channels` inputs."""
     found = set()
     for owner in module.modules():
         for weight in owner._parameters.values():
@@ -261,7 +261,7 @@ def inner_widths(module: nn.Module, channels: int) -> set[int]:
 
 
 def decoders_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The modules that are a network's decoders: those its head owns, or the part of that name."""
+    """A network's decoders: those that its head owns, or the part of that name."""
     from ablate.models.parts import DECODERS
 
     kinds = {kind for kind in (DECODERS[name] for name in DECODERS) if isinstance(kind, type)}
@@ -272,7 +272,7 @@ def decoders_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def expansion(model: nn.Module, config: ModelConfig, declared: float) -> tuple[bool, str] | None:
-    """Whether every decoder is `declared` times as wide inside as its input, and what it has; or None."""
+    """Whether each decoder's inner width is `declared` times its input's, and the widths found; or None."""
     decoders = decoders_of(model)
     if not decoders:
         return None

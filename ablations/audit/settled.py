@@ -1,4 +1,4 @@
-"""A network to evaluate at the start: built from a seed, branches open, running statistics gathered."""
+"""An initial network to evaluate: built from a seed, branches open, running statistics gathered."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ablate.models.interface import Interface
 from .probe_inputs import SEED, isolated
 
 SETTLING = 5
-"""Times that running averages of a network's own kind are brought to where two forwards say they go."""
+"""How often a network's own running averages are extrapolated from two forwards."""
 SLOWEST = 0.9999
-"""Share of an average that one forward leaves, from which on it is a counter and no average."""
+"""A buffer of which one forward leaves this share or more is a counter, not an average."""
 
 
 def build(config: ModelConfig, seed: int = SEED) -> nn.Module:

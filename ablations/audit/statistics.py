@@ -1,4 +1,4 @@
-"""Statistics of normalisations, held while the rest of a forward changes."""
+"""Holds the statistics of normalisations while the rest of a forward changes."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _REDUCTIONS = (
 
 
 class FrozenStatistics(TorchDispatchMode):
-    """Statistics of normalisations, recorded in a first forward and used again in the next.
+    """Records the statistics of normalisations in one forward and uses them again in the next.
 
-    What then still passes from frame to frame passes through the part itself. Frozen are layer, group,
-    instance, batch and RMS norms, and mean and variance of norms written out by hand.
+    Everything that then passes from frame to frame passes through the part itself. Layer, group, instance,
+    batch and RMS norms are frozen, and so are means and variances of norms written by hand.
     """
 
     def __init__(self) -> None:
@@ -45,16 +45,19 @@ class FrozenStatistics(TorchDispatchMode):
 
     @contextmanager
     def replay(self, places: int = 0) -> Iterator[None]:
-        """Statistics of one of so many places in time (a number that divides no width) are not held.
+        """Repeat the statistics, except those of single places of time.
 
-        They pass nothing from place to place, and held, they make powers of what changes explode.
+        Those pass nothing from place to place; if held, they let powers of a changed input explode.
+
+        Args:
+            places: length of the time axis, a number that divides no width.
         """
         self.replaying, self._position, self.places = True, 0, places
         with self:
             yield
 
     def _of_each_place(self, statistic: Tensor) -> bool:
-        """Also where nothing was recorded, as of running statistics."""
+        """Whether a statistic is of single places; true too if it is empty, as for running statistics."""
         count = statistic.numel()
         return not count or (self.places > 0 and count % self.places == 0)
 

@@ -32,7 +32,7 @@ def _differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> set[str]:
 
 
 def _same(a: Cell, b: Cell) -> str | None:
-    """Why two cells are the same in effect, or None."""
+    """Why two cells are equivalent, or None."""
     first, second = a.config.flat(), b.config.flat()
     differs = _differing(first, second)
     if not differs:
@@ -53,7 +53,7 @@ def _same(a: Cell, b: Cell) -> str | None:
 
 
 def _same_evaluation(a: Cell, b: Cell) -> bool:
-    """Whether two evaluations do the same to a wave, and use the same taps of a filter."""
+    """Whether two evaluations change a wave alike and use the same taps of a filter."""
     from ablate.training.evaluate import finishing
 
     from .probe_inputs import speech_like
@@ -168,14 +168,14 @@ def _hidden_in_pair(a: Cell, b: Cell, factor: Factor, tuned: frozenset[str]) -> 
 
 
 def _kind(name: str) -> str:
-    """The part that a name of an unknown network's child stands for; its own name where that is not known."""
+    """The part that the name of an unknown network's child suggests; else the name itself."""
     if name in PARTS:
         return name
     return next((kind for kind, words in _WORDS.items() if any(w in name.lower() for w in words)), name)
 
 
 def _hidden_parts(one: Subject, two: Subject, allowed: set[str]) -> Iterator[str]:
-    """What differs between two networks in the parts that may not change."""
+    """Differences of two networks in the parts that may not change."""
     ours, theirs = probes.parts_of(one.model), probes.parts_of(two.model)
     known = allowed | {"other"}
     calls = None

@@ -1,6 +1,6 @@
-"""What can be said of a training command before it runs: of its data, its seeds and its cells.
+"""The audit of a training command: its data, seeds and cells.
 
-No network is in sight: A1xx, A203, A302 and A4xx need one.
+A203, A302 and A4xx need a network that is built here, and are not checked.
 """
 
 from __future__ import annotations
@@ -35,19 +35,16 @@ def audit_train_command(
     corpus: Corpus | None = None,
     same: Mapping[str, str] | None = None,
 ) -> list[Finding]:
-    """Everything the audit has to say of cells that a command trains.
+    """All findings on cells that a command trains, by code.
 
     Args:
-        train: the command; its code is read, its network imported if the user has named its code.
+        train: the command; its code is read, and its network imported if the user trusts that code.
         runs: of the study.
-        corpus: for leaks and the noisy score; none leaves these out.
-        same: runs whose scores are another seed's -> whose.
-
-    Returns:
-        Findings in the order of their codes.
+        corpus: to check its pairs, leaks and noisy score; default: not checked.
+        same: run -> another seed's run that has the same scores.
 
     Raises:
-        InputError: there is no such network, or it does not run.
+        InputError: the network does not exist or does not run.
     """
     code: dict[str, Path] = {}
     with suppress(InputError):  # its folder is gone by now
@@ -67,7 +64,7 @@ def _same(a: AnyCell, b: AnyCell) -> str | None:
 
 
 def read_by_nobody(cells: Sequence[AnyCell], code: Mapping[str, Path]) -> Iterator[Finding]:
-    """A205: an override whose name occurs in no program of the code; Hydra's may occur in its configs."""
+    """A205: an override whose name does not occur in any program of the code."""
     programs = [path for path in code.values() if path.suffix.lower() in PROGRAMS]
     text = "\n".join(path.read_text(errors="replace") for path in programs)
     for key in dict.fromkeys(key for cell in cells for key in cell.config.result_fields() if programs):
@@ -94,7 +91,7 @@ CONFIGS = (".yaml", ".yml", ".toml", ".json", ".ini", ".cfg", ".sh")
 def validated_on_test(
     command: str, cells: Sequence[AnyCell], code: Mapping[str, Path], defaults: Mapping[str, Any]
 ) -> Iterator[Finding]:
-    """A505: a command, a setting or a config that validates on a test set, and so chooses weights there."""
+    """A505: a command, setting or config validates on a test set, so weights are chosen there."""
     given = [{**defaults, **cell.config.result_fields()} for cell in cells]
     settings = {f"{name}={value}" for one in given for name, value in one.items()}
     places = [("train.command", command), *(("a setting", text) for text in sorted(settings))]
@@ -114,7 +111,7 @@ def validated_on_test(
 
 
 def of_network(train: TrainingCommand, cells: Sequence[AnyCell]) -> Iterator[Finding]:
-    """A1xx of the network that a command is said to train, and A601: what is not checked."""
+    """A1xx of the network that a study file names for a command, and A601: what was not checked."""
     if train.network is None:
         yield Finding.of(
             "A601",

@@ -1,4 +1,4 @@
-"""A302 and A303: what a factor changes besides."""
+"""A302 and A303: changes of size that come with a factor."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def capacity(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Findi
 
 
 def equal_size(cells: Sequence[Cell], factors: Sequence[Factor]) -> Iterator[Finding]:
-    """A303: the widths at which cells are as large as the base, and how far they are off."""
+    """A303: the widths at which cells match the base's size, and their deviation."""
     found: dict[str, list[str]] = {}
     for cell in cells:
         measure = cell.config.recipe.match
