@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 
 from ablate.models.errors import InputError
 from ablate.models.plugins import code_digest, load_planned
+from ablate.studies import imported
 from ablate.studies import plan as plans
 from ablate.studies.archive import MANIFEST, command_line, export
 from ablate.studies.imported import accept, import_, unaccepted, untrusted
@@ -344,6 +346,18 @@ def test_an_archive_that_unpacks_to_very_much_is_refused(tmp_path: Path, fill, m
         fill(archive)
     with pytest.raises(InputError, match="unpacks to more than"):
         import_(tmp_path / "bomb.tar.gz", tmp_path / "elsewhere")
+
+
+def test_an_archive_may_unpack_to_a_hundred_times_its_size(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(imported, "LEAST", 1)
+    path, noise = tmp_path / "large.tar.gz", random.Random(0).randbytes(1 << 20)
+    for zeros, why in ((50 << 20, "it has no manifest"), (130 << 20, "unpacks to more than 1")):
+        with tarfile.open(path, "w:gz", compresslevel=9) as archive:
+            archive.addfile(member("study/report/x", tarfile.REGTYPE, size=len(noise)), io.BytesIO(noise))
+            archive.addfile(member("study/report/y", tarfile.REGTYPE, size=zeros), Zeros())
+        assert path.stat().st_size == pytest.approx(1.1 * (1 << 20), rel=0.1)
+        with pytest.raises(InputError, match=why):
+            import_(path, tmp_path / "elsewhere")
 
 
 def test_a_study_that_is_written_while_it_is_exported_imports(finished, tmp_path: Path) -> None:

@@ -94,8 +94,8 @@ def _equal(left: Set[str], right: Set[str]) -> tuple[Set[str], list[str]]:
     if left == right:
         return left, []
     top = [{key for key in files if "/" not in key} for files in (left, right)]
-    deep = len(left) + len(right) - len(top[0]) - len(top[1])
-    if deep and top[0] == top[1]:
+    if top[0] == top[1]:
+        deep = len(left) + len(right) - len(top[0]) - len(top[1])
         return top[0], [f"{plural(deep, 'file')} in subfolders are ignored because they do not pair"]
     return set(), []
 
@@ -180,11 +180,10 @@ def _bare(name: str) -> str:
 
 
 def _affixed(left: Files, right: Files) -> dict[str, str]:
-    """The clean name that each noisy one begins or ends with; none if a noisy one has a clean one's name."""
+    """The clean name that each noisy one begins or ends with; that of its file, if some names are equal."""
     if left.keys() & right.keys():
         stems = {path.stem: name for name, path in left.items()}
-        names = {name: stems.get(path.stem, "") for name, path in right.items()}
-        return names if len(stems) == len(left) and len(right) > len(left) else {}
+        return {name: stems.get(path.stem, "") for name, path in right.items()}
     plain = {equal_form(name): name for name in left}
     partners = {}
     for name in right:

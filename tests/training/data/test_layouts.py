@@ -18,6 +18,7 @@ import yaml
 from ablate.models.errors import InputError
 from ablate.training.data.corpus import Corpus, find_corpus, open_test
 from ablate.training.data.layouts import Description
+from ablate.training.data.pairing import pair_folders
 from ablate.training.data.pairs import Pair
 
 RATE = 16_000
@@ -106,6 +107,35 @@ def test_files_below_that_do_not_pair_are_said(tmp_path: Path) -> None:
     assert "1 file in subfolders are ignored because they do not pair" in after.notes
 
 
+def test_files_below_and_above_that_pair_by_words_are_all_taken(tmp_path: Path) -> None:
+    for kind in ("clean", "noisy"):
+        put(tmp_path / kind / f"a_{kind}.wav", "a", kind)
+        put(tmp_path / kind / f"below/b_{kind}.wav", "b", kind)
+    assert [
+        (pair.clean.stem, pair.other.stem)
+        for pair in pair_folders(tmp_path / "clean", tmp_path / "noisy").pairs
+    ] == [
+        ("a_clean", "a_noisy"),
+        ("b_clean", "b_noisy"),
+    ]
+
+
+def test_noisy_files_in_folders_of_their_snr_share_the_clean_ones(tmp_path: Path) -> None:
+    """One of them lies where its clean file does, so that some names are equal."""
+    clean, noisy = tmp_path / "clean", tmp_path / "noisy"
+    for path, name in ((clean / "a", "a"), (clean / "b", "b")):
+        put(path.with_suffix(".wav"), name, "clean")
+    for place in ("a", "5dB/a", "5dB/b"):
+        put(noisy / f"{place}.wav", place[-1], "noisy")
+    paired = pair_folders(clean, noisy)
+    assert [(pair.name, pair.clean.stem) for pair in paired.pairs] == [
+        ("5dB_a", "a"),
+        ("5dB_b", "b"),
+        ("a", "a"),
+    ]
+    assert "3 noisy files share 2 clean files" in paired.notes
+
+
 def test_a_validation_split_of_its_own_is_used_and_said(tmp_path: Path) -> None:
     root = tmp_path / "speech"
     fill(root / "train/clean", root / "train/noisy", TRAIN)
@@ -137,6 +167,7 @@ NAMES: dict[str, tuple[Callable[[str], str], Callable[[str], str]]] = {
     "words": (lambda n: f"{n}_clean", lambda n: f"{n}_noisy"),
     "words in front": (lambda n: f"clean-{n}", lambda n: f"mix-{n}"),
     "a suffix": (str, lambda n: f"{n}_snr5"),
+    "a prefix": (str, lambda n: f"rain_{n}"),
     "decomposed": (
         lambda n: unicodedata.normalize("NFC", f"é{n}"),
         lambda n: unicodedata.normalize("NFD", f"é{n}"),

@@ -44,6 +44,17 @@ def test_the_windowed_sinc_is_its_formula():
     assert found == pytest.approx(wanted, abs=1e-12)
 
 
+def test_how_files_are_resampled_concerns_those_of_other_rates():
+    at = {rate: {one.habit for one in CONVENTIONS if one.when(rate)} for rate in (16_000, 44_100, RATE)}
+    assert at[RATE] == {one.habit for one in CONVENTIONS}
+    assert len(at[44_100] - at[16_000]) == 5
+    assert all(habit.startswith("resampled by ") for habit in at[44_100] - at[16_000])
+    assert at[RATE] - at[44_100] == {
+        "every n-th sample, without a filter",
+        "the rate is not read: samples taken for 16 kHz",
+    }
+
+
 @pytest.mark.slow
 def test_each_convention_is_measured_and_the_planted_ones_show(pair):
     rows = {(row.habit, row.metric): row for row in explain([pair], MetricPool(0))}
