@@ -1,4 +1,4 @@
-"""Claims that others made, to be judged beside a study's own: the published ones, or those of a file."""
+"""Claims by others, judged next to a study's own: published ones, or those of a file."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ PUBLISHED = "published"
 
 
 def claims_from(place: str, factors: Iterable[Factor], metric: str) -> list[tuple[str, Claim]]:
-    """The claims of `published`, or of a YAML file, on these factors, by factor.
+    """The published claims, or those of a YAML file, on these factors, by factor.
 
-    A file maps a factor's name to `{claim, source, metric, conditions}`, all but the first optional; what it
-    says of other factors is passed over.
+    A file maps a factor's name to `{claim, source, metric, conditions}`, all but the first optional. Other
+    factors are ignored.
 
     Args:
         place: `published` or a path.
-        metric: of the claims that name none.
+        metric: of claims that do not name one.
 
     Raises:
-        InputError: there is no such file, a factor is none, a key is unknown or a value wrong.
+        InputError: the file does not exist, a factor or key is unknown, or a value is not valid.
     """
     factors = list(factors)
     if place == PUBLISHED:
@@ -55,10 +55,10 @@ def claims_from(place: str, factors: Iterable[Factor], metric: str) -> list[tupl
 
 
 def read_yaml(path: Path, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader]) -> Any:
-    """What a YAML file holds.
+    """The content of a YAML file.
 
     Raises:
-        InputError: it is no YAML; the message says where.
+        InputError: it is not YAML; the message names the place.
     """
     try:
         return yaml.load(path.read_text(), loader)
@@ -74,7 +74,7 @@ def claims_in(name: str, body: Any, source: str, metric: str) -> list[Claim]:
     """The claims in a factor's `{claim, source, metric, conditions}`; `claim` is a pair, or `{level: pair}`.
 
     Raises:
-        InputError: a key is unknown or a value wrong.
+        InputError: a key is unknown or a value is not valid.
     """
     if not isinstance(body, Mapping):
         raise InputError(f"factor {name!r}: expected a mapping with {', '.join(KEYS)}, got {body!r}")

@@ -1,4 +1,4 @@
-"""What is measured and what was claimed: endpoints, and effects that somebody stated in a metric's unit."""
+"""Endpoints, and claimed effects in a metric's unit."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .scale import Conditions
 
 
 class Endpoint(Frozen):
-    """What is compared, declared before training.
+    """The metric to compare, declared before training.
 
     Attributes:
         metric: on test; a name of `METRICS`.
-        margin: the smallest difference that matters, in the metric's unit. Default: the metric's own; where
-            it has none there are no verdicts.
+        margin: the smallest difference that matters, in the metric's unit. Default: the metric's own; without
+            one there are no verdicts.
     """
 
     metric: str = "pesq_wb"
@@ -48,14 +48,14 @@ class Endpoint(Frozen):
 
 
 class Claim(Frozen):
-    """An effect somebody stated: a level over its factor's first level, in the metric's unit.
+    """A claimed effect: a level minus its factor's first level, in the metric's unit.
 
     Attributes:
         low, high: the claimed range.
         source: who claimed it, where.
         metric: it is judged on this one only.
-        level: which level; none: the other one of two.
-        conditions: what it was made of; none: it counts as made for the study that judges it.
+        level: default: the other one of two.
+        conditions: of the claim; default: those of the study that judges it.
     """
 
     low: float
@@ -74,29 +74,29 @@ class Claim(Frozen):
         return self
 
     def on(self, factor: str, levels: Sequence[str]) -> Claim:
-        """This claim with its level said; raises InputError as `claim_target`."""
+        """This claim with its level filled in; raises InputError as `claim_target`."""
         name = factor if self.level is None else f"{factor}={self.level}"
         return self.model_copy(update={"level": claim_target(name, {factor: levels})[1]})
 
 
 def margin_of(metric: str) -> float | None:
-    """The smallest difference of a metric that matters where nobody says otherwise; none: unknown."""
+    """A metric's default for the smallest difference that matters; None if unknown."""
     return METRICS[metric].margin if metric in METRICS else None
 
 
 def unit_of(metric: str) -> str:
-    """The unit of a metric; empty for a scale of its own or an unknown metric."""
+    """The unit of a metric; empty for an unknown metric or one without unit."""
     return METRICS[metric].unit if metric in METRICS else ""
 
 
 def direction_of(metric: str, given: Mapping[str, str] = MappingProxyType({})) -> int:
-    """1 where higher is better, -1 where lower is.
+    """1 if higher is better, -1 if lower is.
 
     Args:
-        given: `higher` or `lower` by metric, of those that the registry does not know.
+        given: metric -> `higher` or `lower`, for metrics that are not registered.
 
     Raises:
-        InputError: neither says it, or what is said is no direction or not the registry's.
+        InputError: the direction is unknown, not valid, or contradicts the registry.
     """
     said = given.get(metric)
     if said not in (None, "higher", "lower"):
@@ -114,17 +114,17 @@ def direction_of(metric: str, given: Mapping[str, str] = MappingProxyType({})) -
 
 
 def check_margin(margin: float) -> float:
-    """Raises InputError where a margin is negative or no number."""
+    """Raise InputError if a margin is negative or not finite."""
     if not (math.isfinite(margin) and margin >= 0):
         raise InputError(f"margin {margin} is negative; it is the smallest difference that matters")
     return margin
 
 
 def parse_claim(text: str, metric: str = "pesq_wb", source: str = "user") -> tuple[str, Claim]:
-    """`FACTOR=LOW..HIGH`, or `FACTOR=LEVEL=LOW..HIGH`, as the name of the effect and what is claimed of it.
+    """Effect name and claim from `FACTOR=LOW..HIGH` or `FACTOR=LEVEL=LOW..HIGH`.
 
     Raises:
-        InputError: the text is no such thing, or low is above high.
+        InputError: the text has another form, or low is above high.
     """
     name, _, bounds = text.strip().rpartition("=")
     low, dots, high = bounds.partition("..")
@@ -141,7 +141,7 @@ def parse_claim(text: str, metric: str = "pesq_wb", source: str = "user") -> tup
 
 
 def claim_of(name: str, low: float, high: float, source: str = "", metric: str = "pesq_wb") -> Claim:
-    """What is claimed of the effect of that name; raises InputError where it is no range."""
+    """A claim on the effect `name`; raises InputError if it is not a range."""
     try:
         return Claim(low=low, high=high, source=source, metric=metric)
     except ValidationError as error:
@@ -150,13 +150,13 @@ def claim_of(name: str, low: float, high: float, source: str = "", metric: str =
 
 
 def claim_target(name: str, levels: Mapping[str, Sequence[str]]) -> tuple[str, str]:
-    """The factor and level that a claim's name, `factor` or `factor=level`, speaks of.
+    """The factor and level of a claim's name, `factor` or `factor=level`.
 
     `levels` gives each factor's levels, off first.
 
     Raises:
-        InputError: there is no such factor or level, the level is the first one, or it is not said although
-            the factor has several.
+        InputError: the factor or level is unknown, the level is the first one, or it is missing although the
+            factor has several.
     """
     factor, _, level = (name, "", "") if name in levels else name.rpartition("=")
     if factor not in levels:
@@ -177,17 +177,17 @@ def claim_target(name: str, levels: Mapping[str, Sequence[str]]) -> tuple[str, s
 
 
 def effect_name(factor: str, level: str, levels: Sequence[str]) -> str:
-    """What an effect is called: the factor's name if it has two levels, else `factor=level`."""
+    """An effect's name: that of the factor if it has two levels, else `factor=level`."""
     return factor if len(levels) == 2 else f"{factor}={level}"
 
 
 def named_claims(
     claims: Iterable[tuple[str, Claim]], levels: Mapping[str, Sequence[str]]
 ) -> dict[str, Claim]:
-    """Claims by the name of the effect they speak of.
+    """Claims by effect name.
 
     Raises:
-        InputError: as `claim_target`, or two claims speak of one effect.
+        InputError: as `claim_target`, or an effect has two claims.
     """
     found: dict[str, Claim] = {}
     for name, claim in claims:

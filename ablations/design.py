@@ -1,4 +1,4 @@
-"""Designs: which combinations of the factors' levels are compared, as one integer matrix."""
+"""Designs: the combinations of levels to compare, as one integer matrix."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ RESERVED = frozenset({*COLUMNS, *METRICS, "base", "baseline", "gap"})
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """Combinations of levels, and what they can and cannot tell apart.
+    """Combinations of levels, and the effects that they can separate.
 
     Attributes:
         levels: factor -> its levels, off first, on last.
-        kind: one of `KINDS`, or `incomplete` for cells that make none of them.
-        matrix: (cell, factor) position of the level; no row twice.
-        constraints: combinations of levels left out.
+        kind: one of `KINDS`, or `incomplete` for other sets of cells.
+        matrix: (cell, factor) position of the level; rows are unique.
+        constraints: combinations of levels to leave out.
     """
 
     levels: Mapping[str, tuple[str, ...]]
@@ -57,11 +57,11 @@ class Design:
         kind: str = "full",
         constraints: Iterable[Mapping[str, str]] = (),
     ) -> Design:
-        """The design of a kind, the all-off cell first; one that has every combination is a full one.
+        """The design of a kind, the all-off cell first; if it has every combination, its kind is full.
 
         Raises:
-            InputError: the kind is unknown or does not fit the factors, or the constraints name no level,
-                leave out the all-off cell or every main effect.
+            InputError: the kind is unknown or does not fit the factors, or the constraints name an unknown
+                level, or exclude the all-off cell or every main effect.
         """
         if kind not in KINDS:
             raise InputError(f"unknown design {kind!r}; known: {', '.join(KINDS)}")
@@ -123,7 +123,7 @@ class Design:
         return [self.named(key) for key in self.keys]
 
     def steps(self, factor: str) -> list[tuple[str, int]]:
-        """(effect name, level) for every level of a factor but the first, which it is compared with."""
+        """(effect name, level) for every level of a factor but the first, the reference."""
         names = self.levels[factor]
         return [(effect_name(factor, names[level], names), level) for level in range(1, len(names))]
 
@@ -137,18 +137,18 @@ class Design:
         ]
 
     def permits(self, key: Sequence[int]) -> bool:
-        """Whether no constraint leaves a combination out."""
+        """Whether the constraints allow a combination."""
         return not any(all(key[place] == level for place, level in rule) for rule in self._rules)
 
     def possible(self) -> int:
-        """How many combinations the constraints leave of all."""
+        """How many combinations the constraints allow."""
         sizes = [len(names) for names in self.levels.values()]
         if not self._rules:
             return math.prod(sizes)
         return sum(self.permits(key) for key in product(*map(range, sizes)))
 
     def others(self, *fixed: int) -> Iterator[list[int]]:
-        """Every combination of the factors whose places are not `fixed`; those are at their first level."""
+        """Every combination with the factors at the places `fixed` at their first level."""
         sizes = [1 if place in fixed else len(names) for place, names in enumerate(self.levels.values())]
         return map(list, product(*map(range, sizes)))
 
@@ -157,9 +157,9 @@ class Design:
     def main_effects(self) -> Iterator[tuple[str, str, dict[Key, float]]]:
         """(factor, effect name, weights by combination) of every main effect, on - off.
 
-        Of a factorial the average over all allowed pairs; of other designs the least-squares solution, which
-        is mean(on) - mean(off) in an orthogonal fraction and the single difference in an add-one or
-        leave-one-out design. The weights are empty where the design does not give the effect.
+        In a factorial, the average over all allowed pairs. In other designs, the least-squares solution:
+        mean(on) - mean(off) in an orthogonal fraction, the single difference in an add-one or leave-one-out
+        design. The weights are empty if the design does not resolve the effect.
         """
         for place, factor in enumerate(self.levels):
             for name, level in self.steps(factor):
@@ -178,7 +178,7 @@ class Design:
 
     @cached_property
     def _compared(self) -> list[Key]:
-        """The cells that main effects are estimated from: all but the base of a leave-one-out design."""
+        """The cells that estimate main effects: all but the base of a leave-one-out design."""
         spare = self.kind == "leave-one-out" and len(self.levels) > 1
         return [key for key in self.keys if not (spare and key == self.off)]
 
@@ -197,8 +197,8 @@ class Design:
 
     @cached_property
     def interactions(self) -> dict[str, dict[Key, float] | None]:
-        """Of a two-level fraction: the weights of each two-way interaction; None where it is mixed up with a
-        main effect or another two-way interaction."""
+        """Of a two-level fraction: the weights of each two-way interaction; None if it is aliased with a main
+        effect or another two-way interaction."""
         found: dict[str, dict[Key, float] | None] = {}
         if self.kind in ("full", "incomplete") or not self.binary:
             return found
@@ -215,10 +215,10 @@ class Design:
 
     @cached_property
     def aliases(self) -> dict[str, tuple[str, ...]]:
-        """Effect -> the effects of up to three factors that its weights pick up beside it, with their sign
-        and their share where that is not one. Of two-level designs that are no factorial.
+        """Effect -> its aliases of up to three factors, with sign and, if it is not one, share. Only for
+        two-level designs that are not a factorial.
 
-        pydoe's table of aliases knows no signs, and a fraction that holds the all-off cell has them.
+        pydoe's table of aliases does not have signs, which a fraction with the all-off cell needs.
         """
         if self.kind in ("full", "incomplete") or not self.binary:
             return {}
@@ -229,7 +229,7 @@ class Design:
 
     @cached_property
     def chains(self) -> list[str]:
-        """What a fraction cannot tell apart, e.g. `a = - b x c`; terms of up to three factors."""
+        """Effects that a fraction cannot separate, e.g. `a = - b x c`; terms of up to three factors."""
         groups: dict[bytes, list[tuple[float, str]]] = {}
         if self.kind == "fractional":
             for chosen, column in self._products.items():
@@ -267,7 +267,7 @@ def flip(key: Sequence[int], place: int, level: int) -> Key:
 
 
 def positions(cells: Mapping[str, Mapping[str, str]], levels: Mapping[str, Sequence[str]]) -> dict[Key, str]:
-    """The cells by their combination; those without a level of every factor stand outside.
+    """The cells by their combination, without those that lack a level of some factor.
 
     Raises:
         InputError: a level is not declared, or two cells are the same combination.
@@ -299,18 +299,18 @@ def label(levels: Mapping[str, str]) -> str:
 
 
 def check_factor_name(name: str) -> None:
-    """Raises InputError where the scores or the effects have another use for a factor's name."""
+    """Raise InputError if tables of scores or effects use a factor's name for something else."""
     if name in RESERVED or name.startswith("noisy_"):
         raise InputError(f"a factor cannot be called {name!r}: tables of scores and effects use this name")
 
 
 def fraction(sizes: Sequence[int]) -> list[list[int]]:
-    """A regular fraction of a two-level factorial that holds the all-off row.
+    """A regular fraction of a two-level factorial, with the all-off row.
 
-    Resolution IV where four factors or more allow it, else III.
+    Resolution IV for four factors or more, else III.
 
     Raises:
-        InputError: fewer than three factors, or one of more than two levels.
+        InputError: there are fewer than three factors, or one has more than two levels.
     """
     factors = len(sizes)
     if factors < 3 or any(n != 2 for n in sizes):

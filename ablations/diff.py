@@ -1,4 +1,4 @@
-"""What differs between two configurations, and whether a grid's factors account for it. Needs no torch."""
+"""Differences between two configurations, and whether a grid's factors cover them. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,9 +19,8 @@ class Difference(Frozen):
     """A field in which two configurations differ.
 
     Attributes:
-        group: toggled by a factor of the grid, without a meaning beside what is toggled (consequence), or
-            not toggled.
-        why: the factor, the field that decides, or why no factor covers it.
+        group: toggled by a factor of the grid, a consequence of that, or not toggled.
+        why: the factor, the deciding field, or why no factor covers it.
     """
 
     path: str
@@ -34,9 +33,9 @@ class Difference(Frozen):
 def differences(
     a: Config, b: Config, factors: Sequence[Factor] = (), defaults: Mapping[str, Any] = MappingProxyType({})
 ) -> list[Difference]:
-    """Every field in which two configurations differ, except bookkeeping, grouped by what accounts for it.
+    """Every field in which two configurations differ, except bookkeeping, by group.
 
-    A factor accounts for a field if the value of `a` and that of `b` are among its levels.
+    A factor toggles a field if both values are among its levels.
     """
     first, second = {**defaults, **a.flat()}, {**defaults, **b.flat()}
     found = []
@@ -80,7 +79,7 @@ def _group(
 
 
 def _toggles(path: str, a: Any, b: Any, factors: Sequence[Factor]) -> str:
-    """The factor that has both values of a field among its levels; empty where none has."""
+    """The factor that has both values of a field among its levels; empty if there is none."""
     for factor in factors:
         if path in factor.paths:
             values = [_plain(delta.get(path, a)) for delta in factor.levels.values()]
@@ -103,8 +102,8 @@ def propose(
 ) -> str:
     """The command line whose factors cover every difference between base and baseline.
 
-    A factor that holds a field at values that are not the baseline's gives way to its fields. Fields that
-    cannot be written as a level are left out.
+    A factor whose levels lack the baseline's value of a field is replaced by its fields. Fields that cannot
+    be written as a level are left out.
     """
     open_ = [d for d in differences(base, baseline, factors) if d.group == "not toggled"]
     open_ = [d for d in open_ if "depends on" not in d.why]

@@ -1,7 +1,7 @@
-"""Factors: named one-line deltas on a base, each with what was claimed of it and by whom.
+"""Factors: named deltas on a base, with the claims about them.
 
-A factor is added by one entry in `FACTORS`, or by a plug-in that calls `register`. Any field of a
-configuration is a factor too when its levels are given: `core=lstm,mamba`, `recipe.clip=1,5`.
+To add a factor, add an entry to `FACTORS`, or call `register` in a plug-in. Any field of a configuration is a
+factor too if its levels are given: `core=lstm,mamba`, `recipe.clip=1,5`.
 """
 
 from __future__ import annotations
@@ -29,12 +29,11 @@ class Factor(Frozen):
 
     Attributes:
         levels: level -> {dotted path: value}.
-        claims: what is said to be gained by a level over the first; of several on one level and metric the
-            first is the study's own.
-        declares: level -> what a network at that level is said to do (`looks_ahead`, `mixes_bands`:
-            true or false; `decoder_expansion`: the decoder's hidden width over its input). The audit
-            probes each by perturbation.
-        own: the paths are settings of a training command, not of ours.
+        claims: on gains of a level over the first; of several on one level and metric, the first is the
+            study's own.
+        declares: level -> what a network at that level does (`looks_ahead`, `mixes_bands`: true or false;
+            `decoder_expansion`: the decoder's hidden width over its input). The audit probes each of them.
+        own: the paths are settings of a training command.
     """
 
     name: str
@@ -68,7 +67,7 @@ class Factor(Frozen):
         return tuple(stated)
 
     def with_claim(self, claim: Claim) -> Factor:
-        """This factor with a claim, in place of those on that level and metric.
+        """This factor with a claim that replaces those on its level and metric.
 
         Raises:
             InputError: the claim's level is missing or unknown.
@@ -83,7 +82,7 @@ class Factor(Frozen):
 
     @property
     def paths(self) -> set[str]:
-        """The dotted paths of the fields that this factor declares it changes; keys of a mapping each."""
+        """The dotted paths of the fields that this factor changes; for a mapping, of each key."""
         named: set[str] = set()
         for delta in self.levels.values():
             for path, value in delta.items():
@@ -92,14 +91,14 @@ class Factor(Frozen):
 
     @property
     def evaluation_only(self) -> bool:
-        """Whether its levels share their trainings."""
+        """Whether its levels share their runs."""
         return not self.own and all(path.startswith("evaluation.") for path in self.paths)
 
     def at(self, levels: list[str]) -> Factor:
         """This factor with some of its levels, in the order given.
 
         Raises:
-            InputError: a level is unknown, named twice, or only one is left.
+            InputError: a level is unknown or given twice, or there is only one.
         """
         for level in levels:
             if level not in self.levels:
@@ -120,7 +119,7 @@ class Factor(Frozen):
 
 _REPORT = "the report that attributed the gap 3.00 -> 2.62 PESQ"
 _OF_REPORT = Conditions(parameters=(2_139_920, 5_153_040), steps=(28_930, 231_440), corpus="VoiceBank+DEMAND")
-"""Networks from all off to all on; steps from the 15 epochs it was read off to its recipe's 120."""
+"""Networks from all off to all on; steps from 15 epochs, where it was read off, to its recipe's 120."""
 
 
 def _reported(low: float, high: float) -> Claim:
@@ -179,11 +178,10 @@ def register(factor: Factor) -> None:
 
 
 def with_claims(factors: Iterable[Factor], claims: Iterable[tuple[str, Claim]]) -> tuple[Factor, ...]:
-    """Factors with claims by the name of their effect, as `parse_claim` gives them, in place of their own.
+    """Factors with claims by effect name, as `parse_claim` gives them, in place of their own.
 
     Raises:
-        InputError: a claim names no factor, or a factor of several levels without saying which, or two speak
-            of one effect.
+        InputError: a claim's factor is unknown or its level missing, or an effect has two claims.
     """
     found = {factor.name: factor for factor in factors}
     levels = {name: list(factor.levels) for name, factor in found.items()}
@@ -213,7 +211,7 @@ def with_further(factors: Iterable[Factor], claims: Iterable[tuple[str, Claim]])
 
 
 def every_claim(factors: Iterable[Factor], metric: str) -> list[tuple[str, Claim]]:
-    """What is claimed in one metric, by the name of the effect."""
+    """The claims in one metric, by effect name."""
     return [
         (effect_name(factor.name, str(claim.level), list(factor.levels)), claim)
         for factor in factors
@@ -223,7 +221,7 @@ def every_claim(factors: Iterable[Factor], metric: str) -> list[tuple[str, Claim
 
 
 def claims_on(factors: Iterable[Factor], metric: str) -> dict[str, Claim]:
-    """The study's own claims in one metric, by the name of the effect: the first of each."""
+    """The study's own claims in one metric by effect name: the first of each."""
     found: dict[str, Claim] = {}
     for name, claim in every_claim(factors, metric):
         found.setdefault(name, claim)
@@ -231,7 +229,7 @@ def claims_on(factors: Iterable[Factor], metric: str) -> dict[str, Claim]:
 
 
 def field_path(name: str) -> str | None:
-    """The dotted path that a factor's name stands for: itself, or the one field of that name (or its key)."""
+    """The dotted path of a factor's name: itself, or the only field of that name (or its key)."""
     if is_path(name):
         return name
     short, dot, key = name.partition(".")
@@ -240,10 +238,10 @@ def field_path(name: str) -> str | None:
 
 
 def find(name: str, levels: list[str] | None = None) -> Factor:
-    """The factor of a name, at the levels given (its first two where none are).
+    """The factor of a name, at the given levels (default: its first two).
 
     Raises:
-        InputError: the name is unknown, a level is, or a field's levels are missing.
+        InputError: the name or a level is unknown, or a field's levels are missing.
     """
     known = FACTORS.get(name)
     if known is not None and (levels is None or set(levels) <= set(known.levels)):

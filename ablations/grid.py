@@ -1,4 +1,4 @@
-"""Grids: factors crossed on a base, and the baseline beside them."""
+"""Grids: factors crossed on a base, plus the baseline."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+=,\-]{0,199}")
 class Signatures(Frozen):
     """The signatures of a cell's runs by seed (JSON keys are text).
 
-    Cells may differ in how many seeds they have; the lists are nested, so that they share the first ones.
+    Cells may have different numbers of seeds; the lists are nested.
 
     Attributes:
-        further: the evaluation on each of the plan's further tests.
+        further: the evaluations on the plan's further test sets.
     """
 
     signatures: dict[int, str] = Field(default_factory=dict)
@@ -51,11 +51,11 @@ class Cell(Signatures, Generic[AnyConfig]):
     """One combination of levels, the configuration it resolves to and, once planned, its runs.
 
     Attributes:
-        levels: by factor; the baseline has none.
-        parameters: none: not counted, or a training command trains it, and does not say.
-        step_fractions: its runs at other lengths, by the share of its steps.
-        starts: by seed, the weights that its training starts from (`RunSpec.start_from`).
-        tuned: what tuning set in it.
+        levels: by factor; the baseline does not have any.
+        parameters: None if not counted, or unknown as a command trains it.
+        step_fractions: its runs with other step budgets, by the share of its steps.
+        starts: by seed, the weights that the run starts from (`RunSpec.start_from`).
+        tuned: the settings that tuning chose.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Cell(Signatures, Generic[AnyConfig]):
     tuned: dict[str, Any] | None = None
 
     def scored_as(self, seed: int) -> tuple[str, ...]:
-        """The evaluation signatures of a training, that on the first test set in front."""
+        """The evaluation signatures of a run; the first is for the first test set."""
         return (self.evaluations[seed], *self.further.get(seed, ()))
 
 
@@ -82,9 +82,9 @@ class Grid(Frozen, Generic[AnyConfig]):
     """Factors crossed on a configuration, and a baseline as one more cell.
 
     Attributes:
-        start: what the deltas are applied to; the base cell is every factor at its first level.
-        baseline: of the reference system, or none.
-        constraints: combinations of levels left out, each {factor: level}.
+        start: the configuration that the deltas change; the base cell has every factor at its first level.
+        baseline: of the reference system, if there is one.
+        constraints: combinations of levels to leave out, each {factor: level}.
     """
 
     factors: tuple[Factor, ...]
@@ -95,12 +95,12 @@ class Grid(Frozen, Generic[AnyConfig]):
 
     @classmethod
     def parse(cls, text: str, design: str = "full", **fields: Any) -> Grid:
-        """A grid from its text: `bidirectional,decoder4x,core=lstm,mamba`; `fields` as of `of`.
+        """A grid from its text, e.g. `bidirectional,decoder4x,core=lstm,mamba`; for `fields` see `of`.
 
-        A bare word after `name=a` is its second level; a further one is a level unless it is a factor's name.
+        A bare word after `name=a` is its second level; further ones are levels unless they name a factor.
 
         Raises:
-            InputError: a factor or level is unknown, a factor is named twice, or the grid is empty.
+            InputError: a factor or level is unknown, a factor is given twice, or the grid is empty.
         """
         if design not in KINDS:
             raise InputError(f"unknown design {design!r}; known: {', '.join(KINDS)}")
@@ -134,10 +134,10 @@ class Grid(Frozen, Generic[AnyConfig]):
         return Grid(factors=factors, start=start, baseline=reference, **fields)
 
     def crossed(self) -> Design:
-        """The combinations of levels that are compared.
+        """The combinations of levels to compare.
 
         Raises:
-            InputError: the design does not fit the factors, or the constraints leave too little of it.
+            InputError: the design does not fit the factors, or the constraints exclude too much.
         """
         for factor in self.factors:
             check_factor_name(factor.name)
@@ -148,8 +148,8 @@ class Grid(Frozen, Generic[AnyConfig]):
         """Every cell, the base first and the baseline last.
 
         Raises:
-            InputError: two factors set a path to different values, a combination is no valid configuration,
-                or the design does not fit the factors.
+            InputError: two factors set a path to different values, a combination is not a valid
+                configuration, or the design does not fit the factors.
         """
         cells: list[Any] = []
         for levels in self.crossed().cells():
@@ -183,7 +183,7 @@ class Grid(Frozen, Generic[AnyConfig]):
 
 
 def cell_name(factors: tuple[Factor, ...], levels: Mapping[str, str]) -> str:
-    """`base`, or what differs from it: `bidirectional+core=mamba`."""
+    """`base`, or the changed levels, e.g. `bidirectional+core=mamba`."""
     parts = [
         factor.name if levels[factor.name] == "on" else f"{factor.name}={levels[factor.name]}"
         for factor in factors
@@ -217,10 +217,10 @@ def parse_factors(text: str) -> tuple[Factor, ...]:
 
 
 def safe_name(name: str, kind: str) -> str:
-    """`name` if it can be a folder's name of its own.
+    """`name`, if it can name a folder.
 
     Raises:
-        InputError: it is empty, too long, starts with a dot, or holds other characters.
+        InputError: it is empty or too long, starts with a dot, or has other characters.
     """
     if not NAME.fullmatch(name):
         raise InputError(

@@ -17,14 +17,14 @@ SIZES = frozenset(
         *("model.expand", "model.architecture", "recipe.width", "recipe.depth"),
     )
 )
-"""Fields that are size themselves: what a factor of them changes is not matched away."""
+"""Fields that set the size: changes of a factor of them are not matched away."""
 WORDS = {"parameters": "parameters", "macs": "MACs a second"}
 STEPS = 16
 """Widths tried for one that the parts of a network take: heads divide it."""
 
 
 def matched(config: RunConfig, reference: RunConfig) -> RunConfig:
-    """A configuration at the width at which it is as large as another, by the measure of its `recipe.match`.
+    """A configuration at the width that gives it the size of another, measured by its `recipe.match`.
 
     Raises:
         InputError: no width comes within 3 %.
@@ -54,7 +54,7 @@ def size(model: ModelConfig, measure: str) -> float:
 
 
 def _nearest(model: ModelConfig, measure: str, wanted: float) -> tuple[int, float]:
-    """The width at which a network is nearest to a size, and its size there."""
+    """The width that brings a network nearest to a size, and its size there."""
     at = partial(_at, model, measure)
     low, high = 1, 2 * model.channels
     while (found := _next(at, high, 1)) is not None and found[1] < wanted:
@@ -70,7 +70,7 @@ def _nearest(model: ModelConfig, measure: str, wanted: float) -> tuple[int, floa
 
 
 def _next(at: Callable[[int], float | None], width: int, step: int) -> tuple[int, float] | None:
-    """The first width from one on, upwards or downwards, that the network takes, and its size there."""
+    """The first valid width from `width` in steps of `step` (1 or -1), and the network's size there."""
     for one in range(width, width + step * STEPS, step):
         found = at(one) if one > 0 else None
         if found is not None:
@@ -86,7 +86,7 @@ def _at(model: ModelConfig, measure: str, width: int) -> float | None:
 
 
 def off_by(config: RunConfig, reference: RunConfig) -> str:
-    """The width of a matched network, and how far it is off, in words."""
+    """The width of a matched network and its deviation, in words."""
     measure = config.recipe.match
     share = size(config.model, measure) / size(reference.model, measure) - 1
     return f"{config.model.channels} channels, {share:+.1%} {WORDS[measure]}"

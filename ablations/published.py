@@ -1,6 +1,6 @@
-"""Published effects of single changes, with their sources: as published, not measured here.
+"""Published effects of single changes, with sources; not measured here.
 
-Hardly anybody publishes seeds. No source was found for the size of the decoder or for cross-band modules.
+Few authors publish seeds. No source was found for the size of the decoder or for cross-band modules.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ _ON_VOICEBANK = Conditions(corpus=VOICEBANK)
 
 @dataclass(frozen=True)
 class PublishedEffect:
-    """What switching something on gained, on - off.
+    """A published effect, on - off.
 
     Attributes:
         what: the change in words.
-        off, on: the scores without and with it, as published.
-        sd: their SDs over seeds, where stated.
-        source: where; `doubt` is what speaks against it.
+        off, on: the published scores without and with it.
+        sd: their SDs over seeds, if stated.
+        source: where it was published; `doubt` is a reason to doubt it.
         seeds: as stated.
-        field: dotted path, and its value off and on (None: any other), of the factor that is this change;
-            none: no field of this package is.
+        field: dotted path of the field that is this change, and its values off and on (None: any other);
+            None if no field of this package is.
         metric: of `METRICS`. Composite measures name their convention: those of the `ports` are not Loizou's.
     """
 
@@ -49,7 +49,7 @@ class PublishedEffect:
 
     @property
     def grid(self) -> str:
-        """What toggles it, as in `--grid`; empty where no field does."""
+        """The factor that toggles it, as in `--grid`; empty if there is none."""
         if self.field is None:
             return ""
         path, off, on = self.field
@@ -57,11 +57,11 @@ class PublishedEffect:
 
     @property
     def undone(self) -> PublishedEffect:
-        """What switching it off lost."""
+        """The effect of switching it off."""
         return replace(self, what=f"undone: {self.what}", off=self.on, on=self.off)
 
     def levels_of(self, factor: Factor) -> Iterator[tuple[str, PublishedEffect]]:
-        """The levels of a factor that are this change against its first, or undo it, and what that gained."""
+        """The levels of a factor that make or undo this change, and the effect of each."""
         if self.field is None:
             return
         path, before, after = self.field
@@ -75,7 +75,7 @@ class PublishedEffect:
                     yield level, self.undone
 
     def claim(self, level: str | None = None) -> Claim:
-        """As a claim: the difference, wider by one SD of it on either side where SDs are stated."""
+        """The difference as a claim; if SDs are stated, wider by one SD on either side."""
         gain = self.on - self.off
         spread = math.hypot(*self.sd) if self.sd else 0.0
         told = f"published: {self.source}" + (f" ({self.doubt})" if self.doubt else "")

@@ -1,4 +1,4 @@
-"""One training of a cell: what identifies it, and what a run directory's `spec.json` says."""
+"""One run of a cell: its signatures, and the content of its `spec.json`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from .grid import AnyCell, Config
 
 
 class Data(Frozen):
-    """A corpus as a run needs to know it: where it is and what it held when the study was planned.
+    """A run's corpus: its place, and the digest of its content when the study was planned.
 
     Attributes:
-        pairs: a pattern or a list by which its files pair, unless it says so itself.
+        pairs: a pattern or a list that pairs its files, if the corpus does not say.
     """
 
     path: str
@@ -33,8 +33,8 @@ class RunSpec(Frozen):
     """One cell x seed x corpus.
 
     Attributes:
-        start_from: weights the training starts from, `{"path", "digest"}`, or none.
-        plugins: path -> digest of its code (`models.plugins`); none: not recorded.
+        start_from: weights that the run starts from, `{"path", "digest"}`.
+        plugins: path -> digest of its code (`models.plugins`); None: not recorded.
         train: a training command, whose configurations are `CommandConfig`.
     """
 
@@ -52,13 +52,13 @@ class RunSpec(Frozen):
 
     @property
     def training_signature(self) -> str:
-        """sha256 of all that decides the trained weights: fields, plug-ins, seed, data, code version."""
+        """sha256 of all inputs of the trained weights: fields, plug-ins, seed, data, code version."""
         return self._signature(self.config.results_version)
 
     def results_version(self, training_signature: str) -> int | None:
-        """The version of the results that this run has by that signature; None where it is another run's.
+        """The results version of that signature of this run; None if it is another run's.
 
-        An older version than `config.results_version` means: this code would train it to other results.
+        If it is older than `config.results_version`, this code would train the run to other results.
         """
         versions = range(self.config.results_version, 0, -1)
         return next((v for v in versions if self._signature(v) == training_signature), None)
@@ -79,7 +79,7 @@ class RunSpec(Frozen):
 
     @property
     def evaluation_signature(self) -> str:
-        """sha256 of the training, what is done at test time, and the test data."""
+        """sha256 of the training signature, the evaluation settings and the test data."""
         return self.evaluated_on(self.data.test_digest, self.training_signature)
 
     def evaluated_on(self, test_digest: str, training: str) -> str:
@@ -112,5 +112,5 @@ class RunSpec(Frozen):
 
 
 def run_path(root: Path, training_signature: str) -> Path:
-    """Where a training lives: `<root>/runs/<training signature>`."""
+    """`<root>/runs/<training signature>`."""
     return root / "runs" / training_signature

@@ -1,10 +1,10 @@
-"""At what scale a claim was made, and in what a study differs: network size, steps, corpus."""
+"""The scale of a claim, and how a study's scale differs: network size, steps, corpus."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -15,7 +15,7 @@ from ablate.models.errors import InputError, readable
 KEYS = ("parameters", "steps", "corpus")
 """Of the conditions in a file of claims."""
 NEAR = 0.1
-"""How far, as a share, a number may be from a claim's and still count as the same."""
+"""Largest relative difference at which a number counts as equal to a claim's."""
 DEMO = "no verdict"
 NO_MARGIN = "no margin"
 REACHES_NOTHING = "reaches nothing here"
@@ -25,10 +25,10 @@ _COUNT = re.compile(r"([\d_,]+(?:\.\d+)?(?:e\d+)?)\s*([kmg]?)", re.IGNORECASE)
 
 
 def _count(value: Any) -> float:
-    """A number above zero: `2139920`, `2.3M`.
+    """A number above zero from `2139920` or `2.3M`.
 
     Raises:
-        InputError: it is none.
+        InputError: it is not one.
     """
     match = _COUNT.fullmatch(str(value).strip())
     try:
@@ -41,7 +41,7 @@ def _count(value: Any) -> float:
 
 
 def _span(value: Any) -> Any:
-    """From a number, `low..high` or a pair to (low, high)."""
+    """(low, high) from a number, `low..high` or a pair."""
     if isinstance(value, str) and ".." in value:
         value = value.split("..")
     ends = list(value) if isinstance(value, list | tuple) else [value, value]
@@ -57,13 +57,13 @@ Span = Annotated[tuple[float, float], BeforeValidator(_span)]
 
 
 class Conditions(Frozen):
-    """What a claim was made of; what is not said counts as that of the study which judges it.
+    """The conditions of a claim; missing ones count as equal to those of the study that judges it.
 
     Attributes:
-        parameters: of the networks compared.
-        steps: of their trainings.
+        parameters: of the compared networks.
+        steps: of their runs.
         corpus: its name; of VoiceBank+DEMAND any copy counts.
-        unstated: what is not said is not known instead, so that no study is shown to be like it.
+        unstated: missing conditions are unknown instead, so every study differs from them.
     """
 
     parameters: Span | None = None
@@ -73,10 +73,10 @@ class Conditions(Frozen):
 
     @classmethod
     def read(cls, fields: Any, of: str) -> Conditions:
-        """Conditions of the claim for `of` as a file has them.
+        """Conditions of the claim for `of` from a file.
 
         Raises:
-            InputError: a key is unknown or a value wrong.
+            InputError: a key is unknown or a value is not valid.
         """
         if not isinstance(fields, Mapping):
             raise InputError(f"conditions of the claim for {of!r}: expected some of {', '.join(KEYS)}")
@@ -89,7 +89,7 @@ class Conditions(Frozen):
             return cls.model_validate(dict(fields))
 
     def __str__(self) -> str:
-        """As a table prints them; empty where there are none."""
+        """As a table prints them; empty if there are none."""
         parts = []
         for span, unit in ((self.parameters, "parameters"), (self.steps, "steps")):
             if span is not None:
@@ -100,11 +100,11 @@ class Conditions(Frozen):
 
 
 class Setting(Frozen):
-    """What a study measures on.
+    """The scale of a study.
 
     Attributes:
-        parameters, steps: of its toggled networks, smallest and largest; none: not known.
-        trained_on, tested_on: names that the corpus goes by.
+        parameters, steps: smallest and largest of its toggled networks; None if not known.
+        trained_on, tested_on: names of the corpus.
     """
 
     parameters: Span | None
@@ -114,7 +114,7 @@ class Setting(Frozen):
     is_demo: bool = False
 
     def differs(self, claimed: Conditions | None) -> list[str]:
-        """In what this is not what was claimed of, a clause each."""
+        """A clause for each difference from the conditions of a claim."""
         if claimed is None:
             return []
         found = []
@@ -123,11 +123,14 @@ class Setting(Frozen):
             here = _spelled(mine) if mine else "an unknown number of"
             if theirs is None and claimed.unstated:
                 found.append(f"{here} {name} instead of a number not stated")
-            elif theirs is not None and not (mine and _within(mine, theirs)):
+            elif theirs is not None and not (
+                mine and mine[0] >= theirs[0] / (1 + NEAR) and mine[1] <= theirs[1] * (1 + NEAR)
+            ):
                 found.append(f"{here} {name} instead of {_spelled(theirs)}")
         if claimed.corpus is not None:
             splits = {"training": self.trained_on, "test": self.tested_on}
-            others = {s: names[0] for s, names in splits.items() if not _named(claimed.corpus, names)}
+            wanted = _plain(claimed.corpus)
+            others = {s: names[0] for s, names in splits.items() if wanted not in map(_plain, names)}
             if len(set(others.values())) == 1 and len(others) == len(splits):
                 found.append(f"{others['test']} instead of {claimed.corpus}")
             else:
@@ -135,19 +138,11 @@ class Setting(Frozen):
         return found
 
     def verdict(self, verdict: str, claimed: Conditions | None) -> str:
-        """A verdict on a claim as it may be given here: none on the demo corpus."""
+        """The verdict on a claim at this scale; there is none on the demo corpus."""
         if self.is_demo:
             return DEMO
         judged = verdict not in ("", NO_MARGIN, REACHES_NOTHING)
         return f"{ELSEWHERE}: {verdict}" if judged and self.differs(claimed) else verdict
-
-
-def _within(mine: tuple[float, float], theirs: tuple[float, float]) -> bool:
-    return mine[0] >= theirs[0] / (1 + NEAR) and mine[1] <= theirs[1] * (1 + NEAR)
-
-
-def _named(corpus: str, names: Iterable[str]) -> bool:
-    return _plain(corpus) in map(_plain, names)
 
 
 def _plain(corpus: str) -> str:

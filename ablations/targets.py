@@ -1,4 +1,4 @@
-"""What a name on the command line stands for: a preset, a cell, a part of a plug-in, a run, a checkpoint."""
+"""Resolves names on the command line: presets, cells, parts of plug-ins, runs, checkpoints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .factors import FACTORS, Factor, find
 from .grid import Cell, Grid, parse_settings, values_of
 
 Job = tuple[list[Cell], tuple[Factor, ...]]
-"""Cells that are audited together, and the factors they differ in."""
+"""Cells that are audited together, and their factors."""
 
 REGISTRIES = {f"model.{field}": registry for field, registry in parts.PLUGGABLE.items()}
 """The field that names a part -> the registry of these parts."""
@@ -32,7 +32,7 @@ def is_class(name: str) -> bool:
 
 @dataclass
 class Brought:
-    """What plug-ins registered: factors, presets, and parts with the fields that name them."""
+    """The factors and presets that plug-ins registered, and their parts with the fields that name them."""
 
     factors: dict[str, Factor] = field(default_factory=dict)
     presets: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Brought:
 
 
 def load_plugins(paths: Sequence[Path]) -> Brought:
-    """Import plug-ins and say what they registered; a part that only a preset of theirs names is not told."""
+    """Import plug-ins and return what they registered, without architectures that their own presets name."""
     before = {path: set(registry) for path, registry in REGISTRIES.items()}
     presets, factors = set(PRESETS), set(FACTORS)
     plugins.load(paths)
@@ -66,7 +66,7 @@ def load_plugins(paths: Sequence[Path]) -> Brought:
 
 
 def preset_config(name: str | ModelConfig, recipe: str | None) -> RunConfig:
-    """A preset (or a network) under a recipe; without one at its own size."""
+    """A preset (or a network) under a recipe; without a recipe, at its own size."""
     own_size = resolve_recipe("quick").model_copy(update={"width": 1.0, "depth": 1.0})
     return RunConfig.of(name, recipe or own_size)
 
@@ -83,10 +83,8 @@ def parse_grid(text: str, base: str, baseline: str, recipe: str | None, settings
 
 
 def jobs_named(name: str, recipe: str | None, settings: list[str], brought: Brought) -> list[Job]:
-    """A preset, at its own size or under a recipe; a plug-in's part in mbsnet's place; its factor; a class.
-
-    Empty where nothing has that name.
-    """
+    """The jobs of a preset (at its own size or under a recipe), a plug-in's part in mbsnet, its factor, or a
+    class; empty if the name is unknown."""
     if is_class(name):
         return [_job_of_class(name, recipe, settings)]
     changes = parse_settings(settings)
@@ -109,7 +107,7 @@ def jobs_named(name: str, recipe: str | None, settings: list[str], brought: Brou
 
 
 def _job_of_class(text: str, recipe: str | None, settings: list[str]) -> Job:
-    """A network's class; what was guessed of it goes to stderr. Settings of no section are its arguments."""
+    """The job of a network class; guesses go to stderr. Settings without a section are its arguments."""
     from ablate.models.class_adapter import class_of_file
 
     own = [item for item in settings if not is_path(item.partition("=")[0])]
@@ -122,7 +120,7 @@ def _job_of_class(text: str, recipe: str | None, settings: list[str]) -> Job:
 
 
 def _claims_both(config: RunConfig) -> bool:
-    """Whether a core says that it looks ahead where the configuration asks for it."""
+    """Whether a core declares that it looks ahead if the direction is bi."""
     try:
         core = parts.CORES[config.model.core](config.model.model_copy(update={"direction": "bi"}))
     except ValueError:
@@ -131,10 +129,10 @@ def _claims_both(config: RunConfig) -> bool:
 
 
 def find_config(name: str, cells: Sequence[Cell], recipe: str | None, root: Path) -> RunConfig:
-    """The configuration that a name stands for.
+    """The configuration of a name.
 
     Raises:
-        InputError: it is nothing known, or a signature that several runs begin with.
+        InputError: it is unknown, or several runs' signatures start with it.
     """
     for cell in cells:
         if cell.name == name:

@@ -1,11 +1,11 @@
-"""Which training narrows the answer most per hour.
+"""Chooses the run that narrows the answer most per hour.
 
 A target's half-width at n_g seeds of training group g is t(df) sqrt(sum_g V_g / n_g + U), with V_g what one
 seed of the group adds (`Estimates.one_seed`), U the utterances' part and df those of Satterthwaite. The next
 training is the one whose seed lowers the widest target's half-width most per hour. Variances are shrunk
 towards the target's mean for this choice only, never for an interval: with few seeds the noisiest cell is
-partly noisy by chance, and following chance costs coverage. For the same reason nothing is looked at before
-every cell has `FIRST` seeds.
+partly noisy by chance, and following chance costs coverage. For the same reason every cell gets `FIRST` seeds
+before the first look.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from .scores import Scores
 FIRST = 5
 """Seeds of every cell before the first look."""
 PRIOR = 20.0
-"""Degrees of freedom that the mean over a target's trainings counts as (see docs/statistics.md)."""
+"""Degrees of freedom that the mean over a target's groups counts as (see docs/statistics.md)."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training to add: a seed of a cell, or of the cells that share it.
+    """One run to add: a seed of a cell, or of the cells that share it.
 
     Attributes:
-        target: the widest target, which it is meant to narrow; empty before the first look.
-        half_width: of the widest target once this one and those before it are trained, if variances hold.
-        gain: fall of the target's half-width per hour.
+        target: the widest target, which it should narrow; empty before the first look.
+        half_width: of the widest target after this run and those before it, if variances stay as they are.
+        gain: how much the target's half-width falls per hour.
     """
 
     cells: tuple[str, ...]
@@ -51,15 +51,15 @@ class Training:
 
 @dataclass(frozen=True)
 class Allocation:
-    """What to train next, first things first.
+    """The next runs, the most useful first.
 
     Attributes:
-        widest: the widest target and its half-width as it is reported; none before the first look.
-        floors: half-width that the utterances alone leave, of the targets where that is more than wanted: no
-            training brings them there, more test utterances would, and none is made for them.
-        stopped: cells that keep diverging or failing and get nothing more.
-        blocked: half-width that the utterances and the stopped cells leave, of the other targets where that
-            is more than wanted: none is made for them either.
+        widest: the widest target and its reported half-width; None before the first look.
+        floors: targets whose utterances alone give more than the wanted half-width -> that half-width. Only
+            more test utterances help them, so they get no runs.
+        stopped: cells that keep diverging or failing, and get no more runs.
+        blocked: other targets for which utterances and stopped cells give more than the wanted half-width ->
+            that half-width. They get no runs either.
     """
 
     trainings: tuple[Training, ...]
@@ -70,7 +70,7 @@ class Allocation:
 
     @property
     def limits(self) -> list[str]:
-        """What no training changes, in sentences."""
+        """Sentences on what more runs cannot change."""
         lines = [f"{cell} keeps diverging or failing, so it gets no more runs" for cell in self.stopped]
         lines += [
             f"{target}: the test utterances alone give a half-width of {floor:.3f}; add test utterances, "
@@ -87,11 +87,11 @@ class Allocation:
 
 @dataclass(frozen=True)
 class Targets:
-    """Variances of the targets, to weigh trainings with.
+    """Variances of the targets, to compare runs.
 
     Attributes:
-        estimates: of the targets, with what one seed adds shrunk, and the seeds there would be.
-        stuck: (target,) which nothing narrows any more.
+        estimates: of the targets, with the shrunk variance of one seed and the planned number of seeds.
+        stuck: (target,) whether no run narrows it any more.
     """
 
     estimates: Estimates
@@ -100,9 +100,9 @@ class Targets:
 
     @classmethod
     def of(cls, estimates: Estimates, sizes: Array, confidence: float) -> Targets:
-        """From the estimates of the targets alone; `sizes` (target, group) are their summed squared weights.
+        """From the targets' estimates; `sizes` (target, group) are their summed squared weights.
 
-        A group's variance per squared weight is drawn towards the target's mean by its degrees of freedom.
+        A group's variance per squared weight is shrunk towards the target's mean by its degrees of freedom.
         """
         involved = estimates.seeds > 0
         total = np.where(involved, sizes, 0.0).sum(-1, keepdims=True)
@@ -117,8 +117,8 @@ class Targets:
         return _half_widths(self.estimates, self.estimates.seeds, self.confidence)
 
     def best(self, hours: Array, open: Array) -> tuple[int, int, float]:
-        """(target, group, gain): the widest target that is not stuck, and the group (of those `open`) that
-        narrows it most per hour. A gain of zero or less: nothing narrows it."""
+        """(target, group, gain): the widest target that is not stuck, and the `open` group that narrows it
+        most per hour. If the gain is zero or less, no group narrows it."""
         half = self.half_widths()
         target = int(np.where(self.stuck, -np.inf, half).argmax())
         seeds = self.estimates.seeds[target]
@@ -133,10 +133,6 @@ class Targets:
         seeds = self.estimates.seeds.copy()
         seeds[:, group] += seeds[:, group] > 0
         return replace(self, estimates=replace(self.estimates, seeds=seeds))
-
-    def without(self, target: int) -> Targets:
-        """This target stuck."""
-        return replace(self, stuck=self.stuck | (np.arange(len(self.stuck)) == target))
 
 
 def _half_widths(estimates: Estimates, seeds: Array, confidence: float) -> Array:
@@ -153,7 +149,7 @@ def _half_width(parts: Array, part_df: Array, estimates: Estimates, confidence: 
 
 
 def targets(analysis: Analysis) -> list[int]:
-    """Rows of `effects` that are to be narrowed: what is judged, and the gap."""
+    """Rows of `effects` to narrow: the judged effects and the gap."""
     wanted = {*judged(analysis.contrasts)}
     return [
         row
@@ -171,15 +167,15 @@ def allocate(
     max_seeds: int | None = None,
     failed: Mapping[str, Collection[Any]] = MappingProxyType({}),
 ) -> Allocation:
-    """The trainings that narrow most per hour, one after the other.
+    """The runs that narrow most per hour, one after the other.
 
     Args:
-        hours: of a training of each cell; none: the same for all.
-        width: half-width wanted for every target; none: go on.
-        count: trainings to list at most.
-        max_seeds: of a cell, diverged and failed ones counted.
-        failed: seeds of each cell that failed for good; no seed is proposed twice. A cell without scores that
-            is named here gets nothing.
+        hours: of one run of each cell; default: the same for all.
+        width: half-width wanted for every target; default: list `count` runs.
+        count: how many runs to list at most.
+        max_seeds: of a cell, including diverged and failed ones.
+        failed: seeds of each cell that failed for good; they are not proposed again. Cells named here that
+            have no scores get no runs.
 
     Raises:
         InputError: the width is not above zero, or a cell's hours are missing or not above zero.
@@ -228,7 +224,7 @@ def allocate(
         room = np.array([len(group.made) < most - more for group, more in zip(there, added, strict=True)])
         target, group, gain = state.best(price, room & ~closed)
         if not gain > 0:
-            state = state.without(target)
+            state.stuck[target] = True
             continue
         state = state.with_seed(group)
         half = state.half_widths()
@@ -238,8 +234,7 @@ def allocate(
 
 
 def _with_width(analysis: Analysis) -> tuple[list[int], list[float]]:
-    """Rows of the targets that have an interval, and its half-width: none where a cell that counts has one
-    seed."""
+    """Rows of the targets that have an interval, and its half-width."""
     rows = targets(analysis)
     half = analysis.estimates.rows(rows).half_width(analysis.confidence) if rows else np.empty(0)
     there = np.flatnonzero(np.isfinite(half)).tolist()
@@ -247,15 +242,12 @@ def _with_width(analysis: Analysis) -> tuple[list[int], list[float]]:
 
 
 def _above(width: float, analysis: Analysis, rows: list[int], closed: Array) -> dict[str, float]:
-    """Half-width that the utterances and the `closed` groups leave, of the targets where it is above."""
+    """Targets for which utterances and `closed` groups give more than a half-width -> what they give."""
     chosen = analysis.estimates.rows(rows)
     parts, part_df = chosen.seed_parts[:, closed], chosen.seeds[:, closed] - 1
     left = _half_width(parts, part_df, chosen, analysis.confidence)
-    return {
-        analysis.contrasts[row].name: half
-        for row, half in zip(rows, left.tolist(), strict=True)
-        if half > width
-    }
+    found = zip(rows, left.tolist(), strict=True)
+    return {analysis.contrasts[row].name: half for row, half in found if half > width}
 
 
 class _Group:
@@ -271,11 +263,7 @@ class _Group:
         self.members = list(members)
         self.cells = tuple(scores.cells[c] for c in members)
         done, gone = scores.present[self.members].any(0), scores.diverged[self.members].any(0)
-        self.made = [
-            seed
-            for seed, there in zip(scores.seeds, np.logical_or(done, gone).tolist(), strict=True)
-            if there
-        ]
+        self.made = [scores.seeds[s] for s in np.flatnonzero(done | gone)]
         lost = {seed for cell in self.cells for seed in failed.get(cell, ())} - set(self.made)
         self.made += sorted(lost)
         self.done = int(done.sum())
@@ -288,6 +276,6 @@ class _Group:
     def training(
         self, more: int, target: str = "", half_width: float | None = None, gain: float | None = None
     ) -> Training:
-        """The `more`-th training to come: seeds are nested, the smallest number that is free."""
+        """The run after `more` others; its seed is the smallest free number, as seeds are nested."""
         free = [seed for seed in range(1, len(self.made) + more + 2) if seed not in self.made]
         return Training(self.cells, free[more], self.hours, target, half_width, gain)

@@ -1,4 +1,4 @@
-"""What the scores of an ablation say: every estimate with its interval, and how it goes to JSON."""
+"""The result of an analysis: every estimate with its interval; also as JSON."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ POOLED_LABEL = "secondary: pooled crossed model (equal variances in all cells)"
 
 @dataclass(frozen=True)
 class Analysis(ShownInNotebooks):
-    """Estimates of every contrast the scores can give.
+    """Estimates of every contrast that the scores give.
 
     Attributes:
         effects: a row per contrast (simple effects of up to 128 cells; `simple` gives the others): name,
@@ -47,22 +47,22 @@ class Analysis(ShownInNotebooks):
             gap in other metrics, outside Holm's family:
             metric, name, kind, estimate, se, df, low, high, p, change (`better` or `worse` where the interval
             excludes zero).
-        guardrail_cells: `cells` in the guardrails' metrics, with metric and best in front.
+        guardrail_cells: `cells` in the guardrails' metrics, after the columns metric and best.
         pooled: the same contrasts under the pooled crossed model, a labelled secondary.
         contrasts: the weights, in the order of `effects`.
         not_estimable: contrasts that need cells without scores.
-        aliases: what a fractional design mixes up with each effect.
+        aliases: effect -> the effects that a fractional design cannot separate from it.
         design: full, fractional, add-one, leave-one-out or incomplete.
         levels: factor -> its levels, off first.
         base: the all-off levels.
-        base_cell: their cell; None where it has no scores.
+        base_cell: their cell; None if it has no scores.
         baseline: the reference cell.
-        margin: the smallest difference that matters; None: unknown, so that nothing is judged.
-        claims: factor (or `factor=level`) -> what was claimed in this metric.
-        by_unit: of the credited effects, the unexplained part and the gap, how much hangs on each speaker and
-            each noise; see `units.ByUnit`.
-        unreached: by effect, the levels that changed no score; no verdict is given on them.
-        notes: sentences a report prints under its tables.
+        margin: the smallest difference that matters; None: unknown, so there are no verdicts.
+        claims: factor (or `factor=level`) -> the claim in this metric.
+        by_unit: how much the credited effects, the unexplained part and the gap depend on each speaker and
+            noise; see `units.ByUnit`.
+        unreached: by effect, the levels that changed no score; they get no verdict.
+        notes: sentences that a report prints under its tables.
     """
 
     effects: pd.DataFrame
@@ -98,7 +98,7 @@ class Analysis(ShownInNotebooks):
 
     @cached_property
     def void(self) -> dict[str, str]:
-        """By effect, why there is no verdict: its level changed no score."""
+        """Effect -> why it gets no verdict: its level changed no score."""
         return {name: str(found) for name, found in self.unreached.items() if found.certain}
 
     def kind(self, kind: str) -> pd.DataFrame:
@@ -107,7 +107,7 @@ class Analysis(ShownInNotebooks):
 
     @property
     def credit(self) -> pd.DataFrame:
-        """The row per factor that a claim is compared with: Shapley values, else main effects."""
+        """The rows that claims are compared with: Shapley values, else main effects."""
         shapley = self.kind("shapley")
         return shapley if len(shapley) else self.kind("main")
 
@@ -122,21 +122,18 @@ class Analysis(ShownInNotebooks):
 
     @cached_property
     def best(self) -> str | None:
-        """The best cell by the metric's direction, where the interval of its difference to the runner-up
-        excludes zero; else none is best."""
+        """See `cells.best_cell`."""
         return best_cell(self.scores, self.cells, self.confidence)
 
     @cached_property
     def ranking(self) -> list[Ranked]:
-        """The cells by their ranks over the endpoint and the guardrails, with P(first); see `ranking`."""
+        """The cells ranked over the endpoint and the guardrails; see `ranking`."""
         return ranking([self.scores, *self.guard_scores])
 
     def simple(self, factor: str) -> pd.DataFrame:
-        """A factor's effect at each combination of the others, with its interval.
+        """A factor's effect at each combination of the others, with its interval; also if `effects` omits it.
 
-        Worked out when asked for: a large grid has more of them than `effects` lists.
-
-        Raises InputError if the grid has no such factor.
+        Raises InputError if the grid does not have the factor.
         """
         if factor not in self.levels:
             raise InputError(f"no factor {factor!r}{suggestion(factor, self.levels)}")
@@ -150,10 +147,10 @@ class Analysis(ShownInNotebooks):
         return named.assign(**estimates.columns(self.confidence))
 
     def within(self, factor: str) -> pd.DataFrame:
-        """Every other factor's effect, its last level less its first, at each level of one factor.
+        """Every other factor's effect (last level - first) at each level of one factor.
 
-        Over the pairs of scored cells that differ in nothing else: a row per effect with `factor` (the
-        level), name, estimate, se, df, low, high, p.
+        It is the mean over the pairs of scored cells that differ in nothing else. A row per effect: `factor`
+        (the level), name, estimate, se, df, low, high, p.
         """
         names = [self.scores.cells[i] for i in self.scores.scored()]
         at = {tuple(self.scores.cell_levels[name].items()): i for i, name in enumerate(names)}
@@ -182,10 +179,9 @@ class Analysis(ShownInNotebooks):
         """Cell means, the gap and the main effects within each speaker, snr or noise.
 
         Returns a row per subset and number: the subset (named like `column`), utterances, kind (`cell`,
-        `gap`, `main`), name, estimate, se, df, low, high. These subsets of one test set describe it,
-        and nothing corrects for looking at many.
+        `gap`, `main`), name, estimate, se, df, low, high. There is no correction for looking at many subsets.
 
-        Raises InputError if the scores have no such column.
+        Raises InputError if the scores do not have the column.
         """
         info = self.scores.utterance_info
         if column not in info.columns:
@@ -205,7 +201,7 @@ class Analysis(ShownInNotebooks):
         return pd.concat(parts, ignore_index=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything but the scores themselves, in plain types; numbers that do not exist are None."""
+        """All but the scores, in plain types; missing numbers are None."""
         return {
             "schema": SCHEMA,
             "version": SCHEMA_VERSION,
@@ -244,7 +240,7 @@ class Analysis(ShownInNotebooks):
         }
 
     def to_json(self, indent: int | None = 2) -> str:
-        """`to_dict` as JSON; `schema` and `version` say how to read it."""
+        """`to_dict` as JSON; `schema` and `version` identify its format."""
         return json.dumps(self.to_dict(), indent=indent, ensure_ascii=False, allow_nan=False)
 
 

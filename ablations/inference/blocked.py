@@ -1,16 +1,16 @@
-"""Centred by seed within the grid: intervals that take out what the trainings of one seed share. A secondary.
+"""Secondary intervals, centred by seed within the grid: they remove what the runs of one seed share.
 
-Trainings of one seed share order, crops and initialisation. An effect of the seed that is the same in every
-cell drops out of a contrast of the grid's cells, though not out of the cells' variances over seeds, so that
-the interval of `engine` is then wider than it need be. Here the variances are those of the residuals of an
-additive fit, a level of the training group plus one of the seed, separately for each utterance:
+Runs of one seed share order, crops and initialisation. A seed effect that is the same in every cell cancels
+in a contrast of the grid's cells, but not in the cells' variances over seeds, so the interval of `engine` is
+then wider than necessary. Here variances are those of the residuals of an additive fit, with a term for the
+training group and one for the seed, separately for each utterance:
 
     s_g^2 = sum of squared residuals of group g / their trace,    sum_g w_g^2 s_g^2 / S_g
             + s_b^2 sum_s (sum_g w_g [s in g] / S_g)^2            + the utterances' part of `engine`
 
 With equal seeds the fit subtracts each seed's mean over the C groups, the trace is (S-1)(C-1)/C, and the
-seeds' own variance s_b^2 drops out. Where a factor acts differently at each seed this interval is too narrow:
-`seed_f` tests for it.
+seeds' own variance s_b^2 cancels. If a factor acts differently at each seed, this interval is too narrow;
+`seed_f` tests for that.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ class Blocked:
     """Secondary intervals of K contrasts; arrays (..., contrast).
 
     Attributes:
-        se, df: those of the headline where the contrast is not centred.
+        se, df: those of the headline if the contrast is not centred.
         centred: (contrast,) whether it is.
         seed_f, seed_p: F of seed x contrast against the other seed x cell, with (S-1, (C-2)(S-1)) degrees of
-            freedom over the seeds that all groups have; NaN where there is none.
+            freedom over the seeds that all groups have; NaN if there is none.
     """
 
     se: Array
@@ -59,8 +59,8 @@ def blocked(
     """The contrasts centred by seed; see the module.
 
     Args:
-        headline: the same contrasts by `engine.estimate`; the other arguments are its too.
-        grid: the cells of the grid. A group of trainings with one of them belongs to it.
+        headline: the same contrasts by `engine.estimate`, which has the other arguments too.
+        grid: the cells of the grid. Groups that contain one of them belong to it.
     """
     kept = [list(group) for group in groups if {*group} & {*grid}]
     none = np.full(headline.value.shape, np.nan)

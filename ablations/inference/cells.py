@@ -1,4 +1,4 @@
-"""A row for each cell: the mean over its trainings, how far they differ, its interval; and which is best."""
+"""Tables of cells: mean over runs, SD between them, interval; and the best cell."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .engine import Estimates
 from .scores import Scores
 
 COLUMNS = ("cell", "runs", "mean", "sd", "se", "df", "low", "high")
-"""Of a table of cells; a column per factor follows the first."""
+"""Of a table of cells; columns for the factors follow the first."""
 
 
 def cell_table(data: Scores, estimates: Estimates, confidence: float) -> pd.DataFrame:
-    """The cells with scores, with `COLUMNS` and one per factor; `sd` is that over seeds.
+    """The cells with scores: `COLUMNS` and one column per factor; `sd` is over seeds.
 
     Args:
         estimates: of the scored cells' means, in their order.
@@ -37,8 +37,8 @@ def cell_table(data: Scores, estimates: Estimates, confidence: float) -> pd.Data
 
 
 def best_cell(data: Scores, cells: pd.DataFrame, confidence: float) -> str | None:
-    """The best cell by the metric's direction, where the interval of its difference to the runner-up excludes
-    zero; else none is best."""
+    """The best cell by the metric's direction; None if the interval of its difference to the second best
+    includes zero."""
     if len(cells) < 2:
         return None
     order = (cells["mean"] * -data.direction).argsort(kind="stable").to_numpy()

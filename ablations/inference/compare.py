@@ -1,8 +1,8 @@
-"""Two systems by the scores of a few trainings each: do they differ by more than trainings of one do?
+"""Compares two systems by a few runs each: do they differ by more than runs of one system do?
 
-With S the SD between trainings of one system, n and m trainings, they differ where |d| > t S sqrt(1/n + 1/m).
-What S is decides what can be said: measured on these systems (4 degrees of freedom or more), it tells luck
-from a difference; borrowed from elsewhere it is a range, and the answer one for each of its ends.
+With S the SD between runs of one system and n and m runs, they differ if |d| > t S sqrt(1/n + 1/m). If S was
+measured on these systems (4 degrees of freedom or more), it can separate a difference from chance. If it is
+borrowed from elsewhere it is a range, and there is an answer for each of its ends.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ FINEST = 0.005
 
 @dataclass(frozen=True)
 class Spread:
-    """The SD between trainings of one system: measured, with `df` degrees of freedom, or a range that is
-    borrowed from elsewhere, without any."""
+    """The SD between runs of one system: measured, with `df` degrees of freedom, or a range borrowed from
+    elsewhere, without any."""
 
     low: float
     high: float
@@ -35,15 +35,15 @@ class Spread:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How the mean of some trainings stands to that of others.
+    """The difference between the mean scores of two sets of runs.
 
     Attributes:
         verdict: `differs`, `within luck` or `cannot be told`.
-        critical: by SD, the difference from which on they differ.
-        runs: by SD, trainings of ours (theirs as they are) and trainings of both that would show the
-            difference if it stayed; none: not even 200.
-        best_of: by SD, where theirs is the best of several: how far that lies above their mean, and the
-            probability of a difference as large as this by luck.
+        critical: SD -> the smallest difference that counts.
+        runs: SD -> runs of ours (theirs unchanged), and runs of both, that would show this difference; None:
+            more than 200.
+        best_of: if theirs is the best of several, SD -> how far that lies above their mean, and the
+            probability of a difference as large as this by chance.
     """
 
     difference: float
@@ -57,7 +57,7 @@ class Comparison:
 
 
 def pooled_spread(groups: Sequence[Sequence[float]], source: str) -> Spread | None:
-    """The SD within groups of trainings; none: no group has two."""
+    """The SD within groups of runs; None if no group has two."""
     parts = [(np.var(group, ddof=1), len(group) - 1) for group in groups if len(group) > 1]
     df = sum(part for _, part in parts)
     if not df:
@@ -74,14 +74,14 @@ def compare(
     best_of: int | None = None,
     confidence: float = 0.95,
 ) -> Comparison:
-    """Whether two systems differ by more than luck.
+    """Whether two systems differ by more than chance.
 
     Args:
-        ours, theirs: scores of trainings, one or more each.
-        best_of: theirs is the best of so many trainings.
+        ours, theirs: scores of runs, one or more each.
+        best_of: theirs is the best of so many runs.
 
     Raises:
-        InputError: there is no score, one is no number, an SD is negative, or `best_of` does not fit.
+        InputError: a score is missing or not finite, an SD is negative, or `best_of` does not fit.
     """
     for name, scores in (("ours", ours), ("theirs", theirs)):
         if not scores or not all(map(math.isfinite, scores)):
@@ -120,7 +120,7 @@ def _critical(sd: float, n: int, m: int, df: int | None, confidence: float) -> f
 def _runs(
     d: float, sd: float, n: int, m: int, spread: Spread, confidence: float
 ) -> tuple[int | None, int | None]:
-    """Trainings of ours beside theirs, and of both, that would show the difference."""
+    """Runs of ours (theirs unchanged), and runs of both, that would show the difference."""
 
     def enough(ours: int, theirs: int) -> bool:
         df = None if spread.df is None else spread.df + ours - n + theirs - m

@@ -34,7 +34,7 @@ class Contrast:
 
 
 class NotEstimable(NamedTuple):
-    """A contrast that the cells at hand cannot give, and the cells it would need."""
+    """A contrast that the scored cells cannot give, and the cells that are missing."""
 
     kind: str
     name: str
@@ -44,7 +44,7 @@ class NotEstimable(NamedTuple):
 
 @dataclass(frozen=True)
 class ContrastSet:
-    """All contrasts of a design, what cannot be estimated from it and what is mixed up with what.
+    """All contrasts of a design, those it cannot estimate, and its aliases.
 
     `design` is `full` (every combination has scores), `fractional`, `add-one`, `leave-one-out` or
     `incomplete`.
@@ -57,7 +57,7 @@ class ContrastSet:
     notes: tuple[str, ...] = ()
 
     def declared(self, kind: str) -> int:
-        """How many contrasts of a kind the design means to give, lost ones too."""
+        """How many contrasts of a kind the design has, including lost ones."""
         return [*(c.kind for c in self.rows), *(c.kind for c in self.not_estimable)].count(kind)
 
     def matrix(self, cells: Sequence[str]) -> np.ndarray:
@@ -78,7 +78,7 @@ def weight_matrix(contrasts: Sequence[Contrast], cells: Sequence[str]) -> np.nda
 
 
 def judged(contrasts: Sequence[Contrast]) -> list[int]:
-    """Places of what a claim is compared with: each effect's Shapley value, else its main effect."""
+    """Positions of the contrasts that claims are compared with: Shapley values, else main effects."""
     shapley = {contrast.name for contrast in contrasts if contrast.kind == "shapley"}
     return [
         place
@@ -87,13 +87,8 @@ def judged(contrasts: Sequence[Contrast]) -> list[int]:
     ]
 
 
-def shapley_weight(size: int, factors: int) -> float:
-    """Weight of a factor's effect when `size` of the `factors - 1` others are on (Shapley 1953)."""
-    return factorial(size) * factorial(factors - size - 1) / factorial(factors)
-
-
 class _Builder:
-    """Contrasts of a design's cells, `cell_at` by their combination; those in `available` have scores."""
+    """Builds contrasts of a design's cells (`cell_at` by combination); those in `available` have scores."""
 
     def __init__(self, design: Design, cell_at: Mapping[Key, str], available: Collection[str]) -> None:
         self.design = design
@@ -169,19 +164,20 @@ class _Builder:
         return [name for name, terms in self.design.interactions.items() if not terms]
 
     def shapley(self) -> None:
+        """Add each factor's effect, weighted by how many of the others are on (Shapley 1953)."""
         on = self.design.on
         for place, factor in enumerate(self.design.factors):
             rest = [other for other in self.places if other != place]
             terms = []
             for size in range(len(on)):
-                weight = shapley_weight(size, len(on))
+                weight = factorial(size) * factorial(len(on) - size - 1) / factorial(len(on))
                 for chosen in combinations(rest, size):
                     key = tuple(level if i in chosen else 0 for i, level in enumerate(on))
                     terms += [(flip(key, place, on[place]), weight), (key, -weight)]
             self.add("shapley", self.last_step(factor), terms, (factor,))
 
     def one_step(self, kind: str, corner: Key) -> None:
-        """Each factor's last level against its first, the others as at a corner."""
+        """Add each factor's last level against its first, with the others at a corner."""
         for place, factor in enumerate(self.design.factors):
             terms = [(flip(corner, place, self.design.on[place]), 1.0), (flip(corner, place, 0), -1.0)]
             self.add(kind, self.last_step(factor), terms, (factor,))
@@ -190,7 +186,7 @@ class _Builder:
         return self.design.steps(factor)[-1][0]
 
     def simple(self, factor: str) -> None:
-        """Effects at each combination of the others; a fraction has those whose two cells it has."""
+        """Add effects at each combination of the others; in a fraction, those whose two cells exist."""
         design, place = self.design, self.design.factors.index(factor)
         factorial_cells = design.kind in ("full", "incomplete")
         for name, level in design.steps(factor):
@@ -218,12 +214,11 @@ def build(
     """All contrasts of a design.
 
     Args:
-        cells: every planned cell and its levels (a cell without levels, such as the baseline, stands
-            outside). Without factors, the base alone.
+        cells: every planned cell and its levels; cells without levels, such as the baseline, are not part of
+            the design. Without factors, the base alone.
         baseline: the reference cell.
         available: the cells that have scores (default: all).
-        simple: the factors whose simple effects are wanted. Default: all of them up to 128 cells, beyond that
-            none, as there are more of them than anybody reads.
+        simple: the factors whose simple effects are wanted. Default: all up to 128 cells, beyond that none.
 
     Raises:
         InputError: a level is not declared, or two cells have equal levels.

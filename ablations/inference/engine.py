@@ -1,14 +1,14 @@
 """Closed-form estimates of contrasts over crossed seeds and utterances.
 
-Arrays are (..., cell, seed, utterance); leading axes are independent repetitions (a simulation's), so that
-what is checked by simulation is the code that makes the reports.
+Arrays are (..., cell, seed, utterance). Leading axes are independent repetitions, so simulations check the
+code that makes the reports.
 
 For weights w the variance of a contrast is
 
     sum_c w_c^2 s_c^2 / S_c  +  (utterance x contrast variance, net of residual) / U
 
 with s_c^2 the variance over the S_c seeds of the cell's utterance mean; nothing is pooled over cells. Cells
-that are the same trainings make one source of seed noise: their weighted sum is taken seed by seed first.
+that share their runs are one source of seed noise: their weighted sum is taken seed by seed first.
 Degrees of freedom: Satterthwaite (1946), Welch (1947).
 """
 
@@ -33,10 +33,10 @@ class Estimates:
         value: the contrasts.
         seed_parts: each training group's share of the variance, at its number of seeds.
         one_seed: the same if every cell had the same single seed.
-        least: (contrast, group) what a share never falls below, as the cells' means are rounded.
+        least: (contrast, group) lower bound of a share, as the cells' means are rounded.
         seeds: (contrast, group) seeds behind each share; 0 where the contrast leaves the group out.
         utterance_part: the utterances' share of the variance, net of residual, never negative.
-        utterance_df: its degrees of freedom (infinite where it is zero).
+        utterance_df: its degrees of freedom (infinite if it is zero).
         estimable: (contrast,) whether every group involved has two seeds or more.
     """
 
@@ -59,7 +59,7 @@ class Estimates:
 
     @cached_property
     def df(self) -> Array:
-        """Welch-Satterthwaite degrees of freedom; infinite where the variance is exactly zero."""
+        """Welch-Satterthwaite degrees of freedom; infinite if the variance is exactly zero."""
         return satterthwaite(
             self.variance, self.seed_parts, self.seeds - 1, self.utterance_part, self.utterance_df
         )
@@ -91,13 +91,13 @@ class Estimates:
         return p_values(self.value, self.se, self.df)
 
     def columns(self, confidence: float) -> dict[str, Array]:
-        """What a table says of the contrasts, by the names of its columns."""
+        """See the function `columns`."""
         return columns(self.value, self.se, self.df, confidence)
 
     def at_seeds(self, seeds: int | Array) -> tuple[Array, Array]:
-        """Standard error and degrees of freedom if every cell had the same `seeds` seeds (this or an array).
+        """Standard error and degrees of freedom if every cell had `seeds` seeds (a number or an array).
 
-        Cells that share trainings then have all their seeds in common, whatever they have now.
+        Cells that share runs then have all seeds in common, whatever they have now.
         """
         count = np.asarray(seeds)[..., None]
         parts = np.maximum(self.one_seed / count, self.least)
@@ -109,8 +109,8 @@ class Estimates:
 def satterthwaite(variance: Array, parts: Array, part_df: Array, extra: Array, extra_df: Array) -> Array:
     """Degrees of freedom of a variance that is a sum of `parts` (last axis) and one `extra` part.
 
-    A sum has at least as many as the least certain of its parts, so one or more. The formula gives fewer,
-    down to none, where `extra` is what is left of two nearly equal numbers; it is bounded there.
+    A sum has at least as many as the least certain of its parts, so one or more. If `extra` is the difference
+    of two nearly equal numbers, the formula gives fewer; the result is bounded.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(parts > 0, parts**2 / part_df, 0.0).sum(-1) + extra**2 / extra_df
@@ -147,8 +147,8 @@ def columns(value: Array, se: Array, df: Array, confidence: float) -> dict[str, 
 def holm(p: Array, family: int | None = None) -> Array:
     """Holm-adjusted p-values (Holm 1979) along the last axis.
 
-    `family` counts the hypotheses that were declared (default: all of `p`). Those without a p-value (NaN
-    or not among `p`) stay without one and count as the largest: a family does not shrink as results are lost.
+    `family` counts the declared hypotheses (default: all of `p`). Those without a p-value (NaN or not in `p`)
+    count as the largest, so a family does not shrink if results are lost.
     """
     p = np.asarray(p, dtype=float)
     order = np.argsort(p, axis=-1)
@@ -175,13 +175,13 @@ def estimate(
     Args:
         scores: (..., cell, seed, utterance); values of absent runs are ignored.
         weights: (contrast, cell).
-        groups: cells that share their trainings, as lists of cell indices; together every cell once.
-        present: (cell, seed) which runs there are (default: all). Every cell needs one.
-        rounding: what the variance of a cell's mean never falls below, however many seeds it is over.
-        observed: (cell,) share of a cell's scores that were measured; the others are fitted values, which
-            hide the utterances' part by the square of it (default: all).
+        groups: indices of the cells that share their runs; together every cell once.
+        present: (cell, seed) which runs exist (default: all). Every cell needs one.
+        rounding: lower bound of the variance of a cell's mean, for any number of seeds.
+        observed: (cell,) share of a cell's scores that were measured; the others are fitted, which reduces
+            the utterances' part by the square of this share (default: all).
 
-    With one utterance the utterances' share is left out: the interval then speaks of other trainings only.
+    With one utterance there is no utterances' share: the interval then covers other runs only.
     """
     if present is None:
         present = np.ones(scores.shape[-3:-1], dtype=bool)
@@ -239,7 +239,7 @@ def utterance_part(
 
     Args:
         by_utterance: (..., cell, utterance) means over seeds.
-        residual_parts: (..., contrast, group) residual variance at the seeds there are, of one utterance.
+        residual_parts: (..., contrast, group) residual variance of one utterance with the present seeds.
         part_df: degrees of freedom of each.
         observed: (cell,) as in `estimate`.
     """
@@ -260,7 +260,7 @@ def utterance_part(
 
 
 def membership(groups: Sequence[Sequence[int]], cells: int) -> Array:
-    """(cell, group): 1 where the cell belongs to the group."""
+    """(cell, group): 1 if the cell belongs to the group."""
     member = np.zeros((cells, len(groups)))
     for g, group in enumerate(groups):
         member[list(group), g] = 1

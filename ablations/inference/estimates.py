@@ -34,14 +34,13 @@ def infer(
     confidence: float = 0.95,
     guardrails: Sequence[Scores] = (),
 ) -> Analysis:
-    """Every contrast that the scores give, with its interval and its verdict.
+    """Every contrast that the scores give, with its interval and verdict.
 
-    Claims, margin and confidence are those of `reports.analyze`; guardrails are the same table in other
-    metrics.
+    For claims, margin and confidence see `reports.analyze`; guardrails are the same table in other metrics.
 
     Raises:
-        InputError: confidence or margin is not such a number, a claim names no factor, a guardrail metric is
-            given twice or is the endpoint, or there is nothing to compare.
+        InputError: confidence or margin is out of range, a claim does not name a factor, a guardrail metric
+            is given twice or is the endpoint, or there is nothing to compare.
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1")
@@ -143,7 +142,7 @@ def infer(
 
 
 def _of_kinds(contrasts: Sequence[Contrast], *kinds: str) -> list[int]:
-    """Places of the contrasts of some kinds."""
+    """Positions of the contrasts of some kinds."""
     return [place for place, contrast in enumerate(contrasts) if contrast.kind in kinds]
 
 
@@ -175,7 +174,7 @@ def _divergence(data: Scores, confidence: float) -> pd.DataFrame:
 
 
 def _seed_notes(mains: pd.DataFrame) -> list[str]:
-    """A sentence on the factors whose effect differs between seeds by more than the rest of the grid does."""
+    """A sentence on factors whose effect differs between seeds more than the rest of the grid does."""
     told = [
         f"{row['name']} (F = {row['seed_f']:.1f}, p = {row['seed_p']:.3f})"
         for row in mains.to_dict("records")

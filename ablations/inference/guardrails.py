@@ -1,4 +1,4 @@
-"""Guardrail metrics: other metrics beside the endpoint, so that a gain that costs elsewhere is reported.
+"""Guardrail metrics, which reveal gains in the endpoint that cost elsewhere.
 
 They are not part of the Holm family, and claims are not tested on them.
 """
@@ -21,7 +21,7 @@ COLUMNS = ("metric", "name", "kind", "estimate", "se", "df", "low", "high", "p",
 
 
 def changes(direction: int, low: Array, high: Array) -> list[str]:
-    """`better` or `worse` where the interval excludes zero, by the metric's direction; else empty."""
+    """`better` or `worse` by the metric's direction if the interval excludes zero; else empty."""
     sign = np.where(np.asarray(low) > 0, 1, np.where(np.asarray(high) < 0, -1, 0)) * direction
     return [{1: "better", -1: "worse"}.get(s, "") for s in sign.tolist()]
 
@@ -29,7 +29,7 @@ def changes(direction: int, low: Array, high: Array) -> list[str]:
 def guardrail_effects(
     contrasts: Sequence[Contrast], guardrails: Sequence[Scores], confidence: float
 ) -> pd.DataFrame:
-    """The contrasts in each guardrail's metric; one that needs a cell without its scores is left out."""
+    """The contrasts in each guardrail's metric, if all their cells have scores of it."""
     parts = [pd.DataFrame(columns=list(COLUMNS))]
     for data in guardrails:
         scored = data.scored()
@@ -45,7 +45,7 @@ def guardrail_effects(
 def trade_offs(
     data: Scores, margin: float | None, effects: pd.DataFrame, guardrails: pd.DataFrame
 ) -> list[str]:
-    """A sentence for each effect that is better in the endpoint and worse in a guardrail, or the other way.
+    """A sentence for each effect that is better in the endpoint and worse in a guardrail, or vice versa.
 
     `data` and `margin` are the endpoint's; a guardrail has its own margin.
     """

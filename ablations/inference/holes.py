@@ -1,8 +1,7 @@
-"""Utterances that some runs lack: every run's mean is adjusted for which ones it has.
+"""Adjusts each run's mean for the utterances that it lacks.
 
-The fit is additive, a run's level plus an utterance's, by least squares over the whole table. A missing
-score is replaced by its fitted value, which makes the mean of a run its adjusted mean; every contrast is then
-a sum of the same means.
+The fit is additive, with a term per run and one per utterance, by least squares over the whole table. A
+missing score is replaced by its fitted value, so a run's mean becomes its adjusted mean.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from .engine import Array
 
 
 def islands(measured: Array) -> Array:
-    """(run,) numbers of the sets of runs that share no utterance with each other; all 0: there is one set.
+    """(run,) numbers of the sets of runs that do not share utterances; all 0 if there is one set.
 
     measured (run, utterance).
     """
@@ -24,7 +23,7 @@ def islands(measured: Array) -> Array:
 
 
 def filled(values: Array) -> Array:
-    """Scores (run, utterance) with every missing one (NaN) as the additive fit has it; see `islands`."""
+    """Scores (run, utterance) with fitted values in place of missing ones (NaN); see `islands`."""
     measured = np.isfinite(values)
     scores = np.where(measured, values, 0.0)
     mask = measured.astype(float)

@@ -2,8 +2,8 @@
 
 y = cell + seed + utterance + seed x cell + utterance x cell + residual, every term but the cell random. On
 balanced data the analysis of variance gives the components in closed form; the standard error of a contrast
-has Satterthwaite (1946) degrees of freedom. Where cells differ in how much their trainings vary, this
-interval is wrong (it covered the gap in three cases of four): the headline is that of `engine`.
+has Satterthwaite (1946) degrees of freedom. If the variance between runs differs between cells, this interval
+is wrong (it covered the gap in three of four cases), so the headline is that of `engine`.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ COLUMNS = ("name", "kind", "at", "estimate", "se", "df", "low", "high", "p")
 class CrossedModel:
     """Mean squares and variance components of balanced data (cell, seed, utterance).
 
-    Components may be negative, as the analysis of variance gives them. The variance of a contrast is `scale`
-    times the sum of its squared weights, with `df` degrees of freedom.
+    Components may be negative. The variance of a contrast is `scale` times the sum of its squared weights,
+    with `df` degrees of freedom.
     """
 
     means: Array
@@ -36,9 +36,9 @@ class CrossedModel:
 
 
 def crossed_model(scores: Array) -> CrossedModel:
-    """Analysis of variance of balanced scores (cell, seed, utterance): two or more of each.
+    """Analysis of variance of balanced scores (cell, seed, utterance).
 
-    Raises ValueError for fewer.
+    Raises ValueError for fewer than two of each.
     """
     cells, seeds, utterances = scores.shape
     if min(scores.shape) < 2:
@@ -91,8 +91,8 @@ def pooled_effects(
 ) -> tuple[pd.DataFrame, str]:
     """The contrasts under the pooled crossed model, from the seeds that every cell has, and a note.
 
-    scores (cell, seed, utterance), weights (contrast, cell), present (cell, seed). The frame is empty where
-    the cells have fewer than two seeds in common (the note says so) or there is one cell or utterance only.
+    scores (cell, seed, utterance), weights (contrast, cell), present (cell, seed). The frame is empty if the
+    cells have fewer than two seeds in common (then the note says so), or there is one cell or utterance.
     """
     common = present.all(0)
     kept = int(common.sum())

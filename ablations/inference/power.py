@@ -1,4 +1,4 @@
-"""Planning: what a number of seeds can resolve, and which design gets there with the fewest trainings.
+"""Power analysis: the effects that a number of seeds can detect, and the design that needs the fewest runs.
 
 The standard errors are those of `engine`, with planned variances in place of measured ones.
 """
@@ -33,12 +33,11 @@ class Variances:
     """Standard deviations to plan with, in the metric's unit.
 
     Attributes:
-        seed: between trainings of one cell.
-        residual: of one utterance in one training.
-        utterance_cell: of what an utterance adds to one cell and not to the others.
+        seed: between runs of one cell.
+        residual: of one utterance in one run.
+        utterance_cell: of the utterance x cell interaction.
         utterances: how many are tested.
-        by_cell: cells (as `a=on,b=off` in any order, or `baseline`) whose trainings vary more or less than
-            `seed`.
+        by_cell: cells (as `a=on,b=off` in any order, or `baseline`) whose runs vary more or less than `seed`.
     """
 
     seed: float = 0.03
@@ -49,7 +48,7 @@ class Variances:
 
     @classmethod
     def of(cls, pilot: Analysis) -> Variances:
-        """The variances of a pilot, cell by cell; cells it lacks get the root mean square of the others.
+        """The variances of a pilot by cell; cells that it lacks get the root mean square of the others.
 
         Raises InputError if no cell of the pilot has two seeds.
         """
@@ -84,13 +83,13 @@ class Variances:
 
 
 def cell_key(name: str) -> str:
-    """The name of a cell whatever the order of its factors."""
+    """The name of a cell for any order of its factors."""
     return ",".join(sorted(name.split(",")))
 
 
 @lru_cache(maxsize=4096)
 def noncentrality(df: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Effect over standard error that a two-sided t test finds with the given power."""
+    """Ratio of effect to standard error that a two-sided t test finds with the given power."""
     critical = stats.norm.isf(alpha / 2) if math.isinf(df) else stats.t.isf(alpha / 2, df)
 
     def lacking(shift: float) -> float:
@@ -135,11 +134,7 @@ def make_plan(
     evaluation_only: Collection[str] = (),
     constraints: Iterable[Mapping[str, str]] = (),
 ) -> PlannedDesign:
-    """The variance every contrast of a design would have.
-
-    `factors` maps each factor to its levels, off first; those of `evaluation_only` share their trainings;
-    `constraints` lists combinations of levels to leave out.
-    """
+    """The variance that every contrast of a design would have; for the arguments see `plan`."""
     crossed = Design.of(factors, design, constraints)
     cells = {label(at): at for at in crossed.cells()}
     if baseline:
@@ -191,18 +186,18 @@ def plan(
 
     Args:
         factors: factor -> levels, off first.
-        seeds: numbers of seeds per cell; one seed detects nothing (NaN).
-        variances: to plan with; default: those of the pilot, else `Variances()`.
+        seeds: numbers of seeds per cell; one seed cannot detect anything (NaN).
+        variances: default: those of the pilot, else `Variances()`.
         pilot: an analysis of earlier runs.
         design: full, fractional, add-one or leave-one-out.
         baseline: whether a baseline cell is trained too.
-        evaluation_only: factors that need no training of their own.
-        constraints: combinations of levels that are left out.
+        evaluation_only: factors whose levels share their runs.
+        constraints: combinations of levels to leave out.
         power, alpha: of the two-sided test.
-        hours: per training.
+        hours: per run.
 
     Returns:
-        Columns design, seeds, runs (trainings), hours, kind, name, smallest_effect, half_width, se, df.
+        Columns design, seeds, runs, hours, kind, name, smallest_effect, half_width, se, df.
     """
     made = make_plan(
         factors,
@@ -238,7 +233,7 @@ def plan(
 
 
 def plan_table(table: pd.DataFrame) -> pd.DataFrame:
-    """`plan` with a row per number of seeds (seeds, runs, hours) and a column per effect's smallest size."""
+    """`plan` with a row per number of seeds, and a column with the smallest size of each effect."""
     order = list(dict.fromkeys(table["name"]))
     wide = table.pivot(index=["seeds", "runs", "hours"], columns="name", values="smallest_effect")
     return wide[order].reset_index().rename_axis(columns=None)
@@ -257,11 +252,11 @@ def compare_designs(
     alpha: float = 0.05,
     hours: float | None = None,
 ) -> pd.DataFrame:
-    """Seeds and trainings each design takes to find a main effect of the size `effect` in every factor.
+    """Seeds and runs that each design needs to find a main effect of the size `effect` in every factor.
 
     Returns a row per design that fits the factors, the cheapest first: design, seeds, runs, hours,
     smallest_effect (of the least certain factor), interactions (whether it shows them), cheapest, note.
-    Designs that do not get there within 200 seeds have NaN seeds. Other arguments are those of `plan`.
+    Seeds are NaN if 200 are not enough. For the other arguments see `plan`.
 
     Raises InputError if `effect` is not positive.
     """

@@ -1,8 +1,8 @@
-"""Factors that reach nothing: every pair of cells that differ in one alone has the very same scores.
+"""Factors that reach nothing: all pairs of cells that differ in one factor have exactly equal scores.
 
-Two trainings that differ in anything that is computed do not. One equal pair is legitimate (a weight that is
-read with a discriminator only, a clip that never clips in one cell); all of them mean that the level does not
-get to where it should act, and what stands there is the difference of one training to itself.
+Two runs that differ in any computation do not have equal scores. One equal pair is legitimate (a weight that
+only a discriminator uses, a clip that never clips in one cell). If all pairs are equal, the level does not
+reach the place where it should act, and the estimate is the difference of one run to itself.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ class Unreached:
     """A level that changed no score.
 
     Attributes:
-        pairs: of cells, of which so many `runs` were compared.
-        certain: the scores are measured ones of single utterances; else rounding may hide a difference.
+        pairs: of cells.
+        runs: how many pairs of runs were compared.
+        certain: the scores are measured, of single utterances; else rounding may hide a difference.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -43,10 +44,10 @@ class Unreached:
 
 
 def unreached(data: Scores) -> dict[str, Unreached]:
-    """By the name of the effect, the levels whose every pair of cells has equal scores.
+    """Effect name -> the level, if all its pairs of cells have equal scores.
 
-    Compared are the seeds that both cells of a pair have; cells that share trainings are not, and neither are
-    runs that have one score throughout (an output at the metric's floor).
+    Pairs are compared at the seeds that both cells have. Cells that share runs are skipped, and so are runs
+    with one score throughout (an output at the metric's floor).
     """
     certain = len(data.utterances) > 1 and not np.array_equal(
         data.values.round(4), data.values, equal_nan=True
@@ -68,7 +69,7 @@ def unreached(data: Scores) -> dict[str, Unreached]:
 
 
 def _pairs(data: Scores) -> dict[str, list[tuple[int, int]]]:
-    """By effect, the cells with scores that differ in it alone, the one at the first level first."""
+    """Effect -> pairs of scored cells that differ in it alone, the first level first."""
     index = {data.cells[i]: i for i in data.scored()}
     cells = {cell: levels for cell, levels in data.cell_levels.items() if cell in index}
     at = positions(cells, data.levels) if data.levels else {}

@@ -1,9 +1,9 @@
-"""P(improvement): how often one retraining with a factor on scores above one with it off.
+"""P(improvement): how often one run with a factor on scores above one with it off.
 
-An interval speaks of the mean over trainings; this speaks of two single trainings, as somebody who retrains
-each once would see them (Bouthillier et al. 2021, arXiv 2103.03098). With few trainings the share of pairs
-is no probability (three a side are all above in .4 of cases where the probability is .84): pairs are counted,
-and the probability has an interval from `ENOUGH` trainings a side on.
+An interval is about the mean over runs; this is about two single runs, as one sees them after retraining each
+once (Bouthillier et al. 2021, arXiv 2103.03098). With few runs the share of pairs is not yet a probability
+(at a probability of .84, three runs a side are all above in .4 of cases). So pairs are counted, and from
+`ENOUGH` runs a side on the probability has an interval.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ ENOUGH = 10
 
 
 class Higher(NamedTuple):
-    """Pairs of trainings of which the one on the contrast's positive side has the higher mean score.
+    """Pairs of runs in which the one on the contrast's positive side has the higher mean score.
 
     Attributes:
-        p_higher: their share, over the pairs of cells that differ in the factor alone, by their weight.
-        pairs_higher: their number, ties count half; of so many `pairs`.
-        p_higher_low, p_higher_high: interval of the probability; NaN below `ENOUGH` trainings a side.
+        p_higher: their share, weighted over the pairs of cells that differ in the factor alone.
+        pairs_higher: their number out of `pairs`; ties count half.
+        p_higher_low, p_higher_high: interval of the probability; NaN below `ENOUGH` runs a side.
     """
 
     p_higher: float = math.nan
@@ -40,7 +40,7 @@ class Higher(NamedTuple):
 
 
 class _Wins(NamedTuple):
-    """Of two cells: pairs won, pairs, trainings a side, and whether their trainings are shared."""
+    """Of two cells: pairs won, pairs, runs a side, and whether they share their runs."""
 
     won: float
     pairs: int
@@ -48,8 +48,8 @@ class _Wins(NamedTuple):
     shared: bool
 
     def variance(self, theta: float) -> float:
-        """Of the share of pairs won at a probability (Newcombe 2006, Statistics in Medicine 25, method 5;
-        of shared trainings a binomial's)."""
+        """Of the share of pairs won, given the probability (Newcombe 2006, Statistics in Medicine 25, method
+        5; binomial for shared runs)."""
         if self.shared:
             return theta * (1 - theta) / self.pairs
         more = sum(self.sides) / 2 - 1
@@ -58,11 +58,11 @@ class _Wins(NamedTuple):
 
 
 def higher(contrasts: Sequence[Contrast], data: Scores, confidence: float) -> list[Higher]:
-    """For each contrast how often a training on its positive side has the higher mean score.
+    """For each contrast, how often a run on its positive side has the higher mean score.
 
-    Over the pairs of cells that differ in the factor alone, and all their pairs of seeds (the same seeds
-    where two cells share trainings). NaN where a contrast is no average of such pairs (interactions, the
-    main effects of a fraction).
+    This is over the pairs of cells that differ in the factor alone, and all their pairs of seeds (equal seeds
+    if two cells share runs). NaN if the contrast is not an average of such pairs (interactions, the main
+    effects of a fraction).
     """
     cell_at = positions(data.cell_levels, data.levels) if data.levels else {}
     key_of = {cell: key for key, cell in cell_at.items()}

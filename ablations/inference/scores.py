@@ -29,11 +29,11 @@ class Layout:
 
     Attributes:
         design: of the cells that have a level of every factor.
-        cells: cell -> factor -> level, those of a table in the order of report; empty for a cell outside
-            the factorial. Cells without rows are named where they are missed.
+        cells: cell -> factor -> level, in the order of reports; without levels outside the factorial. Cells
+            without scores are included.
         base: the cell at the off levels, if there is one.
         baseline: the reference cell.
-        notes: what was made of the table.
+        notes: how the table was read.
     """
 
     design: Design
@@ -46,7 +46,7 @@ class Layout:
     def planned(
         cls, design: Design, cells: Mapping[str, Mapping[str, str]], baseline: str | None = None
     ) -> Layout:
-        """The layout of a study: its design, its cells by name, and the baseline where it is compared."""
+        """The layout of a study: its design, its cells by name, and the baseline if there is one."""
         at = positions(cells, design.levels)
         inside = {at[key]: cells[at[key]] for key in sorted(at)}
         return cls(design, inside | dict(cells), at.get(design.off), baseline)
@@ -58,14 +58,14 @@ class Scores:
 
     Attributes:
         cells: those of the layout that the table has.
-        values: (cell, seed, utterance), NaN where a run is absent.
+        values: (cell, seed, utterance), NaN if the run is absent.
         present, diverged: (cell, seed).
-        groups: indices of the cells that share their trainings; together every cell once.
-        utterance_info: one row per utterance, with speaker, snr and noise where known.
-        direction: 1 where higher is better, -1 where lower is.
-        measured: (cell, seed) share of the utterances that were measured, the others are fitted.
-        rounding: variance that the mean of a cell has at least, as a table of run means is rounded.
-        notes: what was left out.
+        groups: indices of the cells that share their runs; together every cell once.
+        utterance_info: one row per utterance, with speaker, snr and noise if known.
+        direction: 1 if higher is better, -1 if lower is.
+        measured: (cell, seed) share of the utterances that were measured; the others are fitted.
+        rounding: lower bound of the variance of a cell's mean, for a rounded table of run means.
+        notes: on scores that were left out or merged.
     """
 
     metric: str
@@ -93,7 +93,7 @@ class Scores:
 
     @property
     def better(self) -> dict[str, str]:
-        """The metric's direction as `read_scores` takes it."""
+        """The metric's direction in the form of `read_scores`."""
         return {self.metric: "higher" if self.direction > 0 else "lower"}
 
     def scored(self) -> list[int]:
@@ -119,7 +119,7 @@ class Scores:
         )
 
     def observed(self, kept: Sequence[int]) -> Array | None:
-        """Share of the scores of each cell that were measured; none: all were."""
+        """Share of each cell's scores that were measured; None if all were."""
         there = self.present[kept]
         share = np.where(there, self.measured[kept], 0.0).sum(1) / there.sum(1)
         return share if (share < 1).any() else None
@@ -127,7 +127,7 @@ class Scores:
 
 @dataclass(frozen=True)
 class Keys:
-    """Which cell and seed each row of a table belongs to."""
+    """The cell and seed of each row of a table."""
 
     cells: list[str]
     cell_codes: Array
@@ -139,7 +139,7 @@ def keys_of(table: pd.DataFrame, metric: str, also: Sequence[str] = ()) -> Keys:
     """The cells and seeds of a table's rows.
 
     Raises:
-        InputError: the table is empty, lacks a column (one of `also`, too), or a row has no cell or seed.
+        InputError: the table is empty or lacks a column (including `also`), or a row lacks a cell or seed.
     """
     needed = ["cell", "seed", "utterance", metric, *also]
     lacking = [name for name in needed if name not in table.columns]
@@ -163,14 +163,14 @@ def read_scores(
 
     Args:
         table: a row per cell, seed and utterance: cell, seed, utterance, the metric; optional speaker, snr,
-            noise, training (its name: cells with a common one share it, seeds of a cell with a common one are
-            one run), status (done or diverged).
-        layout: of the table's cells, every one of them.
-        direction: of metrics that the registry does not know, `higher` or `lower` (is better).
+            noise, training (cells with a common name share their runs, and seeds of a cell with a common name
+            are one run), status (done or diverged).
+        layout: of all cells of the table.
+        direction: metric -> `higher` or `lower` (is better), for metrics that are not registered.
 
     Raises:
-        InputError: a column is missing, rows are doubled, runs have no utterance in common, or nothing says
-            which direction of the metric is better.
+        InputError: a column is missing, a row is there twice, runs do not have an utterance in common, or the
+            metric's direction is unknown.
     """
     better = direction_of(metric, direction)
     keys = keys_of(table, metric)
@@ -299,10 +299,10 @@ def read_scores(
 
 
 def _refuse_copies(values: Array, present: Array, cells: Sequence[str], seeds: Sequence[Any]) -> None:
-    """Raise InputError where two seeds of a cell have the same scores to the last bit.
+    """Raise InputError if two seeds of a cell have exactly the same scores.
 
-    Scores that are the same for every utterance (an output at the metric's floor) tell nothing, and a few
-    that were rounded to three decimals can meet by chance.
+    Runs with one score for every utterance (an output at the metric's floor) are skipped, and so are runs of
+    a few scores with three decimals, which can be equal by chance.
     """
     for cell, block, there in zip(cells, values, present, strict=True):
         known: dict[bytes, int] = {}
@@ -323,7 +323,7 @@ def _refuse_copies(values: Array, present: Array, cells: Sequence[str], seeds: S
 
 
 def _refuse_islands(measured: Array, runs: Sequence[str], metric: str) -> None:
-    """Raise InputError where runs have no utterance in common with the others (run, utterance)."""
+    """Raise InputError if runs do not share an utterance with the others (run, utterance)."""
     found = islands(measured)
     if (apart := found != found[0]).any():
         theirs = [name for name, other in zip(runs, apart.tolist(), strict=True) if other]
@@ -334,13 +334,13 @@ def _refuse_islands(measured: Array, runs: Sequence[str], metric: str) -> None:
 
 
 def decimals(column: pd.Series) -> int:
-    """The most decimals that the numbers of a column have as text."""
+    """The largest number of decimals in a column."""
     exponents = [Decimal(text).as_tuple().exponent for text in column.dropna().astype(str)]
     return max([-power for power in exponents if isinstance(power, int)], default=0)
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it; numbers that do not exist are None."""
+    """A value as JSON has it; numbers that are not finite are None."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

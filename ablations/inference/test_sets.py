@@ -1,7 +1,7 @@
-"""One effect on several test sets: the same trainings, other utterances.
+"""Effects on several test sets: the same runs, other utterances.
 
-An effect can hold on one test set and turn round on another. What is compared are the differences of each
-run's means, so that what the corpora have in common through the trainings does not count twice.
+An effect can change its sign on another test set. The differences of each run's means are compared, so the
+noise of a run that both test sets share does not count twice.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ COLUMNS = (
 def on_test_sets(
     contrasts: Sequence[Contrast], first: Scores, other: Scores, margin: float | None, confidence: float
 ) -> pd.DataFrame:
-    """Contrasts on another test set, and the first's minus it; a row where both have the cells' scores.
+    """Contrasts on another test set, and the first's minus it; a row for each whose cells both have scored.
 
     Returns:
         `COLUMNS`; the words are `turns round` (both intervals exclude zero, on opposite sides), `agrees` (the
@@ -88,11 +88,11 @@ def difference(
     groups: Sequence[Sequence[int]],
     present: Array,
 ) -> Estimates:
-    """The contrasts on one corpus minus those on another.
+    """The contrasts on one test set minus those on another.
 
     Args:
-        runs: (cell, seed), each run's mean on the one minus its mean on the other: the seeds' part is theirs,
-            the utterances' parts of the two corpora add up, as they share none.
+        runs: (cell, seed), each run's mean on the one minus its mean on the other. They give the seeds' part;
+            the utterances' parts add up, as the test sets share no utterances.
     """
     of_runs = estimate(runs[..., None], weights, groups, present)
     parts = np.stack([here.utterance_part, there.utterance_part], -1)
@@ -105,5 +105,5 @@ def difference(
 
 
 def _sign(low: Array, high: Array) -> Array:
-    """1 or -1 where the interval excludes zero, else 0."""
+    """1 or -1 if the interval excludes zero, else 0."""
     return np.where(low > 0, 1, np.where(high < 0, -1, 0))

@@ -1,4 +1,4 @@
-"""Which runs are one training: cells that share theirs, and one training under several seeds of a cell."""
+"""Runs that are the same training: of cells that share theirs, or under several seeds of a cell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .engine import Array
 
 
 def rows_of(where: Array) -> str:
-    """The rows of a table (counted from 0) at which something is so, as text."""
+    """The numbers of the true rows (counted from 0), as text."""
     found = np.flatnonzero(where)
     return f"row{'s' * (len(found) > 1)} {listed([str(row) for row in found.tolist()], 3)}"
 
@@ -27,13 +27,13 @@ def merge(
     seeds: Sequence[Any],
     values: Array,
 ) -> list[str]:
-    """Make one run of the seeds of a cell that have one training: the first, with their mean.
+    """Merge the seeds of a cell that have one training: the first gets their mean.
 
     Args:
         values: (cell, seed, utterance), changed in place; the other seeds become absent (NaN).
 
     Returns:
-        A sentence for each cell where that was so.
+        A sentence for each merge.
 
     Raises:
         InputError: a run has rows of two trainings, or cells have one training under different seeds.
@@ -102,7 +102,7 @@ def training_groups(table: pd.DataFrame, cell_codes: Array, count: int) -> list[
 
 
 def _codes(table: pd.DataFrame) -> tuple[Array, list[str]]:
-    """Each row's training as a number (-1: none is named), and their names."""
+    """Each row's training as a number (-1: not named), and the names."""
     codes, kinds = pd.factorize(table["training"])
     names = [str(kind) for kind in kinds]
     empty = np.array([name == "" for name in names] + [True])

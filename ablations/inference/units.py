@@ -1,8 +1,8 @@
-"""Effects by speaker and by noise: their range, what is left without one, and an interval for other speakers.
+"""Effects by speaker and by noise: their range, the effect without one, and an interval for other speakers.
 
-The headline's interval takes the test speakers and noises as given. Here stands how much hangs on each: the
-estimate within every unit (a speaker, or a noise), the estimate without each, and from `FEWEST` units on a
-secondary interval for other units of the same kind, whose variance is
+The headline's interval takes the test speakers and noises as given. This module shows how much depends on
+each: the estimate within every unit (a speaker, or a noise), the estimate without each, and from `FEWEST`
+units on a secondary interval for other units of the same kind, whose variance is
 
     the seeds' part of `engine`  +  K/(K-1) sum_k (n_k/N)^2 (d_k - d)^2
 
@@ -23,7 +23,7 @@ from .engine import Array, quantile, satterthwaite
 from .scores import Scores
 
 FEWEST = 4
-"""Units from which on there is an interval for others."""
+"""Fewest units for an interval for others."""
 COLUMNS = {"speaker": "speakers", "noise": "noises"}
 
 
@@ -33,11 +33,11 @@ class ByUnit(NamedTuple):
     Attributes:
         column: `speaker` or `noise`.
         units: how many there are.
-        least, most: the smallest and largest estimate within a unit, `least_in` and `most_in` which.
-        without: the unit whose absence brings the estimate closest to zero, with the estimate then and its
-            interval.
-        carried: without that unit the interval holds zero, though it does not with it, or the estimate is
-            half as large or less.
+        least, most: the smallest and largest estimate within a unit, which `least_in` and `most_in` name.
+        without: the unit whose absence brings the estimate closest to zero; then the estimate without it, and
+            its interval.
+        carried: the headline's interval excludes zero, but without that unit the interval includes zero or
+            the estimate is at most half as large.
         others_low, others_high: interval for other units; NaN with fewer than `FEWEST`.
     """
 
@@ -59,7 +59,7 @@ class ByUnit(NamedTuple):
 
 
 def by_unit(contrasts: Sequence[Contrast], data: Scores, confidence: float) -> list[ByUnit]:
-    """A row for each contrast and kind of unit of which there are two or more."""
+    """A row for each contrast and each kind of unit that has two or more units."""
     weights = weight_matrix(contrasts, [data.cells[i] for i in data.scored()])
     found = []
     for column in COLUMNS:
@@ -75,7 +75,7 @@ def by_unit(contrasts: Sequence[Contrast], data: Scores, confidence: float) -> l
 
 
 def carried_lines(found: Sequence[ByUnit]) -> list[str]:
-    """A sentence on each effect that one speaker or noise carries."""
+    """A sentence for each effect that depends on one speaker or noise."""
     return [
         f"{row.name} depends on one {row.column}, {row.without}: without it {row.without_estimate:+.3f} "
         f"[{row.without_low:+.3f}, {row.without_high:+.3f}]."

@@ -24,7 +24,7 @@ MOST_SEEDS = 200
 
 
 class Decision(NamedTuple):
-    """What estimates say of a claim, each an array of flags; none of the first three: it is undecided.
+    """Arrays of flags for a claim; if the first three are false, it is undecided.
 
     Attributes:
         beside: the interval and the claimed range are disjoint, without contradiction.
@@ -45,12 +45,12 @@ class Decision(NamedTuple):
 def decide(
     estimate: Array, half: Array, half_equivalence: Array, claim: tuple[float, float] | None, margin: float
 ) -> Decision:
-    """How estimates stand to a claim (low, high) and a margin, from the half-widths of two intervals.
+    """Compare estimates with a claim (low, high) and a margin, by the half-widths of two intervals.
 
     With the 95 % interval I (`half`), the 90 % interval J (`half_equivalence`), the claimed range K, and K+
-    the range widened by the margin on both sides: contradicted, where I and K+ are disjoint; supported, where
-    I lies inside K+ and the effect is not negligible, or the claim itself is; negligible, where J lies inside
-    the margin around zero (two one-sided tests).
+    the range widened by the margin on both sides: contradicted if I and K+ are disjoint; supported if I lies
+    inside K+ and the effect is not negligible, or the claim itself is; negligible if J lies inside the margin
+    around zero (two one-sided tests).
     """
     negligible = (estimate - half_equivalence > -margin) & (estimate + half_equivalence < margin)
     if claim is None:
@@ -69,9 +69,9 @@ def decide(
 def seeds_to_decide(
     estimates: Estimates, index: int, claim: tuple[float, float], margin: float, confidence: float
 ) -> float:
-    """The fewest seeds per cell at which a claim would be decided if the estimate stayed where it is.
+    """The fewest seeds per cell that would decide a claim at this estimate.
 
-    NaN if no number up to 200 does (the estimate lies on a border, or the utterances limit the interval).
+    NaN if 200 are not enough (the estimate lies on a border, or the utterances limit the interval).
     """
     involved = estimates.seeds[index]
     start = int(involved[involved > 0].min()) + 1
@@ -97,8 +97,8 @@ def effects_table(
 ) -> pd.DataFrame:
     """A row per contrast: estimate, interval, p-values, verdict; see `Analysis.effects`.
 
-    `family` counts the main effects that the design declares, lost ones too; there is no verdict on an effect
-    of `nothing`.
+    `family` counts the main effects that the design declares, including lost ones; effects in `nothing` get
+    no verdict.
     """
     half = estimates.half_width(confidence)
     equivalence = estimates.half_width(max(2 * confidence - 1, 0.0))
@@ -111,7 +111,7 @@ def effects_table(
     runs = dict(zip(names, data.present[data.scored()].sum(1).tolist(), strict=True))
     bound = math.nan if margin is None else margin
     negligible = decide(estimates.value, half, equivalence, None, bound).negligible
-    verdicts, notes, needed, stated = [], [], [], []
+    rows = []
     compared = {*judged(contrasts)}
     for i, contrast in enumerate(contrasts):
         credited = i in compared
@@ -119,7 +119,7 @@ def effects_table(
         verdict, note, seeds = "negligible" if negligible[i] else "", "", math.nan
         void = [nothing[part] for part in contrast.name.split(" x ") if part in nothing]
         if void and all(each.certain for each in void):
-            verdict, note = ((REACHES_NOTHING if credited else ""), str(void[0]))
+            verdict, note = REACHES_NOTHING if credited else "", str(void[0])
         elif not estimates.estimable[i]:
             verdict, note = "undecided", _why_no_interval(contrast, runs)
         elif margin is None:
@@ -132,37 +132,30 @@ def effects_table(
                     note = f"more seeds (up to {MOST_SEEDS}) would not decide it at this estimate"
         elif not verdict and credited and _is_credit(contrast, shapley):
             verdict = "no claim"
-        verdicts.append(verdict)
-        notes.append(note)
-        needed.append(seeds)
-        stated.append(claim)
+        low, high, source = (claim.low, claim.high, claim.source) if claim else (math.nan, math.nan, "")
+        rows.append((verdict, contrast.at, low, high, source, seeds, note))
+    names_of = ("verdict", "at", "claim_low", "claim_high", "claim_source", "seeds_needed", "note")
     return pd.DataFrame(
         {
             "name": [contrast.name for contrast in contrasts],
             "kind": kinds,
             **estimates.columns(confidence),
             "p_holm": p_holm,
-            "verdict": verdicts,
-            "at": [contrast.at for contrast in contrasts],
-            "claim_low": [claim.low if claim else math.nan for claim in stated],
-            "claim_high": [claim.high if claim else math.nan for claim in stated],
-            "claim_source": [claim.source if claim else "" for claim in stated],
-            "seeds_needed": needed,
-            "note": notes,
         }
+        | pd.DataFrame(rows, columns=list(names_of)).to_dict("list")
         | pd.DataFrame(higher(contrasts, data, confidence), columns=list(Higher._fields)).to_dict("list")
     )
 
 
 def _is_credit(contrast: Contrast, shapley: Collection[str]) -> bool:
-    """Whether a report shows a contrast as its factor's credit."""
+    """Whether a report credits its factor with a contrast."""
     return contrast.kind == "shapley" or not shapley
 
 
 def judge(claim: Claim, estimate: Array, half: Array, equivalence: Array, margin: float) -> str:
     """The verdict on a claim, from an estimate and the half-widths of its two intervals; see `decide`.
 
-    Where the interval and the claimed range are disjoint without contradiction, it says on which side.
+    If the interval and the claimed range are disjoint without contradiction, it also names the side.
     """
     found = decide(estimate, half, equivalence, (claim.low, claim.high), margin)
     words = ("contradicted", "supported", "negligible")
@@ -187,10 +180,10 @@ def _why_no_interval(contrast: Contrast, runs: Mapping[str, int]) -> str:
 def stated_claims(
     claims: Mapping[str, Sequence[Any] | Claim] | None, metric: str, levels: Mapping[str, tuple[str, ...]]
 ) -> dict[str, Claim]:
-    """The claims in this metric by the name of their effect: those given, else the registered factors'.
+    """The claims in this metric by effect name: those given, else those of the registered factors.
 
     Raises:
-        InputError: a claim names no factor, lacks the level, or is no range.
+        InputError: a claim does not name a factor, lacks its level, or is not a range.
     """
     if claims is None:
         known = ((FACTORS[name], order) for name, order in levels.items() if name in FACTORS)
