@@ -53,8 +53,7 @@ def score(
         ),
     ] = "loizou",
     explain: Annotated[
-        bool,
-        typer.Option("--explain", help="Show the scores under the conventions of published code."),
+        bool, typer.Option("--explain", help="Show the scores under the conventions of published code.")
     ] = False,
     pairs: Annotated[str | None, typer.Option(help=PAIRS_HELP)] = None,
     plugin: Plugins = [],  # noqa: B006

@@ -46,19 +46,10 @@ RECIPES: dict[str, Recipe] = {
         depth=0.5,
     ),
     "small": Recipe(
-        name="small",
-        steps=1500,
-        crop_seconds=2.0,
-        validation_utterances=32,
-        width=0.25,
-        depth=0.5,
+        name="small", steps=1500, crop_seconds=2.0, validation_utterances=32, width=0.25, depth=0.5
     ),
     "reference": Recipe(
-        name="reference",
-        epochs=120,
-        adversarial_weight=1.0,
-        validate_every=1000,
-        validation_utterances=128,
+        name="reference", epochs=120, adversarial_weight=1.0, validate_every=1000, validation_utterances=128
     ),
 }
 """Named recipes. `reference` is the published one (BSRNN's reference implementation)."""

@@ -196,11 +196,7 @@ def score_test(
 
 
 def measure_speed(
-    model: nn.Module,
-    pairs: Sequence[Pair],
-    *,
-    device: torch.device | str | None = None,
-    utterances: int = 3,
+    model: nn.Module, pairs: Sequence[Pair], *, device: torch.device | str | None = None, utterances: int = 3
 ) -> dict[str, float]:
     """Seconds of work per second of audio, for whole utterances one at a time; the median of a few.
 

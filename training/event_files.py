@@ -36,11 +36,7 @@ _WANDB: Kinds = {
     "Record": {"history": (2, "Items", False), "config": (5, "Items", False), "run": (17, "Run", False)},
     "Run": {"id": (1, "string", False), "config": (4, "Items", False), "name": (8, "string", False)},
     "Items": {"item": (1, "Item", True)},
-    "Item": {
-        "key": (1, "string", False),
-        "nested": (2, "string", True),
-        "value": (16, "string", False),
-    },
+    "Item": {"key": (1, "string", False), "nested": (2, "string", True), "value": (16, "string", False)},
 }
 
 

@@ -35,8 +35,7 @@ class Recipe(Section):
         default=0.0, description="share of the clips that get another clip's noise, at -5 to 20 dB"
     )
     reverb: Annotated[Fraction, Added] = Field(
-        default=0.0,
-        description="share of the clips whose speech, and target, is in a synthetic room",
+        default=0.0, description="share of the clips whose speech, and target, is in a synthetic room"
     )
     gain: Annotated[Fraction, Added] = Field(
         default=0.0, description="share of the clips made louder or softer by up to 10 dB"

@@ -1,4 +1,4 @@
-"""Whether two recordings belong together: where one lies in the other, and how sure that is."""
+"""Whether two recordings belong together: their lag, and how certain it is."""
 
 from __future__ import annotations
 
@@ -20,38 +20,38 @@ if TYPE_CHECKING:
     from .pairs import Pair
 
 SECONDS = 10.0
-"""Of a pair that are looked at."""
+"""Seconds of a pair that are compared."""
 WHITENING = 0.7
-"""Exponent of the cross-spectrum's magnitude that it is divided by: 0 is plain correlation, 1 GCC-PHAT (Knapp
-and Carter 1976). It makes the peak narrow, so that rooms and voices do not move it."""
+"""The cross-spectrum is divided by its magnitude to this power: 0 is plain correlation, 1 GCC-PHAT (Knapp and
+Carter 1976). This narrows the peak, so rooms and voices do not move it."""
 LONGEST_LAG = 1.0
 NEAR = 0.01
-"""Seconds around a peak that belong to it; a smaller lag is no error."""
+"""Seconds around a peak that belong to it; a smaller lag is not an error."""
 SURE = 4.0
-"""Height of a peak over the highest one elsewhere from which the lag is certain."""
+"""A peak this many times as high as the highest one elsewhere makes the lag certain."""
 UNSURE = 2.0
 CHANCE = 0.1
-"""Coefficient that recordings that have nothing in common may have; below it no peak counts."""
+"""Correlation that unrelated recordings may have; below it no peak counts."""
 UNLIKE = 0.25
-"""Below this ratio and this coefficient nothing of one recording is found in the other."""
+"""Below this ratio and this correlation the recordings have nothing in common."""
 SWAPPED_DB = 6.0
-"""By how much the pauses of the clean file must be louder than those of the noisy one."""
+"""The pauses of the clean file must be this much louder than those of the noisy one."""
 LEVEL_DB = 3.0
 INTEGER_PEAK = 50.0
-"""Samples of floating point above this were not scaled from integers."""
+"""Floating-point samples above this were not scaled from integers."""
 
 
 class Fit(NamedTuple):
-    """How a recording lies in its reference.
+    """How a recording matches its reference.
 
     Attributes:
         lag: seconds by which it comes later.
         height: of the correlation's peak, negative if the recording is inverted; 1: equal.
-        ratio: of the peak over the highest one elsewhere.
-        twice: it also lies in its place, as when the noise is speech that begins at the same words.
-        correlation: coefficient of the two, in their place or at the lag, whichever is larger.
-        gain: in dB, of what the two have in common.
-        floor: in dB, of the pauses of the reference, at that gain, over those of the recording.
+        ratio: of the peak to the highest one elsewhere.
+        twice: it also matches without a lag, e.g. if the noise is speech that begins with the same words.
+        correlation: coefficient of the two, without lag or at the lag, whichever is larger.
+        gain: of the common part, in dB.
+        floor: pauses of the reference, at that gain, over those of the recording, in dB.
         peak: largest magnitude of the two.
     """
 
@@ -75,7 +75,7 @@ class Fit(NamedTuple):
 
     @property
     def swapped(self) -> bool:
-        """Whether the reference is certainly the noisier of the two."""
+        """Whether the reference is certainly the noisier one."""
         return self.sure and self.floor > SWAPPED_DB
 
     @property
@@ -84,7 +84,7 @@ class Fit(NamedTuple):
 
 
 def fit(reference: np.ndarray, recording: np.ndarray, rate: int = SAMPLE_RATE) -> Fit:
-    """How a recording `(sample,)` lies in its reference `(sample,)`, from their first ten seconds."""
+    """Compare a recording `(sample,)` with its reference `(sample,)`, from their first ten seconds."""
     from scipy import fft
 
     count = min(len(reference), len(recording), round(SECONDS * rate))
@@ -124,8 +124,8 @@ def fit(reference: np.ndarray, recording: np.ndarray, rate: int = SAMPLE_RATE) -
 
 
 def _pauses(reference: np.ndarray, recording: np.ndarray, rate: int) -> float:
-    """Mean power of the quietest tenth of one signal's frames of 20 ms over that of the other's, of frames
-    that hold both signals."""
+    """Mean power of the quietest tenth of one signal's 20 ms frames over that of the other's, in frames with
+    both."""
     size = max(1, rate // 50)
     whole = len(reference) // size * size
     powers = [np.square(x[:whole].reshape(-1, size)).mean(axis=1) for x in (reference, recording)]
@@ -142,7 +142,7 @@ def _decibels(ratio: float) -> float:
 
 
 def fits(pairs: Sequence[Pair], *, report: Report | None = None) -> list[Fit]:
-    """`fit` of every pair; they are kept in the cache by the content of the pairs."""
+    """`fit` of every pair, cached by the content of the pairs."""
     from .cache import in_threads
 
     if not pairs:
@@ -159,7 +159,8 @@ def fits(pairs: Sequence[Pair], *, report: Report | None = None) -> list[Fit]:
 
 @dataclass(frozen=True)
 class Wrong:
-    """A kind of wrong pair: what it is, its files with what was measured, what to do, whether it is sure."""
+    """A kind of wrong pair: the problem, its files with measurements, the remedy, and whether it is
+    certain."""
 
     what: str
     files: tuple[str, ...]
@@ -171,7 +172,7 @@ class Wrong:
 
 
 def wrong_pairs(pairs: Sequence[Pair], *, report: Report | None = None) -> list[Wrong]:
-    """What is wrong with how the files of a corpus are paired, the certain kinds first."""
+    """Problems in how the files of a corpus are paired, certain ones first."""
     found: dict[str, list[str]] = {}
     alone: list[int] = []
     for index, (pair, one) in enumerate(zip(pairs, fits(pairs, report=report), strict=True)):
@@ -200,13 +201,13 @@ def wrong_pairs(pairs: Sequence[Pair], *, report: Report | None = None) -> list[
 
 
 WEAKEST = 20
-"""Pairs without a likeness whose right partner is looked for,"""
+"""For this many dissimilar pairs the right partner is searched,"""
 NEIGHBOURS = 3
-"""and so many places around them in the order of names."""
+"""up to this many places away in the order of names."""
 
 
 def _partner(pairs: Sequence[Pair], index: int) -> str | None:
-    """The neighbour whose clean file a noisy one certainly has in it; at both ends the order goes round."""
+    """The neighbour whose clean file a noisy one certainly contains; the order wraps around at both ends."""
     noisy = pairs[index]
     for step in range(1, NEIGHBOURS + 1):
         for other in (pairs[(index + step) % len(pairs)], pairs[index - step]):
@@ -236,7 +237,7 @@ KINDS = {
         False,
     ),
 }
-"""Kind -> what it is, what to do, whether it is certain."""
+"""Kind -> problem, remedy, whether it is certain."""
 
 
 def delay(seconds: float) -> str:

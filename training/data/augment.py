@@ -1,6 +1,6 @@
-"""Changes to a batch of crops, each of a share of the clips, and what is learned from it.
+"""Random changes to a share of the clips in a batch, and the target of the training.
 
-What is drawn depends on the seed and the step alone, so that every cell of a study hears the same.
+The draws depend only on the seed and the step, so every cell of a study gets the same ones.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ RT60_RANGE = (0.1, 0.6)
 
 @dataclass(frozen=True)
 class Augment:
-    """The share of the clips that each change reaches, in the order they are made, and the target."""
+    """The share of clips for each change, in order, and the target."""
 
     remix: float = 0.0
     reverb: float = 0.0
@@ -39,12 +39,11 @@ class Augment:
 
     @property
     def shares(self) -> tuple[float, ...]:
-        """Of the clips, for each change."""
         return self.remix, self.reverb, self.gain, self.band_mask
 
     @classmethod
     def of(cls, recipe: Recipe, rate: int = SAMPLE_RATE) -> Augment | None:
-        """The changes of a recipe; none where it makes none."""
+        """The changes of a recipe; None if it makes none."""
         augment = cls(recipe.remix, recipe.reverb, recipe.gain, recipe.band_mask, recipe.target, rate)
         return augment if any(augment.shares) or augment.target != "clean" else None
 
@@ -53,7 +52,7 @@ class Augment:
 
         Args:
             clean, noisy: `(batch, sample)` at `rate` Hz.
-            random: where all numbers come from; as many are drawn whatever the shares.
+            random: source of all numbers; the shares do not change how many are drawn.
         """
         speech, noise = clean.astype(np.float64), noisy.astype(np.float64) - clean
         changes: list[Callable[..., tuple[Signals, Signals]]]
@@ -78,7 +77,7 @@ def _stretched(speech: Signals) -> Signals:
 
 
 def _remix(speech: Signals, noise: Signals, chosen: Signals, random: Generator) -> tuple[Signals, Signals]:
-    """Give clips the noise of another clip of the batch, at an SNR of its own."""
+    """Give clips the noise of another clip in the batch, each at its own SNR."""
     noise = noise.copy()
     others = noise[random.permutation(len(noise))]
     snr = random.uniform(*SNR_RANGE, len(noise))
@@ -92,9 +91,9 @@ def _remix(speech: Signals, noise: Signals, chosen: Signals, random: Generator) 
 def _reverb(
     rate: int, speech: Signals, noise: Signals, chosen: Signals, random: Generator
 ) -> tuple[Signals, Signals]:
-    """Put the speech into a room: noise that decays exponentially after a direct path of its energy.
+    """Put the speech into a room: exponentially decaying noise after a direct path of equal energy.
 
-    The reverberant speech is what the network is to find.
+    The network then has to find the reverberant speech.
     """
     speech = speech.copy()
     decays = random.uniform(*RT60_RANGE, len(speech))
@@ -122,7 +121,7 @@ def _gain(speech: Signals, noise: Signals, chosen: Signals, random: Generator) -
 def _band(
     rate: int, speech: Signals, noise: Signals, chosen: Signals, random: Generator
 ) -> tuple[Signals, Signals]:
-    """Take a band out of speech and noise alike (as `BandMask` of Defossez et al. 2020, arXiv:2006.12847)."""
+    """Remove a band from speech and noise alike (as `BandMask` of Defossez et al. 2020, arXiv:2006.12847)."""
     widths = BAND_SHARE * random.random(len(speech))
     starts = random.random(len(speech)) * (1 - widths)
     mel = 2595 * np.log10(1 + np.fft.rfftfreq(speech.shape[1], 1 / rate) / 700)

@@ -1,4 +1,4 @@
-"""Which crops of which files make the batch of a step. Needs no torch."""
+"""The crops that make up the batch of each step. Needs no torch."""
 
 from __future__ import annotations
 
@@ -29,20 +29,18 @@ class Recordings(Protocol):
 
 
 class Batches:
-    """The batches of a training, by step: a function of the seed, the corpus and the crop alone.
+    """The batches of a training by step: a function of only the seed, the corpus and the crop.
 
-    Files are taken in the order of one permutation an epoch; a batch that reaches over the end of an
-    epoch goes on in the next. Nothing is kept between steps but the current epoch's draw, so a
-    training resumes at any step by asking for it.
+    Each epoch orders the files by one permutation; a batch may reach into the next epoch. Only the current
+    epoch's draw is stored, so a training can resume at any step.
 
     Args:
         pairs: of the training split, with `clean` and `noisy` of equal length.
-        batch_size: items of a batch.
         crop: samples of an item.
-        augment: changes a batch, given clean and noisy waves and where random numbers come from.
+        augment: changes a batch, given clean and noisy waves and a source of random numbers.
 
     Raises:
-        DataError: there is nothing to train on.
+        DataError: there are no files to train on.
         ValueError: the crop is empty.
     """
 
@@ -69,7 +67,7 @@ class Batches:
         self._places: npt.NDArray[np.float64] = np.empty(0)
 
     def items(self, step: int) -> list[tuple[int, float]]:
-        """The batch of a step, counted from 0: index of the pair, and where to crop as a part of [0, 1)."""
+        """The batch of a step (from 0): index of the pair, and position of the crop in [0, 1)."""
         found = []
         for item in range(step * self.batch_size, (step + 1) * self.batch_size):
             epoch, position = divmod(item, len(self.pairs))
@@ -82,11 +80,7 @@ class Batches:
         return found
 
     def batch(self, step: int) -> tuple[Waves, Waves]:
-        """Clean and noisy waves of a step, each `(batch, sample)` at 16 kHz.
-
-        Raises:
-            DataError: the two recordings of a pair differ in length, or are empty.
-        """
+        """Clean and noisy waves of a step, each `(batch, sample)`; DataError as `check_lengths`."""
         crops = [cut(self.pairs[index], place, self.crop) for index, place in self.items(step)]
         clean, noisy = (np.stack(waves) for waves in zip(*crops, strict=True))
         if self.augment is None:
@@ -95,9 +89,9 @@ class Batches:
 
 
 def cut(pair: Recordings, place: float, crop: int) -> tuple[Waves, Waves]:
-    """A crop of both recordings of a pair, each `(sample,)`; a file shorter than that is tiled.
+    """A crop of both recordings of a pair, each `(sample,)`; a shorter file is tiled.
 
-    `place` is that of the crop among all possible starts, in [0, 1). Raises as `check_lengths`.
+    `place` in [0, 1) chooses among all possible starts. Raises as `check_lengths`.
     """
     check_lengths(pair)
     clean, noisy = pair.clean, pair.noisy
@@ -110,12 +104,12 @@ def cut(pair: Recordings, place: float, crop: int) -> tuple[Waves, Waves]:
 
 
 def first_sample(length: int, place: float, crop: int) -> int:
-    """Where a crop begins in a file of so many samples; at 0 in one that is shorter."""
+    """Where a crop begins in a file of `length` samples; 0 if the file is shorter."""
     return int(place * (length - crop + 1)) if length >= crop else 0
 
 
 def check_lengths(pair: Recordings) -> None:
-    """Raise DataError where the recordings of a pair differ in length, or are empty."""
+    """Raise DataError if the recordings of a pair differ in length or are empty."""
     length = len(pair.clean)
     if length != len(pair.noisy) or not length:
         raise DataError(f"{pair.name}: {length} clean samples, {len(pair.noisy)} noisy ones")

@@ -1,9 +1,9 @@
-"""The cache: paired files, checked and resampled once to one rate, into flat float32 files.
+"""The cache: paired files, checked, resampled once to one rate, and stored as flat float32 files.
 
-A split is kept in `<cache>/corpora/<content key>/`: `clean.f32` and `noisy.f32` hold all its files one
-after the other, `index.json` says where each begins. The key is made of the bytes of the source files (and of
-the rate, unless it is 16 kHz), so a corpus that was moved or copied is not read again; the bytes are hashed
-only when a path, size or time of the source has changed.
+`<cache>/corpora/<content key>/` holds a split: all its files in a row in `clean.f32` and `noisy.f32`, their
+places in `index.json`. The key comes from the bytes of the source files (and from the rate, unless it is 16
+kHz), so moved or copied corpora are not read again. Bytes are hashed again only if a path, size or time of a
+source has changed.
 """
 
 from __future__ import annotations
@@ -29,26 +29,25 @@ from ..rundir import file_digest, read_json, write_json, write_text
 CACHE_VERSION = 1
 MINIMUM_SECONDS = 0.25
 SLACK_SECONDS = 0.05
-"""Lengths may differ by this much, as after an inverse transform that drops the last part of a frame."""
+"""Lengths may differ by this much, e.g. after an inverse transform that drops part of the last frame."""
 SILENCE_PEAK = 1e-4
 FULL_SCALE = 32_767 / 32_768
 LOSSLESS = ("PCM_", "FLOAT", "DOUBLE", "ULAW", "ALAW", "ALAC")
-"""How the names of sample formats begin whose decoded samples are the same everywhere."""
+"""First letters of sample formats that decode to the same samples everywhere."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Report = Callable[[str, int, int], None]
-"""Called with what is being done, how many files are done, and of how many."""
+"""Called with the task, the number of files done, and their total."""
 
 
 @dataclass(frozen=True, slots=True)
 class CachedPair:
-    """One pair of the cache.
+    """One pair in the cache.
 
-    `start` and `samples` place it in the flat files; `rate`, `channels` and `clipped` (samples at full scale,
-    both files together) are those of the source. `cut` is how many samples one file was longer than the
-    other. `signed` is what identifies the two sources whatever resamples them (`_signed`); empty: the
-    digests of the samples do, as the sources are at 16 kHz and lossless.
+    `start` and `samples` place it in the flat files; `rate`, `channels` and `clipped` (samples at full scale
+    in both files) describe the source. `cut` is how many samples longer one file was. `signed` identifies the
+    sources whatever resamples them (`_signed`); empty: the digests of the samples do.
     """
 
     name: str
@@ -74,9 +73,9 @@ class CachedSplit:
 def open_split(
     pairs: Sequence[FilePair], cache: Path, report: Report | None = None, *, rate: int = SAMPLE_RATE
 ) -> CachedSplit:
-    """Pairs of files, sorted by name, from the cache or brought into it at a rate in Hz.
+    """Bring pairs of files, sorted by name, into the cache at a rate in Hz, unless they are there.
 
-    Safe when several processes open the same files at once: one builds, the others wait.
+    Several processes may open the same files at once: one builds, the others wait.
 
     Raises:
         FilesError: lengths differ by more than 50 ms, or a file is missing, unreadable, silent, too short or
@@ -100,7 +99,7 @@ def open_split(
 
 
 def _entries(folder: Path) -> list[dict[str, Any]] | None:
-    """What a split's index holds; none if there is none, or one of version 0.1, which signed no sources."""
+    """The index of a split; None if there is none, or if it does not identify its sources."""
     found = read_json(folder / "index.json")
     return found if found and "signed" in found[0] else None
 
@@ -119,7 +118,7 @@ MEND = "Fix or remove these files (both clean and noisy)."
 
 
 def _missing(path: Path) -> Fault | None:
-    """What is wrong with a file before it is read as audio."""
+    """A problem with a file that shows before it is read as audio."""
     try:
         if path.stat().st_size > 1024:
             return None
@@ -139,7 +138,7 @@ def _missing(path: Path) -> Fault | None:
 
 
 def _cut_off(path: Path) -> str:
-    """What a WAV file's header says of bytes that are not there."""
+    """A note on bytes missing from a WAV file, by its header."""
     with path.open("rb") as file:
         head = file.read(8)
     says = int.from_bytes(head[4:8], "little") + 8
@@ -162,8 +161,8 @@ def _faults(path: Path, audio: np.ndarray, rate: int) -> Fault | None:
 
 
 def _signed(path: Path, audio: np.ndarray, rate: int) -> str:
-    """What identifies a source on every processor: its decoded samples and their rate; of a lossy file, whose
-    decoder may differ, its bytes."""
+    """Identifies a source on every processor: by its decoded samples and their rate; a lossy file, whose
+    decoder may vary, by its bytes."""
     if not soundfile.info(path).subtype.startswith(LOSSLESS):
         return f"{file_digest(path)}!"
     digest = sha256(audio.tobytes()).hexdigest()
@@ -171,7 +170,7 @@ def _signed(path: Path, audio: np.ndarray, rate: int) -> str:
 
 
 def _convert(pair: FilePair, rate: int) -> tuple[CachedPair, np.ndarray, np.ndarray] | list[Fault]:
-    """Both files of a pair at one rate, or what is wrong with them. `start` is set by the writer."""
+    """Both files of a pair at one rate, or their faults. The writer sets `start`."""
     paths = pair.clean, pair.other
     problems, sources = [], []
     for path in paths:
@@ -218,7 +217,7 @@ def _convert(pair: FilePair, rate: int) -> tuple[CachedPair, np.ndarray, np.ndar
 
 
 def _build(pairs: Sequence[FilePair], folder: Path, rate: int, report: Report | None) -> list[dict[str, Any]]:
-    """Write a split, and give its index; called with the lock held."""
+    """Write a split and return its index; the caller holds the lock."""
     entries: list[dict[str, Any]] = []
     problems: list[Fault] = []
     start = 0
@@ -246,7 +245,7 @@ def _build(pairs: Sequence[FilePair], folder: Path, rate: int, report: Report | 
 def in_threads(
     function: Callable[[Item], Result], items: Sequence[Item], what: str, report: Report | None
 ) -> Iterator[Result]:
-    """Results in order; a bounded number of items is in memory at once."""
+    """Results in order; memory holds a limited number of items at once."""
     workers = min(8, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         for first in range(0, len(items), 64):

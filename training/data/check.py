@@ -1,4 +1,4 @@
-"""What a data folder holds, and what in it would spoil a result."""
+"""The content of a data folder, and problems that could bias results."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ PUBLISHED_NOISY_PESQ = 1.97
 PESQ_TOLERANCE = 0.02
 SAMPLED = 24
 NAMED = 20
-"""Files that are named of each kind."""
+"""Files named for each problem."""
 SNR_BIN = 2.5
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A test pair that training has seen: `what` is "clean audio", "noisy audio" or "speaker"."""
+    """A test pair seen in training: `what` is "clean audio", "noisy audio" or "speaker"."""
 
     what: str
     test: str
@@ -41,8 +41,8 @@ class Leak:
 def check(corpus: Corpus, *, processes: int | None = None, report: Report | None = None) -> dict[str, Any]:
     """Counts, hours, SNRs, speakers and warnings of a corpus, ready for JSON.
 
-    The noisy PESQ-WB is that of an even sample of the test split (`noisy_pesq_sampled` says of how many),
-    except that VoiceBank+DEMAND, recognised by its files, is scored whole against its published 1.97.
+    The noisy PESQ-WB is that of an even sample of the test split (`noisy_pesq_sampled` is its size). Only
+    VoiceBank+DEMAND, recognised by its files, is scored whole against its published 1.97.
     """
     everything = (*corpus.train, *corpus.validation, *corpus.test)
     wrong = wrong_pairs(everything, report=report)
@@ -79,7 +79,7 @@ def check(corpus: Corpus, *, processes: int | None = None, report: Report | None
 
 
 def low_rates(corpus: Corpus) -> str | None:
-    """What is to be known of test files that were sampled at less than 16 kHz; None if there are none."""
+    """A warning on test files sampled below 16 kHz; None if there are none."""
     low = Counter(pair.rate for pair in corpus.test if pair.rate < SAMPLE_RATE)
     if not low:
         return None
@@ -91,7 +91,7 @@ def low_rates(corpus: Corpus) -> str | None:
 
 
 def leaks(corpus: Corpus) -> list[Leak]:
-    """Test pairs whose clean or noisy audio, or whose speaker, is in train or validation."""
+    """Test pairs whose clean or noisy audio, or whose speaker, is also in train or validation."""
     seen: dict[str, dict[str, str]] = {"clean audio": {}, "noisy audio": {}}
     speakers: dict[str, int] = Counter()
     for pair in (*corpus.train, *corpus.validation):
@@ -113,10 +113,11 @@ def leaks(corpus: Corpus) -> list[Leak]:
 def noisy_score_finding(
     corpus: Corpus, *, processes: int | None = None, report: Report | None = None
 ) -> str | None:
-    """What is wrong with a test split that has the names of VoiceBank+DEMAND but not its noisy score.
+    """A problem with a test split that has VoiceBank+DEMAND's names but not its noisy score; None if there is
+    none.
 
-    The 824 noisy files score 1.97 PESQ-WB as published; another mean says that files were resampled,
-    cut or mixed differently. None where all is well or the corpus is another.
+    The 824 noisy files score 1.97 PESQ-WB as published; another mean shows that files were resampled, cut or
+    mixed differently.
     """
     if not is_voicebank_test(corpus.test):
         return None
@@ -139,7 +140,7 @@ def noisy_score_finding(
 def noisy_pesq(
     pairs: Sequence[Pair], *, processes: int | None = None, report: Report | None = None
 ) -> list[float]:
-    """PESQ-WB of each noisy recording; a pair whose clean one cannot be a reference is left out."""
+    """PESQ-WB of each noisy recording, without pairs whose clean one cannot be a reference."""
     if not pairs:
         return []
     with _pool(processes, pairs) as pool:
@@ -151,7 +152,7 @@ def _pool(processes: int | None, pairs: Sequence[Pair]) -> MetricPool:
 
 
 def not_measured(pairs: Sequence[Pair], *, processes: int | None = None) -> list[str]:
-    """Warnings on recordings so long that PESQ crashes on them, or that they are not measured."""
+    """Warnings on recordings so long that PESQ crashes on them or does not measure them."""
     long = [pair for pair in pairs if pair.seconds > CROWDED]
     if not long:
         return []

@@ -1,4 +1,4 @@
-"""A data folder read: pairs at one rate, splits, digests."""
+"""Reading a data folder: pairs at one rate, splits, digests."""
 
 from __future__ import annotations
 
@@ -38,12 +38,11 @@ class FurtherTest:
 
 @dataclass(frozen=True)
 class Corpus:
-    """Pairs to train on, to select on and to test on.
+    """Pairs for training, selection and test.
 
     `digest` is the sha256 of names and contents of train and validation, `test_digest` that of the test
-    split; neither depends on the file format, nor on what resamples. `path` is "demo" or the absolute path.
-    `pairs` is how the files pair if names and `corpus.yaml` do not say it. `own_validation`: the validation
-    split is the corpus' own, not drawn.
+    split; neither depends on the file format or the resampler. `path` is "demo" or absolute. `pairs` says how
+    files pair if names and `corpus.yaml` do not. `own_validation`: the corpus brings its validation split.
     """
 
     name: str
@@ -78,17 +77,17 @@ class Corpus:
         """Read a corpus, through the cache.
 
         Args:
-            path: a folder of a layout that `layouts` finds, or with a `corpus.yaml`; or "demo", the demo
-                corpus, which is made when first used.
-            test_data: another corpus whose test split takes the place of this one's; a folder of `clean`
-                and `noisy` will do.
-            further: more of that kind, scored beside it.
-            pairs: a pattern in the names, or a list, by which files pair.
+            path: a folder with a layout that `layouts` finds, or with a `corpus.yaml`; or "demo", the demo
+                corpus, made at its first use.
+            test_data: another corpus whose test split replaces this one's; a folder of `clean` and `noisy`
+                works.
+            further: more test corpora, scored beside it.
+            pairs: a pattern in the names, or a list, that pairs the files.
             rate: Hz, of the samples.
 
         Raises:
-            InputError: a folder is missing or empty, two test splits are the same, or files do not pair, or
-                are unreadable, silent, too short or not finite.
+            InputError: a folder is missing or empty, two test splits are equal, or files do not pair, or are
+                unreadable, silent, too short or not finite.
         """
         root, cache = corpus_folder(path, Path(cache)), Path(cache)
         notes: list[str] = []
@@ -136,11 +135,11 @@ class Corpus:
         )
 
     def as_planned(self, digest: str, tests: Sequence[str] = ()) -> Corpus:
-        """The corpus under the digests that a study was planned with, if they name this content.
+        """The corpus with the digests of a study's plan, if they identify this content.
 
-        Before sources were signed, digests were of the samples at 16 kHz; before a corpus' own validation
-        split was used, one was drawn from its train split. Digests that name other content leave those of
-        this. `tests` are those of the first and the further test splits.
+        Digests were once of the samples at 16 kHz, and validation was once drawn from train even if a corpus
+        had its own. Digests of other content are ignored. `tests` are those of the first and the further test
+        splits.
         """
         found = self
         if self.own_validation and digest in digests(self.train):
@@ -165,11 +164,11 @@ class Corpus:
 
     @property
     def _split(self) -> tuple[tuple[Pair, ...], tuple[Pair, ...]]:
-        """The pairs that a digest is of, and those of a validation split of the corpus' own."""
+        """The pairs in the digest, and those of the corpus' own validation split."""
         return (self.train, self.validation) if self.own_validation else ((*self.train, *self.validation), ())
 
     def split_by(self, seed: int) -> Corpus:
-        """The corpus with the tenth held out for validation that a seed draws."""
+        """The corpus with a tenth held out for validation, drawn by a seed."""
         pairs = sorted((*self.train, *self.validation), key=lambda pair: pair.name)
         train, validation, speakers, _ = split_validation(pairs, seed)
         return replace(self, train=train, validation=validation, validation_speakers=speakers)
@@ -193,7 +192,7 @@ def open_test(
 
 
 def _further(paths: Sequence[str | Path], known: dict[str, str], reader: Reader) -> tuple[FurtherTest, ...]:
-    """Further test splits, each under a name of its own; `known` are names and digests of those before."""
+    """Further test splits, each with a unique name; `known` are names and digests of earlier ones."""
     found = []
     for path in paths:
         root = corpus_folder(path, reader.cache)
@@ -219,10 +218,10 @@ def _name(path: str | Path, root: Path) -> str:
 def find_corpus(
     path: str, digest: str, *, cache: Path, pairs: str | None = None, rate: int = SAMPLE_RATE
 ) -> Corpus:
-    """The corpus of a digest: at `path`, or wherever else this cache has read one with its content.
+    """The corpus with a digest: at `path`, or anywhere else that this cache has read it.
 
     Raises:
-        InputError: it is nowhere; each place is named with what is wrong there.
+        InputError: it is not found; the message says what is wrong at each place.
     """
 
     def read(place: str) -> tuple[Corpus, str]:
@@ -233,14 +232,14 @@ def find_corpus(
 
 
 def located(spec: Mapping[str, Any]) -> dict[str, Any]:
-    """What `find_corpus` takes, of a run's specification."""
+    """The arguments of `find_corpus` in a run's specification."""
     return {name: spec["corpus"].get(name) for name in ("path", "digest", "pairs")}
 
 
 def find_test(
     path: str, digest: str, *, cache: Path, pairs: str | None = None, rate: int = SAMPLE_RATE
 ) -> tuple[Pair, ...]:
-    """The test split of a digest, as `find_corpus`."""
+    """The test split with a digest, as `find_corpus`."""
 
     def read(place: str) -> tuple[tuple[Pair, ...], str]:
         found = open_test(place, cache=cache, pairs=pairs, rate=rate)
@@ -268,7 +267,7 @@ def _find(path: str, digest: str, cache: Path, read: Callable[[str], tuple[Found
 
 
 def _remember(cache: Path, digest: str, path: str | Path) -> None:
-    """Keep where a content was read, for those who look for it by its digest."""
+    """Store where a content was read, so that its digest finds it."""
     place = DEMO if str(path) == DEMO else str(Path(path).expanduser().absolute())
     if place not in (known := _places(cache, digest)):
         write_json(cache / "corpora" / "places" / f"{digest}.json", [place, *known])
@@ -279,7 +278,7 @@ def _places(cache: Path, digest: str) -> list[str]:
 
 
 def corpus_folder(path: str | Path, cache: Path) -> Path:
-    """Where the files of a corpus are; "demo" is made where it is missing.
+    """The folder of a corpus; "demo" is made if missing.
 
     Raises:
         InputError: there is no such folder.

@@ -1,4 +1,4 @@
-"""Where the splits of a corpus are: its folders, its lists, or what its `corpus.yaml` says."""
+"""Where the splits of a corpus are: in its folders, in its lists, or as its `corpus.yaml` says."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ KINDS = {
 }
 DEPTH = 5
 MOST = 5_000
-"""Folders that are looked at."""
+"""The most folders that are searched."""
 DESCRIPTION = "corpus.yaml"
 LAYOUTS = (
     "train/clean, train/noisy, test/clean, test/noisy; or clean_trainset_28spk_wav, "
@@ -48,13 +48,13 @@ class Files(Frozen):
 
 
 class Description(Frozen):
-    """What a `corpus.yaml` says. Paths are relative to the corpus' folder.
+    """The content of a `corpus.yaml`. Paths are relative to the corpus' folder.
 
     Attributes:
         data: the folder of the corpus, if the file is beside it.
         pairs: a pattern whose group is equal in the two names of a pair.
-        speakers, noises, snr: patterns that are searched for in the noisy names.
-        train, validation, test: the files of a split; text is the path of a list.
+        speakers, noises, snr: patterns searched in the noisy names.
+        train, validation, test: the files of a split; a text is the path of a list.
     """
 
     data: str | None = None
@@ -71,9 +71,7 @@ class Description(Frozen):
 class Source:
     """Where the pairs of a split come from.
 
-    Attributes:
-        split: its name in a list that has several; None: all of it.
-        note: what is to be known of how it was found.
+    `split` is its name in a list of several splits (None: the whole list); `note` says how it was found.
     """
 
     clean: Path | None = None
@@ -86,7 +84,7 @@ class Source:
 
 @dataclass(frozen=True)
 class CorpusLayout:
-    """The splits that a folder holds; `loose` are folders of clean and of noisy files that name no split."""
+    """The splits in a folder; `loose` are clean and noisy folders whose names give no split."""
 
     root: Path
     sources: Mapping[str, Source]
@@ -95,7 +93,7 @@ class CorpusLayout:
 
     @classmethod
     def of(cls, root: Path, pairs: str | None = None) -> CorpusLayout:
-        """Look at a folder; `pairs`, a pattern or a list, outranks all but a `corpus.yaml`.
+        """Search a folder; `pairs` (a pattern or a list) overrides everything except a `corpus.yaml`.
 
         Raises:
             InputError: its `corpus.yaml` cannot be used, or `pairs` is neither a list nor a pattern.
@@ -113,7 +111,7 @@ class CorpusLayout:
         return cls(root, found, loose)
 
     def read(self, source: Source) -> Paired:
-        """The pairs of a source, and the notes on them; raises as `pair_folders` and `read_list`."""
+        """The pairs of a source, with notes; raises as `pair_folders` and `read_list`."""
         notes = [source.note] if source.note else []
         if source.listed is not None:
             folders = [folder for folder in (source.clean, source.noisy) if folder is not None]
@@ -128,7 +126,7 @@ class CorpusLayout:
         return Paired(with_patterns(pairs, self.patterns) if self.patterns else pairs, notes)
 
     def there(self) -> str:
-        """What the folder holds, and which layout is the nearest, for a message."""
+        """The content of the folder and the nearest layout, for a message."""
         entries = sorted(os.scandir(self.root), key=lambda entry: entry.name)
         folders = [f"{entry.name}/{_within(entry)}" for entry in entries if _is_folder(entry)]
         audio = sum(is_audio(Path(entry.name)) for entry in entries)
@@ -205,7 +203,7 @@ def _told(words: list[str], known: Mapping[str, frozenset[str]]) -> str | None:
 
 
 def _folders(root: Path, pattern: str | None) -> tuple[dict[str, Source], Source | None]:
-    """The folders of clean and noisy files below a root by split, and those of no split."""
+    """The clean and noisy folders below a root by split, and those without a split."""
     groups: dict[tuple[str | None, str], dict[str, Path]] = {}
     for split, kind, key, folder in _kinds(root):
         groups.setdefault((split, key), {}).setdefault(kind, folder)
@@ -233,7 +231,7 @@ def _folders(root: Path, pattern: str | None) -> tuple[dict[str, Source], Source
 
 
 def _kinds(root: Path) -> Iterator[tuple[str | None, str, str, Path]]:
-    """Split, kind, what the path has beside the kind, and path of each folder that a kind of files is in."""
+    """Split, kind, rest of the path, and path of each folder of clean or of noisy files."""
     waiting: list[tuple[Path, str | None, str | None, str]] = [(root, None, None, "")]
     looked = 0
     while waiting and looked < MOST:
@@ -269,7 +267,7 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def _rank(key: str, folders: Mapping[str, Path]) -> tuple[Any, ...]:
-    """Whole groups first, then `train/*`, then the fewest folders, then the usual 28 speakers."""
+    """Complete groups first, then `train/*`, then the fewest folders, then the usual 28 speakers."""
     plain = key in {f"{split}/*" for split in SPLITS}
     return len(folders) < 2, not plain, key.count("/"), "28spk" not in key, key
 
@@ -292,7 +290,7 @@ def _list_named(pairs: str, root: Path) -> Path | None:
 
 
 def _split_lists(path: Path, root: Path, loose: Source | None) -> dict[str, Source]:
-    """The sources of a list: by its column for splits, or with the lists of other splits beside it."""
+    """The sources of a list: by its split column, or together with the lists of other splits beside it."""
     folders = (loose.clean, loose.noisy) if loose is not None else (None, None)
     if path.is_file() and path.suffix.lower() != ".scp":
         splits = read_list(path, root, [folder for folder in folders if folder]).splits
@@ -312,7 +310,7 @@ def _split_lists(path: Path, root: Path, loose: Source | None) -> dict[str, Sour
 
 
 def _lists_within(root: Path, loose: Source | None) -> dict[str, Source]:
-    """The lists of pairs that a folder holds, whose names say their splits."""
+    """The lists of pairs in a folder whose names give their splits."""
     near = [root, *(sub for depth in ("*/", "*/*/", "*/*/*/") for sub in sorted(root.glob(depth)))][:MOST]
     for folder in near:
         for path in [folder, *sorted(p for p in folder.iterdir() if p.suffix.lower() in ENDINGS)]:

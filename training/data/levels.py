@@ -11,7 +11,7 @@ ACTIVE_RANGE = 30.0
 
 
 def active_power(audio: np.ndarray) -> float:
-    """Mean power of the frames of `(sample,)` speech at 16 kHz that are no pauses."""
+    """Mean power of the frames of `(sample,)` speech at 16 kHz that are not pauses."""
     whole = max(FRAME, len(audio) // FRAME * FRAME)
     frames = np.resize(audio, whole) if len(audio) < FRAME else audio[:whole]
     power = (frames.astype(np.float64).reshape(-1, FRAME) ** 2).mean(axis=1)
@@ -19,6 +19,6 @@ def active_power(audio: np.ndarray) -> float:
 
 
 def snr(clean: np.ndarray, noisy: np.ndarray) -> float:
-    """Power of the active speech over that of `noisy - clean`, in dB; infinite where they are equal."""
+    """Power of the active speech over that of `noisy - clean`, in dB; infinite if they are equal."""
     noise = float(np.mean((noisy.astype(np.float64) - clean) ** 2))
     return 10 * float(np.log10(active_power(clean) / noise)) if noise else float("inf")

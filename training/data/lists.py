@@ -31,7 +31,7 @@ _PLACEHOLDER = re.compile(r"^(?:\{\w+\}|\$\{?\w+\}?)/*")
 
 
 class Listed(NamedTuple):
-    """Pairs, the split of each that the list says, and what was guessed."""
+    """Pairs, the split that the list gives each, and notes on guesses."""
 
     pairs: list[FilePair]
     splits: list[str | None]
@@ -39,21 +39,21 @@ class Listed(NamedTuple):
 
 
 def is_list(path: Path) -> bool:
-    """Whether a path is that of a list, or of a folder with the two lists of denoiser's egs or of Kaldi."""
+    """Whether a path is a list, or a folder with the two lists of denoiser's egs or of Kaldi."""
     return path.suffix.lower() in ENDINGS if path.is_file() else bool(_two_lists(path))
 
 
 def read_list(path: Path, root: Path, folders: Sequence[Path] = ()) -> Listed:
-    """The pairs that a list names.
+    """The pairs in a list.
 
     Args:
         path: the list, or a folder with one list of clean and one of noisy files.
-        root: of the corpus; where relative paths and such that are not there are looked for.
-        folders: of the clean and of the noisy files, for a list of names alone.
+        root: of the corpus; relative and missing paths are searched there.
+        folders: of the clean and the noisy files, for a list of names only.
 
     Raises:
-        InputError: the list cannot be read, or it is not clear which columns are meant.
-        FilesError: files that it names are missing.
+        InputError: the list cannot be read, or its columns are ambiguous.
+        FilesError: listed files are missing.
     """
     if path.is_dir():
         lists = _two_lists(path)
@@ -81,7 +81,7 @@ def read_list(path: Path, root: Path, folders: Sequence[Path] = ()) -> Listed:
 
 
 def _two_lists(folder: Path) -> tuple[Path, Path] | None:
-    """The lists of the clean and of the noisy files in a folder, or in its folders `clean` and `noisy`."""
+    """The lists of the clean and the noisy files in a folder, or in its folders `clean` and `noisy`."""
     for clean, noisy in (
         ("clean.json", "noisy.json"),
         ("clean.scp", "noisy.scp"),
@@ -94,7 +94,7 @@ def _two_lists(folder: Path) -> tuple[Path, Path] | None:
 
 
 def _scp(path: Path) -> Iterator[tuple[str, str]]:
-    """Name and path of each file of a list of one kind."""
+    """Name and path of each file in a list of one kind."""
     if path.suffix == ".json":  # denoiser: [[path, samples], ...]
         for row in json.loads(path.read_text(encoding="utf-8")):
             place = row[0] if isinstance(row, list) else row
@@ -125,7 +125,7 @@ def _of_two(path: Path, clean: Mapping[str, str], noisy: Mapping[str, str], root
 
 
 def _of_names(path: Path, rows: Sequence[Mapping[str, Any]], folders: Sequence[Path]) -> Listed:
-    """Names alone, such as `p226_001|text`, of files in two folders."""
+    """Only names, such as `p226_001|text`, of files in two folders."""
     from .pairing import pair_folders
 
     clean, noisy = folders
@@ -151,7 +151,7 @@ def _json_rows(content: Any) -> list[dict[Any, Any]]:
 
 
 def _table_rows(text: str) -> list[dict[Any, Any]]:
-    """Rows by column; columns are numbered if the first row is no header."""
+    """Rows by column; without a header, columns are numbered."""
     sample = "\n".join(text.splitlines()[:20])
     separator = next((sign for sign in "\t|,;" if sign in sample), " ")
     rows = [
@@ -164,7 +164,7 @@ def _table_rows(text: str) -> list[dict[Any, Any]]:
 
 
 def _columns(path: Path, rows: Sequence[Mapping[Any, Any]]) -> dict[str, Any]:
-    """Which column holds what; InputError if it is not clear."""
+    """The column of each kind of value; InputError if it is ambiguous."""
     first = rows[0]
     audio = [key for key, value in first.items() if isinstance(value, str) and is_audio(Path(value.strip()))]
     found: dict[str, Any] = {}
@@ -233,8 +233,8 @@ def _resolved(
 
 
 class _Finder:
-    """Finds the files of a list: as written, from the list's folder, below the corpus, or by the end of a
-    path that was another machine's."""
+    """Finds listed files: as written, from the list's folder, below the corpus, or by the end of a path that
+    was written on another machine."""
 
     def __init__(self, beside: Path, root: Path) -> None:
         self.places = (beside, root)

@@ -1,4 +1,4 @@
-"""Scores of the noisy recordings: measured once for all runs."""
+"""Scores of the noisy recordings, measured once for all runs."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ if TYPE_CHECKING:
 def noisy_scores(
     pairs: Sequence[Pair], pool: MetricPool, *, cache: Path, report: Report | None = None
 ) -> pd.DataFrame:
-    """PESQ-WB and STOI of the noisy recordings, missing where the clean one cannot be a reference.
+    """PESQ-WB and STOI of the noisy recordings, missing if the clean one cannot be a reference.
 
-    They are kept in the cache by the content of the pairs and the versions of the measures; of several
-    processes that ask at once, one measures and the others wait.
+    They are cached by the content of the pairs and the versions of the metrics. If several processes ask at
+    once, one measures and the others wait.
 
     Returns:
         `utterance, pesq_wb, stoi`, a row per pair, in their order.
 
     Raises:
-        MetricProcessError: the processes that measured a pair died; nothing is kept then.
+        MetricProcessError: the processes that measured a pair died; nothing is cached then.
     """
     import pandas as pd
 

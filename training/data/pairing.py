@@ -1,4 +1,4 @@
-"""Which noisy file belongs to which clean one: by name, or by a pattern in both names."""
+"""Pairs each noisy file with its clean one: by name, or by a pattern in both names."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ablate.models.errors import InputError, listed, plural
 from ..audio import Fault, FilePair, FilesError, audio_files, unread
 
 PATTERNS = (r"fileid_(\d+)", r"clnsp(\d+)")
-"""Of DNS-Challenge and MS-SNSD; tried where names are unequal."""
+"""Of DNS-Challenge and MS-SNSD; tried if names differ."""
 KINDS = "clean|noisy|noise|mixture|mixed|mix|reverb|target|source|enhanced"
 WORDS = rf"(?i)(?:^|(?<=[_.\- ]))(?:{KINDS})(?=$|[_.\- ])"
-"""What names may say of the kind of a file: `a_clean` belongs to `a_noisy`."""
+"""Words for the kind of a file, ignored in names: `a_clean` pairs with `a_noisy`."""
 SNR = re.compile(r"snr(?:db)?[_-]?(-?\d+(?:\.\d+)?)", re.IGNORECASE)
 SPEAKER = re.compile(r"reader_(\d+)")
-"""In the names of DNS-Challenge."""
+"""In names of DNS-Challenge."""
 ADVICE = (
     r"Paired files need equal names, except for the suffix. Add or remove the files above, or say how "
     r"they are paired: --pairs 'fileid_(\d+)' (a pattern whose group is equal in both names) or --pairs "
@@ -32,19 +32,19 @@ Files = Mapping[str, Path]
 
 
 class Paired(NamedTuple):
-    """Pairs, sorted by name, and what is to be known of how they were found."""
+    """Pairs, sorted by name, and notes on how they were found."""
 
     pairs: list[FilePair]
     notes: list[str]
 
 
 def equal_form(text: str) -> str:
-    """A name in the composed form of Unicode: disks and archives keep `é` as one character or as two."""
+    """A name in composed Unicode: disks and archives store `é` as one character or as two."""
     return unicodedata.normalize("NFC", text)
 
 
 def check_pattern(text: str) -> re.Pattern[str]:
-    """A pattern that names are searched for; InputError if it is no regular expression."""
+    """Compile a pattern for names; InputError if it is not a regular expression."""
     try:
         return re.compile(text)
     except re.error as error:
@@ -52,14 +52,14 @@ def check_pattern(text: str) -> re.Pattern[str]:
 
 
 def pair_folders(clean: Path, other: Path, pattern: str | None = None) -> Paired:
-    """The files of two folders, and of the folders below them, in pairs.
+    """Pair the files of two folders and of their subfolders.
 
-    Equal names pair, suffixes aside. A pattern that finds the same in both names comes first; several noisy
-    files may share a clean one. Without one, patterns of known corpora are tried if names are unequal, and
-    taken if every file then has its partner.
+    Equal names pair, ignoring suffixes. A pattern with the same match in both names comes first; several
+    noisy files may share a clean one. Without a pattern, if names differ, those of known corpora are tried;
+    one is used only if it pairs every file.
 
     Raises:
-        InputError: a folder is missing or holds no audio, or the pattern is none.
+        InputError: a folder is missing or has no audio, or the pattern is not a regular expression.
         FilesError: a file has no partner.
     """
     left, right = audio_files(clean), audio_files(other)
@@ -90,7 +90,8 @@ def pair_folders(clean: Path, other: Path, pattern: str | None = None) -> Paired
 
 
 def _equal(left: Set[str], right: Set[str]) -> tuple[Set[str], list[str]]:
-    """The places that pair by being equal, and a note on the others: all, or those not in folders below."""
+    """Places that are equal in both folders, with a note on ignored ones: all, or only those outside
+    subfolders."""
     if left == right:
         return left, []
     top = [{key for key in files if "/" not in key} for files in (left, right)]
@@ -101,7 +102,7 @@ def _equal(left: Set[str], right: Set[str]) -> tuple[Set[str], list[str]]:
 
 
 def _named(name: str, clean: Path, other: Path, place: str) -> FilePair:
-    """A pair whose names are equal; a folder that holds it is its speaker, unless it says an SNR."""
+    """A pair of equal names; its folder is its speaker, unless the folder's name is an SNR."""
     folder = place.rpartition("/")[0].rpartition("/")[2]
     speaker = folder if folder and not re.search(r"(?i)^-?\d+\s*db$|snr", folder) else None
     return FilePair(name, clean, other, speaker)
@@ -112,7 +113,7 @@ def _place(path: Path, folder: Path) -> str:
 
 
 def _key(pattern: re.Pattern[str], name: str) -> object:
-    """What a pattern finds in a name; digits count as numbers, so that 7 is 007."""
+    """The match of a pattern in a name; digits become numbers, so 7 equals 007."""
     match = pattern.search(equal_form(name))
     if match is None:
         return None
@@ -120,10 +121,10 @@ def _key(pattern: re.Pattern[str], name: str) -> object:
 
 
 def _by_pattern(left: Files, right: Files, pattern: re.Pattern[str]) -> Paired | None:
-    """The files that a pattern pairs; None if it is found in no name at all.
+    """Pair files by a pattern; None if it matches no name.
 
     Raises:
-        FilesError: it is found in some names only, or a noisy file has no clean one or several.
+        FilesError: it matches only some names, or a noisy file has no clean one or several.
     """
     keys = [{name: _key(pattern, name) for name in files} for files in (left, right)]
     if not any(key is not None for found in keys for key in found.values()):
@@ -157,8 +158,8 @@ def _by_pattern(left: Files, right: Files, pattern: re.Pattern[str]) -> Paired |
 
 
 def _guessed(left: Files, right: Files) -> Paired | None:
-    """The pairs by the pattern of a known corpus, by what is left of names without the words for kinds of
-    files, or by clean names that noisy ones begin or end with; None unless every file has its partner."""
+    """Pairs by the pattern of a known corpus, by names without words for the kind of a file, or by clean
+    names at the start or end of noisy ones; None unless every file has a partner."""
     for pattern in PATTERNS:
         with suppress(FilesError):
             found = _by_pattern(left, right, re.compile(pattern))
@@ -180,7 +181,7 @@ def _bare(name: str) -> str:
 
 
 def _affixed(left: Files, right: Files) -> dict[str, str]:
-    """The clean name that each noisy one begins or ends with; that of its file, if some names are equal."""
+    """The clean name at the start or end of each noisy one; if some names are equal, that of its file."""
     if left.keys() & right.keys():
         stems = {path.stem: name for name, path in left.items()}
         return {name: stems.get(path.stem, "") for name, path in right.items()}
@@ -195,7 +196,7 @@ def _affixed(left: Files, right: Files) -> dict[str, str]:
 
 
 def _joined(left: Files, right: Files, partners: Mapping[str, str], shown: str) -> Paired:
-    """Pairs from each noisy name to its clean one; each has the name of the noisy file."""
+    """Pairs from each noisy name to its clean one, named after the noisy file."""
     pairs = [_told(FilePair(name, left[clean], right[name])) for name, clean in sorted(partners.items())]
     notes = [f"paired by {shown}: {pairs[0].clean.name} with {pairs[0].other.name}"]
     if shared := len(pairs) - len(set(partners.values())):
@@ -208,7 +209,7 @@ def _joined(left: Files, right: Files, partners: Mapping[str, str], shown: str) 
 
 
 def _told(pair: FilePair) -> FilePair:
-    """A pair with the speaker and the SNR that its noisy name tells."""
+    """A pair with the speaker and the SNR in its noisy name."""
     snr, speaker = SNR.search(pair.name), SPEAKER.search(pair.name)
     return pair._replace(snr=snr and float(snr[1]), speaker=speaker and speaker[0].replace("_", ""))
 

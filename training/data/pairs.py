@@ -1,4 +1,4 @@
-"""Pairs of recordings: read from where they are, drawn from, and what identifies them."""
+"""Pairs of recordings in the cache, and their digests."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from .layouts import CorpusLayout, Source
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair(CachedPair):
-    """A clean recording and the same with noise, both `(sample,)` float32 at one rate, read-only views.
+    """A clean recording and its noisy version, both `(sample,)` float32 at one rate, read-only views.
 
-    `speaker`, `noise` and `snr` (dB) are None where names, lists and logs do not tell. `clean_name` is the
-    name of the clean file if it is another. A pair is small to pickle.
+    `speaker`, `noise` and `snr` (dB) are None if names, lists and logs do not give them. `clean_name` is the
+    clean file's name if it differs. A pair is small to pickle.
     """
 
     folder: Path = field(repr=False)
@@ -43,7 +43,7 @@ class Pair(CachedPair):
 
     @property
     def cache(self) -> Path:
-        """The folder of caches that the pair is kept in."""
+        """The root of the caches."""
         return self.folder.parents[1]
 
     @property
@@ -53,7 +53,7 @@ class Pair(CachedPair):
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads splits, all with the same cache, rate and way of pairing; what is to be known goes to `notes`."""
+    """Reads splits with the same cache, rate and pairing; adds to `notes`."""
 
     cache: Path
     report: Report | None
@@ -95,14 +95,14 @@ class Reader:
 
 
 def _signed_with(pair: FilePair, entry: CachedPair) -> str:
-    """What identifies a pair: its sources, and its speaker if a list, a pattern or a folder says it, as the
+    """Identifies a pair by its sources, and by its speaker if a list, a pattern or a folder gives it: the
     validation split depends on it."""
     signed = entry.signed or f"{entry.clean_sha256} {entry.noisy_sha256}"
     return f"{signed} {pair.speaker}" if pair.speaker is not None else entry.signed
 
 
 def spread(pairs: Sequence[Pair], count: int | None) -> tuple[Pair, ...]:
-    """`count` of the pairs, at even distances in their order; all where there are no more."""
+    """`count` of the pairs, evenly spaced in their order; all if there are no more."""
     if count is None or count >= len(pairs):
         return tuple(pairs)
     if count < 1:
@@ -111,7 +111,7 @@ def spread(pairs: Sequence[Pair], count: int | None) -> tuple[Pair, ...]:
 
 
 def is_voicebank_test(pairs: Sequence[Pair]) -> bool:
-    """Whether names are those of the test split of VoiceBank+DEMAND (speakers p232 and p257)."""
+    """Whether the names are those of VoiceBank+DEMAND's test split (speakers p232 and p257)."""
     return bool(pairs) and all(re.fullmatch(r"p(232|257)_\d{3}", pair.name) for pair in pairs)
 
 
@@ -130,13 +130,13 @@ def note_sources(pairs: Sequence[Pair], rate: int, notes: list[str]) -> None:
 
 
 def digest_of(pairs: Sequence[Pair], validation: Sequence[Pair] = ()) -> str:
-    """sha256 of the names and the sources of pairs, in hexadecimal; and of those of a validation split of the
-    corpus' own."""
+    """sha256 of the names and the sources of pairs, in hexadecimal; with those of the corpus' own validation
+    split."""
     return _digest(pairs, validation, lambda pair: pair.signed or f"{pair.clean_sha256} {pair.noisy_sha256}")
 
 
 def digests(pairs: Sequence[Pair], validation: Sequence[Pair] = ()) -> Iterator[str]:
-    """`digest_of`, and the digest of the samples at 16 kHz, as it was before sources were signed."""
+    """`digest_of`, then the digest of the samples at 16 kHz that older plans have."""
     yield digest_of(pairs, validation)
     if not validation and pairs[0].sample_rate == SAMPLE_RATE:
         yield _digest(pairs, (), lambda pair: f"{pair.clean_sha256} {pair.noisy_sha256}")
@@ -149,9 +149,9 @@ def _digest(pairs: Sequence[Pair], validation: Sequence[Pair], sign: Callable[[P
 
 
 def speakers_of(names: list[str]) -> dict[str, str]:
-    """Speaker by name: what stands before the first `_`, where names are made so.
+    """Speaker by name: the text before the first `_`, if all names have one.
 
-    One common word before `_`, without a digit, is no speaker (`fileid_17`).
+    One common word without a digit is not a speaker (`fileid_17`).
     """
     speakers = {name: name.partition("_")[0] for name in names if "_" in name[1:]}
     heads = set(speakers.values())
@@ -161,7 +161,7 @@ def speakers_of(names: list[str]) -> dict[str, str]:
 
 
 def read_logs(root: Path, split: str) -> dict[str, tuple[str, float]]:
-    """Noise and SNR (dB) by name, of lines `name noise snr` in `log_<split>set*.txt`."""
+    """Noise and SNR (dB) by name, from lines `name noise snr` in `log_<split>set*.txt`."""
     rows: dict[str, tuple[str, float]] = {}
     for path in sorted([*root.glob(f"log_{split}set*.txt"), *root.glob(f"*/log_{split}set*.txt")]):
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

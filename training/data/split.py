@@ -1,4 +1,4 @@
-"""What of a corpus is held out for validation."""
+"""The pairs of a corpus that are held out for validation."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ def split_validation(
 ) -> tuple[tuple[Pair, ...], tuple[Pair, ...], tuple[str, ...], list[str]]:
     """Hold about a tenth of the pairs out for validation: `(train, validation, speakers, notes)`.
 
-    Whole speakers where names tell speakers, else single files; noisy files of one clean file stay together.
-    The order of trial is that of the hashes of the names, so the choice depends on the names (and the seed,
-    where there is one) alone; a speaker is taken when that brings the share nearer to a tenth.
+    Holds out whole speakers if names give them, else single files; noisy files of one clean file stay
+    together. Candidates are tried in the order of the hashes of their names, so the choice depends only on
+    the names (and the seed, if given). A speaker is taken if that brings the share nearer to a tenth.
 
     Raises:
         InputError: there are fewer than two pairs.

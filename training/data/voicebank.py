@@ -1,7 +1,7 @@
-"""Fetching VoiceBank+DEMAND (Valentini-Botinhao 2017, doi 10.7488/ds/2117, CC BY 4.0).
+"""Downloads VoiceBank+DEMAND (Valentini-Botinhao 2017, doi 10.7488/ds/2117, CC BY 4.0).
 
-An archive is downloaded to a `.part` file that an interrupted transfer goes on from, compared with its
-MD5 (the sums that DataShare shows beside the files), unpacked beside its final folder and renamed.
+An archive is downloaded to a `.part` file, which an interrupted transfer continues, then checked by its MD5
+(published on DataShare beside the files), unpacked beside its final folder, and renamed.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ ATTEMPTS = 5
 CHUNK = 1 << 16
 
 Progress = Callable[[str, int, int], None]
-"""Called with the archive's name, the bytes that are there, and all bytes (0: not known)."""
+"""Called with the archive's name, the bytes present, and all bytes (0: unknown)."""
 
 
 @dataclass(frozen=True)
 class Archive:
-    """An archive of the data set: `files` recordings go to the folder `name`; no files: logs."""
+    """An archive of the data set: `files` recordings for the folder `name`; without files it has logs."""
 
     name: str
     md5: str | None
@@ -44,7 +44,7 @@ ARCHIVES: tuple[Archive, ...] = (
 
 
 def missing(directory: Path, archives: Sequence[Archive] = ARCHIVES) -> list[str]:
-    """A line for each part of the data set that is not whole in a folder."""
+    """A line for each incomplete part of the data set in a folder."""
     lines = []
     for archive in archives:
         found = len(list((directory / archive.name).glob("*.wav")))
@@ -62,13 +62,13 @@ def download(
     archives: Sequence[Archive] = ARCHIVES,
     progress: Progress | None = None,
 ) -> None:
-    """Bring the data set into a folder, in the layout it is distributed in; what is there is kept.
+    """Download the missing parts of the data set into a folder, in their published layout.
 
-    Called again after an interruption it goes on where it stopped. Archives are removed once unpacked.
+    Continues an interrupted download. Archives are removed after unpacking.
 
     Raises:
-        InputError: an archive does not have its checksum, its files or a sound content.
-        OSError: the transfer failed, or the disk has no room.
+        InputError: an archive fails its checksum, lacks files or is damaged.
+        OSError: the transfer failed, or the disk is full.
     """
     parts = directory / ".download"
     parts.mkdir(parents=True, exist_ok=True)
@@ -93,10 +93,10 @@ def download(
 
 
 def _fetch(url: str, part: Path, progress: Progress | None) -> None:
-    """Bring a file, and go on from where an earlier transfer broke off.
+    """Download a file, continuing an earlier transfer.
 
     Raises:
-        OSError: it breaks off again and again, or the server has no such file.
+        OSError: it fails repeatedly, or the server has no such file.
     """
     import requests
     from requests.exceptions import ChunkedEncodingError
@@ -120,7 +120,7 @@ def _size(part: Path) -> int:
 
 
 def _transfer(url: str, part: Path, progress: Progress | None) -> bool:
-    """One request for what is missing; whether the file is whole then."""
+    """One request for the missing part; whether the file is then complete."""
     import requests
 
     start = _size(part)
@@ -150,7 +150,7 @@ def _transfer(url: str, part: Path, progress: Progress | None) -> bool:
 
 
 def _unpack(path: Path, archive: Archive, directory: Path) -> None:
-    """Unpack an archive as a whole: recordings into the folder of its name, logs into the directory."""
+    """Unpack a whole archive: recordings into the folder of its name, logs into the directory."""
     suffix = ".wav" if archive.files else ".txt"
     target = directory / archive.name
     partial = directory / ".download" / archive.name
@@ -178,7 +178,7 @@ def _unpack(path: Path, archive: Archive, directory: Path) -> None:
 
 
 def _members(opened: zipfile.ZipFile, suffix: str) -> dict[str, zipfile.ZipInfo]:
-    """The wanted files of an archive by plain name; its folders are dropped."""
+    """The wanted files of an archive by plain name, without its folders."""
     members: dict[str, zipfile.ZipInfo] = {}
     for member in opened.infolist():
         path = PurePosixPath(member.filename.replace("\\", "/"))

@@ -1,6 +1,6 @@
 """The demo corpus: synthetic speech in synthetic noise, made once, the same everywhere.
 
-It is for trying the harness. No number measured on it says anything of real speech.
+It is for trying out the tool. Numbers measured on it say nothing about real speech.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .text import TEST, TRAIN
 from .voices import Utterance, engine, speak
 
 DEMO = "demo"
-"""What the demo corpus is called where a folder could be."""
+"""The demo corpus' name in place of a folder."""
 DEMO_MARK = "demo.json"
-"""The file that says that a folder is the demo corpus."""
+"""The file that marks a folder as the demo corpus."""
 DEMO_VERSION = 1
 TRAIN_SNRS = (0.0, 5.0, 10.0, 15.0)
 TEST_SNRS = (2.5, 7.5, 12.5, 17.5)
@@ -71,14 +71,13 @@ class _Item:
 
 
 def make_demo(cache: Path, folder: Path | None = None) -> Path:
-    """The folder of the demo corpus, made when it is not there (some seconds).
+    """The folder of the demo corpus, made if missing (a few seconds).
 
     Args:
-        cache: the folder of caches.
-        folder: where to put the corpus instead; it must be empty or hold the demo corpus.
+        folder: where to put the corpus instead of the cache; empty, or with the demo corpus.
 
     Raises:
-        FileExistsError: `folder` holds something else.
+        FileExistsError: `folder` has other files.
         RuntimeError: the speech engine failed.
     """
     if folder is None:
@@ -98,7 +97,7 @@ def make_demo(cache: Path, folder: Path | None = None) -> Path:
 
 
 def _plan() -> tuple[list[_Item], list[_Item]]:
-    """What is said in train and in test; every noise meets every SNR equally often."""
+    """The utterances of train and test; every noise occurs equally often at every SNR."""
     train, test = [], []
     said: dict[str, int] = {}
     kinds = list(TRAIN_NOISES)
@@ -144,7 +143,7 @@ def _write(folder: Path) -> None:
 def _mix(
     item: _Item, speech: np.ndarray, noise: Noise, voices: list[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Clean and noisy, both scaled down alike where the sum would clip."""
+    """Clean and noisy, scaled down together if the sum would clip."""
     rng = np.random.default_rng(np.frombuffer(sha256(item.name.encode()).digest(), np.uint32))
     sound = in_a_room(rng, noise(rng, len(speech), voices))
     wanted = active_power(speech) / 10 ** (item.snr / 10)
@@ -154,7 +153,7 @@ def _mix(
 
 
 def _trim(audio: np.ndarray) -> np.ndarray:
-    """Without the silence at both ends, but for a tenth of a second."""
+    """Remove the silence at both ends except for a tenth of a second."""
     loud = np.flatnonzero(np.abs(audio) > 0.02 * np.abs(audio).max())
     margin = SAMPLE_RATE // 10
     return audio[max(0, loud[0] - margin) : loud[-1] + margin].astype(np.float64)

@@ -25,15 +25,15 @@ def _filtered(audio: np.ndarray, gain: Callable[[np.ndarray], np.ndarray]) -> np
 
 
 def _fast(samples: int) -> int:
-    """The next length that is quick to transform."""
+    """The next length with a fast transform."""
     return -(-samples // 4000) * 4000
 
 
 def in_a_room(rng: np.random.Generator, noise: np.ndarray) -> np.ndarray:
-    """The noise `(sample,)` darkened, over the rumble that recordings of rooms and streets are full of.
+    """The noise `(sample,)` darkened and added to rumble below 80 Hz.
 
-    Most of the power is rumble below 80 Hz, as in recorded noise; it is what makes a noisy PESQ at a given
-    SNR like that of recordings.
+    As in recorded noise, most of the power is rumble; this brings the noisy PESQ at a given SNR near that of
+    recordings.
     """
     padded = np.pad(noise, (0, _fast(len(noise)) - len(noise)))
     darker = _filtered(padded, lambda frequency: 1 / np.sqrt(1 + (frequency / 400) ** 2))[: len(noise)]
@@ -47,12 +47,12 @@ def _unit(audio: np.ndarray) -> np.ndarray:
 
 
 def _wander(rng: np.random.Generator, samples: int, highest: float) -> np.ndarray:
-    """A slow curve of unit power with no part above `highest` Hz."""
+    """A slow curve of unit power without frequencies above `highest` Hz."""
     return _shaped(rng, samples, lambda frequency: (frequency <= max(highest, 20.0)) * 1.0)
 
 
 def _envelope(rng: np.random.Generator, samples: int, rate: float) -> np.ndarray:
-    """A positive curve that moves about `rate` times a second, mean about one."""
+    """A positive curve with about `rate` movements a second and a mean of about one."""
     knots = np.maximum(1, int(np.ceil(samples / SAMPLE_RATE * rate * 2))) + 2
     return np.interp(np.arange(samples), np.linspace(0, samples, knots), rng.gamma(1.2, 1 / 1.2, knots))
 
@@ -71,7 +71,7 @@ def _pieces(rng: np.random.Generator, samples: int, voices: Sequence[np.ndarray]
 def _strikes(
     rng: np.random.Generator, samples: int, rate: float, seconds: float, low: float, high: float
 ) -> np.ndarray:
-    """Short ringing bursts, `rate` a second, each dying away within `seconds`."""
+    """Short ringing bursts, `rate` a second, each decaying within `seconds`."""
     length = int(seconds * SAMPLE_RATE)
     time = np.arange(length) / SAMPLE_RATE
     out = np.zeros(samples + length)
@@ -135,7 +135,7 @@ def crowd(rng: np.random.Generator, samples: int, voices: Sequence[np.ndarray]) 
 
 
 def traffic(rng: np.random.Generator, samples: int, voices: Sequence[np.ndarray]) -> np.ndarray:
-    """A rumble with cars that pass."""
+    """A rumble with passing cars."""
     rumble = _shaped(rng, samples, lambda frequency: 1 / (1 + (frequency / 150) ** 2))
     tyres = _shaped(rng, samples, lambda frequency: 1 / (1 + ((frequency - 900) / 700) ** 2))
     time = np.linspace(0, 1, samples)
@@ -150,7 +150,7 @@ def typing(rng: np.random.Generator, samples: int, voices: Sequence[np.ndarray])
 
 
 def machine(rng: np.random.Generator, samples: int, voices: Sequence[np.ndarray]) -> np.ndarray:
-    """A motor: a whine over noise that beats."""
+    """A motor: a whine over beating noise."""
     time = np.arange(samples) / SAMPLE_RATE
     beat = 1 + 0.8 * np.sin(2 * np.pi * rng.uniform(8, 16) * time)
     drift = 1 + 0.01 * _wander(rng, samples, 20)

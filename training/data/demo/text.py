@@ -1,4 +1,4 @@
-"""What the demo corpus says. Sentences of our own, of two to three seconds."""
+"""The sentences of the demo corpus: our own, each of two to three seconds."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Speech from eSpeak NG, whose library and voices `espeakng-loader` carries.
+"""Speech from eSpeak NG, with the library and voices of `espeakng-loader`.
 
-The library keeps state from one utterance to the next and draws its breath noise from the C library's
-random numbers, so a batch is spoken in a fresh process: the same batch gives the same samples.
+The library keeps state between utterances and draws its breath noise from the C library's random numbers. A
+batch is therefore spoken in a fresh process: the same batch gives the same samples.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctype
 
 @dataclass(frozen=True)
 class Utterance:
-    """What is said by whom: an eSpeak voice such as `en-us+f2`, words a minute, pitch in 0..99."""
+    """A text with its eSpeak voice such as `en-us+f2`, words a minute, and pitch in 0..99."""
 
     text: str
     voice: str
@@ -38,7 +38,7 @@ class Utterance:
 
 
 def engine() -> str:
-    """Name and version of the wheel that speaks."""
+    """Name and version of the speech engine's wheel."""
     return f"espeakng-loader {version('espeakng-loader')}"
 
 
@@ -46,7 +46,7 @@ def speak(utterances: list[Utterance]) -> list[np.ndarray]:
     """`(sample,)` float32 at 16 kHz for each utterance, the same on every call.
 
     Raises:
-        RuntimeError: the speech engine failed, e.g. on an unknown voice.
+        RuntimeError: the speech engine failed, e.g. because a voice is unknown.
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "speech.npz"
