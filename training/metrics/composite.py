@@ -1,12 +1,12 @@
-"""The composite measures of Hu and Loizou and what they are made of, for 16 kHz speech.
+"""The composite measures of Hu and Loizou, with their components, for 16 kHz speech.
 
-Y. Hu and P. Loizou, "Evaluation of objective quality measures for speech enhancement", IEEE TASL
-16(1), 2008. The coefficients and details are those of Loizou's `composite.m` and its Python ports,
-which differ from the paper's. Signals are in [-1, 1].
+Y. Hu and P. Loizou, "Evaluation of objective quality measures for speech enhancement", IEEE TASL 16(1), 2008.
+Coefficients and details follow Loizou's `composite.m` and its Python ports, which differ from the paper.
+Signals are in [-1, 1].
 
-Two conventions are in use. Loizou's own takes WSS of the signals as they are. A widely used Python port
-divides samples by 32,768 inside its WSS; scripts that hand it floats in [-1, 1] get a WSS that is too small,
-and ratings that are too high. `PORTS_SCALE` gives theirs.
+Two conventions exist. Loizou's computes WSS from the signals as they are. A widely used Python port divides
+samples by 32,768 inside its WSS; scripts that pass floats in [-1, 1] to it get too small a WSS and too high
+ratings. `PORTS_SCALE` reproduces theirs.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ SKIP = 120
 """7.5 ms."""
 LPC_ORDER = 16
 PORTS_SCALE = 1 / 32_768
-"""By which float-fed ports scale frames for WSS once too often."""
+"""Extra factor by which float-fed ports scale frames for WSS."""
 KEPT = 0.95
-"""Share of the frames, lowest distances first, that LLR and WSS are means over."""
+"""LLR and WSS are means over this share of the frames, lowest distances first."""
 SNR_RANGE = (-10.0, 35.0)
 KLATT_GLOBAL, KLATT_LOCAL = 20.0, 1.0
 FLOOR_DB = -100.0
@@ -50,7 +50,7 @@ BANDWIDTHS = np.array(
 
 
 class Composite(NamedTuple):
-    """Predicted ratings in [1, 5] of the signal, the background and the whole."""
+    """Predicted ratings in [1, 5] of signal, background and overall quality."""
 
     csig: float
     cbak: float
@@ -68,7 +68,7 @@ def composite(pesq_wb: float, llr: float, wss: float, ssnr: float) -> Composite:
 def frames(signal: Array) -> Array:
     """Windowed frames (frame, 480) of a signal (sample,).
 
-    There are `(samples - 480) // 120` of them: like the code this follows, the last full frame is left out.
+    There are `(samples - 480) // 120`: the followed code leaves out the last full frame.
 
     Raises:
         ValueError: there is no frame.
@@ -89,10 +89,11 @@ def ssnr(clean: Array, enhanced: Array) -> float:
 
 
 def llr(clean: Array, enhanced: Array) -> float:
-    """Log-likelihood ratio of the linear predictors of order 16 of frames (frame, 480), mean of lowest 95 %.
+    """Log-likelihood ratio of linear predictors of order 16 of frames (frame, 480), mean over the lowest 95
+    %.
 
     Raises:
-        ValueError: it is defined in no frame (silence).
+        ValueError: no frame has a value (silence).
     """
     lags_clean, lags_enhanced = autocorrelation(clean), autocorrelation(enhanced)
     lag = np.arange(LPC_ORDER + 1)
@@ -147,11 +148,11 @@ def band_levels(signal: Array) -> Array:
 
 
 def nearest_peaks(levels: Array, slopes: Array) -> Array:
-    """Level of the peak that each band's slope leads to.
+    """Level of the peak towards which each band rises.
 
-    A rising slope is followed to the right up to the band before the last rise, any other to the left
-    down to the first rise: the code this follows stops one band short of the peak on the right. Levels
-    (frame, 25) in dB and slopes (frame, 24), the differences of neighbours, -> (frame, 24).
+    A rising slope is followed right up to the band before the last rise, any other left down to the first
+    rise: the followed code stops one band short of the peak on the right. Levels (frame, 25) in dB and slopes
+    (frame, 24), the differences of neighbours, -> (frame, 24).
     """
     rising, bands = slopes > 0, np.arange(slopes.shape[1])
     ends = np.pad(~rising[:, 1:], ((0, 0), (0, 1)), constant_values=True)

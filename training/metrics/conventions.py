@@ -1,6 +1,6 @@
-"""The same audio measured as published code measures it: why a number is not the one in a paper.
+"""The same audio under the conventions of published code: why a number differs from a paper's.
 
-Each entry of `CONVENTIONS` is one habit of evaluation scripts; everything else stays as this project has it.
+Each entry of `CONVENTIONS` changes one habit of evaluation scripts and keeps this project's for the rest.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def _fourier(wave: Wave, rate: int) -> Wave:
 
 
 def _hann_sinc(wave: Wave, rate: int) -> Wave:
-    """What `torchaudio.functional.resample` documents: a sinc with roll-off 0.99 and 6 zero crossings a side,
-    in a Hann window."""
+    """`torchaudio.functional.resample` as documented: a Hann-windowed sinc, roll-off 0.99, 6 zero crossings a
+    side."""
     from scipy.signal import upfirdn
 
     common = gcd(rate, SAMPLE_RATE)
@@ -81,15 +81,14 @@ class Convention:
     """A habit of evaluation code.
 
     Attributes:
-        habit: what it does.
-        metric: what is measured so.
-        ours: the measure that it stands in place of.
+        metric: the one it measures.
+        ours: the metric that it replaces.
         resampler: of files at another rate than 16 kHz.
-        change: what is done to the enhanced signal at 16 kHz.
-        both: the clean signal is changed too.
-        value: from the measure to what is printed.
-        by_seconds: the mean weighs files by their length.
-        when: whether it concerns files at a rate, in Hz.
+        change: of the enhanced signal at 16 kHz.
+        both: change the clean signal too.
+        value: from the metric to the printed number.
+        by_seconds: the mean weights files by their length.
+        when: whether it applies to files at a rate, in Hz.
     """
 
     habit: str
@@ -103,13 +102,13 @@ class Convention:
     when: Callable[[int], bool] = lambda rate: True
 
     def signals(self, clean: Wave, enhanced: Wave, rate: int) -> tuple[Wave, Wave]:
-        """`(sample,)` each, as they are measured."""
+        """The signals to measure, `(sample,)` each."""
         clean, enhanced = self.resampler(clean, rate), self.resampler(enhanced, rate)
         return self.change(clean) if self.both else clean, self.change(enhanced)
 
 
 def _raw(value: float) -> float:
-    """The raw score of P.862 behind a MOS-LQO of P.862.1."""
+    """The raw P.862 score that gives a MOS-LQO of P.862.1."""
     return (4.6607 - math.log((4.999 - value) / (value - 0.999))) / 1.4945
 
 
@@ -149,7 +148,7 @@ OURS = ("pesq_wb", "stoi", "csig", "cbak", "covl")
 
 @dataclass(frozen=True)
 class Explained:
-    """A convention's mean beside ours, over the files of which both could be taken."""
+    """A convention's mean beside ours, over the files that both can score."""
 
     habit: str
     metric: str
@@ -163,7 +162,7 @@ class Explained:
 
 
 def explain(pairs: Iterable[FilePair], pool: MetricPool) -> list[Explained]:
-    """Measure pairs of files under every convention that concerns them; a few pairs are in memory at a time.
+    """Measure pairs of files under every applicable convention; memory holds a few pairs at a time.
 
     Raises:
         soundfile.LibsndfileError: a file cannot be read.
@@ -184,7 +183,7 @@ def explain(pairs: Iterable[FilePair], pool: MetricPool) -> list[Explained]:
 def _submitted(
     pairs: Iterable[FilePair], pool: MetricPool
 ) -> Iterator[tuple[tuple[Convention | None, float], Future[Scored]]]:
-    """Each pair, by its seconds, under our conventions (none), and then under each of the others."""
+    """Each pair with its seconds: first under our conventions (None), then under each other one."""
     for pair in pairs:
         (clean, rate, _), (other, its_rate, _) = (read_mono(p, "float64") for p in (pair.clean, pair.other))
         enhanced = other if rate == its_rate else _soxr("HQ", rate)(other, its_rate)

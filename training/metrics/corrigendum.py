@@ -1,8 +1,8 @@
 """Wideband PESQ with Corrigendum 2 (03/18) of P.862, which the `pesq` package lacks.
 
-The corrigendum scales the numerator of the wideband input filter by 0.251188 and changes nothing else. The
-package keeps that filter as five numbers of its C library, so the corrected measure is the same code with
-three of them scaled. The package's own values come back when a call ends.
+The corrigendum only scales the numerator of the wideband input filter by 0.251188. The package keeps that
+filter as five numbers of its C library, so the corrected metric runs the same code with three of them scaled.
+Each call restores the package's own values.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import numpy as np
 FILTER = "WB_InIIR_Hsos_16k"
 """The numerator (three numbers) and denominator (two) of the wideband input filter at 16 kHz."""
 VALUES = (2.740825891494751, -5.481651782989502, 2.740825891494751, -1.9444776773452759, 0.9459779262542725)
-"""What the filter holds in pesq 0.0.4."""
+"""The filter of pesq 0.0.4."""
 SCALE = 0.251188
 _lock = threading.Lock()
 
@@ -39,16 +39,16 @@ def _found() -> tuple[Array[c_float] | None, str]:
 
 
 def missing() -> str | None:
-    """Why the measure cannot be taken here; none: it can."""
+    """Why the corrected metric is unavailable; None if it is available."""
     return _found()[1] or None
 
 
 @contextmanager
 def input_filter(corrected: bool) -> Iterator[None]:
-    """A block in which this process' `pesq` has the corrigendum, or has not; one thread at a time is in one.
+    """Use `pesq` with or without the corrigendum inside the block; one thread at a time.
 
     Raises:
-        ValueError: the corrected filter is wanted, and the library shows none or another.
+        ValueError: the corrected filter is requested, but the library has no such filter or another one.
     """
     with _lock:
         if not corrected:

@@ -1,6 +1,6 @@
 """DistillMOS (Stahl and Gamper 2025, arXiv:2502.05356): an opinion score predicted from the signal alone.
 
-The weights are in the wheel `distillmos`, which torch runs: `pip install 'ablate-speech[distillmos]'`.
+Torch runs the weights in the wheel `distillmos`: `pip install 'ablate-speech[distillmos]'`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 @cache
 def _network() -> Any:
-    """The network. Where torchaudio, with which the package reads files, does not load, it is empty."""
+    """The network. If torchaudio, with which the package reads files, does not load, an empty module replaces
+    it."""
     try:
         import torchaudio  # noqa: F401
     except (ImportError, OSError, RuntimeError):
@@ -32,9 +33,9 @@ def _network() -> Any:
 
 
 def distillmos(signal: NDArray[np.float64]) -> float:
-    """Opinion score (1 to 5) of a signal (sample,) at 16 kHz, whatever its level.
+    """Opinion score (1 to 5) of a signal (sample,) at 16 kHz, independent of its level.
 
-    Windows of 7.68 s at most a second apart are judged, and averaged.
+    It is the mean over windows of at most 7.68 s that start a second apart.
     """
     import torch
 

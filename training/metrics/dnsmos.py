@@ -1,7 +1,7 @@
 """DNSMOS (Reddy et al. 2021 and 2022): opinion scores predicted from the signal alone.
 
-P.835 (arXiv:2110.01763) of speech, background and both; P.808 (arXiv:2010.15258) of both. The weights are
-ONNX files in `speechmos`, which `onnxruntime` runs: `pip install 'ablate-speech[dnsmos]'`.
+P.835 (arXiv:2110.01763) scores speech, background and both; P.808 (arXiv:2010.15258) both. `onnxruntime` runs
+the weights in `speechmos`, as ONNX files: `pip install 'ablate-speech[dnsmos]'`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 RATE = 16_000
 SECONDS = 9.01
-"""Length of a window that the network judges; windows start a second apart."""
+"""Length of the network's window; windows start a second apart."""
 
 CALIBRATION = {
     "sig": (-0.08397278, 1.22083953, 0.0052439),
@@ -25,7 +25,7 @@ CALIBRATION = {
 }
 """Polynomials from the network's outputs, in order, to opinion scores, as published with the weights."""
 BANDS, POINTS, HOP = 120, 321, 160
-"""Of the mel spectrogram that P.808 is told from."""
+"""Of the mel spectrogram that P.808 reads."""
 
 
 @cache
@@ -42,13 +42,10 @@ def _network(name: str = "sig_bak_ovr") -> Any:
 
 
 def dnsmos(signal: NDArray[np.float64]) -> dict[str, float]:
-    """Speech, background and overall opinion scores (1 to 5) of a signal.
+    """Speech, background and overall opinion scores (1 to 5) of a signal (sample,) at 16 kHz, in [-1, 1].
 
-    A signal shorter than 9.01 s is doubled until it is not; the scores are means over windows. As in the
-    published script, a window whose end falls a sample short in floating point is left out.
-
-    Args:
-        signal: (sample,) at 16 kHz, in [-1, 1].
+    A signal is doubled until it has 9.01 s; the scores are means over windows. As in the published script, a
+    window whose end falls a sample short in floating point is left out.
 
     Raises:
         ImportError: onnxruntime is not installed.
@@ -80,7 +77,7 @@ def _windows(signal: NDArray[np.float64]) -> list[NDArray[np.float64]]:
 def mel_levels(signal: NDArray[np.float64]) -> NDArray[np.float32]:
     """Levels `(frame, band)` of a mel spectrogram in dB below its largest, down to 80, as `(dB + 40) / 40`.
 
-    Slaney's mel scale and areas, periodic Hann windows, centred in a signal that goes on with zeros.
+    Slaney's mel scale and areas, periodic Hann windows, centred in a zero-padded signal.
     """
     padded = np.pad(signal.astype(np.float32), POINTS // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, POINTS)[::HOP]

@@ -19,8 +19,8 @@ def pair_paths(clean: Path, enhanced: Path, pattern: str | None = None) -> Paire
     """Two files, or the files of two folders in pairs (`pair_folders`).
 
     Raises:
-        InputError: a path does not exist, a folder has no audio, a file is given with a folder, or files do
-            not pair (they are listed).
+        InputError: a path does not exist, a folder has no audio, one path is a file and the other a folder,
+            or files do not pair (the message lists them).
     """
     for path in (clean, enhanced):
         if not path.exists():
@@ -33,7 +33,7 @@ def pair_paths(clean: Path, enhanced: Path, pattern: str | None = None) -> Paire
 
 
 def read_pair(pair: FilePair) -> tuple[NDArray[np.float64], NDArray[np.float64], list[str]]:
-    """Both files at 16 kHz, channels averaged, (sample,) of equal length, and what is to be known of them.
+    """Both files at 16 kHz, channels averaged, (sample,) of equal length, and notes on them.
 
     Raises:
         InputError: a file cannot be read, or lengths differ by more than 50 ms.
@@ -61,7 +61,7 @@ def read_pair(pair: FilePair) -> tuple[NDArray[np.float64], NDArray[np.float64],
 
 
 def check_lengths(pair: FilePair, seconds: Sequence[float]) -> None:
-    """Raises InputError where clean and enhanced file differ by more than 50 ms."""
+    """Raise InputError if the clean and the enhanced file differ by more than 50 ms."""
     if abs(seconds[0] - seconds[1]) > SLACK_SECONDS:
         told = " and ".join(f"{each:.3f} s" for each in seconds)
         raise InputError(

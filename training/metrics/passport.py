@@ -1,4 +1,4 @@
-"""What a number was measured with, so that only numbers measured alike are compared."""
+"""How a number was measured, so that only numbers measured alike are compared."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ KEY = "passport"
 OF_RUNS = "passports"
 """In the `attrs` of a study's scores, for each set: `{"passports": {metric: passport}, "runs": [names]}`."""
 SHOWN = 3
-"""Runs that a difference names."""
+"""The most runs that a difference names."""
 
 
 def passports(names: Iterable[str], rates: Iterable[int] = ()) -> dict[str, dict[str, str]]:
-    """The passport of each metric of this project, of files at `rates` in Hz; other columns have none."""
+    """The passport of each metric of this project, for files at `rates` in Hz; other columns have none."""
     resampled = ", ".join(str(rate) for rate in sorted({*rates} - {16_000}))
     return {
         name: {
@@ -33,7 +33,7 @@ def passports(names: Iterable[str], rates: Iterable[int] = ()) -> dict[str, dict
 
 
 def described(passport: Mapping[str, str]) -> str:
-    """A passport in words; that it is not known, of an empty one."""
+    """A passport in words; an empty one is unknown."""
     if not passport:
         return "not known: the scores have no passport"
     resampled = passport["resampled"]
@@ -48,7 +48,7 @@ def described(passport: Mapping[str, str]) -> str:
 
 
 def passport_of(attrs: Mapping[Any, Any], metric: str) -> dict[str, str]:
-    """The passport of a metric in the scores of a study, or of one table; empty: it is not known of any run.
+    """The passport of a metric in the scores of a study or of one table; empty if no run has one.
 
     Raises:
         InputError: runs were measured in different ways.

@@ -1,4 +1,4 @@
-"""Metrics in processes of their own, so that a training goes on beside them: pesq holds the GIL."""
+"""Metrics in their own processes, so that a training continues beside them: pesq holds the GIL."""
 
 from __future__ import annotations
 
@@ -27,16 +27,17 @@ from .registry import METRICS
 from .scores import Scored, check_metrics, failed, score_with_errors
 
 ATTEMPTS = 3
-"""Processes that a pair is given to before it is given up."""
+"""Processes that try a pair before the pool gives it up."""
 CRASHES = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS"})
 CROWDED = 20.0
-"""Seconds from which a recording may have more than the 55 utterances that PESQ's code has room for; it then
-writes past the end of its tables, which may kill the process."""
+"""A recording longer than this, in seconds, may have more than the 55 utterances for which PESQ's code has
+room; it then writes past the end of its tables, which may crash the process."""
 TOO_MANY = "PESQ crashes on files with more than 55 utterances; split the file"
 
 
 class MetricProcessError(RuntimeError):
-    """The processes that measured a pair died, one after another. It is no score, and nothing may keep it."""
+    """The processes that measured a pair died, one after another. This is not a score and must not be
+    stored."""
 
 
 class _Job(NamedTuple):
@@ -55,19 +56,19 @@ class _Job(NamedTuple):
 
 Item = TypeVar("Item")
 _Entry = tuple[int, int, "_Job | None"]
-"""Of the queue: what comes first, the order within that, and a pair, or none for a worker to end."""
+"""An item of the queue: priority, order within it, and a pair (None ends a worker)."""
 URGENT, USUAL, END = range(3)
 
 
 class MetricPool:
-    """Worker processes that take pairs and give `Scored` back, urgent ones first.
+    """Worker processes that turn pairs into `Scored`, urgent ones first.
 
-    A worker imports neither torch nor the program that started the pool, runs on one thread, ends when
-    its parent does, and is replaced when it dies: the pair it was at is given to the next one.
+    A worker imports neither torch nor the program that started the pool, runs on one thread, ends with its
+    parent, and is replaced when it dies: the next one gets its pair.
 
     Args:
         processes: workers; 0 measures within `submit`, in this process.
-        plugins: of a plan or run directory, which workers import for the measures they register.
+        plugins: of a plan or run directory, imported by workers for the metrics they register.
     """
 
     def __init__(self, processes: int = 1, *, plugins: Planned = ()) -> None:
@@ -93,11 +94,11 @@ class MetricPool:
         sample_rate: int = SAMPLE_RATE,
         urgent: bool = False,
     ) -> Future[Scored]:
-        """Measure one pair: (sample,) each, of equal length; an urgent one before all that are not.
+        """Measure one pair: (sample,) each, of equal length; an urgent one before all others.
 
-        The future's result never raises for a bad pair; it is missing values with their reasons, also
-        where PESQ crashed twice on a long recording. It raises `MetricProcessError` where one process after
-        another died otherwise.
+        The future's result never raises for a bad pair: its values are missing, with reasons, also if PESQ
+        crashed twice on a long recording. It raises `MetricProcessError` if one process after another died
+        otherwise.
 
         Raises:
             InputError: a metric is unknown.
@@ -124,13 +125,13 @@ class MetricPool:
         *,
         sample_rate: int = SAMPLE_RATE,
     ) -> Iterator[Scored]:
-        """Measure pairs, in order; only a few of them are held in memory at a time."""
+        """Measure pairs, in order; memory holds only a few at a time."""
         names = check_metrics(metrics)
         submitted = ((None, self.submit(*pair, names, sample_rate=sample_rate)) for pair in pairs)
         return (scored for _, scored in self.in_order(submitted))
 
     def in_order(self, submitted: Iterable[tuple[Item, Future[Scored]]]) -> Iterator[tuple[Item, Scored]]:
-        """Each item with its scores once these are there; only a few futures are taken at a time."""
+        """Each item with its scores once they are ready; takes only a few futures at a time."""
         pending: deque[tuple[Item, Future[Scored]]] = deque()
         for entry in submitted:
             pending.append(entry)
@@ -141,7 +142,7 @@ class MetricPool:
             yield item, future.result()
 
     def close(self) -> None:
-        """End the workers; pairs that wait are cancelled."""
+        """End the workers; waiting pairs are cancelled."""
         if self._closed:
             return
         self._closed = True
@@ -163,7 +164,7 @@ class MetricPool:
 
     @staticmethod
     def _without_pesq(job: _Job, worker: _Worker) -> Scored:
-        """What can be measured of a long pair on which PESQ has crashed twice."""
+        """The other metrics of a long pair on which PESQ has crashed twice."""
         missing = failed(TOO_MANY, [name for name in job.metrics if "pesq" in METRICS[name].packages])
         rest = tuple(name for name in job.metrics if name not in missing.values)
         if not rest:
@@ -174,7 +175,7 @@ class MetricPool:
         return found._replace(values=in_order, errors=missing.errors | found.errors)
 
     def _serve(self) -> None:
-        """One thread keeps one worker busy, and starts another in its place when it dies."""
+        """Keep one worker busy, and replace it when it dies."""
         worker: _Worker | None = None
         while (job := self._jobs.get()[2]) is not None:
             if not job.future.set_running_or_notify_cancel():
@@ -229,7 +230,7 @@ class _Worker:
 
 
 def measure(clean: Any, enhanced: Any, sample_rate: int, metrics: tuple[str, ...]) -> Scored:
-    """`score_with_errors` that reports a pair it refuses as failed."""
+    """`score_with_errors` that reports a refused pair as failed."""
     try:
         return score_with_errors(clean, enhanced, sample_rate, metrics)
     except InputError as error:
@@ -243,5 +244,5 @@ def write(stream: BinaryIO | Any, value: Any) -> None:
 
 
 def read(stream: BinaryIO | Any) -> Any:
-    """Receive one value; EOFError where the other end is gone."""
+    """Receive one value; EOFError if the other end is closed."""
     return pickle.load(stream)

@@ -1,6 +1,6 @@
-"""The measures by name: what each is called, its unit, which way is better, its floor and its margin.
+"""The metrics by name: label, unit, direction, floor and margin.
 
-A measure is added by one entry in `METRICS`. Importing this module imports nothing heavy.
+To add a metric, add one entry to `METRICS`. Importing this module imports nothing heavy.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Metric:
-    """One measure of an enhanced signal against its clean reference.
+    """A metric of an enhanced signal against its clean reference.
 
     Attributes:
-        label: as it stands in tables and figures.
+        label: in tables and figures.
         unit: empty for a scale of its own (MOS, STOI).
-        higher_is_better: the direction.
-        floor: what an output counts as that cannot be measured (silent, not finite).
-        margin: the smallest difference that matters, in the metric's unit; none: there is no default, and
-            without one given there is no verdict.
+        floor: value of an output that cannot be measured (silent, not finite).
+        margin: the smallest difference that matters, in the metric's unit; None: there is no default, and
+            without a given margin there is no verdict.
         measure: from a pair at 16 kHz to the value.
-        usual: taken unless some are asked for by name.
-        reference_free: needs the enhanced signal alone.
-        needs: modules that the extra of that name installs.
-        extra: of this project, that brings them.
-        standard: what it follows, in full; empty: the name says it.
+        usual: taken unless metrics are named.
+        reference_free: needs only the enhanced signal.
+        needs: modules that the extra installs.
+        extra: of this project, that installs them.
+        standard: the full name of the standard; empty: the label says it.
         packages: distributions whose version can change the value; none: this one.
-        missing: why it cannot be taken here although all it needs is installed; none: it can.
+        missing: why it is unavailable although its modules are installed; None: it is available.
     """
 
     name: str
@@ -56,13 +55,13 @@ class Metric:
 
     @property
     def full_name(self) -> str:
-        """The label with what it follows and the packages that take it, with their versions."""
+        """The label with the standard and the versions of the packages that compute it."""
         facts = ", ".join(filter(None, (self.standard, *map(with_version, self.packages))))
         return f"{self.label} ({facts})" if facts else self.label
 
 
 def with_version(package: str) -> str:
-    """`package 1.2.3`, as it is installed; the name alone where it is not."""
+    """`package 1.2.3`, as installed; only the name if it is not."""
     found = version_of(package)
     return package if found == ABSENT else f"{package} {found}"
 
@@ -95,7 +94,7 @@ def _of_ports(part: str) -> Metric:
 
 
 def _of_one(name: str, label: str, measure: Callable[[Signals], float], *needs: str) -> Metric:
-    """A measure of the enhanced signal alone, from the extra that its name begins with."""
+    """A metric of only the enhanced signal, from the extra at the start of its name."""
     extra = name.partition("_")[0]
     given = _EXTRA | {"needs": needs, "packages": needs[::-1], "extra": extra}
     return Metric(name, label, measure, reference_free=True, **given)
@@ -155,14 +154,14 @@ CONVENTIONS = {
     "ports": "CSIG, CBAK and COVL follow scripts that pass floats to ports that divide by 32,768, not "
     "Loizou's composite.m",
 }
-"""Of the composite measures: name -> what they then are."""
+"""Of the composite metrics: name -> description."""
 
 
 def by_convention(names: Iterable[str], convention: str) -> tuple[str, ...]:
-    """Measures, each once, with the composite ones as a convention has them.
+    """Metrics, each once, with the composite ones of a convention.
 
     Raises:
-        InputError: there is no such convention.
+        InputError: the convention is unknown.
     """
     if convention not in CONVENTIONS:
         known = suggestion(convention, CONVENTIONS)
@@ -173,20 +172,20 @@ def by_convention(names: Iterable[str], convention: str) -> tuple[str, ...]:
 
 
 def conventions_of(names: Iterable[str]) -> tuple[str, ...]:
-    """The conventions of the composite measures among these."""
+    """The conventions of the composite metrics among these."""
     asked = set(names)
     return tuple(known for known in CONVENTIONS if asked & set(by_convention(COMPOSITE, known)))
 
 
 VALIDATED = ("pesq_wb", "stoi")
-"""The measures taken beside a training, of the enhanced and once of the noisy recordings."""
+"""Metrics taken during a training, of the enhanced and once of the noisy recordings."""
 
 
 def register(metric: Metric) -> None:
-    """Add a measure, as a plug-in does; it is taken where it is asked for by name.
+    """Add a metric of a plug-in; it is taken if requested by name.
 
     Raises:
-        InputError: the name is taken by another measure.
+        InputError: another metric has the name.
     """
     known = METRICS.get(metric.name, metric)
     if known != metric and known.measure is not _not_imported:
@@ -195,17 +194,17 @@ def register(metric: Metric) -> None:
 
 
 FACTS = ("label", "floor", "unit", "higher_is_better", "margin")
-"""What a plan keeps of a plug-in's measure, so that its scores can be reported without the plug-in."""
+"""A plan stores these of a plug-in's metric, so that its scores can be reported without the plug-in."""
 
 
 def facts_of_plugins() -> dict[str, dict[str, Any]]:
-    """`FACTS` of the measures that plug-ins have registered."""
+    """`FACTS` of the metrics that plug-ins have registered."""
     brought = (METRICS[name] for name in METRICS if name not in _BUILT_IN)
     return {metric.name: {field: getattr(metric, field) for field in FACTS} for metric in brought}
 
 
 def expect(facts: Mapping[str, Mapping[str, Any]]) -> None:
-    """Let stored scores have measures whose plug-ins are not imported; they can be shown, not taken."""
+    """Allow stored scores of metrics whose plug-ins are not imported; they can be shown, not taken."""
     for name in facts.keys() - METRICS.keys():
         METRICS[name] = Metric(name, measure=_not_imported, usual=False, **facts[name])
 
@@ -215,12 +214,12 @@ def _not_imported(_: Signals) -> float:
 
 
 def usual() -> tuple[str, ...]:
-    """The names of the measures that are taken unless some are asked for."""
+    """The names of the metrics taken by default."""
     return tuple(name for name, metric in METRICS.items() if metric.usual)
 
 
 def label_of(name: str) -> str:
-    """A metric as tables print it, with its unit if it has one; any other name as it is."""
+    """A metric's label for tables, with its unit if it has one; any other name unchanged."""
     if name not in METRICS:
         return name
     metric = METRICS[name]
@@ -228,28 +227,24 @@ def label_of(name: str) -> str:
 
 
 def in_words(name: str, value: str = "") -> str:
-    """A value of a metric with its unit, as sentences have it (`0.42 dB SSNR`); without one the label."""
+    """A value of a metric with its unit, for sentences (`0.42 dB SSNR`); without a value the label."""
     metric = METRICS.get(name)
     parts = (value, metric.unit if metric and value else "", metric.label if metric else name)
     return " ".join(filter(None, parts))
 
 
 def find_metric(name: str) -> Metric:
-    """The metric of a name.
-
-    Raises:
-        InputError: there is none of that name.
-    """
+    """The metric of a name; InputError if it is unknown."""
     if name not in METRICS:
         raise InputError(f"unknown metric {name!r}{suggestion(name, METRICS)}")
     return METRICS[name]
 
 
 def check_available(names: Iterable[str]) -> None:
-    """Whether the measures can be taken in this environment.
+    """Check that metrics can be taken in this environment.
 
     Raises:
-        InputError: one is unknown, or what it needs is not installed.
+        InputError: one is unknown, or its modules are not installed.
     """
     for name in names:
         metric = find_metric(name)

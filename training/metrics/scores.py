@@ -1,4 +1,4 @@
-"""One pair of signals, nine measures; a measure that cannot be taken is missing with its reason."""
+"""Scores one pair of signals; a metric that cannot be taken is missing, with its reason."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .registry import METRICS, check_available, find_metric, usual
 from .signals import Signals
 
 MOST_SECONDS = 600.0
-"""Of a recording that is measured: ten minutes take 2 GB."""
+"""Longest recording that is measured: ten minutes take 2 GB."""
 
 
 class Scored(NamedTuple):
     """Values by metric, NaN where one failed, and the reasons of the failed ones.
 
-    `broken` names the failed ones that the reference against itself does not fail: there the enhanced signal
-    is at fault, not the reference.
+    `broken` names failed ones for which the reference against itself succeeds: the enhanced signal is at
+    fault.
     """
 
     values: dict[str, float]
@@ -32,11 +32,12 @@ class Scored(NamedTuple):
     broken: tuple[str, ...] = ()
 
     def with_floors(self) -> dict[str, float]:
-        """The values, a broken enhanced signal's at the metric's floor; NaN is the reference's fault."""
+        """The values, with the metric's floor for a broken enhanced signal; NaN: the reference is at
+        fault."""
         return self.values | {name: METRICS[name].floor for name in self.broken}
 
     def reasons(self) -> str | None:
-        """`metric, metric: reason; ...` of what failed, equal reasons once."""
+        """`metric, metric: reason; ...` of the failed ones, equal reasons once."""
         metrics_of: dict[str, list[str]] = defaultdict(list)
         for name, reason in self.errors.items():
             metrics_of[reason].append(name)
@@ -44,13 +45,13 @@ class Scored(NamedTuple):
 
 
 def score(clean: Any, enhanced: Any, sample_rate: int) -> dict[str, float]:
-    """All measures of one pair; NaN where one cannot be taken (`score_with_errors` tells why).
+    """All usual metrics of one pair; NaN if one cannot be taken (`score_with_errors` gives the reason).
 
     Args:
         clean: (sample,), the reference, in [-1, 1] or of an integer type.
         enhanced: (sample,), of the same length.
-        sample_rate: of both, in Hz. Other rates than 16 kHz are resampled; what was sampled at a lower
-            rate has an empty upper band, so its scores do not compare with those of 16 kHz recordings.
+        sample_rate: of both, in Hz. Other rates than 16 kHz are resampled; a lower rate leaves the upper band
+            empty, so its scores do not compare with those of 16 kHz recordings.
 
     Returns:
         pesq_wb, pesq_nb (MOS-LQO), stoi, estoi, csig, cbak, covl (1 to 5), ssnr, si_sdr (dB).
@@ -64,7 +65,7 @@ def score(clean: Any, enhanced: Any, sample_rate: int) -> dict[str, float]:
 def score_with_errors(
     clean: Any, enhanced: Any, sample_rate: int, metrics: Iterable[str] | None = None
 ) -> Scored:
-    """Like `score`, for some metrics (None: all), with the reason of each one that failed.
+    """Like `score`, for the given metrics (None: the usual ones), with the reason of each failure.
 
     Raises:
         InputError: as `score`, or a metric is unknown.
@@ -109,13 +110,13 @@ def _measure(
 
 
 def failed(reason: str, metrics: Iterable[str] | None = None) -> Scored:
-    """The result of a pair of which nothing could be measured."""
+    """The result of a pair without any measurable metric."""
     names = check_metrics(metrics)
     return Scored({name: float("nan") for name in names}, dict.fromkeys(names, reason))
 
 
 def check_metrics(metrics: Iterable[str] | None) -> tuple[str, ...]:
-    """The names as a tuple, the usual ones for None; InputError on an unknown one."""
+    """The names as a tuple, the usual ones for None; InputError if one is unknown."""
     names = usual() if metrics is None else tuple(metrics)
     for name in names:
         find_metric(name)

@@ -1,4 +1,4 @@
-"""A pair of signals, and what several measures of it share."""
+"""A pair of signals with intermediate results that several metrics share."""
 
 from __future__ import annotations
 
@@ -19,19 +19,14 @@ FRAME, FRAME_HOP = 512, 128
 
 
 class Signals:
-    """A pair at 16 kHz, and what several measures of it share.
-
-    Args:
-        clean: (sample,), the reference.
-        enhanced: (sample,), of the same length.
-    """
+    """A pair at 16 kHz, `(sample,)` each, of equal length; `clean` is the reference."""
 
     def __init__(self, clean: NDArray[np.float64], enhanced: NDArray[np.float64]) -> None:
         self.clean = clean
         self.enhanced = enhanced
 
     def pesq(self, mode: str, corrected: bool = False) -> float:
-        """MOS-LQO; `corrected`: with Corrigendum 2, which concerns the mode "wb" alone."""
+        """MOS-LQO; `corrected`: with Corrigendum 2, which only affects the mode "wb"."""
         import pesq
 
         if not self.enhanced.any():
@@ -79,7 +74,7 @@ class Signals:
 
     @cached_property
     def composite_of_ports(self) -> Composite:
-        """The composite as scripts have it that feed floats to a port for 16-bit samples."""
+        """The composite as computed by scripts that feed floats to a port for 16-bit samples."""
         clean, enhanced = (PORTS_SCALE * frames for frames in self.frames)
         return composite(self.pesq_wb, self.llr, wss(clean, enhanced), self.ssnr)
 
@@ -95,7 +90,7 @@ class Signals:
 
     @cached_property
     def spectra(self) -> tuple[NDArray[np.complex128], NDArray[np.complex128]]:
-        """Both as `(frame, bin)`: Hann windows of 512 samples, each 128 after the one before."""
+        """Both as `(frame, bin)`: Hann windows of 512 samples, hop 128."""
         window = np.hanning(FRAME + 1)[:-1]
 
         def spectrum(signal: NDArray[np.float64]) -> NDArray[np.complex128]:
@@ -109,7 +104,7 @@ class Signals:
     def log_spectral_distance(self) -> float:
         """Root mean square over bins of the difference of log power spectra in dB, mean over frames.
 
-        Gray and Markel 1976. Powers under 100 dB below the reference's strongest bin count as that.
+        Gray and Markel 1976. Powers are floored 100 dB below the reference's strongest bin.
         """
         powers = [np.square(np.abs(spectrum)) for spectrum in self.spectra]
         floor = 1e-10 * powers[0].max()
@@ -118,7 +113,7 @@ class Signals:
 
     @cached_property
     def phase_distance(self) -> float:
-        """Angle between the spectra in degrees, weighted with the reference's magnitude; 90 for noise."""
+        """Angle between the spectra in degrees, weighted by the reference's magnitude; 90 for noise."""
         clean, enhanced = self.spectra
         if not np.abs(enhanced).any():
             raise ValueError("the enhanced signal is silent")
@@ -143,7 +138,7 @@ class Signals:
 
 
 class _FixedRandom:
-    """ESTOI of pystoi adds noise of 1e-16 from NumPy's global stream: fix it, and put the stream back."""
+    """Fixes NumPy's global stream, from which pystoi's ESTOI adds noise of 1e-16, and restores it."""
 
     def __enter__(self) -> None:
         self.state = np.random.get_state()

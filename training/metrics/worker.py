@@ -1,4 +1,4 @@
-"""The process behind `MetricPool`: pairs come in through standard input until it closes."""
+"""The process behind `MetricPool`: reads pairs from standard input until it closes."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .registry import METRICS
 
 
 def main() -> None:
-    """Answer every pair with its scores; what libraries print goes to standard error.
+    """Answer every pair with its scores; output of libraries goes to standard error.
 
-    The argument has plug-ins (`models.plugins.Planned`, as JSON), imported when a measure is asked for that
-    is none of this project's.
+    The argument has plug-ins (`models.plugins.Planned`, as JSON), imported when a metric is requested that is
+    not built in.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     replies = os.fdopen(os.dup(sys.stdout.fileno()), "wb")

@@ -1,1 +1,1 @@
-"""A training command trains one cell with one seed; it is run as the built-in trainer is."""
+"""A training command trains one cell with one seed, in place of the built-in trainer."""

@@ -28,18 +28,18 @@ from ablate.models.errors import InputError
 from . import config_files
 
 OF_RUN = ("seed", "out", "data", "threads", "port", "gpus", "gpu_count")
-"""What a run fills in, in commands and in the values of overrides."""
+"""Placeholders of a run, in commands and in the values of overrides."""
 PLACEHOLDERS = (*OF_RUN, "overrides", "config")
 _PLACEHOLDER = re.compile(r"\{(\{\w*\})\}|\{(\w*)\}")
 _IN_VALUE = re.compile(r"\{(\{\w+\})\}|(?<!\$)\{(\w+)\}")
-"""Hydra's own `${name}` in a value stays as it is."""
+"""Leaves Hydra's own `${name}` in a value unchanged."""
 Overrides = Mapping[str, Any]
 FILES = ("yaml", "config")
-"""Styles that put overrides into a file."""
+"""Styles that write overrides to a file."""
 KEY, VALUE = "{key}", "{value}"
 _VARIABLE = re.compile(r"[A-Za-z_]\w*")
 _PLAIN = re.compile(r"[A-Za-z0-9_/+.%*@?|\-][A-Za-z0-9_/+.%*@?|:\-]*")
-"""Text that Hydra takes for one value without quotes."""
+"""Text that Hydra reads as one value without quotes."""
 
 
 def _argparse(overrides: Overrides) -> Iterator[str]:
@@ -78,7 +78,7 @@ STYLES = (*WORDS, *FILES, "env")
 
 
 def check_style(style: str) -> str:
-    """Raises InputError if there is no such style."""
+    """Return a known style; raise InputError for any other."""
     if KEY in style:
         if VALUE not in style:
             raise InputError(f"overrides {style!r} names {KEY} and no {VALUE}")
@@ -102,11 +102,7 @@ def as_words(style: str, overrides: Overrides) -> list[str]:
 
 
 def variables(overrides: Overrides) -> dict[str, str]:
-    """Overrides as environment variables.
-
-    Raises:
-        InputError: a name is none of a variable.
-    """
+    """Overrides as environment variables; InputError if a name cannot be a variable."""
     found = {}
     for key, value in overrides.items():
         if not _VARIABLE.fullmatch(key):
@@ -117,10 +113,10 @@ def variables(overrides: Overrides) -> dict[str, str]:
 
 
 def check(commands: Sequence[str], style: str, resume: str | None) -> None:
-    """Whether commands can be called, the first of them with overrides in a style.
+    """Check that commands can be called, the first of them with overrides in a style.
 
     Raises:
-        InputError: quotes are open, a placeholder is unknown, or one that is needed is missing.
+        InputError: a quote is open, or a placeholder is unknown or missing.
     """
     if not all(map(split, commands)):
         raise InputError("a command is empty")
@@ -154,11 +150,7 @@ def _placeholders(
 
 
 def split(text: str) -> list[str]:
-    """The words of a text, as a shell would split it.
-
-    Raises:
-        InputError: a quote is open.
-    """
+    """The words of a text, as a shell splits it; InputError if a quote is open."""
     try:
         return shlex.split(text)
     except ValueError as error:
@@ -166,7 +158,7 @@ def split(text: str) -> list[str]:
 
 
 def fill(text: str, values: Mapping[str, str], style: str, overrides: Mapping[str, Any]) -> list[str]:
-    """The words of a command, its placeholders filled; `{overrides}` becomes as many as there are."""
+    """The words of a command with placeholders filled; `{overrides}` becomes the words of the overrides."""
     words = []
     for word in split(text):
         words += as_words(style, overrides) if word == "{overrides}" else [_put(word, values)]
@@ -178,17 +170,18 @@ def _put(text: str, values: Mapping[str, str], of: re.Pattern[str] = _PLACEHOLDE
 
 
 def filled(value: Any, values: Mapping[str, str]) -> Any:
-    """The value of an override, its placeholders filled."""
+    """The value of an override with placeholders filled."""
     if isinstance(value, list | tuple):
         return tuple(filled(item, values) for item in value)
     return _put(value, values, _IN_VALUE) if isinstance(value, str) else value
 
 
 def check_overrides(commands: Sequence[str], style: str, overrides: Mapping[str, Any]) -> None:
-    """Whether overrides can be written in a style, and commands and overrides together tell seed and folder.
+    """Check that a style can write overrides, and that they or the commands pass the seed and the output
+    folder.
 
     Raises:
-        InputError: a name cannot, a value has an unknown placeholder, or one that is needed is missing.
+        InputError: a name is not possible, or a placeholder is unknown or missing.
     """
     for key in overrides:
         if not key or key != key.strip() or "=" in key or any(c.isspace() for c in key):

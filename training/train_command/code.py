@@ -1,7 +1,7 @@
-"""The code that a training command is: which files, their digest, a copy, and a folder to run it in.
+"""The code of a training command: its files, their digest, a copy, and a folder for each run.
 
-The copy lies under the root by its digest, once for all runs, and is made when a study is planned. A run's
-own folder has copies of these files; whatever else is in the user's folder is linked beside them.
+The copy is stored under the root by its digest, once for all runs, when a study is planned. Each run's folder
+gets copies of these files and links to the rest of the user's folder.
 """
 
 from __future__ import annotations
@@ -24,31 +24,30 @@ from ..rundir import file_digest
 from .config import TrainingCommand
 
 PROGRAMS = frozenset((".py", ".pyx", ".sh", ".c", ".cc", ".cpp", ".cu", ".jl", ".lua", ".m", ".r", ".rs"))
-"""Endings of programs; a linked folder without one is data."""
+"""Suffixes of programs; a linked folder without one is data."""
 SOURCES = PROGRAMS | {
     *(".pyi", ".ipynb", ".cuh", ".h", ".hpp", ".ini", ".cfg", ".json", ".toml", ".yaml", ".yml")
 }
-"""Endings of source files, which decide a result where a study names no `code`."""
+"""Suffixes of source files, which decide a result if a study names no `code`."""
 OF_RUNS = frozenset((".pt", ".pth", ".th", ".ckpt", ".safetensors", ".onnx", ".log"))
-"""Endings of weights and logs."""
+"""Suffixes of weights and logs."""
 MOST_FILES, MOST_BYTES = 5000, 200 << 20
-"""More code than this is a mistake: a data folder among it."""
+"""More code than this is a mistake, such as a data folder."""
 MOST_LOOKED_AT = 20_000
-"""Files of a linked folder among which a program is looked for."""
+"""Files of a linked folder that are searched for a program."""
 
 
 def find_code(folder: Path, patterns: Collection[str], apart: Iterable[Path] = ()) -> dict[str, Path]:
     """The files that decide a result, by their path in the folder, sorted.
 
-    Hidden folders, virtual environments and byte code are no code.
+    Excludes hidden folders, virtual environments and byte code.
 
     Args:
-        patterns: `*.yaml`, `src/**/*.py`; none: source files, where git keeps the folder those it does not
-            ignore.
-        apart: files and folders that are none of it: the study file, the root.
+        patterns: `*.yaml`, `src/**/*.py`; none: source files, except those that git ignores.
+        apart: files and folders to exclude: the study file, the root.
 
     Raises:
-        InputError: there is no such folder, a pattern matches nothing, or they match too much.
+        InputError: the folder does not exist, a pattern matches nothing, or they match too much.
     """
     if not folder.is_dir():
         raise InputError(f"train.folder {folder} does not exist")
@@ -90,8 +89,8 @@ def _is_study(path: Path) -> bool:
 
 
 def _walk(folder: Path, away: Collection[Path]) -> Iterator[tuple[str, Path]]:
-    """The files below a folder that may be code, by their path in it, each with the folder that git is asked
-    in: the whole, a submodule or another repository within it, or a linked folder."""
+    """The files below a folder that may be code, by their path in it, each with the folder whose git lists
+    it: the folder itself, a submodule or other repository in it, or a linked folder."""
     roots = {folder: folder}
     for place, folders, files in os.walk(folder, followlinks=True):
         here = Path(place)
@@ -105,8 +104,8 @@ def _walk(folder: Path, away: Collection[Path]) -> Iterator[tuple[str, Path]]:
 
 
 def _entered(folder: Path) -> bool:
-    """Whether a folder may hold code; a link does where programs are in it, and it leads to no folder that
-    it is in itself."""
+    """Whether a folder may have code; a link may if it contains programs and does not lead to a parent of
+    itself."""
     if not folder.is_symlink():
         return True
     target = folder.resolve()
@@ -134,10 +133,10 @@ def _match(parts: Sequence[str], patterns: Sequence[str]) -> bool:
 
 
 def _known_to_git(folder: Path) -> dict[str, bool] | None:
-    """Files that git tracks (true) or would, by their path in the folder; none: it is no folder of git's.
+    """Files that git tracks (true) or would track, by their path in the folder; None outside a repository.
 
     Raises:
-        InputError: git does not read it, as one that belongs to somebody else.
+        InputError: git refuses to read it, e.g. because somebody else owns it.
     """
     folder = folder.resolve()
     if not any((place / ".git").exists() for place in (folder, *folder.parents)):
@@ -168,10 +167,10 @@ def kept_files(copy: Path) -> dict[str, Path]:
 
 
 def keep(files: dict[str, Path], digest: str, copies: Path) -> Path:
-    """Copy code to `<copies>/<digest>`, unless it is there.
+    """Copy code to `<copies>/<digest>`, unless it exists.
 
     Raises:
-        InputError: the files have another digest by now.
+        InputError: the files have changed since their digest was taken.
     """
     copy = copies / digest
     with locked(copies / "lock"):
@@ -196,17 +195,17 @@ def _copy(files: dict[str, Path], target: Path) -> None:
 
 
 def lay_out(copy: Path, own: TrainingCommand, work: Path, root: Path) -> list[Path]:
-    """Make a run's folder anew: the code as it was planned, and links to the rest of the user's folder.
+    """Recreate a run's folder: the planned code, and links to the rest of the user's folder.
 
     Args:
         copy: of the code.
         root: of all runs; not linked.
 
     Returns:
-        What is linked: files and folders of the user's.
+        The linked files and folders of the user.
 
     Raises:
-        InputError: the copy is gone or is another.
+        InputError: the copy is missing or has changed.
     """
     files = kept_files(copy)
     if not files or digest_of(files) != own.digest:
@@ -227,13 +226,13 @@ def lay_out(copy: Path, own: TrainingCommand, work: Path, root: Path) -> list[Pa
 
 
 def arrange(own: TrainingCommand, root: Path, files: Collection[str]) -> tuple[list[str], list[str]]:
-    """What of a folder is linked into every run, and what is an empty folder of each run's own, by path.
+    """The paths of a folder to link into every run, and the folders that each run gets empty.
 
-    A folder that holds weights or logs that git does not track, or nothing, is each run's own, unless `links`
-    names it: trainings would start from each other's checkpoints.
+    A folder without files, or with weights or logs that git does not track, is each run's own unless `links`
+    names it: otherwise runs would start from each other's checkpoints.
 
     Args:
-        files: of the code as planned, which are neither.
+        files: of the planned code, which are neither.
     """
     linked: list[str] = []
     empty: list[str] = []
@@ -267,8 +266,8 @@ def arrange(own: TrainingCommand, root: Path, files: Collection[str]) -> tuple[l
 
 
 def changes(paths: Iterable[Path]) -> dict[str, int]:
-    """When files and folders among and below some paths were last written to, in ns by the clock of the file
-    system; without what Python and tools keep beside them."""
+    """Modification times in ns of files and folders among and below some paths, by the file system's clock;
+    without caches of Python and tools."""
     found: dict[str, int] = {}
     for path in paths:
         if _no_code(path):
@@ -285,7 +284,7 @@ def changes(paths: Iterable[Path]) -> dict[str, int]:
 
 
 def written_beside(work: Path, copy: Path, most: int = 5) -> list[str]:
-    """Files in a run's folder that a command has put there."""
+    """Files that a command has put into a run's folder."""
     there = kept_files(work).items()
     own = {name for name, path in there if not path.is_symlink() and path.parent.name != "__pycache__"}
     return sorted(own - kept_files(copy).keys())[:most]

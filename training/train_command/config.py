@@ -1,4 +1,4 @@
-"""A training command as a study file describes it, and what a cell gives to it. Needs no torch."""
+"""A training command as a study file describes it, and its overrides in a cell. Needs no torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from . import argv, config_files
 
 
 def override(value: Any) -> Any:
-    """A value as a command is given it: true, false, none, a list, or text just as it was written."""
+    """A value as a command gets it: true, false, none, a list, or the text as written."""
     if isinstance(value, list | tuple):
         return tuple(map(override, value))
     known = {"true": True, "false": False, "null": None}
@@ -34,7 +34,7 @@ Override = Annotated[bool | str | tuple[Any, ...] | None, BeforeValidator(overri
 
 OF_CONFIG = re.compile(r"\{config\.?(.*)\}")
 LOG = "{log}"
-"""Stands for what the command prints, in the `file` of a curve."""
+"""In the `file` of a curve: the output that the command prints."""
 
 
 def _below_out(path: str) -> str:
@@ -45,28 +45,28 @@ def _below_out(path: str) -> str:
 
 
 class TrainingCommand(TrainingProgram):
-    """A command that trains, and what it leaves.
+    """A command that trains, and its outputs.
 
     Attributes:
-        command: split into words as a shell would, then `argv.PLACEHOLDERS` are put in; no shell sees it.
-        then: commands that are called after it, in the same folder; a retry begins with the one that failed.
-        overrides: how a cell's overrides are written (`training.train_command.argv`).
-        config: of the folder, a file into which the overrides are merged; the command gets it as `{config}`.
-        resume: words that are added where the path below `{out}` in them is there; `own`: the program
-            looks for what it goes on from in `{out}` itself.
-        folder: where the command is at home; it runs in a copy of its `code`, the rest linked beside it.
+        command: split into words as by a shell, then filled with `argv.PLACEHOLDERS`; no shell runs it.
+        then: commands called after it, in the same folder; a retry begins with the failed one.
+        overrides: the style of a cell's overrides (`training.train_command.argv`).
+        config: a file of the folder into which the overrides are merged; the command gets it as `{config}`.
+        resume: words added if the path below `{out}` in them exists; `own`: the program itself looks in
+            `{out}` for its checkpoint.
+        folder: the command's home; it runs in a copy of its `code`, with links to the rest.
         code: patterns of the files that decide the result; none: source files that git does not ignore.
-        links: patterns of files and folders that are linked into each run though they hold weights or logs.
-        scores: below `{out}`, a folder of enhanced test files, or a table `.csv` of measures.
-        curve: what it writes below `{out}`, or prints; none: the command tells none.
+        links: patterns of files and folders to link into each run although they contain weights or logs.
+        scores: below `{out}`, a folder of enhanced test files, or a table `.csv` of metrics.
+        curve: the curve that it writes below `{out}` or prints; None: it reports none.
         network: `file.py:Class`, for the audit.
-        network_arguments: of the class by name; `{config.group}` is what `config` has there, `{config}` all.
-            Without names, that group's settings are the arguments.
-        sample_rate: Hz, of its enhanced files and of the audio that is kept.
+        network_arguments: of the class by name; `{config.group}` is that group of `config`, `{config}` all of
+            it. A text instead of names: that group's settings are the arguments.
+        sample_rate: Hz, of its enhanced files and of the kept audio.
         digest: of the content of `code`, when the study was planned.
         commit: of `folder`, when the study was planned.
 
-    One with `imported` has no command.
+    With `imported` there is no command.
     """
 
     command: str = ""
@@ -130,26 +130,23 @@ class TrainingCommand(TrainingProgram):
 
     @property
     def patterns(self) -> tuple[str, ...]:
-        """Of the files that decide the result, its configuration file among them; none: all sources."""
+        """Patterns of the files that decide the result, with its configuration file; none: all sources."""
         return (*self.code, *([self.config] if self.config else [])) if self.code else ()
 
     def base(self, folder: Path | None = None) -> dict[str, Any]:
-        """The content of `config`, in a folder other than its own maybe; empty without one.
-
-        Raises:
-            InputError: it cannot be read.
-        """
+        """The content of `config`, in its own or another folder; empty without one. InputError if it cannot
+        be read."""
         return {} if self.config is None else config_files.read((folder or Path(self.folder)) / self.config)
 
     @property
     def defaults(self) -> dict[str, Any]:
-        """The settings of `config` by dotted name, as overrides are; empty if it cannot be read by now."""
+        """The settings of `config` by dotted name, like overrides; empty if it can no longer be read."""
         with suppress(InputError):
             return {key: override(value) for key, value in config_files.flat(self.base())}
         return {}
 
     def network_settings(self, overrides: Mapping[str, Any]) -> dict[str, Any]:
-        """The arguments of `network` by dotted name, as a command with overrides is configured.
+        """The arguments of `network` by dotted name, under overrides.
 
         Raises:
             InputError: `config` has no such setting, or cannot be read.
@@ -166,11 +163,7 @@ class TrainingCommand(TrainingProgram):
         return dict(config_files.flat({name: value(given) for name, given in arguments.items()}))
 
     def check_overrides(self, overrides: Mapping[str, Any]) -> None:
-        """Whether overrides can be given to the command.
-
-        Raises:
-            InputError: they cannot.
-        """
+        """Raise InputError if the command cannot take overrides."""
         if self.imported is not None:
             return
         argv.check_overrides(self.commands, self.overrides, overrides)
@@ -179,7 +172,7 @@ class TrainingCommand(TrainingProgram):
 
     @property
     def ending(self) -> str:
-        """Of the file with overrides."""
+        """Suffix of the file with overrides."""
         return Path(self.config).suffix.lower() if self.config else ".yaml"
 
     @property
@@ -188,7 +181,7 @@ class TrainingCommand(TrainingProgram):
 
     @property
     def is_table(self) -> bool:
-        """Whether the command measures its test files itself."""
+        """Whether the command scores its test files itself."""
         return self.scores.endswith(".csv")
 
     @property
@@ -202,21 +195,21 @@ class TrainingCommand(TrainingProgram):
         return self.sample_rate
 
     def signed_fields(self) -> dict[str, Any]:
-        """What of it decides the trained weights."""
+        """The parts that decide the trained weights."""
         signed: dict[str, Any] = {"code": self.digest, "command": self.command, "overrides": self.overrides}
         more = {"then": self.then, "config": self.config, "gpus": self.gpus if self.gpus > 1 else None}
         return signed | {name: value for name, value in more.items() if value}
 
 
 class CommandConfig(Frozen):
-    """What a cell gives to a training command.
+    """A cell's configuration for a training command.
 
     Attributes:
-        overrides: of the program's own settings, by its own names.
+        overrides: of the program's settings, by the program's names.
     """
 
     ABSENT: ClassVar[Any] = "not given"
-    """Stands for an override that a command is not given: its own default."""
+    """Value of an override that the command does not get, so that its own default applies."""
     results_version: ClassVar[int] = 1
     steps: ClassVar[None] = None
     """The command decides."""
@@ -225,7 +218,6 @@ class CommandConfig(Frozen):
     evaluation: Evaluation = Evaluation()
 
     def with_changes(self, changes: Mapping[str, Any]) -> CommandConfig:
-        """This configuration with other overrides."""
         return CommandConfig(overrides={**self.overrides, **changes}, evaluation=self.evaluation)
 
     def flat(self) -> dict[str, Any]:
@@ -234,14 +226,14 @@ class CommandConfig(Frozen):
         return dumped["overrides"] | {f"evaluation.{k}": v for k, v in dumped["evaluation"].items()}
 
     def result_fields(self) -> dict[str, Any]:
-        """The overrides, which all may change the trained network, and are part of its signature."""
+        """The overrides: any of them may change the trained network, so all are signed."""
         return self.model_dump(mode="json")["overrides"]
 
     def signed_fields(self) -> dict[str, Any]:
         return self.result_fields()
 
     def is_active(self, path: str) -> bool:
-        """Nobody knows of an override whether it means anything, nor anything else of it."""
+        """Always true: it is unknown whether an override has an effect."""
         return True
 
     def marks_of(self, path: str) -> FieldMarks:
@@ -251,5 +243,5 @@ class CommandConfig(Frozen):
         return self
 
     def document(self) -> dict[str, Any]:
-        """What `spec.json` says of it."""
+        """Its part of `spec.json`."""
         return {"overrides": self.result_fields()}

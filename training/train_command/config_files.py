@@ -1,4 +1,4 @@
-"""A program's own configuration file with a cell's overrides merged in, in the file's own format.
+"""A program's configuration file with a cell's overrides merged in, in the file's own format.
 
 A format is one line of `FORMATS`.
 """
@@ -29,11 +29,11 @@ FORMATS: dict[str, tuple[Callable[[str], Any], Callable[[Tree], str]]] = {
     ".json": (json.loads, partial(json.dumps, indent=4, ensure_ascii=False)),
     ".toml": (tomllib.loads, tomli_w.dumps),
 }
-"""By a file's ending, how it is read and written. TOML has no null: there the key is left out."""
+"""Reader and writer by a file's suffix. TOML has no null: the key is left out."""
 
 
 def check_ending(path: str) -> str:
-    """Raises InputError if a file is of no known format."""
+    """Return a path of a known format; raise InputError for any other."""
     if Path(path).suffix.lower() not in FORMATS:
         raise InputError(f"config {path!r} has an unknown format; known: {', '.join(FORMATS)}")
     return path
@@ -43,7 +43,7 @@ def read(path: Path) -> Tree:
     """The content of a configuration file.
 
     Raises:
-        InputError: it is not there, cannot be read or is no mapping.
+        InputError: it does not exist, cannot be read or is not a mapping.
     """
     try:
         tree = FORMATS[path.suffix.lower()][0](path.read_text(encoding="utf-8"))
@@ -57,16 +57,16 @@ def read(path: Path) -> Tree:
 
 
 def text(base: Tree, overrides: Mapping[str, Any], ending: str) -> str:
-    """What a file holds that is a base with overrides merged in; raises as `merged`."""
+    """The text of a file with overrides merged into a base; raises as `merged`."""
     return FORMATS[ending][1](merged(base, overrides, ending))
 
 
 def merged(base: Tree, overrides: Mapping[str, Any], ending: str) -> Tree:
-    """A base with overrides merged in; a dotted name goes down into groups. A text takes the type that the
-    base has there, or else reads as a number if it is one. `~name` removes a setting or group.
+    """A base with overrides merged in; a dotted name descends into groups. A text takes the type of the
+    base's value, or else becomes a number if it reads as one. `~name` removes a setting or group.
 
     Raises:
-        InputError: a name is both a value and a group of others, or what is to be removed is not there.
+        InputError: a name is both a value and a group, or a setting to remove does not exist.
     """
     tree = deepcopy(base)
     for key, value in overrides.items():
@@ -88,11 +88,7 @@ def merged(base: Tree, overrides: Mapping[str, Any], ending: str) -> Tree:
 
 
 def at(tree: Tree, name: str) -> Any:
-    """The setting or group of a dotted name; the whole for an empty one.
-
-    Raises:
-        InputError: there is none.
-    """
+    """The setting or group of a dotted name, everything for an empty one; InputError if it does not exist."""
     found: Any = tree
     for part in filter(None, name.split(".")):
         if not isinstance(found, dict) or part not in found:
@@ -104,7 +100,7 @@ def at(tree: Tree, name: str) -> Any:
 
 
 def _place(tree: Tree, key: str) -> tuple[Tree, str]:
-    """The mapping that holds a dotted name, and the last part of the name in it."""
+    """The mapping that contains a dotted name, and the last part of the name."""
     if key in tree or "." not in key:
         return tree, key
     group, rest = key.split(".", 1)
@@ -115,7 +111,7 @@ def _place(tree: Tree, key: str) -> tuple[Tree, str]:
 
 
 def typed(value: Any, like: Any = None) -> Any:
-    """A value as a file has it: a text where `like` is one, a number where it reads as one."""
+    """A value for a file: a text if `like` is one, a number if it reads as one."""
     if isinstance(value, list | tuple):
         first = like[0] if isinstance(like, list) and like else None
         return [typed(item, first) for item in value]

@@ -1,4 +1,4 @@
-"""The curve that a command writes, read while it runs and when it has ended."""
+"""The curve that a command writes, read while it runs and after it ends."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from ..rundir import RunDir, RunLockedError
 from .config import LOG, TrainingCommand
 
 VALUE = "val/pesq_wb"
-"""What a line of a curve is selected by, as the driver and the reports know it."""
+"""The column that selects weights, as the driver and the reports name it."""
 SHARE = 20
-"""A curve that took a second to read is read again after so many seconds."""
+"""A curve that takes a second to read is read again after this many seconds."""
 
 
 class LiveCurve:
-    """The lines of a curve, as `metrics.jsonl` has them, by step.
+    """The lines of a curve, as in `metrics.jsonl`, by step.
 
     Args:
-        how: where it is and what its columns are; none: the command writes none.
-        run: in whose `out/` or log it is.
-        since: the byte of the log from which on its lines count.
-        former: lines of the attempts that this one goes on from, which its file may not have.
+        how: its file and columns; None: the command writes none.
+        run: its `out/` or log has the curve.
+        since: byte of the log at which its lines begin.
+        former: lines of earlier attempts that this one continues, which its file may lack.
 
     Attributes:
-        problem: why there is no curve though one was promised.
+        problem: why an expected curve is missing.
     """
 
     def __init__(
@@ -45,10 +45,10 @@ class LiveCurve:
         self.problem: str | None = None
 
     def take(self, ended: bool = False) -> bool:
-        """Read what is new; whether there is any. Lines have numbers alone, what is not finite as none.
+        """Read new lines; whether there are any. A line has only numbers; non-finite ones become None.
 
         Args:
-            ended: the command has ended, so that what is missing now will not come.
+            ended: the command has ended, so a missing file will not appear.
         """
         if self._how is None or (not ended and time.monotonic() < self._due):
             return False
@@ -82,7 +82,7 @@ class LiveCurve:
 
     @property
     def state(self) -> dict[str, Any]:
-        """What `state.json` says of it: the highest step, and the highest validation PESQ."""
+        """Its fields of `state.json`: the highest step, and the highest validation PESQ."""
         rated = [line[VALUE] for line in self.lines.values() if line.get(VALUE) is not None]
         return {
             "step": max(self.lines, default=0),
@@ -97,13 +97,13 @@ class LiveCurve:
 
 
 def log_start(run: RunDir) -> int:
-    """The byte of a run's log at which the attempts begin that its output is of."""
+    """The byte of a run's log at which the attempts behind its output begin."""
     anew = [line.get("log", 0) for line in run.attempts() if not line.get("resumed")]
     return anew[-1] if anew else 0
 
 
 def reread(run: RunDir, planned: Mapping[str, Any]) -> None:
-    """Read the curve of a finished command as its plan says by now, if it said something else before."""
+    """Read a finished command's curve again if its plan now describes the curve differently."""
     how = TrainingCommand.model_validate(planned).curve
     if how == TrainingCommand.model_validate(run.spec["train"]).curve or not (run.path / "out").is_dir():
         return

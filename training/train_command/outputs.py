@@ -1,4 +1,4 @@
-"""What a command leaves below `{out}`: the enhanced files of its test, or a table of their scores."""
+"""A command's outputs below `{out}`: the enhanced files of its test, or a table of their scores."""
 
 from __future__ import annotations
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
 
 
 NAME = "{name}"
-"""Stands for the name of a test file in `scores`."""
+"""In `scores`: the name of a test file."""
 MOST_LOOKED_AT = 20_000
-"""Files below `{out}` among which enhanced ones are looked for."""
+"""Files below `{out}` that are searched for enhanced ones."""
 
 
 class OutputError(InputError):
-    """A command ended well, but what it left is not what was asked for."""
+    """A command succeeded, but its outputs are not the requested ones."""
 
 
 Left = Path | dict[str, Path]
-"""What a command left for a test: its own table, or enhanced files by utterance."""
+"""A command's output for a test: its own table, or enhanced files by utterance."""
 
 
 def scores_at(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> Left:
-    """What the command has left for a test, where `scores` says.
+    """A command's output for a test, at `scores`.
 
     Raises:
-        OutputError: it is not there; the message says what was expected, and what was found instead.
+        OutputError: it is missing; the message says what was expected and what was found instead.
     """
     if own.is_table:
         expected = f"a table with a row for each of {len(pairs)} test utterances: utterance and measures"
@@ -73,7 +73,7 @@ def scores_at(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> Left:
 
 
 def _enhanced_files(scores: str, out: Path, pairs: Sequence[Pair]) -> dict[str, Path]:
-    """The enhanced files that are there, by utterance."""
+    """The existing enhanced files, by utterance."""
     place, _, last = scores.rpartition("/")
     folder = newest(out, (place or ".") if NAME in last else scores)
     if folder is None or not folder.is_dir():
@@ -88,7 +88,8 @@ def _enhanced_files(scores: str, out: Path, pairs: Sequence[Pair]) -> dict[str, 
 
 
 def _nearest(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> str:
-    """The files below `{out}` that have the names of most test files, and how `scores` would name them."""
+    """A hint at the files below `{out}` with the names of most test files, and the `scores` that finds
+    them."""
     names = sorted((pair.name for pair in pairs), key=len, reverse=True)
     found: dict[str, list[str]] = {}
     for path in islice(out.rglob("*"), MOST_LOOKED_AT):
@@ -105,7 +106,7 @@ def _nearest(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> str:
 
 
 def check(own: TrainingCommand, out: Path, pairs: Sequence[Pair]) -> None:
-    """Read what a command has left for a test.
+    """Read a command's output for a test.
 
     Raises:
         OutputError, DivergedError: as `table`.
@@ -126,14 +127,14 @@ def table(
     cache: Path,
     keep: Callable[[Pair, np.ndarray], None] | None = None,
 ) -> pd.DataFrame:
-    """The scores of a test, measured from the enhanced files, or as the command's own table has them.
+    """The scores of a test, measured from the enhanced files or taken from the command's own table.
 
     Args:
-        keep: is given each pair with its enhanced speech, (sample,) at 16 kHz.
+        keep: gets each pair with its enhanced speech, (sample,) at 16 kHz.
 
     Raises:
-        OutputError: a file cannot be read or is too short or long, or the table lacks something.
-        DivergedError: enhanced speech or a measure is not finite.
+        OutputError: a file is unreadable, too short or too long, or the table lacks something.
+        DivergedError: enhanced speech or a score is not finite.
     """
     if not isinstance(left, Path):
         return score_table.measured(pairs, _enhanced(left, pairs, keep), evaluation, pool, cache=cache)
@@ -170,7 +171,7 @@ def _enhanced(
 
 
 def _read_table(path: Path, pairs: Sequence[Pair], wanted: Sequence[str] = ()) -> pd.DataFrame:
-    """The measures of a command's own table, in the order of the test."""
+    """The scores in a command's own table, in the order of the test."""
     import pandas as pd
 
     try:

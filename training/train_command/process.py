@@ -1,8 +1,8 @@
-"""The process of a command and all that it starts: run to its end, and ended; and how it ended.
+"""The process of a command with all its descendants: run, end, and the reason of its end.
 
-A command inherits the descriptor of the run's lock, so that a run whose worker was killed is still held while
-its command lives. While the worker lives, its descendants stay below it, orphans among them too (Linux);
-later they are known by a variable of their environment, which also says whose they are.
+A command inherits the descriptor of the run's lock, so the run of a killed worker stays locked while its
+command lives. While the worker lives, its descendants stay below it, orphans too (Linux); later they are
+known by an environment variable, which also names their run.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ if TYPE_CHECKING:
     from ..contract import Assignment
 
 GRACE = 30.0
-"""Seconds that a command has after SIGTERM before it is killed."""
+"""Seconds between SIGTERM and SIGKILL."""
 TICK = 0.2
-"""Seconds between two looks at a command."""
+"""Seconds between two checks of a command."""
 NOT_FOR_COMMANDS = frozenset({signal.SIGUSR2})
-"""Signals by which SLURM tells all processes of a job that its time is up: meant for the worker, which then
-ends its command; most programs would die of one before they have written anything."""
+"""With these SLURM warns all processes of a job that its time is up. They are for the worker, which then ends
+its command; most programs would die of one before writing anything."""
 MARKER = "ABLATE_RUN"
-"""Variable by which the descendants of a run's command are known: the run's folder, the host, the worker."""
+"""Variable that marks the descendants of a run's command: the run's folder, the host, the worker."""
 SET_SUBREAPER = 36
 FROM_OUTSIDE = {signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
-"""Signals that someone else sends: the attempt was lost, the command has not failed."""
+"""Signals from outside: the attempt was lost, the command has not failed."""
 LAST_LINES = 80
-"""Of the output, in which the reason of an end is looked for: a launcher adds up to 60."""
+"""Lines of output searched for the reason of an end: a launcher adds up to 60."""
 EXCEPTION = re.compile(r"(\[[^\]]*\]:?\s*)*([A-Za-z_]\w*\.)*[A-Z]\w*(Error|Exception|Interrupt)\b(:|$)")
 OF_LAUNCHERS = ("ChildFailedError", "CalledProcessError")
 OF_FILES = re.compile(r"\b(OS|IO|Import|Key|Permission|\w*NotFound|FileExists|\w*Directory)Error:")
@@ -57,18 +57,19 @@ NOT_FINITE = re.compile(r"\b(nans?|non-?finite|not finite|inf(inite|inity)?)\b",
 def run_command(
     given: Assignment, words: Sequence[str], environment: Mapping[str, str], tick: Callable[[], None]
 ) -> int | None:
-    """Run a command to its end, and end whatever it leaves behind; what it prints goes to the run's log.
+    """Run a command to its end, then end its remaining processes; its output goes to the run's log.
 
     Args:
-        given: once it says to stop, the command gets SIGTERM, and SIGKILL after a while.
+        given: when it says to stop, the command gets SIGTERM, and SIGKILL after a while.
         tick: called a few times a second.
 
     Returns:
-        The exit code, negative for a signal; none: it was stopped, or ended badly when it was to be stopped,
-        since SLURM asks all processes of a job at once.
+        The exit code, negative for a signal; None: it was stopped, or failed while it had to stop, since
+            SLURM
+        signals all processes of a job at once.
 
     Raises:
-        OSError: there is no such program, or it may not be run.
+        OSError: the program does not exist or may not be run.
     """
     run = given.run
     _end(lambda: _marked(run))
@@ -109,18 +110,18 @@ def run_command(
 
 
 def free_port() -> int:
-    """A port that nothing on this machine listens on at this moment."""
+    """A port that nothing on this machine uses at this moment."""
     with socket.socket() as free:
         free.bind(("", 0))
         return free.getsockname()[1]
 
 
 def find_python(words: Sequence[str], path: str | None, depth: int = 2) -> str | None:
-    """The Python that a command starts: the first among its words, behind `env`, a shell or a script too.
+    """The Python that a command starts: the first among its words, also behind `env`, a shell or a script.
 
     Args:
-        path: where programs are looked for.
-        depth: how often scripts among the words, and words that hold several, are looked into.
+        path: search path of programs.
+        depth: levels of scripts and of words with several words to search.
     """
     for word in words:
         program = shutil.which(word, path=path)
@@ -137,13 +138,13 @@ def find_python(words: Sequence[str], path: str | None, depth: int = 2) -> str |
 
 
 def _adopt_orphans(adopts: bool) -> None:
-    """Whether orphans among the descendants of this process come to it (Linux)."""
+    """Make this process the parent of its orphaned descendants, or no longer (Linux)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(SET_SUBREAPER, int(adopts), 0, 0, 0)
 
 
 def _descendants(before: Collection[psutil.Process]) -> set[psutil.Process]:
-    """The processes below this one, without its children of before and theirs."""
+    """The processes below this one, without its earlier children and theirs."""
     found = {*psutil.Process().children()}.difference(before)
     for child in list(found):
         with suppress(psutil.Error):
@@ -152,7 +153,7 @@ def _descendants(before: Collection[psutil.Process]) -> set[psutil.Process]:
 
 
 def end_left_behind(run: RunDir) -> None:
-    """End what lives on this machine of a command whose worker has died, so that the run can be written."""
+    """End processes of a command on this machine whose worker has died, so that the run can be written."""
     if run.work.is_dir():  # networks are spared a look at every process
         _end(lambda: _marked(run, orphaned=True))
 
@@ -162,7 +163,7 @@ def _place(run: RunDir) -> list[str]:
 
 
 def _marked(run: RunDir, orphaned: bool = False) -> set[psutil.Process]:
-    """The processes with a run's marker; or only those whose worker, above them while it lives, is dead."""
+    """The processes with a run's marker; if `orphaned`, only those without a living worker above them."""
     found, here = set(), _place(run)
     for process in psutil.process_iter():
         with suppress(psutil.Error, OSError, ValueError):
@@ -174,7 +175,7 @@ def _marked(run: RunDir, orphaned: bool = False) -> set[psutil.Process]:
 
 
 def _end(left: Callable[[], set[psutil.Process]]) -> None:
-    """Ask processes to end, and kill those that have not after a while."""
+    """Ask processes to end, and kill the remaining ones after a while."""
     for ask in (psutil.Process.terminate, psutil.Process.kill):
         deadline, asked = time.monotonic() + GRACE, set[psutil.Process]()
         while (found := {*filter(_lives, left())}) and time.monotonic() < deadline:
@@ -200,7 +201,7 @@ def was_lost(code: int) -> bool:
 
 
 def fail(code: int, last: str) -> NoReturn:
-    """Raise what a bad exit says: the signal or the code, and the last words."""
+    """Raise the failure of a bad exit: the signal or the code, and the last words."""
     cause = classify(RuntimeError(last), "configuration" if code in (2, 126, 127) else "error")
     said = f"exit code {code}: {last or 'it printed nothing'}"
     if code < 0:
@@ -210,10 +211,10 @@ def fail(code: int, last: str) -> NoReturn:
 
 
 def ending(code: int, log: Path, offset: int, most: int = 20_000) -> tuple[int, str]:
-    """The exit code, that of the program behind a shell or launcher, negative for a signal; its last words.
+    """The exit code of the program behind a shell or launcher, negative for a signal; and its last words.
 
-    Those are a line that tells of memory, else the last exception that is not a launcher's, else what it says
-    of its options, else the last line.
+    These are a line about memory, else the last exception that is not a launcher's, else a usage error, else
+    the last line.
     """
     with log.open("rb") as file:
         end = file.seek(0, 2)
@@ -233,7 +234,7 @@ def ending(code: int, log: Path, offset: int, most: int = 20_000) -> tuple[int, 
 
 
 def says_diverged(line: str) -> bool:
-    """Whether a line is an exception that says that a loss or a gradient is not finite."""
+    """Whether a line is an exception about a loss or a gradient that is not finite."""
     words = PATH.sub("", line)
     raised = EXCEPTION.match(line) and not OF_FILES.search(line)
     return bool(raised and LOSS.search(words) and NOT_FINITE.search(words))

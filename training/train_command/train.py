@@ -1,4 +1,4 @@
-"""A run of a training command: the command called, watched, taken up again, and its test scored."""
+"""A run of a training command: calls, watches and resumes it, and scores its test."""
 
 from __future__ import annotations
 
@@ -43,24 +43,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 BEAT = 60.0
-"""Seconds between two writes of the state of a command that tells nothing."""
+"""Seconds between two writes of the state if a command reports nothing."""
 PROBE = (
     "import json,sys,platform;from importlib.metadata import distributions as d;"
     "print(json.dumps({'interpreter':sys.executable,'python':platform.python_version(),"
     "'packages':dict(sorted({x.metadata['Name']:x.version for x in d() if x.metadata['Name']}.items()))}))"
 )
-"""What a Python interpreter is asked before it trains."""
+"""Asks a Python interpreter for its version and packages before it trains."""
 
 
 @dataclass
 class Call:
-    """The commands of a run, with what is put into them.
+    """The commands of a run, with their values.
 
     Args:
         given: overrides.
         data: the folder of the corpus.
-        threads: that they may use.
-        gpus: none: those that this process sees.
+        gpus: None: those that this process sees.
     """
 
     run: RunDir
@@ -93,7 +92,7 @@ class Call:
 
     @property
     def ended(self) -> int:
-        """How many of its commands have ended well: where an attempt begins."""
+        """How many of its commands have succeeded; an attempt begins with the next one."""
         return read_json(self.run.path / "commands.json") or 0
 
     @ended.setter
@@ -101,13 +100,13 @@ class Call:
         write_json(self.run.path / "commands.json", count)
 
     def words(self, which: int = 0) -> list[str]:
-        """The words of one of its commands, without those to resume it. A glob below `{out}` in a later one
-        becomes the newest file that it names."""
+        """The words of one of its commands, without those to resume it. In a later one, a glob below `{out}`
+        becomes the newest matching file."""
         filled = argv.fill(self.own.commands[which], self.values, self.own.overrides, self.overrides)
         return [self._newest(word) or word for word in filled] if which else filled
 
     def _newest(self, word: str) -> str | None:
-        """A word whose path below `{out}` is the newest that it names; none: nothing is there."""
+        """A word with its glob below `{out}` replaced by the newest match; None without a match."""
         before, out, pattern = word.partition(self.values["out"] + "/")
         if not pattern:
             return word
@@ -116,7 +115,7 @@ class Call:
 
     @property
     def resume(self) -> list[str]:
-        """The words that resume its first command; none where there is nothing to resume from."""
+        """The words that resume its first command; none if there is nothing to resume."""
         if self.own.resume is None or self.own.resumes_itself or self.ended:
             return []
         filled = argv.fill(self.own.resume, self.values, "env", {})
@@ -124,8 +123,8 @@ class Call:
         return there if len(there) == len(filled) else []
 
     def prepare(self) -> list[Path]:
-        """Lay the folder out in which it runs, and what is linked there. An attempt that begins anew finds
-        nothing of an earlier one, one that is resumed no files to be scored."""
+        """Lay out its folder and return the linked paths. A fresh attempt finds nothing of an earlier one; a
+        resumed one finds no old files to score."""
         links = lay_out(self.copy, self.own, self.work, self.root)
         scores = self.out / self.own.scores
         if self.own.resumes_itself or self.ended:
@@ -141,20 +140,20 @@ class Call:
         return links
 
     def write_config(self, code: Path | None = None) -> None:
-        """Write the file with the overrides if there is one; what they are merged into is in the code."""
+        """Write the file with the overrides, if its style has one; it is merged into the file of the code."""
         if self.own.overrides in argv.FILES:
             base = self.own.base(code)
             write_text(Path(self.values["config"]), text(base, self.overrides, self.own.ending))
 
     def set_aside(self) -> None:
-        """Begin anew: what was written is kept beside, in place of what was kept before."""
+        """Move the output to `out-failed/`, replacing an earlier one, to start from scratch."""
         if self.out.is_dir() and any(self.out.iterdir()):
             former = self.run.path / "out-failed"
             shutil.rmtree(former, ignore_errors=True)
             self.out.rename(former)
 
     def interpreter(self) -> dict[str, Any]:
-        """The Python that runs it and what is installed there; the program alone where it is no Python."""
+        """Its Python and the packages installed there; only the program if it is not a Python."""
         words, path = self.words(self.ended), self.environment.get("PATH")
         found = {"program": shutil.which(words[0], path=path) or words[0]}
         if python := find_python(words, path):
@@ -178,8 +177,8 @@ class Command(Program):
         self._assignment = assignment
 
     def train(self) -> None:
-        """Call the command unless it has ended well before. What it left is kept; if that cannot be scored,
-        its evaluation fails."""
+        """Call the command unless it has succeeded before. Its output is kept; if it cannot be scored, the
+        evaluation fails."""
         given, call, ended = self._assignment, self.call, self.call.run.path / "ended.json"
         if not ended.exists():
             _train(call, given)
@@ -240,8 +239,8 @@ def opened(assignment: Assignment) -> Iterator[Command]:
 
 
 def _train(call: Call, given: Assignment) -> None:
-    """Call the commands until all have ended well. A failure that comes twice where the first was resumed is
-    taken for the fault of what it was resumed from: it then begins anew."""
+    """Call the commands until all have succeeded. If a resumed one fails twice in the same way, its
+    checkpoint is taken for the cause and it starts from scratch."""
     former: tuple[int, str] | None = None
     while call.ended < len(call.own.commands):
         code, last, resumed = _attempt(call, given)
@@ -261,7 +260,7 @@ def _train(call: Call, given: Assignment) -> None:
 
 
 def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
-    """One call; the exit code, the last words, and whether it was resumed.
+    """One call: exit code, last words, and whether it was resumed.
 
     Raises:
         RunFailure, Interrupted, DivergedError
@@ -328,7 +327,7 @@ def _attempt(call: Call, given: Assignment) -> tuple[int, str, bool]:
 
 
 def _who_changed(run: RunDir, changed: Sequence[str], since: float) -> str:
-    """Which linked paths changed, and the runs that may have done it."""
+    """A message on changed linked paths and the runs that may have changed them."""
     others = {other.name: RunDir(other).state for other in run.path.parent.iterdir() if other != run.path}
     beside = [name[:12] for name, state in others.items() if (state.finished or state.updated or 0.0) > since]
     or_others = f", or one of the simultaneous runs ({listed(beside, 5)})" if beside else ""
@@ -340,7 +339,7 @@ def _who_changed(run: RunDir, changed: Sequence[str], since: float) -> str:
 
 
 def _summary(call: Call, progress: Progress) -> dict[str, Any]:
-    """What was measured of the run once. Without a curve the whole command counts as one step."""
+    """The measurements of the run. Without a curve the whole command counts as one step."""
     run, commands = call.run, call.own.commands
     steps = run.state.step or 1
     seconds = read_json(run.path / "seconds.json") or 0.0
