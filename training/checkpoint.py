@@ -1,4 +1,4 @@
-"""Checkpoints: written as a whole or not at all, read only when undamaged, and never executing code."""
+"""Checkpoints: written whole or not at all, read only if undamaged, and without executing code."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ logger = logging.getLogger(__name__)
 
 
 class CheckpointError(InputError):
-    """A file that is no whole checkpoint."""
+    """The file is not a complete checkpoint."""
 
 
 class ForeignCheckpointError(CheckpointError):
-    """A whole checkpoint, but of another version of the format or of another training: not to be replaced."""
+    """A complete checkpoint of another format version or another run: it must not be replaced."""
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
-    """Replace a checkpoint of nested dictionaries, lists, numbers, text and tensors as a whole.
+    """Replace a checkpoint of nested dictionaries, lists, numbers, text and tensors atomically.
 
     Raises:
-        OSError: the disk is full, or not writable; the file that stood there is untouched.
+        OSError: the disk is full or not writable; the old file is untouched.
     """
     with atomic_write(path) as temporary:
         try:
@@ -54,11 +54,8 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def write_latest(folder: Path, content: dict[str, Any]) -> None:
-    """Write `latest.pt` and keep the one it replaces as `previous.pt`.
-
-    Raises:
-        OSError: as `write`; both files are untouched.
-    """
+    """Write `latest.pt` and keep the replaced one as `previous.pt`; raises as `write`, with both files
+    untouched."""
     folder.mkdir(parents=True, exist_ok=True)
     incoming = folder / "incoming.pt"
     write(incoming, content)
@@ -69,14 +66,14 @@ def write_latest(folder: Path, content: dict[str, Any]) -> None:
 
 
 def read(path: Path, kind: Literal["training", "weights"] | None = None) -> dict[str, Any]:
-    """Read a checkpoint onto the CPU, checking every byte of it. Nothing in the file is executed.
+    """Read a checkpoint onto the CPU and verify its checksums. Executes nothing in the file.
 
-    `kind` is what it must be: all of a training's state, or a network alone.
+    `kind` is the required content: the whole state of a training, or only the weights.
 
     Raises:
         InputError: there is none.
-        ForeignCheckpointError: it is of another version of the format.
-        CheckpointError: the file is truncated, damaged, or not of this program.
+        ForeignCheckpointError: it has another format version.
+        CheckpointError: the file is truncated, damaged, or not written by ablate.
     """
     if not path.exists():
         raise InputError(f"no checkpoint at {path}")
@@ -107,14 +104,14 @@ def read(path: Path, kind: Literal["training", "weights"] | None = None) -> dict
 
 
 def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
-    """The state a training goes on from: `latest.pt`, or `previous.pt` where that cannot be read.
+    """The state to resume from: `latest.pt`, or `previous.pt` if that cannot be read.
 
     Returns:
-        The content, None where no file is readable; and what was wrong with the files passed over.
+        The content, None if no file is readable; and the problems of skipped files.
 
     Raises:
-        ForeignCheckpointError: a file is whole, but of another version: it must not be trained over.
-        OSError: a file is there and could not be read, and no other is whole.
+        ForeignCheckpointError: a complete file has another version and must not be overwritten.
+        OSError: a file exists but could not be read, and no other one is complete.
     """
     problems: list[str] = []
     unreadable: OSError | None = None
@@ -136,7 +133,7 @@ def read_latest(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
 
 @dataclass
 class Checkpoints:
-    """The checkpoints of one training, in the folder of its run; `model` is its configuration as JSON."""
+    """The checkpoints of one run; `model` is its configuration as JSON."""
 
     folder: Path
     signature: str
@@ -145,10 +142,10 @@ class Checkpoints:
     _best_step: int | None = None
 
     def latest(self) -> dict[str, Any] | None:
-        """The state to go on from, None to start afresh.
+        """The state to resume from; None to start from scratch.
 
         Raises:
-            ForeignCheckpointError: what is there is of another version or of another training.
+            ForeignCheckpointError: the file is of another version or another run.
         """
         content, problems = read_latest(self.folder)
         for problem in problems:
@@ -161,10 +158,10 @@ class Checkpoints:
         return content
 
     def selected(self) -> dict[str, torch.Tensor]:
-        """The weights that a finished training selected.
+        """The selected weights of a finished training.
 
         Raises:
-            CheckpointError: no file with them is whole; nothing is trained again for that.
+            CheckpointError: no complete file has them; the run is not retrained for that.
         """
         try:
             content, problems = self.latest(), list[str]()
@@ -184,26 +181,26 @@ class Checkpoints:
         )
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write all that the training needs to go on from here, and the selected weights where they changed.
+        """Write everything needed to resume here, and the selected weights if they changed.
 
-        `state` is that of trainer, selection and progress; its `best` holds the selected weights, if any.
+        `state` joins those of trainer, selection and progress; its `best` has the selected weights, if any.
         """
         header = {"kind": "training", "signature": self.signature, "model": self.model, "config": self.spec}
         write_latest(self.folder, {**header, **state})
         self.save_best(state["best"])
 
     def save_best(self, best: Mapping[str, Any] | None) -> None:
-        """Write the selected weights, if any, where they are others than those written last."""
+        """Write the selected weights, if any, unless they were written last."""
         if best and best["step"] != self._best_step:
             self._write_weights(BEST, best["weights"], best["step"], best["val_pesq_wb"])
             self._best_step = best["step"]
 
     def keep(self, weights: dict[str, torch.Tensor], step: int) -> None:
-        """Write weights that are kept for good."""
+        """Write weights that are never replaced."""
         self._write_weights(f"step-{step:06d}.pt", weights, step, None)
 
     def drop_previous(self) -> None:
-        """Remove the checkpoint before the latest: the training is over."""
+        """Remove the second-latest checkpoint after the training."""
         (self.folder / PREVIOUS).unlink(missing_ok=True)
 
     def _write_weights(
@@ -214,14 +211,14 @@ class Checkpoints:
 
 
 def load_model(path: Path | str) -> nn.Module:
-    """The network of a checkpoint of any kind, or of `ablate import-checkpoint`, ready to enhance.
+    """The network of any kind of checkpoint, also of `ablate import-checkpoint`, ready to enhance.
 
     Returns:
         A network with an `Interface`, on the CPU, in eval mode.
 
     Raises:
         InputError: there is no such file.
-        CheckpointError: the file is damaged or foreign, or its weights are not those of its network.
+        CheckpointError: the file is damaged or foreign, or its weights do not fit its network.
     """
     from ablate.models import build_model
 
@@ -233,10 +230,10 @@ def load_model(path: Path | str) -> nn.Module:
 
 
 def load_weights(model: nn.Module, weights: dict[str, torch.Tensor], source: Path | str) -> None:
-    """Put weights into a network.
+    """Load weights into a network.
 
     Raises:
-        CheckpointError: names or shapes differ; `source` is named.
+        CheckpointError: names or shapes differ; the message names `source`.
     """
     try:
         model.load_state_dict(weights)

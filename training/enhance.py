@@ -1,4 +1,4 @@
-"""Audio files of any rate, length and number of channels through a trained network."""
+"""Enhances audio files of any rate, length and number of channels with a trained network."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from .files import atomic_write
 from .pcs import stretch
 
 CHUNK_SECONDS = 20.0
-"""Longer recordings are enhanced in chunks of this length; shorter ones whole, as in evaluation."""
+"""Longer recordings are enhanced in chunks of this length, shorter ones whole, as in evaluation."""
 OVERLAP_SECONDS = 2.0
-"""Neighbouring chunks overlap by this and are cross-faded over it."""
+"""Overlap and cross-fade of neighbouring chunks."""
 BLOCK = 1 << 16
 
 _LOSSLESS = frozenset({"WAV", "WAVEX", "FLAC", "AIFF", "AU", "CAF", "W64", "RF64"})
 _KEPT_SUBTYPES = frozenset({"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE"})
 
 Blocks = Iterable[NDArray[np.float32]]
-"""A recording piece by piece: (sample, channel) each."""
+"""A recording in pieces of (sample, channel)."""
 
 
 def plan_outputs(inputs: Sequence[Path], folder: Path) -> tuple[list[tuple[Path, Path]], list[str]]:
-    """Which file is written for which: files by name, folders with all audio below them by relative path.
+    """The output file of each input: files by name, folders with all audio below them by relative path.
 
     Returns:
-        (source, target) of each file, the target lossless, and why others cannot be read as audio.
+        (source, target) of each file, with a lossless target, and why other files cannot be read as audio.
 
     Raises:
-        InputError: an input does not exist, a folder holds no audio, or no file can be read.
-        InputError: a file would be overwritten by its own output, or shares its output with another.
+        InputError: an input does not exist, a folder has no audio, or no file can be read; or an output would
+            overwrite its input or another output.
     """
     refused: list[str] = []
     sources: dict[Path, Path] = {}
@@ -79,22 +79,21 @@ def enhance_file(
     chunk_seconds: float = CHUNK_SECONDS,
     overlap_seconds: float = OVERLAP_SECONDS,
 ) -> float:
-    """Enhance one file; each channel alone.
+    """Enhance one file, each channel alone.
 
-    The result has the input's sample rate, number of samples and channels, and its sample format
-    where that is lossless (else 16 bits). It is written beside `target` and renamed. Memory does not grow
-    with the length of the file.
+    The result has the input's sample rate, number of samples and channels, and its sample format if that is
+    lossless (else 16 bits). It is written atomically. Memory does not grow with the length of the file.
 
     Args:
         model: a network with an `Interface`.
-        target: of a format that fits its suffix (`plan_outputs`).
+        target: its suffix fits the format (`plan_outputs`).
         pcs: perceptual contrast stretching; the loudest sample of all channels becomes 1.
 
     Returns:
         The length of the file in seconds.
 
     Raises:
-        InputError: the file is no audio, or has samples that are not finite.
+        InputError: the file is not audio, or has samples that are not finite.
     """
     info = _info(source)
     rate, channels, samples = info.samplerate, info.channels, info.frames
@@ -125,10 +124,10 @@ def enhance_file(
 def enhance_blocks(
     model: nn.Module, blocks: Blocks, *, finish: Callable[[Tensor], Tensor], chunk: int, overlap: int
 ) -> Iterator[NDArray[np.float32]]:
-    """Enhance a recording at the network's rate that arrives in pieces.
+    """Enhance a recording in pieces, at the network's rate.
 
-    One that fits into a chunk is enhanced whole. Of a longer one, chunks of equal length are (the last
-    begins earlier instead of being short) and neighbours are cross-faded linearly over `overlap`.
+    A recording that fits into a chunk is enhanced whole. Longer ones are enhanced in chunks of equal length
+    (the last begins earlier instead of being short), cross-faded linearly over `overlap`.
 
     Args:
         model: a network with an `Interface`.
@@ -137,7 +136,7 @@ def enhance_blocks(
         overlap: samples, at most half a chunk.
 
     Raises:
-        ValueError: chunk and overlap do not fit together.
+        ValueError: the overlap is not above 0 and at most half a chunk.
     """
     if not 0 < 2 * overlap <= chunk:
         raise ValueError(f"an overlap of {overlap} samples is over half of a chunk ({chunk})")
@@ -172,7 +171,7 @@ def enhance_blocks(
 
 
 def resampled(blocks: Blocks, rate: int, to: int, channels: int) -> Iterator[NDArray[np.float32]]:
-    """Change the sample rate of a recording that arrives in pieces of (sample, channel)."""
+    """Resample a recording in pieces of (sample, channel)."""
     if rate == to:
         yield from blocks
         return
@@ -183,7 +182,7 @@ def resampled(blocks: Blocks, rate: int, to: int, channels: int) -> Iterator[NDA
 
 
 def exactly(blocks: Blocks, samples: int, channels: int) -> Iterator[NDArray[np.float32]]:
-    """The first `samples` samples of a recording in pieces; zeros where it is shorter."""
+    """The first `samples` samples of a recording in pieces, with zeros if it is shorter."""
     left = samples
     for block in blocks:
         yield block[:left]
@@ -197,10 +196,10 @@ def checkpoint_of_run(root: Path, run: str) -> Path:
 
     Args:
         root: folder of `runs/`.
-        run: training signature, or the beginning of one.
+        run: training signature or its first digits.
 
     Raises:
-        InputError: no such run, several that begin so, or it has no selected checkpoint yet.
+        InputError: no run or several runs match, or the run has no selected checkpoint yet.
     """
     folder = root / "runs"
     names = sorted(p.name for p in folder.iterdir() if p.is_dir()) if folder.is_dir() else []
@@ -226,7 +225,7 @@ def _info(source: Path) -> soundfile._SoundFileInfo:
 
 
 def _form(info: soundfile._SoundFileInfo, source: Path) -> tuple[str, str, str]:
-    """Format, sample format and suffix of the file to write for a file that was read."""
+    """Format, sample format and suffix of the output for an input."""
     if info.format not in _LOSSLESS:
         return "WAV", "PCM_16", ".wav"
     kept = info.subtype in _KEPT_SUBTYPES and soundfile.check_format(info.format, info.subtype)
@@ -247,7 +246,7 @@ def _read(source: Path) -> Iterator[NDArray[np.float32]]:
 
 
 def _write(target: Path, blocks: Blocks, rate: int, channels: int, kind: str, subtype: str) -> float:
-    """Write a file; the largest magnitude of its samples is returned."""
+    """Write a file; returns the largest magnitude of its samples."""
     peak = 0.0
     with soundfile.SoundFile(target, "w", rate, channels, subtype=subtype, format=kind) as file:
         for block in blocks:

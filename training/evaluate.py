@@ -1,4 +1,4 @@
-"""Whole utterances through a network, and their measures. Evaluation never cuts nor pads an utterance."""
+"""Enhance whole utterances with a network, and score them. Evaluation never cuts or pads an utterance."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BATCH_SECONDS = {"cpu": 30.0, "cuda": 120.0}
-"""Bound on the audio in a batch of more than one utterance, by the type of a device. It is fixed, as the last
-bits of scores depend on how utterances are batched, and a run's summary names it."""
+"""Limit on the audio in a batch of several utterances, by device type. It is fixed and in a run's summary,
+since batching changes the last bits of scores."""
 POST_PROCESSING: dict[str, Callable[[Tensor], Tensor]] = {"none": lambda waveform: waveform, "pcs": pcs}
-"""What `Evaluation.post_processing` may name: (batch, sample) -> (batch, sample)."""
+"""Values of `Evaluation.post_processing`: (batch, sample) -> (batch, sample)."""
 
 Finish = Callable[[Tensor, Tensor], Tensor]
-"""From enhanced and noisy waveforms (batch, sample) to what is scored, of the same shape."""
+"""From enhanced and noisy waveforms (batch, sample) to the scored ones, of the same shape."""
 
 
 def finishing(evaluation: Evaluation) -> Finish:
-    """What an evaluation does with the enhanced speech."""
+    """The post-processing of an evaluation."""
     share, after = evaluation.mix_back, POST_PROCESSING[evaluation.post_processing]
 
     def finish(enhanced: Tensor, noisy: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ def finishing(evaluation: Evaluation) -> Finish:
 
 
 class Averaged(nn.Module):
-    """The mean of what several networks put out, spectrograms (batch, 257, frame), and so of waveforms."""
+    """The mean of several networks' output spectrograms (batch, 257, frame), and so of their waveforms."""
 
     def __init__(self, members: Sequence[nn.Module]) -> None:
         super().__init__()
@@ -64,7 +64,7 @@ class Averaged(nn.Module):
 
 @contextmanager
 def using_taps(model: nn.Module, taps: int) -> Iterator[None]:
-    """Let filter heads use some of their taps."""
+    """Limit filter heads to some of their taps."""
     heads = [module for module in model.modules() if isinstance(module, FilterHead)]
     try:
         for head in heads:
@@ -77,7 +77,7 @@ def using_taps(model: nn.Module, taps: int) -> Iterator[None]:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval and inference mode; afterwards every module is in the mode it was in."""
+    """Eval and inference mode; restores every module's mode afterwards."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -98,17 +98,17 @@ def enhance_utterances(
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Enhance whole utterances.
 
-    Only utterances of equal frame count share a batch (of equal length, where a network has no transform or
-    one of its own): normalisation over time makes padding change the result. Between two results the model is
-    in the mode it was in before.
+    Only utterances of equal frame count share a batch (of equal length, if a network has its own transform or
+    none), because padding would change the result of normalisation over time. Between two results the model
+    is in its previous mode.
 
     Args:
         model: a network with an `Interface`.
         waveforms: (sample,) each, at the network's rate.
-        batch_seconds: bound on the audio in a batch of more than one utterance; None: `BATCH_SECONDS`.
+        batch_seconds: limit on the audio in a batch of several utterances; None: `BATCH_SECONDS`.
 
     Yields:
-        Index into `waveforms` and the enhanced one, (sample,) float32; in the order of frame counts.
+        Index into `waveforms` and the enhanced one, (sample,) float32, ordered by frame count.
 
     Raises:
         ValueError: an utterance is empty.
@@ -132,7 +132,7 @@ def batch_bound(device: torch.device) -> float:
 def equal_frames(
     lengths: Sequence[int], batch_seconds: float, alike: Callable[[int], int] = utterance_frames
 ) -> list[list[int]]:
-    """Indices in batches of equal frame count that hold at most so much audio, or one utterance."""
+    """Indices in batches of equal frame count, each within the limit of audio or with one utterance."""
     groups: dict[int, list[int]] = defaultdict(list)
     for index, length in enumerate(lengths):
         groups[alike(length)].append(index)
@@ -150,7 +150,7 @@ def enhance_batch(
 
     Args:
         waveforms: (sample,) each, that share a batch (`equal_frames`).
-        finish: makes of enhanced and noisy speech what is given back, (sample,) float32 each.
+        finish: from enhanced and noisy speech to the result, (sample,) float32 each.
     """
     interface = Interface.of(model)
     with evaluating(model):
@@ -174,12 +174,12 @@ def score_test(
     device: torch.device | str | None = None,
     keep: Callable[[Pair, np.ndarray], None] | None = None,
 ) -> pd.DataFrame:
-    """Enhance and measure a test set: the table of `score_table.measured`.
+    """Enhance and score a test set: the table of `score_table.measured`.
 
     Args:
         model: a network with an `Interface`.
         cache: folder of the cache, for the scores of the noisy input.
-        keep: is given each pair with its enhanced speech, (sample,) float32.
+        keep: gets each pair with its enhanced speech, (sample,) float32.
 
     Raises:
         MetricProcessError: the processes that measured an utterance died.
@@ -198,15 +198,15 @@ def score_test(
 def measure_speed(
     model: nn.Module, pairs: Sequence[Pair], *, device: torch.device | str | None = None, utterances: int = 3
 ) -> dict[str, float]:
-    """Seconds of work per second of audio, for whole utterances one at a time; the median of a few.
-
-    The utterances are the first of the pairs; one more is enhanced before, not timed.
+    """Seconds of work per second of audio: the median over the first few utterances, one at a time, after a
+    warm-up.
 
     Returns:
-        `real_time_factor`, by the clock, which slows down while others use the machine;
-        `processor_time_factor`, by the processor time of this process, of all its threads, which hardly does;
-        `one_thread_factor`, the same of the network on one thread of the processor;
-        `other_cores_busy`, how many cores others kept busy meanwhile.
+        `real_time_factor`, by the clock, which other load slows down; `processor_time_factor`, by the
+            processor
+        time of all threads of this process, which other load hardly changes; `one_thread_factor`, the same on
+            one
+        thread of the processor; `other_cores_busy`, how many cores other processes kept busy meanwhile.
     """
     chosen = [pair.noisy for pair in pairs[:utterances]]
     place = device_of(model) if device is None else torch.device(device)
@@ -234,7 +234,7 @@ def measure_speed(
 
 
 def _one_thread_factor(model: nn.Module, waveform: np.ndarray, rate: int) -> float:
-    """Seconds of processor time for a second of audio, on one thread: the fastest of three passes."""
+    """Processor seconds per second of audio on one thread: the fastest of three passes."""
     copied, threads = copy.deepcopy(model).cpu(), torch.get_num_threads()
     torch.set_num_threads(1)
     passed = []
@@ -249,5 +249,5 @@ def _one_thread_factor(model: nn.Module, waveform: np.ndarray, rate: int) -> flo
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a model's parameters are; the CPU if it has none."""
+    """The device of a model's parameters; the CPU if it has none."""
     return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))

@@ -1,5 +1,4 @@
-"""Files that are there as a whole or not at all, files that grow by whole lines, and locks that go with their
-holder."""
+"""Files written whole or not at all, files that grow by whole lines, and locks that end with their holder."""
 
 from __future__ import annotations
 
@@ -18,7 +17,7 @@ from typing import IO, Any
 logger = logging.getLogger(__name__)
 
 PROBING = 0.5
-"""Seconds for which a lock that is not waited for is tried: `is_locked` of others holds it for an instant."""
+"""Seconds to try for a lock without waiting for it: `is_locked` elsewhere may hold it for an instant."""
 
 
 class LockHeldError(RuntimeError):
@@ -26,7 +25,7 @@ class LockHeldError(RuntimeError):
 
 
 def _of(path: Path, error: OSError) -> OSError:
-    """The error of a write, which tells its number alone, with the file."""
+    """A write error with its file; the system reports only the number."""
     if error.errno is not None and error.filename is None:
         error.filename = str(path)
     return error
@@ -34,10 +33,10 @@ def _of(path: Path, error: OSError) -> OSError:
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; it takes the place of `path` when the block ends well.
+    """A temporary path beside `path` to write to; it replaces `path` if the block succeeds.
 
-    The data reach the disk before the name changes, so that a crash leaves the old file or the new one. A
-    block that raises leaves the old file and no temporary one.
+    The data reach the disk before the name changes, so a crash leaves the old file or the new one. If the
+    block raises, the old file stays and the temporary one is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
@@ -54,9 +53,9 @@ def atomic_write(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """An empty folder beside `path` to fill; it becomes `path` when the block ends well, else it goes.
+    """An empty folder beside `path` to fill; it becomes `path` if the block succeeds, else it is removed.
 
-    `path` must not be there, and no one else may be at it; what a killed process left of it is removed.
+    `path` must not exist, and nobody else may write it; leftovers of a killed process are removed.
     """
     partial = path.with_name(f".{path.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
@@ -69,12 +68,12 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Add JSON objects to a file, one a line, and have them on disk before returning: all of them or none.
+    """Append JSON objects to a file, one per line, and sync: all of them or none.
 
-    A torn last line, which a crash or a full disk left, is cut off first. One process may write at a time.
+    A torn last line, left by a crash or a full disk, is removed first. Only one process may write at a time.
 
     Raises:
-        OSError: the lines could not be written; the file is as it was.
+        OSError: the lines could not be written; the file is unchanged.
     """
     text = "".join(json.dumps(line) + "\n" for line in lines).encode()
     with open(path, "a+b", buffering=0) as file:
@@ -93,7 +92,7 @@ def append_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
 
 
 def _end_of_lines(file: IO[bytes], block: int = 1 << 16) -> int:
-    """Where the last whole line of a file ends."""
+    """The end of the last whole line of a file."""
     end = file.seek(0, os.SEEK_END)
     while end:
         start = max(0, end - block)
@@ -106,7 +105,7 @@ def _end_of_lines(file: IO[bytes], block: int = 1 << 16) -> int:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file, one a line; lines that are torn are left out, and said."""
+    """The JSON objects of a file, one per line; torn lines are left out with a warning."""
     try:
         raw = path.read_bytes().split(b"\n")
     except FileNotFoundError:
@@ -123,18 +122,19 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 @lru_cache(maxsize=1000)
 def tell_once(path: Path, problem: str) -> None:
-    """Log a problem with a file, the first time that this process meets it."""
+    """Log a problem with a file, once per process."""
     logger.warning("%s: %s", path, problem)
 
 
 def newest(folder: Path, pattern: str) -> Path | None:
-    """The file or folder that a path or glob names below a folder: of several the one written last."""
+    """The file or folder that a path or glob names below a folder; if there are several, the last one
+    written."""
     found = folder.glob(pattern) if any(sign in pattern for sign in "*?[") else [folder / pattern]
     return max((p for p in found if p.exists()), key=lambda p: (p.stat().st_mtime_ns, p), default=None)
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file, so that another can take its place; the new name."""
+    """Rename a damaged file, so that another can replace it; returns the new name."""
     aside = path.with_name(f"{path.name}.damaged-{time.time_ns()}")
     path.rename(aside)
     return aside
@@ -142,16 +142,16 @@ def set_aside(path: Path) -> Path:
 
 @contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[int]:
-    """Hold a lock file, which is made where it is missing.
+    """Hold a lock file, which is created if missing.
 
-    The lock belongs to the open file: it goes when the block ends or the process dies, however, and lasts as
-    long as a child that was started with the descriptor (`pass_fds`).
+    The lock belongs to the open file: it ends with the block or the process, but a child started with the
+    descriptor (`pass_fds`) keeps it.
 
     Yields:
         The descriptor.
 
     Raises:
-        LockHeldError: another process holds it, or has moved it away meanwhile, and `wait` is false.
+        LockHeldError: `wait` is false, and another process holds the lock or has just moved it away.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -169,7 +169,8 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[int]:
 
 
 def _is_at(file: IO[str], path: Path) -> bool:
-    """Whether an open file is still the one at a path: who held its lock may have renamed its folder."""
+    """Whether an open file is still at its path: an earlier holder of the lock may have renamed the
+    folder."""
     try:
         return os.path.samestat(os.fstat(file.fileno()), path.stat())
     except FileNotFoundError:
@@ -177,7 +178,7 @@ def _is_at(file: IO[str], path: Path) -> bool:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether some process holds a lock file at this moment. Writes nothing, and makes nobody fail."""
+    """Whether a process holds a lock file now. Writes nothing and makes nobody fail."""
     try:
         file = path.open("rb")
     except FileNotFoundError:

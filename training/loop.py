@@ -12,7 +12,7 @@ from .selection import Selection
 from .trainer import Step, Trainer
 
 CHECKPOINT_SECONDS = 60.0
-"""Between two writes of the latest checkpoint, where the recipe does not count steps."""
+"""Between two writes of the latest checkpoint, if the recipe does not count steps."""
 
 
 def train(
@@ -22,7 +22,7 @@ def train(
     progress: Progress,
     should_stop: Callable[[], bool],
 ) -> None:
-    """Train from where the trainer stands to the last step; `selection.best` is then the selected checkpoint.
+    """Train from the trainer's current step to the last; `selection.best` is then the selected checkpoint.
 
     Raises:
         Interrupted: it was asked to stop, and has saved.
@@ -88,13 +88,13 @@ def train(
 
 
 class Stopwatch:
-    """Adds up the seconds within it."""
+    """Adds up the seconds spent inside its block."""
 
     def __init__(self) -> None:
         self._seconds = 0.0
 
     def take(self) -> float:
-        """The seconds since they were last taken."""
+        """The seconds since the last call."""
         seconds, self._seconds = self._seconds, 0.0
         return seconds
 

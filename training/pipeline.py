@@ -1,4 +1,4 @@
-"""What a run consists of: its data and network, the training, the scores of its tests, the summary."""
+"""The built-in trainer of a run: its data and network, the training, the scores of its tests, the summary."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ logger = logging.getLogger(__name__)
 
 
 def metric_processes(recipe: Recipe, device: torch.device, threads: int) -> int:
-    """How many processes measure beside a training: a core each, less the one that keeps a GPU busy."""
+    """Processes that measure beside a training: one per core, minus the one that feeds a GPU."""
     return recipe.metric_processes or max(1, threads - (device.type != "cpu"))
 
 
 @dataclass
 class BuiltIn(Program):
-    """The built-in trainer, opened for a run: what every part of it works with."""
+    """The built-in trainer, opened for a run."""
 
     given: Assignment
     spec: dict[str, Any]
@@ -100,7 +100,7 @@ class BuiltIn(Program):
         )
 
     def initial_network(self) -> nn.Module:
-        """The network as it starts: initialised by the seed, or with the weights it is to start from."""
+        """The initial network: with weights drawn by the seed, or from the checkpoint to start from."""
         with failure_cause("configuration"):
             seeds.set_global(self.spec["seed"], "init")
             model = build_model(self.config)
@@ -117,7 +117,7 @@ class BuiltIn(Program):
             return model.to(self.device)
 
     def _trained(self, model: nn.Module) -> Mapping[str, Any]:
-        """Train to the last step. The network then has the selected weights; what is known of them."""
+        """Train to the last step and load the selected weights into the network; returns their facts."""
         given, recipe, seed, rate = self.given, self.recipe, self.spec["seed"], self.corpus.sample_rate
         run, progress = given.run, given.progress
         batches = Batches(
@@ -175,7 +175,7 @@ class BuiltIn(Program):
         return {**best, "cuda_graph": trainer.graphs()}
 
     def _summary(self, model: nn.Module, best: Mapping[str, Any]) -> dict[str, Any]:
-        """The content of `summary.json`: what was measured, and what the training ran on."""
+        """The content of `summary.json`: measurements and environment."""
         noisy = noisy_scores(self.validation, self.pool, cache=self.given.cache)
         facts = summarise(self.config)
         return {
@@ -241,7 +241,8 @@ def pesq_scorer(pool: MetricPool, rate: int = SAMPLE_RATE) -> Scorer:
 
 
 def _what_it_ran_on(run: RunDir) -> dict[str, Any]:
-    """Environment and micro-batches of the last attempt that trained, and what differed in those before."""
+    """Environment and micro-batches of the last attempt that trained, and their differences to earlier
+    ones."""
     attempts = run.attempts()
     steps = run.state.steps
     trained = [line for line in attempts if line["step"] != steps] or attempts
@@ -257,5 +258,5 @@ def _what_it_ran_on(run: RunDir) -> dict[str, Any]:
 
 
 def _measured(value: float) -> float | None:
-    """A value as JSON has it: None where nothing could be measured."""
+    """A value for JSON; None for NaN."""
     return None if math.isnan(value) else float(value)

@@ -1,4 +1,5 @@
-"""One run from its `spec.json` to its scores, whatever happens. Imports torch only when it runs."""
+"""One run from its `spec.json` to its scores, with every failure recorded. Imports torch only when it
+runs."""
 
 from __future__ import annotations
 
@@ -41,28 +42,28 @@ def execute(
     should_stop: Callable[[], bool] | None = None,
     accumulation: int | None = None,
 ) -> RunState:
-    """Train a run to its end, or from where it stopped, and score what is not scored yet.
+    """Train a run to its end, or from where it stopped, and add missing scores.
 
-    A run that is done and scored, or that has diverged, is left as it is. On the CPU a run that was
-    stopped at any moment, `kill -9` included, ends with the same weights and scores as one that was
-    not, bit for bit at the same number of threads.
+    A run that is done and scored, or that has diverged, stays as it is. On the CPU, a run stopped at any
+    moment, also by `kill -9`, ends with the same weights and scores as an uninterrupted one, bit for bit at
+    the same number of threads.
 
     Args:
         run: has a `spec.json`.
         evaluations: tests to score the selected checkpoint on.
         cache, threads, processes, device, accumulation: as of `Assignment`.
-        report: is told of every state written, about once a second.
-        should_stop: asked before each step; the run then writes a checkpoint and becomes pending.
+        report: gets every state written, about once a second.
+        should_stop: asked before each step; if true, the run writes a checkpoint and becomes pending.
 
     Returns:
-        The state of the training. Failures are states with a cause: "configuration", "data",
-        "out-of-memory", "interrupted" (pending: goes on next time), "output" (of a command) or "error". A
-        test that could not be scored leaves the training done and has a record of its own
-        (`RunDir.evaluation`).
+        The state of the training. Failures are states with a cause: "configuration", "data", "out-of-memory",
+        "interrupted" (pending: continues next time), "output" (of a command) or "error". If a test could not
+            be
+        scored, the training stays done and the test has its own record (`RunDir.evaluation`).
 
     Raises:
-        RunLockedError: another process is at it.
-        KeyboardInterrupt: as it came; the run goes on from its last checkpoint next time.
+        RunLockedError: another process has the run.
+        KeyboardInterrupt: the run continues from its last checkpoint next time.
     """
     end_left_behind(run)
     should_stop = should_stop or (lambda: False)
@@ -104,7 +105,7 @@ def execute(
 
 
 def _ended(run: RunDir, failure: BaseException, update: Callable[..., RunState]) -> RunState:
-    """Write into the state how a training ended before its time."""
+    """Record how a training ended early."""
     if isinstance(failure, Interrupted):
         logger.info("stopped: %s", failure)
         return update(state="pending", cause="interrupted", message=str(failure))
@@ -134,8 +135,8 @@ def _told(failure: Exception) -> tuple[Cause, str]:
 
 
 def _evaluate(run: RunDir, training: Program, job: EvaluationJob, cache: Path) -> None:
-    """Score a finished training on a test, and keep a few enhanced utterances of the first. A failure is a
-    record of the evaluation alone."""
+    """Score a finished training on a test, and keep a few enhanced utterances of the first test. A failure is
+    only recorded for the evaluation."""
     attempts = run.evaluation(job.signature).attempts + 1
     run.update_evaluation(job.signature, state="running", attempts=attempts, cause=None, message=None)
     try:
@@ -164,7 +165,7 @@ def _fail_evaluation(run: RunDir, job: EvaluationJob, failure: Exception) -> Non
 
 
 def _keep_evidence(run: RunDir, error: DivergedError) -> None:
-    """Write what a divergence left into `diverged/`: the batch, the gradient norms, where it was."""
+    """Write the evidence of a divergence to `diverged/`: the batch, the gradient norms, the step."""
     import numpy as np
 
     folder = run.path / "diverged"
@@ -179,7 +180,7 @@ def _keep_evidence(run: RunDir, error: DivergedError) -> None:
 
 @contextmanager
 def _log_to(path: Path) -> Iterator[None]:
-    """Write what this package logs to a file too."""
+    """Also write this package's log to a file."""
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     package = logging.getLogger(__package__)

@@ -1,4 +1,4 @@
-"""The directory of one training: the truth that Optuna and MLflow mirror. Needs no torch."""
+"""The directory of one run: the truth that Optuna and MLflow mirror. Needs no torch."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class RunLockedError(RuntimeError):
 
 
 class RunState(Frozen):
-    """`state.json`: where a run stands. Times are seconds since the epoch.
+    """`state.json`: the progress of a run. Times are seconds since the epoch.
 
     Attributes:
-        curve_problem: why a command's curve, which its study file promised, is not there.
+        curve_problem: why a command's curve, which its study file promised, is missing.
     """
 
     state: State = "pending"
@@ -62,7 +62,7 @@ class RunState(Frozen):
 
 
 class EvaluationState(Frozen):
-    """Where the scoring of a finished training on one test stands, a record beside `RunState`."""
+    """The progress of scoring a finished run on one test, stored beside `RunState`."""
 
     state: Literal["pending", "running", "failed", "done"] = "pending"
     attempts: int = 0
@@ -72,12 +72,11 @@ class EvaluationState(Frozen):
 
 
 class RunDir:
-    """One training on disk, at `<root>/runs/<training signature>/`.
+    """One run on disk, at `<root>/runs/<training signature>/`.
 
-    `spec.json` says what to train, `state.json` where it stands, `metrics.jsonl` has a line per
-    validation, `attempts.jsonl` one per attempt, `scores/<evaluation signature>.parquet` a row per test
-    utterance, `summary.json` what was measured once at the end (parameters, seconds per step, memory) and
-    what it ran on.
+    `spec.json` is the configuration, `state.json` the progress, `metrics.jsonl` has a line per validation,
+    `attempts.jsonl` one per attempt, `scores/<evaluation signature>.parquet` a row per test utterance, and
+    `summary.json` the final measurements (parameters, seconds per step, memory) and the environment.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -92,8 +91,8 @@ class RunDir:
 
     @property
     def has_weights(self) -> bool:
-        """Whether a finished training can still be scored on a test: by its checkpoint, or by what a command
-        of the user's own left."""
+        """Whether a finished run can still be scored: by its checkpoint, or by the output of a training
+        command."""
         names = (*(f"checkpoints/{name}.pt" for name in ("latest", "previous", "best")), "ended.json")
         return any((self.path / name).exists() for name in names)
 
@@ -107,7 +106,7 @@ class RunDir:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """What was measured of the run; empty before it ends."""
+        """The final measurements of the run; empty before it ends."""
         return read_json(self.path / "summary.json") or {}
 
     def write_summary(self, summary: dict[str, Any]) -> None:
@@ -117,7 +116,7 @@ class RunDir:
         return self.path / "scores" / f"{evaluation_signature}.parquet"
 
     def has_scores(self, evaluation_signature: str) -> bool:
-        """Whether a test is scored; a file of scores that is empty or cut counts as none, which is said."""
+        """Whether a test is scored; an empty or truncated file counts as missing, with a warning."""
         path = self.scores_path(evaluation_signature)
         whole = _is_whole_parquet(path)
         if whole is False:
@@ -125,7 +124,7 @@ class RunDir:
         return bool(whole)
 
     def set_damaged_aside(self) -> None:
-        """Rename what is empty or cut, so that it is written again."""
+        """Rename empty or truncated score files, so that they are written again."""
         for path in (self.path / "scores").glob("*.parquet"):
             if _is_whole_parquet(path) is False:
                 files.set_aside(path)
@@ -134,25 +133,25 @@ class RunDir:
         return self.path / "scores" / f"{evaluation_signature}.json"
 
     def evaluation(self, evaluation_signature: str) -> EvaluationState:
-        """Where a scoring stands; a file of scores says that it is done, whatever its record says."""
+        """The progress of a scoring; a file of scores means done, whatever the record says."""
         if self.has_scores(evaluation_signature):
             return EvaluationState(state="done")
         return EvaluationState.model_validate(read_json(self.evaluation_path(evaluation_signature)) or {})
 
     def failed_evaluation(self, evaluation_signatures: Iterable[str]) -> EvaluationState | None:
-        """The first of some scorings of a finished training that failed."""
+        """The first failed one of some scorings, if the run has finished."""
         found = map(self.evaluation, evaluation_signatures) if self.state.state == "done" else ()
         return next((evaluation for evaluation in found if evaluation.state == "failed"), None)
 
     def update_evaluation(self, evaluation_signature: str, **changes: Any) -> None:
-        """Write the record of a scoring with some fields replaced, unless it is done."""
+        """Change fields in the record of a scoring, unless it is done."""
         known = self.evaluation(evaluation_signature)
         if known.state != "done":
             state = known.model_copy(update={"updated": time.time(), **changes})
             write_json(self.evaluation_path(evaluation_signature), state.model_dump())
 
     def drop_results(self) -> None:
-        """Remove what former weights were scored to: the training is about to give others."""
+        """Remove the scores and audio of earlier weights: the run is about to train new ones."""
         for path in (self.path / "scores", self.audio):
             shutil.rmtree(path, ignore_errors=True)
         (self.path / "summary.json").unlink(missing_ok=True)
@@ -166,8 +165,8 @@ class RunDir:
         return RunState.model_validate(data) if data else RunState()
 
     def _rebuilt_state(self) -> RunState:
-        """What the other files say of a run whose `state.json` is empty or cut: a run that has ended has its
-        `summary.json`, and any other goes on."""
+        """The state of a run with an empty or truncated `state.json`, from its other files: a run with a
+        `summary.json` has ended, any other continues."""
         curve, summary = self.metrics(), self.summary
         step = curve[-1]["step"] if curve else int(bool(summary))
         ended = (self.path / "summary.json").stat().st_mtime if summary else None
@@ -183,7 +182,7 @@ class RunDir:
         )
 
     def update_state(self, **changes: Any) -> RunState:
-        """Write `state.json` with some fields replaced; `updated` is set to now."""
+        """Change fields of `state.json`; `updated` becomes now."""
         state = self.state.model_copy(update={"updated": time.time(), **changes})
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "state.json", state.model_dump())
@@ -191,8 +190,8 @@ class RunDir:
 
     @contextmanager
     def lock(self) -> Iterator[int]:
-        """Hold the directory for writing (RunLockedError if another process does); the lock goes with the
-        process, however it ends. Yields its descriptor; a child that inherits it holds the directory too."""
+        """Hold the directory for writing (RunLockedError if another process does). The lock ends with the
+        process, or with a child that inherits the yielded descriptor."""
         try:
             with locked(self.path / "lock", wait=False) as descriptor:
                 yield descriptor
@@ -205,7 +204,7 @@ class RunDir:
 
     @property
     def locked(self) -> bool:
-        """Whether some process holds the directory at this moment. Writes nothing."""
+        """Whether a process holds the directory now. Writes nothing."""
         return files.is_locked(self.path / "lock")
 
     def metrics(self) -> list[dict[str, Any]]:
@@ -213,15 +212,15 @@ class RunDir:
         return read_lines(self.metrics_path)
 
     def append_metrics(self, *lines: Mapping[str, Any]) -> None:
-        """Add lines to `metrics.jsonl` and have them on disk before returning."""
+        """Append lines to `metrics.jsonl` and sync."""
         append_lines(self.metrics_path, lines)
 
     def write_metrics(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Replace `metrics.jsonl`: a training that goes on writes the lines after its checkpoint again."""
+        """Replace `metrics.jsonl`: a resumed training writes the lines after its checkpoint again."""
         write_text(self.metrics_path, "".join(json.dumps(line) + "\n" for line in lines))
 
     def attempts(self) -> list[dict[str, Any]]:
-        """The lines of `attempts.jsonl`: the step each attempt went on from, and what it ran on."""
+        """The lines of `attempts.jsonl`: the first step of each attempt, and its environment."""
         return read_lines(self.path / "attempts.jsonl")
 
     def append_attempt(self, line: Mapping[str, Any]) -> None:
@@ -229,16 +228,16 @@ class RunDir:
 
     @property
     def lost_steps(self) -> int:
-        """Steps that attempts took after their last checkpoint and before they died."""
+        """Steps that attempts took between their last checkpoint and their death."""
         return sum(line.get("lost_steps", 0) for line in self.attempts())
 
     def references(self, test_digest: str) -> Path:
-        """Where the clean and noisy clips of a test set lie, once for all runs of the root."""
+        """The folder of a test set's clean and noisy clips, shared by all runs of the root."""
         return self.path.parent.parent / "audio" / test_digest[:16]
 
 
 def _is_whole_parquet(path: Path) -> bool | None:
-    """Whether a Parquet file has its end; none: there is no file."""
+    """Whether a Parquet file is complete; None if there is no file."""
     try:
         with path.open("rb") as file:
             start, size = file.read(4), file.seek(0, 2)
@@ -249,13 +248,13 @@ def _is_whole_parquet(path: Path) -> bool | None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file as a whole: written beside it, synced, renamed."""
+    """Replace a file atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text)
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Replace a JSON file as a whole."""
+    """Replace a JSON file atomically."""
     write_text(path, json.dumps(value, indent=1))
 
 
@@ -266,8 +265,7 @@ def file_digest(path: Path) -> str:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, or None where there is none. One that is empty or cut counts as none, which
-    is said."""
+    """The content of a JSON file; None if it is missing, or, with a warning, if it is empty or truncated."""
     try:
         return json.loads(path.read_bytes())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""One training step after another: forward, losses, optimisers, and the state that makes it go on exactly."""
+"""Training steps: forward, losses, optimisers, and the state for an exact resume."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ from .transfer import to_host
 
 @dataclass(frozen=True)
 class Step:
-    """What one training step did. The norm of the gradient is that before clipping.
+    """The result of one training step. `grad_norm` is before clipping.
 
     Attributes:
         number: counted from 1.
-        discriminator_loss: mean of what the discriminator learned meanwhile; none: nothing.
+        discriminator_loss: mean over the discriminator's lessons in this step; None: it had none.
     """
 
     number: int
@@ -55,14 +55,14 @@ class Step:
 
 @dataclass(frozen=True)
 class _Started:
-    """A step that the device may not have ended.
+    """A step that may still run on the device.
 
     Attributes:
         step: counted from 0.
         parts: how many numbers there are of each kind.
-        numbers: waits for them: losses of the micro-batches; norms of the gradient and of the weights; norms
-            of each parameter's gradient; losses and then norms of the discriminator's lessons.
-        parameters: that have a gradient.
+        numbers: waits for them: losses of the micro-batches; norms of gradient and weights; norms of each
+            parameter's gradient; losses and then norms of the discriminator's lessons.
+        parameters: those with a gradient.
     """
 
     step: int
@@ -75,15 +75,14 @@ class _Started:
 class Trainer:
     """A network under a recipe, step by step.
 
-    What a step does is a function of the weights, the optimisers' state, the seed and the step's
-    number: random numbers are drawn from streams addressed by step, nothing is carried along but what the
-    discriminator has not learned yet.
+    A step is a function of the weights, the optimisers' state, the seed and the step's number: random streams
+    are addressed by step, and only the discriminator's open lessons are carried along.
 
     Args:
         model: a network with an `Interface`, on `device`.
         recipe: with `steps` resolved.
-        scorer: measures PESQ for the discriminator, beside the step; needed where the recipe has one.
-        accumulation: micro-batches a step is cut into; None for the recipe's.
+        scorer: measures PESQ for the discriminator, beside the step; required if the recipe has one.
+        accumulation: micro-batches per step; None: the recipe's.
 
     Raises:
         ValueError: the steps are not resolved, or the discriminator lacks a scorer.
@@ -130,11 +129,11 @@ class Trainer:
 
     @property
     def network(self) -> nn.Module:
-        """What the training gives so far: the averaged weights where the recipe averages them."""
+        """The trained network so far: with averaged weights if the recipe averages them."""
         return self.model if self.average is None else self.average
 
     def graphs(self) -> str | None:
-        """Whether the step is replayed from CUDA graphs, or why it is not; None: it is not asked for."""
+        """Whether CUDA graphs replay the step, or why not; None if the recipe does not ask for them."""
         if not self.recipe.cuda_graph:
             return None
         graphs = [self.graph, self.adversary and self.adversary.graph]
@@ -148,23 +147,23 @@ class Trainer:
         return step
 
     def start_step(self) -> Step | None:
-        """Start the next step, and tell of the one before it, which is waited for; None where that is told.
+        """Start the next step, and wait for the one before; returns its result, None if there is none.
 
         Raises:
             DivergedError: in the step before, the loss, a gradient or a weight was not finite. Nothing has
-                moved since: where it was the loss or a gradient, the weights are those before that step.
+                changed since; if it was the loss or a gradient, the weights are those before that step.
         """
         before, self._started = self._started, self._start(self.step)
         self.step += 1
         return self._told(before) if before else None
 
     def finish_step(self) -> Step | None:
-        """Wait for the step under way and tell of it, as `start_step`; None where there is none."""
+        """Wait for the running step and return its result, as `start_step`; None if there is none."""
         started, self._started = self._started, None
         return self._told(started) if started else None
 
     def _start(self, step: int) -> _Started:
-        """Queue all of a step on the device. What is not finite there, now or before, moves nothing."""
+        """Queue a whole step on the device. Values that are not finite, now or before, change nothing."""
         recipe, adversary = self.recipe, self.adversary
         clean, noisy = self.feed.batch(step)
         factor = learning_rate_factor(recipe, step, self.steps)
@@ -188,8 +187,8 @@ class Trainer:
         return _Started(step, [len(kind) for kind in kinds], to_host(numbers), names, dropped)
 
     def _gradients(self, step: int, clean: Tensor, noisy: Tensor, *, keep: bool) -> tuple[Tensor, Tensor]:
-        """Gradients of the network's loss: its part of each micro-batch, and the estimates
-        `(batch, 257, frame)` if kept."""
+        """Gradients of the network's loss: each micro-batch's share, and the estimates `(batch, 257, frame)`
+        if kept."""
         seeds.set_global(self.seed, "dropout", step)
         mask = self.adversary.mask(step, len(clean)) if self.adversary else None
         losses, estimate = (self.graph or self._backward)(clean, noisy, mask, keep=keep)
@@ -198,7 +197,7 @@ class Trainer:
     def _backward(
         self, clean: Tensor, noisy: Tensor, mask: Tensor | None, *, keep: bool
     ) -> tuple[Tensor, Tensor]:
-        """`_gradients` with all that it reads given, so that it can be recorded."""
+        """`_gradients` with all inputs as arguments, so that it can be recorded."""
         count, adversary = len(clean), self.adversary
         self.model.train()
         self.optimiser.zero_grad()
@@ -261,7 +260,7 @@ class Trainer:
         return DivergedError(f"diverged at step {step + 1} of {self.steps}: {what}", evidence)
 
     def state(self) -> dict[str, Any]:
-        """All that the next step depends on, in types a checkpoint may hold; no step may be under way."""
+        """Everything that the next step depends on, in types for a checkpoint; no step may be running."""
         assert self._started is None
         state: dict[str, Any] = {
             "step": self.step,
