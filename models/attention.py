@@ -25,10 +25,10 @@ def rotate(x: Tensor) -> Tensor:
 
 
 class Heads:
-    """How the channels of an attention are shared.
+    """The heads of an attention.
 
     Raises:
-        InputError: the width of a head is odd, which rotary positions cannot turn.
+        InputError: the width of a head is odd, but rotary positions need pairs of channels.
     """
 
     def __init__(self, config: ModelConfig) -> None:

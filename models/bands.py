@@ -1,4 +1,4 @@
-"""The bands of a spectrogram: cut into features, with bands of equal shape computed together."""
+"""Splits a spectrogram into bands and their features; bands of equal shape are computed together."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class BandGroup:
 
 
 def band_groups(widths: Sequence[int] = BSRNN, sizes: Sequence[int] | None = None) -> list[BandGroup]:
-    """Bands in runs of equal width and, where given, of equal size (one number for each band).
+    """Neighbouring bands of equal width and, if given, equal size (one number for each band).
 
     Raises:
         ValueError: there is not one size for each band.
@@ -101,9 +101,8 @@ class _SplitGroup(nn.Module):
 class BandSplit(nn.Module):
     """A spectrogram as features: per band, GroupNorm(1) over (re/im, bin, time), then linear.
 
-    With cumulative statistics those of a frame run over the frames so far.
-
-    The input of a band's linear layer is interleaved: re and im of its first bin, of its second, ...
+    Cumulative statistics run over the frames so far. The input of a band's linear layer is interleaved: re
+    and im of its first bin, of its second, ...
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""A network's class in a file, with no plug-in around it: what it needs and what it takes are guessed."""
+"""Adapts a network class in a file without a plug-in: its arguments and its inputs are guessed."""
 
 from __future__ import annotations
 
@@ -30,42 +30,42 @@ SIZES = {
     257: ("n_freqs", "num_freqs", "n_freq", "num_freq", "freq_bins", "n_bins", "num_bins", "num_features"),
     16_000: ("sample_rate", "sampling_rate", "sr", "fs"),
 }
-"""Value -> arguments that get it where they have no default."""
+"""Value -> arguments that get it if they have no default."""
 FORMS = (
     *(("spectrum", axes) for axes in ("bft", "bft2", "b2ft", "b2tf", "btf")),
     *(("waveform", axes) for axes in ("bt", "b1t")),
     *(("magnitude", axes) for axes in ("bft", "btf", "b1ft", "b1tf")),
     ("magnitude-phase", "bft"),
 )
-"""Domains and axes in the order they are tried."""
+"""Domains and axes, in the order of trying."""
 HINTS = {"waveform": ("wav", "audio", "mix", "signal", "speech", "sample"), "magnitude": ("mag",)}
-"""Domain -> what the name of the forward's argument holds where that is tried first."""
+"""Domain -> parts of the name of the forward's argument for which it is tried first."""
 TRANSFORMS = (None, Transform(320, 160), Transform(400, 100), Transform(256, 128), Transform(512, 256))
 LIKELY = ("enh", "est", "clean", "wav", "spec", "out")
-"""What the name of an output holds that is tried first."""
+"""Parts of names of outputs that are tried first."""
 SAID = ("domain", "axes", "compress", "output")
-"""Declarations that a setting may make, where the class has no argument of that name."""
+"""Declarations that a setting may make if the class has no argument of that name."""
 
 
 @dataclass(frozen=True)
 class FromClass:
-    """A class as a configuration, and what was guessed of it, a sentence each."""
+    """A class as a configuration, and a sentence for each guess."""
 
     config: ModelConfig
     told: tuple[str, ...]
 
 
 def class_of_file(text: str, settings: Mapping[str, Any] | None = None, *, named: bool = True) -> FromClass:
-    """Make a class of a file an architecture of its own.
+    """Register a class of a file as an architecture.
 
     Args:
         text: `path/to/file.py:Class`.
-        settings: arguments of the class by name, `h.width` an attribute of the argument `h`; or of `SAID`.
-        named: whether the user names the file, and so trusts its code; a plan that mentions it does not.
+        settings: arguments of the class by name (`h.width` is an attribute of its argument `h`), or `SAID`.
+        named: whether the user names the file and so trusts its code; false for a plan that mentions it.
 
     Raises:
-        InputError: there is no such class, its code is not trusted, it cannot be imported or built, or it
-            takes nothing known.
+        InputError: the class does not exist, its code is not trusted, it cannot be imported or built, or it
+            does not run with any known form of input.
     """
     settings = dict(settings or {})
     with redirect_stdout(sys.stderr):
@@ -116,7 +116,7 @@ def _kind(text: str, named: bool) -> type[nn.Module]:
 
 
 def _imported(file: Path) -> ModuleType:
-    """The module of a file, imported from the first of its trusted folders from which that works."""
+    """The module of a file, imported from the first trusted folder that works."""
     first: Exception | None = None
     for root in trusted_roots(file):
         before, path = set(sys.modules), list(sys.path)
@@ -139,7 +139,7 @@ def _imported(file: Path) -> ModuleType:
 
 
 def _arguments(kind: type[nn.Module], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The arguments of a class as options, and what was guessed."""
+    """The arguments of a class as options, and the guesses."""
     parameters = inspect.signature(kind).parameters
     named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     form = f"{kind.__name__}{inspect.signature(kind)}"
@@ -166,7 +166,7 @@ def _arguments(kind: type[nn.Module], given: Mapping[str, Any]) -> tuple[dict[st
 
 
 class Settings(dict[str, Any]):
-    """An argument whose parts are items and attributes, as programs keep their settings."""
+    """An argument whose parts are items and attributes, a common form of settings."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -176,7 +176,7 @@ class Settings(dict[str, Any]):
 
 
 def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as arguments: JSON is read, and dotted names are `Settings`."""
+    """Options as arguments: JSON is parsed, and dotted names become `Settings`."""
     found: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, str) and (value == "null" or value.startswith(("[", "{"))):
@@ -191,7 +191,7 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _transform(known: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> Transform | None:
-    """The transform that arguments of a class speak of."""
+    """The transform that the arguments of a class name, if they do."""
     values = {name: options.get(name, parameter.default) for name, parameter in known.items()}
     n_fft, hop = (
         next((v for n, v in values.items() if n in SIZES[size] and isinstance(v, int)), None)
@@ -204,10 +204,10 @@ def _transform(known: Mapping[str, inspect.Parameter], options: Mapping[str, Any
 
 
 def _guess(network: nn.Module, transform: Transform | None) -> tuple[dict[str, Any], list[str]]:
-    """What a network takes and gives: the first form in which it runs, its own transform before others.
+    """The first input and output form that a network runs with (its own transform first), and the guesses.
 
     Raises:
-        InputError: it runs in none.
+        InputError: it does not run with any.
     """
     first = next(iter(inspect.signature(network.forward).parameters), "").lower()
     hinted = [domain for domain, words in HINTS.items() if any(word in first for word in words)]
@@ -255,10 +255,10 @@ def _short(error: Exception) -> str:
 
 @torch.no_grad()
 def _output(network: nn.Module, said: Mapping[str, Any]) -> Any:
-    """Which output is the enhanced signal if the network takes a form, of batches and lengths that differ.
+    """Which output is the enhanced signal in some form, tried with two batch sizes and lengths.
 
     Raises:
-        InputError: none is.
+        InputError: no output fits.
     """
     names: list[Any] | None = None
     for items, samples in ((3, 9600), (1, 7168)):
@@ -288,7 +288,7 @@ def _alike(enhanced: Any, signal: Tensor) -> None:
 
 
 def _names(outputs: Any, said: Mapping[str, Any]) -> Iterator[Any]:
-    """Which outputs may be the enhanced signal, the likely ones first; None: the output itself."""
+    """The outputs that may be the enhanced signal, likely ones first; None: the output itself."""
     if said["domain"] == "magnitude-phase":
         yield (0, 1)
     elif isinstance(outputs, Tensor):

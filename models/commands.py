@@ -96,7 +96,7 @@ def register(app: typer.Typer) -> None:
 
 
 def _changed(config: ModelConfig, settings: list[str]) -> ModelConfig:
-    """A network with fields replaced, from `model.field=value` texts."""
+    """A network with fields changed by `model.field=value` texts."""
     from .config import ModelConfig
     from .errors import InputError, readable
     from .fields import parse_value, split_settings
@@ -113,7 +113,7 @@ def _changed(config: ModelConfig, settings: list[str]) -> ModelConfig:
 
 
 def _modules(config: ModelConfig) -> list[dict[str, Any]]:
-    """Every module of a network that holds parameters of its own, with their shapes."""
+    """Every module of a network with its own parameters, and their shapes."""
     import torch
 
     from . import build_model

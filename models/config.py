@@ -41,14 +41,14 @@ Decoder = Annotated[str, AfterValidator(DECODERS.check)]
 Head = Annotated[str, AfterValidator(HEADS.check)]
 Norm = Literal["group", "layer", "batch"]
 Statistics = Literal["utterance", "cumulative"]
-"""Of a normalisation over time: of the whole utterance, or at each frame of those so far (causal)."""
+"""Of a normalisation over time: over the whole utterance, or over the frames so far (causal)."""
 
 
 def band_widths(layout: str | tuple[int, ...], bins: int = BINS) -> tuple[int, ...]:
-    """Bins per band, low to high, of a layout's name (`bsrnn`, `mel:16`), or of a list of them.
+    """Bins per band, low to high, from a layout's name (`bsrnn`, `mel:16`) or a list.
 
     Raises:
-        InputError: no layout has that name, its count is wrong, or it does not cover the bins.
+        InputError: the layout is unknown, its count is not valid, or it does not cover the bins.
     """
     if isinstance(layout, str):
         name, colon, count = layout.partition(":")
@@ -109,7 +109,7 @@ class ModelConfig(Section):
     )
     chunk: Annotated[NonNegativeInt, Added, _Encoder] = Field(
         default=0,
-        description="frames of a chunk: a time layer runs within chunks, then across them (DPRNN); 0: none",
+        description="frames of a chunk: a time layer runs within chunks, then across them (DPRNN); 0: off",
     )
     norm: Annotated[Norm, _Encoder] = Field(
         default="group",
@@ -131,11 +131,11 @@ class ModelConfig(Section):
         description="bsrnn, uniform:K, mel:K, bark:K, one (no split), or the bins of each band",
     )
     input_level: Annotated[Literal["as-is", "unit"], Added, _Signal] = Field(
-        default="as-is", description="unit: each utterance at a root mean square of 1, and back at the end"
+        default="as-is", description="unit: scale each utterance to a root mean square of 1, and back"
     )
     input_compression: Annotated[PositiveFloat, Added, Affects("split")] = Field(
         default=1.0,
-        description="exponent of the magnitudes that the network reads; it filters the plain ones",
+        description="exponent of the magnitudes that the network reads; it filters the uncompressed ones",
     )
     split_statistics: Annotated[Statistics, Added, Affects("split")] = Field(
         default="utterance", description="of the normalisation in the band split"
@@ -165,7 +165,7 @@ class ModelConfig(Section):
     ] = Field(default=4.0, description="hidden width of the decoder over N: one number, or one for each band")
     head: Annotated[Head, _Decoder] = "filter"
     projection: Annotated[Literal["none", "consistent"], Added, _Decoder] = Field(
-        default="none", description="consistent: the output is the spectrogram of a signal"
+        default="none", description="consistent: make the output the spectrogram of a signal"
     )
     heads: Annotated[PositiveInt, _Encoder, ActiveIf("core", "attention", "conformer", "mamba2", "xlstm")] = (
         Field(default=4, description="heads (attention, conformer, Mamba-2, xLSTM)")
@@ -200,7 +200,7 @@ class ModelConfig(Section):
         dict[str, bool | int | float | str], AfterValidator(with_digests), Added, _Everywhere
     ] = Field(
         default={},
-        description="settings of a plug-in's parts, by names of their own; path:FOLDER counts by its code",
+        description="settings of a plug-in's parts, by name; path:FOLDER counts by the code in it",
     )
 
     @property
@@ -214,7 +214,7 @@ class ModelConfig(Section):
         return self.n_fft // 2 + 1
 
     def _folders(self) -> dict[str, tuple[Path, str]]:
-        """Option -> the folder that it names, and the digest of its code when it was planned."""
+        """Option -> the folder that it names, and the planned digest of its code."""
         parted = {
             option: value.removeprefix(PATH).rpartition("@")
             for option, value in self.options.items()
@@ -223,15 +223,15 @@ class ModelConfig(Section):
         return {option: (Path(name), digest) for option, (name, _, digest) in parted.items() if name}
 
     def trust_folders(self) -> None:
-        """Trust the code of the folders that options name; for a network that the user has described."""
+        """Trust the code in the folders of options; only for a network that the user has described."""
         for path, digest in self._folders().values():
             trust.grant(path, digest)
 
     def folder(self, option: str) -> Path:
-        """The folder that an option names, `path:FOLDER`, as it was planned.
+        """The folder of an option `path:FOLDER`.
 
         Raises:
-            InputError: none is named, its code is no longer that planned, or the user has not named it.
+            InputError: the option is missing, the code has changed since planning, or it is not trusted.
         """
         if option not in self._folders():
             raise InputError(f"the network needs a folder; set it with --option {option}=PATH")
@@ -250,7 +250,7 @@ class ModelConfig(Section):
         return name
 
     def result_fields(self) -> dict[str, Any]:
-        """As of any section; an option that names a folder stands for its code, wherever that lies."""
+        """As in `Section`; for an option that names a folder, the digest of its code, not its path."""
         fields = super().result_fields()
         options = {
             key: value.rpartition("@")[2] if isinstance(value, str) and value.startswith(PATH) else value
@@ -259,7 +259,7 @@ class ModelConfig(Section):
         return fields | {"options": options}
 
     def is_active(self, name: str) -> bool:
-        """Whether the network reads a field; a part that a plug-in brought may read any."""
+        """Whether the network reads a field; a plug-in's part may read any."""
         named = [
             (parts, name) for field, parts in PLUGGABLE.items() for name in getattr(self, field).split("+")
         ]
@@ -340,10 +340,10 @@ PRESETS: dict[str, ModelConfig] = {
 
 
 def resolve_model(preset_or_config: str | ModelConfig) -> ModelConfig:
-    """The configuration of a preset's name, or the configuration itself.
+    """The configuration of a preset, or the configuration itself.
 
     Raises:
-        InputError: no preset has that name.
+        InputError: the preset is unknown.
     """
     if isinstance(preset_or_config, ModelConfig):
         return preset_or_config

@@ -1,4 +1,4 @@
-"""What the commands of all packages share: common options, how a table is printed, how an error ends one."""
+"""Shared code of all commands: options, tables, and how an error ends a command."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ Plugins = Annotated[
 
 
 def formats(*known: str, panel: str | None = None) -> Any:
-    """The option `--format` that takes one of these, and refuses another by an `InputError`."""
+    """The option `--format` with these values; others raise an `InputError`."""
 
     def check(value: str) -> str:
         if value not in known:
@@ -54,7 +54,7 @@ Format = Annotated[str, formats("table", "json")]
 
 
 def options_from(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command that takes one dataclass an option for each field, which is annotated as Typer asks."""
+    """Give a command that takes one dataclass an option for each field; fields have Typer's annotations."""
     hints = get_type_hints(options, include_extras=True)
     parameters = [
         inspect.Parameter(
@@ -79,7 +79,7 @@ def options_from(options: type) -> Callable[[Callable[..., None]], Callable[...,
 
 
 def table(*columns: str) -> Table:
-    """An empty table; the header is left out where no column has a name."""
+    """An empty table; it has no header if no column has a name."""
     from rich import box
     from rich.table import Table
 
@@ -87,8 +87,8 @@ def table(*columns: str) -> Table:
 
 
 def console(out: TextIO | None = None) -> Console:
-    """A console on standard output, or another stream, that breaks no line and cuts no cell where that is no
-    terminal, and prints brackets as they are."""
+    """A console on standard output or another stream. If that is not a terminal, it does not wrap lines or
+    cut cells. Brackets are printed as they are."""
     from rich.console import Console
 
     out = sys.stdout if out is None else out
@@ -96,7 +96,7 @@ def console(out: TextIO | None = None) -> Console:
 
 
 def print_table(table: Table, out: Console | None = None, spare: Sequence[str] = ()) -> None:
-    """Print a table whole, and beneath it what `fit` left out."""
+    """Print a table, and below it which columns `fit` left out."""
     out = console() if out is None else out
     left_out = fit(table, out, spare)
     out.print(table)
@@ -105,8 +105,8 @@ def print_table(table: Table, out: Console | None = None, spare: Sequence[str] =
 
 
 def fit(table: Table, out: Console, spare: Sequence[str] = ()) -> str:
-    """Make a table fit a console, and say what that took: of the columns `spare` as many are left out as it
-    takes, the first first. What is too wide even so is folded, not cut."""
+    """Make a table fit a console: leave out columns of `spare`, in order, until it does, then fold cells.
+    Returns a sentence on the columns that were left out."""
 
     def too_wide() -> bool:
         return out.measure(table, options=out.options.update(max_width=WIDE)).maximum > out.width
@@ -124,7 +124,7 @@ def fit(table: Table, out: Console, spare: Sequence[str] = ()) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A nested value as JSON has it; numbers that are not finite are None."""
+    """A nested value in JSON types; numbers that are not finite become None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -139,9 +139,9 @@ def print_json(value: Any) -> None:
 
 
 def run(app: Callable[[], Any]) -> None:
-    """Run a command line. An `InputError`, or that nothing can be written, is one line and exit code 2; any
-    other exception is an internal error: its kind and message, and exit code 1. `ABLATE_DEBUG=1` shows
-    the traceback of either."""
+    """Run a command line. An `InputError`, or a full or read-only disk, prints one line and exits with 2. Any
+    other exception is an internal error: it prints kind and message and exits with 1. `ABLATE_DEBUG=1` shows
+    the traceback."""
     try:
         app()
     except KeyboardInterrupt:

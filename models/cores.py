@@ -6,5 +6,5 @@ import os
 
 
 def usable_cores() -> int:
-    """Those the scheduler gives to this process; all of the machine where the system cannot say (macOS)."""
+    """The cores that the scheduler gives this process; on macOS, all of the machine."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

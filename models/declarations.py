@@ -1,7 +1,7 @@
-"""What a part of a network says of itself, and the recording of what happens inside it.
+"""Declarations of the parts of a network, and recordings of what happens inside them.
 
-A part may say nothing: the functions of this module then answer with a default that claims nothing. The audit
-checks what is said against what the part does.
+Declarations are optional: without one, the functions of this module return a neutral default. The audit
+checks declarations against what the part does.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class Declared:
     """Mixin of the built-in parts with the defaults of every declaration.
 
     Attributes:
-        mixes_bands: the output of a band depends on other bands through the part itself, not only through
-            normalisation statistics.
-        looks_ahead: the same, of a frame and later frames: how many, or True where it is not said.
-        hidden_width: the inner width that the part was asked for; None says nothing.
-        reach: the frames of its input that a frame of the output depends on through the part itself;
-            infinite where the whole past counts, None says nothing.
-        own_loss: paths below it whose outputs have a loss that the recipe does not know.
+        mixes_bands: whether the output of a band depends on other bands through the part itself, not only
+            through normalisation statistics.
+        looks_ahead: on how many later frames a frame of the output depends in this sense; True: any number.
+        hidden_width: the inner width; None: not declared.
+        reach: on how many frames of the input a frame of the output depends in this sense; infinite for the
+            whole past, None: not declared.
+        own_loss: paths below the part whose outputs are trained by the network's own loss only.
     """
 
     mixes_bands: bool = False
@@ -51,26 +51,26 @@ class Declared:
 
 
 def looks_ahead(part: nn.Module) -> bool:
-    """Whether the part says that a frame of its output depends on later frames."""
+    """Whether the part declares that its output depends on later frames."""
     return bool(getattr(part, "looks_ahead", False))
 
 
 def frames_ahead(part: nn.Module) -> float:
-    """The later frames that the part says a frame of its output depends on; infinite where it says none."""
+    """The declared number of later frames; infinite for True."""
     said = getattr(part, "looks_ahead", 0)
     return math.inf if said is True else float(said)
 
 
 def reach(part: nn.Module) -> float | None:
-    """The frames of its input that a frame of the part's output depends on; None if it does not say."""
+    """The declared `Declared.reach`, or None."""
     return getattr(part, "reach", None)
 
 
 def initial_ranges(model: nn.Module) -> dict[str, tuple[Tensor, Range]]:
-    """Every declared initial range of a model: full path -> (present values, declared range).
+    """Full path -> (present values, declared initial range).
 
     Raises:
-        InputError: a part declares a range for a name that is neither parameter nor derived quantity.
+        InputError: a part declares a range for a name that is not a parameter or derived quantity.
     """
     found: dict[str, tuple[Tensor, Range]] = {}
     for path, module in model.named_modules():
@@ -90,10 +90,7 @@ def initial_ranges(model: nn.Module) -> dict[str, tuple[Tensor, Range]]:
 
 
 class Recording(dict[str, list[Tensor]]):
-    """What was recorded under one module: name -> a tensor for each time it was reached.
-
-    `notes` has the same in order, each with the module that noted it.
-    """
+    """The recording of a module: name -> noted tensors; `notes` has them in order, with the noting module."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -106,7 +103,7 @@ _recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
 
 @contextmanager
 def record(module: nn.Module) -> Iterator[Recording]:
-    """Record the named tensors that `module` and the modules inside it note in the next forwards.
+    """Record the tensors that `module` and the modules inside it note during forwards.
 
     A Mamba block notes `state` and `skip` (the two terms of the scan's output, `(row, time, inner channel)`)
     and with clamps `clamp_<name>` (the share of values at or beyond each bound, a scalar).
@@ -120,7 +117,7 @@ def record(module: nn.Module) -> Iterator[Recording]:
 
 
 def recording(module: nn.Module) -> bool:
-    """Whether `module` is being recorded: it may then compute what it notes."""
+    """Whether `module` is being recorded, so that it should compute its notes."""
     current = _recording.get()
     return current is not None and module in current.members
 

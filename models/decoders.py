@@ -1,4 +1,4 @@
-"""From features to values for each bin: what the heads turn into a mask."""
+"""From features to values for each bin, which the heads turn into a mask."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .parts import HEADS
 
 
 def is_complex_mask(config: ModelConfig) -> bool:
-    """Whether the values that the head asks its decoder for are pairs of a real and an imaginary part."""
+    """Whether the head's decoder gives pairs of real and imaginary parts."""
     return getattr(HEADS[config.head], "complex_mask", True)
 
 

@@ -1,4 +1,4 @@
-"""The distribution that brings `ablate`: its version, its extras, and the project that clashes with it."""
+"""The distribution of `ablate`: its version, its extras, and the project that clashes with it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def install(extra: str) -> str:
 
 
 def clash() -> str | None:
-    """What is wrong if the other project called `ablate` is, or was, installed beside this one; else None.
+    """The problem if another project called `ablate` is or was installed too; else None.
 
     Both install `ablate/__init__.py`: the later one overwrites it, and uninstalling either removes it.
     """

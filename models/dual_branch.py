@@ -61,10 +61,10 @@ class Branch(nn.Module):
 
 
 class DualBranchNetwork(Enhancer):
-    """Magnitude and phase of the speech from branches of their own (the original MBS-Net).
+    """Magnitude and phase of the speech from separate branches (the original MBS-Net).
 
     Raises:
-        InputError: the configuration asks for parts that this architecture has no place for.
+        InputError: the configuration has parts that do not fit this architecture.
     """
 
     head: MagnitudePhaseHead

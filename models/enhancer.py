@@ -1,4 +1,4 @@
-"""What every network of the family has around its layers: level and compression before, projection after."""
+"""The frame of every network of the family: level and compression before its layers, projection after."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .transform import Transform
 
 
 def check_spectrogram(noisy: Tensor, bins: int = BINS) -> None:
-    """Raise ValueError unless `noisy` is a complex tensor `(batch, bin, time)` with a frame at least."""
+    """Raise ValueError unless `noisy` is a complex tensor `(batch, bin, time)` with at least one frame."""
     if not noisy.is_complex() or noisy.dim() != 3 or noisy.shape[1] != bins or not noisy.shape[2]:
         raise ValueError(
             f"expected a complex spectrogram (batch, {bins}, time), got {tuple(noisy.shape)} of {noisy.dtype}"
@@ -22,7 +22,7 @@ def check_spectrogram(noisy: Tensor, bins: int = BINS) -> None:
 
 
 def power(magnitude: Tensor, exponent: float) -> Tensor:
-    """Of magnitudes of which none is zero to the gradient."""
+    """A power of magnitudes, clamped above zero so that the gradient is finite."""
     return magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny) ** exponent
 
 
@@ -41,11 +41,11 @@ class ConsistencyProjection(nn.Module, Declared):
     """The transform of the waveform of a spectrogram: the nearest one that some signal has.
 
     Least squares over the window (Griffin and Lim 1984); as a layer: Wisdom et al. 2019, arXiv:1811.08521.
-    Of 512 points every 128, four frames overlap, so one depends on three before and three after. Fewer than
-    overlap have no centred transform and stay as they are.
+    With 512 points and hop 128, four frames overlap, so one depends on three before and three after. An input
+    of fewer frames is returned unchanged.
 
     Args:
-        transform: of the network's own; none: that of this project.
+        transform: default: that of this project.
     """
 
     def __init__(self, transform: Transform | None = None) -> None:
@@ -83,7 +83,7 @@ class Enhancer(nn.Module):
         raise NotImplementedError
 
     def decoders(self) -> list[nn.Module]:
-        """What the features go through on their way to the enhanced spectrum."""
+        """The modules between the features and the enhanced spectrum."""
         return [self.head, *([] if self.projection is None else [self.projection])]
 
     def forward(self, noisy: Tensor) -> Tensor:

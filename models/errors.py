@@ -1,4 +1,4 @@
-"""What goes wrong for a reason that the user can fix."""
+"""Errors that the user can fix, and parts of their messages."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 class InputError(ValueError):
-    """Input that cannot be used. The message says what is wrong and what to do; the command line prints it
-    as one line and exits with 2. Any other exception is an internal error and keeps its traceback."""
+    """Input that cannot be used. The message names the problem and the fix; the command line prints it as one
+    line and exits with 2. Any other exception is an internal error."""
 
 
 @contextmanager
 def readable(where: str = "") -> Iterator[None]:
-    """Turn a configuration that is refused within into an `InputError` that says `where` and why."""
+    """Turn a `ValidationError` raised inside into an `InputError` that starts with `where`."""
     from pydantic import ValidationError
 
     try:
@@ -33,11 +33,11 @@ def readable(where: str = "") -> Iterator[None]:
 
 
 FULL = re.compile(r"requested and \d+ written|unexpected pos \d+ vs|No space left on device|disk is full")
-"""What numpy, torch, programs and SQLite say where a disk is full, with no number in the error."""
+"""Messages of numpy, torch, programs and SQLite on a full disk, in errors without a number."""
 
 
 def storage_problem(error: BaseException) -> str | None:
-    """Why nothing could be written, with the file if it is known, and the fix; none: the error is another."""
+    """Why writing failed, with the file if known, and the fix; None for other errors."""
     number = getattr(error, "errno", None)
     where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
     if number in (errno.ENOSPC, errno.EDQUOT) or FULL.search(str(error)):
@@ -48,7 +48,7 @@ def storage_problem(error: BaseException) -> str | None:
 
 
 def explain(error: ValidationError) -> str:
-    """What a configuration's error says, a clause for each field: the value refused, the nearest word."""
+    """A configuration's error in words: a clause for each field, with value and nearest valid word."""
     clauses = []
     for e in error.errors():
         where = ".".join(map(str, e["loc"])) or error.title
@@ -68,11 +68,11 @@ RENAMED = {
     "recipe.judge_lag": "recipe.discriminator_lag",
     "recipe.judged_clips": "recipe.discriminator_fraction",
 }
-"""What keys and values of a study file were called before."""
+"""Former names of keys and values of a study file."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """What a name is called now, or the known name most like it; none: no known one is like it."""
+    """The new name of a renamed one, or the most similar known name, if any."""
     names = list(known)
     if RENAMED.get(name) in names:
         return RENAMED[name]
@@ -86,7 +86,7 @@ def listed(items: Sequence[Any], most: int = 6) -> str:
 
 
 def nearest_multiples(value: int, of: int) -> str:
-    """`the nearest are 48 and 52`: the multiples below and above a value that is none."""
+    """`the nearest are 48 and 52`: the multiples below and above a value."""
     low = value // of * of
     return f"the nearest are {low} and {low + of}" if low else f"the nearest is {of}"
 
@@ -104,7 +104,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def told(error: BaseException) -> str:
-    """An error with the last line of a network's own code that it passed through."""
+    """An error with the last line of the network's own code in its traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith(("<", *_around_networks()))]
     at = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
@@ -112,7 +112,7 @@ def told(error: BaseException) -> str:
 
 
 def _around_networks() -> tuple[str, ...]:
-    """Where code lies that calls networks, or that they call."""
+    """Folders and files with code that calls networks, or that they call."""
     project = Path(__file__).parents[1]
     torch = getattr(sys.modules.get("torch"), "__file__", None)
     ours = [

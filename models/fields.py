@@ -1,12 +1,11 @@
-"""What a field of a configuration says of itself: the markers that stand in its `Annotated`. Needs no torch.
+"""Marks of the fields of a configuration, in their `Annotated`. Needs no torch.
 
-A new field of `ModelConfig`, `Recipe` or `Evaluation` is written with `Added` and the default that leaves
-everything as it was before there was the field:
+Write a new field of `ModelConfig`, `Recipe` or `Evaluation` with `Added` and a default that changes nothing:
 
     ema: Annotated[Fraction, Added] = Field(0.0, description="...")
     ema_start: Annotated[Fraction, Added, ActiveUnless("ema", 0.0)] = Field(0.5, description="...")
 
-Runs trained before then keep their signatures, and their files are read with that default.
+Earlier runs keep their signatures, and their files are read with that default.
 """
 
 from __future__ import annotations
@@ -23,29 +22,29 @@ from pydantic_core import to_jsonable_python
 from .errors import InputError
 
 PARTS = ("split", "encoder", "cross-band", "decoder", "other")
-"""The parts of a network; `other` is what a plug-in's network has beside the four."""
+"""The parts of a network; `other` is the rest of a plug-in's network."""
 
 
 Bookkeeping = "Bookkeeping"
-"""The field does not change the result: it is no part of a signature."""
+"""The field does not change the result and is not part of a signature."""
 
 Added = "Added"
-"""The field came after the first signatures, and its default is neutral: no part of one at that value.
+"""The field is newer than the first signatures; at its default, which is neutral, it is not part of one.
 
-That default can never change. Nor can that of a field without this mark which is not always read: where it is
-not, its default stands in the signature, or the value of `InactiveValue`.
+That default can never change. Nor can the default of a field without this mark that is not always read:
+signatures contain it, or the value of `InactiveValue`, if the field is not read.
 """
 
 
 class Affects:
-    """The parts of a network that the field is about; without it, none in particular."""
+    """The parts of a network that the field changes."""
 
     def __init__(self, *parts: str) -> None:
         self.parts = parts
 
 
 class ActiveIf:
-    """The field is read where another of its configuration has one of some values. One such mark suffices."""
+    """The field is read if another field has one of some values; of several such marks, one must hold."""
 
     def __init__(self, field: str, *values: Any) -> None:
         self.field, self.values = field, values
@@ -56,7 +55,7 @@ class ActiveIf:
 
 
 class ActiveUnless(ActiveIf):
-    """The field is read where another of its configuration has none of some values."""
+    """The field is read unless another field has one of some values."""
 
     def holds(self, value: Any) -> bool:
         return value not in self.values
@@ -64,18 +63,18 @@ class ActiveUnless(ActiveIf):
 
 @dataclass(frozen=True)
 class InactiveValue:
-    """What stands for the field in a signature where it is not read, in place of its default."""
+    """The field's value in signatures if it is not read; without this mark, its default."""
 
     value: Any
 
 
 @dataclass(frozen=True)
 class FieldMarks:
-    """What a field says of itself.
+    """The marks of a field.
 
     Attributes:
-        default, inactive: its default, and what stands for it where it is not read, as JSON has them.
-        conditions: it is read where one of them holds, or where there are none.
+        default, inactive: its default, and its value in signatures if it is not read, as JSON has them.
+        conditions: the field is read if one of them holds, or if there are none.
     """
 
     default: Any = None
@@ -88,7 +87,7 @@ class FieldMarks:
 
 @cache
 def marks_of(kind: type[BaseModel], name: str) -> FieldMarks:
-    """The facts of a field of a configuration's class."""
+    """The marks of a field of a configuration's class."""
     field = kind.model_fields[name]
     default = to_jsonable_python(field.get_default(call_default_factory=True))
     return FieldMarks(
@@ -124,7 +123,7 @@ def split_settings(
 
 
 def parse_value(text: str) -> Any:
-    """The value of a level or a `--set` from its text: a JSON list, a number, true/false/null, or text."""
+    """The value of a level or of `--set`: a JSON list, a number, true, false, null, or text."""
     if text.startswith("["):
         try:
             return json.loads(text)

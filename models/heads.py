@@ -1,4 +1,4 @@
-"""From features and the noisy spectrogram to the enhanced one. A head owns its decoders."""
+"""Heads: from features and the noisy spectrogram to the enhanced one. A head owns its decoders."""
 
 from __future__ import annotations
 
@@ -23,11 +23,9 @@ def as_complex(values: Tensor) -> Tensor:
 class FilterHead(nn.Module, Declared):
     """A complex filter of 3 taps over time in each bin: `m0 x[t-1] + m1 x[t] + m2 x[t+1]` (BSRNN).
 
-    With `filter_taps="past"` its taps are `x[t-2]`, `x[t-1]` and `x[t]`, and it sees no later frame.
-
-    Taps beyond the edges are dropped. The decoder's outputs are ordered `(tap, re/im)`.
-
-    Of the three taps `used` are applied: that of the frame itself, that of the frame before it, the third.
+    With `filter_taps="past"` its taps are `x[t-2]`, `x[t-1]` and `x[t]`, and it does not look ahead. Taps
+    beyond the edges are dropped. The decoder's outputs are ordered `(tap, re/im)`. The first `used` taps are
+    applied, in this order: the frame itself, the frame before it, the third.
     """
 
     complex_mask = True
@@ -46,7 +44,7 @@ class FilterHead(nn.Module, Declared):
         padded, frames = F.pad(noisy, self.padding), noisy.shape[-1]
         now = self.padding[0]
         used = {now, now - 1} if self.used == 2 else {now} if self.used == 1 else {0, 1, 2}
-        # The frame itself is taken as it came: a cut out of `padded` is laid out, and so rounded, otherwise.
+        # A cut out of `padded` has another memory layout, and so other rounding, than `noisy` itself.
         terms = [
             tap * (noisy if i == now else padded[..., i : i + frames])
             for i, tap in enumerate(taps)
@@ -71,7 +69,7 @@ class MaskHead(nn.Module, Declared):
 
 
 class MagnitudePhaseHead(nn.Module, Declared):
-    """A magnitude mask in (0, 1) and a phase offset in (-pi, pi), each from a decoder of its own."""
+    """A magnitude mask in (0, 1) and a phase offset in (-pi, pi), each from its own decoder."""
 
     complex_mask = False
     reach = 1

@@ -1,4 +1,4 @@
-"""Time layers made of cores: one, two in order, or one within chunks of frames and one across them."""
+"""Time layers made of cores: one, two in sequence, or one within chunks of frames and one across them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .parts import CORES
 
 
 def time_layer(config: ModelConfig) -> nn.Module:
-    """The time layer of a configuration, whose `lookahead` is that of this layer alone."""
+    """The time layer of a configuration; `lookahead` is that of this layer alone."""
     return DualPathLayer(config) if config.chunk else _cores(config)
 
 
@@ -42,8 +42,7 @@ class HybridLayer(nn.Sequential, Declared):
 class DualPathLayer(nn.Module, Declared):
     """A layer within chunks of frames, then one across chunks at each place in them (DPRNN, Luo et al. 2020).
 
-    arXiv:1910.06379. Chunks do not overlap; the last is filled with zeros, which the norms of statistics over
-    time see.
+    arXiv:1910.06379. Chunks do not overlap; the last is padded with zeros, which enter statistics over time.
     """
 
     def __init__(self, config: ModelConfig) -> None:

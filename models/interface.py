@@ -1,7 +1,7 @@
-"""What a network takes and gives, and the way between that and speech.
+"""The inputs and outputs of a network, and conversion between them and speech.
 
-A network says it by attributes of its class or of itself, or by `declare`; one that says nothing maps a
-complex spectrogram `(batch, 257, time)` to one of the same shape. What runs networks does it by `Interface`.
+A network declares them by attributes of its class or object, or by `declare`. Without declarations it maps a
+complex spectrogram `(batch, 257, time)` to one of the same shape. Code that runs networks uses `Interface`.
 """
 
 from __future__ import annotations
@@ -21,30 +21,28 @@ from .registry import suggestion
 from .transform import Transform
 
 LAYOUTS = {"waveform": "bt", "spectrum": "bft", "magnitude": "bft", "magnitude-phase": "bft"}
-"""Domain -> how its tensors lie where none says so: batch, frequency, time (of waveforms: sample)."""
+"""Domain -> default order of axes: batch, frequency, time (for waveforms: sample)."""
 LONGER = 1600
-"""Samples by which a network of waveforms may give another length than it takes; it is cut or filled with
-zeros at the end."""
+"""Samples by which a waveform network's output may be longer or shorter; it is trimmed or zero-padded."""
 UNDERFLOW = 1e-18
-"""Magnitudes below it: an angle's gradient divides by their squares."""
+"""Smaller magnitudes count as 0, because an angle's gradient divides by their squares."""
 DECLARATIONS = (
     *("domain", "axes", "transform", "compress", "output", "loss"),
     *("looks_ahead", "mixes_bands", "own_loss", "sample_rate"),
 )
 SAMPLE_RATE = 16_000
-"""Hz, of the networks of this project, and of others that declare no other rate."""
+"""Hz; default for networks that do not declare a rate."""
 RATES = (4_000, 192_000)
 
 
 def declare(network: nn.Module, **said: Any) -> nn.Module:
-    """Say what a network takes, gives and does without a class of one's own; the network is given back.
+    """Declare a network's inputs, outputs and properties without changing its class; returns the network.
 
     Args:
-        said: `domain`, `axes`, `transform`, `compress`, `output`, `loss`, `looks_ahead`, `mixes_bands`,
-            `own_loss`, `sample_rate`; see docs/plugins.md.
+        said: some of `DECLARATIONS`; see docs/plugins.md.
 
     Raises:
-        InputError: something else is said, or in a form that it cannot have.
+        InputError: a declaration is unknown or not valid.
     """
     for name in said:
         if name not in DECLARATIONS:
@@ -58,7 +56,7 @@ def declare(network: nn.Module, **said: Any) -> nn.Module:
 
 
 def _said(network: nn.Module, name: str, *kinds: type) -> Any:
-    """What a network declares, or None; something of another kind under that name is the network's own."""
+    """A network's declaration, or None; an attribute of another type is not a declaration."""
     known = getattr(network, "_said", {})
     value = known.get(name) if name in known else getattr(network, name, None)
     if value is None or (isinstance(value, kinds) and not isinstance(value, bool)):
@@ -69,7 +67,7 @@ def _said(network: nn.Module, name: str, *kinds: type) -> Any:
 
 
 def _rate(network: nn.Module) -> int:
-    """The rate that a network declares, or its class has; an attribute of the object may mean anything."""
+    """The sample rate that a network declares or its class has; attributes of the object do not count."""
     rate = getattr(network, "_said", {}).get("sample_rate", getattr(type(network), "sample_rate", None))
     if not isinstance(rate, int):
         return SAMPLE_RATE
@@ -80,20 +78,20 @@ def _rate(network: nn.Module) -> int:
 
 @dataclass(frozen=True)
 class Interface:
-    """How speech gets into a network and out of it.
+    """Converts speech to a network's inputs, and its outputs to speech.
 
-    A *signal* is what the network is about, in one form whatever its layout: complex `(batch, bin, frame)`,
-    or waveforms `(batch, sample)`. Time is its last axis.
+    A *signal* is the network's speech in a form that does not depend on its layout: complex
+    `(batch, bin, frame)`, or waveforms `(batch, sample)`. Time is its last axis.
 
     Attributes:
         domain: a key of `LAYOUTS`.
-        axes: how the tensors lie: b(atch), f(requency), t(ime), 1 for an axis of one, 2 for real and
-            imaginary parts; `bft2`, `b2tf`, `b1t`.
-        transform: of the network's own; none: that of this project.
-        compress: exponent of the magnitudes that it takes and gives.
-        output: key or index of the enhanced signal where it gives several; two of them are its real and
+        axes: order of the tensors' axes: b(atch), f(requency), t(ime), 1 for an axis of one, 2 for real and
+            imaginary parts; e.g. `bft2`, `b2tf`, `b1t`.
+        transform: default: that of this project.
+        compress: exponent of the magnitudes of inputs and outputs.
+        output: key or index of the enhanced signal among several outputs; two of them are its real and
             imaginary parts, or its magnitude and phase.
-        loss: of its own, `(outputs, clean)` or `(outputs, clean, noisy)`.
+        loss: the network's own, `(outputs, clean)` or `(outputs, clean, noisy)`.
         sample_rate: Hz, of the speech; an attribute of the class, or declared.
     """
 
@@ -107,10 +105,10 @@ class Interface:
 
     @classmethod
     def of(cls, network: nn.Module) -> Interface:
-        """What a network declares.
+        """The interface that a network declares.
 
         Raises:
-            InputError: it does not fit together.
+            InputError: the declarations do not fit together.
         """
         domain = _said(network, "domain", str) or "spectrum"
         if domain not in LAYOUTS:
@@ -146,7 +144,7 @@ class Interface:
 
     @property
     def plain(self) -> bool:
-        """Whether the network maps our spectrograms to spectrograms, with nothing in between."""
+        """Whether the network maps this project's spectrograms to spectrograms, without conversion."""
         return self == Interface()
 
     @property
@@ -160,7 +158,7 @@ class Interface:
 
     @property
     def bins(self) -> int | None:
-        """Of its spectrograms; None of waveforms."""
+        """Of its spectrograms; None for waveforms."""
         return None if self.waveform else self._frames.bins
 
     @property
@@ -179,7 +177,7 @@ class Interface:
 
     @property
     def place(self) -> str:
-        """What the places of a signal's time axis are called."""
+        """The name of a place on a signal's time axis."""
         return "sample" if self.waveform else "frame"
 
     def analyse(self, waves: Tensor) -> Tensor:
@@ -197,7 +195,7 @@ class Interface:
         return spectral.stft(signal)
 
     def alike(self, samples: int) -> int:
-        """Whole utterances share a batch if this is equal: of frames, or of samples."""
+        """Number of frames or samples; whole utterances can share a batch if it is equal."""
         return spectral.utterance_frames(samples) if self.ours else samples
 
     def whole(self, waves: Tensor) -> Tensor:
@@ -211,7 +209,7 @@ class Interface:
         return signal if self.transform is None else self.transform.synthesise(signal, samples)
 
     def arguments(self, signal: Tensor) -> tuple[Tensor, ...]:
-        """A signal as the network takes it."""
+        """A signal as the network's arguments."""
         if self.plain or self.waveform:
             return (permute_axes(signal, self.axes, "bt" if self.waveform else "bft"),)
         if self.domain == "spectrum":
@@ -224,10 +222,10 @@ class Interface:
         return magnitude, permute_axes(signal.angle(), self.axes, "bft")
 
     def enhanced(self, outputs: Any, noisy: Tensor) -> Tensor:
-        """The enhanced signal in what the network gave for a noisy one; same shape.
+        """The enhanced signal in the network's outputs for a noisy one; same shape.
 
         Raises:
-            InputError: there is none, or it has another shape.
+            InputError: it is missing or has another shape.
         """
         if self.plain:
             return outputs
@@ -253,18 +251,18 @@ class Interface:
         return signal if self.compress == 1 else compress(signal, 1 / self.compress)
 
     def outputs(self, network: nn.Module, signal: Tensor) -> Any:
-        """What a network gives for a signal, as it gives it."""
+        """A network's raw outputs for a signal."""
         return network(*self.arguments(signal))
 
     def __call__(self, network: nn.Module, signal: Tensor) -> Tensor:
-        """The signal that a network enhances, same shape."""
+        """The enhanced signal, same shape."""
         return self.enhanced(self.outputs(network, signal), signal)
 
     def loss_of(self, outputs: Any, clean: Tensor, noisy: Tensor) -> Tensor:
-        """The network's own loss of what it gave for a noisy signal; it gets signals as it takes them.
+        """The network's own loss of its outputs; it gets signals in the form of the network's arguments.
 
         Raises:
-            InputError: the network has none.
+            InputError: the network does not have one.
         """
         if self.loss is None:
             raise InputError(
@@ -275,7 +273,7 @@ class Interface:
         return self.loss(outputs, *given[: 2 if _takes(self.loss, 3) else 1])
 
     def _plain(self, magnitude: Tensor) -> Tensor:
-        """Magnitudes without compression; those whose squares no float holds are 0, as is their gradient."""
+        """Magnitudes without compression; those below `UNDERFLOW` are 0, as is their gradient."""
         plain = magnitude ** (1 / self.compress)
         return torch.where(plain.detach() < UNDERFLOW, torch.zeros_like(plain), plain)
 
@@ -313,7 +311,7 @@ class Interface:
         return nn.functional.pad(given[:, :samples], (0, max(samples - given.shape[-1], 0)))
 
     def _undone(self, part: Tensor, shape: tuple[int, ...], have: str, axes: str | None = None) -> Tensor:
-        """A tensor that lies as the network has it, of some shape in the order `have`."""
+        """A tensor in the network's order of axes, brought to `shape` in the order `have`."""
         axes = self.axes if axes is None else axes
         sizes = dict(zip(have, shape, strict=True)) | {"1": 1}
         wanted = [sizes[axis] for axis in axes]
@@ -324,7 +322,7 @@ class Interface:
 
 
 def permute_axes(part: Tensor, axes: str, have: str) -> Tensor:
-    """A tensor in the order `have` as `axes` wants it, with axes of one where that has a 1."""
+    """Permute a tensor from the order `have` to `axes`, which has a 1 for each axis of one to insert."""
     if axes == have:
         return part
     part = part.permute([have.index(axis) for axis in axes if axis != "1"])
@@ -334,7 +332,7 @@ def permute_axes(part: Tensor, axes: str, have: str) -> Tensor:
 
 
 def _takes(function: Callable[..., Any], count: int) -> bool:
-    """Whether a function takes so many arguments by their place."""
+    """Whether a function takes `count` positional arguments."""
     try:
         inspect.signature(function).bind(*[None] * count)
     except TypeError:

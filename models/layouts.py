@@ -1,7 +1,7 @@
-"""Band layouts by name: how the bins of a spectrogram are shared out, low to high. Needs no torch.
+"""Band layouts: how the bins of a spectrogram are divided, low to high. Needs no torch.
 
-A layout is a function of a count (none where a configuration gives none) and of the spectrogram's bins to the
-bins of each band.
+A layout maps a count of bands (None if the configuration does not give one) and of bins to the bins of each
+band.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ BSRNN = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)
 
 
 def bsrnn(count: int | None, bins: int = BINS) -> tuple[int, ...]:
-    """The 31 bands of BSRNN's public code; of another number of bins, bands of the same frequencies."""
+    """The 31 bands of BSRNN's public code; for other numbers of bins, bands at the same frequencies."""
     widths = _fixed("bsrnn", count, BSRNN)
     if bins == BINS:
         return widths
@@ -36,7 +36,7 @@ def one(count: int | None, bins: int = BINS) -> tuple[int, ...]:
 
 
 def uniform(count: int | None, bins: int = BINS) -> tuple[int, ...]:
-    """Bands of equal width; what is left over makes the upper ones a bin wider."""
+    """Bands of equal width; if bins are left over, the upper bands are a bin wider."""
     count = _checked("uniform", count, bins)
     width, wider = divmod(bins, count)
     return (width,) * (count - wider) + (width + 1,) * wider

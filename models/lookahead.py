@@ -13,7 +13,7 @@ from .norms import make_norm
 
 
 def look_ahead(causal: Callable[[Tensor], Tensor], x: Tensor, frames: int) -> Tensor:
-    """What a causal map of the third axis puts out `frames` later; the last frame goes on.
+    """The output of a causal map, `frames` later along the third axis; the last frame is repeated.
 
     Args:
         causal: `(batch, band, time, channel)`, same shape; a frame depends on itself and those before.
@@ -48,5 +48,5 @@ class ResidualBlock(nn.Module, Declared):
 
 
 def shares(frames: int, layers: int) -> list[int]:
-    """The frames of each layer, as equal as can be, that add up to so many."""
+    """The frames of each layer, as equal as possible; their sum is `frames`."""
     return [frames * (i + 1) // layers - frames * i // layers for i in range(layers)]

@@ -28,7 +28,7 @@ def initial_step_bias(count: int) -> Tensor:
 
 
 def has_scan(model: nn.Module) -> bool:
-    """Whether a part of a network computes a selective scan."""
+    """Whether a network computes a selective scan."""
     return any(isinstance(module, SelectiveSSM) for module in model.modules())
 
 
@@ -59,7 +59,7 @@ class SelectiveSSM(nn.Module, Declared):
         self.hidden_width = inner
 
     def init_ranges(self) -> dict[str, tuple[float, float]]:
-        """The step sizes of Mamba's own initialisation, whatever `dt_init` makes of them."""
+        """The step sizes of Mamba's own initialisation, for every `dt_init`."""
         return {"dt": STEP_RANGE}
 
     def init_values(self) -> dict[str, Tensor]:
@@ -91,7 +91,7 @@ class SelectiveSSM(nn.Module, Declared):
 
     @torch.no_grad()
     def _note(self, x: Tensor, delta: Tensor, a: Tensor, b: Tensor, c: Tensor, skip: Tensor) -> None:
-        """Record the two terms of the scan's output, and how much each clamp catches."""
+        """Note the two terms of the scan's output, and the share of values at each clamp."""
         b, c, u = b.transpose(1, 2), c.transpose(1, 2), x.transpose(1, 2)
         clamps = self.clamps and self.clamps._replace(output=math.inf)
         raw = delta.transpose(1, 2)
@@ -146,7 +146,7 @@ class BiMamba(nn.Module):
 
 
 def both_ways(ahead: nn.Module, back: nn.Module, x: Tensor) -> Tensor:
-    """What two layers make of `(batch, row, step, channel)` along the steps and against them, joined."""
+    """Outputs of two layers for `(batch, row, step, channel)`, forwards and backwards, concatenated."""
     return torch.cat([ahead(x), back(x.flip(2)).flip(2)], dim=-1)
 
 

@@ -17,7 +17,7 @@ from .norms import linear
 from .scan.convolution import causal_convolution
 
 CHUNK = 64
-"""Frames that one matrix product covers; the states between chunks are carried in a loop."""
+"""Frames of one matrix product; a loop carries the states between chunks."""
 
 
 def state_space_dual(x: Tensor, decay: Tensor, b: Tensor, c: Tensor, chunk: int = CHUNK) -> Tensor:

@@ -22,7 +22,7 @@ def build_model(preset_or_config: str | ModelConfig) -> nn.Module:
     It maps a complex spectrogram `(batch, 257, time)` to one of the same shape, and carries its `config`.
 
     Raises:
-        ValueError: no preset has that name, or the parts do not fit together.
+        ValueError: the preset is unknown, or the parts do not fit together.
     """
     config = resolve_model(preset_or_config)
     with redirect_stdout(sys.stderr):
@@ -30,7 +30,7 @@ def build_model(preset_or_config: str | ModelConfig) -> nn.Module:
 
 
 class BandSplitNetwork(Enhancer):
-    """BSRNN, MBS-Net and all between them, as a `ModelConfig` says."""
+    """BSRNN, MBS-Net and networks between them, by a `ModelConfig`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)

@@ -46,11 +46,11 @@ def _statistics_so_far(x: Tensor, dims: Sequence[int], time: int) -> tuple[Tenso
 def statistics_so_far(x: Tensor, dims: Sequence[int], time: int) -> tuple[Tensor, Tensor]:
     """Mean and inverse standard deviation of the frames up to and with each frame.
 
-    One operation, so that whoever watches a forward knows it for the statistics of a normalisation.
+    It is one operation, so that code that watches a forward recognises the statistics of a normalisation.
 
     Args:
         x: any shape.
-        dims: the axes besides time that the statistics run over; of length 1 in what is returned.
+        dims: the axes besides time that the statistics run over; they have length 1 in the result.
         time: the axis of frames.
     """
     return _statistics_so_far(x, dims, time)
@@ -78,7 +78,7 @@ statistics_so_far.register_autograd(_backward, setup_context=_keep)
 
 
 def standardise_so_far(x: Tensor, dims: Sequence[int], time: int) -> Tensor:
-    """`x` less its mean, over its standard deviation, both of the frames up to and with each frame.
+    """`x` minus its mean, divided by its standard deviation, both over the frames up to and with each frame.
 
     Single precision at least; see `statistics_so_far` for the arguments.
     """
@@ -88,9 +88,9 @@ def standardise_so_far(x: Tensor, dims: Sequence[int], time: int) -> Tensor:
 
 
 def standardise(x: Tensor) -> Tensor:
-    """`x` less the mean of each item, over its standard deviation, both over all axes but the first.
+    """`x` minus the mean of each item, divided by its standard deviation, over all axes but the first.
 
-    On CUDA in two passes, of which each uses the whole device; torch's kernel has one block an item.
+    On CUDA in two passes that each use the whole device; torch's kernel has one block per item.
     """
     if not x.is_cuda:
         return F.layer_norm(x, x.shape[1:], eps=EPSILON)
@@ -98,7 +98,7 @@ def standardise(x: Tensor) -> Tensor:
 
 
 def two_passes(x: Tensor) -> Tensor:
-    """What `standardise` does on CUDA, in single precision at least."""
+    """`standardise` for CUDA, in single precision at least."""
     x = x if x.dtype == torch.float64 else x.float()
     variance, mean = torch.var_mean(x, tuple(range(1, x.dim())), correction=0, keepdim=True)
     return (x - mean) * torch.rsqrt(variance + EPSILON)
@@ -139,14 +139,14 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def make_norm(kind: Norm, channels: int, statistics: Statistics) -> nn.Module:
-    """The normalisation of a `ModelConfig.norm`, with statistics over time where it has such."""
+    """The normalisation of a `ModelConfig.norm`; `statistics` apply to group norms."""
     if kind == "batch":
         return BatchNorm(channels)
     return GlobalNorm(channels, statistics) if kind == "group" else nn.LayerNorm(channels)
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
-    """A linear layer that starts Xavier uniform with zero bias, as every one of this family does."""
+    """A linear layer initialised as in all networks of this family: Xavier uniform, bias zero."""
     layer = nn.Linear(inputs, outputs, bias=bias)
     nn.init.xavier_uniform_(layer.weight)
     if bias:

@@ -1,4 +1,4 @@
-"""How results show themselves in a notebook."""
+"""Display of results in notebooks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 class ShownInNotebooks:
-    """Its HTML is made by `reports.notebook`: named, not imported, for imports go to the left only."""
+    """`reports.notebook` makes the HTML; it is imported late, as imports go to the left only."""
 
     def _repr_html_(self) -> str:
         return str(import_module("ablate.reports.notebook").html_of(self))
@@ -16,6 +16,6 @@ class ShownInNotebooks:
         """A figure of the report by its name, as Matplotlib's; e.g. waterfall, forest, cells, interactions.
 
         Raises:
-            InputError: there is no such figure, or no data for it here.
+            InputError: the figure is unknown, or there is no data for it.
         """
         return import_module("ablate.reports.notebook").figure_of(self, name)

@@ -64,7 +64,7 @@ PLUGGABLE = {
 
 
 def expect_parts(model: Any) -> None:
-    """Let a stored network mention parts of plug-ins that are not imported: it can be shown, not built."""
+    """Let a stored network name parts of plug-ins that are not imported: it can be shown, but not built."""
     if isinstance(model, dict):
         for field, registry in PLUGGABLE.items():
             registry.expect(model.get(field))

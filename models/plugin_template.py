@@ -72,10 +72,10 @@ PRESETS["NAME"] = ModelConfig(architecture="NAME", channels=16, options={"kernel
 
 
 def write_start(name: str, folder: Path = Path()) -> Path:
-    """Write the starting file of a network of that name, `<name>.py` with underscores.
+    """Write a starting file for a network, `<name>.py` with underscores.
 
     Raises:
-        InputError: the name cannot be a file's, or is taken; or the file is there.
+        InputError: the name is not valid or taken, or the file exists.
     """
     stem = name.replace("-", "_")
     if not re.fullmatch(r"[a-z][a-z0-9_-]*", name) or keyword.iskeyword(stem):

@@ -1,7 +1,7 @@
-"""A user's own parts: Python files that register what they define. Needs no torch by itself.
+"""Plug-ins: Python files of the user that register parts. Needs no torch by itself.
 
-A plug-in's own folder is searched after the standard library and before what is installed.
-The plug-in and the files of that folder which it imports are its code; their digest is part of what a run is.
+A plug-in's folder is searched after the standard library and before installed packages. The plug-in and the
+files of its folder that it imports are its code; the digest of that code is part of a run's signature.
 """
 
 from __future__ import annotations
@@ -27,20 +27,18 @@ CODE = (".py", ".yaml", ".yml", ".toml", ".json")
 _HERE = Path(__file__).resolve().parents[1]
 Planned = Mapping[str, str | None] | Sequence[str]
 _loaded: dict[Path, tuple[ModuleType, str]] = {}
-"""File -> the module it became, and the digest of its code at that time."""
+"""File -> its module, and the digest of its code at import."""
 
 
 def load(plugins: Iterable[str | Path]) -> list[ModuleType]:
-    """Import Python files that the user names, each under a name of its own, and trust them from now on.
-
-    A file imported before is not run again.
+    """Import and trust Python files that the user names. A file imported before is not run again.
 
     Args:
-        plugins: paths of `.py` files, which register parts (`ablate.models.CORES.register(...)`) when run.
+        plugins: paths of `.py` files that register parts (`ablate.models.CORES.register(...)`).
 
     Raises:
-        InputError: there is no such file, it is no Python file, it fails when imported, or it imports this
-            project or another folder in place of its own.
+        InputError: the file does not exist or is not a Python file, its import fails, or it imports this
+            project or another folder instead of its own.
     """
     modules = []
     for path in map(_resolved, plugins):
@@ -54,11 +52,11 @@ def load_planned(plugins: Planned) -> list[ModuleType]:
     """Import the plug-ins that a plan or a run directory mentions, if the user has named them.
 
     Args:
-        plugins: path -> the digest of its code when it was planned. What was not recorded (None, or a list of
-            paths as version 0.1 wrote it) is not trusted.
+        plugins: path -> digest of its code when planned. Without a digest (None, or a list of paths), a
+            plug-in is not trusted.
 
     Raises:
-        InputError: as `load`; or, before any of it is run, the code is not that planned, or not trusted.
+        InputError: as `load`; or the code has changed or is not trusted, in which case it is not run.
     """
     modules = []
     digests = plugins if isinstance(plugins, Mapping) else dict.fromkeys(plugins)
@@ -83,10 +81,10 @@ def load_planned(plugins: Planned) -> list[ModuleType]:
 
 
 def digests(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Absolute path -> digest of the code that was imported from it; imports what was not, as `load` does.
+    """Absolute path -> digest of the imported code; imports the files first, as `load` does.
 
     Raises:
-        InputError: as `load`, or a file is no longer the code that this process imported.
+        InputError: as `load`, or the code has changed since this process imported it.
     """
     found = {}
     for path in map(_resolved, paths):
@@ -123,16 +121,15 @@ def _digest(files: Iterable[Path], root: Path) -> str:
 
 
 def sources(path: Path, root: Path | None = None) -> dict[Path, str]:
-    """The plug-in and the files of its folder that it imports, directly or not: file -> module name.
+    """File -> module name, for the plug-in and the files of its folder that it imports, directly or not.
 
-    Import statements count wherever they stand, in functions too; names that are computed do not.
+    All import statements count, including those in functions; computed names do not.
 
     Args:
-        path: of the plug-in.
-        root: folder that it is imported from; None: its own.
+        root: folder that the plug-in is imported from; default: its own.
 
     Raises:
-        SyntaxError: a file is no Python.
+        SyntaxError: a file is not valid Python.
     """
     found: dict[Path, str] = {}
     root = root or path.parent
@@ -148,7 +145,7 @@ def sources(path: Path, root: Path | None = None) -> dict[Path, str]:
 
 
 def imports(file: Path, module: str) -> Iterator[str]:
-    """The dotted names in the import statements of a file; with `from a import b` both `a` and `a.b`."""
+    """The dotted names in a file's import statements; for `from a import b`, both `a` and `a.b`."""
     package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
     for node in ast.walk(ast.parse(file.read_bytes(), str(file))):
         if isinstance(node, ast.Import):
@@ -160,7 +157,7 @@ def imports(file: Path, module: str) -> Iterator[str]:
 
 
 def _files(name: str, folder: Path) -> Iterator[tuple[Path, str]]:
-    """The files that importing a name runs, each with its module's name, as far as they lie in a folder."""
+    """The files in a folder that importing a name runs, each with its module's name."""
     parts = name.split(".")
     if parts[0] == "ablate" or parts[0] in sys.stdlib_module_names:
         return
@@ -216,14 +213,14 @@ def _import(path: Path) -> ModuleType:
 
 
 def trust_class(file: Path) -> None:
-    """Trust the code of a class's file that the user names, from whichever folder above it it is imported."""
+    """Trust the code of a class's file that the user names, for each folder it may be imported from."""
     for root in roots(file):
         with suppress(SyntaxError):
             trust.grant(file, code_digest(file, root))
 
 
 def trusted_roots(file: Path) -> list[Path]:
-    """The folders from which a class's file may be imported: those of which the user has named its code.
+    """The folders from which a class's file may be imported, as the user trusts its code from there.
 
     Raises:
         InputError: there are none.
@@ -241,7 +238,7 @@ def trusted_roots(file: Path) -> list[Path]:
 
 
 def roots(file: Path) -> list[Path]:
-    """Folders above a file, those first from which most of its imports are found, then the nearest."""
+    """Folders above a file, those in which most of its imports are found first, then the nearest."""
     above = [folder for folder in list(file.parents)[:5] if folder != folder.parent]
     found: dict[Path, int] = {}
     for root in above:
@@ -256,7 +253,7 @@ def roots(file: Path) -> list[Path]:
 
 
 def make_importable(folder: Path) -> None:
-    """Put a folder on `sys.path`, behind the standard library and before installed packages."""
+    """Put a folder on `sys.path`, after the standard library and before installed packages."""
     if str(folder) not in sys.path:
         library = Path(sysconfig.get_paths()["stdlib"])
         standard = (str(library), str(library / "lib-dynload"))
@@ -265,7 +262,7 @@ def make_importable(folder: Path) -> None:
 
 
 def _check_rooms(path: Path) -> None:
-    """Refuse a plug-in that takes `models` and the like for this project's, as they were in version 0.1."""
+    """Refuse a plug-in that imports this project's packages by their names without `ablate.`."""
     for file, module in sources(path).items():
         for package in {name.split(".")[0] for name in imports(file, module)} & set(_PACKAGES):
             if _is_ours_or_missing(package):
@@ -291,7 +288,7 @@ def _is_ours_or_missing(package: str) -> bool:
 
 
 def _check_origins(path: Path) -> None:
-    """Refuse a plug-in that was given another file than that of its own folder."""
+    """Refuse a plug-in whose import found another file instead of the one in its folder."""
     for file, module in sources(path).items():
         origin = getattr(sys.modules.get(module), "__file__", None)
         if file != path and origin is not None and Path(origin).resolve() != file.resolve():
@@ -308,7 +305,7 @@ def _hint(error: Exception) -> str:
 
 
 PATH = "path:"
-"""How an option begins that is a folder. A preset declares it so: `options={"source": "path:"}`."""
+"""Start of an option that is a folder. A preset declares it by `options={"source": "path:"}`."""
 
 
 def existing_folder(name: str) -> Path:
@@ -319,7 +316,7 @@ def existing_folder(name: str) -> Path:
 
 
 def with_digests(options: dict[str, Any]) -> dict[str, Any]:
-    """Options of which those that are folders have their full path and the digest of their code."""
+    """Options in which folders have their full path and the digest of their code."""
 
     def resolved(value: Any) -> Any:
         if not isinstance(value, str) or not value.startswith(PATH) or value == PATH:

@@ -27,13 +27,13 @@ def recurrent(kind: type[nn.LSTM] | type[nn.GRU], channels: int, bidirectional: 
 
 
 ROW_BLOCK = 32
-"""Rows that oneDNN's bfloat16 LSTM computes together; a block that is not full costs up to twice the time."""
+"""Rows that oneDNN's bfloat16 LSTM computes together; a partly filled block takes up to twice the time."""
 
 
 def recurrent_linear(layer: nn.LSTM | nn.GRU, project: nn.Linear, rows: Tensor) -> Tensor:
     """A recurrent layer and the linear layer after it: `(time, group, row, channel)`, same shape.
 
-    Under bfloat16 autocast on the CPU each group is filled up with rows of zeros to whole blocks.
+    Under bfloat16 autocast on the CPU, each group is padded with rows of zeros to whole blocks.
     """
     time, groups, count, channels = rows.shape
     if rows.device.type == "cpu" and torch.is_autocast_enabled("cpu"):

@@ -1,4 +1,4 @@
-"""Weights of the public BSRNN and MBS-Net code, under their key names, as ours."""
+"""Converts weights of the public BSRNN and MBS-Net code."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _LSTM = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
 class _Keys:
-    """The tensors of a state dict that are still to be used; a missing one is remembered."""
+    """The unused tensors of a state dict, and the missing keys."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.left = dict(tensors)
         self.missing: list[str] = []
 
     def count(self, pattern: str) -> int:
-        """How many of `pattern.format(1)`, `pattern.format(2)`, ... (or from 0) there are, without a gap."""
+        """How many of `pattern.format(1)`, `pattern.format(2)`, ... (or from 0) exist, without a gap."""
         first = 0 if pattern.format(0) in self.left else 1
         index = first
         while pattern.format(index) in self.left:
@@ -46,10 +46,10 @@ class _Keys:
         return stacked.transpose(1, 2).contiguous() if transpose and stacked.dim() == 3 else stacked
 
     def need(self, key: str) -> Tensor:
-        """A tensor whose shape says how the network is built.
+        """A tensor whose shape determines the architecture.
 
         Raises:
-            InputError: it is not there.
+            InputError: it is missing.
         """
         if key not in self.left:
             raise InputError(f"the state dict has no {key!r}, which determines the architecture")
@@ -143,9 +143,9 @@ def _mbsnet(keys: _Keys) -> tuple[ModelConfig, dict[str, Tensor]]:
 def load(state_dict: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
     """A state dict of the public BSRNN or MBS-Net code as our configuration and weights.
 
-    Widths, depths, states and the decoder's expansion are read off the shapes. What MBS-Net's code computes
-    wrongly cannot be seen in its weights and is implied by its keys: the configuration says so
-    (`ssm_skip="shadowed"`, `dt_init="wiped"`, `clamps="on"`). A prefix `module.` of all keys is dropped.
+    Widths, depths, states and the decoder's expansion follow from the shapes. The faults of MBS-Net's code do
+    not show in its weights; its keys imply them (`ssm_skip="shadowed"`, `dt_init="wiped"`, `clamps="on"`). A
+    prefix `module.` of all keys is dropped.
 
     Args:
         state_dict: key of the public code -> tensor.
@@ -154,7 +154,7 @@ def load(state_dict: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tenso
         The configuration, and weights for `build_model(config).load_state_dict`.
 
     Raises:
-        InputError: the keys are of neither network, or some are missing, left over or of another shape.
+        InputError: the keys do not belong to either network, or some are missing, left over or misshapen.
     """
     tensors = dict(state_dict)
     if tensors and all(key.startswith("module.") for key in tensors):

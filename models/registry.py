@@ -1,4 +1,4 @@
-"""Names for the interchangeable parts of a network; the names are what a configuration may say."""
+"""Names of the interchangeable parts of a network, as configurations use them."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ class Registry:
         self._parts[name] = factory
 
     def expect(self, name: Any) -> None:
-        """Let a stored configuration mention a part whose plug-in is not imported; it cannot be built."""
+        """Let a stored configuration name a part whose plug-in is not imported; it cannot be built."""
         if isinstance(name, str):
             self._parts.setdefault(name, self._not_imported)
 
     def expects(self, name: str) -> bool:
-        """Whether a part is only mentioned."""
+        """Whether a part is only expected."""
         return self._parts.get(name) == self._not_imported
 
     def _not_imported(self, *_: Any) -> Any:
@@ -67,7 +67,7 @@ class Registry:
 
 
 MANY = 20
-"""Of so many known names an error lists all, of more only the nearest."""
+"""Up to so many known names are all listed in an error, else only the nearest."""
 
 
 def suggestion(name: str, known: Iterable[Any]) -> str:

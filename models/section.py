@@ -1,4 +1,4 @@
-"""What every configuration is made of: immutable, with fields that carry marks. Needs no torch."""
+"""Base classes of configurations. Needs no torch."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .fields import marks_of
 
 
 class Frozen(BaseModel):
-    """Base of every configuration: immutable, unknown keys are errors, files keep former names."""
+    """An immutable model; unknown keys are errors, and files keep former names."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), serialize_by_alias=True)
 
@@ -22,12 +22,12 @@ class Section(Frozen):
         return hash(self.model_dump_json())
 
     def is_active(self, name: str) -> bool:
-        """Whether a field means anything beside the others' values."""
+        """Whether a field is read, given the others' values."""
         conditions = marks_of(type(self), name).conditions
         return not conditions or any(c.holds(getattr(self, c.field)) for c in conditions)
 
     def result_fields(self) -> dict[str, Any]:
-        """The fields that change the result, as JSON has them; one that is not read has a fixed value."""
+        """The fields that change the result, as JSON has them; those that are not read have a fixed value."""
         known = {name: marks_of(type(self), name) for name in type(self).model_fields}
         return {
             name: value if self.is_active(name) else known[name].inactive
@@ -36,8 +36,8 @@ class Section(Frozen):
         }
 
     def signed_fields(self) -> dict[str, Any]:
-        """The fields a signature is made of, as they are stored: those that change the result; an added one
-        unless neutral."""
+        """The fields of a signature, under their stored names: those that change the result, without added
+        ones at their default."""
         fields = type(self).model_fields
         return {
             fields[name].serialization_alias or name: value

@@ -17,7 +17,7 @@ def frame_count(samples: int) -> int:
 
 
 def utterance_frames(samples: int) -> int:
-    """Frames the network sees when a whole utterance of `samples` samples is enhanced."""
+    """Frames that a network gets for a whole utterance of `samples` samples."""
     return frame_count(max(samples, HOP + 1) + 2 * HOP)
 
 
@@ -55,7 +55,7 @@ def istft(spectrogram: Tensor, samples: int | None = None) -> Tensor:
 def analyse(waveform: Tensor) -> Tensor:
     """Spectrogram of whole utterances: `hop` reflected samples on both sides, then `stft`.
 
-    Utterances of at most 128 samples are first continued with zeros, as there is nothing to reflect.
+    Utterances of at most 128 samples are padded with zeros first, as they are too short to reflect.
 
     Args:
         waveform: (batch, sample), at least one sample.

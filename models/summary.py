@@ -19,7 +19,7 @@ from .mamba import SelectiveSSM
 from .network import build_model
 
 ATTENDING = {"attention", "conformer"}
-"""Cores whose reach without bound is attention."""
+"""Cores that have an unbounded reach by attention."""
 
 
 @lru_cache(maxsize=4096)
@@ -34,7 +34,7 @@ def parameters(config: ModelConfig) -> int:
 
 @lru_cache(maxsize=4096)
 def trained_parameters(config: ModelConfig) -> int:
-    """The same without constants that are kept as parameters."""
+    """As `parameters`, without constants that are kept as parameters."""
     return sum(p.numel() for p in _without_weights(config).parameters() if p.requires_grad)
 
 
@@ -55,7 +55,7 @@ def _parts(model: nn.Module) -> dict[str, list[nn.Module]]:
 def parameters_by_part(model: nn.Module) -> dict[str, int]:
     """Parameters of `split`, `encoder` (time layers), `cross-band` and `decoder` (with the head).
 
-    A network that does not name its parts has them all under `other`.
+    If a network does not name its parts, all parameters are under `other`.
     """
     counts = {
         name: sum(p.numel() for module in modules for p in module.parameters())
@@ -67,16 +67,16 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
 
 @lru_cache(maxsize=4096)
 def rate_of(config: ModelConfig) -> int:
-    """Hz, of the speech of a configuration's network; only one from outside is built to know it."""
+    """Sample rate in Hz of a configuration's network; only networks of plug-ins are built to find it."""
     if ARCHITECTURES.built_in(config.architecture):
         return SAMPLE_RATE
     return Interface.of(build_model(config)).sample_rate
 
 
 def macs_per_second(config: ModelConfig) -> float:
-    """Multiplications with addition for one second of audio, of matrix products and scans.
+    """Multiply-adds of matrix products and scans for one second of audio.
 
-    A scan counts three for each state of each channel and step: its decay, its input, its output.
+    A scan counts three for each state of each channel and step: decay, input and output.
     """
     try:
         return _macs(config, "meta")
@@ -127,7 +127,7 @@ def _macs(config: ModelConfig, device: str) -> float:
 def receptive_field(model: nn.Module) -> float | None:
     """Frames of the input that a frame of the output depends on, normalisation apart.
 
-    Infinite for a recurrent core; None where a part does not say.
+    Infinite for a recurrent core; None if a part does not declare it.
     """
     modules = [
         module for part in ("encoder", "cross-band", "decoder") for module in _parts(model).get(part, [])
@@ -144,20 +144,20 @@ def _is_pointwise(module: nn.Module) -> bool:
 
 
 def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
-    """What is to know of a network before it is trained.
+    """Size, cost, reach and latency of a network.
 
     Returns:
         `parameters` and `parameters_by_part`; `macs_per_second` (of audio); `receptive_field_frames` and
         `receptive_field_seconds` (None: unbounded or not declared) and `receptive_field` in words;
-        `causal` (no time layer looks ahead; None where a plug-in's network says nothing of it);
-        `look_ahead_frames` of time layers and the head's filter (None: all that follow, or not said; samples
-        of a network of waveforms);
+        `causal` (no time layer looks ahead; None: not declared);
+        `look_ahead_frames` of time layers and the head's filter (None: all that follow, or not declared;
+        samples for a network of waveforms);
         `normalisation_sees_future` (a norm's statistics run over the whole utterance); and `latency_ms`, the
-        algorithmic latency: the window, and 8 ms for each frame ahead (of the transform that the network
-        has); None where the whole utterance is needed.
+        algorithmic latency: the window plus one hop (8 ms by default) for each frame ahead; None if the
+        network needs the whole utterance.
 
     Raises:
-        ValueError: no preset has that name, or the parts do not fit together.
+        ValueError: the preset is unknown, or the parts do not fit together.
     """
     config = resolve_model(preset_or_config)
     model = _without_weights(config)
@@ -189,7 +189,7 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
 
 
 def _latency(interface: Interface, ahead: int) -> float:
-    """Milliseconds of the window, and of each step ahead; whole numbers where they are."""
+    """Milliseconds of the window and each step ahead; an integer if it is whole."""
     found = _milliseconds(interface, ahead + 1)
     return int(found) if found == int(found) else found
 

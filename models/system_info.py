@@ -1,4 +1,4 @@
-"""What this machine offers to the networks."""
+"""Versions, processor, GPUs and scan backends of this machine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .distribution import clash, version_of
 from .scan import BACKENDS, choose_backend, unavailable
 
 PACKAGES = ("ablate", "torch", "numpy", "numba", "mamba-ssm", "triton")
-"""What the networks run on."""
+"""Packages that networks run on."""
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
@@ -25,7 +25,7 @@ def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
 
 
 def machine() -> dict[str, Any]:
-    """Versions, processor features, cores, GPUs, and the scan backend `auto` takes and why."""
+    """Versions, processor features, cores, GPUs, and the scan backend of `auto` with the reason."""
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     device: Literal["cuda", "cpu"] = "cuda" if gpus else "cpu"
     chosen, reason = choose_backend(device)
@@ -50,7 +50,7 @@ def machine() -> dict[str, Any]:
 
 
 def report() -> str:
-    """`machine`, the system and what is installed, as Markdown for an issue; without paths and names."""
+    """`machine`, the system and installed packages, as Markdown for an issue; without paths and names."""
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     found = {"system": system, **machine()}
     found["versions"] |= versions(
@@ -63,6 +63,6 @@ def report() -> str:
 
 
 def _has(question: str) -> bool:
-    """Ask `torch.cpu`, whose questions of this kind are not public and may go."""
+    """The answer of a function of `torch.cpu`, which is not public and may disappear."""
     ask = getattr(torch.cpu, question, None)
     return bool(ask and ask())

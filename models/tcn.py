@@ -17,7 +17,7 @@ class DepthwiseConvolution(nn.Module):
         channels: features.
         taps: of the filter.
         dilation: frames between taps.
-        ahead: the taps' last frame relative to the output's: 0 is causal.
+        ahead: last frame of the taps relative to the output's; 0 is causal.
     """
 
     def __init__(self, channels: int, taps: int, dilation: int = 1, ahead: int = 0) -> None:
@@ -54,7 +54,7 @@ class _Block(nn.Module):
 class TCNLayer(nn.Module, Declared):
     """Blocks of dilation 1, 2, 4, ... along the time of each band.
 
-    `bi` centres every filter; the frames of `lookahead` are those of the last block.
+    `bi` centres every filter; with `lookahead`, only the last block looks ahead.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -1,4 +1,4 @@
-"""A short-time Fourier transform of a network's own."""
+"""Short-time Fourier transforms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ WINDOWS: dict[str, Callable[..., Tensor]] = {
     "hamming": torch.hamming_window,
     "rectangular": lambda length, **kind: torch.ones(length, **kind),
 }
-"""Periodic, by the name that a transform gives."""
+"""Periodic windows, by name."""
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Transform:
         n_fft: points; there are `n_fft // 2 + 1` bins.
         hop: samples from one frame to the next.
         window: a name of `WINDOWS`.
-        length: samples of the window; none: `n_fft`.
+        length: samples of the window; default: `n_fft`.
 
     Raises:
-        InputError: the numbers do not fit together, or no window has that name.
+        InputError: the numbers do not fit together, or the window is unknown.
     """
 
     n_fft: int = 512
@@ -67,7 +67,7 @@ class Transform:
     def analyse(self, waves: Tensor) -> Tensor:
         """Waveforms `(batch, sample)` -> complex `(batch, bin, frame)`, `1 + sample // hop` frames.
 
-        Waveforms too short for the reflection at their ends are first continued with zeros.
+        Waveforms too short for the reflection at their ends are padded with zeros first.
         """
         missing = self.n_fft // 2 + 1 - waves.shape[-1]
         waves = F.pad(waves, (0, missing)) if missing > 0 else waves
@@ -82,7 +82,7 @@ class Transform:
     def synthesise(self, spectrum: Tensor, samples: int | None = None) -> Tensor:
         """Complex `(batch, bin, frame)` -> waveforms `(batch, sample)`; undoes `analyse`.
 
-        What `torch.istft` gives, bit for bit; that asks the device whether windows overlap, and waits.
+        Equal to `torch.istft`, bit for bit, but without its check of the windows, which waits for the device.
 
         Args:
             samples: length of the result; None for `(frame - 1) * hop`.
@@ -104,7 +104,7 @@ class Transform:
 
 
 def reflected(waves: Tensor, count: int) -> Tensor:
-    """`F.pad(waves, (count, count), mode="reflect")`, of which CUDA has no deterministic backward."""
+    """`F.pad(waves, (count, count), mode="reflect")`, which is not deterministic in CUDA's backward."""
     first, last = waves[..., 1 : count + 1], waves[..., -count - 1 : -1]
     return torch.cat([first.flip(-1), waves, last.flip(-1)], -1)
 

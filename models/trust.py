@@ -1,7 +1,7 @@
-"""Whose code may run: code that the user has named, known by its digest in the user's own configuration.
+"""Trusted code: code that the user has named, stored by digest in the user's own configuration.
 
-`--plugin`, a study file and `ablate import --trust-plugins` name code. A plan, a run directory, a tracking
-server and a checkpoint only mention it: that code is imported if the user has named it before, unchanged.
+`--plugin`, a study file and `ablate import --trust-plugins` name code. Plans, run directories, tracking
+servers and checkpoints only mention code: it is imported if the user has named exactly this code before.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from .errors import InputError
 
 
 def folder() -> Path:
-    """`$XDG_CONFIG_HOME/ablate/trusted`, by default `~/.config/ablate/trusted`; a file for each code."""
+    """`$XDG_CONFIG_HOME/ablate/trusted`, by default `~/.config/ablate/trusted`; a file per trusted code."""
     configured = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     return (configured if configured.is_absolute() else Path.home() / ".config") / "ablate" / "trusted"
 
 
 def grant(code: Path, digest: str) -> None:
-    """Trust the code at a path as long as it has this digest; processes of the same user see it at once.
+    """Trust the code at a path while it has this digest, in all processes of the user.
 
     Raises:
         InputError: the user's configuration cannot be written.

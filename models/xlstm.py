@@ -16,11 +16,11 @@ from .norms import cumulative_sum, linear
 from .scan.convolution import causal_convolution
 
 BLOCK = 4
-"""Channels that queries, keys and values mix, as in the public code."""
+"""Channels that are mixed into queries, keys and values, as in the public code."""
 
 
 def parallel_mlstm(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, forget: Tensor) -> Tensor:
-    """What the matrix memory of every step gives: `C q / max(|n q|, exp(-m))`, all steps at once.
+    """The output of the matrix memory at every step, `C q / max(|n q|, exp(-m))`, all steps at once.
 
     Args:
         query, key, value: `(row, head, time, channel)`.
@@ -44,7 +44,7 @@ class MLSTMBlock(ResidualBlock):
     """`x + down((norm(mLSTM(up(norm(x)))) + skip * conv) * SiLU(z))`, along the time of each band.
 
     Raises:
-        InputError: the inner width divides neither into heads nor into blocks of 4.
+        InputError: the inner width is not a multiple of the heads and of blocks of 4.
     """
 
     def __init__(self, config: ModelConfig, norm: Norm = "layer", ahead: int = 0) -> None:
