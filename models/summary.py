@@ -174,6 +174,7 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
         causal = None if said is None else not said
         ahead = math.inf if said is None else frames_ahead(model)
     bounded = int(ahead) if math.isfinite(ahead) else None
+    latency = None if whole or bounded is None else _milliseconds(interface, bounded + 1)
     return {
         "parameters": parameters(config),
         "parameters_by_part": parameters_by_part(model),
@@ -184,14 +185,8 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
         "causal": causal,
         "look_ahead_frames": bounded,
         "normalisation_sees_future": whole,
-        "latency_ms": None if whole or bounded is None else _latency(interface, bounded),
+        "latency_ms": None if latency is None else int(latency) if latency == int(latency) else latency,
     }
-
-
-def _latency(interface: Interface, ahead: int) -> float:
-    """Milliseconds of the window and each step ahead; an integer if it is whole."""
-    found = _milliseconds(interface, ahead + 1)
-    return int(found) if found == int(found) else found
 
 
 def _words(interface: Interface, frames: float | None, core: str) -> str:

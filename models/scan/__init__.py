@@ -62,9 +62,9 @@ def _check(backend: str) -> None:
 
 @cache
 def unavailable(backend: str, device: str | None = None) -> str | None:
-    """Why a backend cannot run here, on devices of this type (`cpu`, `cuda`) if one is given; None if it can.
+    """Why a backend cannot run here, or on devices of a type (`cpu`, `cuda`); None if it can.
 
-    A backend for a GPU has to compute a tiny scan first: an installed package proves nothing.
+    A GPU backend must compute a tiny scan, because an installed package may still fail.
     """
     _check(backend)
     home = _home(backend)
@@ -87,10 +87,10 @@ def _home(backend: str) -> str | None:
 
 
 def failure(backend: str, device: str) -> str | None:
-    """What a backend raises on a scan of one step and its gradient, in one line; None where it computes.
+    """The error of a backend on a scan of one step and its gradient, in one line; None if it works.
 
     Raises:
-        torch.OutOfMemoryError: the device is full, which says nothing about the backend.
+        torch.OutOfMemoryError: the device is full, so the backend cannot be judged.
     """
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -136,7 +136,7 @@ def selective_scan(
 ) -> Tensor:
     """`h[t] = exp(delta A) h[t-1] + delta B u`, `y = sum_n h C + D u`, then `y * SiLU(z)`.
 
-    Computes in float32 (in float64 where an input is float64) whatever the inputs and autocast say.
+    It computes in float32, or in float64 if an input is float64, for any other dtypes and autocast.
 
     Args:
         u: input `(batch, dim, time)`.
@@ -144,18 +144,18 @@ def selective_scan(
         A: `(dim, state)`.
         B: `(batch, state, time)`.
         C: `(batch, state, time)`.
-        D: skip `(dim,)`; none: no skip.
-        z: gate `(batch, dim, time)`; none: no gate.
-        delta_softplus: whether `delta` is still to go through softplus.
-        clamps: bounds inside the scan; true: those of MBS-Net's code; none or false: no bounds.
+        D: skip `(dim,)`; default: no skip.
+        z: gate `(batch, dim, time)`; default: no gate.
+        delta_softplus: whether to apply softplus to `delta`.
+        clamps: bounds inside the scan; True: those of MBS-Net's code; default: no bounds.
         backend: `auto` or a key of `BACKENDS`.
 
     Returns:
         `(batch, dim, time)` in the dtype of `u`.
 
     Raises:
-        ValueError: shapes that do not fit.
-        InputError: a backend that is unknown or cannot take these inputs.
+        ValueError: the shapes do not fit.
+        InputError: the backend is unknown or cannot take these inputs.
     """
     if u.ndim != 3:
         raise ValueError(f"u has shape {tuple(u.shape)}; expected the axes (batch, dim, time)")

@@ -45,7 +45,7 @@ def scan(
     """See `models.scan.selective_scan`; float32 on a CUDA device.
 
     Raises:
-        InputError: clamps are asked for, which the kernel has not.
+        InputError: clamps are given, which the kernel does not have.
     """
     if clamps is not None:
         raise InputError("the mamba_ssm scan has no clamps; use backend='triton'")

@@ -1,8 +1,8 @@
 """The selective scan fused for the CPU: rows in parallel, the channel innermost so that it vectorises.
 
 Forward saves the state at the start of every chunk of time; backward recomputes a chunk from it. Only
-float32. Threads follow `torch.get_num_threads()`; the threads are Python's, each in compiled code that has
-let go of the interpreter's lock, so it works after a fork and beside other threads.
+float32. It uses `torch.get_num_threads()` Python threads; their compiled code releases the interpreter's
+lock, so it works after a fork and with other threads.
 """
 
 from __future__ import annotations

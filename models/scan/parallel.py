@@ -1,4 +1,4 @@
-"""Row blocks of compiled code in parallel threads, and where compiled code is kept."""
+"""Runs compiled code on blocks of rows in parallel threads, and caches compiled code on disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """The pool of this process; one inherited through a fork has no threads and is not used."""
+    """The pool of this process; a pool inherited through a fork has lost its threads and is not used."""
     key = (os.getpid(), threads)
     if key not in _pools:
         _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="scan")
@@ -35,7 +35,7 @@ def over_rows(rows: int, work: Callable[[int, int, int], object]) -> None:
 
 
 def cache_folder() -> Path:
-    """A folder for compiled code that this user can write to, in the user's cache or a temporary one."""
+    """A writable folder for compiled code, in the user's cache or a temporary one."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ablate" / "numba"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -50,10 +50,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def cached_on_disk() -> Iterator[None]:
-    """Functions that numba decorates inside keep their compiled code in `cache_folder()`.
-
-    `NUMBA_CACHE_DIR` is obeyed where it is set.
-    """
+    """Let numba keep the code of functions decorated inside in `NUMBA_CACHE_DIR` or `cache_folder()`."""
     import numba
 
     if os.environ.get("NUMBA_CACHE_DIR"):

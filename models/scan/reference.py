@@ -24,8 +24,8 @@ def step_terms(delta: Tensor, A: Tensor, B: Tensor, clamps: Clamps | None) -> tu
 def over_time(x: Tensor) -> Sequence[Tensor]:
     """The steps of the third axis, time.
 
-    Unbound once: the gradient of an index is a tensor of the whole size, so indexing at each step makes the
-    backward grow with the square of the length.
+    They are unbound once: the gradient of an index has the whole size, so with indexing at each step the time
+    of the backward grows with the square of the length.
     """
     return x.unbind(2)
 
