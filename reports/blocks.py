@@ -23,12 +23,12 @@ class Table:
     """Text by row and column.
 
     Attributes:
-        caption: says how to read it.
-        bold: the (row, column) that stand out.
-        closing: how many of the last rows are set apart.
-        words: columns of text; the first is one too, the others are numbers.
-        spare: columns that a narrow terminal leaves out, the first first.
-        folded: closed at first where a form can do so.
+        caption: how to read the table.
+        bold: the (row, column) pairs shown in bold.
+        closing: number of last rows below a rule.
+        words: columns of text, besides the first; all others are numbers.
+        spare: columns to drop on a narrow terminal, in this order.
+        folded: collapsed at first, if the form can do that.
     """
 
     title: str
@@ -45,7 +45,7 @@ class Table:
     def of(
         cls, title: str, items: Iterable[Any], columns: Mapping[str, Callable[[Any], str]], **more: Any
     ) -> Table | None:
-        """A row for each item, by column what gives its text; none where there are no items."""
+        """A table with a row per item and a column per (heading, text of an item); None without items."""
         rows = [[text(item) for text in columns.values()] for item in items]
         return cls(title, [*columns], rows, **more) if rows else None
 
@@ -63,7 +63,7 @@ class BulletList:
 
 @dataclass(frozen=True)
 class NamedValues:
-    """Names and values; `local` are those that mean something on this machine alone."""
+    """Names and values; names in `local` have a meaning only on this machine."""
 
     title: str
     pairs: Sequence[tuple[str, str]]
@@ -72,7 +72,7 @@ class NamedValues:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Figures that stand side by side. They are drawn by `draw`, which gives None where there is no data."""
+    """Figures side by side. `draw` draws one by its name, or returns None if there is no data."""
 
     names: tuple[str, ...]
     draw: Callable[[str], Any]
@@ -80,21 +80,21 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Sounds:
-    """Utterances to listen to, and a sentence on what was left out; read by `make`."""
+    """Audio examples. `make` returns the utterances and a sentence on what was left out."""
 
     make: Callable[[], tuple[Sequence[Any], str]]
 
 
 @dataclass(frozen=True)
 class Fields:
-    """What JSON has under these names."""
+    """Fields of the JSON report."""
 
     values: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What CSV has as rows."""
+    """Rows of the CSV report."""
 
     frame: pd.DataFrame
 
@@ -104,7 +104,7 @@ Block = Sentence | Table | BulletList | NamedValues | Pictures | Sounds | Fields
 
 @dataclass(frozen=True)
 class Document:
-    """What one form shows.
+    """The content of one form.
 
     Attributes:
         name: a short name, for labels.
@@ -128,7 +128,7 @@ class Part:
 
 
 def select(parts: Iterable[Part], of: Any, form: str) -> list[tuple[str, Block]]:
-    """The blocks that a form shows; those of other forms are not made."""
+    """The blocks that a form shows. Blocks of other forms are not made."""
     return [
         (part.section, block)
         for part in parts

@@ -1,4 +1,4 @@
-"""From where the scores are to a report, and a report's folder on disk."""
+"""Build a report from scores, and write its folder."""
 
 from __future__ import annotations
 
@@ -43,13 +43,13 @@ def report_of(
     """Analyse scores with the claims, margin and design of their study.
 
     Args:
-        metric: column to compare; none: the study's endpoint.
-        margin: smallest difference that matters; none: the study's for its endpoint, else the metric's own.
+        metric: column to compare. Default: the study's endpoint.
+        margin: smallest difference that matters. Default: the study's for its endpoint, else the metric's.
         claims: `FACTOR=LOW..HIGH` or `FACTOR=LEVEL=LOW..HIGH`, in place of the factors' own; of scores
             trained elsewhere the only ones.
         guardrails: other metrics beside the first.
-        others: claims of others to judge beside them, `published` or a YAML file; of a study's factors.
-        direction: `higher` or `lower` is better, by metric, of those that the registry does not know.
+        others: further claims about a study's factors: `published`, or a YAML file.
+        direction: metric -> `higher` or `lower` (is better), for metrics that the registry does not know.
 
     Raises:
         NoScoresError: there is nothing to analyse yet.
@@ -91,7 +91,7 @@ def report_of(
 
 
 def _by_name(claims: Sequence[tuple[str, Claim]]) -> dict[str, Claim]:
-    """Raises InputError where two claims have one name."""
+    """Raises InputError if two claims have the same name."""
     found = dict(claims)
     if len(found) < len(claims):
         doubled = next(name for name, count in Counter(name for name, _ in claims).items() if count > 1)
@@ -100,7 +100,7 @@ def _by_name(claims: Sequence[tuple[str, Claim]]) -> dict[str, Claim]:
 
 
 def _check_metrics(scores: pd.DataFrame, metric: str, guardrails: Sequence[str]) -> None:
-    """Raises InputError, naming the nearest, where a metric has no scores."""
+    """Raises InputError, with the nearest name, if a metric has no scores."""
     there = [name for name in METRICS if name in scores.columns and scores[name].notna().any()]
     for name in (metric, *guardrails):
         if name not in scores.columns:
@@ -108,7 +108,7 @@ def _check_metrics(scores: pd.DataFrame, metric: str, guardrails: Sequence[str])
 
 
 def report_of_study(root: Path | str, name: str | None = None, metric: str | None = None) -> AnalysisReport:
-    """The report of a study from its run directories; none: the most recent study."""
+    """The report of a study (default: the most recent) from its run directories."""
     return report_of(*scores_from_study(root, name), metric=metric)
 
 
@@ -148,6 +148,6 @@ def write_folder(report: AnalysisReport, folder: Path) -> Path:
 
 
 def study_folder(root: Path | str, name: str | None = None) -> Path:
-    """Where the report of a study belongs."""
+    """The folder of a study's report."""
     root = Path(root)
     return study_path(root, find(root, name)) / "report"

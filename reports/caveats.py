@@ -1,4 +1,4 @@
-"""What bounds a report's numbers: how they were measured, what is missing, what cannot be said."""
+"""Limits of a report's numbers: how they were measured, what is missing, what they cannot show."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OWN_ENDPOINT = "the training command chose the weights; its final output was sco
 
 
 def _selected(plan: Plan) -> str:
-    """Which weights of a training are tested."""
+    """Which weights of a run are tested."""
     if plan.program.imported:
         return IMPORTED_ENDPOINT
     chosen = dict.fromkeys(SELECTED[cell.config.recipe.selection] for cell in plan.networks)
@@ -109,7 +109,7 @@ def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
 
 
 def intervals(report: AnalysisReport) -> str:
-    """The kind of the intervals; `none` where no cell has two seeds."""
+    """The kind of the intervals; `none` if no cell has two seeds."""
     if report.seeds[1] < 2:
         return "none"
     kind = "Welch's t with Satterthwaite's degrees of freedom, over seeds (separate per cell) and utterances"
@@ -117,7 +117,7 @@ def intervals(report: AnalysisReport) -> str:
 
 
 def _compute(report: AnalysisReport) -> str:
-    """Hours of all trainings; empty where nothing was timed."""
+    """Hours of all runs; empty if nothing was timed."""
     found = compute(report.info)
     if found.hours is None:
         return ""
@@ -128,9 +128,9 @@ def _compute(report: AnalysisReport) -> str:
 
 
 def varied(report: AnalysisReport) -> tuple[list[str], list[str]]:
-    """The sources of variation between the trainings of a cell, and those held fixed; empty where not known.
+    """The sources of variation between the runs of a cell, and those held fixed; empty if unknown.
 
-    At one seed all cells have the same of each (Bouthillier et al. 2021, arXiv 2103.03098).
+    With one seed, all cells share each source (Bouthillier et al. 2021, arXiv 2103.03098).
     """
     plan = report.info.plan
     if plan is None or plan.program.imported:
@@ -168,7 +168,7 @@ def _recipe(report: AnalysisReport) -> str:
 
 
 def _own(train: TrainingCommand) -> str:
-    """The command, its folder, and what its code was; or where results are from."""
+    """The command with its folder and code digest, or the source of imported results."""
     if train.imported:
         return f"elsewhere; imported from {train.imported}"
     code = f"code {train.digest[:12]}" + (f", commit {_short(train.commit)}" if train.commit else "")
@@ -185,13 +185,13 @@ def _corpus(report: AnalysisReport) -> str:
 
 
 def _short(commit: Any) -> str:
-    """A commit in 12 digits, with what follows its digits."""
+    """A commit cut to 12 digits; a suffix such as `-dirty` stays."""
     name, dash, rest = str(commit).partition("-")
     return name[:12] + dash + rest
 
 
 def warnings(report: AnalysisReport) -> list[str]:
-    """What must stand in plain sight before the numbers."""
+    """Warnings to show before the numbers."""
     plan = report.info.plan
     lines = [DEMO_WARNING] if report.info.is_demo else []
     if plan is not None and plan.audit.skipped:
@@ -211,7 +211,7 @@ def warnings(report: AnalysisReport) -> list[str]:
 
 
 def run_problems(report: AnalysisReport) -> list[str]:
-    """Runs without scores, those of other lengths too, and the divergence rate of each cell that diverged."""
+    """Runs without scores, at every step budget, and the divergence rate of each cell with diverged runs."""
     lines = []
     others = {f" at {fraction:g}": found.runs for fraction, found in report.info.step_fractions.items()}
     others |= {f" on {name}": runs for name, runs in report.info.not_evaluated.items()}
@@ -236,7 +236,7 @@ def run_problems(report: AnalysisReport) -> list[str]:
 
 
 def untoggled(report: AnalysisReport) -> list[Difference]:
-    """In what the baseline differs from the all-on cell, beyond consequences: `a` is all-on's value."""
+    """Differences between the all-on cell (`a`) and the baseline (`b`), without consequences of others."""
     plan, cells = report.info.plan, report.info.cells
     tops = {factor: levels[-1] for factor, levels in report.analysis.levels.items()}
     on = next((cell for cell in cells.values() if cell.levels and cell.levels == tops), None)
@@ -247,7 +247,7 @@ def untoggled(report: AnalysisReport) -> list[Difference]:
 
 
 def untoggled_line(report: AnalysisReport) -> str:
-    """`untoggled` as a sentence; empty where there is nothing."""
+    """`untoggled` as a sentence, or empty."""
     parts = [f"{d.path.removeprefix('model.')} {text(d.a)} instead of {text(d.b)}" for d in untoggled(report)]
     if not parts:
         return ""
@@ -259,7 +259,7 @@ def untoggled_line(report: AnalysisReport) -> str:
 
 
 def notes(report: AnalysisReport) -> list[str]:
-    """Sentences under the tables: what the intervals mean and what cannot be said."""
+    """Notes under the tables: what the intervals mean and what they cannot show."""
     analysis = report.analysis
     notes = list(analysis.notes)
     if report.direction < 0:
@@ -349,7 +349,7 @@ def _looks(report: AnalysisReport) -> list[str]:
 
 
 def audit_lines(report: AnalysisReport, remedies: bool = False) -> list[str]:
-    """What the audit found, a line for each finding; waived ones say so."""
+    """A line for each finding of the audit; waived ones are marked."""
     if report.info.plan is None:
         return []
     audit = report.info.plan.audit

@@ -1,6 +1,6 @@
-"""What checklists and challenges ask of an ablation: templates over the report's JSON.
+"""Checklists of conferences and challenges: templates filled from the report's JSON.
 
-`GAP` marks what the authors have to add. A new checklist is a new file, in `checklists/` or a user's own.
+`GAP` marks what the authors must add. To add a checklist, add a file to `checklists/` or give a path.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
     Args:
         template: a name of `templates()`, with or without its suffix, or the path of a Jinja file.
-        values: the fields, with `facts` among them. The filter `gap` marks what is empty.
+        values: the fields, including `facts`. The filter `gap` marks empty ones.
 
     Raises:
-        InputError: no such template, or it asks for what the report has not.
+        InputError: there is no such template, or it uses a field that the report lacks.
     """
     from jinja2 import Environment, StrictUndefined, TemplateError
 
@@ -57,7 +57,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
 
 def _gap(answer: str, missing: str = "the study does not record this", always: bool = False) -> str:
-    """An answer, and what is missing where there is none or always."""
+    """An answer; if it is empty (or `always`), with a note on what is missing."""
     answer = answer.strip()
     return f"{answer} **GAP**: {missing}.".strip() if always or not answer else answer
 

@@ -1,4 +1,4 @@
-"""What choosing checkpoints on the test set would have added to each run."""
+"""How much each run would gain if its checkpoint were chosen on the test set."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from .formatting import estimate, known
 
 @dataclass(frozen=True)
 class Price:
-    """The best of a run's test scores less that of the checkpoint that validation chose, over runs.
+    """A run's best test score minus that of the checkpoint chosen on validation, averaged over runs.
 
     Attributes:
-        checkpoints: with a test score, of the run that has the fewest.
-        low, high: the 95 % interval of the mean over runs; none with one run.
+        checkpoints: fewest checkpoints with a test score in any run.
+        low, high: 95 % interval of the mean over runs; None with one run.
     """
 
     runs: int
@@ -31,12 +31,12 @@ class Price:
 
 
 def price(runs: Sequence[RunInfo], metric: str, direction: int = 1) -> Price | None:
-    """The price of choosing on test, from curves that have test scores; none where none has two.
+    """The price of choosing on test, from curves with test scores; None if no run has two.
 
-    The checkpoint in its place is the best by `val/<metric>`, else by `val/pesq_wb`, else the last one.
+    It is compared with the best checkpoint by `val/<metric>`, else by `val/pesq_wb`, else the last one.
 
     Args:
-        direction: 1 where a higher value of the metric is better, -1 where a lower one is.
+        direction: 1 if higher is better, -1 if lower is.
     """
     gains, counts = {}, []
     for run in runs:
@@ -66,7 +66,7 @@ def _validated(lines: Sequence, metric: str, direction: int) -> list[float]:
 
 
 def price_lines(found: Price | None, metric: str) -> list[str]:
-    """What it says, in a sentence."""
+    """The price as a sentence."""
     if found is None:
         return []
     value = estimate(found.mean, found.low, found.high)

@@ -1,4 +1,4 @@
-"""`ablate compare` in words: one number or a few against a published one or others."""
+"""`ablate compare`: compare the scores of a few runs with a published score or others."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ablate.models.registry import suggestion
 PUBLISHED_SDS = tuple(
     (sd, effect.source) for effect in PUBLISHED_EFFECTS if effect.sd is not None for sd in effect.sd
 )
-"""SDs over seeds that papers state for PESQ-WB, in-domain, each with where."""
+"""Published SDs of PESQ-WB over seeds, in-domain, each with its source."""
 
 
 def parse_spread(text: str) -> Spread:
-    """`0.02`, or a range `0.01..0.03`, as an SD between trainings that was measured elsewhere.
+    """An SD between runs from `0.02`, or a range from `0.01..0.03`.
 
     Raises:
-        InputError: it is neither.
+        InputError: the text is neither.
     """
     low, dots, high = text.partition("..")
     try:
@@ -30,17 +30,17 @@ def parse_spread(text: str) -> Spread:
 
 
 def published_spread() -> Spread:
-    """The range of the published SDs; one of .00 counts as `FINEST`, as it was rounded."""
+    """The range of the published SDs. An SD of .00 was rounded and counts as `FINEST`."""
     sds = [max(sd, FINEST) for sd, _ in PUBLISHED_SDS]
     sources = ", ".join(dict.fromkeys(source for _, source in PUBLISHED_SDS))
     return Spread(min(sds), max(sds), None, f"published SDs over seeds, in-domain ({sources})")
 
 
 def study_spread(root: Path, study: str | None, cell: str | None, metric: str) -> Spread:
-    """The SD between the trainings of a study's cell, or within all its cells.
+    """The SD between the runs of a study's cell, or within all its cells.
 
     Raises:
-        InputError: there is no such study or cell, or no cell has two scored trainings.
+        InputError: there is no such study or cell, or no cell has two scored runs.
     """
     from .sources import scores_from_study
 
@@ -75,7 +75,7 @@ def spread_of(ours: Sequence[float], theirs: Sequence[float], others: Spread | N
 
 
 def lines(found: Comparison, best_of: int | None) -> Iterator[str]:
-    """The answer, in sentences."""
+    """The result as sentences."""
     ours, theirs = plural(found.ours, "run"), plural(found.theirs, "run")
     words = {
         "differs": "the difference is larger than between runs of one system",

@@ -44,7 +44,7 @@ class Convergence:
 
 
 def points(metrics: Sequence[Mapping[str, Any]], key: str = CURVE) -> list[tuple[int, float]]:
-    """(step, value) of a run's validations, later lines of the same step winning."""
+    """(step, value) of a run's validations, with the last line of each step."""
     found: dict[int, float] = {}
     for line in metrics:
         value = line.get(key)
@@ -67,7 +67,7 @@ def steps_to(curve: Sequence[tuple[int, float]], threshold: float) -> float | No
 
 
 def area(curve: Sequence[tuple[int, float]]) -> float:
-    """Mean height of a curve over its steps (trapezoids), so that lengths do not matter.
+    """Mean height of a curve over its steps (trapezoids), which does not depend on its length.
 
     Raises:
         ValueError: the curve has no points.
@@ -82,7 +82,7 @@ def area(curve: Sequence[tuple[int, float]]) -> float:
 
 
 def curves(info: StudyInfo, key: str = CURVE) -> list[Curve]:
-    """The validation curve of every cell; a step counts where every seed that got so far has it."""
+    """The validation curve of every cell."""
     result = []
     for cell, trained in info.by_cell.items():
         runs = [dict(points(run.metrics, key)) for run in trained]

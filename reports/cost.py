@@ -1,4 +1,4 @@
-"""What a cell costs, and which cells are worth it: the Pareto front of score against cost."""
+"""The cost of each cell, and the Pareto front of score against cost."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ COSTS = {
     "real_time_factor": "real-time factor",
     "peak_memory_bytes": "peak memory",
 }
-"""Fields of `Cost` that a front may be drawn against, and what they are called."""
+"""Fields of `Cost` that a front can be drawn against -> their labels."""
 EFFICIENCY = ("parameters", "macs_per_second", "latency_ms", "one_thread_factor")
-"""Of a network as it is used: beside the scores; the others are of its training and its device."""
+"""Costs of using a network, shown beside the scores; the others depend on training and device."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """The median over a cell's runs of what each measured; None where nothing was.
+    """Medians over a cell's runs; None if not measured.
 
     Attributes:
-        latency_ms: infinite where the network needs the whole utterance.
+        latency_ms: infinite if the network needs the whole utterance.
         one_thread_factor: seconds of processor time for a second of audio, on one thread of `processors`.
     """
 
@@ -50,7 +50,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class ParetoPoint:
-    """A cell's mean score and cost; `on_front` where no other cell is as good for less."""
+    """A cell's mean score and cost; `on_front` if no cheaper cell is as good."""
 
     cell: str
     score: float
@@ -60,14 +60,14 @@ class ParetoPoint:
 
 @dataclass(frozen=True)
 class MeasuredHours:
-    """Hours of steps of so many trainings, shared ones once, diverged and failed ones to where they came."""
+    """Hours of optimizer steps of all runs; shared runs count once, failed ones up to their last step."""
 
     hours: float | None
     trainings: int
 
 
 def compute(info: StudyInfo) -> MeasuredHours:
-    """What the trainings of a study took, as far as their steps were timed."""
+    """The hours that a study's runs took, as far as their steps were timed."""
     seconds = {run.training or f"{run.cell} {run.seed}": run.seconds for run in info.every_run if run.seconds}
     return MeasuredHours(sum(seconds.values()) / 3600 if seconds else None, len(seconds))
 
@@ -97,7 +97,7 @@ def costs(info: StudyInfo) -> list[Cost]:
 
 
 def _measured(summary: Mapping[str, Any], key: str) -> float | None:
-    """A field of a summary; what earlier versions measured on one thread anyhow counts as that."""
+    """A field of a summary, also as earlier versions stored it."""
     if key == "latency_ms" and key in summary and summary[key] is None:
         return math.inf
     if key == "one_thread_factor" and key not in summary and _on_one_thread(summary):
@@ -128,10 +128,10 @@ def pareto(
         scores: mean score of each cell.
         cell_costs: what the cells cost.
         against: a key of `COSTS`.
-        direction: 1 where higher is better, -1 where lower is.
+        direction: 1 if higher is better, -1 if lower is.
 
     Raises:
-        ValueError: `against` is no cost.
+        ValueError: `against` is not a cost.
     """
     if against not in COSTS:
         raise ValueError(f"unknown cost {against!r}; choose from {', '.join(COSTS)}")

@@ -71,7 +71,7 @@ def convergence_table(report: AnalysisReport) -> Table | None:
 
 
 def matched_table(report: AnalysisReport) -> Table | None:
-    """Each factor's effect in the cells of free and of equal size; none where a grid has but one of them."""
+    """Each factor's effect among cells of free and of equal size; None if the grid has only one of them."""
     match = next((f.name for f in report.info.factors if f.paths == {"recipe.match"}), None)
     if match is None:
         return None
@@ -92,7 +92,7 @@ def matched_table(report: AnalysisReport) -> Table | None:
 
 
 def ranking_table(report: AnalysisReport) -> Table | None:
-    """The cells' ranks over the endpoint and the guardrails; none where fewer than two have two seeds."""
+    """The cells' ranks over endpoint and guardrails; None if fewer than two cells have two seeds."""
     metrics = [report.metric, *map(label_of, dict.fromkeys(report.analysis.guardrails["metric"]))]
     return Table.of(
         "Secondary: ranks of the cells",
@@ -122,7 +122,7 @@ def cost_table(report: AnalysisReport) -> Table | None:
 
 
 def published_table() -> Table | None:
-    """Reference rows, none of them measured here."""
+    """Published results for reference, not measured here."""
 
     def score(name: str) -> Callable[[PublishedRow], str]:
         return lambda row: "" if (value := getattr(row, name)) is None else f"{value:.2f}"

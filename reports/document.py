@@ -1,4 +1,4 @@
-"""A report as a list of blocks: what stands where, and which forms show it."""
+"""A report as a list of blocks: their order, and the forms that show them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ SECTIONS = {
     "published": "Published results",
     "provenance": "Provenance",
 }
-"""In the order of the page; a section without blocks is left out."""
+"""Titles in the order of the page; a section without blocks is left out."""
 
 
 def document(report: AnalysisReport, form: str) -> Document:
-    """What one form shows of a report; a form from outside is given all that a page shows."""
+    """The content of a report in one form. A form that a plug-in adds gets the content of the HTML page."""
     title = checklist_title(report) if form == "checklist" else report.title
     return Document(
         report.info.name, title, select(PARTS, report, form if form in KNOWN else "html"), SECTIONS

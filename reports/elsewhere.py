@@ -1,4 +1,4 @@
-"""`ablate report` on results trained elsewhere: its options, and the scores that they name."""
+"""Results trained elsewhere: the options of `ablate report` and `ablate import-runs`, and reading them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Elsewhere:
-    """The options that say where results are, and what of them is compared."""
+    """Options that name results and how to compare them."""
 
     scores: Annotated[
         str | None,
@@ -83,10 +83,10 @@ class Elsewhere:
         return dict(text.partition("=")[::2] for text in self.direction)
 
     def read(self) -> tuple[pd.DataFrame, StudyInfo]:
-        """The scores, and what is known of them.
+        """The scores, and what is known about them.
 
         Raises:
-            InputError: an option is missing, or what it names cannot be read or compared.
+            InputError: an option is missing, or its files cannot be read or compared.
             TrackingError: a server does not answer.
         """
         from ablate.models.fields import split_settings

@@ -1,4 +1,4 @@
-"""What the checklists say of a study, in sentences, and the system that leads it."""
+"""Sentences for the checklists, and the best system of a study."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ VOICEBANK_DOI = "10.7488/ds/2117"
 
 
 def facts(report: AnalysisReport) -> dict[str, str]:
-    """Sentences on a study by what they are about; empty where it does not know."""
+    """Topic -> sentence about the study; empty if unknown."""
     found = _Facts(report)
     return {name: getattr(found, name) for name, value in vars(_Facts).items() if isinstance(value, property)}
 
 
 def leader(report: AnalysisReport) -> dict[str, Any]:
-    """The cell of the best expected rank, else of the best mean, and how it was made."""
+    """The cell with the best expected rank (else the best mean), and its settings."""
     ranked = report.analysis.ranking
     best = max(report.cell_scores, key=lambda cell: report.direction * report.cell_scores[cell])
     cell = ranked[0].cell if ranked else best
@@ -42,7 +42,7 @@ def leader(report: AnalysisReport) -> dict[str, Any]:
 
 
 class _Facts:
-    """Sentences on a study; empty where it does not know."""
+    """A property for each sentence; empty if unknown."""
 
     def __init__(self, report: AnalysisReport) -> None:
         self.report = report
@@ -78,7 +78,7 @@ class _Facts:
         return "The only input of the network is the noisy recording." if self._is_ours else ""
 
     def note(self, words: str) -> str:
-        """The first note that has some words; empty where none has."""
+        """The first note that contains some words, or empty."""
         return next((note for note in self.notes if words in note), "")
 
     @property
@@ -188,7 +188,7 @@ class _Facts:
 
     @cached_property
     def _is_ours(self) -> bool:
-        """Whether the trainings were this project's own, not a user's command or elsewhere."""
+        """Whether the built-in trainer trained the runs."""
         return self.plan is not None and self.plan.train is None
 
     @property

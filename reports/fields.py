@@ -1,4 +1,4 @@
-"""What a report says to programs: the fields of JSON, with a schema and its version, and the rows of CSV."""
+"""A report for programs: JSON fields with a schema version, and CSV rows."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .summary import answer
 
 SCHEMA = "ablate.report"
 SCHEMA_VERSION = 1
-"""Raised when a field changes its meaning or goes; new fields may come without."""
+"""Increased when a field changes its meaning or is removed, not when one is added."""
 PLANNED = (
     *("base", "baseline", "recipe", "corpus", "endpoint", "git_commit", "machine", "audit", "tune"),
     "start_from",
 )
-"""Fields of the plan that the report repeats."""
+"""Fields of the plan to include."""
 OF_RUNS = ("cell", "seed", "training", "evaluation", "state", "cause", "scored", "imported")
 OF_UNITS = ("least", "most", "without", "without_estimate", "carried", "others_low", "others_high")
 OF_CORPORA = ("name", "utterances", "problem", "left_out", "best")
 
 
 def fields(report: AnalysisReport) -> Iterator[Fields]:
-    """The analysis, and over it what is known of its study; `study` says what was measured."""
+    """The fields of the analysis, and of the report and its study."""
     yield Fields(report.analysis.to_dict())
     yield Fields({"schema": SCHEMA, "version": SCHEMA_VERSION})
     yield Fields({"facts": facts(report), "leader": leader(report)})

@@ -1,4 +1,4 @@
-"""What runs were computed by, and the contrasts whose two sides were computed by different things."""
+"""Differences in device, precision or backend between runs, and the contrasts that they confound."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ FACTS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
     "scan backend": lambda summary: summary.get("scan_backend"),
     "instruction set": lambda summary: (summary.get("instruction_set") or {}).get("torch"),
 }
-"""What a run's summary says that can change a result and is no part of its configuration."""
+"""Facts from a run's summary that can change results but are not part of its configuration."""
 BALANCED = 1e-9
 
 
 def facts_by_cell(report: AnalysisReport, fact: str) -> dict[str, Counter[str]]:
-    """For each cell how many of its scored runs were computed by what; runs that do not say are left out."""
+    """For each cell, the number of its scored runs by value of a fact. Runs without the fact are left out."""
     found: dict[str, Counter[str]] = defaultdict(Counter)
     for run in report.info.runs:
         value = FACTS[fact](run.summary) if run.scored else None

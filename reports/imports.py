@@ -1,4 +1,4 @@
-"""Results trained elsewhere as a study: `ablate import-runs`."""
+"""`ablate import-runs`: write results trained elsewhere as a study."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def requested(file: Path, options: Options) -> tuple[Study, Options]:
     """A study file, and the options with its factors, off levels and endpoint.
 
     Raises:
-        InputError: the file has no command that trains, or an option says what it does.
+        InputError: the file has no training command, or an option repeats what the file defines.
     """
     request = asked(file)
     if request.train is None:
@@ -74,14 +74,14 @@ def import_runs(
     direction: Mapping[str, str],
     study: Study | None = None,
 ) -> Plan:
-    """Write results that were trained elsewhere as a study under a root, a run directory for each.
+    """Write results trained elsewhere as a study with a run directory for each run.
 
-    A study of that name, imported before, gets the runs that it lacks.
+    If a study of that name was imported before, add the missing runs to it.
 
     Args:
         scores, info: of `sources.scores_from_elsewhere`.
-        name: of the study; none: that of the source.
-        direction: `higher` or `lower` is better, of a metric that the registry does not know.
+        name: of the study. Default: the name of the source.
+        direction: metric -> `higher` or `lower` (is better), for a metric that the registry does not know.
         study: of a study file whose command trains such runs. Its cells are the study's, and its test files
             have to be those of the scores.
 
@@ -138,7 +138,7 @@ def _planned(
     measures: dict[str, Any],
     notes: Sequence[str],
 ) -> Plan:
-    """The plan that a table's cells make; combinations that it does not have are left out of the design."""
+    """The plan made of a table's cells. Constraints exclude the combinations that it lacks."""
     levels = {
         factor: [off, *(str(level) for level in scores[factor].dropna().unique() if str(level) != off)]
         for factor, off in info.base.items()
@@ -188,12 +188,12 @@ def _planned(
 
 
 def _word(level: str) -> str:
-    """A level as a factor may have it."""
+    """A level with only the characters that a factor allows."""
     return re.sub(r"[^\w.:+-]", "_", level)
 
 
 def _small_seeds(scores: pd.DataFrame, info: StudyInfo) -> tuple[pd.DataFrame, StudyInfo, list[str]]:
-    """Scores whose seeds are below those of tuning and not negative, numbered in their order otherwise."""
+    """Scores with valid seeds: if some are negative or reserved for tuning, all are renumbered from 1."""
     seeds = sorted(map(int, scores["seed"].unique()))
     if seeds[0] >= 0 and seeds[-1] < FIRST_TUNING_SEED:
         return scores, info, []
@@ -204,7 +204,7 @@ def _small_seeds(scores: pd.DataFrame, info: StudyInfo) -> tuple[pd.DataFrame, S
 
 
 def _check_test_files(scores: pd.DataFrame, known: set[str]) -> None:
-    """Raises InputError where further trainings would be tested on other files than the imported runs."""
+    """Raises InputError if further runs would be tested on other files than the imported ones."""
     found = set(map(str, scores["utterance"].dropna()))
     if found == {ALL}:
         raise InputError(
@@ -222,7 +222,7 @@ def _check_test_files(scores: pd.DataFrame, known: set[str]) -> None:
 def _runs_of(
     scores: pd.DataFrame, info: StudyInfo, plan: Plan
 ) -> Iterator[tuple[tuple[str, int], tuple[pd.DataFrame, Curve]]]:
-    """Cell of the plan and seed, then scores and curve of each run of a table.
+    """For each run of a table: (cell of the plan, seed), (scores, curve).
 
     Raises:
         InputError: the plan has no such cell.
@@ -250,7 +250,7 @@ def _runs_of(
 def _check_known(
     plan: Plan, root: Path, found: Sequence[tuple[AnyCell, int, pd.DataFrame]], metric: str
 ) -> None:
-    """Raises InputError where a run is there that has other scores, or was trained here."""
+    """Raises InputError if a run exists with other scores, or was trained here."""
     for cell, seed, table in found:
         run = run_of(root, cell, seed)
         path = run.scores_path(cell.evaluations[seed])

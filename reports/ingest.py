@@ -158,7 +158,7 @@ def _levels_of_cells(scores: pd.DataFrame, metric: str, factors: Sequence[str]) 
 
 
 def _off(factor: str, asked: str | None, declared: Sequence[str], known: Sequence[str]) -> str:
-    """The off level of a factor: the one asked for, else the first declared, else the one that says off."""
+    """The off level of a factor: the one asked for, else the first declared, else the one that means off."""
     if asked is None:
         level = declared[0] if declared else off_level(known)
         if level is None:
@@ -176,8 +176,8 @@ def guess_design(
     constraints: Iterable[Mapping[str, str]] = (),
     declared: str | None = None,
 ) -> Design:
-    """The design that cells make; `declared` settles what they leave open (three cells of two factors: a
-    add-one design, or a full one with a hole).
+    """The design of some cells; `declared` decides if they fit several (three cells of two factors may be an
+    add-one design, or a full one with a missing cell).
 
     Raises:
         InputError: a level is not declared, two cells have equal levels, or the design is unknown.
@@ -215,13 +215,13 @@ _OFF = ("off", "false", "0", "no")
 
 
 def off_level(found: Iterable[str]) -> str | None:
-    """The only level that says off; none: there is none, or several."""
+    """The only level that means off; None if there is none, or several."""
     off = [level for level in found if level.lower() in _OFF]
     return off[0] if len(off) == 1 else None
 
 
 def same_level(level: str, known: Sequence[str]) -> str | None:
-    """The level of a table that a name stands for: itself, an equal number, or its only word for off."""
+    """The level in a table that a name means: itself, an equal number, or its only level that means off."""
     if level in known:
         return level
     number = _number(level)

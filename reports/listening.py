@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ablate.studies.scores import RunInfo
 
 BUDGET = 12_000_000
-"""Bytes of audio and pictures in a page, at most."""
+"""Maximum bytes of audio and pictures in a page."""
 FRAME, HOP, ROWS, COLUMNS = 512, 128, 128, 320
 FLOOR = -80.0
 """Lowest level of a spectrogram, dB below its utterance's loudest point."""
@@ -45,7 +45,7 @@ class Listening:
 
 
 def listening(report: AnalysisReport, budget: int = BUDGET) -> tuple[list[Listening], str]:
-    """The fixed utterances of the study: noisy, clean, baseline, base, and the variants that fit.
+    """The fixed utterances of the study: noisy, clean, baseline, base, and as many other cells as fit.
 
     Returns:
         The utterances, and a sentence on what was left out to keep the page small (or "").
@@ -81,7 +81,7 @@ def listening(report: AnalysisReport, budget: int = BUDGET) -> tuple[list[Listen
 
 
 def _runs(report: AnalysisReport) -> list[RunInfo]:
-    """The first run with audio of each cell, baseline and base and the cells with one change first."""
+    """The first run with audio of each cell; baseline, base and cells with one change come first."""
     first: dict[str, RunInfo] = {}
     trainings: set[str] = set()
     for run in report.info.runs:

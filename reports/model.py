@@ -1,4 +1,4 @@
-"""A report: an analysis, what is known of its study, and the rows that every form of it prints."""
+"""A report: an analysis, what is known about its study, and the rows that all forms print."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ CREDIT = {
 
 
 MANY = 4
-"""A cell with more factors on than this is named by those that are off."""
+"""If more factors of a cell are on, its short name lists those that are off."""
 
 
 @dataclass(frozen=True)
 class EffectRow:
-    """One line of the main table; every field is ready to print, `data` is the row of the effects and `level`
-    the share of errors allowed."""
+    """One row of the main table, ready to print. `data` is the row of the effects, `level` the significance
+    level."""
 
     name: str
     kind: str
@@ -62,19 +62,19 @@ class EffectRow:
 
     @property
     def excludes_zero(self) -> bool:
-        """Whether the interval does: an effect is shown."""
+        """Whether the interval excludes zero."""
         low, high = self.data["low"], self.data["high"]
         return known(low) and known(high) and (low > 0 or high < 0)
 
     @property
     def shown(self) -> bool:
-        """Whether the effect is shown among all that the answer's sentence looks at (Holm's procedure)."""
+        """Whether Holm's procedure over all effects of the answer's sentence shows this one."""
         return known(p := self.data.get("p_headline")) and p < self.level
 
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """The average over a cell's seeds, scored: an upper bound, no factor's level and without interval.
+    """Scores of a cell's seed ensemble: an upper bound, not a level of a factor, without interval.
 
     Attributes:
         means: by metric, over the utterances of the analysis.
@@ -87,11 +87,11 @@ class EnsembleScores:
 
 @dataclass(frozen=True, eq=False)
 class AnalysisReport(ShownInNotebooks):
-    """An analysis with what is known of its study: all that a form needs.
+    """An analysis and what is known about its study: everything that a form needs.
 
     Attributes:
-        claims: what is claimed of its effects, those of others too.
-        in_vain: where claims of others were looked for and none is of these factors in this metric; or empty.
+        claims: all claims about its effects, including those of others.
+        in_vain: source of further claims that has none on these factors in this metric, or empty.
     """
 
     analysis: Analysis
@@ -102,12 +102,12 @@ class AnalysisReport(ShownInNotebooks):
 
     @property
     def metric(self) -> str:
-        """The endpoint as it is printed."""
+        """Label of the endpoint."""
         return label_of(self.analysis.metric)
 
     @property
     def direction(self) -> int:
-        """Of the endpoint: 1 where higher is better, -1 where lower is."""
+        """1 if a higher endpoint is better, -1 if a lower one is."""
         return self.analysis.scores.direction
 
     @property
@@ -135,13 +135,13 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def _credit(self) -> pd.DataFrame:
-        """Shapley values, else main effects, else what the cells at hand still give."""
+        """Shapley values, else main effects, else the effects that the scored cells allow."""
         choices = (self.analysis.credit, self.analysis.kind("add-one"), self.analysis.kind("leave-one-out"))
         return next((rows for rows in choices if len(rows)), choices[0])
 
     @cached_property
     def equal_size(self) -> str:
-        """`at equal parameters` or `at equal MACs a second` where every cell of the grid is; or empty."""
+        """`at equal parameters` or `at equal MACs a second` if all cells of the grid are; or empty."""
         cells = [cell for cell in self.info.cells.values() if cell.levels]
         found = {cell.config.match for cell in cells}
         measure = found.pop() if len(found) == 1 else "free"
@@ -211,7 +211,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def parameter_text(self) -> dict[str, str]:
-        """By factor, how switching it on changes the parameter count; empty where it does not."""
+        """Factor -> change of the parameter count when it is switched on; empty without a change."""
         texts = {}
         for name, change in parameter_changes(self.info).items():
             if change is None or change == (0, 0):
@@ -239,13 +239,13 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def seeds(self) -> tuple[int, int]:
-        """The fewest and the most seeds that a cell with scores has."""
+        """The smallest and largest number of seeds of a scored cell."""
         counts = [int(runs) for runs in self.analysis.cells["runs"]]
         return min(counts), max(counts)
 
     @property
     def seed_count(self) -> str:
-        """How many seeds are scored, `5 to 9 seeds a cell` where cells differ."""
+        """Number of scored seeds, e.g. `5 to 9 seeds per cell` if cells differ."""
         fewest, most = self.seeds
         return plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds per cell"
 
@@ -264,7 +264,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def ensembles(self) -> list[EnsembleScores]:
-        """The cells whose seeds' averaged outputs were scored."""
+        """The scored seed ensembles."""
         found = []
         for cell, average in self.info.ensembles.items():
             scores = average.scores.set_index("utterance").reindex(self.analysis.scores.utterances)
@@ -275,8 +275,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def noisy_input(self) -> dict[str, float]:
-        """By metric, the mean score of the noisy input over the utterances of the analysis, where each has
-        one."""
+        """Metric -> mean score of the noisy input, if every utterance of the analysis has one."""
         found = {}
         for name in METRICS:
             if (column := f"noisy_{name}") in self.scores:
@@ -296,12 +295,12 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def test_sets(self) -> list[OnTestSet]:
-        """What is `shown`, on the extra test sets."""
+        """The effects `shown`, on the extra test sets."""
         return on_extra_test_sets(self.analysis, self.info, self.shown)
 
     @property
     def test_name(self) -> str:
-        """The first test set, the one that verdicts are of."""
+        """The first test set, on which verdicts are based."""
         return self.info.plan.test_name if self.info.plan else self.info.name
 
     @cached_property
@@ -310,12 +309,12 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def slopes(self) -> list[Slope]:
-        """How fast what is `shown` still changes at the end of the training."""
+        """How fast the effects `shown` still change at the end of the training."""
         return slopes(self.analysis, self.info, self.shown)
 
     @cached_property
     def agreement(self) -> Agreement | None:
-        """Whether validation orders the cells as the test does; none where a user's command chooses."""
+        """Whether validation ranks the cells as the test does; None if a training command trained them."""
         if self.info.plan is not None and self.info.plan.train is not None:
             return None
         return agreement(self.scores, self.info.runs, self.analysis.metric)
@@ -327,7 +326,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def by_step_budget(self) -> list[AtStepBudget]:
-        """What is `shown`, at every length that was trained; empty with one length."""
+        """The effects `shown`, at every step budget; empty with only one."""
         tables = {fraction: found.scores for fraction, found in self.info.step_fractions.items()}
         return by_step_budget(self.analysis, {1.0: self.scores} | tables, self.info.steps, self.shown)
 
@@ -338,7 +337,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @property
     def shown(self) -> set[tuple[str, str]]:
-        """Kind and name of each factor's effect, the gap and the unexplained part, where that can be."""
+        """Kind and name of each factor's effect, of the gap and of the unexplained part."""
         return {
             (row.kind, row.data["name"])
             for row in self.rows
@@ -350,13 +349,13 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def by(self) -> dict[str, pd.DataFrame]:
-        """The analysis within each signal-to-noise ratio, noise and speaker, as far as the scores say."""
+        """The analysis within each signal-to-noise ratio, noise and speaker that the scores name."""
         info = self.analysis.scores.utterance_info
         said = [name for name in ("snr", "noise", "speaker") if name in info and info[name].notna().any()]
         return {column: self.analysis.by(column) for column in said}
 
     def short(self, cell: str) -> str:
-        """A cell for a figure: the factors that are on (of many those that are off), base or baseline."""
+        """A cell's short name: the factors that are on (or off, if fewer), base or baseline."""
         if cell == self.analysis.baseline:
             return self.baseline_name or cell
         planned = self.info.cells.get(cell)
@@ -376,8 +375,7 @@ class AnalysisReport(ShownInNotebooks):
 
 
 def _pairs(data: Mapping[str, Any]) -> str:
-    """Pairs of retrainings that the effect's side wins: as many as there are, from ten trainings a side on as
-    a probability with its interval."""
+    """Won pairs of retrainings: a count, or from ten runs a side on a probability with its interval."""
     won, pairs, low, high = (
         data.get(key) for key in ("pairs_higher", "pairs", "p_higher_low", "p_higher_high")
     )

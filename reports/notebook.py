@@ -41,7 +41,7 @@ def _report(shown: Analysis | AnalysisReport) -> AnalysisReport:
 
 
 def report_of_analysis(analysis: Analysis) -> AnalysisReport:
-    """A report that knows nothing beside the numbers."""
+    """A report with only the numbers of an analysis."""
     data = analysis.scores
     runs = [RunInfo(data.cells[c], data.seeds[s], scored=True) for c, s in np.argwhere(data.present)]
     info = StudyInfo("analysis", "a table", analysis.base, analysis.baseline, runs=runs)

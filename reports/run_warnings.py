@@ -1,4 +1,4 @@
-"""What must be said of runs and plan before the numbers: broken and late outputs, lengths, changes."""
+"""Warnings about runs and plan: broken or misaligned outputs, unequal steps, changed scoring."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .model import AnalysisReport
 
 
 def run_warnings(report: AnalysisReport) -> list[str]:
-    """A sentence for each thing that is wrong with the runs."""
+    """A sentence for each problem of the runs."""
     return [*_unequal_lengths(report), *_broken_line(report), *_lag_line(report)]
 
 
 def changes(plan: Plan | None) -> list[str]:
-    """How scoring and judging were changed after there were scores."""
+    """Changes of scoring or verdicts after runs had scores."""
     return [
         f"Changed on {datetime.fromtimestamp(change.time):%Y-%m-%d %H:%M}, after runs had scores: "
         f"{'; '.join(change.lines)}."
@@ -27,7 +27,7 @@ def changes(plan: Plan | None) -> list[str]:
 
 
 def _unequal_lengths(report: AnalysisReport) -> list[str]:
-    """Commands that ended at different steps of their curves."""
+    """Runs of a command that ended at different steps."""
     plan = report.info.plan
     if plan is None or plan.train is None:
         return []
@@ -42,7 +42,7 @@ def _unequal_lengths(report: AnalysisReport) -> list[str]:
 
 
 def broken_outputs(report: AnalysisReport) -> dict[str, int]:
-    """By cell, how many test outputs could not be measured (silent, not finite) and count as the floor."""
+    """Cell -> number of test outputs that could not be measured (silent, not finite): they count as floor."""
     scores, metric = report.scores, report.analysis.metric
     if "broken" not in scores.columns:
         return {}
@@ -63,7 +63,7 @@ def _broken_line(report: AnalysisReport) -> list[str]:
 
 
 def _lag_line(report: AnalysisReport) -> list[str]:
-    """Cells whose outputs are earlier or later than the clean speech."""
+    """Cells whose outputs are not aligned with the clean speech."""
     scores = report.scores
     if "lag_ms" not in scores.columns or not scores["lag_ms"].notna().any():
         return []

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from .sources import StudyInfo
 
 FEWEST = 3
-"""Validations without which a curve has no end to speak of."""
+"""Minimum number of validations for a slope."""
 SLOW = 0.5
-"""A learning rate that ends below this share of where it began flattens the curve by itself."""
+"""If the learning rate ends below this share of its start, it flattens the curve by itself."""
 ROUNDING = 1e-9
-"""A slope below this is that of curves of one shape."""
+"""A slope below this counts as zero."""
 PER = 100
-"""Steps of a slope."""
+"""Slopes are per this many steps."""
 SPEED = "also an effect on learning speed"
 
 
@@ -36,7 +36,7 @@ class Slope:
     """How fast an effect on validation PESQ-WB still changes over the last third of the steps.
 
     Attributes:
-        estimate, low, high: PESQ a `PER` steps; none: no interval, or the curve cannot tell.
+        estimate, low, high: PESQ per `PER` steps; None without interval or usable curve.
         why: empty, or why there is no estimate: `few validations`, `annealed`, or `unknown schedule`.
     """
 
@@ -49,7 +49,7 @@ class Slope:
 
     @property
     def rate(self) -> str:
-        """The estimate as it is printed: in figures that count, for a long training has a small one."""
+        """The estimate with two significant digits, since long trainings have small slopes."""
         return _figures(self.estimate) if known(self.estimate) else ""
 
     @property
@@ -67,9 +67,9 @@ def _figures(value: float) -> str:
 
 
 def end_slope(curve: Sequence[tuple[int, float]]) -> float | None:
-    """Least-squares slope a `PER` steps over the last third of a run's steps, or its last three validations.
+    """Least-squares slope per `PER` steps over the last third of a run's steps, at least three validations.
 
-    None: there are fewer than three.
+    None if there are fewer.
     """
     trained = [(step, value) for step, value in curve if step > 0]
     if len(trained) < FEWEST:
@@ -81,9 +81,9 @@ def end_slope(curve: Sequence[tuple[int, float]]) -> float | None:
 
 
 def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, str]]) -> list[Slope]:
-    """The slopes of the contrasts of some (kind, name); empty for scores that were trained elsewhere.
+    """The slopes of the contrasts `wanted`, as (kind, name); empty for results trained elsewhere.
 
-    Its interval is Welch's over the runs' own slopes: of other trainings, on these validation files.
+    Intervals are Welch's over the runs' own slopes: they cover other runs on these validation files.
     """
     data, cells = analysis.scores, info.cells
     runs = [run for run in info.runs if run.scored and run.cell in cells]
@@ -122,10 +122,10 @@ def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, st
 
 
 def slope_lines(found: Sequence[Slope], percent: str, other_lengths: bool = False) -> list[str]:
-    """What the slopes say of the effects, in sentences; `other_lengths` were trained too, or can be."""
+    """The slopes as sentences. `other_lengths`: other step budgets were trained, or can be."""
 
     def of(why: str) -> str | None:
-        """Which effects, in brackets where not all; none: no effect."""
+        """The effects with this reason, in brackets if not all; None if there are none."""
         named = [slope.name for slope in found if slope.why == why]
         return None if not named else "" if len(named) == len(found) else f" ({listed(named)})"
 

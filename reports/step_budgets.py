@@ -1,4 +1,4 @@
-"""The effects of a study that was trained at several lengths: at each, and how they change between them."""
+"""Effects at several step budgets, and how they change between them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AtStepBudget:
-    """An effect at one length of the trainings.
+    """An effect at one step budget.
 
     Attributes:
-        steps: of its trainings; several where a factor is about them.
-        utterances: those that every length has.
-        change: the effect at the longer of this and the study's own length less that at the shorter.
+        steps: of its runs; several values if a factor changes the steps.
+        utterances: number of utterances that every step budget has.
+        change: effect at the longer of this and the full budget minus that at the shorter.
     """
 
     name: str
@@ -53,14 +53,14 @@ def by_step_budget(
     steps: Callable[[float], tuple[int, ...]],
     wanted: Collection[tuple[str, str]],
 ) -> list[AtStepBudget]:
-    """The contrasts of some (kind, name) at every length with scores, shortest first; empty with one length.
+    """The contrasts `wanted`, as (kind, name), at every scored step budget, shortest first.
 
-    Every number is of the utterances that all lengths have. A change is a contrast of both lengths'
-    trainings, which are taken for independent: seeds have their order of files in common, not their end.
+    All numbers use the utterances that every budget has. A change is a contrast of the runs of both budgets,
+    which count as independent: runs of one seed share the order of files, not the end. Empty with one budget.
 
     Args:
-        scores: by length, a share of the study's steps; its own is 1.
-        steps: of a length's trainings.
+        scores: step fraction -> table of scores; the full budget is 1.
+        steps: step fraction -> steps of its runs.
     """
     tables = {fraction: table for fraction, table in sorted(scores.items()) if len(table)}
     if len(tables) < 2:
@@ -123,12 +123,12 @@ def _change(weights: Mapping[str, float], fraction: float) -> dict[str, float]:
 
 
 def in_steps(steps: Sequence[int]) -> str:
-    """Steps as a report prints them."""
+    """Steps as text."""
     return f"{' or '.join(f'{count:,}' for count in steps)} steps"
 
 
 def step_budget_lines(found: Sequence[AtStepBudget], percent: str) -> list[str]:
-    """What the effects at several lengths say, in sentences."""
+    """The effects at several step budgets as sentences."""
     lines: list[str] = []
     same: dict[tuple[str, str], list[str]] = {}
     own = {row.name: row for row in found if row.step_fraction == 1.0}

@@ -10,12 +10,12 @@ from ablate.training.metrics.registry import in_words
 from .model import AnalysisReport, EffectRow
 
 MOST = 5
-"""Effects named in the sentence, the largest first."""
+"""Maximum number of effects to name, largest first."""
 
 
 def answer(report: AnalysisReport) -> str:
-    """What explains the gap and what does not; only what Holm's procedure over the effects, the gap and the
-    remainder shows is said to be there."""
+    """What explains the gap and what does not. An effect counts as shown if Holm's procedure over the
+    effects, the gap and the remainder shows it."""
     name, label = report.analysis.metric, in_words(report.analysis.metric)
     gap, rest = report.gap, report.unexplained
     better = "" if report.direction > 0 else " (lower is better)"
@@ -62,7 +62,7 @@ def answer(report: AnalysisReport) -> str:
 
 
 def _costs(report: AnalysisReport, shown: Sequence[EffectRow]) -> str:
-    """What effects that are shown to gain cost in the guardrails."""
+    """The cost in guardrail metrics of effects that improve the endpoint."""
     up = report.direction
     gains = [row.data["name"] for row in shown if up * row.data["estimate"] > 0]
     costs: dict[str, list[str]] = {}
@@ -75,7 +75,7 @@ def _costs(report: AnalysisReport, shown: Sequence[EffectRow]) -> str:
 
 
 def _elsewhere(report: AnalysisReport) -> str:
-    """What is shown to be otherwise on a extra test set."""
+    """Effects that differ on an extra test set."""
     told = []
     for corpus in report.test_sets:
         words = dict(corpus.words())

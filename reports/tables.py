@@ -1,4 +1,4 @@
-"""The tables that the forms print, ready to print: effects, guardrail metrics, cells as papers show them."""
+"""Tables of effects, guardrail metrics and cells, ready to print."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def interactions_table(report: AnalysisReport) -> Table | None:
 
 
 def units_table(report: AnalysisReport) -> Table | None:
-    """How much of each effect hangs on single test speakers and noises; none where the scores do not say."""
+    """How much each effect depends on single test speakers or noises; None if the scores do not name them."""
 
     def without(row: ByUnit) -> str:
         return f"{estimate(row.without_estimate, row.without_low, row.without_high)} ({row.without})"
@@ -117,7 +117,7 @@ def pooled_table(report: AnalysisReport) -> Table | None:
 
 
 def guardrails_table(report: AnalysisReport) -> Table | None:
-    """The effects in the endpoint and in each guardrail; none where there are no guardrails."""
+    """The effects in the endpoint and in each guardrail; None without guardrails."""
     analysis = report.analysis
     if analysis.guardrails.empty:
         return None
@@ -140,7 +140,7 @@ def guardrails_table(report: AnalysisReport) -> Table | None:
 
 
 def test_sets_table(report: AnalysisReport) -> Table | None:
-    """The effects on each test set; none where there is one."""
+    """The effects on each test set; None with only one."""
     corpora = [corpus for corpus in report.test_sets if not corpus.problem]
     if not corpora:
         return None
@@ -181,7 +181,7 @@ def _on_corpus(row: Mapping[str, Any] | None) -> list[str]:
 
 
 def claims_table(report: AnalysisReport) -> Table | None:
-    """Every claim with its source, what it was made of, and its verdict; none where nothing is claimed."""
+    """Every claim with its source, conditions and verdict; None without claims."""
     return Table.of(
         "Claims",
         report.judged,
@@ -202,7 +202,7 @@ def claims_table(report: AnalysisReport) -> Table | None:
 
 
 def slopes_table(report: AnalysisReport) -> Table | None:
-    """How fast the effects still change at the end; none where the curves cannot tell."""
+    """How fast the effects still change at the end; None without usable curves."""
     return Table.of(
         "Effects at the end of the training",
         [slope for slope in report.slopes if not slope.why],
@@ -217,7 +217,7 @@ def slopes_table(report: AnalysisReport) -> Table | None:
 
 
 def lengths_table(report: AnalysisReport) -> Table | None:
-    """The effects by length of the training, and how they change; none with one length."""
+    """The effects by step budget, and how they change; None with only one."""
     found = report.by_step_budget
     fractions = sorted({row.step_fraction: row for row in found}.items())
     if not fractions:
@@ -344,7 +344,7 @@ def _scores(report: AnalysisReport) -> Iterator[tuple[str, str, dict[str, dict[s
 
 
 def _factor_head(report: AnalysisReport, factor: str) -> str:
-    """The factor's name, and what a tick means where its levels are not off and on."""
+    """The factor's name, with the level that a tick means if its levels are not off and on."""
     levels = report.analysis.levels[factor]
     return factor if len(levels) > 2 or set(levels) == {"off", "on"} else f"{factor}={levels[-1]}"
 

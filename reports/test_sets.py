@@ -1,4 +1,4 @@
-"""The effects on extra test sets, beside those on the first."""
+"""Effects on extra test sets, compared with those on the first."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 NOISIER = 2.0
-"""Times the SD between seeds of the first corpus from which on it is said what another would take."""
+"""If the SD between seeds is this many times that on the first test set, a sentence says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,9 +33,9 @@ class OnTestSet:
 
     Attributes:
         effects: of `ablations.inference.test_sets.on_test_sets`; `cells` and `best` as of `Analysis`.
-        problem: why there are no effects, or empty.
-        noisier: what it would take there, where trainings differ by much more than on the first; or empty.
-        left_out: what of the scores is not used.
+        problem: why there are no effects; or empty.
+        noisier: sentence if runs differ by much more than on the first test set; or empty.
+        left_out: which scores are not used.
     """
 
     name: str
@@ -48,7 +48,7 @@ class OnTestSet:
     left_out: tuple[str, ...] = ()
 
     def words(self) -> list[tuple[str, list[str]]]:
-        """What is said of the effects -> their names, what agrees least in front."""
+        """Verdict -> names of the effects, the worst agreement first."""
         order = ("turns round", "differs", "same sign", "agrees", "open")
         named = [(word, list(self.effects.loc[self.effects["words"] == word, "name"])) for word in order]
         return [(word, names) for word, names in named if names]
@@ -57,7 +57,7 @@ class OnTestSet:
 def on_extra_test_sets(
     analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, str]]
 ) -> list[OnTestSet]:
-    """The contrasts of some (kind, name) on every extra test set of a study."""
+    """The contrasts `wanted`, as (kind, name), on every extra test set of a study."""
     if info.plan is None:
         return []
     contrasts = [contrast for contrast in analysis.contrasts if (contrast.kind, contrast.name) in wanted]
@@ -74,7 +74,7 @@ def on_extra_test_sets(
 
 
 def _on(name: str, scores: pd.DataFrame, analysis: Analysis, contrasts: Sequence[Contrast]) -> OnTestSet:
-    """Raises InputError where no effect can be estimated."""
+    """Raises InputError if no effect can be estimated."""
     first = analysis.scores
     data = read_scores(scores, analysis.metric, first.layout, first.better)
     effects = on_test_sets(contrasts, first, data, analysis.margin, analysis.confidence)
@@ -113,7 +113,7 @@ def _seed_sd(data: Scores) -> float:
 
 
 def _unscored(first: Scores, other: Scores) -> list[str]:
-    """A sentence on the runs that are scored on the first corpus alone."""
+    """A sentence on the runs that are scored only on the first test set."""
     there = {(other.cells[c], other.seeds[s]) for c, s in np.argwhere(other.present)}
     runs = [(first.cells[c], first.seeds[s]) for c, s in np.argwhere(first.present)]
     lacking = [f"{cell} seed {seed}" for cell, seed in runs if (cell, seed) not in there]

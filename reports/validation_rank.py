@@ -1,4 +1,4 @@
-"""Whether validation orders the cells of a study as the test does."""
+"""Whether validation ranks the cells of a study as the test does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ablate.training.metrics.registry import in_words
 from .formatting import known, signed
 
 FEWEST = 6
-"""Cells from which on their order is compared."""
+"""Minimum number of cells to compare ranks."""
 LEVEL = 0.05
 
 
@@ -38,7 +38,7 @@ class Agreement:
 
 
 def agreement(scores: pd.DataFrame, runs: Sequence[RunInfo], metric: str) -> Agreement | None:
-    """How well the orders agree; none with few cells, or where all are alike."""
+    """The agreement of the ranks; None with few cells, or if all are equal."""
     tested = scores.groupby(["cell", "seed"], observed=True)[metric].mean()
     rows = []
     for run in runs:
@@ -61,7 +61,7 @@ def agreement(scores: pd.DataFrame, runs: Sequence[RunInfo], metric: str) -> Agr
 
 
 def agreement_lines(found: Agreement | None, metric: str, *, chosen: bool) -> list[str]:
-    """What it says, in sentences.
+    """The agreement as sentences.
 
     Args:
         chosen: validation chose settings or weights.

@@ -1,4 +1,4 @@
-"""The verdict on every claim of a report, those of others too, and of what each was made."""
+"""The verdict on every claim of a report, and the conditions of each claim."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Judged:
-    """A claim beside the estimate, what it was made of, and in what the study `differs` from that.
+    """A claim with its conditions, the estimate, and how the study `differs` from the conditions.
 
-    The verdict is `undecided` where there is no interval, `no margin` where there is none."""
+    The verdict is `undecided` without interval, `no margin` without margin."""
 
     name: str
     low: float
@@ -82,7 +82,7 @@ def judged(analysis: Analysis, info: StudyInfo, claims: Sequence[tuple[str, Clai
 
 
 def claim_lines(found: Sequence[Judged], *, of_a_study: bool) -> list[str]:
-    """What bounds the verdicts, in sentences."""
+    """Limits of the verdicts as sentences."""
     if any(row.verdict == DEMO for row in found):
         return ["Claims are not tested on the demo corpus."]
     if not of_a_study:

@@ -1,4 +1,4 @@
-"""Which training of a study narrows its answer most per hour."""
+"""The runs to add that narrow a study's intervals most per hour."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .scores import RunInfo, scores_of_runs
 def next_trainings(
     plan: Plan, root: Path, *, width: float | None = None, count: int = 10, max_seeds: int | None = None
 ) -> Allocation:
-    """The trainings to add, first things first; see `allocate`.
+    """The runs to add, most useful first; see `allocate`.
 
     Raises:
         InputError: no run of the study or of one of its cells is scored yet, or the width is not above zero.
@@ -38,7 +38,7 @@ def next_trainings(
 
 
 def failed_of(runs: list[RunInfo]) -> dict[str, list[int]]:
-    """By cell, the seeds that failed."""
+    """Cell -> seeds that failed."""
     failed: dict[str, list[int]] = {}
     for run in runs:
         if run.failed:
@@ -47,7 +47,7 @@ def failed_of(runs: list[RunInfo]) -> dict[str, list[int]]:
 
 
 def hours_of(plan: Plan, runs: list[RunInfo]) -> dict[str, float] | None:
-    """Hours of a training of each cell, the study's median where a cell was not timed; none: nothing was."""
+    """Hours of a run of each cell (the study's median for a cell without times); None without any times."""
     usual = hours_per_run(runs)
     if usual is None:
         return None

@@ -1,4 +1,4 @@
-"""What a study's scores say. Its design, claims and margin are the plan's: nothing is guessed."""
+"""The analysis of a study's scores, with design, claims and margin from its plan."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def analyze_study(
 
     Args:
         scores: the table of `studies.scores.scores_of_runs`.
-        metric: column to compare; none: the study's endpoint.
-        margin: smallest difference that matters; none: the study's for its endpoint, else the metric's own.
-        claims: by effect; none: those of the plan's factors.
-        guardrails: other metrics, to say what a gain costs.
+        metric: column to compare. Default: the study's endpoint.
+        margin: smallest difference that matters. Default: the study's for its endpoint, else the metric's.
+        claims: effect -> claim. Default: those of the plan's factors.
+        guardrails: other metrics, which show what a gain costs.
 
     Raises:
         InputError: no run has a value of the metric, a run's scores cannot be used, or runs were measured in
@@ -57,7 +57,7 @@ def analyze_study(
 
 
 def at_scale(analysis: Analysis, setting: Setting) -> Analysis:
-    """An analysis whose verdicts on claims say where they were made of something else."""
+    """An analysis whose verdicts say if the claims were made for another setting."""
     effects = analysis.effects.copy()
     claimed = effects["claim_low"].notna()
     effects.loc[claimed, "verdict"] = [
@@ -70,7 +70,7 @@ def at_scale(analysis: Analysis, setting: Setting) -> Analysis:
 
 
 def setting_of(plan: Plan) -> Setting:
-    """What a study measures on: the toggled networks (all, where there are no others) and the corpora."""
+    """The setting of a study: sizes and steps of the cells with factors (else of all), and the corpora."""
     cells = [cell for cell in plan.cells if cell.levels] or plan.cells
     corpus = plan.corpus
     trained = (corpus.name, corpus.kind)
@@ -84,13 +84,13 @@ def setting_of(plan: Plan) -> Setting:
 
 
 def _span(values: Sequence[int | None]) -> tuple[int, int] | None:
-    """From the smallest to the largest; none where one is not known."""
+    """The smallest and largest value; None if one is unknown."""
     known = [value for value in values if value]
     return (min(known), max(known)) if len(known) == len(values) else None
 
 
 def layout_of(plan: Plan, there: set[str]) -> Layout:
-    """Where a plan's cells stand. A baseline that is not `there` yet is left out, and the gap with it."""
+    """The levels of a plan's cells. A baseline that is not `there` yet is left out, and with it the gap."""
     design = Design.of({f.name: tuple(f.levels) for f in plan.factors}, plan.design, plan.constraints)
     baseline = next((cell.name for cell in plan.cells if not cell.levels and cell.name in there), None)
     return Layout.planned(design, {cell.name: cell.levels for cell in plan.cells}, baseline)

@@ -1,4 +1,4 @@
-"""A study in one file: plan, scores, curves, report and where they come from; no audio and no weights."""
+"""Export a study to one file: plan, scores, curves, report and environment; no audio or weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _RUN_FILES = ("spec.json", "state.json", "summary.json", "metrics.jsonl")
 
 
 def export(root: Path, name: str | None, output: Path) -> dict[str, Any]:
-    """Write a study, or the one written last, to a `.tar.gz`.
+    """Write a study (default: the most recent) to a `.tar.gz`.
 
     Returns:
         The manifest: `format`, `study`, `ablate`, `created`, `runs` (how many of them are done), `left_out`
@@ -88,7 +88,7 @@ def export(root: Path, name: str | None, output: Path) -> dict[str, Any]:
 
 
 def environment(plan: Plan) -> dict[str, Any]:
-    """Interpreter, system and packages of this process, and what the plan says of where it was made."""
+    """Interpreter, system and packages of this process, and those recorded in the plan."""
     installed = {d.metadata["Name"]: d.version for d in distributions() if d.metadata["Name"]}
     return {
         "python": platform.python_version(),
@@ -113,7 +113,7 @@ def reproduce(plan: Plan) -> str:
 
 
 def command_line(arguments: list[str] | None = None) -> str:
-    """This process' command line as a shell would take it, without the passwords of addresses in it."""
+    """This process' command line for a shell, without passwords in addresses."""
     from .redaction import redact
 
     words = sys.argv[1:] if arguments is None else arguments
@@ -132,7 +132,7 @@ def _run_files(run: RunDir, scored: Iterable[str]) -> list[Path]:
 
 
 def _add(archive: tarfile.TarFile, name: str, data: bytes) -> str:
-    """Write a file and give the sha256 of what was written."""
+    """Write a file; returns the sha256 of its content."""
     member = tarfile.TarInfo(name)
     member.size, member.mode, member.mtime = len(data), 0o644, int(time.time())
     archive.addfile(member, io.BytesIO(data))

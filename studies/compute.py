@@ -1,4 +1,4 @@
-"""How a study is run."""
+"""Options for running a study, without effect on results."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from ablate.models.config import Frozen
 
 
 class Compute(Frozen):
-    """Where runs go, what keeps their record, and how failures are met. No result depends on it.
+    """Where to run, where to record, and how to handle failures. Results do not depend on it.
 
     Attributes:
-        launcher: of `launchers.LAUNCHERS`; it takes what concerns it of the rest.
+        launcher: name in `launchers.LAUNCHERS`; it uses those of the other fields that concern it.
         jobs: runs at once.
-        gpus: which GPUs of this machine, `0,2`; empty for none.
-        gpus_each: of one run; a training command says it.
+        gpus: GPUs of this machine to use, `0,2`; empty for the CPU.
+        gpus_each: GPUs of one run, set by the training command.
         slurm: `name=value` texts for the scheduler.
-        storage: Optuna's, a URL; none: a journal in the study's folder.
-        tracking_uri: MLflow's; none: a file under the root.
-        retries: further attempts after a lost worker, lost memory or preemption.
-        max_failures: stop starting runs after this many failed or diverged; none: never.
-        retry_failed: start again also what failed or diverged for good.
+        storage: URL of Optuna's storage. Default: a journal in the study's folder.
+        tracking_uri: of MLflow. Default: a file under the root.
+        retries: further attempts after a lost worker, lack of memory or preemption.
+        max_failures: start no more runs after this many failed or diverged. Default: no limit.
+        retry_failed: also restart runs that failed or diverged for good.
     """
 
     launcher: str = "local"

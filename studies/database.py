@@ -1,4 +1,4 @@
-"""Optuna's storage in a database whose server may be away for a while."""
+"""Optuna's storage in a database, with patience for a server that is down for a while."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ablate.models.errors import InputError
 from .redaction import brief, redact, scrub
 
 PATIENCE = 300.0
-"""Seconds for which a call is repeated while the server does not answer; trainings go on meanwhile."""
+"""Seconds to repeat a call while the server does not answer; training continues meanwhile."""
 PAUSE = 2.0
 logger = logging.getLogger(__name__)
 
 
 def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method of the storage that is repeated while the server does not answer."""
+    """A storage method that repeats its call while the server does not answer."""
 
     @wraps(method)
     def call(self: Database, *words: Any, **fields: Any) -> Any:

@@ -1,6 +1,6 @@
-"""The driver: takes what a plan lacks, puts it on slots, retries by cause, and keeps Optuna's record true.
+"""The driver: runs the missing jobs of a plan, retries by cause, and keeps Optuna's record up to date.
 
-Run directories are the truth. A driver may die at any moment; the next one reads them and goes on.
+Run directories are the truth. A driver may die at any moment; the next one reads them and continues.
 """
 
 from __future__ import annotations
@@ -14,29 +14,28 @@ from typing import Any
 
 from optuna.trial import TrialState
 
-from ablate.ablations.runspec import run_path
 from ablate.training.contract import micro_batches
-from ablate.training.rundir import RunDir, RunLockedError, read_json
+from ablate.training.rundir import RunLockedError, read_json
 from ablate.training.train_command.curve import reread
 from ablate.training.train_command.process import end_left_behind
 
 from . import train_command
 from .compute import Compute
 from .launchers import Ended, Job, Launcher
-from .plan import Plan, cache_path
+from .plan import Plan, cache_path, run_of
 from .reach import ReachWatch
 from .retry_policy import Action, at_start, decide
 from .trials import TrialBook
 
 LOCKED_PAUSE = 5.0
-"""Seconds before a run that another process was writing is looked at again."""
+"""Seconds before checking a run again that another process was writing."""
 STOP_SECONDS = 60.0
-"""What the runs on slots have to write their checkpoints after Ctrl-C."""
+"""Seconds that running jobs have to write their checkpoints after Ctrl-C."""
 
 
 @dataclass
 class Outcome:
-    """What a driver leaves: jobs by how they ended, and those not reached."""
+    """The result of a driver: jobs by how they ended, and those left."""
 
     done: list[Job] = field(default_factory=list)
     failed: list[Job] = field(default_factory=list)
@@ -45,7 +44,7 @@ class Outcome:
     interrupted: bool = False
 
     def add(self, later: Outcome) -> None:
-        """Take what a later run of the driver left into account."""
+        """Add the result of a later run of the driver."""
         self.done += later.done
         self.failed += later.failed
         self.left, self.interrupted = later.left, later.interrupted
@@ -53,10 +52,10 @@ class Outcome:
 
 
 class DriverProgress:
-    """What a driver tells while it works; the base class says nothing."""
+    """Receives the driver's progress; the base class ignores it."""
 
     def start(self, jobs: Sequence[Job], done: Sequence[Job], failed: Sequence[Job]) -> None:
-        """All jobs, and those among them that are not put on a slot."""
+        """All jobs, and those among them that need no run."""
 
     def update(self, active: Iterable[Job]) -> None:
         """Called about twice a second with the jobs on slots."""
@@ -65,7 +64,7 @@ class DriverProgress:
         """A job left its slot; `note` says how, `final` whether it is not tried again."""
 
     def told(self, line: str) -> None:
-        """The launcher has something to say."""
+        """A message of the launcher."""
 
     def close(self) -> None:
         """The driver ends."""
@@ -74,29 +73,24 @@ class DriverProgress:
 def plan_jobs(
     plan: Plan, root: Path, book: TrialBook, runs: Collection[tuple[str, int]] | None = None
 ) -> list[Job]:
-    """A job per distinct training of some cells x seeds of a plan (none: of all), seed by seed so that every
-    cell has its first seed early."""
-    jobs: dict[str, Job] = {}
-    for cell, seed in sorted(plan.runs, key=lambda run: run[1]):
-        if runs is not None and (cell.name, seed) not in runs:
-            continue
-        signature = cell.signatures[seed]
-        job = jobs.get(signature)
-        if job is None:
-            job = jobs[signature] = Job(
-                RunDir(run_path(root, signature)),
-                cache_path(root),
-                document=plan.spec(cell, seed).document(),
-                metric=plan.program.other_value(plan.endpoint.metric),
-            )
-        for evaluation in plan.evaluation_jobs(cell, seed):
-            job.evaluations[evaluation.signature] = evaluation
-        job.trials.append((book, book.trials[cell.name, seed]))
-    return list(jobs.values())
+    """A job for each distinct training of some cells x seeds of a plan (default: all), seed by seed, so that
+    every cell has its first seed early."""
+    return joined(
+        Job(
+            run_of(root, cell, seed),
+            cache_path(root),
+            {each.signature: each for each in plan.evaluation_jobs(cell, seed)},
+            document=plan.spec(cell, seed).document(),
+            trials=[(book, book.trials[cell.name, seed])],
+            metric=plan.program.other_value(plan.endpoint.metric),
+        )
+        for cell, seed in sorted(plan.runs, key=lambda run: run[1])
+        if runs is None or (cell.name, seed) in runs
+    )
 
 
 def joined(jobs: Iterable[Job]) -> list[Job]:
-    """A job per distinct training of several plans' jobs."""
+    """The jobs, one for each distinct training: those of one run directory are merged."""
     found: dict[Path, Job] = {}
     for job in jobs:
         known = found.setdefault(job.run.path, job)
@@ -110,8 +104,8 @@ class Driver:
     """Runs jobs on a launcher until none is left.
 
     Args:
-        check: called regularly; raises where the study is another driver's by now.
-        watch: looks at scores as they come in, and stops cells that they show to be of no use.
+        check: called regularly; raises if another driver has taken over the study.
+        watch: checks new scores, and stops cells of a factor without effect.
     """
 
     def __init__(
@@ -153,7 +147,7 @@ class Driver:
         return outcome
 
     def _remains(self, job: Job) -> bool:
-        """Bring Optuna's record in line with a run directory; true where the job is to be put on a slot."""
+        """Update Optuna's record from a run directory; returns whether the job must run."""
         state, unscorable = job.run.state, job.unscorable
         found = at_start(
             state,
@@ -219,7 +213,7 @@ class Driver:
         self._launcher.submit(job)
 
     def _take_notes(self, stopping: bool = False) -> None:
-        """Act on the jobs that left their slots."""
+        """Handle the jobs that ended."""
         for ended in self._launcher.wait(0.5):
             self._undecided.append((0.0, self._active.pop(ended.run), ended))
         for line in self._launcher.told():
@@ -302,7 +296,7 @@ class Driver:
             book.start(trial)
 
     def _close(self, job: Job) -> str:
-        """Put a run that is done and scored on record; how it ended, in words."""
+        """Record a run that is done and scored; returns how it ended."""
         keys = [trial.key for _, trial in job.trials]
         if job.metric and (wrong := self._commands.twin(keys, job.scores)):
             self._fail(job, train_command.SAME)

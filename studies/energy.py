@@ -1,7 +1,7 @@
-"""Energy that this machine took while a study trained here, from its own counters; nothing where it has none.
+"""Energy of this machine while a study trains here, from its counters, if it has any.
 
-RAPL (the processor packages, `/sys/class/powercap`) and NVML (GPUs). A counter is of the whole machine, with
-what other programs took meanwhile. Nothing is estimated, and nothing is divided among runs.
+RAPL (the processor packages, `/sys/class/powercap`) and NVML (GPUs). Counters measure
+the whole machine, including other programs. Nothing is estimated or divided among runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FILE = "energy.jsonl"
 
 
 class Counters:
-    """What the machine's counters have counted since this was made."""
+    """Joules counted since the creation of this object."""
 
     def __init__(self) -> None:
         self.joules: dict[str, float] = {}
@@ -37,7 +37,7 @@ class Counters:
         self._last = now
 
     def _read(self) -> dict[str, tuple[float, float]]:
-        """By counter its joules, and at how many it starts from zero again."""
+        """Counter -> its joules, and the value at which it restarts from zero."""
         found = {}
         for zone in sorted(POWERCAP.glob("*-rapl:*")):
             with suppress(OSError, ValueError):
@@ -60,7 +60,7 @@ class Counters:
 
 @contextmanager
 def metered(folder: Path) -> Iterator[None]:
-    """Append to the study's record what the counters count during the block; nothing where there are none."""
+    """Append the joules counted during the block to the study's record, if there are counters."""
     counters, ended = Counters(), threading.Event()
 
     def follow() -> None:
@@ -81,7 +81,7 @@ def metered(folder: Path) -> Iterator[None]:
 
 
 def recorded(folder: Path) -> Mapping[str, float]:
-    """Joules by kind (`processors`, `GPUs`) over the sessions of a study; empty where nothing was counted."""
+    """Joules by kind (`processors`, `GPUs`) over all sessions of a study; empty without counters."""
     total: dict[str, float] = {}
     for line in read_lines(folder / FILE):
         for name, joules in line["joules"].items():

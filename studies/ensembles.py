@@ -1,6 +1,6 @@
-"""The average over a cell's seeds: the outputs of its networks, averaged and scored as those of one system.
+"""Seed ensembles: the outputs of a cell's networks, averaged and scored as one system.
 
-An upper bound on what one training of the cell gives; it is no factor's level and has no interval.
+An upper bound for one run of the cell, without interval. It is not a level of a factor.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Ensemble:
 
 
 def stored(plan: Plan, root: Path) -> dict[str, Ensemble]:
-    """By cell, the averages over all the seeds that it has by now, as far as they are scored."""
+    """Cell -> its ensemble of all current seeds, if it is scored."""
     import pandas as pd
 
     return {
@@ -49,14 +49,14 @@ def score(
     processes: int = 1,
     say: Callable[[str], None],
 ) -> dict[str, Ensemble]:
-    """Score the averages over the seeds of every cell with two trainings or more; what is scored stays.
+    """Score the seed ensemble of every cell with at least two runs; existing scores are kept.
 
     Args:
-        processes: that measure beside it; 0 measures in this one.
+        processes: number of measuring processes; 0 measures in this one.
 
     Raises:
-        InputError: no cell has two trained seeds, a checkpoint is not there (an imported study has none), or
-            the study is trained by a command of its own.
+        InputError: no cell has two trained seeds, a checkpoint is missing (imported studies have none), or
+            a training command trains the study.
     """
     from torch import nn
 

@@ -1,4 +1,4 @@
-"""Which root wrote what, in databases and on servers that several roots share."""
+"""Identity of a root, for databases and servers that several roots share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ablate.training.rundir import write_text
 
 
 def root_identity(root: Path) -> str:
-    """A name of its own for a root. It keeps it when it is moved; a copy beside the original gets another."""
+    """A unique name of a root. A moved root keeps it; a copy beside the original gets another."""
     root = root.resolve()
     name, place = _read(root)
     if name and place == str(root):
@@ -27,7 +27,7 @@ def root_identity(root: Path) -> str:
 
 
 def _read(root: Path) -> tuple[str, str]:
-    """The name of a root and where it was when it got it; empty where there is none."""
+    """The name of a root and its path when it was named; empty if it has none."""
     try:
         name, _, place = (root / "identity").read_text().partition("\n")
     except OSError:

@@ -1,6 +1,6 @@
-"""A study out of an archive that anybody may have written: nothing of it runs, and it brings its own runs.
+"""Import a study from an archive that may come from anybody: its code is not run.
 
-The scores of an imported run are the sender's word. The run keeps a mark that says so.
+The scores of an imported run were not measured here; a mark in the run records that.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ _KEPT = re.compile(
     rf"|runs/{_HEX}/((spec|state|summary)\.json|metrics\.jsonl|scores/{_HEX}\.parquet)"
 )
 _SHOWN_TO_READERS = re.compile(r"environment\.json|reproduce\.sh|study/journal\.log|study/report/.+")
-"""What an export has for those who look into it; it is checked, not kept. A report is rendered again."""
+"""Files of an export for human readers; checked, but not kept. Reports are rendered again."""
 LEAST, RATIO = 64 << 20, 100
-"""An archive may unpack to so many bytes, or to so many times its own size."""
+"""Maximum unpacked size: bytes, or multiple of the archive's size, whichever is larger."""
 
 
 def import_(archive: Path, root: Path, *, trust_plugins: bool = False) -> Plan:
-    """Put an exported study under a root, where it can be reported, looked at and extended.
+    """Import an exported study so that it can be reported and extended.
 
-    Nothing of it is run, and runs that are there already stay as they are. A command that trained it is run
-    again only where a study file of one's own names it and its code.
+    None of its code is run, and existing runs stay as they are. Its training command is run again only if
+    your own study file names the command and its code.
 
     Args:
-        trust_plugins: trust the code of the study's plug-ins from now on.
+        trust_plugins: trust the code of the study's plug-ins.
 
     Raises:
         InputError: the file is no export, is damaged, or holds what no export writes; a study or run of that
@@ -71,7 +71,7 @@ def import_(archive: Path, root: Path, *, trust_plugins: bool = False) -> Plan:
 
 @contextmanager
 def _readable(archive: Path) -> Iterator[None]:
-    """Turn what content of another form than an export's raises within into an `InputError`."""
+    """Turn errors from malformed content into an `InputError`."""
     try:
         yield
     except InputError:
@@ -82,7 +82,7 @@ def _readable(archive: Path) -> Iterator[None]:
 
 
 def untrusted(plan: Plan) -> list[str]:
-    """The plug-ins of a study that it could not use now: nobody has named them, or their code is gone."""
+    """The plug-ins of a study that cannot be used: not trusted, or their code is missing."""
     return [
         path
         for path, digest in plan.plugins.items()
@@ -108,7 +108,7 @@ def accept(run: RunDir, study: str) -> None:
 
 
 def _put(unpacked: Path, manifest: dict[str, Any], root: Path, trusted: bool) -> Plan:
-    """Copy runs and study under a root, the plan last, so that there is a study when all of it is there."""
+    """Copy runs and study under a root. The plan comes last, so that the study exists only when complete."""
     folder = study_path(root, manifest["study"])
     raw = json.loads((unpacked / "study" / "plan.json").read_text())
     if raw["name"] != manifest["study"]:
@@ -141,7 +141,7 @@ def _put(unpacked: Path, manifest: dict[str, Any], root: Path, trusted: bool) ->
 
 
 def _is_of(manifest: dict[str, Any], folder: Path) -> bool:
-    """Whether the study in a folder is that of an archive: it was exported there, or imported from it."""
+    """Whether the study in a folder is the archive's: exported there, or imported from it."""
     original = file_digest(folder / "plan.json") == manifest["files"]["study/plan.json"]
     return original or read_json(folder / MANIFEST) == manifest
 
@@ -150,7 +150,7 @@ def _take_plugins(source: Path, named: Any, target: Path) -> dict[str, str | Non
     """Copy the plug-ins of a plan, each as its digest says; path there -> digest.
 
     Raises:
-        InputError: the archive brings other code than the plan's.
+        InputError: the archive has other code than its plan names.
     """
     found: dict[str, str | None] = {}
     expected: set[Path] = set()
@@ -175,7 +175,7 @@ def _take_plugins(source: Path, named: Any, target: Path) -> dict[str, str | Non
 
 
 def _trust(planned: Mapping[str, str | None], asked: bool) -> None:
-    """Trust the plug-ins of a study that lie in its folder, if that is asked for or their code is known."""
+    """Trust the plug-ins in a study's folder, if `asked` or if their code is known."""
     for path, digest in planned.items():
         if digest is not None and Path(path).is_file() and (asked or trust.is_known(digest)):
             trust.grant(Path(path).resolve(), digest)
@@ -185,7 +185,7 @@ def _runs(plan: Plan) -> Iterator[tuple[str, tuple[dict[str, Any], tuple[str, ..
     """Every run of a plan: its signature, its `spec.json`, and the evaluation signatures it is scored as.
 
     Raises:
-        InputError: a signature is not that of the run that it is said to be.
+        InputError: a signature does not match its run.
     """
     for at in plan.every_step_fraction():
         for cell, seed in at.runs:
@@ -196,7 +196,7 @@ def _runs(plan: Plan) -> Iterator[tuple[str, tuple[dict[str, Any], tuple[str, ..
 
 
 def _take_run(source: Path, spec: dict[str, Any], scores: tuple[str, ...], run: RunDir, study: str) -> None:
-    """Copy a run that ended, with a mark that it was imported; one that is there stays as it is."""
+    """Copy a finished run and mark it as imported; an existing one stays as it is."""
     brought = RunDir(source)
     if run.path.exists():
         if (run.path / MARK).exists():
@@ -218,10 +218,10 @@ def _take_run(source: Path, spec: dict[str, Any], scores: tuple[str, ...], run: 
 
 
 def _check_runs(unpacked: Path, root: Path, planned: Collection[str]) -> None:
-    """Refuse runs that are not the plan's, have other scores here, or would be another study's.
+    """Check that the runs are in the plan, have the same scores here, and are not planned by another study.
 
     Raises:
-        InputError: there are such runs.
+        InputError: a run fails the check.
     """
     brought = {path.name for path in (unpacked / "runs").glob("*")}
     if more := sorted(brought - set(planned)):
@@ -244,10 +244,10 @@ def _check_runs(unpacked: Path, root: Path, planned: Collection[str]) -> None:
 
 
 def _unpack(archive: Path, folder: Path) -> dict[str, Any]:
-    """Write the files of an archive that an export has, and check them all against its manifest.
+    """Unpack an archive and check all files against its manifest.
 
     Raises:
-        InputError: it has other members, or more bytes than it may; it is damaged, or no export.
+        InputError: the archive is damaged, too large, or not an export.
     """
     found: dict[str, str] = {}
     most = max(LEAST, RATIO * archive.stat().st_size)
@@ -277,7 +277,7 @@ def _unpack(archive: Path, folder: Path) -> dict[str, Any]:
 
 
 def _checked(member: tarfile.TarInfo, found: Collection[str]) -> tarfile.TarInfo:
-    """A member that an export may have: a regular file, once, of a name that an export writes."""
+    """A valid member: a regular file, only once, with a name that an export writes."""
     name = member.name
     plain = str(PurePosixPath(name)) == name and ".." not in PurePosixPath(name).parts
     if not (plain and (_KEPT.fullmatch(name) or _SHOWN_TO_READERS.fullmatch(name))) or name in found:
@@ -288,7 +288,7 @@ def _checked(member: tarfile.TarInfo, found: Collection[str]) -> tarfile.TarInfo
 
 
 def _written(content: IO[bytes], path: Path) -> str:
-    """Write a file; its sha256."""
+    """Write a file; returns its sha256."""
     total = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:
@@ -299,11 +299,11 @@ def _written(content: IO[bytes], path: Path) -> str:
 
 
 class _TooLargeError(Exception):
-    """An archive unpacks to more than it may."""
+    """An archive is too large when unpacked."""
 
 
 class _Limited:
-    """A stream that gives so many bytes and no more, headers of members among them."""
+    """A stream that raises after a maximum number of bytes, including headers."""
 
     def __init__(self, stream: IO[bytes] | gzip.GzipFile, most: int) -> None:
         self._stream, self._left = stream, most

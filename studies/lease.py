@@ -1,7 +1,7 @@
-"""One driver at a time holds a study; a dead one loses it, and one held up for too long finds out.
+"""A lease on a study: only one driver at a time; a dead or stalled driver loses it.
 
-Who holds a study stands in its `driver.json`; the time of that file says when the lease was last renewed. A
-driver that takes over puts another file in its place: a late renewal is of a file that counts no more.
+`driver.json` names the holder; its modification time is that of the last renewal. A driver that takes over
+replaces the file, so a late renewal touches a file that no longer counts.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from ablate.training.files import LockHeldError, locked
 from ablate.training.rundir import write_json
 
 EXPIRES = 60.0
-"""Seconds after which a driver on another host that has not renewed its lease counts as dead."""
+"""Seconds without renewal after which a driver on another host counts as dead."""
 
 
 class StudyHeldError(RuntimeError):
-    """Another driver holds the study; the message says which."""
+    """Another driver holds the study; the message names it."""
 
 
 class LeaseLostError(StudyHeldError):
-    """Another driver took over the study that this one held; it must not write plan or trials any more."""
+    """Another driver took over the study; this one must no longer write plan or trials."""
 
 
 class Lease:
-    """A held study. A thread of its own renews it, whatever else this process is busy with.
+    """The lease on a held study, renewed by its own thread.
 
-    `token` counts the drivers of the study in `driver.json`; a higher one there means that it is lost.
+    `token` counts the drivers of the study; a higher one in `driver.json` means that the lease is lost.
     """
 
     def __init__(self, folder: Path) -> None:

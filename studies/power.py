@@ -1,4 +1,4 @@
-"""What a study could resolve before it is trained: `inference.power` with a grid and a pilot study."""
+"""Power analysis before training: `inference.power` with a grid and a pilot study."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .scores import RunInfo, scores_of_runs
 
 @dataclass(frozen=True)
 class Outlook:
-    """Smallest detectable effects: `table` is of `inference.power.plan`, `designs` of `compare_designs` (none
-    without an effect), `source` says where the variances are from; `hours` are per training."""
+    """Smallest detectable effects: `table` from `inference.power.plan`, `designs` from `compare_designs`
+    (None without an effect), `source` of the variances; `hours` are per run."""
 
     table: pd.DataFrame
     designs: pd.DataFrame | None
@@ -50,13 +50,12 @@ def outlook(
     """Smallest detectable effects of a grid for each number of seeds.
 
     Args:
-        factors: of the grid; those that only change the evaluation need no training of their own.
-        pilot: (root, study) whose variances and times to plan with; none: typical ones.
-        effect: compare the designs that find a main effect of this size.
+        factors: of the grid; factors that only change the evaluation need no further runs.
+        pilot: (root, study) with the variances and times to use. Default: typical ones.
+        effect: compare designs by the runs they need to find a main effect of this size.
 
     Raises:
-        InputError: power is not a probability, or there is no such pilot or it cannot tell how much trainings
-            vary.
+        InputError: power is not a probability, or the pilot is missing or does not show how much runs vary.
     """
     if not 0 < power < 1:
         raise InputError(f"power {power} is not between 0 and 1")
@@ -87,6 +86,6 @@ def outlook(
 
 
 def hours_per_run(runs: Iterable[RunInfo]) -> float | None:
-    """Median hours of a training of a study; None where nothing was timed."""
+    """Median hours of a study's runs; None if nothing was timed."""
     seconds = [run.seconds for run in runs if run.summary.get("seconds_per_step") and run.seconds]
     return median(seconds) / 3600 if seconds else None

@@ -18,11 +18,11 @@ from .launchers import Job
 
 MARKS = {"done": ("●", "green"), "failed": ("✗", "red"), "running": ("◐", "yellow"), "waits": ("·", "dim")}
 MOST_SEEDS = 40
-"""Columns of the view; of more seeds the last are shown."""
+"""Maximum number of columns; the last seeds are shown."""
 
 
 class ConsoleProgress(DriverProgress):
-    """Cells x seeds with what came of each, the runs on slots with their steps, failures and time left."""
+    """Shows the state of each cell x seed, the steps of running jobs, failures and time left."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -66,7 +66,7 @@ class ConsoleProgress(DriverProgress):
         self._live.update(Group(self._grid(runs.row_count), runs, self._line(self._ended + share)))
 
     def _grid(self, below: int) -> Table:
-        """A row per cell, a column per seed; of many cells those first that are partly done."""
+        """A row per cell, a column per seed; if there are many cells, partly done ones come first."""
         seeds = sorted({seed for _, seed in self._marks})[-MOST_SEEDS:]
         rows: dict[str, list[str]] = {}
         for cell, seed in self._marks:
@@ -87,7 +87,7 @@ class ConsoleProgress(DriverProgress):
         return table
 
     def _line(self, fresh: float) -> Table:
-        """How far all is."""
+        """The line of the total progress."""
         failed = list(self._marks.values()).count("failed")
         left = ""
         if fresh > 0.2:

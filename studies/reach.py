@@ -1,4 +1,4 @@
-"""What scores show while a study trains: factors that reach nothing. Their cells stop, the others go on."""
+"""Find factors without any effect on scores while a study trains, and stop their cells."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ REMEDY = "check that the level reaches the code that uses it, or remove the fact
 
 @dataclass
 class _Effect:
-    """Pairs of cells that differ in one level alone.
+    """Pairs of cells that differ only in one level.
 
     Attributes:
-        pairs: (cell at the first level, cell at this level), whose trainings are not shared.
-        reaches: a pair with different scores was seen.
+        pairs: (cell at the first level, cell at this level) without shared runs.
+        reaches: a pair has different scores.
     """
 
     name: str
@@ -43,9 +43,9 @@ class _Effect:
 class ReachWatch:
     """Compares the scores of a study's cells as they come in.
 
-    With the first pair of cells that differ in one factor alone and have equal scores to the last bit, what
-    the factor's other pairs need comes first; once all are equal, the cells at that level stop.
-    Nothing stops where the plan waives the code.
+    If two cells that differ only in one factor have equal scores to the last bit, the runs for the factor's
+    other pairs come first. If all pairs are equal, the cells at that level stop, unless the plan waives the
+    code.
     """
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:
@@ -99,8 +99,7 @@ class ReachWatch:
             self._say(f"{CODE} {effect.name} reaches nothing: {evidence}{stops}")
 
     def arranged(self, queue: Iterable[Job]) -> tuple[list[Job], list[Job]]:
-        """The jobs to go on with, those that tell whether a factor reaches anything in front; and those that
-        stop."""
+        """The jobs to continue, with those that test a suspected factor first; and the jobs to stop."""
         first = {
             cell
             for effect in self._effects
@@ -135,7 +134,8 @@ def _effects(plan: Plan) -> Iterable[_Effect]:
 
 
 def _digest(path: Path, metric: str) -> str:
-    """Of a run's scores in the endpoint, to the last bit; empty where they cannot tell."""
+    """Digest of a run's scores in the endpoint; empty if equal scores would mean nothing (one, equal,
+    rounded)."""
     import pandas as pd
 
     try:

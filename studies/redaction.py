@@ -1,4 +1,4 @@
-"""Addresses with passwords in them: how they are shown, and that no message and no command line has them."""
+"""Keep passwords in addresses out of messages, logs and command lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _CREDENTIALS = re.compile(r"(?P<scheme>[A-Za-z][\w+.-]*://)[^\s]*@")
 
 
 def redact(uri: str) -> str:
-    """A URI without its user, password and secret query values: fit to be shown, logged and stored."""
+    """A URI without user, password and secret query values."""
     head, _, query = uri.partition("?")
     if not head.startswith(("sqlite:", "file:")):
         if "://" in uri and "@" in query and "@" not in head:
@@ -27,7 +27,7 @@ def redact(uri: str) -> str:
 
 
 def scrub(text: str, uri: str) -> str:
-    """A message without the secrets of `uri`, nor those that MLflow takes from the environment."""
+    """A message without the secrets of `uri` and of MLflow's environment variables."""
     secrets = {os.environ.get(f"MLFLOW_TRACKING_{name}", "") for name in ("PASSWORD", "TOKEN")}
     if found := _CREDENTIALS.match(uri):
         user, colon, password = uri[found.end("scheme") : found.end() - 1].partition(":")
@@ -43,8 +43,8 @@ def scrub(text: str, uri: str) -> str:
 
 
 def keep_secret(uri: str, option: str, variable: str) -> None:
-    """Raises InputError where a URI with a secret in it stands on this process' command line, which everybody
-    on this machine can read."""
+    """Raises InputError if a URI with a secret is on this process' command line, which every user of this
+    machine can read."""
     if redact(uri) != uri and any(uri in word for word in sys.argv):
         raise InputError(
             f"{option} {redact(uri)}: other users of this machine can read a password on a command line; "

@@ -1,4 +1,4 @@
-"""`ablate retry --cell`: the runs of a cell are moved out of the way, so that they are trained again."""
+"""`ablate retry --cell`: move the runs of a cell away to train them again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from .plan import Plan, names, run_label, study_path
 
 
 def set_aside(plan: Plan, cells: Iterable[AnyCell], root: Path) -> list[str]:
-    """Move the runs of cells to `<root>/replaced/`, all or none; a line on each, with who shares it.
+    """Move the runs of cells to `<root>/replaced/`, all or none. Returns a line for each, with the studies
+    that share it.
 
     Raises:
         StudyHeldError: a process is writing one of the runs.
@@ -48,7 +49,7 @@ def set_aside(plan: Plan, cells: Iterable[AnyCell], root: Path) -> list[str]:
 
 
 def _shared(name: str, signatures: Iterable[str], root: Path) -> dict[str, list[str]]:
-    """By signature, the other studies under a root with that run: `study other (cell seed 1)`."""
+    """Signature -> other studies with that run, as `study other (cell seed 1)`."""
     found: dict[str, list[str]] = {signature: [] for signature in signatures}
     for other in names(root):
         # Not `load`, which imports the plug-ins of a study that is not asked for.

@@ -1,7 +1,7 @@
-"""What follows when a task leaves its slot: one pure table over the run directory and what the launcher saw.
+"""What to do when a job leaves its slot: a pure function of run directory and launcher report.
 
-Launchers report facts and judge nothing; the run directory says what came of the training. A final state
-(done and scored, diverged, failed with a cause of its own) is never overwritten, whatever is reported.
+Launchers only report facts; the run directory has the result of the training. A final state (done and
+scored, diverged, failed with its own cause) is never overwritten.
 """
 
 from __future__ import annotations
@@ -22,33 +22,32 @@ Exit = Literal[
     "stopped",
     "busy",
 ]
-"""How a task left its slot: its worker said so (`finished`), died (`killed`), was killed for memory, lost
-its slot to the scheduler, was cancelled by a user, was never taken by the scheduler (`refused`), reached the
-time limit twice without a step in between, ended as the driver asked for it (`stopped`), or found another
-process writing the run and did nothing (`busy`)."""
+"""How a job left its slot. `finished`: its worker reported the end; `killed`: the worker died; `refused`: the
+scheduler never took it; `time-limit`: reached twice without progress; `stopped`: the driver asked for it;
+`busy`: another process was writing the run."""
 FINAL: frozenset[Exit] = frozenset({"cancelled", "refused", "time-limit"})
-"""Exits after which a run is not tried again by itself, whatever it says of itself."""
+"""Exits after which a run is not retried automatically, whatever its state."""
 
 Then = Literal["done", "fail", "retry", "requeue", "wait", "leave"]
-"""`done`; `fail`: for good; `retry`: an attempt was lost, try again; `requeue`: none was lost, try again;
-`wait`: look at the directory again later; `leave`: for the next driver."""
+"""`fail`: for good; `retry`: an attempt was lost, try again; `requeue`: try again without losing an attempt;
+`wait`: check the directory later; `leave`: for the next driver."""
 
 RETRIED = frozenset(
     {"out-of-memory", "lost-worker", "preempted", "interrupted", "device", "refused", "storage", "port-taken"}
 )
-"""Causes after which a run is tried again by itself; every other cause is the run's own."""
+"""Causes after which a run is retried automatically."""
 
 CAUSES = {"killed": "lost-worker", "stopped": "interrupted"}
 
 
 @dataclass(frozen=True)
 class Action:
-    """What the driver does.
+    """What the driver does next.
 
     Attributes:
-        cause: why an attempt did not end well.
-        becomes: the state that the run directory gets; none: it stays as it is.
-        smaller: the next attempt cuts its steps into more micro-batches.
+        cause: why the attempt failed.
+        becomes: new state of the run directory; None to keep it.
+        smaller: use more micro-batches in the next attempt.
     """
 
     then: Then
@@ -58,7 +57,7 @@ class Action:
 
 
 def is_final(state: RunState) -> bool:
-    """Whether a run failed or diverged for a reason that another attempt meets again."""
+    """Whether a run failed or diverged for a reason that another attempt would not change."""
     return state.state == "diverged" or (state.state == "failed" and state.cause not in RETRIED)
 
 
@@ -70,13 +69,13 @@ def at_start(
     divisible: bool = True,
     retry_failed: bool = False,
 ) -> Literal["done", "fail", "retry-failed", "run"]:
-    """What a driver does with a run that it finds.
+    """What a driver does with an existing run.
 
     Args:
-        scored: every test that is asked for has its scores.
-        unscorable: why the scoring of a finished training failed.
+        scored: the run has scores on every test set asked for.
+        unscorable: cause of the failed scoring of a finished training.
         divisible: a step can be cut into more micro-batches.
-        retry_failed: start again what failed or diverged for good.
+        retry_failed: restart runs that failed or diverged for good.
     """
     if state.state == "done" and scored:
         return "done"
@@ -100,13 +99,13 @@ def decide(
     retries_left: bool = True,
     divisible: bool = True,
 ) -> Action:
-    """What follows from a run directory's state and the launcher's report.
+    """The action for a run directory's state and the launcher's report.
 
     Args:
-        scored: every test that was asked for has its scores.
-        unscorable: why the scoring of a finished training failed.
-        locked: a process is writing the directory at this moment.
-        retries_left: the run may be tried again.
+        scored: the run has scores on every test set asked for.
+        unscorable: cause of the failed scoring of a finished training.
+        locked: a process is writing the directory now.
+        retries_left: the run may be retried.
         divisible: a step can be cut into more micro-batches.
     """
     if state.state == "done" and scored:
@@ -130,8 +129,8 @@ def decide(
 
 
 def _cause(state: RunState, exit: Exit, unscorable: str | None) -> str:
-    """Why an attempt did not end well: the run's own word before the launcher's, a user's before both. A run
-    that was killed does not know what for; where it was memory the launcher does."""
+    """The cause of a failed attempt: a user's action before the run's own cause before the launcher's. Only
+    the launcher knows that a run was killed for memory."""
     if exit in FINAL:
         return exit
     if state.state == "failed" and state.cause is not None:

@@ -1,4 +1,4 @@
-"""A study's scores as one long table, and what is known of its runs. Needs no torch."""
+"""A study's scores as one long table, and facts about its runs. Does not need torch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .plan import Plan, run_of
 
 @dataclass(frozen=True)
 class RunInfo:
-    """What is known of one cell x seed: where it stands, its curve and its costs."""
+    """Facts about one run: state, curve and costs."""
 
     cell: str
     seed: int
@@ -49,26 +49,26 @@ class RunInfo:
 
     @property
     def seconds(self) -> float | None:
-        """Seconds of all its steps, those of attempts that died included; none: they were not timed."""
+        """Seconds of all its steps, including lost attempts; None if not timed."""
         each = self.summary.get("seconds_per_step") or self.seconds_per_step
         steps = self.step if self.state in ("diverged", "failed") else self.steps or self.step
         return each * (steps + self.lost_steps) if each and steps else None
 
 
 Read = Callable[[AnyCell, int], tuple[RunInfo, Path]]
-"""From a cell and a seed to what is known of the run, and the file of its scores where it is scored."""
+"""(cell, seed) -> facts about the run, and the file of its scores if it is scored."""
 
 
 def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame, list[RunInfo]]:
-    """The scores of every run of a plan that has them, from the run directories; and its runs.
+    """The scores of a plan's runs from their run directories, and facts about the runs.
 
     Args:
-        test: which test set: the first, or a further one by its place.
+        test: index of the test set.
 
     Returns:
-        A row per cell, seed and utterance, a row without scores for a diverged run, none for a run of a
-        command that has the scores of another seed: `cell`, a column per
-        factor (empty for the baseline), `seed`, `training`, `status`, then the columns of the score files.
+        A row per cell, seed and utterance: `cell`, a column per factor (empty for the baseline), `seed`,
+        `training`, `status`, then the columns of the score files. A diverged run has one row without scores;
+        a command's run with the scores of another seed has none.
     """
 
     same = same_scores(plan, root) if plan.train is not None else {}
@@ -171,8 +171,7 @@ def _frame(tables: list[pa.Table], owners: list[tuple[AnyCell, RunInfo, int]], p
 
 
 def _passports(tables: list[pa.Table], owners: list[tuple[AnyCell, RunInfo, int]]) -> list[dict[str, Any]]:
-    """Each set of passports that the files of scores have, with a few runs that have it; an empty set of
-    files from before there were any."""
+    """Each set of passports in the files of scores, with a few of its runs; old files have an empty set."""
     runs: dict[bytes, list[str]] = {}
     for table, (_, run, _) in zip(tables, owners, strict=True):
         if run.scored:
@@ -183,7 +182,7 @@ def _passports(tables: list[pa.Table], owners: list[tuple[AnyCell, RunInfo, int]
 
 
 def same_scores(plan: Plan, root: Path) -> dict[str, str]:
-    """The runs of a plan whose scores are another seed's, or were, each with a sentence on it."""
+    """Run -> sentence, for runs whose scores equal (or equalled) those of another seed."""
     found: dict[str, str] = {}
     seen: dict[tuple[str, str], int] = {}
     for cell, seed in plan.runs:

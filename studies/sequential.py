@@ -1,4 +1,4 @@
-"""`--target-half-width`: which trainings follow a look at the intervals, and what a width would take."""
+"""`--target-half-width`: which runs to add after a look at the intervals, and what a width would take."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .plan import Look, Plan, add
 from .scores import scores_of_runs
 
 MOST_TRAININGS = 2000
-"""How far ahead is looked for what a width would take."""
+"""Maximum number of runs in an outlook."""
 WITHOUT_END = 10**9
-"""Seeds of a cell that leave the utterances' part alone."""
+"""So many seeds that only the utterances' part of the variance remains."""
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class HalfWidthTarget:
     at_once: int
 
     def outlook(self, plan: Plan) -> str:
-        """Before anything is trained: what the width takes at typical variances.
+        """Before training: the runs that the width needs at typical variances.
 
-        Empty where `max_seeds` reach it, or where no typical variances are known.
+        Empty if `max_seeds` suffice, or if no typical variances are known.
         """
         if plan.looks or plan.endpoint.metric != "pesq_wb" or not plan.corpus.test:
             return ""
@@ -74,7 +74,7 @@ class HalfWidthTarget:
         )
 
     def after_look(self, plan: Plan, root: Path, say: Callable[[str], None]) -> Plan:
-        """The plan with the trainings that come next, none where it is enough; the look stands in it."""
+        """The plan with the next runs (none if the target is reached) and a record of this look."""
         table, runs = scores_of_runs(plan, root)
         unscored = [name for name in plan.cell_names if not any(r.scored for r in runs if r.cell == name)]
         if unscored:
@@ -136,7 +136,7 @@ class HalfWidthTarget:
     def _notes(
         self, plan: Plan, found: Allocation, ahead: Callable[[int | None], Allocation], timed: bool
     ) -> list[str]:
-        """What keeps the width from being reached, and what it would take."""
+        """Why the width cannot be reached, and what it would take."""
         lines = found.limits
         assert found.widest is not None
         last = found.trainings[-1].half_width if found.trainings else found.widest[1]
@@ -157,7 +157,7 @@ class HalfWidthTarget:
 
 
 def _with(plan: Plan, trainings: Sequence[Training], root: Path, say: Callable[[str], None]) -> Plan:
-    """The plan with more trainings; as it is where these have no weights to start from."""
+    """The plan with more runs; unchanged if they have no weights to start from."""
     more: dict[str, list[int]] = {}
     for training in trainings:
         for cell in training.cells:

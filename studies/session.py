@@ -42,7 +42,7 @@ from .tracking import TrackerProcess
 from .trials import open_storage, plan_book, study_key
 
 Runs = dict[float, set[tuple[str, int]]]
-"""By length, cells by name with a seed each."""
+"""Step fraction -> (name of a cell, seed) of the wanted runs."""
 
 
 class RefusedError(Exception):
@@ -54,11 +54,11 @@ class Session:
     """Carries out studies.
 
     Attributes:
-        audit: finds faults before training; none skips it, which the plan records.
-        report: writes the study's report; called when the runs have ended, before the last mirror pass.
-        use_imported: take runs that another study imported.
-        say: tells the user a line.
-        command: the command line, which the plan keeps.
+        audit: finds faults before training. None skips it, which the plan records.
+        report: writes the study's report after the runs and before the last mirror pass.
+        use_imported: accept runs that another study imported.
+        say: shows the user a line.
+        command: the command line, for the plan.
     """
 
     root: Path
@@ -75,7 +75,7 @@ class Session:
 
         Raises:
             PlanChangedError: a study of that name has another plan.
-            StudyHeldError: another driver holds the study, or has taken it over.
+            StudyHeldError: another driver holds the study.
             RefusedError: the audit refuses.
             InputError: the study or its data is wrong.
         """
@@ -100,7 +100,7 @@ class Session:
                 train_command.keep_code(plan.train, study.file, self.root)
                 for line in train_command.shown(plan.train, self.root) if old is None else ():
                     self.say(line)
-            done = (is_done(at, self.root, cell, seed) for at, cell, seed in _asked(plan, runs))
+            done = (is_done(self.root, *run) for run in _asked(plan, runs))
             if old is None or not all(done):
                 plan = self._audited(plan, corpus)
             grown = old is None or (old.cells, old.changes) != (plan.cells, plan.changes)
@@ -110,14 +110,14 @@ class Session:
     def retry(
         self, name: str, compute: Compute, cells: Collection[str] = (), retrain: bool = False
     ) -> tuple[Plan, Outcome]:
-        """Train or score what failed in a study or was left, and all runs of some cells again.
+        """Train or score the failed and missing runs of a study, and all runs of `cells` again.
 
         Args:
-            retrain: all of it, if an earlier version of this code trained it to other results.
+            retrain: train all runs again, if an earlier version trained them to other results.
 
         Raises:
-            ResultsChangedError: it did, and is not to be trained again.
-            StudyHeldError: another driver holds the study, or has taken it over, or writes a run of `cells`.
+            ResultsChangedError: an earlier version did, and `retrain` is not set.
+            StudyHeldError: another driver holds the study, or writes a run of `cells`.
             InputError: there is no such study or cell.
         """
         folder = study_path(self.root, name)
@@ -140,16 +140,15 @@ class Session:
             return self._train(plan, runs, lease, again, grown=bool(chosen), aside=chosen)
 
     def _check(self, plan: Plan, runs: Runs, aside: Collection[str] = ()) -> None:
-        """Look at the runs that are there, but for those that are set aside.
+        """Check the existing runs, except those that are set aside.
 
         Raises:
-            InputError: a finished training is to be scored and its weights are not there: another machine may
-                train to others, and one run would have scores of both.
-            RefusedError: a finished run came with another study, which is not accepted yet: its scores are
-                the sender's word.
+            InputError: a finished run must be scored and its weights are missing. Retraining could give
+                others, and one run would mix scores of both.
+            RefusedError: a run was imported with another study and is not accepted yet.
         """
-        kept = [(at, cell, seed) for at, cell, seed in _asked(plan, runs) if cell.name not in aside]
-        lost = dict.fromkeys(cell.name for at, cell, seed in kept if lacks_weights(at, self.root, cell, seed))
+        kept = [(cell, seed) for cell, seed in _asked(plan, runs) if cell.name not in aside]
+        lost = dict.fromkeys(cell.name for cell, seed in kept if lacks_weights(self.root, cell, seed))
         if lost:
             again = " ".join(f"--cell {name}" for name in lost)
             raise InputError(
@@ -157,7 +156,7 @@ class Session:
                 f"weights are not under {self.root} (imports do not include them); to train again, run "
                 f"ablate retry STUDY {again} with a study that has these cells"
             )
-        there = [(cell.name, RunDir(run_path(self.root, cell.signatures[seed]))) for _, cell, seed in kept]
+        there = [(cell.name, RunDir(run_path(self.root, cell.signatures[seed]))) for cell, seed in kept]
         foreign = [(name, run) for name, run in there if unaccepted(run, plan.name)]
         if foreign and not self.use_imported:
             names = listed(list(dict.fromkeys(name for name, _ in foreign)))
@@ -183,7 +182,7 @@ class Session:
         return plan.model_copy(update={"audit": record})
 
     def _watched(self, plan: Plan, watch: ReachWatch, lease: Lease) -> Plan:
-        """The plan with what the scores showed among the audit's findings."""
+        """The plan with the findings from scores added to the audit's."""
         known = {(each["code"], each["where"]) for each in plan.audit.findings}
         new = [f.model_dump(mode="json") for f in watch.findings if (f.code, f.where) not in known]
         if new:
@@ -198,12 +197,10 @@ class Session:
 
     @property
     def kept(self) -> str:
-        """What is on disk of the study at this moment; empty before it is planned."""
+        """How many runs are done now; empty before the study is planned."""
         if self._planned is None:
             return ""
-        every = [
-            is_done(at, self.root, *run) for at in self._planned.every_step_fraction() for run in at.runs
-        ]
+        every = [is_done(self.root, *run) for at in self._planned.every_step_fraction() for run in at.runs]
         return f"{sum(every)} of {plural(len(every), 'run')} are done; the others keep their last checkpoint"
 
     def _train(
@@ -221,7 +218,7 @@ class Session:
 
         Args:
             grown: the report changes even if nothing is trained.
-            narrow: half-width to get to, and the most seeds of a cell on the way.
+            narrow: target half-width, and the maximum number of seeds of a cell.
             aside: cells whose runs are set aside first.
         """
         compute = compute.model_copy(update={"gpus_each": plan.program.gpus})
@@ -253,7 +250,7 @@ class Session:
             tracker.start()
             if not plan.tuned:
                 self.say(f"tuning: {plan.tune.trials} trials for each of {len(plan.cells)} cells")  # type: ignore[union-attr]
-                outcome = driver.run(tune.jobs(plan, self.root, storage, lease.check, key))
+                outcome = driver.run(joined(tune.jobs(plan, self.root, storage, lease.check, key)))
                 if outcome.interrupted or outcome.left:
                     return plan, outcome
                 plan = tune.settle(plan, outcome.done)
@@ -285,17 +282,17 @@ class Session:
                 self._check(plan, runs)
 
 
-def _asked(plan: Plan, runs: Runs) -> Iterator[tuple[Plan, AnyCell, int]]:
-    """The runs among those of a plan, each with the plan of its length."""
+def _asked(plan: Plan, runs: Runs) -> Iterator[tuple[AnyCell, int]]:
+    """The wanted runs of a plan, at every step budget."""
     for at in plan.every_step_fraction():
         wanted = runs.get(at.step_fraction, set())
-        yield from ((at, cell, seed) for cell, seed in at.runs if (cell.name, seed) in wanted)
+        yield from ((cell, seed) for cell, seed in at.runs if (cell.name, seed) in wanted)
 
 
 @contextmanager
 def ending(*steps: Callable[[], None]) -> Iterator[None]:
-    """A block and what is done after it however it ends: a step that fails skips none of the others and hides
-    no earlier error. The first error is raised, with the others as notes."""
+    """Run all steps after the block, however it ends and even if a step fails. The first error is raised,
+    with the others as notes."""
     first: BaseException | None = None
     try:
         yield

@@ -1,4 +1,4 @@
-"""Where a study stands, read from its run directories."""
+"""The state of a study, read from its run directories."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def status(plan: Plan, root: Path) -> dict[str, Any]:
             state = run.state
             name: str = state.state
             cause, message = state.cause, state.message
-            whole = is_done(at, root, cell, seed)
+            whole = is_done(root, cell, seed)
             failed = None if whole else run.failed_evaluation(cell.scored_as(seed))
             evaluation = "failed" if failed else "pending"
             if failed is not None:
@@ -72,7 +72,7 @@ def shown_state(run: dict[str, Any]) -> str:
 
 
 def seconds_left(runs: list[dict[str, Any]]) -> float | None:
-    """Training time ahead at the rates seen, as many runs at once as now; none before a rate is known."""
+    """Remaining training time at the known rates, with as many runs at once as now; None without a rate."""
     rates: dict[str, list[float]] = {}
     for run in runs:
         if run["seconds_per_step"]:

@@ -1,4 +1,4 @@
-"""What a training step of each cell takes, measured in a process that has a slot's device and threads."""
+"""Time and memory of a training step of each cell, measured in a process with a slot's device and threads."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ from ablate.training.config import Recipe
 from .launchers.slots import Slot
 
 STEPS = 4
-"""Steps taken of each cell; the first does not count."""
+"""Steps per cell; the first does not count."""
 
 
 class StepCost(Frozen):
-    """Seconds and most bytes of a training step, without discriminator."""
+    """Seconds and peak bytes of a training step, without discriminator."""
 
     seconds: float
     memory: float
 
 
 def step_costs(cells: Sequence[Cell], slot: Slot, plugins: Planned = ()) -> dict[str, StepCost]:
-    """The costs by cell, of steps at each recipe's own batch; cells that train alike are measured once.
+    """Cell -> cost of a step with its recipe's batch; equal trainings are measured once.
 
     Raises:
-        InputError: the steps cannot be taken; the message ends in the reason.
+        InputError: the steps fail; the message ends with the reason.
     """
     names: dict[str, list[str]] = {}
     for cell in cells:

@@ -1,4 +1,4 @@
-"""What a study is asked to be; `study_file` reads it from options and a YAML file."""
+"""The request for a study; `study_file` reads it from options and a YAML file."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ class Tuning(Frozen):
     """An equal budget of trials for every cell.
 
     Attributes:
-        space: dotted path -> (low, high), both included, in the logarithm if low > 0; or choices; or the
-            text of either, `1e-4..3e-3` or `adam,adamw`.
+        space: dotted path -> (low, high), inclusive, on a log scale if low > 0; or choices; or the text of
+            either, `1e-4..3e-3` or `adam,adamw`.
     """
 
     space: dict[str, Range | Choices]
@@ -63,7 +63,7 @@ def _range(path: str, text: str) -> Any:
 
 
 def _as_field(path: str, values: Range | Choices) -> Range | Choices:
-    """Values as the recipe's field takes them: whole numbers where it takes no others."""
+    """Values of the field's type: whole numbers if it takes no others."""
     if not check_path(path).startswith("recipe."):
         raise InputError(f"{path!r} is not a recipe field; only recipe fields can be tuned")
     name = path.removeprefix("recipe.")
@@ -87,23 +87,23 @@ def _as_field(path: str, values: Range | Choices) -> Range | Choices:
 
 
 FIRST_TUNING_SEED = 1_000_001
-"""Tuning runs have seeds from here on; a study's own are below."""
+"""Seeds from here on are reserved for tuning runs."""
 _OURS = frozenset({"base", "recipe", "test_data", "tune", "start_from", "step_fractions"})
-"""Fields that mean nothing where a command trains."""
+"""Fields without meaning if a command trains."""
 
 
 class Study(Frozen):
-    """A study as asked for; `plan.make` resolves it.
+    """A requested study; `plan.make` resolves it.
 
     Attributes:
-        baseline: a preset; overrides where a command trains.
-        check: overrides of the short run with which `ablate check` tries a training command.
-        pairs: a pattern or a list by which the files of a corpus pair that does not say so itself.
-        name: none: made of base, grid, recipe and corpus.
-        target_half_width: add runs until what is judged, and the gap, have at most this half-width.
-        max_seeds: of a cell, on the way there.
+        baseline: a preset, or overrides of the training command.
+        check: overrides for the short run of `ablate check`.
+        pairs: a pattern or a list that pairs the files of a corpus.
+        name: default: made of base, grid, recipe and corpus.
+        target_half_width: add runs until every judged effect and the gap have at most this half-width.
+        max_seeds: maximum number of seeds of a cell for `target_half_width`.
         file: the study file.
-        compute: how it is run.
+        compute: how to run it.
     """
 
     base: str = "mbsnet"
@@ -175,7 +175,7 @@ class Study(Frozen):
     @field_validator("step_fractions")
     @classmethod
     def _lengths(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
-        """Without the study's own, which is always trained."""
+        """The fractions without 1, which is always trained."""
         for fraction in fractions:
             if not (math.isfinite(fraction) and fraction > 0):
                 raise InputError(f"step fraction {fraction:g} is not above 0; write e.g. 0.5,1")
@@ -218,12 +218,12 @@ class Study(Frozen):
 
     @property
     def preset_baseline(self) -> str | None:
-        """The baseline where it is a preset."""
+        """The baseline if it is a preset."""
         return self.baseline if self.train is None and isinstance(self.baseline, str) else None
 
     @property
     def grid(self) -> Grid[Config]:
-        """Raises InputError where the factors make no valid grid."""
+        """The grid; raises InputError if the factors do not make a valid one."""
         crossed: dict[str, Any] = {"design": self.design, "constraints": self.constraints}
         if self.train is None:
             crossed |= {"base": self.base, "baseline": self.preset_baseline, "recipe": self.recipe}
@@ -237,7 +237,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """Seeds from `N` (1 to N) or `a:b` (inclusive).
 
     Raises:
-        InputError: the text is neither, or names no seed.
+        InputError: the text is neither, or the range is empty.
     """
     match = re.fullmatch(r"(?:(\d+):)?(\d+)", text.strip())
     low, high = (int(match[1] or 1), int(match[2])) if match else (1, 0)
@@ -247,10 +247,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def parse_step_fractions(text: str) -> tuple[float, ...]:
-    """Lengths from `0.5,1`.
+    """Step fractions from `0.5,1`.
 
     Raises:
-        InputError: an entry is no number.
+        InputError: an entry is not a number.
     """
     try:
         return tuple(float(word) for word in text.split(","))

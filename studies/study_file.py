@@ -1,4 +1,4 @@
-"""A study as a YAML file and the options of `ablate run` ask for it."""
+"""Read a `Study` from a YAML file and the options of `ablate run`."""
 
 from __future__ import annotations
 
@@ -27,22 +27,22 @@ START = """no grid given; three ways to start:
   ablate run --grid bidirectional,decoder4x,crossband --data DIR --recipe small --seeds 5   # your data
   ablate run study.yaml                                           # everything in a file: docs/studies.md"""
 BESIDE_TRAIN = ("scores", "curve", "network", "links")
-"""Fields of a `TrainingCommand` that stand beside `train` in a study file."""
+"""Fields of a `TrainingCommand` that are top-level keys of a study file."""
 FORMER = {"launcher": "compute: {launcher: ...}"}
-"""Keys that a study file had, and what they are called now."""
+"""Former keys of a study file -> their new form."""
 
 
 def parse_overrides(items: list[str]) -> dict[str, Any]:
-    """Overrides of the training command from `name=value` texts; raises as `split_settings` does."""
+    """Overrides of the training command from `name=value` texts. Raises as `split_settings`."""
     return _overrides(dict(split_settings(items, "lr=1e-4, as the command calls it")))
 
 
 def asked(file: Path | None, plugins: Iterable[Path] = (), **given: Any) -> Study:
-    """The study that a file and the options beside it ask for. Imports the plug-ins of both.
+    """The study of a file and options. Imports the plug-ins of both.
 
     Args:
-        given: fields of a `Study` as the command line has them, which win: of `grid`, `seeds`, `baseline`,
-            `metric`, `claim`, `claims` and `set` the text; none or empty: not given.
+        given: fields of a `Study` from the command line, which override the file; `grid`, `seeds`,
+            `baseline`, `metric`, `claim`, `claims` and `set` are texts. None or empty: not given.
 
     Raises:
         InputError: an option, the file or a plug-in is wrong, or there is no grid.
@@ -82,7 +82,7 @@ def asked(file: Path | None, plugins: Iterable[Path] = (), **given: Any) -> Stud
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose scalars are text: `off` is a word, and `1:5` a range of seeds, not 65."""
+    """YAML with scalars as text: `off` stays a word, and `1:5` a range of seeds, not 65."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -100,7 +100,7 @@ def read_file(path: Path) -> dict[str, Any]:
     `set` and `baseline` are overrides of the training command, and `scores` and `curve` are what it leaves.
 
     Raises:
-        InputError: the file is no YAML mapping, a key is unknown, or a factor in it is none.
+        InputError: the file is not a YAML mapping, or a key or factor is unknown.
     """
     data = read_yaml(path, _Loader)
     if not isinstance(data, dict):
@@ -144,12 +144,12 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def _place(file: Path, corpus: str) -> str:
-    """A corpus as a study file names it: relative to the file, or the demo corpus."""
+    """A corpus in a study file: a path relative to the file, or the demo corpus."""
     return corpus if corpus == "demo" else str((file.parent / corpus).resolve())
 
 
 def _train(path: Path, data: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `TrainingCommand`, of which some stand beside `train` in a study file."""
+    """The fields of a `TrainingCommand`, from `train` and the keys beside it."""
     if not isinstance(data["train"], dict) or not {"command", "commands"} & set(data["train"]):
         raise InputError(f"{path}: train must be a mapping, e.g. train: {{command: python ...}}")
     train = dict(data["train"])
@@ -164,7 +164,7 @@ def _train(path: Path, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _overrides(values: dict[str, Any]) -> dict[str, Any]:
-    """With dotted names, as `{model: {layers: 2}}` may be written too."""
+    """Overrides with dotted names; `{model: {layers: 2}}` is `{model.layers: 2}`."""
     return {key: override(value) for key, value in flat(values)}
 
 

@@ -1,4 +1,4 @@
-"""What a study whose cells a command trains needs beside the others: its code planned, kept and shown."""
+"""Studies with a training command: plan, keep and show its code, and check its runs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ablate.training.train_command import argv, code
 from ablate.training.train_command.config import TrainingCommand
 
 COPIES = "code"
-"""Folder of a root in which the code of its trainings is kept, by digest."""
+"""Folder of a root with the code of its runs, by digest."""
 
 
 def planned(train: TrainingCommand, study_file: str | None, root: Path) -> TrainingCommand:
-    """A training as it is now: the digest of its code, the commit of its folder.
+    """A training command with the current digest of its code and commit of its folder.
 
     Raises:
-        InputError: its folder, code or program is not there.
+        InputError: its folder, code or program is missing.
     """
     folder = Path(train.folder)
     digest = code.digest_of(_files(train, study_file, root))
@@ -45,12 +45,12 @@ def _files(train: TrainingCommand, study_file: str | None, root: Path) -> dict[s
 
 
 def keep_code(train: TrainingCommand, study_file: str | None, root: Path) -> None:
-    """Copy the code of a planned training under the root, where its runs take it from."""
+    """Copy the code of a planned training command to the root, for its runs."""
     code.keep(_files(train, study_file, root), train.digest, root / COPIES)
 
 
 def changed_files(old: TrainingCommand, new: TrainingCommand, root: Path) -> list[str]:
-    """The files in which the code of a training, kept under the root, differs from what it is now."""
+    """The files in which the kept code of a training command differs from the current code."""
     before = {name: file_digest(path) for name, path in code.kept_files(root / COPIES / old.digest).items()}
     after = {name: file_digest(path) for name, path in _files(new, None, root).items()}
     changed = {name for name in before | after if before.get(name) != after.get(name)}
@@ -59,7 +59,7 @@ def changed_files(old: TrainingCommand, new: TrainingCommand, root: Path) -> lis
 
 
 def shown(train: TrainingCommand, root: Path) -> list[str]:
-    """What a study is about to run, a line each."""
+    """The commands that a study will run, as lines."""
     linked, empty = code.arrange(train, root, ())
     return [
         "training command: "
@@ -73,16 +73,16 @@ def shown(train: TrainingCommand, root: Path) -> list[str]:
 
 
 SAME = "same-for-every-seed"
-"""Cause of a trial whose training has the very scores of another seed, which is left out of the analysis."""
+"""Cause of a run with the same scores as another seed, which the analysis leaves out."""
 FORGETS = "the training forgets its seed: no other run is started"
 SAME_FAULT = "two runs ended with the same output error; no further runs are started"
 
 
 class CommandRuns:
-    """What a driver remembers of the runs of a command.
+    """A driver's memory of the runs of a command.
 
     Attributes:
-        stop: why no other run is started: it would most likely end as those before.
+        stop: why no further run starts, since it would most likely fail in the same way.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class CommandRuns:
         self.stop: str | None = None
 
     def twin(self, keys: Iterable[tuple[str, int]], scores: Path) -> str | None:
-        """What is wrong where another seed of a cell was trained to the same scores, to the last digit."""
+        """A message if another seed of the cell has the same scores to the last digit."""
         digest = digest_of_scores(scores)
         for cell, seed in keys:
             if (known := self._seen.setdefault((cell, digest), seed)) != seed:
@@ -100,7 +100,7 @@ class CommandRuns:
         return None
 
     def take_fault(self, run: RunDir, unscorable: EvaluationState | None) -> None:
-        """Take note of outputs that cannot be scored."""
+        """Record outputs that cannot be scored."""
         if unscorable is not None and unscorable.cause == "output":
             fault = (unscorable.message or "").replace(str(run.path.resolve()), "")
             self.stop = SAME_FAULT if fault in self._faults else self.stop
@@ -116,12 +116,12 @@ def digest_of_scores(path: Path) -> str:
 
 
 def value_name(metric: str) -> str:
-    """What Optuna's value is where the command tells no validation PESQ."""
+    """Name of Optuna's value if the command reports no validation PESQ."""
     return f"test mean {metric}"
 
 
 def test_mean(path: Path, metric: str) -> float | None:
-    """The mean of a measure over a test; none: nothing was measured."""
+    """The mean of a metric over a test set; None without scores."""
     import pandas as pd
 
     mean = pd.read_parquet(path, columns=[metric])[metric].mean()

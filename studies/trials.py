@@ -1,8 +1,8 @@
 """Optuna's view of a study: a trial per cell x seed, for `optuna-dashboard` and Optuna's own API.
 
 The driver decides what runs; Optuna keeps the record. A finished trial is never reused: a retry is a new
-trial that names the one it retries. A cell x seed has one COMPLETE trial, and one more each time
-`ablate retry --cell` trains it again; the latest counts.
+trial that names the old one. A cell x seed has one COMPLETE trial, and one more for each
+`ablate retry --cell`; the latest counts.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from .train_command import value_name
 
 STORAGE_VARIABLE = "ABLATE_STORAGE"
 POINTS = 200
-"""Intermediate values that Optuna gets of a curve, at most; `metrics.jsonl` has all."""
+"""Maximum number of intermediate values of a curve in Optuna; `metrics.jsonl` has all."""
 Key = tuple[str, int]
 logger = logging.getLogger(__name__)
 
 
 class Journal(BaseJournalBackend):
-    """Optuna's journal, in the format of its `JournalFileBackend`; a line is there whole or not at all."""
+    """Optuna's journal, in the format of its `JournalFileBackend`, with lines appended atomically."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -75,8 +75,8 @@ class Journal(BaseJournalBackend):
 
 
 def open_journal(path: Path) -> BaseStorage:
-    """The storage in a journal. One that cannot be read is set aside: what is known of the trials is written
-    again from the run directories."""
+    """The storage in a journal. An unreadable journal is set aside, and its trials are recorded again from
+    the run directories."""
     try:
         return JournalStorage(Journal(path))
     except OSError:
@@ -94,8 +94,8 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
     """The storage of a study: a journal in its folder, or a shared database.
 
     Raises:
-        InputError: the URL is of SQLite, which hands a trial to two processes at once, its password stands
-            on the command line, or the database does not answer.
+        InputError: the URL is of SQLite, which can give a trial to two processes; its password is on the
+            command line; or the database does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
@@ -114,8 +114,7 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
 
 
 def study_key(plan: Plan, root: Path, url: str | None = None) -> str:
-    """What a study is called in Optuna: its name, and in a database, which several roots may share, the
-    root's identity too."""
+    """Name of a study in Optuna: its own, with the root's identity in a database that roots may share."""
     return plan.name if url is None else f"{plan.name}@{root_identity(root)}"
 
 
@@ -131,7 +130,7 @@ class Trial:
 
     @property
     def label(self) -> str:
-        """Cell and seed, and the length where it is not the study's own."""
+        """Cell and seed, and the step fraction if it is not 1."""
         return run_label(*self.key, self.attributes.get("length", 1.0))
 
 
@@ -139,10 +138,10 @@ class TrialBook:
     """The trials of one Optuna study, by cell and seed.
 
     Args:
-        name: the Optuna study's name; made where it does not exist.
-        check: called before every write; raises where the study is another driver's by now.
-        value: what its values are; none: the selected validation PESQ.
-        higher_is_better: of the value.
+        name: of the Optuna study, which is created if needed.
+        check: called before every write; raises if another driver has taken over the study.
+        value: name of its values. Default: the selected validation PESQ.
+        higher_is_better: whether a higher value is better.
     """
 
     def __init__(
@@ -189,7 +188,7 @@ class TrialBook:
         distributions: dict[str, BaseDistribution],
         attributes: dict[str, Any],
     ) -> Trial:
-        """Put a waiting trial of a cell x seed on record."""
+        """Add a waiting trial of a cell x seed."""
         self._check()
         trial = create_trial(
             state=TrialState.WAITING,
@@ -209,7 +208,7 @@ class TrialBook:
             trial.state = TrialState.RUNNING
 
     def complete(self, trial: Trial, value: float, curve: dict[int, float], name: str | None = None) -> None:
-        """Close a trial with the selected validation PESQ, or what `name` says, and its curve over steps."""
+        """Close a trial with the selected validation PESQ (or the value `name`), and its curve over steps."""
         if trial.state == TrialState.COMPLETE:
             return
         self._check()
@@ -232,14 +231,14 @@ class TrialBook:
         trial.state = TrialState.FAIL
 
     def retry(self, trial: Trial) -> Trial:
-        """A new waiting trial in place of a finished one, which it names as `retry_of`."""
+        """A new waiting trial that names the finished one as `retry_of`."""
         old = self._storage.get_trial(trial.trial_id)
         kept = {k: v for k, v in old.user_attrs.items() if k not in ("cell", "seed", "cause")}
         return self.add(trial.key, old.params, old.distributions, kept | {"retry_of": trial.number})
 
 
 def thinned(curve: dict[int, float]) -> dict[int, float]:
-    """At most `POINTS` values of a curve, evenly spread, its first and last among them."""
+    """At most `POINTS` evenly spaced values of a curve, including the first and last."""
     steps = sorted(curve)
     if len(steps) > POINTS:
         steps = [steps[round(i * (len(steps) - 1) / (POINTS - 1))] for i in range(POINTS)]
@@ -249,11 +248,12 @@ def thinned(curve: dict[int, float]) -> dict[int, float]:
 def plan_book(
     storage: BaseStorage, plan: Plan, check: Callable[[], None] = lambda: None, key: str | None = None
 ) -> TrialBook:
-    """The study's own trials: one for each cell x seed, those missing, and those of another training than the
-    plan's, added as waiting.
+    """The study's own trials, one for each cell x seed. Missing ones, and ones of another training than the
+    plan's, are added as waiting.
 
     Args:
-        key: what the study is called in Optuna; none: its name. Another length has `<key>/at/<length>`.
+        key: name of the study in Optuna. Default: the plan's name. Another step budget has
+            `<key>/at/<fraction>`.
     """
     name, fraction = key or plan.name, plan.step_fraction
     metric = plan.endpoint.metric

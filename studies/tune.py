@@ -1,15 +1,15 @@
-"""Tuning with an equal budget for every cell, on validation, with seeds of its own.
+"""Tuning on validation with an equal budget for every cell and its own seeds.
 
-Every cell, the baseline included, is tried at the same candidate settings: a scrambled Sobol sequence, so
-the budget is equal, the trials can run at once, and an interrupted tuning goes on where it was. Optuna's
-`QMCSampler` draws at random until a first trial is complete, draws categories at random always, and takes its
-next point from what is stored: its sets would differ from cell to cell and with the order of the ends.
+Every cell, including the baseline, is tried at the same settings, a scrambled Sobol sequence. So the budget
+is equal, trials can run in parallel, and an interrupted tuning can continue. Optuna's `QMCSampler` draws at
+random until a first trial is complete, always draws categories at random, and takes its next point from the
+storage: its settings would differ between cells and with the order of results.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import TrialState
 from scipy.stats import qmc
 
-from ablate.ablations.grid import AnyCell
-from ablate.ablations.runspec import RunSpec, run_path
+from ablate.ablations.runspec import run_path
 from ablate.training.rundir import RunDir
 
 from .launchers import Job
@@ -31,7 +30,7 @@ LEAST: tuple[float, dict[str, Any]] = (-math.inf, {})
 
 
 def candidates(tuning: Tuning) -> list[dict[str, Any]]:
-    """The settings every cell is tried at; ranges above 0 are covered evenly in their logarithm."""
+    """The settings to try in every cell; ranges above 0 are covered evenly on a log scale."""
     points = qmc.Sobol(len(tuning.space), seed=0).random(2 ** math.ceil(math.log2(tuning.trials)))
     return [
         {path: _at(u, values) for u, (path, values) in zip(point, tuning.space.items(), strict=True)}
@@ -40,7 +39,7 @@ def candidates(tuning: Tuning) -> list[dict[str, Any]]:
 
 
 def _at(u: float, values: Range | Choices) -> Any:
-    """What stands at a point of [0, 1) of some values."""
+    """The value at a point of [0, 1)."""
     if isinstance(values, Choices):
         return values.choices[int(u * len(values.choices))]
     low, high = values
@@ -68,40 +67,30 @@ def jobs(
     storage: BaseStorage,
     check: Callable[[], None] = lambda: None,
     key: str | None = None,
-) -> list[Job]:
-    """The distinct tuning trainings of a plan, with a trial each in the Optuna study `<key>/tune/<cell>`.
+) -> Iterator[Job]:
+    """A job for each tuning run of a plan, with a trial in the Optuna study `<key>/tune/<cell>`.
 
     Args:
-        key: what the study is called in Optuna; none: its name.
+        key: name of the study in Optuna. Default: the plan's name.
     """
     assert plan.tune is not None
-    made: dict[str, Job] = {}
     kinds = {path: _distribution(values) for path, values in plan.tune.space.items()}
     for cell in plan.cells:
         book = TrialBook(storage, f"{key or plan.name}/tune/{cell.name}", check)
-        for index, settings in enumerate(candidates(plan.tune)):
-            seed = FIRST_TUNING_SEED + index
-            spec = _spec(plan, cell, settings, seed)
+        for seed, settings in enumerate(candidates(plan.tune), start=FIRST_TUNING_SEED):
+            # candidates are compared on the same files
+            config = cell.config.with_changes(settings | {"recipe.split": "fixed"})
+            spec = plan.spec(cell.model_copy(update={"config": config}), seed)
             signature = spec.training_signature
             if (cell.name, seed) not in book.trials:
                 book.add((cell.name, seed), dict(settings), kinds, {"training_signature": signature})
-            if signature not in made:
-                made[signature] = Job(
-                    RunDir(run_path(root, signature)), cache_path(root), document=spec.document()
-                )
-            made[signature].trials.append((book, book.trials[cell.name, seed]))
-    return list(made.values())
-
-
-def _spec(plan: Plan, cell: AnyCell, settings: dict[str, Any], seed: int) -> RunSpec:
-    # candidates are compared on the same files
-    config = cell.config.with_changes(settings | {"recipe.split": "fixed"})
-    tried = cell.model_copy(update={"config": config})
-    return plan.spec(tried, seed)
+            trials = [(book, book.trials[cell.name, seed])]
+            run = RunDir(run_path(root, signature))
+            yield Job(run, cache_path(root), document=spec.document(), trials=trials)
 
 
 def settle(plan: Plan, done: Iterable[Job]) -> Plan:
-    """The plan with every cell at the settings of its best validation PESQ.
+    """The plan with the settings of the best validation PESQ in every cell.
 
     Raises:
         RuntimeError: a cell has no finished tuning run; the message names it.

@@ -1,4 +1,4 @@
-"""The MLflow UI on a root's tracking store: a light server on loopback, and where it shows the runs."""
+"""The MLflow UI of a root's tracking store: a light server on loopback, and the pages of the runs."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from .tracking.store import (
 HOST = "127.0.0.1"
 PORT = 5000
 START_TIMEOUT = 90.0
-"""Seconds a server may take until it answers."""
+"""Timeout for the start of a server in seconds."""
 
 
 @dataclass(frozen=True)
 class Pages:
-    """Addresses of the server and of a study's runs, grouped by cell; the server if it was started here."""
+    """Addresses of the server and of a study's runs; the server process if it was started here."""
 
     server: str
     runs: str
@@ -52,8 +52,8 @@ def serve(
     """Run the MLflow UI while the context is open; a tracking URI that is a server is used as it is.
 
     Args:
-        study: the one to open on; none: the newest, or the list of experiments if there is none.
-        port: 0 takes a free one; none takes 5000, or a free one if that is taken.
+        study: to open. Default: the newest, or the list of experiments if there is none.
+        port: 0 for a free one. Default: 5000, or a free one if that is taken.
 
     Raises:
         InputError: no such study, nothing mirrored yet, or the port is taken.
@@ -89,10 +89,10 @@ def _page(root: Path, uri: str, names: list[str]) -> str:
 
 
 def _free_port(port: int | None) -> int:
-    """A port nobody listens on.
+    """A free port.
 
     Raises:
-        InputError: the one asked for is taken.
+        InputError: the requested one is taken.
     """
     for candidate in [port] if port is not None else [PORT, 0]:
         with socket.socket() as probe:
@@ -105,8 +105,7 @@ def _free_port(port: int | None) -> int:
 
 @contextmanager
 def _running(uri: str, root: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that answers; the URI goes through the environment, for it may hold a password, beside the
-    settings that `prepare` put there.
+    """A server that answers. The URI goes through the environment, since it may have a password.
 
     Raises TrackingError where it does not start.
     """

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'"
-"""What the page may load: nothing from outside itself."""
+"""Content policy: the page may not load anything from outside."""
 
 
 def render(document: Document, out: TextIO) -> None:
@@ -21,7 +21,7 @@ def render(document: Document, out: TextIO) -> None:
 
 
 def fragment(document: Document) -> str:
-    """The blocks for a page that has other things too."""
+    """The blocks as a fragment of another page."""
     return _template("fragment.html.j2").render(document=document, groups=_grouped(document, True))
 
 
@@ -39,7 +39,7 @@ def _template(name: str) -> Template:
 
 
 def _grouped(document: Document, shared: bool) -> list[tuple[str, list[dict[str, Any]]]]:
-    """The blocks by section, with what is drawn or read for them; empty ones are left out."""
+    """The blocks by section, with their figures and audio; empty ones are left out."""
     made = ((section, _made(block, shared)) for section, block in document.blocks)
     there = [(section, block) for section, block in made if block is not None]
     return [

@@ -1,4 +1,4 @@
-"""Tables that others made: which of their columns are factors, seed, utterance and measures."""
+"""Other tools' tables: find the columns of seed, utterance and measures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ablate.models.registry import suggestion
 from ablate.training.metrics.registry import METRICS
 
 ALL = "all test files"
-"""What the one utterance of a run is called where a table has a mean for each run."""
+"""Name of the only utterance of a run if a table has a mean for each run."""
 OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "seed": ("random_seed", "rng_seed", "manual_seed", "training_seed"),
     "utterance": ("file", "filename", "file_name", "fileid", "file_id", "utt", "utt_id", "wav", "key"),
@@ -21,26 +21,26 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "si_sdr": ("sisdr", "si_snr", "sisnr"),
     "ssnr": ("segsnr", "snr_seg", "seg_snr"),
 }
-"""What other tools call a column, in small letters with `_` for other signs."""
+"""Our name of a column -> other tools' names, in lower case with `_` for other characters."""
 CURVE = "_curve"
-"""The column with the whole curve of each run, where a source has one: rows with a `step`."""
+"""Column with the whole curve of each run, as rows with a `step`."""
 NOTES = "notes"
-"""In the `attrs` of a table: what is to be known of it."""
+"""Key in the `attrs` of a table: notes for the report."""
 _SPLITS = {"val": {"val", "valid", "validation", "dev", "cv"}, "test": {"test", "testing"}}
 ENDED = {"done", "diverged", "finished", "completed", "succeeded", "success", "published", "closed"}
 FAILED = {
     *("failed", "crashed", "killed", "running", "preempted", "scheduled"),
     *("stopped", "queued", "created", "in_progress"),
 }
-"""States of runs, in small letters, of which a tracker has no final measure."""
+"""States, in lower case, of runs without a final measure."""
 
 
 PREFIX = r"\s*[./›]\s*"
-"""What stands between a tool's prefix and a column's name."""
+"""Separator between a tool's prefix and a column's name."""
 
 
 def _plain(name: str) -> str:
-    """A column's name without what its tool adds (`params.seed`, `test › PESQ (Last)`), in small letters."""
+    """A column's name in lower case, without what its tool adds (`params.seed`, `test › PESQ (Last)`)."""
     last = re.split(PREFIX, re.sub(r" \((Last|Max|Min)\)$", "", str(name)))[-1]
     return re.sub(r"\W+", "_", last).strip("_").lower()
 
@@ -58,11 +58,11 @@ def renamed(frame: pd.DataFrame, metric: str, given: Mapping[str, str]) -> tuple
     """A table with our names for seed, utterance and measures, and a sentence on each name that was guessed.
 
     Args:
-        metric: that must be there.
+        metric: the column that must exist.
         given: our name -> the table's column.
 
     Raises:
-        InputError: a given column is not there, or two columns may be the one that is looked for.
+        InputError: a given column is missing, or two columns fit.
     """
     for ours, asked in given.items():
         theirs = next(iter(_without_prefix(frame, [asked])), asked)
@@ -100,12 +100,12 @@ def tidy(
     """A table of runs, or of runs and utterances, as `analyze` takes it.
 
     Args:
-        factors: columns that make the cells; a tracker's prefix (`params.core`) may be left out.
+        factors: columns that define the cells; a tracker's prefix (`params.core`) may be left out.
         columns: our name -> the table's column.
-        baseline: the cell, by its own name, that stands outside the factors.
+        baseline: name of the cell outside the factors.
 
     Returns:
-        The table with `cell`, the factors, `seed`, `utterance` and the measures; what was made of it.
+        The table with `cell`, the factors, `seed`, `utterance` and the measures; notes on what was assumed.
 
     Raises:
         InputError: a column is missing, a factor has one level only, a seed comes twice in a cell, or runs
@@ -138,7 +138,7 @@ def tidy(
 
 
 def _without_prefix(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, str]:
-    """The table's names of columns that it has under a tracker's prefix (`params.core`, `metrics.pesq`)."""
+    """The table's name with a tracker's prefix (`params.core`, `metrics.pesq`) -> the name without it."""
     found = {}
     for name in names:
         if name not in frame.columns:
@@ -149,7 +149,7 @@ def _without_prefix(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, str]
 
 
 def _level(value: object) -> str | None:
-    """A level as text; none for an empty field."""
+    """A level as text; None for an empty field."""
     if value is None or value is pd.NA or value != value:
         return None
     if isinstance(value, float) and value.is_integer():
@@ -158,7 +158,7 @@ def _level(value: object) -> str | None:
 
 
 def _finished(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]]:
-    """The rows with a measure, without the runs that a tracker calls failed or unfinished."""
+    """The rows with a measure, without failed or unfinished runs."""
     states = next((c for c in frame.columns if str(c).lower() in ("status", "state")), None)
     notes = []
     if states is not None:
@@ -196,7 +196,7 @@ COUNTS = ("n_files", "num_files", "files", "n_utterances", "num_utterances", "te
 
 
 def _check_same_files(frame: pd.DataFrame) -> None:
-    """Raises InputError where a column says that means are over different numbers of files."""
+    """Raises InputError if a column shows that means are over different numbers of files."""
     for column in (c for c in frame.columns if _plain(c) in COUNTS):
         kinds = frame.groupby(column)["cell"].first()
         if len(kinds) > 1:
@@ -205,7 +205,7 @@ def _check_same_files(frame: pd.DataFrame) -> None:
 
 
 def _seeds(frame: pd.DataFrame, by_utterance: bool) -> tuple[pd.DataFrame, list[str]]:
-    """Whole numbers as seeds; rows of a cell are numbered where no column has them."""
+    """The table with whole numbers as seeds; without such a column, the rows of a cell are numbered."""
     if "seed" not in frame.columns:
         if by_utterance:
             raise InputError("no column 'seed' to recognise rows of one run; name it with --column seed=...")

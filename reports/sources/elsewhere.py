@@ -21,14 +21,14 @@ from .logs import read_logs
 from .patterns import FIELD, FoundPath, places
 
 Take = Literal["last", "max", "min"]
-"""Which value of a curve counts for a run."""
+"""The value of a curve to use for a run."""
 MLFLOW = "mlflow:"
 LOG = ".log"
-"""Of the logs that `sources.logs` reads."""
+"""Suffix of the logs that `sources.logs` reads."""
 RUN_NAME = "run_name"
-"""The column by which the two tables that autrainer writes of an experiment are one."""
+"""Column that joins the two tables that autrainer writes for an experiment."""
 TEXTS = ("cell", "utterance", "speaker", "noise", "training", "status")
-"""Columns that are text though they may look like numbers."""
+"""Columns to read as text even if they look like numbers."""
 
 
 def table_of(what: str, metric: str, take: Take, tracking_uri: str | None = None) -> pd.DataFrame:
@@ -43,7 +43,7 @@ def table_of(what: str, metric: str, take: Take, tracking_uri: str | None = None
         tracking_uri: of the MLflow server.
 
     Raises:
-        InputError: nothing is there, or it cannot be read; the message names what would do.
+        InputError: nothing is found, or it cannot be read.
     """
     if what.startswith(MLFLOW):
         if tracking_uri is None:
@@ -67,7 +67,7 @@ def read_table(path: Path) -> pd.DataFrame:
     """The rows of a file.
 
     Raises:
-        InputError: it is no table of a known kind.
+        InputError: the file is not a table of a known kind.
     """
     readers: dict[str, Callable[[Path], pd.DataFrame]] = {
         ".csv": _separated,
@@ -119,7 +119,7 @@ def _of_place(place: FoundPath, metric: str, take: Take) -> pd.DataFrame:
 
 
 def _run_row(path: Path, metric: str, take: Take) -> dict[str, Any]:
-    """The settings of a run, nested ones joined by dots, its curve, and the value of it that counts."""
+    """The settings of a run (nested names joined by dots), its curve, and the value to use."""
     rows = _logged(path) if path.suffix == LOG else CurveFormat(file=path.name).read(path)
     of_wandb = path.suffix == ".wandb" or (path.is_dir() and any(path.glob("*.wandb")))
     settings = wandb_run(path)[0] if of_wandb else {}
@@ -134,7 +134,7 @@ def _run_row(path: Path, metric: str, take: Take) -> dict[str, Any]:
 
 
 def _logged(path: Path) -> list[dict[str, float]]:
-    """The curve on the test set that an old log has; it is of one training."""
+    """The test curve in an old log of one run."""
     run, *others = read_logs([path]).values()
     if others:
         raise InputError(f"{path} is the log of {1 + len(others)} trainings: make a file of each")

@@ -34,15 +34,15 @@ def measured(
     noisy: Path | None = None,
     pattern: str | None = None,
 ) -> pd.DataFrame:
-    """Measure the folders of enhanced speech, what was measured before taken from the cache.
+    """Measure folders of enhanced speech; known results come from the cache.
 
     Args:
-        clean: the folder of the references, which every folder's files are paired with by name.
-        cache: a folder; a line for each pair of contents and set of metrics.
-        metrics: beside the usual ones.
+        clean: folder of the references; files are paired by name.
+        cache: folder of the measured results, by content and set of metrics.
+        metrics: further metrics besides the usual ones.
         progress: wraps the list of all pairs, as `rich.progress.track` does.
-        noisy: a folder of the noisy files, which are measured as well.
-        pattern: whose group is equal in the names of a pair, if names are not.
+        noisy: folder of the noisy files, which are also measured.
+        pattern: regular expression whose group is equal within a pair, if names differ.
 
     Returns:
         A row per folder and file: the fields, `utterance`, the metrics, those of the noisy file (`noisy_...`)
@@ -74,7 +74,7 @@ def measured(
 
 
 def _rates(pairs: Sequence[FilePair]) -> tuple[set[int], list[str]]:
-    """The sample rates of all files in Hz, and what is to be known of them.
+    """The sample rates of all files in Hz, and notes on them.
 
     Raises:
         InputError: a file cannot be read, or the two of a pair differ in length.
@@ -96,7 +96,7 @@ def _rates(pairs: Sequence[FilePair]) -> tuple[set[int], list[str]]:
 
 
 def _check_same_files(found: Sequence[FoundPath], pairs: Sequence[tuple[FoundPath, FilePair]]) -> None:
-    """Raises InputError where the means of two folders would be over different files."""
+    """Raises InputError if the means of two folders would be over different files."""
     of: dict[Path, set[str]] = {place.path: set() for place in found}
     for place, pair in pairs:
         of[place.path].add(pair.name)
@@ -112,8 +112,8 @@ def _check_same_files(found: Sequence[FoundPath], pairs: Sequence[tuple[FoundPat
 def _scored(
     pairs: Iterable[tuple[FoundPath, FilePair]], path: Path, names: tuple[str, ...], pool: MetricPool
 ) -> Iterator[tuple[FoundPath, FilePair, Scored]]:
-    """Each pair with its scores, in order. What was measured is kept by content in a file of JSON lines, so
-    that measuring can be stopped and taken up again.
+    """Each pair with its scores, in order. Results are stored by content in a file of JSON lines, so an
+    interrupted measurement can be resumed.
 
     Raises:
         InputError: a file cannot be read.

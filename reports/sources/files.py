@@ -30,14 +30,14 @@ def scores_from_elsewhere(
     (`sources.enhanced`).
 
     Args:
-        source: where it is from, as the report says it.
-        factors: the columns that make the cells.
-        base: off levels, `core=lstm`; of the others a level that says off, else the first in the table.
+        source: where the table is from, for the report.
+        factors: the columns that define the cells.
+        base: off levels, `core=lstm`. Default for a factor: its level that means off, else its first.
         columns: our name of a column -> the table's.
 
     Raises:
         InputError: as `sources.columns.tidy`; or no cell has the base's levels, a cell has several levels of
-            a factor, or the baseline is not there.
+            a factor, or the baseline is missing.
     """
     given = parse_levels(base)
     if unknown := [name for name in given if name not in factors]:

@@ -20,7 +20,7 @@ _LINE = re.compile(
     rf"{NUMBER}, PESQ: (?P<pesq>\d+\.\d{{4}}|{NUMBER}(?=\s))",
     re.IGNORECASE,
 )
-"""One event of a log. Searched for anywhere: progress bars may stand on the same line."""
+"""One event of a log, anywhere in a line, since progress bars may share it."""
 
 Logs = Mapping[str, Mapping[int, float]]
 """Name of a training -> PESQ of the test set by epoch, counted from 0; nan after divergence."""
@@ -77,7 +77,7 @@ def matched(logs: Logs) -> dict[str, dict[int, float]]:
 
 
 def objections(logs: Logs) -> list[str]:
-    """Why no difference between these logs may be credited to a change of the network."""
+    """Reasons why a difference between these logs cannot be attributed to a change of the network."""
     counts = {name: len(finite(curve)) for name, curve in logs.items()}
     reasons = [
         "Each log is one run: run-to-run variance is unknown, so no difference has an interval.",

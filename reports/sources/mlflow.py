@@ -26,11 +26,11 @@ def scores_from_mlflow(
     """The scores of a study that was mirrored to an MLflow server; no run directory is needed.
 
     Args:
-        study: name of the parent run; none: the most recent parent run that has a plan.
+        study: name of the parent run. Default: the most recent parent run with a plan.
 
     Raises:
         InputError: no such experiment, no parent run with a plan in it, or several roots have mirrored it.
-        TrackingError: the server does not answer, or takes no password.
+        TrackingError: the server does not answer, or refuses access.
     """
     from mlflow.exceptions import MlflowException
 

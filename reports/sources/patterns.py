@@ -12,19 +12,19 @@ FIELD = re.compile(r"\{(\w+)\}")
 
 
 class FoundPath(NamedTuple):
-    """A file or folder that a pattern found, and its fields: factors, and `seed`."""
+    """A file or folder that a pattern matches, and its fields: factors and `seed`."""
 
     path: Path
     fields: dict[str, str]
 
 
 def places(pattern: str) -> list[FoundPath]:
-    """What a pattern such as `exp/{core}/seed{seed}` finds, in the order of the paths.
+    """The paths that match a pattern such as `exp/{core}/seed{seed}`, sorted.
 
-    A field stands for any text within one part of a path; `*` for any that is not kept.
+    A field matches any text within one part of a path; `*` matches without a field.
 
     Raises:
-        InputError: the pattern has no field, or one twice, or finds nothing, or two paths have equal fields.
+        InputError: the pattern has no field, one twice, or no match, or two paths have equal fields.
     """
     names = FIELD.findall(pattern)
     if not names or len(set(names)) < len(names):
@@ -55,7 +55,7 @@ def places(pattern: str) -> list[FoundPath]:
 
 
 def _nearest(given: Path) -> str:
-    """How far down a pattern something is there, and what that is."""
+    """The deepest existing folder of a pattern, and its content."""
     for depth in range(len(given.parts) - 1, -1, -1):
         above = Path(*given.parts[:depth])
         root = Path(above.anchor) if above.is_absolute() else Path()

@@ -1,4 +1,4 @@
-"""What is known of a study beside its scores, and both read from its run directories."""
+"""Scores and facts of a study, read from its run directories."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ablate.studies.scores import RunInfo, scores_of_runs
 
 @dataclass(frozen=True, eq=False)
 class StepBudgetScores:
-    """What a study's trainings at another length gave."""
+    """Scores and runs of a study at another step budget."""
 
     scores: pd.DataFrame
     runs: Sequence[RunInfo]
@@ -28,19 +28,19 @@ class StepBudgetScores:
 
 @dataclass(frozen=True)
 class StudyInfo:
-    """What a report says beside the numbers.
+    """Facts about a study for its report.
 
     Attributes:
         base: the level of every factor in the all-off cell.
         baseline: the reference cell.
-        plan: none: the scores were trained elsewhere.
-        step_fractions: what was trained at other shares of the steps.
-        further: scores on each extra test set of the plan that has some, by its name.
-        not_evaluated: the runs whose evaluation on a extra test set failed, by its name.
-        no_further: why none are known of any, where the source keeps none.
-        ensembles: by cell, the scores of its seeds' averaged outputs, where they were taken.
-        energy: joules by kind of counter, while the study trained on this machine.
-        notes: what was made of a table from elsewhere.
+        plan: None if the runs were trained elsewhere.
+        step_fractions: scores at other step budgets, by fraction.
+        further: extra test set -> its scores, if there are some.
+        not_evaluated: extra test set -> runs whose evaluation on it failed.
+        no_further: why the source has no scores on extra test sets, or empty.
+        ensembles: cell -> scores of its seed ensemble.
+        energy: kind of counter -> joules of this machine during training.
+        notes: assumptions about a table from elsewhere.
     """
 
     name: str
@@ -59,7 +59,7 @@ class StudyInfo:
 
     @classmethod
     def of(cls, plan: Plan, runs: Sequence[RunInfo], source: str, **more: Any) -> StudyInfo:
-        """What is known of a study that was planned here."""
+        """Facts about a study that was planned here."""
         base = {factor.name: factor.off for factor in plan.factors}
         baseline = next((cell.name for cell in plan.cells if not cell.levels), None)
         return cls(plan.name, source, base, baseline, plan, runs, **more)
@@ -79,11 +79,11 @@ class StudyInfo:
 
     @property
     def every_run(self) -> list[RunInfo]:
-        """The runs of all lengths."""
+        """The runs of all step budgets."""
         return [*self.runs, *(run for found in self.step_fractions.values() for run in found.runs)]
 
     def steps(self, fraction: float) -> tuple[int, ...]:
-        """Of the trainings of a length; several where a factor is about them."""
+        """Steps of the runs of a step budget; several values if a factor changes the steps."""
         cells = self.plan.at(fraction).cells if self.plan else ()
         return tuple(sorted({cell.config.steps or 0 for cell in cells}))
 
@@ -97,10 +97,10 @@ class StudyInfo:
 
 
 def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.DataFrame, StudyInfo]:
-    """The scores of every planned run that has them, and what is known of the study.
+    """The scores of every planned run that has some, and facts about the study.
 
     Args:
-        name: of the study; none: the most recent one.
+        name: of the study. Default: the most recent.
 
     Raises:
         InputError: no such study, or its plan is damaged or of a later format.

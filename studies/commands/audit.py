@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..plan import Plan
 
 NETWORKS = 8
-"""Cells of a grid in whose networks the line of a finding is looked for."""
+"""Maximum number of cells in whose networks to look for the line of a finding."""
 
 
 def audit(
@@ -131,7 +131,8 @@ def _print_lint(
     target: str | None,
     plugin: list[Path],
 ) -> None:
-    """Findings with file and line; what no line makes is shown at the head of the class' file or plug-in."""
+    """Print findings with file and line; one without a line is shown at the top of the class' file or
+    plug-in."""
     from ablate.ablations.audit import lint
     from ablate.models import build_model
 
@@ -159,11 +160,11 @@ def _job_of_grid(grid: Grid, target: str | None) -> Job:
 def of_plan(
     plan: Plan, corpus: Corpus | None, same: Mapping[str, str] | None = None, **facts: Any
 ) -> list[Finding]:
-    """What is to be said of a study; a command that trains it is not run.
+    """Audit the plan of a study; a training command is not run.
 
     Args:
         same: runs whose scores are another seed's -> whose.
-        facts: of `audit_cells`, where the networks are ours to build.
+        facts: of `audit_cells`, for cells of the built-in trainer.
     """
     from ablate.ablations.audit import audit_cells
     from ablate.ablations.audit.train_command import audit_train_command

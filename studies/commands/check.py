@@ -78,7 +78,7 @@ def check(
 
 
 def _tell(plan: Plan, run: RunDir, evaluation: str) -> bool:
-    """Print what a run left; whether it is all that was promised."""
+    """Print the outputs of a run; returns whether all expected ones exist."""
     import pandas as pd
 
     state = run.state

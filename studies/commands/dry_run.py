@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 
 TIMED = 32
-"""Cells of a study of which steps are timed, at most."""
+"""Maximum number of cells to time."""
 
 
 def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
-    """Print the cells of a study with their sizes, signatures and what a run takes; nothing is trained.
+    """Print the cells of a study with sizes, signatures and the cost of a run, without training.
 
     Args:
-        slot: where a few steps of each cell are timed, if they are not too many.
+        slot: device on which a few steps of each cell are timed, if there are not too many cells.
     """
     from .. import train_command
     from ..plan import PlanChangedError, load, make, merge, study_path
@@ -62,7 +62,7 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
                 "levels": cell.levels,
                 "config": cell.config.model_dump(mode="json"),
                 "parameters": cell.parameters,
-                **_runs(plan, cell, root, costs),
+                **_runs(cell, root, costs),
             }
             for cell in plan.cells
         ],
@@ -70,7 +70,7 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
             {
                 "step_fraction": at.step_fraction,
                 "cells": [
-                    {"name": cell.name, "steps": cell.config.steps, **_runs(at, cell, root, costs)}
+                    {"name": cell.name, "steps": cell.config.steps, **_runs(cell, root, costs)}
                     for cell in at.cells
                 ],
             }
@@ -90,7 +90,7 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
     distinct: set[str] = set()
     for at in plan.every_step_fraction():
         for cell in at.cells:
-            row = _runs(at, cell, root, costs)
+            row = _runs(cell, root, costs)
             distinct.update(cell.signatures.values())
             table.add_row(
                 cell.name if at.step_fraction == 1.0 else f"{cell.name} at {at.step_fraction:g}",
@@ -120,8 +120,8 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
 
 
 def literal(plan: Plan, cell: AnyCell, seed: int, root: Path, place: Path) -> list[str]:
-    """The commands of a run as a shell takes them, with a folder to run them by hand in: what they write
-    there no run starts from. A file that they read their configuration from is written to it."""
+    """The commands of a run for a shell, to try by hand in a folder that no run uses. Their configuration
+    file is written to that folder."""
     from ablate.training.data.corpus import corpus_folder
     from ablate.training.rundir import RunDir
     from ablate.training.train_command.train import Call
@@ -145,8 +145,8 @@ def literal(plan: Plan, cell: AnyCell, seed: int, root: Path, place: Path) -> li
     return lines
 
 
-def _runs(plan: Plan, cell: AnyCell, root: Path, costs: Mapping[str, Cost]) -> dict[str, Any]:
-    """The runs of a cell: their signatures by seed, what one takes, and which are done."""
+def _runs(cell: AnyCell, root: Path, costs: Mapping[str, Cost]) -> dict[str, Any]:
+    """The runs of a cell: signatures by seed, cost of one, and which are done."""
     from ..plan import is_done
 
     estimate = None
@@ -160,7 +160,7 @@ def _runs(plan: Plan, cell: AnyCell, root: Path, costs: Mapping[str, Cost]) -> d
     return {
         "signatures": {str(seed): signature for seed, signature in cell.signatures.items()},
         "estimate": estimate,
-        "done": [seed for seed in cell.seeds if is_done(plan, root, cell, seed)],
+        "done": [seed for seed in cell.seeds if is_done(root, cell, seed)],
     }
 
 
@@ -175,7 +175,7 @@ def _listed(overrides: Mapping[str, Any]) -> str:
 
 
 def _shown(cell: AnyCell, estimate: dict[str, float] | None, shared: Mapping[str, Any]) -> tuple[str, ...]:
-    """What a row says of a cell's runs: their size and costs, or what the command is given there alone."""
+    """Columns of a cell: size and costs, or the overrides that are not `shared`."""
     from ablate.models.errors import duration
 
     if cell.config.steps is None:

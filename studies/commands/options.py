@@ -11,7 +11,7 @@ from ablate.models.console import ROOT
 
 
 def studies_of_root(ctx: typer.Context) -> list[str]:
-    """The names that a shell may complete to."""
+    """Study names for shell completion."""
     from ..plan import names
 
     return names(Path(ctx.params.get("root") or ROOT))

@@ -44,7 +44,7 @@ UseImported = Annotated[bool, option(AUDIT, "--use-imported", help="Accept score
 
 
 def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
-    """`ablate run`, which ends by `write_report(root, study)`."""
+    """`ablate run`, which calls `write_report(root, study)` at its end."""
 
     def run(
         ctx: typer.Context,
@@ -158,7 +158,7 @@ NO_FIELDS = frozenset({"grid", "metric", "claim", "claims"})
 
 
 def retry_command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
-    """`ablate retry`, which ends by `write_report(root, study)`."""
+    """`ablate retry`, which calls `write_report(root, study)` at its end."""
 
     def retry(
         ctx: typer.Context,
@@ -193,7 +193,7 @@ def retry_command(write_report: Callable[[Path, str], None]) -> Callable[..., No
 
 
 def _slots(compute: Compute) -> list[Slot]:
-    """Where runs go on this machine; one slot where another machine trains."""
+    """The slots of this machine; one slot if another machine trains."""
     from ..launchers.slots import find_slots
 
     if compute.launcher != "local":
@@ -203,7 +203,7 @@ def _slots(compute: Compute) -> list[Slot]:
 
 @contextmanager
 def _carried_out(session: Session, say: Echo) -> Iterator[Callable[[Plan, Outcome], None]]:
-    """Takes a study that ended; the exit code says how."""
+    """Runs a study; the exit code says how it ended."""
     from ..lease import StudyHeldError
     from ..plan import PlanChangedError
     from ..session import RefusedError

@@ -46,7 +46,7 @@ def status(
 
 
 def _status_view(read: dict[str, Any], out: Console) -> Any:
-    """The runs, and beneath them why some failed: each reason once."""
+    """The table of runs, with each reason of a failure below it."""
     from rich.console import Group
     from rich.table import Table
     from rich.text import Text

@@ -21,25 +21,25 @@ ALLOCATOR = {
     "MALLOC_TRIM_THRESHOLD_": str(8 << 30),
     "THP_MEM_ALLOC_ENABLE": "1",
 }
-"""What workers start with, unless it is set: glibc keeps what a training step frees instead of giving it back
-to the system and faulting it in again at the next step, and torch asks for huge pages. A step on the CPU
-takes up to a third less; `benchmarks/training_step.py` measures it."""
+"""Default environment of workers: glibc keeps memory that a training step frees, so the next step need not
+fault it in again, and torch uses huge pages. A step on the CPU takes up to a third less;
+`benchmarks/training_step.py` measures it."""
 
 
 @dataclass
 class Job:
-    """A run in the queue: what its worker is given, and what the driver keeps of it.
+    """A run in the queue: the worker's input, and the driver's notes.
 
     Attributes:
-        run: the run directory; its `spec.json` says what to train.
-        evaluations: by signature.
-        accumulation: micro-batches a step is cut into, in place of the recipe's, after memory ran out.
+        run: the run directory, with `spec.json`.
+        evaluations: signature -> evaluation.
+        accumulation: micro-batches per step after memory ran out, instead of the recipe's.
         document: the content of `spec.json`.
-        trials: (record, trial) of each cell x seed that shares the run.
-        retries: attempts lost so far in this driver's time.
-        due: time before which it is not started.
-        waits: another process was seen to hold the run after its worker had ended.
-        metric: the endpoint, where a training command trains.
+        trials: (book, trial) of each cell x seed that shares the run.
+        retries: lost attempts under this driver.
+        due: earliest time to start it.
+        waits: another process held the run after its worker had ended.
+        metric: the endpoint, if a training command trains the run.
     """
 
     run: RunDir
@@ -55,7 +55,7 @@ class Job:
 
     @property
     def given(self) -> dict[str, Any]:
-        """What a worker is given, as JSON; `Job.of` reads it."""
+        """The worker's input as JSON; `Job.of` reads it."""
         evaluations = [each.model_dump(mode="json") for each in self.evaluations.values()]
         return {
             "run": str(self.run.path),
@@ -92,12 +92,12 @@ class Job:
 
     @property
     def unscorable(self) -> EvaluationState | None:
-        """The scoring of the finished training that failed, if one did."""
+        """The failed scoring of a finished training, if there is one."""
         return self.run.failed_evaluation(self.evaluations)
 
 
 class Ended(Frozen):
-    """A job that is no longer on its slot: a fact, which `studies.retry_policy` judges."""
+    """The end of a job on its slot; `studies.retry_policy` decides what follows."""
 
     run: Path
     exit: Exit = "finished"
@@ -105,10 +105,10 @@ class Ended(Frozen):
 
 
 class Launcher(ABC):
-    """Puts jobs on slots and tells when they end. Used by one driver, from one thread.
+    """Runs jobs on slots and reports their ends. Used by one driver, from one thread.
 
     Attributes:
-        slots: how many jobs it carries at once.
+        slots: number of jobs at once.
         here: whether jobs run on this machine.
     """
 
@@ -120,7 +120,7 @@ class Launcher(ABC):
         """The launcher of a study, which may keep logs and scripts in the study's `folder`.
 
         Raises:
-            InputError: what it needs is not there, or something that it needs is not installed.
+            InputError: something that it needs is missing or not installed.
         """
         return cls()
 
@@ -143,16 +143,16 @@ class Launcher(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Give up waiting jobs and ask running ones to write a checkpoint and end; `wait` tells of all."""
+        """Give up waiting jobs and ask running ones to write a checkpoint and end; `wait` reports all."""
 
     @abstractmethod
     def close(self) -> None:
         """End everything at once."""
 
     def told(self) -> list[str]:
-        """Lines for the user that have come up since this was last asked."""
+        """New messages for the user."""
         return []
 
     def adopt(self, note: dict[str, str], job: Job) -> bool:
-        """Take over a job that a dead driver left a note of (`job.json`); false where it is not alive."""
+        """Take over a job that a dead driver noted in `job.json`; returns False if it is not alive."""
         return False

@@ -32,7 +32,7 @@ class InlineLauncher(Launcher):
         return ended
 
     def stop(self) -> None:
-        """Nothing runs while the driver can ask."""
+        """No job runs when the driver calls this."""
 
     def close(self) -> None:
         self._ended.clear()

@@ -19,7 +19,7 @@ from .base import ALLOCATOR, Ended, Job, Launcher
 from .slots import Slot, check_gpus, find_slots
 
 PROGRAM = ("-P", "-m", "ablate.studies.worker")
-"""What Python runs in a worker."""
+"""Arguments of Python in a worker."""
 
 
 class _Worker:
@@ -61,11 +61,11 @@ class _Worker:
 
 
 class LocalLauncher(Launcher):
-    """Long-lived workers; one that dies takes only its run with it and is replaced.
+    """Long-lived workers. If one dies, only its run is lost, and the worker is replaced.
 
     Args:
         slots: one per worker.
-        log: file for what the workers print.
+        log: file for the workers' output.
     """
 
     def __init__(self, slots: list[Slot], log: Path) -> None:
@@ -81,7 +81,7 @@ class LocalLauncher(Launcher):
         """A worker for each slot of this machine.
 
         Raises:
-            InputError: the slots are not there, or torch cannot use a GPU among them.
+            InputError: the slots do not exist, or torch cannot use one of the GPUs.
         """
         slots = find_slots(compute.jobs, compute.gpus, compute.runs_per_gpu, compute.gpus_each)
         check_gpus(slots)
@@ -93,7 +93,7 @@ class LocalLauncher(Launcher):
 
     @property
     def pids(self) -> dict[Path, int]:
-        """Process of each run on a slot."""
+        """Run directory -> process, for each run on a slot."""
         return {worker.job.run.path: worker.process.pid for worker in self._workers if worker.job is not None}
 
     def submit(self, job: Job) -> None:

@@ -1,4 +1,4 @@
-"""What this machine offers to runs: its GPUs, as far as they are this process' to use, else its cores."""
+"""The slots of this machine: the GPUs that this process may use, else shares of its cores."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PROBE = """import torch
 for index in range(max(1, torch.cuda.device_count())):
     print(float(torch.ones(1, device=f'cuda:{index}').add(1)))
 """
-"""What GPUs that torch can use do."""
+"""Program that checks GPUs with torch."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,9 @@ class Gpu:
     """One GPU, a MIG instance of one, or several of one slot.
 
     Attributes:
-        name: what `CUDA_VISIBLE_DEVICES` calls it: an index in the order of the PCI bus, a UUID, a MIG UUID.
-        aliases: other names of it that `--gpus` understands.
-        memory: bytes; none where `nvidia-smi` does not tell.
+        name: in `CUDA_VISIBLE_DEVICES`: an index in PCI bus order, a UUID or a MIG UUID.
+        aliases: other names that `--gpus` accepts.
+        memory: bytes; None if `nvidia-smi` does not report them.
     """
 
     name: str
@@ -38,18 +38,18 @@ class Gpu:
     memory: int | None = None
 
     def called(self, name: str) -> bool:
-        """Whether a name means this GPU; CUDA and we take the beginning of a UUID for it."""
+        """Whether a name means this GPU; the beginning of a UUID is enough, as in CUDA."""
         known = (self.name, *self.aliases)
         return name in known or (not name.isdecimal() and any(k.startswith(name) for k in known))
 
 
 @dataclass(frozen=True)
 class Slot:
-    """What one run may use.
+    """Resources of one run.
 
     Attributes:
-        threads: of the cores, for computing.
-        beside: runs on the same device at once, this one included.
+        threads: number of CPU threads for computing.
+        beside: number of runs on the same device at once, including this one.
     """
 
     threads: int
@@ -58,12 +58,12 @@ class Slot:
 
     @property
     def device(self) -> str:
-        """For torch. A run on a GPU's slot never falls back to the CPU."""
+        """Torch's name of the device. A run on a GPU's slot never falls back to the CPU."""
         return "cpu" if self.gpu is None else "cuda"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Thread counts and the GPU, for the libraries that read them when imported."""
+        """Environment with thread counts and the GPU, for libraries that read it at import."""
         order = os.environ.get(ORDER, "PCI_BUS_ID") if VISIBLE in os.environ else "PCI_BUS_ID"
         visible = "" if self.gpu is None else self.gpu.name
         return dict.fromkeys(THREADS, str(self.threads)) | {VISIBLE: visible, ORDER: order}
@@ -75,14 +75,13 @@ def find_slots(
     """The slots of this machine: its GPUs, else equal shares of its cores.
 
     Args:
-        jobs: how many runs at once; as many as the GPUs take, or one per core, where not given.
-        gpus: which GPUs, `0,2`; all that are there where not given; empty for none.
+        jobs: runs at once. Default: as many as the GPUs take, or one per core.
+        gpus: GPUs to use, `0,2`; empty for none. Default: all.
         per_gpu: runs on one GPU at once.
-        each: GPUs of one run; on the cores it changes nothing.
+        each: GPUs of one run; no effect on the CPU.
 
     Raises:
-        InputError: a GPU that is asked for is not there, the GPUs take fewer runs than `jobs`, or a count is
-            not positive.
+        InputError: a GPU is not found, the GPUs take fewer runs than `jobs`, or a count is not positive.
     """
     cores = usable_cores()
     if per_gpu < 1 or (jobs is not None and jobs < 1):
@@ -111,7 +110,7 @@ def find_slots(
 
 
 def _together(gpus: list[Gpu]) -> Gpu:
-    """The GPUs of one run as one: the names that CUDA is told, the memory of the smallest."""
+    """The GPUs of one run as one `Gpu`, with the memory of the smallest."""
     if len(gpus) == 1:
         return gpus[0]
     memory = [gpu.memory for gpu in gpus if gpu.memory is not None]
@@ -174,10 +173,10 @@ def _listed_gpus() -> list[Gpu]:
 
 
 def check_gpus(slots: Iterable[Slot]) -> None:
-    """Have torch compute on each GPU once, in processes of their own.
+    """Check in separate processes that torch can compute on each GPU.
 
     Raises:
-        InputError: it cannot; the message ends in torch's reason.
+        InputError: it cannot; the message ends with torch's reason.
     """
     first = {slot.gpu.name: slot for slot in reversed(list(slots)) if slot.gpu is not None}
     probes = {

@@ -1,10 +1,9 @@
 """Runs as SLURM jobs, submitted in arrays by submitit (the optional extra `slurm`).
 
-A job that is preempted or runs out of its time is requeued by submitit and goes on from the run's last
-checkpoint; how a job ended for good is told to the driver. Jobs outlive their driver: the next one adopts
-them by the id in the run directory's `job.json`, or, where the driver died before it could write the id, by
-the name of the array, which is written before `sbatch` is called. Job states are asked of `squeue`, which
-needs no accounting database.
+submitit requeues a job that is preempted or runs out of time, and the run continues from its last checkpoint.
+Jobs outlive their driver: the next driver adopts them by the id in the run directory's `job.json`, or by the
+name of the array, which is written before the call of `sbatch`. Job states come from `squeue`, which needs no
+accounting database.
 """
 
 from __future__ import annotations
@@ -34,19 +33,19 @@ from .slurm_job import EARLY, SlurmRun, time_is_up
 POLL = 2.0
 """Seconds between two calls of `squeue`."""
 ANSWER = 30.0
-"""Seconds that a command of SLURM has to answer."""
+"""Timeout of SLURM's commands in seconds."""
 GATHER = 30.0
-"""Seconds that tasks wait for others to be submitted with, while jobs run and slots are free."""
+"""Seconds to gather tasks for one array while jobs run and slots are free."""
 SUBMISSIONS = 5
-"""Calls of `sbatch` before its refusal is final; the pauses between them double from `PAUSE` seconds on.
-While jobs of the user's are queued or run no refusal is final."""
+"""Calls of `sbatch` before a refusal is final, with pauses that double from `PAUSE` seconds on. While the
+user has jobs, no refusal is final."""
 PAUSE = 5.0
 LONGEST_PAUSE = 300.0
 ORDINARY = re.compile(
     "None|Priority|Resources|BeginTime|Cleaning|Prolog|Licenses|JobArrayTaskLimit"
     "|.*(PerUser|PerAccount|MaxJobs).*"
 )
-"""SLURM's reasons for which a job waits its turn; any other holds it back until somebody acts."""
+"""SLURM's reasons of ordinary waiting; with any other, somebody has to act."""
 
 EXITS: dict[str, Exit] = {
     "COMPLETED": "finished",
@@ -55,7 +54,7 @@ EXITS: dict[str, Exit] = {
     **dict.fromkeys(("PREEMPTED", "NODE_FAIL", "TIMEOUT", "BOOT_FAIL", "DEADLINE", "REVOKED"), "preempted"),
     **dict.fromkeys(("FAILED", "LAUNCH_FAILED", "RECONFIG_FAIL", "GONE"), "killed"),
 }
-"""What the state of an ended job says; from any other state SLURM itself goes on."""
+"""State of an ended job -> exit; jobs in other states are not over."""
 
 INTEGERS = frozenset({"time", "nodes", "ntasks_per_node", "array_parallelism", "signal_delay_s"})
 LINES = frozenset({"setup", "teardown", "srun_args"})
@@ -63,16 +62,16 @@ FLAGS = frozenset({"exclusive", "use_srun", "stderr_to_stdout"})
 
 
 class SlurmLauncher(Launcher):
-    """Submits tasks in waves, each an array: all at once where no job runs, else when slots or time are up.
+    """Submits tasks in arrays: all at once if no job runs, else when slots are full or `GATHER` is over.
 
     Args:
-        folder: the study's; scripts and logs of the jobs go to `slurm/` in it.
+        folder: of the study; scripts and logs of the jobs go to its `slurm/`.
         settings: `name=value` texts of submitit's SLURM parameters: partition, time (minutes), mem,
             gres, qos, ...; `setup=` and `teardown=` are lines of the jobs' shell script.
         slots: jobs queued or running at once.
 
     Raises:
-        InputError: submitit or SLURM's commands are missing, or a setting is none of SLURM's.
+        InputError: submitit or SLURM's commands are missing, or a setting is unknown.
     """
 
     here = False
@@ -116,7 +115,7 @@ class SlurmLauncher(Launcher):
 
     @property
     def free(self) -> int:
-        """One more than the slots where a limit of SLURM's lowered them, to see whether it still holds."""
+        """Free slots; one more after SLURM's limit lowered them, to test whether the limit still holds."""
         probe = self.slots < self._asked and not self._waiting
         return max(0, self.slots + probe - len(self._jobs) - len(self._waiting))
 
@@ -179,7 +178,7 @@ class SlurmLauncher(Launcher):
         return []
 
     def _refused(self, error: Exception, tasks: int) -> list[Ended]:
-        """What follows when `sbatch` does not take a wave of tasks."""
+        """Handle a refusal of `sbatch`."""
         reason = " ".join(str(error).split())
         limit = "limit" in reason.lower()
         self._refusals += 1
@@ -198,7 +197,7 @@ class SlurmLauncher(Launcher):
         return [Ended(run=task.run.path, exit="refused", message=message) for task in given_up]
 
     def _tell(self, line: str, reason: str | None = None) -> None:
-        """Have a line told, once for a reason."""
+        """Queue a message for the user, once per reason."""
         if (reason or line) not in self._reasons:
             self._reasons.add(reason or line)
             self._lines.append(line)
@@ -208,7 +207,7 @@ class SlurmLauncher(Launcher):
             self._tell(f"SLURM does not start job {job}: {reason} (scontrol show job {job})", reason)
 
     def _note(self, job: str, state: str) -> Ended:
-        """Take note of a job's end, so that no later driver adopts it."""
+        """Record the end of a job, so that no later driver adopts it."""
         run = self._jobs.pop(job)
         self._again = 0.0
         note = read_json(run / "job.json") or {}
@@ -223,10 +222,10 @@ class SlurmLauncher(Launcher):
         return Ended(run=run, exit=exit, message=f"SLURM job {job} ended as {state}{hint}")
 
     def adopt(self, note: dict[str, Any], job: Job) -> bool:
-        """Take over a job that lives, or one whose cancellation or lack of memory nobody has told yet.
+        """Take over a live job, or one whose cancellation or lack of memory was not yet reported.
 
         Raises:
-            InputError: SLURM does not answer, so that nothing is known of a job without an id.
+            InputError: SLURM does not answer, and the job has no id.
         """
         if note["launcher"] != "slurm" or "ended" in note:
             return False
@@ -255,10 +254,11 @@ class SlurmLauncher(Launcher):
 
 
 def parse_parameters(settings: Iterable[str], known: Iterable[str]) -> dict[str, Any]:
-    """submitit's parameters from `name=value` texts. Values stay text where they are no counts of ours.
+    """submitit's parameters from `name=value` texts.
 
     Raises:
-        InputError: as in `split_settings`, a setting is not one of `known`, or its value is of another kind.
+        InputError: as in `split_settings`; a setting is not one of `known`, or its value is of the wrong
+        type.
     """
     exports = [f"export {name}=${{{name}:-{value}}}" for name, value in ALLOCATOR.items()]
     parameters: dict[str, Any] = {
@@ -284,7 +284,7 @@ def parse_parameters(settings: Iterable[str], known: Iterable[str]) -> dict[str,
 
 
 def ask(*command: str) -> subprocess.CompletedProcess[str] | None:
-    """The answer of one of SLURM's commands; none where it does not come in time."""
+    """The answer of a SLURM command; None after a timeout."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER)
     except subprocess.TimeoutExpired:
@@ -292,7 +292,7 @@ def ask(*command: str) -> subprocess.CompletedProcess[str] | None:
 
 
 def list_jobs(*which: str) -> dict[str, tuple[str, str]] | None:
-    """By id, state and reason of jobs as `squeue` tells them; none where the controller does not answer."""
+    """Job id -> state and reason from `squeue`; None if the controller does not answer."""
     listed = ask("squeue", "--noheader", "--array", "--states=all", "--format=%i|%T|%r", *which)
     if listed is None or (listed.returncode != 0 and "Invalid job id" not in listed.stderr):
         return None
@@ -304,7 +304,7 @@ def list_jobs(*which: str) -> dict[str, tuple[str, str]] | None:
 
 
 def _user_has_jobs() -> bool:
-    """Whether a job of this user's is queued or runs, of another study maybe."""
+    """Whether this user has jobs queued or running, in any study."""
     listed = list_jobs(f"--user={getpass.getuser()}") or {}
     return any(state not in EXITS for state, _ in listed.values())
 
@@ -314,10 +314,10 @@ def job_states(
 ) -> dict[str, str]:
     """The state of each job; `GONE` for one that SLURM no longer knows.
 
-    A controller that does not answer counts as `PENDING`: nothing is concluded from its silence.
+    If the controller does not answer, all jobs count as `PENDING`.
 
     Args:
-        waits: is told of each pending job and why it waits.
+        waits: called with each pending job and its reason.
     """
     parents = sorted({job.split("_")[0] for job in jobs})
     listed = list_jobs(f"--jobs={','.join(parents)}")
@@ -330,7 +330,7 @@ def job_states(
 
 
 def find_job(name: str, index: int) -> str | None:
-    """The id of task `index` of the array called `name`; none where it was never submitted.
+    """The id of task `index` of the array `name`; None if it was never submitted.
 
     Raises:
         InputError: the controller does not answer.

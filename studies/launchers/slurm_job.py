@@ -1,4 +1,4 @@
-"""What runs in a SLURM job: a run, on the device that the study's jobs agree on."""
+"""The program of a SLURM job: one run, on the device that all jobs of the study use."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from .base import Job
 from .slots import NO_GPU, VISIBLE
 
 EARLY = 120.0
-"""Seconds before the end of its time, and before SLURM's signal, at which a job may be told to end: SLURM
-signals up to a minute early, and our own clock starts later than SLURM's."""
+"""Tolerance in seconds for the end of a job's time: SLURM signals up to a minute early, and our clock starts
+later than SLURM's."""
 
 
 class SlurmRun:
-    """What a job calls; submitit requeues it with the same arguments when the job is preempted.
+    """The function of a job; submitit requeues it with the same arguments after preemption.
 
     Args:
-        folder: of the study's jobs, where they agree on a device.
-        seconds: after which a signal to end means that the time is up.
+        folder: of the study's jobs, with the file that names their device.
+        seconds: a signal to end after this time means that the time is up.
     """
 
     folder: Path | None = None
@@ -58,7 +58,7 @@ class SlurmRun:
             print(ended.message, file=sys.stderr)
 
     def checkpoint(self, task: dict[str, Any]) -> Any:
-        """Called in the middle of the training, which a `RunFailure` that is raised here ends."""
+        """Called during training; a `RunFailure` raised here ends the run."""
         from submitit.helpers import DelayedSubmission
 
         from ablate.training.failures import RunFailure
@@ -69,11 +69,11 @@ class SlurmRun:
 
 
 def agreed_device(folder: Path) -> str:
-    """The device of a study's jobs, `cpu` or `cuda`: what the first of them had. A job that SLURM gave no GPU
-    has one where torch finds it all the same.
+    """The device of a study's jobs, `cpu` or `cuda`: that of the first job. If SLURM sets no visible GPUs,
+    torch decides whether the job has one.
 
     Raises:
-        InputError: this job cannot train on it, or was given a GPU for a study that trains on the CPU.
+        InputError: this job cannot train on it, or has a GPU while the study trains on the CPU.
     """
     visible = os.environ.get(VISIBLE)
     given = visible is not None and visible.split(",")[0].strip() not in NO_GPU
@@ -98,8 +98,8 @@ def agreed_device(folder: Path) -> str:
 
 
 def time_is_up(run: RunDir) -> str | None:
-    """Note that an attempt ended at SLURM's time limit; where the one before did too and started at the same
-    step, or both called a command that had nothing to resume from: why another would end no better."""
+    """Note that an attempt ended at SLURM's time limit. If the previous one did too and both started at the
+    same step (or with nothing to resume from), returns the reason why another attempt would not help."""
     path, attempt = run.path / "time_limit.json", run.state.attempts
     line: dict[str, Any] = {}
     if (lines := run.attempts()) and lines[-1]["attempt"] == attempt:

@@ -1,4 +1,4 @@
-"""Where two plans of one study differ: seeds and lengths extend it, anything else is shown and refused."""
+"""Differences between two plans of a study: seeds and step budgets extend it; others are refused."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class PlanChangedError(Exception):
 
 
 class ResultsChangedError(PlanChangedError):
-    """A study was trained by a version of this code that trains to other results."""
+    """A study was trained by a version of this code with other results."""
 
 
 def merge(old: Plan, new: Plan, root: Path) -> Plan:
-    """The plan on disk joined with the one asked for: more seeds and lengths extend it, what the audit said
-    stays, and a corpus of the same content is read, and the same code run, from where it is now. How runs are
-    scored and judged is as asked for now; if there are scores already, the plan notes the change.
+    """Merge the plan on disk with the requested one. More seeds and step budgets extend it, and the audit's
+    record stays. Paths of corpus and code are the new ones; so are scoring and claims, and the plan notes
+    their changes if runs have scores.
 
     Raises:
-        PlanChangedError: they differ in what decides the weights.
-        ResultsChangedError: this code would train the runs there are to other results.
+        PlanChangedError: they differ in something that affects the weights.
+        ResultsChangedError: this version would train the existing runs to other results.
     """
     differences = compare(old, new, root)
     if differences:
@@ -73,7 +73,7 @@ def merge(old: Plan, new: Plan, root: Path) -> Plan:
 
 
 def check_results(plan: Plan) -> None:
-    """Raise ResultsChangedError where this code would train a study's runs to other results."""
+    """Raise ResultsChangedError if this version would train a study's runs to other results."""
     if plan.former_results is not None:
         raise ResultsChangedError(
             f"study {plan.name!r} was trained with results version {plan.former_results}; this version of "
@@ -84,7 +84,7 @@ def check_results(plan: Plan) -> None:
 
 
 def former(plan: Plan) -> str:
-    """The name under which a study is kept that is trained again at another results version."""
+    """The name of the copy of a study that is retrained with a new results version."""
     return f"{plan.name}.results-{plan.former_results}"
 
 
@@ -98,7 +98,7 @@ def _has_scores(plan: Plan, root: Path) -> bool:
 
 
 def rescored(old: Plan, new: Plan) -> list[str]:
-    """What differs between two plans in how runs are scored and judged, one line each, old -> new."""
+    """Differences in scoring and claims between two plans, one line each, old -> new."""
     lines = _fields(old, new, ("endpoint",))
     if old.train is not None and new.train is not None:
         lines += _fields(old.train, new.train, ("scores", "curve"), "train.")
@@ -114,11 +114,11 @@ def rescored(old: Plan, new: Plan) -> list[str]:
 
 
 def compare(old: Plan, new: Plan, root: Path | None = None) -> list[str]:
-    """What differs between two plans in what decides the weights, beyond their seeds and lengths, one line
-    each, old -> new.
+    """Differences between two plans that affect the weights, without seeds and step budgets, one line each,
+    old -> new.
 
     Args:
-        root: has the code of the old plan, so that changed files can be named.
+        root: with the code of the old plan, to name changed files.
     """
     lines = _fields(old, new, ("base", "baseline", "design", "constraints", "start_from", "tune"))
     lines += _fields(old.corpus, new.corpus, ("digest", "test_digest"), "corpus ")
@@ -168,8 +168,7 @@ def _fields(old: Frozen, new: Frozen, names: Iterable[str], prefix: str = "") ->
 
 
 def _training(old: TrainingCommand | None, new: TrainingCommand | None, root: Path | None) -> list[str]:
-    """Where two training commands would give other results; they may lie in another folder, and go
-    on in another way."""
+    """Differences between two training commands that affect results; folder and resuming may differ."""
     if old is None or new is None:
         names = ["ours" if train is None else f"{train.command!r}" for train in (old, new)]
         return [] if old is new else [f"trained with: {' -> '.join(names)}"]
@@ -187,7 +186,7 @@ def _training(old: TrainingCommand | None, new: TrainingCommand | None, root: Pa
 
 
 def _claims(new: Factor, old: Factor) -> Any:
-    """The claims of a factor; conditions that they did not have yet are no difference."""
+    """The claims of a factor; added conditions do not count as a difference."""
     if len(new.claims) != len(old.claims):
         return new.claims
     pairs = zip(new.claims, old.claims, strict=True)

@@ -1,4 +1,4 @@
-"""What a plan says: everything a driver, a report or a mirror needs to know of a study."""
+"""The plan of a study: everything that a driver, a report or a mirror needs."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ StoredKind = Annotated[
     BeforeValidator(lambda kind: _FORMER_KINDS.get(kind, kind)),
     PlainSerializer(lambda kind: _STORED_KINDS.get(kind, kind)),
 ]
-"""A design as a plan stores it: under the name that it had first."""
+"""A design, stored under its first name."""
 EXACT = 0.01
-"""How far, as a share, a number of steps may be from the length asked for."""
+"""Maximum relative difference between a number of steps and the step budget asked for."""
 
 
 def _signatures(found: Signatures) -> dict[str, Any]:
@@ -39,17 +39,17 @@ def _signatures(found: Signatures) -> dict[str, Any]:
 
 
 def run_label(cell: str, seed: int, fraction: float = 1.0) -> str:
-    """What a run is called in messages."""
+    """Name of a run in messages."""
     if seed >= FIRST_TUNING_SEED:
         return f"{cell} tuning trial {seed - FIRST_TUNING_SEED + 1}"
     return f"{cell} seed {seed}" + ("" if fraction == 1.0 else f" at {fraction:g}")
 
 
 def steps_at(steps: int, fraction: float) -> int:
-    """The steps nearest to a share of some.
+    """The number of steps nearest to a fraction of `steps`.
 
     Raises:
-        InputError: they are further than 1 % from it, or as many as the whole.
+        InputError: it differs by more than 1 %, or equals the full budget.
     """
     exact = fraction * steps
     found = math.floor(exact + 0.5)
@@ -86,7 +86,7 @@ class ExtraTestSet(Frozen):
 
 
 class AuditRecord(Frozen):
-    """What the audit found before training, which codes were waived, or that it was skipped."""
+    """Findings of the audit before training and waived codes, or that it was skipped."""
 
     findings: tuple[dict[str, Any], ...] = ()
     waived: tuple[str, ...] = ()
@@ -97,10 +97,10 @@ class Look(Frozen):
     """A look at the intervals on the way to `--target-half-width`.
 
     Attributes:
-        seeds: of the cell that had most.
-        trainings: of the study.
-        target: the widest of what is judged and the gap.
-        half_width: its half-width; none: nothing had an interval.
+        seeds: largest number of seeds of a cell.
+        trainings: number of runs of the study.
+        target: the effect (or gap) with the widest interval.
+        half_width: of the target; None without intervals.
         time: in seconds since the epoch.
     """
 
@@ -113,7 +113,7 @@ class Look(Frozen):
 
 
 class PlanChange(Frozen):
-    """What was changed in how runs are scored and judged after there were scores, a line each."""
+    """Changes of scoring or claims after runs had scores, one line each."""
 
     time: float
     lines: tuple[str, ...]
@@ -123,10 +123,10 @@ class Plan(Frozen):
     """A study, resolved.
 
     Attributes:
-        seeds: of all cells together.
-        measures: of plug-ins -> `FACTS` of `training.metrics.registry`.
-        step_fractions: shares of every cell's steps at which the study is trained too.
-        step_fraction: the share that these cells have: 1, or another of a plan that `at` gave.
+        seeds: union over all cells.
+        measures: metric of a plug-in -> `FACTS` of `training.metrics.registry`.
+        step_fractions: further step budgets, as fractions of every cell's steps.
+        step_fraction: step budget of these cells: 1, or that of a plan from `at`.
     """
 
     format: Literal[1] = 1
@@ -172,7 +172,7 @@ class Plan(Frozen):
             cell=cell.name,
             config=cell.config,
             seed=seed,
-            data=self.data,
+            data=self.corpus,
             start_from=cell.starts.get(seed),
             plugins=self.plugins,
             train=self.train,
@@ -185,16 +185,12 @@ class Plan(Frozen):
 
     @property
     def networks(self) -> tuple[Cell, ...]:
-        """The cells whose networks are ours to build; none where a command trains."""
+        """The cells of the built-in trainer; none if a command trains."""
         return cast("tuple[Cell, ...]", tuple(c for c in self.cells if isinstance(c.config, RunConfig)))
 
     @property
-    def data(self) -> Data:
-        return Data.model_validate(self.corpus.model_dump(include=set(Data.model_fields)))
-
-    @property
     def tuned(self) -> bool:
-        """Whether the cells are ready to train the study's seeds."""
+        """Whether all cells are tuned, or need no tuning."""
         return self.tune is None or all(cell.tuned is not None for cell in self.cells)
 
     def signed(self, more: Mapping[str, Collection[int]] = MappingProxyType({})) -> Plan:
@@ -221,11 +217,11 @@ class Plan(Frozen):
         return self.model_copy(update={"cells": tuple(cells), "seeds": seeds})
 
     def at(self, fraction: float) -> Plan:
-        """The same study on its first test set, with every cell trained for a share of its steps; a length
-        that is not the plan's has no signatures yet.
+        """The plan at a step budget, on its first test set only. A budget that is not the plan's has no
+        signatures yet.
 
         Raises:
-            InputError: no step count fits the length.
+            InputError: no step count fits the budget.
         """
         if fraction == 1.0:
             return self
@@ -248,12 +244,12 @@ class Plan(Frozen):
         )
 
     def every_step_fraction(self) -> list[Plan]:
-        """This plan, and those of its other lengths."""
+        """This plan, and those of its other step budgets."""
         return [self, *map(self.at, self.step_fractions)]
 
     @property
     def former_results(self) -> int | None:
-        """The oldest results version of runs that this code would train to others; none: no such run."""
+        """The oldest results version among runs that this version would train to other results, or None."""
         found = set()
         for cell in self.cells:
             for seed in cell.seeds[:1]:
@@ -264,7 +260,7 @@ class Plan(Frozen):
         return min(found, default=None)
 
     def cell(self, name: str) -> AnyCell:
-        """Raises InputError, naming the cells there are, where none has that name."""
+        """The cell of a name. Raises InputError, with the known names, if there is none."""
         for cell in self.cells:
             if cell.name == name:
                 return cell
@@ -281,12 +277,12 @@ class Plan(Frozen):
 
     @property
     def test_name(self) -> str:
-        """What the first test set, the one that verdicts are of, is called."""
+        """Name of the first test set, on which verdicts are based."""
         path = self.corpus.test_path
         return self.corpus.name if path is None else Path(path).name
 
     def evaluation_jobs(self, cell: AnyCell, seed: int) -> list[EvaluationJob]:
-        """What a training is scored on: the first test set, and the further ones."""
+        """The evaluations of a run on all test sets, the first one first."""
         tests = [(self.corpus.test_path, self.corpus.test_digest)]
         tests += [(test.path, test.digest) for test in self.extra_test_sets]
         return [

@@ -1,4 +1,4 @@
-"""From a study to a plan: the corpus opened, cells built and counted, every run signed."""
+"""Resolve a study to a plan: open the corpus, build and count the cells, sign every run."""
 
 from __future__ import annotations
 
@@ -133,8 +133,7 @@ def _rate(study: Study, configs: Sequence[Config]) -> int:
 
 
 def _check_networks(configs: Iterable[Config]) -> None:
-    """Trust the folders that networks are of; raise InputError if a recipe weights a loss that nobody
-    registered."""
+    """Trust the folders of the networks; raise InputError if a recipe weights an unknown loss."""
     for config in configs:
         if isinstance(config, RunConfig):
             config.model.trust_folders()
@@ -145,7 +144,7 @@ def _check_networks(configs: Iterable[Config]) -> None:
 
 
 def _counting(study: Study) -> Callable[[Config], int | None]:
-    """Counts the parameters of a cell; none: a command trains it."""
+    """A function that counts the parameters of a cell; None if a command trains it."""
     from ablate.models.summary import parameters
 
     count = parameters if study.plugins else Sizes().of
@@ -153,10 +152,10 @@ def _counting(study: Study) -> Callable[[Config], int | None]:
 
 
 def _measuring(config: Config, metric: str, told: bool) -> Config:
-    """A configuration whose evaluation takes a measure, or is told it by the command's own table.
+    """A configuration whose evaluation includes a metric. `told`: the command's own table has the metrics.
 
     Raises:
-        InputError: what a measure needs is not installed.
+        InputError: something that a metric needs is not installed.
     """
     asked = config.evaluation.metrics
     if metric not in ((*usual(), *asked) if not told else asked):
@@ -170,11 +169,11 @@ def _measuring(config: Config, metric: str, told: bool) -> Config:
 
 
 def extend(plan: Plan, seeds: Iterable[int], root: Path, fractions: tuple[float, ...] = ()) -> Plan:
-    """A plan with more seeds, in every cell, and lengths; those it has stay.
+    """A plan with more seeds in every cell, and more step budgets.
 
     Raises:
-        InputError: a checkpoint that the new seeds start from is missing, no step count fits a length, or two
-            lengths have the same steps.
+        InputError: a checkpoint that the new seeds start from is missing, no step count fits a budget, or two
+            budgets have the same steps.
     """
     plan = plan.model_copy(update={"step_fractions": tuple(sorted({*plan.step_fractions, *fractions}))})
     for cell in plan.cells:
@@ -189,7 +188,7 @@ def extend(plan: Plan, seeds: Iterable[int], root: Path, fractions: tuple[float,
 
 
 def add(plan: Plan, seeds: Mapping[str, Collection[int]], root: Path) -> Plan:
-    """A plan with more seeds by cell; those they have stay.
+    """A plan with more seeds, given by cell.
 
     Raises:
         InputError: a checkpoint that the new seeds start from is missing.
@@ -206,8 +205,8 @@ def add(plan: Plan, seeds: Mapping[str, Collection[int]], root: Path) -> Plan:
 
 
 class Starts:
-    """The checkpoints that `start_from` names: one file, or `best` or `latest` of the same cell, network and
-    seed in the other study written last that has it."""
+    """The checkpoints that `start_from` names: a file, or `best` or `latest` of the same cell, network and
+    seed in the most recent other study that has it."""
 
     def __init__(self, plan: Plan, root: Path) -> None:
         self._plan = plan
@@ -217,7 +216,7 @@ class Starts:
         self._unread = iter(store.names(root))
 
     def find(self, cell: Cell, seed: int) -> dict[str, str]:
-        """The path and the digest of the content.
+        """The path of a checkpoint and the digest of its content.
 
         Raises:
             InputError: there is none.
@@ -245,7 +244,7 @@ class Starts:
         return self._known[path]
 
     def _studies(self) -> Iterator[dict[tuple[str, str], Cell]]:
-        """The cells of every other study by name and network, each plan read when it is first needed."""
+        """The cells of every other study by name and network; plans are read when needed."""
         yield from self._others
         for name in self._unread:
             if name == self._plan.name:
@@ -263,7 +262,7 @@ def _network(cell: Cell) -> tuple[str, str]:
 
 
 def default_name(study: Study, corpus: str) -> str:
-    """A study's name from its base, grid, recipe and corpus; long ones are cut and end in a digest."""
+    """A study's name from base, grid, recipe and corpus; long ones are cut and end with a digest."""
     base = study.base if study.train is None else Path(study.train.folder).name.lstrip("._-+=,") or "own"
     recipe = [study.recipe] if study.train is None else []
     factors = [
@@ -275,12 +274,12 @@ def default_name(study: Study, corpus: str) -> str:
 
 
 def cache_path(root: Path) -> Path:
-    """Where resampled corpora and the demo corpus are kept."""
+    """Folder of resampled corpora and the demo corpus."""
     return root / "cache"
 
 
 def _pairs(pairs: str | None) -> str | None:
-    """A list by its absolute path, so that workers find it; a pattern as it is."""
+    """The absolute path of a list of pairs, for workers; a pattern as it is."""
     return str(Path(pairs).resolve()) if pairs is not None and Path(pairs).exists() else pairs
 
 

@@ -1,4 +1,4 @@
-"""How many parameters networks have, for grids of thousands of cells without parts of plug-ins."""
+"""Count the parameters of networks quickly, for grids with thousands of cells."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ Key = tuple[tuple[str, str], ...]
 
 
 class Sizes:
-    """Counts parameters part by part; a network is built where one of its parts was not seen before, with the
-    same values in the fields that are said to be about it. A plug-in's part may read any field."""
+    """Counts parameters part by part. A network is built only if one of its parts is new, with its values of
+    the fields about that part. Not for plug-ins, whose parts may read any field."""
 
     def __init__(self) -> None:
         self._known: dict[str, dict[Key, int]] = {part: {} for part in PARTS}

@@ -23,21 +23,21 @@ FORMAT = 1
 
 
 def study_path(root: Path, name: str) -> Path:
-    """`<root>/studies/<name>`; raises ValueError where the name could leave that folder."""
+    """`<root>/studies/<name>`; raises ValueError if the name could leave that folder."""
     return root / "studies" / safe_name(name, "study")
 
 
 def names(root: Path) -> list[str]:
-    """The studies under a root, the one written last first."""
+    """The studies under a root, the most recent first."""
     plans = (root / "studies").glob("*/plan.json")
     return [path.parent.name for path in sorted(plans, key=lambda p: p.stat().st_mtime, reverse=True)]
 
 
 def find(root: Path, name: str | None = None) -> str:
-    """The name of a study that is there; none: of the one written last.
+    """The name of an existing study. Default: the most recent.
 
     Raises:
-        InputError: there is none; the message lists those there are.
+        InputError: there is none; the message suggests a name.
     """
     if name is not None and (study_path(root, name) / "plan.json").exists():
         return name
@@ -50,20 +50,20 @@ def find(root: Path, name: str | None = None) -> str:
 
 
 def load(root: Path, name: str | None = None) -> Plan:
-    """The plan of a study; none: of the study written last. See `read`.
+    """The plan of a study (default: the most recent). See `read`.
 
     Raises:
-        InputError: there is no such study, or the file is no plan of this version.
+        InputError: there is no such study, or the file is not a plan of this version.
     """
     return read(study_path(root, find(root, name)) / "plan.json")
 
 
 def read(path: Path) -> Plan:
-    """The plan in a file. Its plug-ins are not imported: their parts and measures can be shown, not used.
+    """The plan in a file. Plug-ins are not imported: their parts and metrics can be shown, not used.
 
     Raises:
-        InputError: it is no plan of this version; or it has measures of plug-ins of which it does not say
-            which way is better, as earlier versions wrote it, and the plug-ins are not trusted.
+        InputError: the file is not a plan of this version; or an earlier version wrote it without the
+            direction of a plug-in's metric, and the plug-in is not trusted.
     """
     return parse(path.read_text(), path)
 
@@ -111,13 +111,13 @@ def run_dirs(plan: Plan, root: Path) -> dict[tuple[str, int], RunDir]:
     return {(cell.name, seed): run_of(root, cell, seed) for cell, seed in plan.runs}
 
 
-def is_done(plan: Plan, root: Path, cell: AnyCell, seed: int) -> bool:
+def is_done(root: Path, cell: AnyCell, seed: int) -> bool:
     """Whether a cell x seed is trained and scored on every test set."""
     run = run_of(root, cell, seed)
     return run.state.state == "done" and all(map(run.has_scores, cell.scored_as(seed)))
 
 
-def lacks_weights(plan: Plan, root: Path, cell: AnyCell, seed: int) -> bool:
-    """Whether a cell x seed is trained, not scored on every test set, and without the weights for it."""
+def lacks_weights(root: Path, cell: AnyCell, seed: int) -> bool:
+    """Whether a cell x seed is trained, lacks scores on a test set, and has no weights to score."""
     run = run_of(root, cell, seed)
-    return run.state.state == "done" and not run.has_weights and not is_done(plan, root, cell, seed)
+    return run.state.state == "done" and not run.has_weights and not is_done(root, cell, seed)

@@ -1,11 +1,11 @@
-"""Mirrors run directories into MLflow, at once or later.
+"""Mirror run directories to MLflow, live or later.
 
-The run directories are the truth; a training never talks to MLflow. A mirroring process reads them and brings
-the tracking store up to date, pass by pass, so that a store that is down or slow costs a training nothing and
-whatever was missed is sent by a later pass. Every pass is idempotent.
+The run directories are the truth; training never contacts MLflow. A separate process reads them and updates
+the tracking store in idempotent passes. A store that is down or slow does not affect training, and a later
+pass sends what is missing.
 
-`store` connects and has experiments and runs, `run_mirror` mirrors a cell x seed, `passes` a study, `process`
-runs beside the driver.
+`store` connects and wraps experiments and runs, `run_mirror` mirrors a run, `passes` a study, `process` runs
+beside the driver.
 """
 
 from .passes import Mirror, Mirrored, mirror

@@ -1,4 +1,4 @@
-"""Passes over one study: what the store lacks of its runs is sent."""
+"""Passes over one study, which send what the store lacks."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
 
 LONGEST_PAUSE = 60.0
-"""Seconds between two tries, at most, while the store does not answer or a run cannot be mirrored."""
+"""Maximum seconds between two tries while the store does not answer or a run cannot be mirrored."""
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 FAULTS_OF_ONE_RUN = frozenset(
     {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST"}
 )
-"""MLflow's errors that concern what was sent, not the store."""
+"""MLflow's errors about the data sent, not the store."""
 NOTE_LIMIT = 7500
-"""Characters of a note; MLflow refuses tags beyond 8000."""
+"""Maximum characters of a note; MLflow refuses tags longer than 8000."""
 
 
 @dataclass(frozen=True)
 class Mirrored:
-    """How far mirroring came: whether the store now holds everything, and a sentence that says so."""
+    """The result of mirroring: whether the store is complete, and a sentence about it."""
 
     complete: bool
     message: str
@@ -57,7 +57,7 @@ class Mirrored:
 
 
 class Mirror:
-    """Passes over one study; what the store holds already is kept in memory between them.
+    """Passes over one study; remembers what the store holds.
 
     Raises:
         InputError: there is no such study.
@@ -76,21 +76,21 @@ class Mirror:
 
     @property
     def lock_path(self) -> Path:
-        """Held by the one process that mirrors this study to this store."""
+        """Lock of the one process that mirrors this study to this store."""
         digest = sha256(self.shown_uri.encode()).hexdigest()[:8]
         return self.folder / f"tracker-{digest}.lock"
 
     def outcome(self, problems: list[str]) -> Mirrored:
-        """What a pass that left these problems came to."""
+        """The result of a pass with these problems."""
         if not problems:
             return Mirrored(True, f"{self.study} is complete in {self.shown_uri}")
         shown = "; ".join(problems[:5])
         return Mirrored(False, f"{len(problems)} runs of {self.study} could not be sent to MLflow: {shown}")
 
     def mirror(self, mode: Mode) -> list[str]:
-        """One pass: a line for each run that could not be mirrored; empty: the store holds everything.
+        """One pass. Returns a line for each run that could not be mirrored; empty if the store is complete.
 
-        Raises TrackingError where the store does not answer.
+        Raises TrackingError if the store does not answer.
         """
         try:
             return self._pass(mode)
@@ -121,7 +121,7 @@ class Mirror:
         return [child.trouble for child in self._children if child.trouble]
 
     def _concerns_one_run(self, error: Exception) -> bool:
-        """Whether an error is about one run's files or values, so that the others can go on."""
+        """Whether an error is about one run's files or values, so the others can continue."""
         from mlflow.exceptions import MlflowException
 
         if isinstance(error, MlflowException):
@@ -131,8 +131,8 @@ class Mirror:
         return isinstance(error, ValueError | KeyError | TypeError)
 
     def _open(self) -> Record:
-        """Read the plan, find or make the experiment and the run of the study, and find the children there
-        are."""
+        """Read the plan, find or create the experiment and the study's run, and find the existing
+        children."""
         prepare(self.uri)
         plan, client = load(self.root, self.study), connect(self.uri)
         self._plan = plan
@@ -184,7 +184,7 @@ class Mirror:
         return parent
 
     def _ours(self, runs: list[Run]) -> list[Run]:
-        """Those that this root made, by their tag; a run without one is ours if a run directory names it."""
+        """Runs that this root created, by their tag or because a run directory names them."""
         identity = root_identity(self.root)
         if self.uri == default_uri(self.root):
             return runs
@@ -203,8 +203,7 @@ class Mirror:
         ]
 
     def _sum_up(self, parent: Record, mode: Mode) -> None:
-        """Bring the run of the study up to date with its children, of which there is one for each cell x
-        seed."""
+        """Update the study's run from its children, one for each cell x seed."""
         children = self._children
         records = [child.record for child in children if child.record is not None]
         statuses = [record.status for record in records]
@@ -244,7 +243,7 @@ class Mirror:
         return f"{note}\n\n{text}"
 
     def _log_files(self, parent: Record) -> None:
-        """The plan, the report, and the clean and noisy clips that all runs share."""
+        """Log the plan, the report, and the clean and noisy clips that all runs share."""
         clips = RunDir(self.root / "runs" / "any").references(self._plan.corpus.test_digest)
         files = dict.fromkeys(clips.glob("*.wav"), "audio") | {self.folder / "plan.json": ""}
         for path in self.folder.glob("report/**/*"):

@@ -1,4 +1,4 @@
-"""The mirroring process beside the driver, and how the driver starts and ends it."""
+"""The mirroring process, and its start and stop by the driver."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .passes import LONGEST_PAUSE, Mirror, Mirrored
 from .store import URI_VARIABLE, TrackingError, resolve_uri
 
 INTERVAL = 2.0
-"""Seconds between two passes while a study runs; more where passes would take over a twentieth of a core."""
+"""Seconds between two passes while a study runs; more if passes would use over 5 % of a core."""
 
 
 class TrackerProcess:
-    """A process beside the driver that mirrors a study until it is stopped or the driver is gone.
+    """A process that mirrors a study until it is stopped or the driver ends.
 
-    It never blocks the driver: what the tracking store does not take is left for `ablate sync`.
+    It never blocks the driver; `ablate sync` sends what the store did not take.
     """
 
     def __init__(self, root: Path | str, study: str, tracking_uri: str | None = None) -> None:
@@ -37,11 +37,11 @@ class TrackerProcess:
 
     @property
     def log(self) -> Path:
-        """Where the process says what goes wrong."""
+        """Log of the process' problems."""
         return self.root / "studies" / self.study / "tracker.log"
 
     def start(self) -> None:
-        """Start the process; the URI goes through the environment, for it may hold a password."""
+        """Start the process; the URI goes through the environment, since it may have a password."""
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "ablate.studies.tracking", str(self.root), self.study],
             stdin=subprocess.PIPE,
@@ -55,7 +55,7 @@ class TrackerProcess:
         """End with a final pass; after `timeout` seconds the process is killed.
 
         Returns:
-            Whether the store holds everything; if not, the message says what to do.
+            Whether the store is complete; if not, the message says what to do.
         """
         if self._process is None:
             return Mirrored(True, "no tracker was started")
@@ -78,8 +78,8 @@ class TrackerProcess:
 
 
 def follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str], None]) -> bool:
-    """Mirror a study until `stopped(seconds)`, which waits at most that long, answers yes; whether the store
-    holds everything at the end."""
+    """Mirror a study until `stopped(seconds)`, which waits at most that long, returns True. Returns whether
+    the store is complete."""
     pause, said = 0.0, ""
     while not stopped(pause):
         begun = time.process_time()
@@ -99,7 +99,8 @@ def follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str]
 
 
 def main() -> int:
-    """The mirroring process of a root and a study: a final pass ends it when its standard input closes."""
+    """The mirroring process of a root and a study. It ends with a final pass when its standard input
+    closes."""
     target = Mirror(Path(sys.argv[1]), sys.argv[2])
     driver, terminated = os.getppid(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: terminated.set())

@@ -1,4 +1,4 @@
-"""One run of a study: its run directory on one side, a child run of the store on the other."""
+"""Mirror one run: from its run directory to a child run of the store."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 Mode = Literal["live", "final", "sync"]
-"""When a pass is made. `live`: the driver runs; `final`: it ends; `sync`: whoever is alive may run."""
+"""When a pass is made. `live`: the driver runs; `final`: it ends; `sync`: any process may run."""
 LOG_TAIL = 200_000
-"""Bytes of a run's log that are kept as an artifact."""
+"""Maximum bytes of a run's log to keep as an artifact."""
 COSTS = {
     "parameters": "parameters",
     **{name: f"cost/{name}" for name in ("macs_per_second", "seconds_per_step", "peak_memory_bytes")},
@@ -40,7 +40,7 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where the runs of a study go. `tags` and `datasets` are those of every run, the parent included."""
+    """The place of a study's runs. All runs, including the parent, have `tags` and `datasets`."""
 
     root: Path
     study: str
@@ -52,10 +52,10 @@ class Place:
 
 
 class Child:
-    """Mirrors a cell x seed at a share of its steps; what the store holds is kept in memory between passes.
+    """Mirrors a cell x seed at a step budget; remembers what the store holds.
 
     Attributes:
-        record: the run of the store; none before the training starts.
+        record: the run of the store; None before the training starts.
         trouble: why the run cannot be mirrored; empty if it can.
     """
 
@@ -127,7 +127,7 @@ class Child:
         return self.record
 
     def _introduce(self, record: Record) -> None:
-        """Log what is known of a run before it starts."""
+        """Log the facts about a run before it starts."""
         cell = self._cell
         config = cell.config.model_dump(mode="json")
         params = {"cell": cell.name, "seed": self.key[1], "parameters": cell.parameters}
@@ -140,7 +140,7 @@ class Child:
         self._introduced = True
 
     def _remember(self, record: Record, cursor: int | None) -> None:
-        """Say in the run directory, where several studies may meet, which run has it and up to which step."""
+        """Record in the run directory, which studies may share, the run of the store and its last step."""
         place, path = self._place, self.run.path / "mlflow.json"
         with locked(place.root / "mlflow-runs.lock"):
             known = read_json(path) or {}
@@ -151,8 +151,8 @@ class Child:
     def _send_metrics(
         self, record: Record, state: RunState, lines: list[dict[str, Any]], *, settled: bool
     ) -> Record:
-        """Send the steps the store lacks. A settled run is compared with the store and, where they
-        disagree, made anew: the run directory is right."""
+        """Send missing steps. If a settled run disagrees with the store, it is created again from the run
+        directory."""
         wanted = _curves(lines)
         if self._sent is None:
             self._sent = record.history({key for key, _ in wanted})
@@ -199,7 +199,7 @@ class Child:
 
 
 def stamp(*paths: Path) -> tuple[int, ...]:
-    """Times of change and sizes of some files, which tell whether there is news; zeros of one not there."""
+    """Modification times and sizes of some files, to detect changes; zeros for a missing file."""
     found: list[int] = []
     for path in paths:
         try:
@@ -211,7 +211,7 @@ def stamp(*paths: Path) -> tuple[int, ...]:
 
 
 def _curves(lines: list[dict[str, Any]]) -> dict[tuple[str, int], Metric]:
-    """Curves of a run by key and step; of a step that was written twice the last."""
+    """Curves of a run by key and step; the last value of a step counts."""
     from mlflow.entities import Metric
 
     found: dict[tuple[str, int], Metric] = {}
@@ -225,7 +225,7 @@ def _curves(lines: list[dict[str, Any]]) -> dict[tuple[str, int], Metric]:
 
 
 def _means(scores: pandas.DataFrame) -> dict[str, float]:
-    """Means over the test utterances that could be scored, and how many could not."""
+    """Means over the scored test utterances, and the number of others."""
     means = scores.drop(columns=["seconds", "snr"], errors="ignore").mean(numeric_only=True).to_dict()
     found = {f"test/{name}": float(value) for name, value in means.items() if finite(value)}
     found["test/utterances"] = float(len(scores))
@@ -235,12 +235,12 @@ def _means(scores: pandas.DataFrame) -> dict[str, float]:
 
 
 def _agree(sent: History, wanted: dict[tuple[str, int], Metric]) -> bool:
-    """Whether what the store holds is part of what the run directory holds."""
+    """Whether the store's values are part of the run directory's."""
     return all(at in wanted and same(wanted[at].value, value) for at, value in sent.items())
 
 
 def status_of(state: RunState, scored: bool, mode: Mode) -> str:
-    """What is unfinished counts as running only while somebody works on it."""
+    """MLflow's status; an unfinished run counts as running only if a process works on it."""
     if state.state == "done" and scored:
         return "FINISHED"
     if state.state in {"failed", "diverged"}:
@@ -260,7 +260,7 @@ def state_tags(state: RunState, label: str) -> dict[str, str]:
 
 
 def _alive(state: RunState) -> bool:
-    """Whether the process that wrote a state still runs; on another machine: whether it wrote lately."""
+    """Whether the process that wrote a state still runs; on another machine, whether it wrote recently."""
     import psutil
 
     if state.pid is None or state.updated is None:

@@ -1,4 +1,4 @@
-"""The tracking store: where it is, its schema, its experiments and the pages that show them, and a run."""
+"""The tracking store: its address, schema, experiments, pages and runs."""
 
 from __future__ import annotations
 
@@ -33,14 +33,13 @@ CLIENT_SETTINGS = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""Environment of whoever talks to the store, and of `ablate ui`'s server: no retries, no jobs, no reports to
-anyone."""
+"""Environment of clients and of `ablate ui`'s server: no retries, jobs or telemetry."""
 COMPARED = 60
-"""Runs that a comparison link names, at most."""
+"""Maximum number of runs in a comparison link."""
 VIEW = "ablate"
 """Name of the shared view of an experiment's runs."""
 CHARTS = {"val": True, "test": True, "train": True, "selected": False, "noisy": False, "cost": False}
-"""Groups of charts in that view, in order, and whether they are open."""
+"""Groups of charts in that view, in order -> whether they are open."""
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     f"mlflow.sharedViewState.{VIEW}": json.dumps(
@@ -61,23 +60,23 @@ EXPERIMENT_TAGS = {
         }
     ),
 }
-"""These make an experiment's page one of model development, and group its runs by cell."""
+"""Tags for a page of model development with runs grouped by cell."""
 History = dict[tuple[str, int], float]
 """(key, step) -> value"""
 
 
 class TrackingError(RuntimeError):
-    """The tracking store did not take what was sent; the message holds no secret."""
+    """The tracking store failed; the message has no secret."""
 
 
 def default_uri(root: Path | str) -> str:
-    """The store that needs no server: an SQLite file in the root."""
+    """The store without a server: an SQLite file in the root."""
     return _sqlite_uri(Path(root).resolve() / "mlflow.db")
 
 
 def _sqlite_uri(path: Path) -> str:
-    """The URI of a file. Where its path needs quoting the driver is named too: MLflow makes the folders of a
-    plain `sqlite:///` URI without undoing the quotes."""
+    """The URI of a file. If its path needs quoting, it names the driver too: MLflow creates the folders of a
+    plain `sqlite:///` URI without unquoting it."""
     plain = not set("?%") & set(str(path))
     return f"sqlite:///{path}" if plain else f"sqlite+pysqlite:///{quote(str(path), safe=' +/')}"
 
@@ -91,14 +90,14 @@ def _sqlite_file(uri: str) -> Path | None:
 
 
 def resolve_uri(root: Path | str, tracking_uri: str | None = None) -> str:
-    """The tracking URI in force: the one given, else `MLFLOW_TRACKING_URI`, else the root's own file."""
+    """The tracking URI: the one given, else `MLFLOW_TRACKING_URI`, else the root's own file."""
     if tracking_uri:
         keep_secret(tracking_uri, "--tracking-uri", URI_VARIABLE)
     return tracking_uri or os.environ.get(URI_VARIABLE) or default_uri(root)
 
 
 def connect(uri: str) -> MlflowClient:
-    """A client of the tracking store that neither retries by itself nor reports usage to anyone."""
+    """A client of the tracking store without retries and telemetry."""
     for name, value in CLIENT_SETTINGS.items():
         os.environ.setdefault(name, value)
     for name in ("alembic", "mlflow.store.db.utils"):
@@ -111,8 +110,8 @@ def connect(uri: str) -> MlflowClient:
 
 
 def prepare(uri: str) -> None:
-    """Make the schema of the tracking store, in one process at a time: concurrent migrations fail. One that
-    was killed halfway fails ever after, so a new SQLite file gets its name when it has its schema.
+    """Create the schema of the tracking store, in one process at a time, since concurrent migrations fail. A
+    killed migration could not be repaired, so a new SQLite file gets its name only with its schema.
 
     Raises:
         TrackingError: the store does not answer.
@@ -132,7 +131,7 @@ def prepare(uri: str) -> None:
 
 @contextmanager
 def answering(uri: str) -> Iterator[None]:
-    """Turn what a store raises within into a `TrackingError`, without the secrets of its URI."""
+    """Turn errors of a store into a `TrackingError`, without the secrets of its URI."""
     try:
         yield
     except Exception as error:
@@ -140,7 +139,7 @@ def answering(uri: str) -> Iterator[None]:
 
 
 def find_experiment(client: MlflowClient, study: str, identity: str) -> Any:
-    """The experiment of a root's study: `study@identity`, else the one of the study's name; none: neither."""
+    """The experiment of a root's study: `study@identity`, else the one of the study's name, else None."""
     return client.get_experiment_by_name(f"{study}@{identity}") or client.get_experiment_by_name(study)
 
 
@@ -151,13 +150,13 @@ def open_experiment(
     of_root: Callable[[list[Run]], list[Run]],
     artifacts: str | None,
 ) -> tuple[str, list[Run]]:
-    """Find or make the experiment of a root's study, and bring it back if it was deleted.
+    """Find, create or restore the experiment of a root's study.
 
     It has the study's name, or `study@identity` if another root has that already.
 
     Args:
-        of_root: of the runs of an experiment, those that the root made.
-        artifacts: URI of the artifacts of an experiment that is made; none: the server decides.
+        of_root: selects the runs that this root created.
+        artifacts: URI for artifacts of a new experiment. Default: the server decides.
 
     Returns:
         Its identifier, and the root's runs in it, the oldest first.
@@ -204,7 +203,7 @@ def all_runs(client: MlflowClient, experiment_id: str) -> list[Run]:
 
 
 class Record:
-    """A run of the store; parameters, tags and status are sent where they differ from what it holds."""
+    """A run of the store. Parameters, tags and status are sent only if they differ."""
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
         self.client = client
@@ -253,19 +252,19 @@ class Record:
         self.status = status
 
     def history(self, keys: Iterable[str]) -> History | None:
-        """What the store holds of some metrics; None if a step stands there twice."""
+        """The store's values of some metrics; None if a step occurs twice."""
         lists = [self.client.get_metric_history(self.run_id, key) for key in keys]
         found = {(metric.key, metric.step): metric.value for metrics in lists for metric in metrics}
         return found if len(found) == sum(map(len, lists)) else None
 
 
 def clean_key(key: str) -> str:
-    """A key as MLflow takes it: letters, digits, `_ - . : / ` and blanks."""
+    """A valid key for MLflow: letters, digits, `_ - . : / ` and blanks."""
     return re.sub(r"[^\w\-.:/ ]", "_", key)[:250]
 
 
 def same(one: float, other: float) -> bool:
-    """Whether two values agree up to what a store may round."""
+    """Whether two values agree up to rounding in a store."""
     return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-12)
 
 

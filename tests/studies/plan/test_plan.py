@@ -223,12 +223,12 @@ def test_a_run_is_done_when_it_is_scored_on_every_corpus(root, corpus, far):
     run = plans.run_dirs(plan, root)[cell.name, 7]
     run.update_state(state="done")
     for signature in cell.scored_as(7):
-        assert not plans.is_done(plan, root, cell, 7)
+        assert not plans.is_done(root, cell, 7)
         assert {row["state"] for row in status(plan, root)["runs"]} == {"pending"}
         path = run.scores_path(signature)
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"PAR1" * 3)
-    assert plans.is_done(plan, root, cell, 7)
+    assert plans.is_done(root, cell, 7)
 
 
 def test_a_plan_without_further_tests_opens_as_before(root, corpus):
