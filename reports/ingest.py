@@ -64,7 +64,7 @@ def analyze(
     better = {metric: direction} if isinstance(direction, str) else direction
     baseline = None if baseline is None else str(baseline)
     given = parse_levels(base) if isinstance(base, str) else base or {}
-    off = {str(name): _level_text(level) for name, level in given.items()}
+    off = {str(name): level_text(level) for name, level in given.items()}
     layout = _layout(scores, off, baseline, metric, [*factors, *off, *levels], levels, design)
     return infer(
         read_scores(scores, metric, layout, better),
@@ -148,7 +148,7 @@ def _levels_of_cells(scores: pd.DataFrame, metric: str, factors: Sequence[str]) 
     columns = {}
     for name in factors:
         codes, kinds = pd.factorize(scores[name])
-        texts = np.array([*map(_level_text, kinds), ""], dtype=object)[codes]
+        texts = np.array([*map(level_text, kinds), ""], dtype=object)[codes]
         columns[name] = texts[first_row]
         wrong = texts != columns[name][keys.cell_codes]
         if wrong.any():
@@ -257,11 +257,12 @@ def _level_order(column: pd.Series, found: Iterable[str]) -> list[str]:
     """Levels in the order of a categorical column, else as they appear."""
     there = [level for level in dict.fromkeys(found) if level]
     if isinstance(column.dtype, pd.CategoricalDtype):
-        there.sort(key=[_level_text(level) for level in column.dtype.categories].index)
+        there.sort(key=[level_text(level) for level in column.dtype.categories].index)
     return there
 
 
-def _level_text(value: Any) -> str:
+def level_text(value: Any) -> str:
+    """A level as text; "" for an empty field."""
     if isinstance(value, str):
         return value.strip()
     if isinstance(value, float | np.floating):

@@ -11,6 +11,8 @@ from ablate.models.errors import InputError, listed
 from ablate.models.registry import suggestion
 from ablate.training.metrics.registry import METRICS
 
+from ..ingest import level_text
+
 ALL = "all test files"
 """Name of the only utterance of a run if a table has a mean for each run."""
 OTHER_NAMES: dict[str, tuple[str, ...]] = {
@@ -118,7 +120,7 @@ def tidy(
     frame, left_out = _finished(frame, metric)
     notes += left_out
     for name in (*factors, *({"cell", "utterance"} & {*frame.columns})):
-        frame[name] = frame[name].astype(object).map(_level)
+        frame[name] = frame[name].astype(object).map(lambda level: level_text(level) or None)
     if "cell" not in frame.columns:
         named = frame[list(factors)].fillna("-").astype(str)
         frame["cell"] = named.apply(lambda row: ",".join(f"{k}={v}" for k, v in row.items()), axis=1)
@@ -146,15 +148,6 @@ def _without_prefix(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, str]
             if len(meant) == 1:
                 found[meant[0]] = name
     return found
-
-
-def _level(value: object) -> str | None:
-    """A level as text; None for an empty field."""
-    if value is None or value is pd.NA or value != value:
-        return None
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    return str(value).strip() or None
 
 
 def _finished(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]]:
