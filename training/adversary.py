@@ -1,4 +1,4 @@
-"""The metric discriminator beside a training: its term in the network's loss, and how it learns."""
+"""The metric discriminator in a training: its term in the network's loss, and its own learning."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .optimisation import Optimiser, learning_rate_factor
 from .transfer import to_device, to_host
 
 Measured = Callable[[], list[float | None]]
-"""Waits for PESQ-WB of pairs of waves, None where it failed."""
+"""Waits for the PESQ-WB of pairs of waves; None where it failed."""
 Scorer = Callable[[list[tuple[Waves, Waves]]], Measured]
 """Starts PESQ-WB of (reference, judged) waves `(sample,)` at 16 kHz."""
 ROLES = 3
@@ -37,7 +37,7 @@ ROLES = 3
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a step gives the discriminator to learn.
+    """Input of the discriminator from one step.
 
     Attributes:
         step: counted from 0.
@@ -56,7 +56,8 @@ class Lesson:
 
 
 class Adversary:
-    """A discriminator that learns PESQ of some clips of a batch, `recipe.discriminator_lag` steps late."""
+    """A discriminator that learns the PESQ of some clips of a batch, `recipe.discriminator_lag` steps
+    late."""
 
     def __init__(
         self, recipe: Recipe, feed: Feed, *, seed: int, device: torch.device, scorer: Scorer
@@ -78,18 +79,18 @@ class Adversary:
         self._waiting = ThreadPoolExecutor(1, "waves") if device.type == "cuda" else None
 
     def learns(self, step: int) -> bool:
-        """Whether a step is one that the discriminator learns from."""
+        """Whether the discriminator learns from a step."""
         return step >= self.recipe.discriminator_start * self.steps
 
     def mask(self, step: int, count: int) -> Tensor | None:
-        """The dropout of `count` clips that a step's loss judges; None before the term enters the loss."""
+        """The dropout for the `count` clips in a step's loss; None before the term enters the loss."""
         if step < self.recipe.adversarial_start * self.steps:
             return None
         return self.judge.dropout_mask(count)
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the discriminator still while it judges for the network's loss."""
+        """Freeze the discriminator while it judges for the network's loss."""
         self.judge.eval().requires_grad_(False)
         try:
             yield
@@ -102,7 +103,7 @@ class Adversary:
         return self.recipe.adversarial_weight * adversarial_distance(self.judge(*magnitudes, mask=mask))
 
     def watch(self, step: int, clean: Tensor, noisy: Tensor, estimate: Tensor) -> None:
-        """Take what a step gives to learn (see `Lesson`), and have its PESQ measured."""
+        """Store a step's `Lesson`, and start measuring its PESQ."""
         clean, noisy, estimate = (x[: self.clips] for x in (clean, noisy, estimate))
         masks = torch.stack([self.judge.dropout_mask(len(clean)) for _ in range(ROLES)])
         waves = to_host(torch.stack([clean, noisy, istft(estimate, clean.shape[-1])]))
@@ -112,25 +113,20 @@ class Adversary:
             pairs = list(zip(references, estimates, strict=True)) + list(zip(estimates, noises, strict=True))
             return self.scorer(pairs)
 
-        if self._waiting is None:
-            measured = start()
-        else:
-            started = self._waiting.submit(start)
-
-            def measured() -> list[float | None]:
-                return started.result()()
-
+        started = self._waiting.submit(start) if self._waiting else None
+        measured = start() if started is None else lambda: started.result()()
         self._lessons.append(Lesson(step, clean, noisy, estimate, masks, measured))
 
     def learn(self, step: int, finite: Tensor) -> tuple[Tensor, Tensor, int]:
-        """Learn what is `discriminator_lag` steps old, and at the last step all that is left.
+        """Learn the lessons that are `discriminator_lag` steps old; at the last step all remaining ones.
 
         Args:
-            step: under way, counted from 0.
-            finite: a truth value on the device; where it is false nothing is learned.
+            step: the current one, counted from 0.
+            finite: a truth value on the device; if false, nothing is learned.
 
         Returns:
-            Losses, then norms of the gradients, `(2 lesson,)`; `finite` of all so far; how many clips were
+            Losses, then norms of the gradients, `(2 lesson,)`; whether everything so far is finite; how many
+                clips were
             left out.
         """
         losses: list[Tensor] = []
@@ -149,7 +145,8 @@ class Adversary:
         return numbers, finite, dropped
 
     def _grade(self, lesson: Lesson) -> tuple[Tensor, Tensor, int]:
-        """Gradients of the discriminator's loss; the loss, their norm, and how many clips were left out."""
+        """Gradients of the discriminator's loss; returns the loss, their norm, and how many clips were left
+        out."""
         given = lesson.clean, lesson.noisy, lesson.estimate, lesson.masks
         if self.graph is not None and None not in (values := lesson.measured()):
             targets = torch.tensor([target(value) for value in values if value is not None])
@@ -164,7 +161,7 @@ class Adversary:
     def _graded(
         self, clean: Tensor, noisy: Tensor, estimate: Tensor, masks: Tensor, targets: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """`_grade` with all that it reads given, so that it can be recorded."""
+        """`_grade` with all inputs as arguments, so that it can be recorded."""
         first, *others = self._judgements(clean, noisy, estimate, masks)
         loss, _ = discriminator_loss(first, list(zip(others, targets.chunk(2), strict=True)))
         return self._gradients(loss)
@@ -184,7 +181,7 @@ class Adversary:
         return loss.detach(), clip_grad_norm_(self.judge.parameters(), self.recipe.clip)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds; waits for the PESQ of what is not learned yet."""
+        """Its part of a checkpoint; waits for the PESQ of open lessons."""
         lessons = [
             {"step": x.step, "estimate": x.estimate.clone(), "masks": x.masks, "values": x.measured()}
             for x in self._lessons

@@ -1,4 +1,4 @@
-"""Audio files: which there are, and their samples at one rate."""
+"""Audio files: finding them, and reading their samples at one rate."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ablate.models.errors import InputError, listed
 from .files import atomic_write
 
 SAMPLE_RATE = 16_000
-"""Hz. All networks and all measures work at this rate; other rates are resampled with soxr."""
+"""Hz, of all built-in networks and all metrics; other rates are resampled with soxr."""
 
 
 class Fault(NamedTuple):
-    """Something wrong with a file: the kind of fault, and a line that names the file."""
+    """A problem with a file: its kind, and a line that names the file."""
 
     kind: str
     line: str
@@ -35,29 +35,26 @@ class FilesError(InputError):
         self.heading, self.advice = heading, advice
         self.faults = [fault if isinstance(fault, Fault) else Fault("", fault) for fault in problems]
         self.problems = [fault.line for fault in self.faults]
-        kinds = Counter(fault.kind for fault in self.faults if fault.kind)
-        counts = f" ({', '.join(f'{count:,} {kind}' for kind, count in kinds.items())})" if kinds else ""
-        if most is None:
-            shown, rest = self.problems[:5], len(self.problems) - 5
-        else:
-            shown = [
-                line
-                for kind in dict.fromkeys(fault.kind for fault in self.faults)
-                for line in [fault.line for fault in self.faults if fault.kind == kind][:most]
-            ]
-            rest = len(self.problems) - len(shown)
-        lines = [*shown, *([f"and {rest:,} more"] if rest > 0 else [])]
+        kinds = Counter(fault.kind for fault in self.faults)
+        counts = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if kind)
+        counts = f" ({counts})" if counts else ""
+        lines = self.problems[:5]
+        if most is not None:
+            of_kinds = ([fault.line for fault in self.faults if fault.kind == kind] for kind in kinds)
+            lines = [line for found in of_kinds for line in found[:most]]
+        if rest := len(self.problems) - len(lines):
+            lines.append(f"and {rest:,} more")
         super().__init__(f"{heading}{counts}:\n" + "".join(f"  {line}\n" for line in lines) + advice)
 
     def at_length(self, most: int) -> FilesError:
-        """The same error with so many lines of each kind of fault."""
+        """The same error with up to `most` lines for each kind of fault."""
         return FilesError(self.heading, self.faults, self.advice, most)
 
 
 class FilePair(NamedTuple):
-    """A clean file and the noisy or enhanced one that belongs to it.
+    """A clean file with its noisy or enhanced one.
 
-    `speaker`, `noise` and `snr` (dB) are what a list, a pattern or a folder says of them, or None.
+    `speaker`, `noise` and `snr` (dB) come from a list, a pattern or a folder, or are None.
     """
 
     name: str
@@ -74,12 +71,12 @@ UNREAD = frozenset(
         *(".m4a", ".mp4", ".aac", ".wma", ".amr", ".webm", ".mka"),
     )
 )
-"""Endings of recordings that soundfile does not read."""
+"""Suffixes of recordings that soundfile does not read."""
 
 
 @cache
 def suffixes() -> frozenset[str]:
-    """Endings of what can be read as audio, in small letters with their dot; headerless files are not."""
+    """Lower-case suffixes of readable audio, with their dot; without headerless files."""
     import soundfile
 
     formats = {f".{name.lower()}" for name in soundfile.available_formats() if name != "RAW"}
@@ -87,19 +84,19 @@ def suffixes() -> frozenset[str]:
 
 
 def is_audio(path: Path) -> bool:
-    """Whether a file's name ends as that of an audio file, and does not begin with a dot."""
+    """Whether a file name has an audio suffix and does not begin with a dot."""
     return path.suffix.lower() in suffixes() and not path.name.startswith(".")
 
 
 def audio_files(folder: Path) -> dict[str, Path]:
-    """The audio files in a folder and in the folders below it, by name, sorted; broken links are among them.
+    """The audio files in a folder and its subfolders, by name, sorted; includes broken links.
 
-    The name is that of the file without suffix; if two files in different folders share it, the names of the
-    folders stand before it (`p226_001` for `p226/001.wav`).
+    The name is the file's without suffix; if files in different folders share it, it is preceded by the
+    folders' names (`p226_001` for `p226/001.wav`).
 
     Raises:
-        InputError: the folder is missing or holds no audio.
-        FilesError: two files differ in their suffix alone.
+        InputError: the folder is missing or has no audio.
+        FilesError: two files differ only in their suffix.
     """
     if not folder.is_dir():
         raise InputError(f"no folder {folder}")
@@ -123,7 +120,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
 
 
 def unread(folder: Path) -> list[str]:
-    """Names of recordings in a folder and below it whose format soundfile does not read, sorted."""
+    """Names of recordings in a folder and its subfolders that soundfile does not read, sorted."""
     return sorted(path.name for path in folder.rglob("*") if path.suffix.lower() in UNREAD)
 
 
@@ -149,7 +146,7 @@ def resample(audio: NDArray[Any], rate: int, to: int = SAMPLE_RATE) -> NDArray[A
 
 
 def write_wav(path: Path, audio: NDArray[Any], rate: int = SAMPLE_RATE) -> None:
-    """Write `(sample,)` in [-1, 1] with 16 bits, as a whole or not at all."""
+    """Write `(sample,)` in [-1, 1] with 16 bits, atomically."""
     import soundfile
 
     with atomic_write(path) as temporary:
@@ -157,5 +154,5 @@ def write_wav(path: Path, audio: NDArray[Any], rate: int = SAMPLE_RATE) -> None:
 
 
 def below(folder: Path) -> Iterator[Path]:
-    """All audio files in a folder and the folders in it, sorted."""
+    """All audio files in a folder and its subfolders, sorted."""
     yield from sorted(path for path in folder.rglob("*") if is_audio(path) and path.is_file())

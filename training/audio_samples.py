@@ -1,4 +1,4 @@
-"""A few test utterances of each run to listen to."""
+"""A few test utterances of each run for listening."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 COUNT = 6
 
 Keep = Callable[[Pair, np.ndarray], None]
-"""Is given each pair with its enhanced speech `(sample,)`, and writes those that are kept."""
+"""Takes each pair with its enhanced speech `(sample,)`, and writes the selected ones."""
 
 
 def fixed_utterances(pairs: Sequence[Pair], noisy: pd.DataFrame, count: int = COUNT) -> tuple[Pair, ...]:
-    """The utterances kept to listen to: pairs at even ranks of `noisy_scores`, lowest and highest too."""
+    """The utterances for listening: pairs at even ranks of `noisy_scores`, including lowest and highest."""
     pesq = dict(zip(noisy["utterance"], noisy["pesq_wb"].fillna(0.0), strict=True))
     ranked = sorted(pairs, key=lambda pair: (pesq[pair.name], pair.name))
     ranks = np.unique(np.linspace(0, len(ranked) - 1, min(count, len(ranked))).round().astype(int))
@@ -33,9 +33,9 @@ def fixed_utterances(pairs: Sequence[Pair], noisy: pd.DataFrame, count: int = CO
 
 @contextmanager
 def kept(folder: Path, pairs: Sequence[Pair], references: Path) -> Iterator[Keep]:
-    """Keep the enhanced speech of some pairs in a folder, which appears as a whole when the block ends well.
+    """Keep the enhanced speech of some pairs in a folder, which appears whole if the block succeeds.
 
-    It gets `<utterance>-enhanced.wav`, and links to the other two kinds; `references` gets
+    It gets `<utterance>-enhanced.wav`, and links to the clean and noisy files; `references` gets
     `<utterance>-clean.wav` and `<utterance>-noisy.wav`, once for all runs.
     """
     names = {pair.name for pair in pairs}

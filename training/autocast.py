@@ -1,4 +1,4 @@
-"""bfloat16 that means bfloat16 in every operator: torch's own autocast runs cuDNN's RNNs in float16."""
+"""True bfloat16 in every operator: torch's own autocast runs cuDNN's RNNs in float16."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class _Flattened(torch.autograd.Function):
-    """A buffer of weights as cuDNN lays them out in a type, and the weights as parts of it."""
+    """A buffer of weights in cuDNN's layout and a given type, and the weights as parts of it."""
 
     @staticmethod
     def forward(ctx: Any, kind: torch.dtype, layout: tuple[Any, ...], *weights: Tensor) -> tuple[Tensor, ...]:
@@ -51,7 +51,7 @@ def _recurrence(
     both: bool,
     *rest: Any,
 ) -> Any:
-    """`aten::_cudnn_rnn` in the type that autocast names."""
+    """`aten::_cudnn_rnn` in autocast's type."""
     kind = torch.get_autocast_dtype("cuda")
     layout = stride, x.shape[-1], mode, hidden, projected, layers, batch_first, both
     with torch.autocast("cuda", enabled=False):
@@ -63,10 +63,10 @@ def _recurrence(
 
 @contextmanager
 def cudnn_recurrences() -> Iterator[None]:
-    """LSTM and GRU layers inside, a plug-in's too, compute in the type that autocast names on CUDA.
+    """LSTM and GRU layers inside, also a plug-in's, compute in autocast's type on CUDA.
 
-    torch (2.14, `AutocastRNN.cpp`) takes float16 whatever autocast says: without a scaled loss most gradients
-    of a recurrence are then subnormal, and some become zero.
+    torch (2.14, `AutocastRNN.cpp`) always uses float16: without a scaled loss most gradients of a recurrence
+    are then subnormal, and some become zero.
     """
     library = torch.library.Library("aten", "IMPL")
     library.impl("_cudnn_rnn", _recurrence, "AutocastCUDA", allow_override=True)

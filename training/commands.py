@@ -94,7 +94,7 @@ def score(
     conventions = conventions_of(names)
     for convention in conventions:
         print(f"note: {CONVENTIONS[convention]}", file=sys.stderr)
-    rows = [{"utterance": name, **r.with_floors(), **_what_failed(r)} for name, r in scored.items()]
+    rows = [{"utterance": name, **r.with_floors(), **r.failures()} for name, r in scored.items()]
     if format == "json":
         print_json({**_means(scored, names), "composite": ", ".join(conventions) or None, "utterances": rows})
     elif format == "csv":
@@ -204,6 +204,7 @@ def import_checkpoint(
     """Convert a checkpoint of the public BSRNN or MBS-Net code."""
     import torch
 
+    from ablate.models import PRESETS
     from ablate.models.commands import configuration
     from ablate.models.reference import load
     from ablate.models.summary import summarise
@@ -223,7 +224,7 @@ def import_checkpoint(
         )
     found = {
         "output": str(output),
-        "preset": _preset(config),
+        "preset": next((name for name, preset in PRESETS.items() if preset == config), None),
         **summarise(config),
         "config": config.model_dump(mode="json"),
     }
@@ -254,12 +255,6 @@ def _state_dict(file: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or not all(isinstance(v, torch.Tensor) for v in content.values()):
         raise InputError(f"{file} does not contain a state dict (key -> tensor)")
     return content
-
-
-def _preset(config: Any) -> str | None:
-    from ablate.models import PRESETS
-
-    return next((name for name, preset in PRESETS.items() if preset == config), None)
 
 
 def _score_files(
@@ -321,11 +316,6 @@ def _means(scored: dict[str, Scored], metrics: tuple[str, ...]) -> dict[str, flo
         values = [v for r in scored.values() if not math.isnan(v := r.with_floors()[metric])]
         means[metric] = math.fsum(values) / len(values) if values else math.nan
     return means
-
-
-def _what_failed(scored: Scored) -> dict[str, str | None]:
-    """Why some metrics could not be taken, and which of them are at their floor for it."""
-    return {"error": scored.reasons(), "broken": ", ".join(scored.broken) or None}
 
 
 def _print_table(scored: dict[str, Scored], metrics: tuple[str, ...]) -> None:

@@ -1,4 +1,4 @@
-"""What a training is: the recipe, the evaluation, and both joined with a network. Needs no torch."""
+"""The configuration of a run: recipe, evaluation and network. Needs no torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ablate.models.registry import suggestion
 from .recipe import Fraction, Recipe
 
 RESULTS_VERSION = 1
-"""Raised when a change of code changes results; a golden test notices. Part of every signature."""
+"""Raised if a change of code changes results, which a golden test detects. Part of every signature."""
 
 
 def _known_metric(name: str) -> str:
@@ -56,7 +56,7 @@ RECIPES: dict[str, Recipe] = {
 
 
 class Evaluation(Section):
-    """What is done with a trained network at test time; trainings are shared between evaluations."""
+    """How a trained network is tested; evaluations share trainings."""
 
     post_processing: Literal["none", "pcs"] = Field(
         default="none", description="pcs: perceptual contrast stretching of the enhanced speech"
@@ -73,11 +73,11 @@ class Evaluation(Section):
 
 
 class EvaluationJob(Frozen):
-    """One scoring of a training on a test set.
+    """One scoring of a run on a test set.
 
     Attributes:
         signature: names the scores' file.
-        test_path: corpus whose test split is scored; none: the training corpus' own.
+        test_path: corpus whose test split is scored; None: the training corpus.
     """
 
     signature: str
@@ -87,11 +87,11 @@ class EvaluationJob(Frozen):
 
 
 class TrainingProgram(Frozen):
-    """What trains the cells of a study: the built-in trainer; or a command, which is a `TrainingCommand`.
+    """The trainer of a study's cells: the built-in one, or a command (`TrainingCommand`).
 
     Attributes:
         gpus: of one run.
-        imported: where results that were trained elsewhere are from.
+        imported: the source of results that were trained elsewhere.
     """
 
     gpus: int = Field(default=1, ge=1)
@@ -99,21 +99,21 @@ class TrainingProgram(Frozen):
 
     @property
     def is_table(self) -> bool:
-        """Whether it measures its test files itself."""
+        """Whether it scores its test files itself."""
         return False
 
     @property
     def has_curve(self) -> bool:
-        """Whether it tells its validation PESQ."""
+        """Whether it reports its validation PESQ."""
         return True
 
     def other_value(self, metric: str) -> str | None:
-        """The metric whose mean over the test is the value of a run without a validation PESQ; none: such a
-        run has no value."""
+        """The metric whose test mean is the value of a run without a validation PESQ; None: such a run has no
+        value."""
         return None
 
     def rate_of(self, config: Any) -> int:
-        """Hz, of the speech that a cell's training enhances."""
+        """Hz, of the enhanced speech in a cell."""
         from ablate.models.summary import rate_of
 
         return rate_of(config.model)
@@ -123,17 +123,17 @@ BUILT_IN = TrainingProgram()
 
 
 class RunConfig(Frozen):
-    """A network, how it is trained and how it is evaluated: all that a cell of a grid is."""
+    """A cell of a grid: the network, its training and its evaluation."""
 
     ABSENT: ClassVar[Any] = None
-    """Stands for a field that a configuration has not."""
+    """Value of a field that a configuration lacks."""
     model: ModelConfig
     recipe: Recipe
     evaluation: Evaluation = Evaluation()
 
     @classmethod
     def of(cls, preset: str | ModelConfig, recipe: str | Recipe = "quick") -> RunConfig:
-        """A preset under a recipe, shrunk as the recipe says.
+        """A preset under a recipe, shrunk by the recipe.
 
         Raises:
             InputError: the preset or the recipe is unknown.
@@ -148,7 +148,7 @@ class RunConfig(Frozen):
             changes: e.g. `{"model.direction": "bi", "recipe.steps": 400, "recipe.losses.mine": 0.1}`.
 
         Raises:
-            InputError: a path names no field (the nearest is suggested), or a value is refused.
+            InputError: a path is not a field (the nearest is suggested), or a value is invalid.
         """
         data = self.model_dump(by_alias=False)
         for path, value in changes.items():
@@ -163,7 +163,7 @@ class RunConfig(Frozen):
             raise InputError(explain(error)) from None
 
     def flat(self) -> dict[str, Any]:
-        """Every field by dotted path; of a mapping each of its keys (`recipe.losses.mine`)."""
+        """Every field by dotted path, and every key of a mapping (`recipe.losses.mine`)."""
         found = _by_path(self.model_dump(mode="json", by_alias=False))
         for path in open_paths():
             found |= {f"{path}.{key}": value for key, value in found.pop(path).items()}
@@ -171,27 +171,27 @@ class RunConfig(Frozen):
 
     @property
     def match(self) -> str:
-        """The measure of size by which its network is matched to the base, or "free"."""
+        """The size by which its network is matched to the base, or "free"."""
         return self.recipe.match
 
     def is_active(self, path: str) -> bool:
-        """Whether the field at a dotted path means anything in this configuration."""
+        """Whether the field at a dotted path has an effect in this configuration."""
         section, name = check_path(path).split(".")[:2]
         return getattr(self, section).is_active(name)
 
     def result_fields(self) -> dict[str, Any]:
         """The fields of model and recipe that change the trained network, by dotted path.
 
-        One that is not read has the same value everywhere.
+        An inactive field has the same value everywhere.
         """
         return _by_path({"model": self.model.result_fields(), "recipe": self.recipe.result_fields()})
 
     def signed_fields(self) -> dict[str, Any]:
-        """The fields that the training signature is made of, by dotted path."""
+        """The fields in the training signature, by dotted path."""
         return _by_path({"model": self.model.signed_fields(), "recipe": self.recipe.signed_fields()})
 
     def marks_of(self, path: str) -> FieldMarks:
-        """What the field at a dotted path says of itself."""
+        """The marks of the field at a dotted path."""
         return field_marks(path)
 
     @property
@@ -200,10 +200,10 @@ class RunConfig(Frozen):
         return self.recipe.steps
 
     def in_steps(self, train_files: int) -> RunConfig:
-        """This configuration with the recipe's epochs expressed in steps of a corpus.
+        """This configuration with the recipe's epochs converted to steps on a corpus.
 
         Raises:
-            InputError: the recipe gives neither steps nor epochs.
+            InputError: the recipe has neither steps nor epochs.
         """
         recipe = self.recipe
         if recipe.steps is None and recipe.epochs is None:
@@ -213,14 +213,14 @@ class RunConfig(Frozen):
 
     @property
     def results_version(self) -> int:
-        """The version of the results that this code gives: one more where a change concerned such runs alone.
+        """The results version of this code, one higher for runs that a change affected alone.
 
-        Since version 2 weight decay is for the matrices of the network alone; runs without it are as before.
+        Since version 2, weight decay applies only to the network's matrices; runs without it are unchanged.
         """
         return RESULTS_VERSION + bool(self.recipe.weight_decay)
 
     def document(self) -> dict[str, Any]:
-        """What `spec.json` says of it."""
+        """Its part of `spec.json`."""
         return self.model_dump(mode="json", include={"model", "recipe"})
 
 
@@ -239,40 +239,36 @@ def config_paths() -> tuple[str, ...]:
 
 @cache
 def open_paths() -> tuple[str, ...]:
-    """The dotted path of every field that is a mapping with keys of the user's own."""
+    """The dotted path of every mapping field with free keys."""
     return tuple(path for path in config_paths() if field_marks(path).default == {})
 
 
 def is_path(path: str) -> bool:
-    """Whether a dotted path names a field, or a key of one that is a mapping (`recipe.losses.mine`)."""
+    """Whether a dotted path is a field, or a key of a mapping field (`recipe.losses.mine`)."""
     head, _, key = path.rpartition(".")
     return path in config_paths() or (bool(key) and head in open_paths())
 
 
 def check_path(path: str) -> str:
-    """Return `path` if it names a field or a key of one; raise InputError with the nearest one otherwise."""
+    """Return `path` if it is a field or a key of one; else raise InputError with the nearest field."""
     if not is_path(path):
         raise InputError(f"unknown setting {path!r}{suggestion(path, config_paths())}")
     return path
 
 
 def field_marks(path: str) -> FieldMarks:
-    """What the field at a dotted path says of itself."""
+    """The marks of the field at a dotted path."""
     section, name = check_path(path).split(".")[:2]
     return marks_of(_SECTIONS[section], name)
 
 
 def is_bookkeeping(path: str) -> bool:
-    """Whether the field at a dotted path leaves the result as it is."""
+    """Whether the field at a dotted path does not affect the result."""
     return field_marks(path).bookkeeping
 
 
 def resolve_recipe(recipe: str | Recipe) -> Recipe:
-    """The recipe of a name, or the recipe itself.
-
-    Raises:
-        InputError: no recipe has that name.
-    """
+    """The recipe of a name, or the given recipe; InputError if the name is unknown."""
     if isinstance(recipe, Recipe):
         return recipe
     if recipe not in RECIPES:

@@ -1,7 +1,7 @@
-"""The contract of every training: what a run gives to its program, and what the program gives back.
+"""The contract of every training: the inputs of its program, and the outputs.
 
-A program gets a resolved configuration, a seed, a corpus and a folder. It leaves weights or enhanced files,
-a curve and a summary, and is then scored on tests. The built-in trainer is one such program, a user's command
+A program gets a resolved configuration, a seed, a corpus and a folder. It leaves weights or enhanced files, a
+curve and a summary, and is then scored on tests. The built-in trainer is one program, a user's command
 another.
 """
 
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
     from .data.corpus import Pair
 
 PROGRAMS = {"model": "ablate.training.pipeline", "train": "ablate.training.train_command.train"}
-"""By the entry of `spec.json` that is theirs, the modules that open a training."""
+"""The module that opens a training, by its key in `spec.json`."""
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """What a run gives to its program.
+    """The inputs of a program.
 
     Attributes:
         run: the directory, with its `spec.json`.
-        before: the state in which the run was found.
-        progress: takes the step and the curve while the training runs.
-        should_stop: asked often; once it is true, the program saves what it needs to go on, and ends.
+        before: the state of the run at the start.
+        progress: takes the step and the curve during the training.
+        should_stop: asked often; once it is true, the program saves what it needs to resume, and ends.
         lock: descriptor of the run's lock, for child processes to inherit.
         cache: folder of the corpora's caches.
-        threads: the cores that it may use.
-        processes: that measure; none: as the program sees fit.
+        threads: the number of cores it may use.
+        processes: that measure; None: the program decides.
         device: "auto", or a torch device.
-        accumulation: micro-batches in place of the recipe's, after running out of memory.
+        accumulation: micro-batches instead of the recipe's, after running out of memory.
     """
 
     run: RunDir
@@ -60,10 +60,10 @@ class Assignment:
 
 
 class Program(ABC):
-    """A program that was opened for a run.
+    """A program opened for a run.
 
     Attributes:
-        pool: where tests are measured.
+        pool: measures tests.
         has_audio: whether there is enhanced speech to keep.
     """
 
@@ -86,21 +86,18 @@ class Program(ABC):
 
     @abstractmethod
     def scores(self, job: EvaluationJob, pairs: Sequence[Pair], keep: Keep | None) -> pd.DataFrame:
-        """The scores of the finished training on a test, a row for each pair.
-
-        Args:
-            keep: is given each pair with its enhanced speech.
-        """
+        """The scores of the finished training on a test, a row for each pair; `keep` gets each pair with its
+        enhanced speech."""
 
 
 def open_program(assignment: Assignment) -> AbstractContextManager[Program]:
-    """The program of a run, opened as its `spec.json` says."""
+    """Open the program of a run, by its `spec.json`."""
     spec = assignment.run.spec
     module = next(module for entry, module in PROGRAMS.items() if entry in spec)
     return import_module(module).opened(assignment)
 
 
 def micro_batches(spec: Mapping[str, Any], accumulation: int | None) -> tuple[int, int]:
-    """Into how many micro-batches a step of a run is cut, and into how many it can be; (1, 1): not at all."""
+    """The number of micro-batches per step of a run, and its maximum; (1, 1): a step cannot be split."""
     recipe = spec.get("recipe", {"accumulation": 1, "batch_size": 1})
     return accumulation or recipe["accumulation"], recipe["batch_size"]

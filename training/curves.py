@@ -1,4 +1,4 @@
-"""Curves that other trainers write: rows of numbers by step, from whatever file they leave."""
+"""Curves of other trainers: rows of numbers by step, from many kinds of files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +20,19 @@ from .files import newest
 Row = dict[str, float]
 
 LINE = "line"
-"""The step of a program that tells none: rows are counted from 1, where none has such a column."""
+"""In place of a step's column: rows are counted from 1."""
 
 
 class CurveFormat(Frozen):
-    """Where a program writes its curve, and what its columns are.
+    """The file and the columns of a program's curve.
 
-    The kind of file goes by its name: `.jsonl` (an object a line), `.json` (a list of objects), `.csv`,
+    The file's name gives its kind: `.jsonl` (an object per line), `.json` (a list of objects), `.csv`,
     `.wandb` or a folder with one, `events.out.tfevents.*` or a folder with some; with a pattern any text.
 
     Attributes:
         file: a path or a glob; of several files the newest counts.
         pattern: a regular expression on each line of a log, whose named groups are columns.
-        step: the column that counts steps, or epochs; `line`: the rows are counted.
+        step: the column with steps or epochs; `line`: count the rows.
         names: our name -> the file's column, e.g. `{val/pesq_wb: val_pesq}`.
     """
 
@@ -54,17 +55,17 @@ class CurveFormat(Frozen):
             )
 
     def newest(self, folder: Path) -> Path | None:
-        """The file below a folder; of several the one written last, none where there is none yet."""
+        """The newest matching file below a folder; None if there is none yet."""
         return newest(folder, self.file)
 
     def read(self, path: Path, since: int = 0) -> list[Row]:
-        """The curve in a file, a row per step in their order, with our names.
+        """The curve in a file, a row per step in order, with our names.
 
         Args:
-            since: the byte from which on the lines of a log count.
+            since: byte of a log at which its lines begin to count.
 
         Raises:
-            InputError: the file is of no known kind, holds no step or lacks a column of `names`.
+            InputError: the kind of file is unknown, or it lacks steps or a column of `names`.
         """
         try:
             rows = _rows(path, self.pattern, since)
@@ -99,7 +100,7 @@ def _rows(path: Path, pattern: str | None, since: int) -> list[Mapping[str, Any]
 
 
 def _object(line: str) -> Any:
-    """A line's JSON; none for one that is not whole."""
+    """A line's JSON; None if it is incomplete."""
     try:
         return json.loads(line)
     except json.JSONDecodeError:
@@ -107,7 +108,7 @@ def _object(line: str) -> Any:
 
 
 def _by_step(rows: Iterable[Mapping[str, Any]], how: CurveFormat, path: Path) -> list[Row]:
-    """Rows of one step joined: trainers write losses and validation a row each."""
+    """Rows with equal steps joined: trainers write losses and validation in separate rows."""
     ours = {theirs: name for name, theirs in how.names.items()}
     found: dict[int, Row] = {}
     columns: dict[str, None] = {}
@@ -132,12 +133,7 @@ def _by_step(rows: Iterable[Mapping[str, Any]], how: CurveFormat, path: Path) ->
 
 
 def _number(value: Any) -> float | None:
-    """A number, not finite ones too; none for text, and for an empty field of a CSV, which is no measure."""
-    if isinstance(value, bool) or value is None:
-        return None
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return None
-    return float(value) if isinstance(value, int | float) else None
+    """A number, also a non-finite one; None for text and for an empty CSV field."""
+    with suppress(TypeError, ValueError):
+        return None if isinstance(value, bool) else float(value)
+    return None

@@ -1,4 +1,4 @@
-"""Deterministic operations alone, until one has no such form: it is named, and the work goes on."""
+"""Only deterministic operations, until one has no such form: it is logged, and the work continues."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 Result = TypeVar("Result")
 
 REFUSAL = re.compile(r"(\S+) does not have a deterministic implementation")
-"""What torch says of an operation, as an error or, where it only warns, as a warning."""
+"""Torch's text about an operation, as an error or, if it only warns, as a warning."""
 
 _FUSED_ATTENTION: list[tuple[Callable[[], bool], Callable[[bool], None]]] = [
     (torch.backends.cuda.flash_sdp_enabled, torch.backends.cuda.enable_flash_sdp),
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def strict() -> Iterator[None]:
-    """Operations without a deterministic form raise inside; as before afterwards."""
+    """Operations without a deterministic form raise inside the block; restored afterwards."""
     filling: Any = torch.utils.deterministic
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
@@ -54,10 +54,10 @@ def refused() -> list[str]:
 
 
 def tolerate(names: Iterable[str]) -> None:
-    """Have operations without a deterministic form only warn, from now on, if some are known to be used.
+    """From now on, only warn about operations without a deterministic form, if some are known to be used.
 
-    Where torch only warns, fused attention on CUDA takes the form that is not deterministic (cuDNN's has no
-    other): attention is then computed by plain products.
+    With warnings only, fused attention on CUDA would take its non-deterministic form (cuDNN's has no other),
+    so attention is then computed by plain products.
     """
     for name in names:
         if name not in _refused:
@@ -71,11 +71,7 @@ def tolerate(names: Iterable[str]) -> None:
 
 
 def tolerantly(work: Callable[[], Result]) -> Result:
-    """What work gives; where one of its operations refuses, it is done again with that one tolerated.
-
-    Args:
-        work: may be done twice.
-    """
+    """The result of `work`; if one of its operations refuses, work is repeated with that one tolerated."""
     if not torch.are_deterministic_algorithms_enabled():
         return work()
     if not torch.is_deterministic_algorithms_warn_only_enabled():
@@ -91,7 +87,7 @@ def tolerantly(work: Callable[[], Result]) -> Result:
 
 @contextmanager
 def listening(pattern: re.Pattern[str], hear: Callable[..., object]) -> Iterator[None]:
-    """Tell `hear` of the warnings with a pattern: the match, category, file and line; others are shown."""
+    """Pass warnings that match a pattern to `hear`: match, category, file and line; others are shown."""
     with warnings.catch_warnings():
         warnings.filterwarnings("always", message=f".*{pattern.pattern}")
         show = warnings.showwarning

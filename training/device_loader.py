@@ -10,16 +10,16 @@ from .data.batches import Batches, check_lengths, first_sample
 from .transfer import to_device
 
 RESIDENT_SHARE = 0.1
-"""Of a GPU's free memory, that a corpus may take to lie there."""
+"""Share of a GPU's free memory that a resident corpus may take."""
 
 
 class Feed:
-    """Batches by step, as tensors on a device: the same whichever way they come there.
+    """Batches by step, as tensors on a device: the same with or without a resident corpus.
 
-    If `resident`, the corpus lies there and crops are gathered there; otherwise each batch is copied.
+    If `resident`, the corpus is on the device and crops are gathered there; otherwise each batch is copied.
 
     Raises:
-        DataError: the two recordings of a pair that is to lie there differ in length, or are empty.
+        DataError: the two recordings of a pair for the device differ in length, or are empty.
     """
 
     def __init__(self, batches: Batches, device: torch.device, *, resident: bool | None = None) -> None:
@@ -56,7 +56,7 @@ class Feed:
 
 
 def fits(batches: Batches, device: torch.device) -> bool:
-    """Whether a corpus is to lie on a device: a GPU with room, where the clips stay as they are."""
+    """Whether to keep a corpus on a device: on a GPU with room, if the clips are not augmented."""
     if device.type != "cuda" or batches.augment is not None:
         return False
     free, _ = torch.cuda.mem_get_info(device)

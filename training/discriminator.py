@@ -1,4 +1,4 @@
-"""The metric discriminator: learns to tell the PESQ of two magnitudes (MetricGAN, Fu et al. 2019)."""
+"""The metric discriminator: learns the PESQ of two magnitudes (MetricGAN, Fu et al. 2019)."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ CEILING = 1.2
 class Discriminator(nn.Module):
     """Estimate of the normalised PESQ of a magnitude against a reference magnitude.
 
-    The network of CMGAN (Cao et al. 2022), as BSRNN's reference implementation trains it: four
-    spectrally normalised strided convolutions, a maximum over time and frequency, two linear layers,
-    and a sigmoid of learned slope that reaches 1.2. 181,650 parameters at the default width.
+    The network of CMGAN (Cao et al. 2022), trained as in BSRNN's reference implementation: four spectrally
+    normalised strided convolutions, a maximum over time and frequency, two linear layers, and a sigmoid of
+    learned slope with ceiling 1.2. 181,650 parameters at the default width.
 
     Args:
         width: channels after the first convolution; they double three times.
@@ -52,8 +52,8 @@ class Discriminator(nn.Module):
     def forward(self, reference: Tensor, judged: Tensor, mask: Tensor | None = None) -> Tensor:
         """Estimates of `(PESQ_wb + 0.5) / 5`, `(batch,)`, of compressed magnitudes `(batch, band, time)`.
 
-        `mask` is of the dropout, in either mode; it is drawn here when training and not given. Giving the
-        parts of one draw makes a batch judged in parts the same as one judged whole.
+        `mask` is the dropout in either mode; when training without one, it is drawn here. With parts of one
+        draw, a batch judged in parts equals one judged whole.
         """
         features = self.convolutions(torch.stack([reference, judged], 1))
         hidden = self.hidden(features.flatten(2).max(-1).values)  # as AdaptiveMaxPool2d(1), deterministically
@@ -64,10 +64,10 @@ class Discriminator(nn.Module):
         return CEILING * torch.sigmoid(self.slope * self.output(self.activation(hidden)).squeeze(-1))
 
     def judge_together(self, pairs: Sequence[tuple[Tensor, Tensor]], masks: Tensor) -> list[Tensor]:
-        """Judge pairs of magnitudes in one forward, as `forward` would one after the other, up to rounding.
+        """Judge pairs of magnitudes in one forward, equal to `forward` for each in turn up to rounding.
 
-        In training each forward is a step of the power iteration behind the spectral norms: it takes as many.
-        `masks` of the dropout are `(pair, batch, feature)`.
+        In training each forward is one power iteration of the spectral norms, so this one takes as many as
+        there are pairs. `masks` of the dropout are `(pair, batch, feature)`.
         """
         references, judged = (torch.cat(side) for side in zip(*pairs, strict=True))
         norms: list[Any] = [part for part in self.modules() if hasattr(part, "n_power_iterations")]
@@ -81,7 +81,7 @@ class Discriminator(nn.Module):
 
 
 def target(pesq_wb: float) -> float:
-    """What the discriminator is taught for a PESQ: `(PESQ_wb + 0.5) / 5`, in [0, 1.03]."""
+    """The discriminator's target for a PESQ: `(PESQ_wb + 0.5) / 5`, in [0, 1.03]."""
     return (pesq_wb + 0.5) / 5
 
 
@@ -91,9 +91,9 @@ def discriminator_loss(
     """Squared error of the discriminator against measured PESQ.
 
     Args:
-        clean_on_clean: judgements `(batch,)` of clean speech against itself, to become 1.
-        pairs: judgements `(batch,)` with the measured PESQ of each clip, None where PESQ failed: that
-            clip alone is left out; or with what they are to become, `(batch,)`.
+        clean_on_clean: judgements `(batch,)` of clean speech against itself, with target 1.
+        pairs: judgements `(batch,)` with the measured PESQ of each clip (a clip with None is left out), or
+            with their targets, `(batch,)`.
 
     Returns:
         The loss, a scalar, and how many clips were left out.

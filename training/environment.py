@@ -1,6 +1,6 @@
-"""What a training runs on and how it computes: device, precision, determinism, memory, versions.
+"""The environment of a training: device, precision, determinism, memory, versions.
 
-The one place where these are set and where they are found out. Imports torch only when something is asked.
+Only this module sets and detects these. Imports torch only when asked.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ PACKAGES = ("ablate", "torch", "triton", "mamba-ssm", "numpy", "scipy", "numba",
 
 
 class InstructionSet(Frozen):
-    """What the processor's kernels were compiled for or chosen by: results agree bit for bit within one.
+    """The instruction sets of the processor's kernels: results agree bit for bit only if these are equal.
 
     Attributes:
-        torch: capability that torch's own kernels use, e.g. "AVX512".
-        onednn: bound put on oneDNN's (`ONEDNN_MAX_CPU_ISA`), or "DEFAULT" for all that the processor has.
-        numba: processor numba compiles for, e.g. "znver4" or "generic".
-        numba_features: what of it numba uses, e.g. "+avx2,+fma".
+        torch: capability used by torch's own kernels, e.g. "AVX512".
+        onednn: limit on oneDNN (`ONEDNN_MAX_CPU_ISA`), or "DEFAULT" for everything the processor has.
+        numba: processor that numba compiles for, e.g. "znver4" or "generic".
+        numba_features: its features that numba uses, e.g. "+avx2,+fma".
     """
 
     torch: str
@@ -48,13 +48,13 @@ class InstructionSet(Frozen):
 
 
 class Environment(Frozen):
-    """The facts of a run that its configuration does not tell.
+    """The facts of a run that are not in its configuration.
 
     Attributes:
-        device: as torch names it, "cpu" or "cuda:0".
+        device: torch's name, "cpu" or "cuda:0".
         device_name: model of the processor or the GPU.
         precision: in effect, "fp32", "tf32" or "bf16".
-        scan_backend: what computes the selective scans; none: the network has no scan.
+        scan_backend: of the selective scans; None: the network has no scan.
         threads: of torch.
     """
 
@@ -70,7 +70,7 @@ class Environment(Frozen):
 
     @classmethod
     def of(cls, model: nn.Module, device: torch.device, precision: str) -> Environment:
-        """The facts of a network about to be trained here; call it within `prepared`."""
+        """The facts for a network to be trained here; call it within `prepared`."""
         import torch
 
         from ablate.models.system_info import versions
@@ -88,13 +88,13 @@ class Environment(Frozen):
         )
 
     def differences(self, other: Environment) -> list[str]:
-        """Names of the facts that differ and can change a result; a host's name cannot."""
+        """Names of differing facts that can change a result; a host's name cannot."""
         mine, theirs = self.model_dump(), other.model_dump()
         return [name for name in mine if name != "machine" and mine[name] != theirs[name]]
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is the GPU where there is one. InputError if it is not there."""
+    """The device of a name; "auto" is the GPU if there is one. InputError if it does not exist."""
     import torch
 
     if name == "auto":
@@ -110,11 +110,11 @@ def choose_device(name: str) -> torch.device:
 
 @contextmanager
 def prepared(device: torch.device, precision: str, threads: int) -> Iterator[None]:
-    """Fixed threads, deterministic algorithms and one precision for every operator; as before afterwards.
+    """Fixed threads, deterministic algorithms and one precision for every operator; restored afterwards.
 
     `precision` "fp32" is IEEE single precision in every matrix product, convolution and recurrence, "tf32"
-    TF32 in all of them; with "bf16", what autocast leaves in single precision is IEEE. InputError if the
-    device lacks it.
+    TF32 in all of them; "bf16" leaves IEEE single precision where autocast does. InputError if the device
+    lacks it.
     """
     import torch
 
@@ -140,7 +140,7 @@ def prepared(device: torch.device, precision: str, threads: int) -> Iterator[Non
 
 @contextmanager
 def _single_precision(kind: Literal["ieee", "tf32"]) -> Iterator[None]:
-    """What float32 operators compute in, said by torch's old flags too, so that whoever reads those may."""
+    """Set the precision of float32 operators, also by torch's old flags for code that reads those."""
     import torch
 
     cudnn: Any = torch.backends.cudnn
@@ -165,7 +165,7 @@ def _single_precision(kind: Literal["ieee", "tf32"]) -> Iterator[None]:
 
 
 def check_precision(device: torch.device, precision: str) -> None:
-    """Raise InputError where a device cannot compute so; bfloat16 on a processor is only slow there."""
+    """Raise InputError if a device lacks a precision; bfloat16 on a processor is only slow."""
     import torch
 
     if precision == "fp32" or (precision == "bf16" and device.type == "cpu"):
@@ -181,7 +181,7 @@ def check_precision(device: torch.device, precision: str) -> None:
 
 
 def instruction_set() -> InstructionSet:
-    """What kernels on this processor use, limits from the environment included."""
+    """The instruction sets of kernels on this processor, with limits from the environment."""
     import llvmlite.binding
     import torch
     from numba.core import config as numba_config
@@ -200,7 +200,7 @@ def instruction_set() -> InstructionSet:
 
 
 def git_commit(folder: Path) -> str | None:
-    """The commit checked out in a folder whose files git keeps, `-dirty` where they differ; else None."""
+    """The commit of a folder tracked by git, with `-dirty` if files differ; else None."""
     for words in ("ls-files --error-unmatch .", "describe --always --dirty --abbrev=40 --exclude=*"):
         try:
             command = ["git", "-C", str(folder), *words.split()]
@@ -211,12 +211,12 @@ def git_commit(folder: Path) -> str | None:
 
 
 def host() -> str:
-    """This host in a line."""
+    """This host in one line."""
     return f"{platform.node()}, {platform.machine()}, {os.cpu_count()} cores"
 
 
 def free_memory() -> None:
-    """Drop what is held without need, a GPU's cache included: others on that GPU want it."""
+    """Free unused memory, also a GPU's cache, for other processes on that GPU."""
     gc.collect()
     if (torch := sys.modules.get("torch")) and torch.cuda.is_initialized():
         with suppress(RuntimeError):  # after a CUDA error nothing on the device works
@@ -224,11 +224,11 @@ def free_memory() -> None:
 
 
 class PeakMemory:
-    """The most memory that was held since this was made.
+    """The highest memory use since it was created.
 
-    On a GPU that is what torch's allocator gave out. On the CPU it is the resident set of this process, what
-    was resident before included: the kernel's high-water mark, set back at the start, where that is allowed
-    (Linux), else the largest of ten samples a second; `method` says which.
+    On a GPU: bytes that torch's allocator gave out. On the CPU: the resident set of this process, including
+    what was resident before: the kernel's high-water mark, reset at the start if that is allowed (Linux),
+    else the largest of ten samples a second; `method` says which.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -268,7 +268,7 @@ class PeakMemory:
 
 
 class OtherLoad:
-    """How many cores of this machine others kept busy, from when this was made until `cores` is asked."""
+    """How many cores other processes kept busy between its creation and a call of `cores`."""
 
     def __init__(self) -> None:
         self._began = time.perf_counter()
@@ -276,7 +276,7 @@ class OtherLoad:
         self._own = time.process_time()
 
     def cores(self) -> float:
-        """The mean; 0 is a machine to ourselves."""
+        """The mean; 0 if nothing else runs."""
         seconds = time.perf_counter() - self._began
         others = _busy_seconds() - self._busy - (time.process_time() - self._own)
         return round(max(0.0, others / seconds), 2) if seconds else 0.0
@@ -327,7 +327,7 @@ def _scan_backend(model: nn.Module, device: torch.device) -> str | None:
 
 
 def _reset_high_water_mark() -> bool:
-    """Set the process' high-water mark back to what is resident now; whether that could be done."""
+    """Reset the process' high-water mark to its resident set; whether that succeeded."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
         return _status_bytes("VmHWM") > 0
@@ -336,7 +336,7 @@ def _reset_high_water_mark() -> bool:
 
 
 def _status_bytes(name: str) -> int:
-    """A field of `/proc/self/status` that is in kB there."""
+    """A field of `/proc/self/status`, which is in kB."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1]) * 1024
@@ -350,7 +350,7 @@ def _resident() -> int:
 
 
 def _busy_seconds() -> float:
-    """Seconds of all cores since the machine started that were not idle."""
+    """Busy seconds of all cores since the machine started."""
     import psutil
 
     times = psutil.cpu_times()

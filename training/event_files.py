@@ -1,8 +1,8 @@
-"""Event files of TensorBoard and of W&B's offline runs, read without either package.
+"""Reads event files of TensorBoard and of W&B's offline runs without either package.
 
-TensorBoard frames protobuf messages as TFRecord does, W&B as LevelDB's log does. Fields that are not named
-here are skipped. Numbers of fields are those of TensorFlow's `event.proto`, `summary.proto`, `tensor.proto`
-and of `wandb_internal.proto`.
+TensorBoard frames protobuf messages like TFRecord, W&B like LevelDB's log. Unnamed fields are skipped. Field
+numbers are those of TensorFlow's `event.proto`, `summary.proto`, `tensor.proto` and of
+`wandb_internal.proto`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _message(package: str, name: str) -> Any:
 
 
 def _tensorboard_records(data: bytes) -> Iterator[bytes]:
-    """Messages up to the first that is not whole: a file that is still written ends in one."""
+    """Messages up to the first incomplete one, with which a file ends while it is written."""
     at = 0
     while at + 12 <= len(data):
         (length,) = struct.unpack_from("<Q", data, at)
@@ -76,8 +76,8 @@ def _tensorboard_records(data: bytes) -> Iterator[bytes]:
 
 
 def _wandb_records(data: bytes) -> Iterator[bytes]:
-    """Messages up to the first that is not whole. A message is one full piece (1), or first (2), middle (3)
-    and last (4) pieces; no piece crosses a block of 32 KiB, the first of which has seven bytes before."""
+    """Messages up to the first incomplete one. A message is one full piece (1), or first (2), middle (3) and
+    last (4) pieces; no piece crosses a block of 32 KiB. Seven bytes precede the first block's pieces."""
     block, at, whole = 32_768, 7, b""
     while at + 7 <= len(data):
         if block - at % block < 7:
@@ -94,10 +94,10 @@ def _wandb_records(data: bytes) -> Iterator[bytes]:
 
 
 def tensorboard_scalars(path: Path) -> list[dict[str, float]]:
-    """The scalars of an event file, or of all event files of a folder, a row per step.
+    """The scalars in an event file, or in all event files of a folder, a row per step.
 
     Raises:
-        ValueError: the file holds no event.
+        ValueError: there are no events.
     """
     files = sorted(path.glob("events.out.tfevents.*")) if path.is_dir() else [path]
     rows: dict[int, dict[str, float]] = {}
@@ -115,7 +115,7 @@ def tensorboard_scalars(path: Path) -> list[dict[str, float]]:
 
 
 def _scalar(value: Any) -> float | None:
-    """A value's number; none where it is a picture, a histogram or text."""
+    """A value's number; None for a picture, a histogram or text."""
     if value.HasField("simple_value"):
         return value.simple_value
     tensor = value.tensor
@@ -130,16 +130,16 @@ def _scalar(value: Any) -> float | None:
 
 
 def wandb_run(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The configuration and the history of a W&B run that was written offline.
+    """The configuration and the history of a W&B offline run.
 
     Args:
-        path: a `.wandb` file, or the folder `offline-run-...` that holds one.
+        path: a `.wandb` file, or the folder `offline-run-...` with one.
 
     Returns:
         Settings by name, with `_id` and `_name` of the run; a row per step, nested keys joined by `.`.
 
     Raises:
-        ValueError: it is no such file, or the folder does not hold exactly one.
+        ValueError: the file is of another kind, or the folder does not have exactly one.
     """
     files = sorted(path.glob("*.wandb")) if path.is_dir() else [path]
     if len(files) != 1:

@@ -1,4 +1,4 @@
-"""How a training can end before its time, and what is told of it."""
+"""How a training can end early, and the messages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .rundir import Cause
 
 
 class Interrupted(Exception):
-    """The training was asked to stop and has written all it needs to go on."""
+    """The training was asked to stop and has saved everything needed to resume."""
 
 
 class DivergedError(ArithmeticError):
@@ -29,7 +29,7 @@ class DivergedError(ArithmeticError):
 
 
 class RunFailure(Exception):
-    """What was being done when the error behind it, its `__cause__`, came."""
+    """The task during which an error, its `__cause__`, occurred."""
 
     def __init__(self, doing: Cause) -> None:
         super().__init__(doing)
@@ -38,7 +38,7 @@ class RunFailure(Exception):
 
 @contextmanager
 def failure_cause(doing: Cause) -> Iterator[None]:
-    """Say what is being done to whoever has to tell the cause of an error; the innermost one counts."""
+    """Attach a cause to errors inside the block; the innermost one counts."""
     try:
         yield
     except (RunFailure, Interrupted, DivergedError):
@@ -62,11 +62,11 @@ SIGNS: dict[Cause, tuple[str, ...]] = {
     "device": ("cuda error", "cudnn error", "cublas_status_", "cudnn_status_", "cufft_"),
     "port-taken": ("address already in use", "eaddrinuse"),
 }
-"""What a RuntimeError, or the last line of a command, says of its cause."""
+"""Signs of a cause in a RuntimeError, or in the last line of a command."""
 
 
 def classify(error: BaseException, doing: Cause) -> Cause:
-    """The cause of a failure: by the error where that tells, else by what was being done."""
+    """The cause of a failure: from the error if it shows one, else from the task."""
     text = str(error).lower() if isinstance(error, RuntimeError) else ""
     if (
         isinstance(error, MemoryError)

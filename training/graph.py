@@ -1,4 +1,4 @@
-"""A piece of a training step as a CUDA graph: recorded once, then replayed in one launch."""
+"""A part of a training step as a CUDA graph: recorded once, then replayed in one launch."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from .config import Recipe
 from .determinism import listening, tolerantly
 
 WARM_UP = 3
-"""Calls that run as usual before one is recorded: plans, workspaces and kernels are made at their first use,
-which cannot be recorded."""
+"""Normal calls before one is recorded: the first use creates plans, workspaces and kernels, which cannot be
+recorded."""
 WAITING = re.compile("synchronizing CUDA operation")
 
 Result = TypeVar("Result")
@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 class NotRecorded(Exception):
-    """Nothing has run on the device: the call is to be made again, and then runs as usual."""
+    """Nothing has run on the device: repeat the call, which then runs normally."""
 
 
 def recorded(work: Callable[[], Result]) -> Result:
-    """What work with a `Graph` in it gives, as `tolerantly`; done again where it turned out not to be one."""
+    """The result of work that contains a `Graph`, as `tolerantly`; repeated if recording failed."""
     try:
         return tolerantly(work)
     except NotRecorded:
@@ -46,7 +46,7 @@ def recorded(work: Callable[[], Result]) -> Result:
 
 @dataclass(frozen=True)
 class Capture:
-    """Operations on a device, and the tensors that they read and write at every replay."""
+    """Recorded operations, and the tensors that every replay reads and writes."""
 
     replay: Callable[[], None]
     inputs: list[Tensor]
@@ -55,15 +55,15 @@ class Capture:
 
 
 class Graph:
-    """A function that leaves gradients behind, recorded at its fourth call of a kind and then replayed.
+    """A function that leaves gradients, recorded at its fourth call of a kind and then replayed.
 
-    The first calls run as usual, on the stream that will be recorded. If they draw numbers on the processor
-    or wait for the device, or if recording fails, every call runs as usual, and `reason` says why.
+    The first calls run normally, on the stream to record. If they draw random numbers on the processor, wait
+    for the device, or cannot be recorded, every call runs normally, and `reason` says why.
 
     Args:
-        work: called with tensors of fixed shapes (or None) and with options; gives tensors. What it computes
-            may depend on nothing else of the processor.
-        module: whose gradients it leaves, and whose buffers it may write into.
+        work: called with tensors of fixed shapes (or None) and with options; returns tensors. Its result may
+            depend on nothing else of the processor.
+        module: the one with the gradients, and with buffers that it may write.
         device: a GPU.
     """
 
@@ -80,11 +80,11 @@ class Graph:
     def of(
         cls, recipe: Recipe, work: Callable[..., Tensors], module: nn.Module, device: torch.device
     ) -> Graph | None:
-        """As the recipe asks; None: it does not, or the device has none."""
+        """A graph if the recipe asks for one and the device is a GPU; else None."""
         return cls(work, module, device) if recipe.cuda_graph and device.type == "cuda" else None
 
     def __call__(self, *inputs: Tensor | None, **options: bool) -> Tensors:
-        """What `work` gives; NotRecorded if it turned out that this cannot be recorded."""
+        """The result of `work`; NotRecorded if it turns out that it cannot be recorded."""
         if self.reason is not None:
             return self.work(*inputs, **options)
         kind = (*(x is None for x in inputs), *sorted(options.items()))
@@ -111,7 +111,7 @@ class Graph:
         return tuple(x.clone() for x in recording.outputs)
 
     def told(self) -> str:
-        """What came of it, in a word or with the reason."""
+        """Its outcome in a word, or the reason."""
         return self.reason or ("on" if self._recorded else f"fewer than {WARM_UP + 1} steps of a kind")
 
     def _give_up(self, reason: str) -> None:
@@ -122,7 +122,7 @@ class Graph:
     def _watched(
         self, inputs: Sequence[Tensor | None], options: dict[str, bool]
     ) -> tuple[Tensors, list[str]]:
-        """Work as usual; what a recording would not repeat."""
+        """Work normally; also returns what a recording would not repeat."""
         drawn, places = _drawn(), self._places()
         with _waits() as found:
             outputs = self._beside(inputs, options)
@@ -158,14 +158,14 @@ class Graph:
 
 
 def _drawn() -> list[Any]:
-    """Where the processor's generators of random numbers stand."""
+    """The states of the processor's random generators."""
     _, keys, *place = np.random.get_state()
     return [random.getstate()[1], keys, place, torch.get_rng_state()]
 
 
 @contextmanager
 def _waits() -> Iterator[list[str]]:
-    """What waits for the device inside; other warnings are as before."""
+    """Collects operations inside that wait for the device; other warnings are unchanged."""
     found: list[str] = []
     mode = torch.cuda.get_sync_debug_mode()
 

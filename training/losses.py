@@ -1,6 +1,6 @@
 """The losses of an enhancement network by name, on spectrograms and always in float32.
 
-A loss is added by one entry in `LOSSES` and its weight, a field of `Recipe`; a plug-in calls `register`, and
+To add a loss, add one entry to `LOSSES` and its weight to `Recipe`; a plug-in calls `register`, and
 `recipe.losses.<name>` weights it.
 """
 
@@ -22,7 +22,7 @@ from ablate.models.spectral import istft, stft
 from .config import Recipe
 
 FLOOR = 1e-10
-"""Added to a modulus before compression, as the reference implementation of BSRNN does."""
+"""Added to a modulus before compression, as in the reference implementation of BSRNN."""
 
 RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
 """Points, hop and window of each transform of `stft_distance` (Yamamoto et al. 2020, arXiv:1910.11480)."""
@@ -30,13 +30,13 @@ RESOLUTIONS = ((512, 50, 240), (1024, 120, 600), (2048, 240, 1200))
 
 @dataclass(frozen=True, eq=False)
 class Estimated:
-    """An estimate beside clean speech, and what several losses want of the two.
+    """An estimate and clean speech, with results that several losses share.
 
     Attributes:
         estimate, clean: complex `(batch, 257, time)`.
         compression: exponent of the compressed magnitudes.
-        outputs: all that the network gave, as it gave it.
-        own: the loss that the network brings along.
+        outputs: everything that the network returned.
+        own: the network's own loss.
     """
 
     estimate: Tensor
@@ -123,24 +123,20 @@ def phase_distance(pair: Estimated) -> Tensor:
 
 
 def inconsistency(pair: Estimated) -> Tensor:
-    """Mean modulus of the estimate less the transform of its own waveform; a scalar.
+    """Mean modulus of the estimate minus the transform of its own waveform; a scalar.
 
-    Zero where the estimate is the spectrogram of some signal (Le Roux et al. 2008; Wisdom et al. 2019).
+    Zero if the estimate is the spectrogram of a signal (Le Roux et al. 2008; Wisdom et al. 2019).
     """
     return (pair.estimate - stft(pair.waves[0])).abs().mean()
 
 
 def adversarial_distance(judgement: Tensor) -> Tensor:
-    """How far the discriminator's judgements `(batch,)` are from that of clean speech, 1; a scalar."""
+    """Distance of the discriminator's judgements `(batch,)` from that of clean speech, 1; a scalar."""
     return ((judgement - 1) ** 2).mean()
 
 
 def loss_of_network(pair: Estimated) -> Tensor:
-    """The loss that the network brings along, `loss(outputs, clean)` of its own; a scalar.
-
-    Raises:
-        InputError: it brings none.
-    """
+    """The network's own `loss(outputs, clean)`, a scalar; InputError if it has none."""
     if pair.own is None:
         raise InputError("recipe.losses.network is set, but there is no network to provide a loss")
     return pair.own()
@@ -157,20 +153,21 @@ LOSSES: dict[str, tuple[str, LossFunction]] = {
     "phase": ("phase_weight", phase_distance),
     "consistency": ("consistency_weight", inconsistency),
 }
-"""Name -> the field of the recipe that weights it, and the loss. The term of the discriminator
-(`adversarial_weight`) is added by the training step, which owns the discriminator."""
+"""Name -> its weight in the recipe, and the loss. The training step adds the discriminator's term
+(`adversarial_weight`)."""
 
 _plugins: dict[str, LossFunction] = {"network": loss_of_network}
-"""What `recipe.losses` weights: the network's own loss, and what plug-ins register."""
+"""Losses for `recipe.losses`: the network's own, and those that plug-ins register."""
 
 
 def register(name: str, loss: LossFunction) -> None:
-    """Add a loss, as a plug-in does; `recipe.losses.<name>` weights it.
+    """Add a loss of a plug-in; `recipe.losses.<name>` weights it.
 
-    `pair.outputs` is all that the network gave; `recipe.losses.network` weights a loss of the network's own.
+    `pair.outputs` is everything that the network returned; `recipe.losses.network` weights the network's own
+    loss.
 
     Raises:
-        InputError: the name is taken by another loss.
+        InputError: another loss has the name.
     """
     if name in LOSSES or _plugins.get(name, loss) is not loss:
         raise InputError(f"loss {name!r} exists already; choose another name")
@@ -179,18 +176,14 @@ def register(name: str, loss: LossFunction) -> None:
 
 @dataclass(frozen=True)
 class WeightedLoss:
-    """The sum of the losses that a recipe weights above zero; the discriminator's is not among them."""
+    """The weighted sum of a recipe's losses, without the discriminator's."""
 
     terms: tuple[tuple[float, LossFunction], ...]
     compression: float = 0.3
 
     @classmethod
     def of(cls, recipe: Recipe) -> WeightedLoss:
-        """The losses of a recipe.
-
-        Raises:
-            InputError: the recipe weights a loss that no plug-in registered.
-        """
+        """The losses of a recipe; InputError if it weights a loss that no plug-in registered."""
         terms = [(getattr(recipe, field), loss) for field, loss in LOSSES.values()]
         for name, weight in recipe.losses.items():
             if name in LOSSES:

@@ -1,4 +1,4 @@
-"""How weights follow gradients: rates, groups, optimisers that a device can hold back, and the average."""
+"""Updates of the weights: learning rates, groups, optimisers that a device can hold back, and the average."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch import Tensor, nn
 from .config import Recipe
 
 FUSED = ("cuda",)
-"""Devices whose optimisers are one kernel, which looks itself whether the step is to be taken; not for
-complex parameters, which it does not take."""
+"""Devices with one-kernel optimisers, which decide themselves whether to take the step; they do not support
+complex parameters."""
 
 
 def learning_rate_factor(recipe: Recipe, step: int, steps: int) -> float:
-    """What the learning rate is multiplied by at a step counted from 0, of so many.
+    """The factor of the learning rate at a step, counted from 0, of `steps`.
 
-    Lengths are parts of the training, so that a shortened training has the same curve.
+    Lengths are fractions of the training, so a shorter training has the same curve.
     """
     warm = (step + 1) / (recipe.warmup * steps) if recipe.warmup else 1.0
     return min(1.0, warm) * recipe.scheduled(step / steps)
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The parameters of a network for an optimiser, those that weight decay is for apart.
+    """The parameters of a network for an optimiser, with and without weight decay.
 
-    It is for matrices and kernels: parameters of two axes or more with `weight` in their name. Biases, the
-    scales of norms, and what a module declares by `_no_weight_decay` or by another name (`A_log` and `D` of a
-    state space) are left alone. Without weight decay there is one group.
+    It applies to matrices and kernels: parameters of at least two axes with `weight` in their name. Biases,
+    scales of norms, and parameters that a module marks by `_no_weight_decay` or by another name (`A_log` and
+    `D` of a state space) have none. Without weight decay there is one group.
     """
     named = list(model.named_parameters())
     if not weight_decay:
@@ -46,9 +46,9 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 
 
 class Optimiser:
-    """The optimiser of a recipe, which takes no step from what is not finite, without asking the device.
+    """The optimiser of a recipe, which skips steps that are not finite without asking the device.
 
-    `parameters` are as `torch.optim` takes them, all on `device`; `learning_rate` is that at a factor of 1.
+    `parameters` are as for `torch.optim`, all on `device`; `learning_rate` is that at a factor of 1.
     """
 
     def __init__(self, recipe: Recipe, parameters: Any, learning_rate: float, device: torch.device) -> None:
@@ -60,7 +60,7 @@ class Optimiser:
         self.torch = kind(groups, lr=learning_rate, weight_decay=0.0, fused=self.fused or None)
 
     def step(self, factor: float, finite: Tensor) -> None:
-        """Move the weights by their gradients, the learning rate times `factor`; weights and state stay where
+        """Update the weights by their gradients, with the learning rate times `factor`; nothing changes if
         `finite`, a truth value on the device, is false."""
         for group in self.torch.param_groups:
             group["lr"] = self.learning_rate * factor
@@ -74,7 +74,7 @@ class Optimiser:
         self.torch.zero_grad(set_to_none=True)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """Its part of a checkpoint."""
         return self.torch.state_dict()
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -84,7 +84,8 @@ class Optimiser:
 
 
 def averaged(model: nn.Module) -> nn.Module:
-    """A copy of a network for `follow`, the weights of each recurrence in one piece as cuDNN wants them."""
+    """A copy of a network for `update_ema`, with each recurrence's weights in one piece, as cuDNN
+    requires."""
     average = deepcopy(model)
     for module in average.modules():
         if isinstance(module, nn.RNNBase):
@@ -93,11 +94,11 @@ def averaged(model: nn.Module) -> nn.Module:
 
 
 def update_ema(average: nn.Module, model: nn.Module, step: int, horizon: float) -> None:
-    """Move an exponential average of a network's weights by a step.
+    """Update an exponential average of a network's weights by one step.
 
-    The newest weights enter by 1 / `horizon`; before so many steps it is the plain mean of all so far, so
-    that the initialisation is never part of it. Buffers are those of the network. `step` counts from 0; below
-    a horizon of one step the average is the network itself.
+    The newest weights enter with 1 / `horizon`; before that many steps the average is the plain mean of all
+    so far, so it never includes the initialisation. Buffers are copied from the network. `step` counts from
+    0; below a horizon of one step the average is the network itself.
     """
     share = 1 / max(1.0, min(step + 1, horizon))
     with torch.no_grad():
@@ -107,6 +108,6 @@ def update_ema(average: nn.Module, model: nn.Module, step: int, horizon: float) 
 
 
 def gradient_norms(parameters: Mapping[str, nn.Parameter]) -> tuple[list[str], Tensor]:
-    """Names of the parameters that have a gradient, and the norm of each gradient, `(parameter,)`."""
+    """Names of the parameters with a gradient, and the norm of each gradient, `(parameter,)`."""
     gradients = {name: p.grad for name, p in parameters.items() if p.grad is not None}
     return list(gradients), torch.stack(torch._foreach_norm(list(gradients.values())))

@@ -1,4 +1,5 @@
-"""Perceptual contrast stretching: post-processing that raises PESQ by spreading loud against soft bands.
+"""Perceptual contrast stretching: post-processing that raises PESQ by increasing the contrast of loud and
+soft bands.
 
 R. Chao, C. Yu, S.-W. Fu, X. Lu, Y. Tsao, "Perceptual Contrast Stretching on Target Feature for Speech
 Enhancement", Interspeech 2022; gains and transform (512 points, hop 256, Hamming) of its public code.
@@ -41,12 +42,12 @@ def stretch(waveform: Tensor) -> Tensor:
 
 
 def target(waveform: Tensor) -> Tensor:
-    """`stretch`, then each waveform at its peak before: contrast-stretched speech to learn from."""
+    """`stretch`, then each waveform scaled to its earlier peak: contrast-stretched speech as a target."""
     return pcs(waveform) * waveform.abs().amax(dim=-1, keepdim=True)
 
 
 def pcs(waveform: Tensor) -> Tensor:
-    """`stretch`, then the peak of each waveform brought to 1 (silence stays silence)."""
+    """`stretch`, then the peak of each waveform scaled to 1 (silence stays silence)."""
     stretched = stretch(waveform)
     peak = stretched.abs().amax(dim=-1, keepdim=True)
     return stretched / torch.where(peak > 0, peak, 1)

@@ -1,4 +1,4 @@
-"""What others see of a training: `state.json`, `metrics.jsonl`, and the means over its steps."""
+"""The visible progress of a training: `state.json`, `metrics.jsonl`, and means over its steps."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .trainer import Step
 
 STATE_SECONDS = 1.0
-"""Least time between two writes of `state.json` while training, and of the seconds that a command took."""
+"""Least time between two writes of `state.json` in training, and of a command's seconds."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class Window:
 
 
 class Progress:
-    """Writes where a run stands into its directory, and tells `report` of every state written."""
+    """Writes a run's progress into its directory, and passes every written state to `report`."""
 
     def __init__(self, run: RunDir, report: Callable[[RunState], None] | None = None) -> None:
         self.run = run
@@ -86,27 +86,27 @@ class Progress:
             self.at(step.number)
 
     def at(self, step: int) -> None:
-        """Write the step, and how long one takes of late."""
+        """Write the step, and its recent duration."""
         recent = self._durations[-20:]
         self.update(step=step, **({"seconds_per_step": statistics.median(recent)} if recent else {}))
 
     def take_means(self) -> dict[str, float]:
-        """The means since they were last taken."""
+        """The means since the last call."""
         means, self.window = self.window.means(), Window()
         return means
 
     def validated(self, step: int, line: Mapping[str, Any], best: Mapping[str, Any] | None) -> None:
-        """Write the line of a validation that ended while training was at `step`."""
+        """Write the line of a validation that ended at `step`."""
         self.run.append_metrics(line)
         logger.info("%s", " ".join(f"{k}={v:.5g}" if v is not None else f"{k}=-" for k, v in line.items()))
         self.update(step=step, val_pesq_wb=best and best["val_pesq_wb"])
 
     def seconds_per_step(self) -> float | None:
-        """The median over the steps of this process, or as the state has it where there were none."""
+        """The median over the steps of this process; if there are none, that of the state."""
         return statistics.median(self._durations) if self._durations else self.run.state.seconds_per_step
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """Its part of a checkpoint."""
         sums = {name: x for name, x in asdict(self.window).items() if name not in ("seconds", "timed")}
         return {"window": sums, "dropped_pesq_clips": self.dropped_clips}
 

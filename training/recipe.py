@@ -18,7 +18,7 @@ _Decaying = ActiveIf("schedule", "step", "exponential")
 class Recipe(Section):
     """How a network is trained. Lengths of the training are in optimiser steps.
 
-    How to add a field, and what its marks mean: see `models.fields`.
+    To add a field, and for its marks, see `models.fields`.
     """
 
     name: Annotated[str, Bookkeeping] = "quick"
@@ -156,11 +156,11 @@ class Recipe(Section):
     )
 
     def validation_interval(self, steps: int) -> int:
-        """Steps between two validations of a training of so many steps."""
+        """Steps between two validations of a training with this many steps."""
         return self.validate_every or max(20, -(-steps // 10))
 
     def scheduled(self, progress: float) -> float:
-        """The share of the learning rate that the schedule leaves after a part of the steps."""
+        """The factor of the schedule on the learning rate after a fraction of the steps."""
         if self.schedule == "step":
             return self.decay ** math.floor(progress / self.decay_every + 1e-9)
         if self.schedule == "exponential":
@@ -170,7 +170,7 @@ class Recipe(Section):
         return 1.0
 
     def shrink(self, model: ModelConfig) -> ModelConfig:
-        """The network this recipe trains in place of `model`: one rule for every network."""
+        """The network that this recipe trains instead of `model`: one rule for all networks."""
         return model.model_copy(
             update={
                 "channels": model.channels

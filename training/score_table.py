@@ -1,4 +1,4 @@
-"""The table of a test: a row per utterance, with what is known of it and what was measured."""
+"""The table of a test: a row per utterance, with its facts and scores."""
 
 from __future__ import annotations
 
@@ -29,20 +29,24 @@ def measured(
     *,
     cache: Path,
 ) -> pd.DataFrame:
-    """Measure the enhanced speech of a test set.
+    """Score the enhanced speech of a test set.
 
     Args:
         enhanced: index into `pairs` and enhanced speech, (sample,), each once, in any order.
-        evaluation: names measures beside the usual ones.
+        evaluation: names metrics beside the usual ones.
         cache: folder of the cache, for the scores of the noisy input.
 
     Returns:
-        A row per utterance, in the order of the pairs: `utterance, speaker, snr, noise`, the metrics
-        (missing where the clean recording cannot be a reference, the metric's floor where the enhanced speech
-        cannot be measured), `seconds` (its length), `error` (the reasons, or missing), `broken` (the metrics
-        that are at their floor for that reason, or missing), `noisy_pesq_wb, noisy_stoi`; if some enhanced
-        speech is certainly more than 10 ms earlier or later than the clean, `lag_ms`. Its `attrs`
-        have the passport of each metric (`metrics.passport`), which Parquet keeps.
+        A row per utterance, in the order of the pairs: `utterance, speaker, snr, noise`, the metrics (missing
+            if the
+        clean recording cannot be a reference, the floor if the enhanced speech cannot be measured), `seconds`
+            (its
+        length), `error` (the reasons, or missing), `broken` (the metrics at their floor for that reason, or
+            missing),
+        `noisy_pesq_wb, noisy_stoi`; if some enhanced speech is certainly more than 10 ms earlier or later
+            than the
+        clean, `lag_ms`. Its `attrs` have the passport of each metric (`metrics.passport`), which Parquet
+            keeps.
 
     Raises:
         MetricProcessError: the processes that measured an utterance died.
@@ -67,8 +71,7 @@ def measured(
             **known_of(pair),
             **scored.with_floors(),
             "seconds": pair.seconds,
-            "error": scored.reasons(),
-            "broken": ", ".join(scored.broken) or None,
+            **scored.failures(),
         }
     frame = table(rows, pairs, pool, cache=cache)
     if lags:
@@ -78,7 +81,7 @@ def measured(
 
 
 def known_of(pair: Pair) -> dict[str, Any]:
-    """What names and logs tell of an utterance."""
+    """The facts of an utterance from names and logs."""
     return {"utterance": pair.name, "speaker": pair.speaker, "snr": pair.snr, "noise": pair.noise}
 
 

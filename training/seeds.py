@@ -1,4 +1,4 @@
-"""Random numbers of a training: one seed, separate streams. Imports without torch."""
+"""Random numbers of a training: one seed, separate streams. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _KEYS = {stream: key for key, stream in enumerate(get_args(Stream))}
 def sequence(seed: int, stream: Stream, *position: int) -> np.random.SeedSequence:
     """The seed sequence of a stream, or of a place in it (an epoch, a step): as `SeedSequence(seed).spawn`.
 
-    Addressing a child by its key instead of spawning it needs no state, so that a training resumed at
-    any step draws what it would have drawn.
+    Addressing a child by its key instead of spawning it needs no state, so a resumed training draws the same
+    numbers.
 
     Raises:
         InputError: the seed is negative.
@@ -40,7 +40,7 @@ def torch_seed(seed: int, stream: Stream, *position: int) -> int:
 def set_global(seed: int, stream: Stream, *position: int) -> None:
     """Set Python's, NumPy's and torch's global generators to a place of a stream.
 
-    What draws from them afterwards, a plug-in's network included, draws the same after a resume.
+    Later draws, also of a plug-in's network, are then the same after a resume.
     """
     import random
 

@@ -1,4 +1,4 @@
-"""Validation beside the training, and the weights that are selected."""
+"""Validation during the training, and the selected weights."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Pending:
-    """A validation whose utterances are enhanced and being measured, by name."""
+    """A validation with enhanced utterances whose scores, by name, are being measured."""
 
     line: dict[str, Any]
     scores: dict[str, Future[Scored]]
@@ -33,17 +33,17 @@ class _Pending:
 
 @dataclass(kw_only=True)
 class Selection:
-    """Validates a network on the way and keeps the weights of the highest mean PESQ-WB, or the last.
+    """Validates a network during training and keeps the weights of the highest mean PESQ-WB, or the last.
 
-    The network enhances at once; its scores are measured while training goes on, which never waits for them.
-    A mean is over the same utterances at every check: one whose clean recording cannot be a reference is left
-    out always, one whose enhanced speech cannot be measured (silent, not finite) counts as the floor.
+    The network enhances at once; its scores are measured while training continues. Every mean is over the
+    same utterances: one whose clean recording cannot be a reference is always left out, one whose enhanced
+    speech cannot be measured (silent, not finite) counts as the floor.
 
     Attributes:
         interval: steps between two validations.
         steps: of the training; the last one is validated too.
-        choice: the weights that are kept as `best`.
-        lines: of the validations that have ended.
+        choice: the weights kept as `best`.
+        lines: of finished validations.
     """
 
     pairs: Sequence[Pair] = field(kw_only=False)
@@ -57,12 +57,12 @@ class Selection:
     _pending: deque[_Pending] = field(default_factory=deque)
 
     def is_due(self, step: int) -> bool:
-        """Whether the weights after this step are to be validated and have not been."""
+        """Whether the weights after this step must be validated and are not yet."""
         known = {line["step"] for line in (*self.lines, *(pending.line for pending in self._pending))}
         return step > 0 and step not in known and (step % self.interval == 0 or step == self.steps)
 
     def start(self, model: nn.Module, step: int, means: Mapping[str, float]) -> None:
-        """Enhance the validation utterances with the network as it is after a step.
+        """Enhance the validation utterances with the network after a step.
 
         `means` are those of the training since the last validation, for the same line.
         """
@@ -79,11 +79,12 @@ class Selection:
         self._pending.append(_Pending(line, in_order, _copy(model)))
 
     def measured(self) -> bool:
-        """Whether a validation is under way that `finish` would end at once."""
+        """Whether `finish` would return a validation without waiting."""
         return bool(self._pending) and all(f.done() for f in self._pending[0].scores.values())
 
     def finish(self) -> dict[str, Any] | None:
-        """Wait for the scores of the first validation under way and select; its line, None where none is.
+        """Wait for the scores of the oldest open validation and select; returns its line, None if none is
+        open.
 
         Raises:
             MetricProcessError: the processes that measured an utterance died.
@@ -101,12 +102,12 @@ class Selection:
         return line
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds."""
+        """Its part of a checkpoint."""
         under_way = [{"line": pending.line, "weights": pending.weights} for pending in self._pending]
         return {"history": self.lines, "best": self.best, "validations": under_way}
 
     def restore(self, state: Mapping[str, Any], model: nn.Module) -> None:
-        """Undo `state`; `model` takes validations that were under way again, and is left as it was."""
+        """Undo `state`; `model` repeats open validations, and keeps its weights."""
         self.lines, self.best = state["history"], state["best"]
         before = _copy(model)
         for pending in state.get("validations", ()):
@@ -121,8 +122,8 @@ def _copy(model: nn.Module) -> dict[str, Tensor]:
 
 
 def mean_scores(scores: Mapping[str, Scored]) -> dict[str, Any]:
-    """`val/pesq_wb` and `val/stoi`, means over the utterances, None where none can be measured; `val/broken`,
-    how many count as a floor. What failed is logged."""
+    """`val/pesq_wb` and `val/stoi`, means over the utterances, None if none can be measured; `val/broken`,
+    how many count as a floor. Failures are logged."""
     for name, scored in scores.items():
         if reason := scored.reasons():
             logger.warning("validation of %s: %s", name, reason)

@@ -1,7 +1,7 @@
-"""Between the processor and the device: every transfer of a training step passes here.
+"""Transfers between processor and device: every one of a training step passes here.
 
-On CUDA both directions go through pinned memory and in the order of the stream, so that nobody waits who does
-not ask for a result.
+On CUDA both directions use pinned memory in the order of the stream, so only a caller who asks for a result
+waits.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from torch import Tensor
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor of the processor on a device; what is computed there comes after the copy."""
+    """Copy a tensor from the processor to a device; later work on the device waits for the copy."""
     if device.type == "cuda":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
 
 
 def to_host(tensor: Tensor) -> Callable[[], Tensor]:
-    """Start to copy a tensor to the processor; calling what it returns waits for it and gives it."""
+    """Start copying a tensor to the processor; the returned function waits for it and returns it."""
     if tensor.device.type != "cuda":
         return tensor.cpu
     copy = tensor.to("cpu", non_blocking=True)

@@ -16,7 +16,7 @@ from ablate.models.config import Frozen
 from ablate.models.errors import InputError, explain, listed, plural
 
 from ..audio import is_audio
-from .lists import ENDINGS, Listed, is_list, read_list
+from .lists import ENDINGS, is_list, read_list
 from .pairing import Paired, check_pattern, pair_folders, with_patterns
 
 SPLITS = {
@@ -115,9 +115,12 @@ class CorpusLayout:
         notes = [source.note] if source.note else []
         if source.listed is not None:
             folders = [folder for folder in (source.clean, source.noisy) if folder is not None]
-            told = _of_split(read_list(source.listed, self.root, folders), source)
+            told = read_list(source.listed, self.root, folders)
             notes += told.notes
-            pairs = told.pairs
+            wanted = source.split and SPLITS[source.split]
+            pairs = [
+                p for p, split in zip(told.pairs, told.splits, strict=True) if not wanted or split in wanted
+            ]
         else:
             assert source.clean is not None
             assert source.noisy is not None
@@ -142,13 +145,6 @@ class CorpusLayout:
                 f"give the folder as --test-data, or name the train and test files in {DESCRIPTION}"
             )
         return f"{held}A corpus has {LAYOUTS}; or a {DESCRIPTION} that names its files (docs/data.md)"
-
-
-def _of_split(told: Listed, source: Source) -> Listed:
-    if source.split is None:
-        return told
-    kept = [index for index, split in enumerate(told.splits) if split in SPLITS[source.split]]
-    return Listed([told.pairs[i] for i in kept], [told.splits[i] for i in kept], told.notes)
 
 
 def _description(root: Path) -> tuple[Path, Description] | None:

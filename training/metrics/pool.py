@@ -13,7 +13,6 @@ import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from types import TracebackType
 from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
@@ -157,9 +156,7 @@ class MetricPool:
     def __enter__(self) -> MetricPool:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @staticmethod

@@ -79,18 +79,14 @@ _BINS: dict[str, Any] = {"higher_is_better": False, "usual": False}
 
 
 def _composite(part: str) -> Metric:
-    return Metric(
-        part, part.upper(), lambda pair: getattr(pair.composite, part), standard="Loizou's composite", **_PESQ
-    )
+    given = _PESQ | {"standard": "Loizou's composite"}
+    return Metric(part, part.upper(), lambda pair: getattr(pair.composite, part), **given)
 
 
 def _of_ports(part: str) -> Metric:
-    name, label, standard = f"{part}_ports", f"{part.upper()} (ports)", "composite of a port fed with floats"
-
-    def measure(pair: Signals) -> float:
-        return getattr(pair.composite_of_ports, part)
-
-    return Metric(name, label, measure, standard=standard, usual=False, **_PESQ)
+    given = _PESQ | {"standard": "composite of a port fed with floats", "usual": False}
+    label = f"{part.upper()} (ports)"
+    return Metric(f"{part}_ports", label, lambda pair: getattr(pair.composite_of_ports, part), **given)
 
 
 def _of_one(name: str, label: str, measure: Callable[[Signals], float], *needs: str) -> Metric:

@@ -43,6 +43,10 @@ class Scored(NamedTuple):
             metrics_of[reason].append(name)
         return "; ".join(f"{', '.join(names)}: {reason}" for reason, names in metrics_of.items()) or None
 
+    def failures(self) -> dict[str, str | None]:
+        """For a row: `error` (the reasons), `broken` (the metrics at their floor), None without any."""
+        return {"error": self.reasons(), "broken": ", ".join(self.broken) or None}
+
 
 def score(clean: Any, enhanced: Any, sample_rate: int) -> dict[str, float]:
     """All usual metrics of one pair; NaN if one cannot be taken (`score_with_errors` gives the reason).
