@@ -62,13 +62,13 @@ class Evaluation(Section):
         default="none", description="pcs: perceptual contrast stretching of the enhanced speech"
     )
     taps: Annotated[Literal[1, 2, 3], Added] = Field(
-        default=3, description="taps of the filter head that are used: now, the frame before, the third"
+        default=3, description="taps of the filter head: the current frame, the one before, the third"
     )
     mix_back: Annotated[Fraction, Added] = Field(
         default=0.0, description="share of the noisy signal in the output, before the post-processing"
     )
     metrics: Annotated[tuple[MetricName, ...], BeforeValidator(_listed), Added] = Field(
-        default=(), description="measures taken on test beside the usual ones, e.g. dnsmos_ovrl"
+        default=(), description="metrics on test beyond the usual ones, e.g. dnsmos_ovrl"
     )
 
 

@@ -24,18 +24,18 @@ class Recipe(Section):
     name: Annotated[str, Bookkeeping] = "quick"
     steps: PositiveInt | None = Field(default=None, description="optimiser steps; give this or epochs")
     epochs: PositiveFloat | None = Field(
-        default=None, description="passes over train; made into steps by the corpus"
+        default=None, description="passes over the training set; converted to steps by its size"
     )
     batch_size: PositiveInt = 6
     accumulation: Annotated[PositiveInt, Bookkeeping] = Field(
-        default=1, description="micro-batches a step is cut into; the same step up to rounding"
+        default=1, description="micro-batches per step; the step is the same up to rounding"
     )
     crop_seconds: PositiveFloat = 2.0
     remix: Annotated[Fraction, Added] = Field(
         default=0.0, description="share of the clips that get another clip's noise, at -5 to 20 dB"
     )
     reverb: Annotated[Fraction, Added] = Field(
-        default=0.0, description="share of the clips whose speech, and target, is in a synthetic room"
+        default=0.0, description="share of the clips whose speech and target are in a synthetic room"
     )
     gain: Annotated[Fraction, Added] = Field(
         default=0.0, description="share of the clips made louder or softer by up to 10 dB"
@@ -44,7 +44,7 @@ class Recipe(Section):
         default=0.0, description="share of the clips without a band of up to a fifth of the mel scale"
     )
     target: Annotated[Literal["clean", "pcs"], Added] = Field(
-        default="clean", description="what is learned; pcs: clean speech with perceptual contrast stretching"
+        default="clean", description="training target; pcs: clean speech with perceptual contrast stretching"
     )
     complex_weight: NonNegativeFloat = Field(
         default=0.5, description="of the mean modulus of the complex difference"
@@ -86,7 +86,7 @@ class Recipe(Section):
     discriminator_learning_rate: Annotated[PositiveFloat, _Adversarial] = 1e-3
     discriminator_lag: Annotated[NonNegativeInt, Added, _Adversarial] = Field(
         default=0,
-        description="steps that the discriminator learns behind, so that no step waits for its own PESQ",
+        description="steps by which the discriminator lags, so that no step waits for its own PESQ",
         validation_alias=AliasChoices("discriminator_lag", "judge_lag"),
         serialization_alias="judge_lag",
     )
@@ -111,8 +111,8 @@ class Recipe(Section):
     )
     ema: Annotated[Fraction, Added] = Field(
         default=0.0,
-        description="of the steps, the horizon of an exponential average of the weights, which alone is "
-        "validated, tested and exported; 0: none",
+        description="share of the steps over which weights are averaged exponentially; only the average is "
+        "validated, tested and exported then; 0: none",
     )
     clip: PositiveFloat = Field(default=5.0, description="bound on the norm of the gradient")
     precision: Literal["fp32", "tf32", "bf16"] = Field(
@@ -122,37 +122,37 @@ class Recipe(Section):
         default=False, description="record forward and backward once and replay them on a GPU: fewer launches"
     )
     selection: Annotated[Literal["best", "last"], Added] = Field(
-        default="best", description="the weights that are tested: of the best validation PESQ-WB, or the last"
+        default="best", description="tested weights: those of the best validation PESQ-WB, or the last"
     )
     split: Annotated[Literal["fixed", "seed"], Added] = Field(
         default="fixed",
-        description="what is held out for validation: the same in every training, or drawn by the seed",
+        description="validation split: the same in every run, or drawn by the seed",
     )
     validate_every: PositiveInt | None = Field(
         default=None, description="steps between two validations; none: a tenth of the steps, at least 20"
     )
     metric_processes: Annotated[PositiveInt | None, Bookkeeping] = Field(
         default=None,
-        description="that measure beside the training; none: as many as the run has cores to itself",
+        description="processes for metrics during training; none: one per core of the run",
     )
     validation_utterances: PositiveInt | None = Field(
-        default=None, description="of the validation split, a fixed draw; none: all"
+        default=None, description="a fixed draw from the validation split; none: all"
     )
     checkpoint_every: Annotated[PositiveInt | None, Bookkeeping] = Field(
         default=None, description="steps between two writes of the latest checkpoint; none: about a minute"
     )
     keep_every: Annotated[NonNegativeInt, Bookkeeping] = Field(
-        default=0, description="steps between two checkpoints that are kept for good; 0: none"
+        default=0, description="steps between two checkpoints that are never replaced; 0: none"
     )
     width: Annotated[PositiveFloat, Bookkeeping] = Field(
         default=1.0,
-        description="channels of every network are scaled by this, to a multiple of 8, at least 16",
+        description="factor on the channels of every network, rounded to a multiple of 8, at least 16",
     )
     match: Annotated[Literal["free", "parameters", "macs"], Bookkeeping, Added] = Field(
-        default="free", description="what every cell of a grid has as many of as the base, by its channels"
+        default="free", description="size in which every cell matches the base, by its channels"
     )
     depth: Annotated[PositiveFloat, Bookkeeping] = Field(
-        default=1.0, description="layers of every network are scaled by this, rounded down, at least 1"
+        default=1.0, description="factor on the layers of every network, rounded down, at least 1"
     )
 
     def validation_interval(self, steps: int) -> int:
