@@ -13,7 +13,9 @@ from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
-from findings_fresh import Fresh, parts
+from findings_command import NAME as COMMAND
+from findings_command import page
+from findings_fresh import FRESH, Fresh, parts
 from findings_store import FOLDER, STUDIES, facts_of, recipe_of, request, stored, take
 from findings_summary import Studies, summary
 
@@ -67,7 +69,8 @@ def pages(folder: Path) -> dict[str, str]:
     for name, result in found.items():
         for figure in FIGURES:
             _draw(result, figure, folder / "figures" / f"{name}-{figure}.svg")
-    return {"index.md": "".join(_words(found, folder / "figures")), "tables.md": "".join(_tables(found))}
+    texts = {"index.md": "".join(_words(found, folder / "figures")), "tables.md": "".join(_tables(found))}
+    return texts | ({"command.md": page()} if stored(COMMAND).exists() else {})
 
 
 def _draw(result: AnalysisReport, figure: str, path: Path) -> None:
@@ -109,8 +112,7 @@ def _words(found: dict[str, AnalysisReport], figures: Path) -> Iterator[str]:
     yield from parts(_fresh(studies), figures)
     for name, result in found.items():
         yield from _study(name, result, studies)
-    missing = [f"{name.upper()} ({words})" for name, words in STUDIES.items() if name not in found]
-    if missing:
+    if missing := [f"{left} ({words})" for name, words in STUDIES.items() for left in _left(name)]:
         yield "## What has not been run\n\n"
         yield f"Not measured yet: {', '.join(missing)}. Their study files are beside this page.\n\n"
     yield "## What studies of this size cannot show\n\n"
@@ -158,7 +160,18 @@ def _fresh(studies: Studies) -> Fresh:
         for name, steps in studies.reports
         if OTHER_PESQ in pq.read_schema(stored(name, steps / studies.own[name])).names
     }
-    return Fresh(studies.reports, others, {name: recipe_of(name).width for name in studies.own})
+    widths = {name: recipe_of(name).width for name in studies.own}
+    return Fresh(studies.reports, others, widths, [words for name in FRESH for words in _left(name)])
+
+
+def _left(name: str) -> Iterator[str]:
+    """A study or its step budgets that are not stored, in words."""
+    budgets = (1.0, *request(name).step_fractions)
+    absent = [each for each in budgets if not stored(name, each).exists()]
+    if len(absent) == len(budgets):
+        yield name.upper()
+    else:
+        yield from (f"{name.upper()} after {recipe_of(name).steps * each:,.0f} steps" for each in absent)
 
 
 def _stored_lengths(name: str) -> list[float]:
@@ -375,7 +388,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--take", type=Path, metavar="ROOT", help="store what the studies have under a root")
     options = parser.parse_args(arguments)
     if options.take is not None:
-        for name in STUDIES:
+        for name in (*STUDIES, COMMAND):
             try:
                 take(options.take, name)
             except InputError as error:

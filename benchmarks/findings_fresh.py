@@ -28,7 +28,11 @@ from ablate.training.metrics.registry import label_of
 
 REPEATS = {"a": "f", "c": "g"}
 """Study -> the same with fresh seeds."""
+FRESH = (*REPEATS.values(), "h", "i")
 FIGURE = "effects-by-size.svg"
+
+MOST = 1.1
+"""Variance between seeds over its prediction, up to which centring by seed is right."""
 
 Key = tuple[str, int]
 
@@ -41,15 +45,16 @@ class Fresh:
         reports: in PESQ-WB of P.862.2.
         others: the same in PESQ-WB of P.862.2 Corrigendum 2, where it was measured.
         widths: of the networks, by letter.
+        left: fresh studies and step budgets that are not stored yet, in words.
     """
 
     reports: Mapping[Key, AnalysisReport]
     others: Mapping[Key, AnalysisReport]
     widths: Mapping[str, float]
+    left: Sequence[str]
 
     def fresh(self) -> dict[Key, AnalysisReport]:
-        letters = {*REPEATS.values(), "h", "i"}
-        return {key: report for key, report in self.reports.items() if key[0] in letters}
+        return {key: report for key, report in self.reports.items() if key[0] in FRESH}
 
 
 def parts(found: Fresh, figures: Path) -> Iterator[str]:
@@ -119,15 +124,16 @@ def _changes(
 
 def _centred(found: Fresh) -> Iterator[str]:
     """What centring by seed predicts of the variance between seeds, beside what there is."""
-    rows, larger, significant = [], 0, []
+    rows, variances, significant = [], [], []
     for key, report in found.fresh().items():
         mains = report.analysis.kind("main")
         p_holm = holm(mains["seed_p"].to_numpy(float))
         for place, effect in enumerate(records(mains)):
-            ratios = _ratios(report, str(effect["name"]))
-            if ratios is None:
+            of_seeds = _variances(report, str(effect["name"]))
+            if of_seeds is None:
                 continue
-            larger += ratios[0] > 1
+            variances.append(of_seeds)
+            between, *predicted = of_seeds
             if known(p_holm[place]) and p_holm[place] < 0.05:
                 significant.append(f"{effect['name']} in {_title(key)}")
             halves = _halves(report, str(effect["name"]))
@@ -135,7 +141,7 @@ def _centred(found: Fresh) -> Iterator[str]:
                 [
                     str(effect["name"]),
                     _title(key),
-                    *(f"{ratio:.2f}" for ratio in ratios),
+                    *(f"{between / each:.2f}" for each in predicted),
                     f"{effect['seed_f']:.2f}",
                     f"{p_holm[place]:.3f}",
                     halves or "",
@@ -153,15 +159,26 @@ def _centred(found: Fresh) -> Iterator[str]:
         ["effect", "study, steps", "over centred", "over Welch", "F", "p (Holm)", "later less earlier half"],
         rows,
     )
-    told = f"significant for {listed(significant)}" if significant else "significant for no effect"
+    between, centred, _ = np.sum(variances, 0)
+    ratio = between / centred
+    holds = ratio <= MOST and not significant
     yield (
-        f"The variance is larger than the centred interval predicts for {larger} of "
-        f"{plural(len(rows), 'effect')}; half of them are expected. Seed x factor is {told}.\n\n"
+        f"Over all {plural(len(rows), 'effect')}, the variance is {ratio:.2f} of what the centred interval "
+        f"predicts. Seed x factor is significant for {listed(significant) or 'none'}. By a rule that was set "
+        "beforehand, the centred interval becomes the main one if this ratio is at most "
+        f"{MOST} and no factor is significant. "
     )
+    if found.left:
+        yield (
+            f"It {'holds' if holds else 'does not hold'} so far; "
+            f"what is left ({listed(found.left)}) decides. Until then the interval stays secondary.\n\n"
+        )
+    else:
+        yield f"It {'holds' if holds else 'does not hold, so the interval stays secondary'}.\n\n"
 
 
-def _ratios(report: AnalysisReport, name: str) -> tuple[float, float] | None:
-    """Variance of a main effect between seeds over its prediction, centred and Welch; none: not all seeds."""
+def _variances(report: AnalysisReport, name: str) -> tuple[float, float, float] | None:
+    """Variance of a main effect between seeds, and as predicted, centred and Welch; none: not all seeds."""
     scores = report.analysis.scores
     kept = scores.scored()
     (contrast,) = (c for c in report.analysis.contrasts if (c.kind, c.name) == ("main", name))
@@ -176,7 +193,7 @@ def _ratios(report: AnalysisReport, name: str) -> tuple[float, float] | None:
     cells, seeds = grid.shape
     centred = (rest**2).sum() / ((cells - 1) * (seeds - 1)) * (w**2).sum()
     welch = (w**2 * grid.var(1, ddof=1)).sum()
-    return between / centred, between / welch
+    return between, centred, welch
 
 
 def _halves(report: AnalysisReport, name: str) -> str | None:

@@ -41,12 +41,19 @@ def recipe_of(name: str) -> Recipe:
 
 
 def take(root: Path, name: str) -> None:
-    """Store the scores of a study and what its plan says, without a path or a machine's name."""
+    """Store the scores of a study and what its plan says, without a path or a machine's name.
+
+    Step budgets that have runs left are left out.
+    """
     plan = plans.load(root, request(name).name)
     (FOLDER / "scores").mkdir(exist_ok=True)
-    runs, validation = [], []
+    planned, runs, validation = 0, [], []
     for at in plan.every_step_fraction():
         scores, found = scores_of_runs(at, root)
+        planned += len(found)
+        if left := sum(not run.scored and run.state != "diverged" for run in found):
+            print(f"study {name}, {at.step_fraction:g} of its steps: {left} runs left, not stored")
+            continue
         runs += found
         if at.step_fraction == 1.0:
             validation = [
@@ -60,7 +67,7 @@ def take(root: Path, name: str) -> None:
         table.astype(numbers).round(4).to_parquet(path, index=False, compression="zstd")
     said = {
         "parameters": {cell.name: cell.parameters for cell in plan.cells},
-        "planned": len(runs),
+        "planned": planned,
         "scored": sum(run.scored for run in runs),
         "diverged": sum(run.state == "diverged" for run in runs),
         "tuned": {cell.name: cell.tuned for cell in plan.cells if cell.tuned},

@@ -20,7 +20,7 @@ def findings(monkeypatch):
     import findings
 
     yield findings
-    for name in ("findings", "findings_fresh", "findings_store", "findings_summary"):
+    for name in ("findings", "findings_command", "findings_fresh", "findings_store", "findings_summary"):
         del sys.modules[name]
 
 

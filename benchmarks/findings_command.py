@@ -1,0 +1,125 @@
+"""The page docs/findings/command.md: a public repository's train.py under `ablate`, as a worked example.
+
+Its numbers come from the scores stored beside the page, its study file is the one that was run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pandas as pd
+from findings_store import FOLDER, facts_of, stored
+
+from ablate.ablations.inference.analysis import records
+from ablate.ablations.inference.units import carried_lines
+from ablate.models.errors import listed, plural
+from ablate.reports.build import report_of_file
+from ablate.reports.formatting import interval, signed
+from ablate.reports.model import AnalysisReport
+from ablate.reports.renderers.markdown import table
+from ablate.reports.summary import answer
+from ablate.studies.study_file import read_file
+from ablate.training.metrics.registry import label_of
+
+NAME = "denoiser"
+"""Of the study: its file and its stored scores."""
+GUARDRAILS = ("stoi", "estoi", "csig", "cbak", "covl", "si_sdr")
+
+OPENING = """# A public train.py under ablate
+
+[denoiser](https://github.com/facebookresearch/denoiser) is the code of *Real Time Speech Enhancement in the
+Waveform Domain* (Interspeech 2020), configured with Hydra. Its README says that the network is optimised in
+the time and in the frequency domain with several losses, and that augmentation of the waveform improves its
+quality and how well it generalises. It gives no number for either. Both are switches of its `train.py`, so
+a study needs a study file and no wrapper. Here they are toggled at a size that a CPU can train. Every number
+below is written by `make findings` from the stored scores.
+
+## The study file
+
+"""
+STEPS = """
+The commit is 8afd7c1. `augmentation: on` has the values of its `launch_valentini.sh`, and so have the
+weights of the STFT loss. The network is shrunk (`hidden` 8 in place of 48, no resampling). One line of its
+source was changed, for today's PyTorch: `torch.stft` needs `return_complex=False` in
+`denoiser/stft_loss.py`. The two variables in the command are for today's packages too: checkpoints that hold
+more than weights, and torchaudio without its dispatcher.
+
+denoiser reads lists of files, `[[path, samples], ...]`, which `python -m denoiser.audio FOLDER` prints. The
+lists of `egs/vb/valid` hold two speakers of the training set, so that neither the choice of its best weights
+nor the scores that it prints see a test file; `noisy_json` names what it enhances at the end.
+
+```text
+ablate check study.yaml           # one epoch of one cell: command, scores and curve fit together
+ablate run study.yaml --dry-run   # each cell's command, ready to copy
+ablate run study.yaml
+ablate report
+```
+
+"""
+LIMITS = """
+## What this does not say
+
+The published network is six times as wide and is trained for up to 500 epochs on the whole of
+VoiceBank+DEMAND; these cells are far from convergence. Augmentation is meant for long trainings and for
+recordings unlike those of the training, and neither is measured here. So the README is neither confirmed
+nor contradicted: the example shows what it takes to ask.
+"""
+
+
+def page() -> str:
+    """The text of the page."""
+    return "".join(_page())
+
+
+def _report() -> AnalysisReport:
+    factors = read_file(FOLDER / f"{NAME}.yaml")["factors"]
+    return report_of_file(
+        stored(NAME),
+        {name: next(iter(factor["levels"])) for name, factor in factors.items()},
+        guardrails=GUARDRAILS,
+    )
+
+
+def _page() -> Iterator[str]:
+    result, facts = _report(), facts_of(NAME)
+    yield OPENING
+    yield f"```yaml\n{(FOLDER / f'{NAME}.yaml').read_text()}```\n"
+    yield STEPS
+    yield f"## What came out\n\n{_measured(result, facts)}\n\n**{answer(result)}**\n\n"
+    yield table(
+        ["effect on PESQ-WB", result.credit_kind, f"{result.percent} interval", "verdict at this size"],
+        [[row.name, row.estimate, row.interval or "none yet", row.verdict] for row in result.rows],
+    )
+    yield table(
+        ["cell", "trainings", "PESQ-WB", "interval"],
+        [
+            [str(c["cell"]), str(c["runs"]), f"{c['mean']:.3f}", interval(c["low"], c["high"])]
+            for c in records(result.analysis.cells)
+        ],
+    )
+    noisy = result.scores["noisy_pesq_wb"].mean()
+    yield f"The noisy recordings have a PESQ-WB of {noisy:.3f}.\n\n"
+    for line in carried_lines(result.analysis.by_unit):
+        yield f"{line}\n\n"
+    yield "Other measures:\n\n"
+    yield table(
+        ["measure", "effect", "on - off", "interval"],
+        [
+            [label_of(e["metric"]), e["name"], signed(e["estimate"]), interval(e["low"], e["high"])]
+            for e in records(result.analysis.guardrails)
+        ],
+    )
+    yield LIMITS
+
+
+def _measured(result: AnalysisReport, facts: dict[str, Any]) -> str:
+    cells, seeds = (result.scores[column].nunique() for column in ("cell", "seed"))
+    test = result.scores["utterance"].nunique()
+    codes = pd.Series(facts["errors"], dtype=object)
+    return (
+        f"{facts['scored']} of {facts['planned']} planned runs are scored: {plural(cells, 'cell')}, "
+        f"{plural(seeds, 'seed')} each, {plural(test, 'test file')} of "
+        f"{plural(result.scores['speaker'].nunique(), 'speaker')}. The audit found "
+        f"{listed(codes) if len(codes) else 'no error'}; it does not see the network, which is denoiser's."
+    )
