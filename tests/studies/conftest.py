@@ -361,9 +361,16 @@ class Cluster:
             time.sleep(0.5)
 
     def requeue(self, job):
+        """Start a job anew; SLURM would hold it back for two minutes, from the end of its processes."""
         subprocess.run(["scontrol", "requeue", job], env=self.environment, check=True)
-        # SLURM holds a requeued job back for two minutes.
-        self.until("scontrol", "update", f"jobid={job}", "starttime=now")
+        asked, deadline = ["squeue", "-h", "-j", job, "-o", "%T"], time.time() + 300
+        while time.time() < deadline:
+            listed = subprocess.run(asked, env=self.environment, capture_output=True, text=True, check=False)
+            if listed.stdout.strip() not in ("PENDING", "COMPLETING", "REQUEUED"):
+                return
+            update = ["scontrol", "update", f"jobid={job}", "starttime=now"]
+            subprocess.run(update, env=self.environment, capture_output=True, check=False)
+            time.sleep(0.5)
 
     def start(self):
         start_munge()

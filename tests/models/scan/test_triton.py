@@ -44,7 +44,7 @@ def test_interpreted_kernels_keep_the_contract_of_every_backend(module: str) -> 
     tests = ("-m", "not slow", "-k", "triton", f"tests/models/scan/{module}.py")
     out = run("-m", "pytest", "-q", "--device", "cpu", *tests, TRITON_INTERPRET="1")
     assert "skipped" not in out
-    assert int(re.findall(r"(\d+) passed", out)[0]) >= {"test_scan": 60, "test_convolution": 12}[module]
+    assert int(re.findall(r"(\d+) passed", out)[0]) >= {"test_scan": 50, "test_convolution": 12}[module]
 
 
 @pytest.mark.slow
