@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
-from findings_store import FOLDER, facts_of, stored
+from findings_store import FOLDER, facts_of, request, stored
 
 from ablate.ablations.inference.analysis import records
 from ablate.ablations.inference.units import carried_lines
@@ -19,7 +19,6 @@ from ablate.reports.formatting import interval, signed
 from ablate.reports.model import AnalysisReport
 from ablate.reports.renderers.markdown import table
 from ablate.reports.summary import answer
-from ablate.studies.study_file import read_file
 from ablate.training.metrics.registry import label_of
 
 NAME = "denoiser"
@@ -40,14 +39,17 @@ below is written by `make findings` from the stored scores.
 """
 STEPS = """
 The commit is 8afd7c1. `augmentation: on` has the values of its `launch_valentini.sh`, and so have the
-weights of the STFT loss. The network is shrunk (`hidden` 8 in place of 48, no resampling). One line of its
-source was changed, for today's PyTorch: `torch.stft` needs `return_complex=False` in
-`denoiser/stft_loss.py`. The two variables in the command are for today's packages too: checkpoints that hold
-more than weights, and torchaudio without its dispatcher.
+weights of the STFT loss. The network is smaller (`hidden` 8 instead of 48, no resampling). Today's packages
+need two changed lines of its source, `return_complex=False` for `torch.stft` in `denoiser/stft_loss.py` and
+`.float()` after `torch.from_numpy` in `denoiser/dsp.py` (NumPy 2 computes these filters in double precision),
+and the two variables in the command: its checkpoints hold more than weights, and its calls of torchaudio are
+those before the dispatcher. A run without the second line ends with `failed: error: ... RuntimeError: Input
+type (torch.FloatTensor) and weight type (torch.DoubleTensor) should be the same`, which names the cause.
 
 denoiser reads lists of files, `[[path, samples], ...]`, which `python -m denoiser.audio FOLDER` prints. The
 lists of `egs/vb/valid` hold two speakers of the training set, so that neither the choice of its best weights
-nor the scores that it prints see a test file; `noisy_json` names what it enhances at the end.
+nor the scores that it prints see a test file; `noisy_json` names the test files, which it enhances at the
+end. `corpus` is a folder in the layout of VoiceBank+DEMAND with the first twelve test files of each speaker.
 
 ```text
 ablate check study.yaml           # one epoch of one cell: command, scores and curve fit together
@@ -73,12 +75,8 @@ def page() -> str:
 
 
 def _report() -> AnalysisReport:
-    factors = read_file(FOLDER / f"{NAME}.yaml")["factors"]
-    return report_of_file(
-        stored(NAME),
-        {name: next(iter(factor["levels"])) for name, factor in factors.items()},
-        guardrails=GUARDRAILS,
-    )
+    off = {factor.name: factor.off for factor in request(NAME).factors}
+    return report_of_file(stored(NAME), off, guardrails=GUARDRAILS)
 
 
 def _page() -> Iterator[str]:
@@ -98,13 +96,18 @@ def _page() -> Iterator[str]:
             for c in records(result.analysis.cells)
         ],
     )
-    noisy = result.scores["noisy_pesq_wb"].mean()
-    yield f"The noisy recordings have a PESQ-WB of {noisy:.3f}.\n\n"
+    noisy, means = result.scores["noisy_pesq_wb"].mean(), result.analysis.cells["mean"]
+    below = f"{(means < noisy).sum()} of {plural(len(means), 'cell')}"
+    yield f"The noisy recordings have a PESQ-WB of {noisy:.3f}; {below} are still below that.\n\n"
+    for factor in request(NAME).factors:
+        by_seed = result.scores.pivot_table("pesq_wb", "seed", factor.name, observed=True)
+        each = [signed(on - off) for on, off in zip(by_seed["on"], by_seed["off"], strict=True)]
+        yield f"By seed, {factor.name} is worth {listed(each)}.\n\n"
     for line in carried_lines(result.analysis.by_unit):
         yield f"{line}\n\n"
-    yield "Other measures:\n\n"
+    yield "Other metrics:\n\n"
     yield table(
-        ["measure", "effect", "on - off", "interval"],
+        ["metric", "effect", "on - off", "interval"],
         [
             [label_of(e["metric"]), e["name"], signed(e["estimate"]), interval(e["low"], e["high"])]
             for e in records(result.analysis.guardrails)

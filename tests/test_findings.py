@@ -125,3 +125,15 @@ def test_what_studies_share_is_no_replication(said):
         "The unexplained part in study A is +0.000 ±0.010 after 200 steps and +0.000 ±0.010 after 400 steps."
         in said
     )
+
+
+def test_the_study_of_a_training_command_is_what_is_stored(findings):
+    from findings_command import NAME
+
+    asked = findings.request(NAME)
+    scores = pd.read_parquet(findings.stored(NAME))
+    assert {*scores["seed"]} == {*asked.seeds}
+    assert [name for name in scores if name in {f.name for f in asked.factors}] == [
+        f.name for f in asked.factors
+    ]
+    assert scores.groupby(["cell", "seed"]).size().nunique() == 1

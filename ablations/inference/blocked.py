@@ -136,9 +136,7 @@ def _fitted(
     parts = np.maximum(parts, least * rounding[:, None])
     squares = np.square(to_seeds @ runs.mean(-1)[..., None])[..., 0].sum(-1)
     expected = variances @ (np.diag(to_seeds) @ of_group)
-    spread = float(
-        np.trace(of_seed.T @ within @ of_seed)
-    )  # what a unit of the seeds' variance adds to squares
+    spread = float(np.trace(of_seed.T @ within @ of_seed))
     seed_variance = np.maximum(squares - expected, 0.0) / spread
     summed = weights @ membership(groups, weights.shape[1])
     lever = np.zeros((len(weights), present.shape[1]))
