@@ -1,1 +1,1 @@
-"""Factors, grids, signatures, contrasts and the audit: what is compared, and whether it may be."""
+"""Factors, grids, signatures, contrasts, and the audit of whether a comparison is fair."""

@@ -1,4 +1,4 @@
-"""Claims by others, judged next to a study's own: published ones, or those of a file."""
+"""Claims by others, tested next to a study's own: published claims, or those in a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def claims_from(place: str, factors: Iterable[Factor], metric: str) -> list[tupl
 
     Args:
         place: `published` or a path.
-        metric: of claims that do not name one.
+        metric: metric of the claims that do not name one.
 
     Raises:
         InputError: the file does not exist, a factor or key is unknown, or a value is not valid.
@@ -58,7 +58,7 @@ def read_yaml(path: Path, loader: type[yaml.BaseLoader] | type[yaml.SafeLoader])
     """The content of a YAML file.
 
     Raises:
-        InputError: it is not YAML; the message names the place.
+        InputError: the file is not YAML; the message names the line.
     """
     try:
         return yaml.load(path.read_text(), loader)

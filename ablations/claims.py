@@ -21,9 +21,9 @@ class Endpoint(Frozen):
     """The metric to compare, declared before training.
 
     Attributes:
-        metric: on test; a name of `METRICS`.
-        margin: the smallest difference that matters, in the metric's unit. Default: the metric's own; without
-            one there are no verdicts.
+        metric: name of a metric in `METRICS`, measured on the test set.
+        margin: the smallest difference that matters, in the metric's unit. Default: the metric's own. If the
+            metric does not have one, there are no verdicts.
     """
 
     metric: str = "pesq_wb"
@@ -52,10 +52,10 @@ class Claim(Frozen):
 
     Attributes:
         low, high: the claimed range.
-        source: who claimed it, where.
-        metric: it is judged on this one only.
-        level: default: the other one of two.
-        conditions: of the claim; default: those of the study that judges it.
+        source: who claimed it, and where.
+        metric: the only metric on which the claim is tested.
+        level: the level; default, for a factor of two levels: the second.
+        conditions: network size, steps and corpus of the claim. Default: those of the study that tests it.
     """
 
     low: float
@@ -85,7 +85,7 @@ def margin_of(metric: str) -> float | None:
 
 
 def unit_of(metric: str) -> str:
-    """The unit of a metric; empty for an unknown metric or one without unit."""
+    """The unit of a metric; empty if the metric is unknown or does not have a unit."""
     return METRICS[metric].unit if metric in METRICS else ""
 
 
@@ -155,8 +155,8 @@ def claim_target(name: str, levels: Mapping[str, Sequence[str]]) -> tuple[str, s
     `levels` gives each factor's levels, off first.
 
     Raises:
-        InputError: the factor or level is unknown, the level is the first one, or it is missing although the
-            factor has several.
+        InputError: the factor or level is unknown, the level is the first one, or the name lacks the level of
+            a factor with several.
     """
     factor, _, level = (name, "", "") if name in levels else name.rpartition("=")
     if factor not in levels:
@@ -177,7 +177,7 @@ def claim_target(name: str, levels: Mapping[str, Sequence[str]]) -> tuple[str, s
 
 
 def effect_name(factor: str, level: str, levels: Sequence[str]) -> str:
-    """An effect's name: that of the factor if it has two levels, else `factor=level`."""
+    """An effect's name: the factor's name if it has two levels, else `factor=level`."""
     return factor if len(levels) == 2 else f"{factor}={level}"
 
 

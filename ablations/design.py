@@ -31,7 +31,7 @@ RESERVED = frozenset({*COLUMNS, *METRICS, "base", "baseline", "gap"})
 
 @dataclass(frozen=True, eq=False)
 class Design:
-    """Combinations of levels, and the effects that they can separate.
+    """Combinations of levels, and the effects that they can estimate.
 
     Attributes:
         levels: factor -> its levels, off first, on last.
@@ -57,7 +57,7 @@ class Design:
         kind: str = "full",
         constraints: Iterable[Mapping[str, str]] = (),
     ) -> Design:
-        """The design of a kind, the all-off cell first; if it has every combination, its kind is full.
+        """The design of a kind, with the all-off cell first. If it has every combination, its kind is `full`.
 
         Raises:
             InputError: the kind is unknown or does not fit the factors, or the constraints name an unknown
@@ -141,14 +141,14 @@ class Design:
         return not any(all(key[place] == level for place, level in rule) for rule in self._rules)
 
     def possible(self) -> int:
-        """How many combinations the constraints allow."""
+        """Number of combinations that the constraints allow."""
         sizes = [len(names) for names in self.levels.values()]
         if not self._rules:
             return math.prod(sizes)
         return sum(self.permits(key) for key in product(*map(range, sizes)))
 
     def others(self, *fixed: int) -> Iterator[list[int]]:
-        """Every combination with the factors at the places `fixed` at their first level."""
+        """Every combination in which the factors at the positions `fixed` have their first level."""
         sizes = [1 if place in fixed else len(names) for place, names in enumerate(self.levels.values())]
         return map(list, product(*map(range, sizes)))
 
@@ -157,7 +157,7 @@ class Design:
     def main_effects(self) -> Iterator[tuple[str, str, dict[Key, float]]]:
         """(factor, effect name, weights by combination) of every main effect, on - off.
 
-        In a factorial, the average over all allowed pairs. In other designs, the least-squares solution:
+        In a factorial, it is the average over all allowed pairs. In other designs, the least-squares solution:
         mean(on) - mean(off) in an orthogonal fraction, the single difference in an add-one or leave-one-out
         design. The weights are empty if the design does not resolve the effect.
         """
@@ -197,7 +197,7 @@ class Design:
 
     @cached_property
     def interactions(self) -> dict[str, dict[Key, float] | None]:
-        """Of a two-level fraction: the weights of each two-way interaction; None if it is aliased with a main
+        """The weights of each two-way interaction of a two-level fraction. None if it is aliased with a main
         effect or another two-way interaction."""
         found: dict[str, dict[Key, float] | None] = {}
         if self.kind in ("full", "incomplete") or not self.binary:
@@ -215,10 +215,10 @@ class Design:
 
     @cached_property
     def aliases(self) -> dict[str, tuple[str, ...]]:
-        """Effect -> its aliases of up to three factors, with sign and, if it is not one, share. Only for
-        two-level designs that are not a factorial.
+        """Effect -> its aliases of up to three factors, each with its sign, and its weight if that is not one.
 
-        pydoe's table of aliases does not have signs, which a fraction with the all-off cell needs.
+        Only for two-level designs that are not a factorial. pydoe's alias table is not used because it lacks
+        signs, which a fraction with the all-off cell needs.
         """
         if self.kind in ("full", "incomplete") or not self.binary:
             return {}
@@ -229,7 +229,7 @@ class Design:
 
     @cached_property
     def chains(self) -> list[str]:
-        """Effects that a fraction cannot separate, e.g. `a = - b x c`; terms of up to three factors."""
+        """Effects of up to three factors that a fraction cannot separate, e.g. `a = - b x c`."""
         groups: dict[bytes, list[tuple[float, str]]] = {}
         if self.kind == "fractional":
             for chosen, column in self._products.items():
@@ -299,7 +299,7 @@ def label(levels: Mapping[str, str]) -> str:
 
 
 def check_factor_name(name: str) -> None:
-    """Raise InputError if tables of scores or effects use a factor's name for something else."""
+    """Raise InputError if a factor has the name of another column in tables of scores or effects."""
     if name in RESERVED or name.startswith("noisy_"):
         raise InputError(f"a factor cannot be called {name!r}: tables of scores and effects use this name")
 

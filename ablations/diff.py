@@ -1,4 +1,4 @@
-"""Differences between two configurations, and whether a grid's factors cover them. Needs no torch."""
+"""Differences between two configurations, and whether a grid's factors cover them. Does not need torch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Difference(Frozen):
     """A field in which two configurations differ.
 
     Attributes:
-        group: toggled by a factor of the grid, a consequence of that, or not toggled.
+        group: `toggled` by a factor of the grid, a `consequence` of another field, or `not toggled`.
         why: the factor, the deciding field, or why no factor covers it.
     """
 
@@ -35,7 +35,7 @@ def differences(
 ) -> list[Difference]:
     """Every field in which two configurations differ, except bookkeeping, by group.
 
-    A factor toggles a field if both values are among its levels.
+    A factor toggles a field if its levels include both values.
     """
     first, second = {**defaults, **a.flat()}, {**defaults, **b.flat()}
     found = []
@@ -100,7 +100,7 @@ def propose(
     base_name: str = "mbsnet",
     baseline_name: str = "bsrnn",
 ) -> str:
-    """The command line whose factors cover every difference between base and baseline.
+    """An `ablate run` command line whose factors cover every difference between base and baseline.
 
     A factor whose levels lack the baseline's value of a field is replaced by its fields. Fields that cannot
     be written as a level are left out.

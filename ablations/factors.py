@@ -1,7 +1,7 @@
-"""Factors: named deltas on a base, with the claims about them.
+"""Factors: named changes of a base configuration, with the claims about their effects.
 
-To add a factor, add an entry to `FACTORS`, or call `register` in a plug-in. Any field of a configuration is a
-factor too if its levels are given: `core=lstm,mamba`, `recipe.clip=1,5`.
+To add a factor, add an entry to `FACTORS`, or call `register` in a plug-in. With levels, any field of a
+configuration is a factor too: `core=lstm,mamba`, `recipe.clip=1,5`.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ LEVEL = re.compile(r"[A-Za-z0-9_.:+\-]+")
 
 
 class Factor(Frozen):
-    """A toggle: levels by name, each a delta on the base; the first level is off.
+    """A factor with named levels, each a set of changes of the base. The first level is off.
 
     Attributes:
         levels: level -> {dotted path: value}.
-        claims: on gains of a level over the first; of several on one level and metric, the first is the
-            study's own.
-        declares: level -> what a network at that level does (`looks_ahead`, `mixes_bands`: true or false;
-            `decoder_expansion`: the decoder's hidden width over its input). The audit probes each of them.
-        own: the paths are settings of a training command.
+        claims: claimed gains of a level over the first. If several are about one level and metric, the first
+            is the study's own.
+        declares: level -> properties of a network at that level (`looks_ahead`, `mixes_bands`: true or false;
+            `decoder_expansion`: ratio of the decoder's hidden width to its input). The audit probes them.
+        own: whether the paths are overrides of a training command.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Factor(Frozen):
 
     @property
     def paths(self) -> set[str]:
-        """The dotted paths of the fields that this factor changes; for a mapping, of each key."""
+        """The dotted paths of the fields that this factor changes; for a mapping, one for each key."""
         named: set[str] = set()
         for delta in self.levels.values():
             for path, value in delta.items():
@@ -91,7 +91,7 @@ class Factor(Frozen):
 
     @property
     def evaluation_only(self) -> bool:
-        """Whether its levels share their runs."""
+        """Whether the factor only changes the evaluation, so its levels share their runs."""
         return not self.own and all(path.startswith("evaluation.") for path in self.paths)
 
     def at(self, levels: list[str]) -> Factor:
@@ -119,7 +119,7 @@ class Factor(Frozen):
 
 _REPORT = "the report that attributed the gap 3.00 -> 2.62 PESQ"
 _OF_REPORT = Conditions(parameters=(2_139_920, 5_153_040), steps=(28_930, 231_440), corpus="VoiceBank+DEMAND")
-"""Networks from all off to all on; steps from 15 epochs, where it was read off, to its recipe's 120."""
+"""Network sizes from all off to all on; steps from 15 epochs, where the gap was read, to the recipe's 120."""
 
 
 def _reported(low: float, high: float) -> Claim:
@@ -178,7 +178,7 @@ def register(factor: Factor) -> None:
 
 
 def with_claims(factors: Iterable[Factor], claims: Iterable[tuple[str, Claim]]) -> tuple[Factor, ...]:
-    """Factors with claims by effect name, as `parse_claim` gives them, in place of their own.
+    """Factors with the given claims (effect name and claim, as from `parse_claim`) in place of their own.
 
     Raises:
         InputError: a claim's factor is unknown or its level missing, or an effect has two claims.
@@ -196,7 +196,9 @@ def with_claims(factors: Iterable[Factor], claims: Iterable[tuple[str, Claim]]) 
 
 
 def with_further(factors: Iterable[Factor], claims: Iterable[tuple[str, Claim]]) -> tuple[Factor, ...]:
-    """Factors with claims of others, by factor, behind their own and in place of those of the same sources.
+    """Factors with additional claims of others, by factor, after their own.
+
+    They replace earlier claims from the same sources.
 
     Raises:
         InputError: a claim's level is missing or unknown.
@@ -229,7 +231,7 @@ def claims_on(factors: Iterable[Factor], metric: str) -> dict[str, Claim]:
 
 
 def field_path(name: str) -> str | None:
-    """The dotted path of a factor's name: itself, or the only field of that name (or its key)."""
+    """The dotted path that a factor's name means: the name itself, or the only field (or key) of that name."""
     if is_path(name):
         return name
     short, dot, key = name.partition(".")

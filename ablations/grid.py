@@ -31,7 +31,7 @@ class Signatures(Frozen):
     Cells may have different numbers of seeds; the lists are nested.
 
     Attributes:
-        further: the evaluations on the plan's further test sets.
+        further: signatures of the evaluations on the plan's extra test sets.
     """
 
     signatures: dict[int, str] = Field(default_factory=dict)
@@ -51,11 +51,11 @@ class Cell(Signatures, Generic[AnyConfig]):
     """One combination of levels, the configuration it resolves to and, once planned, its runs.
 
     Attributes:
-        levels: by factor; the baseline does not have any.
-        parameters: None if not counted, or unknown as a command trains it.
-        step_fractions: its runs with other step budgets, by the share of its steps.
+        levels: the level of each factor; empty for the baseline.
+        parameters: number of parameters; None if not counted, or if a command trains the cell.
+        step_fractions: signatures of its runs at other step budgets, by the fraction of its steps.
         starts: by seed, the weights that the run starts from (`RunSpec.start_from`).
-        tuned: the settings that tuning chose.
+        tuned: the settings chosen by tuning.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Grid(Frozen, Generic[AnyConfig]):
 
     Attributes:
         start: the configuration that the deltas change; the base cell has every factor at its first level.
-        baseline: of the reference system, if there is one.
+        baseline: configuration of the reference system, if there is one.
         constraints: combinations of levels to leave out, each {factor: level}.
     """
 
@@ -95,7 +95,7 @@ class Grid(Frozen, Generic[AnyConfig]):
 
     @classmethod
     def parse(cls, text: str, design: str = "full", **fields: Any) -> Grid:
-        """A grid from its text, e.g. `bidirectional,decoder4x,core=lstm,mamba`; for `fields` see `of`.
+        """A grid from a text such as `bidirectional,decoder4x,core=lstm,mamba`; for `fields` see `of`.
 
         A bare word after `name=a` is its second level; further ones are levels unless they name a factor.
 
@@ -121,8 +121,9 @@ class Grid(Frozen, Generic[AnyConfig]):
         """A grid of networks.
 
         Args:
-            base: preset of the start, and `baseline` of the reference system.
-            set: settings of every cell, by dotted path; those of `model.` leave the baseline as it is.
+            base: preset that the factors change.
+            baseline: preset of the reference system.
+            set: settings of every cell, by dotted path; those under `model.` do not apply to the baseline.
         """
         of_recipe = {check_path(path): value for path, value in set.items() if path.startswith("recipe.")}
         shared = RunConfig.of(base, recipe).with_changes(of_recipe).recipe
@@ -217,10 +218,10 @@ def parse_factors(text: str) -> tuple[Factor, ...]:
 
 
 def safe_name(name: str, kind: str) -> str:
-    """`name`, if it can name a folder.
+    """Return `name` if it is a valid name of a folder.
 
     Raises:
-        InputError: it is empty or too long, starts with a dot, or has other characters.
+        InputError: the name is empty or too long, starts with a dot, or has characters that are not allowed.
     """
     if not NAME.fullmatch(name):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Widths at which networks have one size: parameters or MACs. Needs torch only to match."""
+"""Widths at which networks have equal size, in parameters or MACs. Needs torch only to match."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from ablate.models.errors import InputError
 from ablate.training.config import RunConfig
 
 MOST = 0.03
-"""Largest deviation, as a share, at which sizes count as equal."""
+"""Largest relative deviation at which sizes count as equal."""
 SIZES = frozenset(
     (
         *("model.channels", "model.layers", "model.crossband_layers", "model.decoder_expansion"),
         *("model.expand", "model.architecture", "recipe.width", "recipe.depth"),
     )
 )
-"""Fields that set the size: changes of a factor of them are not matched away."""
+"""Fields that set the size. If a factor changes one of them, its change of size is not matched away."""
 WORDS = {"parameters": "parameters", "macs": "MACs a second"}
 STEPS = 16
-"""Widths tried for one that the parts of a network take: heads divide it."""
+"""Maximum number of widths to try until one is valid; the number of heads must divide it."""
 
 
 def matched(config: RunConfig, reference: RunConfig) -> RunConfig:
-    """A configuration at the width that gives it the size of another, measured by its `recipe.match`.
+    """A configuration at the width that gives it the size of `reference`, as measured by `recipe.match`.
 
     Raises:
         InputError: no width comes within 3 %.
@@ -47,14 +47,14 @@ def matched(config: RunConfig, reference: RunConfig) -> RunConfig:
 
 
 def size(model: ModelConfig, measure: str) -> float:
-    """The trained parameters, or the MACs of a second of audio."""
+    """Number of trained parameters, or MACs per second of audio."""
     from ablate.models.summary import macs_per_second, trained_parameters
 
     return trained_parameters(model) if measure == "parameters" else macs_per_second(model)
 
 
 def _nearest(model: ModelConfig, measure: str, wanted: float) -> tuple[int, float]:
-    """The width that brings a network nearest to a size, and its size there."""
+    """The width at which a network is nearest to a size, and its size at that width."""
     at = partial(_at, model, measure)
     low, high = 1, 2 * model.channels
     while (found := _next(at, high, 1)) is not None and found[1] < wanted:
@@ -70,7 +70,7 @@ def _nearest(model: ModelConfig, measure: str, wanted: float) -> tuple[int, floa
 
 
 def _next(at: Callable[[int], float | None], width: int, step: int) -> tuple[int, float] | None:
-    """The first valid width from `width` in steps of `step` (1 or -1), and the network's size there."""
+    """The first valid width from `width` in steps of `step` (1 or -1), and the network's size at it."""
     for one in range(width, width + step * STEPS, step):
         found = at(one) if one > 0 else None
         if found is not None:

@@ -17,7 +17,7 @@ from .scale import Conditions
 
 VOICEBANK = "VoiceBank+DEMAND"
 UNSAID = object()
-"""The value of a field that a level leaves as the base has it."""
+"""Stands for the base's value of a field that a level does not change."""
 _ON_VOICEBANK = Conditions(corpus=VOICEBANK)
 
 
@@ -27,13 +27,15 @@ class PublishedEffect:
 
     Attributes:
         what: the change in words.
-        off, on: the published scores without and with it.
-        sd: their SDs over seeds, if stated.
-        source: where it was published; `doubt` is a reason to doubt it.
-        seeds: as stated.
-        field: dotted path of the field that is this change, and its values off and on (None: any other);
-            None if no field of this package is.
-        metric: of `METRICS`. Composite measures name their convention: those of the `ports` are not Loizou's.
+        off, on: the published scores without and with the change.
+        sd: SDs of the two scores over seeds, if stated.
+        source: where it was published.
+        doubt: reason to doubt it; may be empty.
+        seeds: number of seeds, as stated.
+        field: (dotted path, off, on) of the field that makes this change; None as `on` means any other value.
+            None if no field of this package does.
+        metric: a name of `METRICS`. Names of composite measures include their convention, since those of the
+            `ports` differ from Loizou's.
     """
 
     what: str
@@ -96,7 +98,7 @@ def _sizes(low: float, high: float) -> Conditions:
 _DIRECTION = ("model.direction", "uni", "bi")
 _CORE = ("model.core", "lstm", "mamba")
 PCS = "PCS (of targets in training or as post-processing: not stated)"
-"""The public code of SEMamba does either (`use_PCS400`, `post_processing_PCS`); no table says which."""
+"""SEMamba's public code can do either (`use_PCS400`, `post_processing_PCS`); its tables do not say which."""
 _PCS = ("evaluation.post_processing", "none", "pcs")
 _XLSTM = "xLSTM-SENet, ablation table in its repository"
 _AVERAGED = "averaged, number not stated"
@@ -148,7 +150,10 @@ PUBLISHED_EFFECTS = (
 
 
 def published_claims(factors: Iterable[Factor]) -> Iterator[tuple[str, Claim]]:
-    """The published claims, by factor, on those that change that field alone, between those values."""
+    """(factor, claim) for every published effect that one of the factors reproduces.
+
+    Such a factor changes only that field, between the same values.
+    """
     for factor in factors:
         for effect in PUBLISHED_EFFECTS:
             for level, told in effect.levels_of(factor):

@@ -15,10 +15,10 @@ from .grid import AnyCell, Config
 
 
 class Data(Frozen):
-    """A run's corpus: its place, and the digest of its content when the study was planned.
+    """A run's corpus: its location, and the digest of its content when the study was planned.
 
     Attributes:
-        pairs: a pattern or a list that pairs its files, if the corpus does not say.
+        pairs: pattern or list file that pairs noisy and clean files, if the corpus does not define pairs.
     """
 
     path: str
@@ -30,12 +30,12 @@ class Data(Frozen):
 
 
 class RunSpec(Frozen):
-    """One cell x seed x corpus.
+    """One run: a cell and a seed on a corpus.
 
     Attributes:
         start_from: weights that the run starts from, `{"path", "digest"}`.
-        plugins: path -> digest of its code (`models.plugins`); None: not recorded.
-        train: a training command, whose configurations are `CommandConfig`.
+        plugins: path of a plug-in -> digest of its code (`models.plugins`), None if not recorded.
+        train: the training command, if there is one; `config` is then a `CommandConfig`.
     """
 
     cell: str
@@ -56,9 +56,9 @@ class RunSpec(Frozen):
         return self._signature(self.config.results_version)
 
     def results_version(self, training_signature: str) -> int | None:
-        """The results version of that signature of this run; None if it is another run's.
+        """The results version that gives this run the signature; None if the signature is another run's.
 
-        If it is older than `config.results_version`, this code would train the run to other results.
+        If the version is older than `config.results_version`, this code would give other results.
         """
         versions = range(self.config.results_version, 0, -1)
         return next((v for v in versions if self._signature(v) == training_signature), None)
@@ -83,7 +83,7 @@ class RunSpec(Frozen):
         return self.evaluated_on(self.data.test_digest, self.training_signature)
 
     def evaluated_on(self, test_digest: str, training: str) -> str:
-        """The evaluation signature of a training on some test data."""
+        """The evaluation signature of a training (`training`, its signature) on some test data."""
         content: dict[str, Any] = {
             "training": training,
             "evaluation": self.config.evaluation.signed_fields(),

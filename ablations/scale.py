@@ -13,7 +13,7 @@ from ablate.models.config import Frozen
 from ablate.models.errors import InputError, readable
 
 KEYS = ("parameters", "steps", "corpus")
-"""Of the conditions in a file of claims."""
+"""Keys of the conditions in a file of claims."""
 NEAR = 0.1
 """Largest relative difference at which a number counts as equal to a claim's."""
 DEMO = "no verdict"
@@ -25,10 +25,10 @@ _COUNT = re.compile(r"([\d_,]+(?:\.\d+)?(?:e\d+)?)\s*([kmg]?)", re.IGNORECASE)
 
 
 def _count(value: Any) -> float:
-    """A number above zero from `2139920` or `2.3M`.
+    """A number above zero from a text such as `2139920` or `2.3M`.
 
     Raises:
-        InputError: it is not one.
+        InputError: the text is not such a number.
     """
     match = _COUNT.fullmatch(str(value).strip())
     try:
@@ -57,13 +57,13 @@ Span = Annotated[tuple[float, float], BeforeValidator(_span)]
 
 
 class Conditions(Frozen):
-    """The conditions of a claim; missing ones count as equal to those of the study that judges it.
+    """The conditions of a claim. Missing ones count as equal to those of the study that tests it.
 
     Attributes:
-        parameters: of the compared networks.
-        steps: of their runs.
-        corpus: its name; of VoiceBank+DEMAND any copy counts.
-        unstated: missing conditions are unknown instead, so every study differs from them.
+        parameters: smallest and largest size of the compared networks.
+        steps: smallest and largest number of training steps.
+        corpus: name of the corpus; any copy of VoiceBank+DEMAND counts as the same.
+        unstated: whether missing conditions are unknown instead, so that every study differs from them.
     """
 
     parameters: Span | None = None
@@ -89,7 +89,7 @@ class Conditions(Frozen):
             return cls.model_validate(dict(fields))
 
     def __str__(self) -> str:
-        """As a table prints them; empty if there are none."""
+        """The conditions as a table prints them; empty if there are none."""
         parts = []
         for span, unit in ((self.parameters, "parameters"), (self.steps, "steps")):
             if span is not None:
@@ -103,8 +103,8 @@ class Setting(Frozen):
     """The scale of a study.
 
     Attributes:
-        parameters, steps: smallest and largest of its toggled networks; None if not known.
-        trained_on, tested_on: names of the corpus.
+        parameters, steps: smallest and largest value among its toggled networks; None if not known.
+        trained_on, tested_on: names of the corpora.
     """
 
     parameters: Span | None
@@ -138,7 +138,7 @@ class Setting(Frozen):
         return found
 
     def verdict(self, verdict: str, claimed: Conditions | None) -> str:
-        """The verdict on a claim at this scale; there is none on the demo corpus."""
+        """The verdict on a claim at this scale; on the demo corpus there is not a verdict."""
         if self.is_demo:
             return DEMO
         judged = verdict not in ("", NO_MARGIN, REACHES_NOTHING)

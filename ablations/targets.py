@@ -22,7 +22,7 @@ Job = tuple[list[Cell], tuple[Factor, ...]]
 """Cells that are audited together, and their factors."""
 
 REGISTRIES = {f"model.{field}": registry for field, registry in parts.PLUGGABLE.items()}
-"""The field that names a part -> the registry of these parts."""
+"""Field of a configuration that names a part -> the registry of these parts."""
 
 
 def is_class(name: str) -> bool:
@@ -32,7 +32,7 @@ def is_class(name: str) -> bool:
 
 @dataclass
 class Brought:
-    """The factors and presets that plug-ins registered, and their parts with the fields that name them."""
+    """Factors and presets that plug-ins registered, and their parts with the fields that can name them."""
 
     factors: dict[str, Factor] = field(default_factory=dict)
     presets: list[str] = field(default_factory=list)
@@ -44,7 +44,7 @@ class Brought:
 
 
 def load_plugins(paths: Sequence[Path]) -> Brought:
-    """Import plug-ins and return what they registered, without architectures that their own presets name."""
+    """Import plug-ins and return what they registered, except architectures that their own presets use."""
     before = {path: set(registry) for path, registry in REGISTRIES.items()}
     presets, factors = set(PRESETS), set(FACTORS)
     plugins.load(paths)
@@ -83,8 +83,11 @@ def parse_grid(text: str, base: str, baseline: str, recipe: str | None, settings
 
 
 def jobs_named(name: str, recipe: str | None, settings: list[str], brought: Brought) -> list[Job]:
-    """The jobs of a preset (at its own size or under a recipe), a plug-in's part in mbsnet, its factor, or a
-    class; empty if the name is unknown."""
+    """The jobs for a name; empty if it is unknown.
+
+    The name is that of a preset (at its own size or under a recipe), of a plug-in's part (used in mbsnet) or
+    factor, or a network class.
+    """
     if is_class(name):
         return [_job_of_class(name, recipe, settings)]
     changes = parse_settings(settings)
@@ -107,7 +110,7 @@ def jobs_named(name: str, recipe: str | None, settings: list[str], brought: Brou
 
 
 def _job_of_class(text: str, recipe: str | None, settings: list[str]) -> Job:
-    """The job of a network class; guesses go to stderr. Settings without a section are its arguments."""
+    """The job of a network class. Settings without a section are its arguments; guesses go to stderr."""
     from ablate.models.class_adapter import class_of_file
 
     own = [item for item in settings if not is_path(item.partition("=")[0])]
@@ -120,7 +123,7 @@ def _job_of_class(text: str, recipe: str | None, settings: list[str]) -> Job:
 
 
 def _claims_both(config: RunConfig) -> bool:
-    """Whether a core declares that it looks ahead if the direction is bi."""
+    """Whether a core that looks ahead in the direction `bi` declares that."""
     try:
         core = parts.CORES[config.model.core](config.model.model_copy(update={"direction": "bi"}))
     except ValueError:
@@ -129,10 +132,10 @@ def _claims_both(config: RunConfig) -> bool:
 
 
 def find_config(name: str, cells: Sequence[Cell], recipe: str | None, root: Path) -> RunConfig:
-    """The configuration of a name.
+    """The configuration that a name on the command line means: a preset, cell, run or checkpoint.
 
     Raises:
-        InputError: it is unknown, or several runs' signatures start with it.
+        InputError: the name is unknown, or several runs' signatures start with it.
     """
     for cell in cells:
         if cell.name == name:

@@ -1,6 +1,8 @@
-"""The audit finds, before training, what would make a study's answer wrong. Importing it needs no torch.
+"""Checks that find, before training, what would make a study's answer wrong. Importing them needs torch only
+when they run.
 
-A check is one function with its code, in the module of its family; `docs/audit.md` lists them.
+Each check is one function in the module of its family; its docstring begins with the code of its findings.
+`docs/audit.md` lists all codes.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ __all__ = ["CODES", "Finding", "audit_cells", "audit_class", "audit_config", "er
 
 
 def audit_config(config: RunConfig) -> list[Finding]:
-    """A1xx, A202 and A404 of one network under its recipe. What the network prints goes to stderr.
+    """Findings A1xx, A202 and A404 of one network under its recipe. The network's own output goes to stderr.
 
     Raises:
-        InputError: the network cannot be built, does not run, or gives another shape than it takes.
+        InputError: the network cannot be built, does not run, or its output has another shape than its input.
     """
     from . import budget, declarations, network
     from .network_under_test import subject
@@ -44,7 +46,7 @@ def audit_config(config: RunConfig) -> list[Finding]:
 def audit_class(
     text: str, settings: Mapping[str, Any] | None = None, recipe: Recipe | None = None, *, named: bool = True
 ) -> tuple[list[str], list[Finding]]:
-    """A1xx and A202 of a network class in a file, without a plug-in.
+    """Findings A1xx and A202 of a network class in a file; a plug-in is not needed.
 
     Args:
         text: `path/to/file.py:Class`.
@@ -87,11 +89,11 @@ def audit_cells(
         corpus: to check its pairs, leaks and noisy score; default: not checked.
         budget: declared parameters of every cell, e.g. "2.3M+-5%".
         slots: simultaneous runs, to estimate the hours.
-        beside: simultaneous runs on one device, to estimate memory; default: all of them.
-        runs: of the study, or how many; 0: hours are not estimated.
+        beside: simultaneous runs on one device, to estimate memory; default: `slots`.
+        runs: the study's runs or their number, to estimate the hours; 0 skips the estimate.
         tuned: dotted paths that tuning sets for each cell.
-        memory: bytes of the device; default: the device is asked.
-        trains_here: whether the study trains on this machine; if not, memory is a note.
+        memory: bytes of memory of the device; default: those of this machine's device.
+        trains_here: whether the study trains on this machine; if not, findings about memory are notes.
 
     Raises:
         InputError: a network cannot be built or does not run, or the budget is not valid.

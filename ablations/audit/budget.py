@@ -29,7 +29,7 @@ _BUDGET = re.compile(
 
 @dataclass(frozen=True)
 class Budget:
-    """The parameters that a network may have."""
+    """The range of parameter counts that a network may have."""
 
     low: float
     high: float
@@ -37,10 +37,10 @@ class Budget:
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """`2.3M+-5%`, `340000+-2k`, or `2.3M` alone, which allows 1 %.
+        """The budget in a text such as `2.3M+-5%`, `340000+-2k`, or `2.3M`, which allows 1 % either way.
 
         Raises:
-            InputError: it is not in one of these forms.
+            InputError: the text is not in one of these forms.
         """
         match = _BUDGET.fullmatch(text)
         if match is None:
@@ -72,7 +72,7 @@ def parameters(cells: Sequence[Cell], budget: Budget) -> Iterator[Finding]:
 
 
 def shortened(audited: Subject) -> Iterator[Finding]:
-    """A404: the probes are shorter than usual, because the network takes much memory and time."""
+    """A404: the probes are shorter than usual, because the network needs much memory."""
     if audited.longer_seconds < LONGER:
         yield Finding.of(
             "A404",
@@ -85,7 +85,7 @@ def shortened(audited: Subject) -> Iterator[Finding]:
 
 
 def not_measured(every: Sequence[Cell], cells: Sequence[Cell], networks: int) -> Iterator[Finding]:
-    """A404: cells of which only the parameters were counted."""
+    """A404: cells whose networks were not measured, only their parameters counted."""
     names = {cell.name for cell in cells}
     left = [cell.name for cell in every if cell.name not in names]
     if left:
@@ -109,7 +109,7 @@ def device_memory() -> tuple[int, str]:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of a training step: `fixed`, and `each` item of a micro-batch."""
+    """Bytes that a training step needs: `fixed`, plus `each` for every item of a micro-batch."""
 
     fixed: float
     each: float
@@ -119,9 +119,10 @@ class Memory:
 
 
 def memory(audited: Subject) -> Memory:
-    """Memory of a step: what autograd keeps at batch 1 and 2, weights, gradients and Adam's moments.
+    """Memory of a step: what autograd saves (from batches of 1 and 2), weights, gradients, Adam's moments.
 
-    It is measured with short crops and scaled to the recipe's. Temporaries of the backward are not included.
+    Measured with short crops and scaled to those of the recipe. Temporary tensors of the backward pass are
+    not included.
     """
     if "memory" not in audited.results:
         seconds = audited.crop_seconds
@@ -137,7 +138,7 @@ def fits(
 ) -> Iterator[Finding]:
     """A402: a step needs more memory than each simultaneous run has on the device.
 
-    It is a note if the study trains on another machine.
+    The finding is a note if the study trains on another machine.
     """
     total, device = (available, "the device") if available is not None else device_memory()
     told = set()
@@ -202,7 +203,7 @@ def hours(cells: Sequence[Cell], *, runs: int | Sequence[RunSpec], slots: int = 
     """A403: how long the study takes, from the steps that the audit took.
 
     Args:
-        runs: all runs, whose steps may differ from their cell's; or how many there are.
+        runs: all runs (their steps may differ from their cell's), or their number.
     """
     total = 0.0
     count = runs if isinstance(runs, int) else len(runs)

@@ -41,7 +41,7 @@ def leaked(corpus: Corpus) -> Iterator[Finding]:
 
 
 def noisy_score(corpus: Corpus) -> Iterator[Finding]:
-    """A503: files of a known corpus that do not score as published."""
+    """A503: the noisy files of a known corpus do not score as published."""
     from ablate.training.data.check import noisy_score_finding
 
     text = noisy_score_finding(corpus)
@@ -68,7 +68,7 @@ def wrong_pairs(corpus: Corpus) -> Iterator[Finding]:
 
 
 def one_sided(corpus: Corpus, cells: Sequence[Cell], tuned: Collection[str] = ()) -> Iterator[Finding]:
-    """A504: validation files that select weights or tuned settings are mostly from one speaker.
+    """A504: most validation files are of one speaker, and validation selects weights or tuned settings.
 
     Args:
         tuned: dotted paths that tuning sets for each cell.

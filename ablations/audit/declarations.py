@@ -1,4 +1,4 @@
-"""A202: what parts, configurations and levels declare about a network, compared with what probes find."""
+"""A202: compares what parts, configurations and levels declare about a network with what probes measure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .probes import Probe
 
 @dataclass(frozen=True)
 class Measured:
-    """What a network does, found by perturbation; None if the probe has no answer."""
+    """How a network behaves, measured by perturbing its input; None if the probe has no answer."""
 
     looks_ahead: bool | None
     mixes_bands: bool | None
@@ -51,7 +51,7 @@ def check(audited: Subject) -> list[Finding]:
 
 
 def measured(audited: Subject) -> Measured:
-    """What the network does through its time and band layers; without such layers, as a whole."""
+    """How the network behaves, from its time and band layers, or as a whole if it does not have any."""
     return _examined(audited)[0]
 
 
@@ -136,8 +136,9 @@ def _ahead(
     """Compare a declared look-ahead in frames (or samples) with the measured one.
 
     Args:
-        said: False, True or at most how many frames; for `direction`, whether it is bi.
-        frames: how many later frames matter; None if the probe has no answer.
+        said: the declared value: False, True, or the largest number of frames; for `direction`, whether it
+            is `bi`.
+        frames: number of later frames that affect the output; None if the probe has no answer.
     """
     if frames is None:
         return []
@@ -174,9 +175,10 @@ def _items(audited: Subject) -> Iterator[Broken]:
 
 
 def _whole(audited: Subject) -> tuple[Measured, list[Broken]]:
-    """The network as one part: frames beyond those of filter and projection, and bins of other bands.
+    """Probe the network as one part, for look-ahead and for the mixing of bands.
 
-    If neither the network nor a part declares anything, a contradiction to the configuration is a note.
+    The declared look-ahead of filter and projection does not count. If neither the network nor a part
+    declares anything, a contradiction to the configuration is a note.
     """
     model, config = audited.settled, audited.config
     inside = [m for _, m in probes.declaring(model)]

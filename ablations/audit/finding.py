@@ -1,4 +1,4 @@
-"""The findings of the audit. Needs no torch."""
+"""The findings of the audit. Does not need torch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ CODES: dict[str, tuple[str, Severity]] = {
     "A601": ("not-audited", "note"),
     "A602": ("seed-without-effect", "error"),
 }
-"""Code -> name, severity."""
+"""Code -> (name, severity)."""
 
 
 class Finding(Frozen):

@@ -21,7 +21,7 @@ class InitWrite:
 
     Attributes:
         operation: `zero`, `fill`, `uniform`, `copy`, ...
-        stock: whether a torch module's own `reset_parameters` wrote.
+        stock: whether the `reset_parameters` of one of torch's modules wrote it.
         site: file and line of the code that wrote.
         before: the values that it replaced; None if there were none yet.
         start, count: which elements of the parameter.
@@ -95,7 +95,7 @@ class _InitWatch(TorchDispatchMode):
 
 
 def _by_torch() -> bool:
-    """Whether the running write comes from the `reset_parameters` of a module of torch."""
+    """Whether the current write comes from the `reset_parameters` of one of torch's modules."""
     frame = sys._getframe(2)
     while frame is not None:
         if frame.f_code.co_name in ("reset_parameters", "_reset_parameters"):
@@ -106,7 +106,7 @@ def _by_torch() -> bool:
 
 @contextmanager
 def watch_init() -> Iterator[Callable[[nn.Module], dict[str, list[InitWrite]]]]:
-    """Watch the writes into the parameters of networks that are built inside."""
+    """Record the writes into parameters of the networks that are built inside the block."""
     watch = _InitWatch()
     with watch:
         yield lambda model: {path: watch.of(parameter) for path, parameter in model.named_parameters()}

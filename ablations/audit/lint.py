@@ -18,12 +18,12 @@ Place = tuple[str, int]
 
 
 def place(where: str, networks: Iterable[nn.Module], otherwise: Path | None) -> Place | None:
-    """The line that makes the part of a network that a finding names, or that part's class.
+    """The source line that creates the part of a network named by a finding, or that part's class.
 
     Args:
-        where: of the finding; it may contain a path in a network (`encoder.gate.scale`).
-        networks: those that the finding may be about.
-        otherwise: the file to name if no source below the working directory makes that part.
+        where: the finding's `where`, which may contain a path in a network (`encoder.gate.scale`).
+        networks: the networks that the finding may be about.
+        otherwise: the file to name if no source below the working directory creates that part.
     """
     words = re.findall(r"[A-Za-z_]\w*(?:\.\w+)*", where)
     for network in networks:
@@ -46,7 +46,7 @@ def _submodule(network: nn.Module, parts: Sequence[str]) -> nn.Module | None:
 
 
 def _written(kind: type, attribute: str) -> Place | None:
-    """The line of a class, or of one it derives from, that assigns an attribute; else that of the class."""
+    """The line that assigns an attribute in a class or its bases, else the line of the class itself."""
     own = [(cls, shown) for cls in kind.__mro__ if (shown := _below(_source(cls)))]
     for cls, shown in own:
         lines, first = inspect.getsourcelines(cls)

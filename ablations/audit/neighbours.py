@@ -1,4 +1,4 @@
-"""Pairs of cells of a grid. Needs no torch."""
+"""Pairs of cells of a grid. Does not need torch."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ AnyCell = TypeVar("AnyCell", bound=Cell[Any])
 
 
 MATCH = {"recipe.match"}
-"""A factor of this alone may change nothing: a network that has the size already keeps its width."""
+"""A factor of these paths alone may have no effect: a network that already has the size keeps its width."""
 MEASURED = 32
-"""Distinct networks of a grid that the audit measures; each takes seconds to minutes."""
+"""Maximum number of distinct networks of a grid to measure; each takes seconds to minutes."""
 
 
 def measured(cells: Sequence[AnyCell], key: Callable[[AnyCell], str], most: int = MEASURED) -> list[AnyCell]:
@@ -47,7 +47,7 @@ def ends(cells: Sequence[AnyCell], factors: Sequence[Factor]) -> tuple[AnyCell |
 
 
 def neighbours(cells: Sequence[AnyCell], factor: Factor) -> Iterator[tuple[AnyCell, AnyCell]]:
-    """Pairs of cells that differ in this factor alone, the lower level first."""
+    """Pairs of cells that differ in this factor alone, the earlier level first."""
     order = {level: index for index, level in enumerate(factor.levels)}
     rows: dict[tuple[tuple[str, str], ...], list[AnyCell]] = {}
     for cell in cells:
@@ -64,7 +64,7 @@ def alike(
     """A201: two levels that give the same cells.
 
     Args:
-        same: why two cells are equivalent; None if they are not.
+        same: returns why two cells are equivalent, or None if they are not.
     """
     for factor in factors:
         found: dict[tuple[str, str], list[str]] = {}

@@ -17,25 +17,26 @@ from .probe_inputs import isolated
 
 SWAMPED = 100.0
 SWAMPED_RESIDUAL = 1000.0
-"""Largest ratio of two terms of a sum at the start, and of a residual to the term computed from it; for the
-presets' values see docs/audit.md."""
+"""Maximum ratio of the two terms of a sum at the start: in general, and of a residual to the term computed
+from it. docs/audit.md lists the presets' ratios."""
 SATURATED = 0.05
 SATURATED_SIGMOID = 0.5
-"""Largest share of activations at a bound. A sigmoid is a gate, and gates may start nearly shut or open."""
+"""Maximum share of activations at a bound: in general, and of sigmoids, since gates may start nearly shut or
+open."""
 CLOSED = 0.9
-"""Share of dead units from which on a layer counts as closed for every input."""
+"""A layer with a larger share of dead units counts as closed for every input."""
 FEWEST = 4
-"""Fewer dead units of a layer of data are chance: one of eight is more than `SATURATED`."""
+"""Fewer dead units may be chance in a layer whose input is data: one of eight already exceeds `SATURATED`."""
 HALVES, GROWS = 0.5, 1000.0
-"""How a few steps show that the gradient lets the smaller of two terms grow. Next to its own input, their
-ratio falls to `HALVES`; of two learned terms, which both grow, the smaller becomes `GROWS` times larger."""
+"""Signs that the smaller of two terms grows within a few steps. If it is added to its own input, their ratio
+falls to `HALVES` of its value; otherwise the smaller term, since both grow, becomes `GROWS` times larger."""
 
 
 def dominated_branches(subject: Subject) -> Iterator[Finding]:
     """A103: of two terms that are added, one is far larger than the other at the start.
 
-    Far is over 100 times, or 1000 times if the smaller was computed from the larger (an unscaled residual).
-    Branches that a few steps make grow are left out; see `GROWS`.
+    Far larger means over 100 times, or over 1000 times if the smaller term was computed from the larger (an
+    unscaled residual). Branches that grow within a few steps are left out; see `GROWS`.
     """
     remedy = "initialise both branches at a similar scale, or start the small one at zero"
     worst: dict[str, tuple[float, str]] = {}
@@ -58,7 +59,7 @@ def dominated_branches(subject: Subject) -> Iterator[Finding]:
 
 
 def _grows(activity: Activity, later: Activity) -> bool:
-    """Whether a few steps make the smaller term of a sum larger."""
+    """Whether the smaller term of a sum grows within a few steps; see `GROWS`."""
     if activity.residual:
         return later.ratio <= HALVES * activity.ratio
     small = activity.sizes.index(min(activity.sizes))
@@ -81,12 +82,12 @@ def _called(activity: Activity) -> str:
 
 
 def saturated(subject: Subject) -> Iterator[Finding]:
-    """A104: over 5 % of activations at a bound, or dead units; all calls of an operation count together.
+    """A104: over 5 % of activations (50 % of a sigmoid's) at a bound, or dead units.
 
-    If the audit's short batch shows dead units, longer clips of other voices are tried. Dead units are an
-    error, with other initial values too, if the layer's input is data (only their own weights could revive
-    them) or nearly the whole layer is dead; else they are a note. Bounds on values that depend on no weight
-    do not count.
+    All calls of an operation count together. If the audit's short batch shows dead units, longer clips of
+    other voices are tried. Dead units are an error if they are dead with other initial values too, and either
+    the layer's input is data (only their own weights could revive them) or nearly the whole layer is dead;
+    otherwise they are a note. Bounds on values that do not depend on any weight do not count.
     """
     remedy = "widen the bounds or scale the input: no gradient passes through a bound"
     worst: dict[tuple[str, str], tuple[float, str, bool]] = {}
@@ -124,7 +125,7 @@ def _suspect(activity: Activity) -> bool:
 
 
 def _closed(activity: Activity) -> bool:
-    """Whether the dead units of a layer are more than chance."""
+    """Whether a layer has more dead units than chance explains."""
     few = activity.learned <= 1 and activity.dead_units >= FEWEST
     return activity.share > (SATURATED if few else CLOSED)
 
@@ -144,7 +145,7 @@ def _still_suspect(subject: Subject) -> dict[Key, Activity]:
 
 
 def non_finite(subject: Subject) -> Iterator[Finding]:
-    """A105: NaN or infinite values in a forward, a backward, or a few steps of training."""
+    """A105: NaN or infinite values in a forward or backward pass, or in a few training steps."""
     remedy = "protect divisions, roots, logarithms and angles at zero; lower the learning rate or the scale"
     inputs = _inputs(subject)
     if _broken(subject, torch.cat(list(inputs.values()))):
@@ -174,7 +175,7 @@ def _inputs(subject: Subject) -> dict[str, Tensor]:
 
 
 def _broken(subject: Subject, batch: Tensor) -> str | None:
-    """Where a forward or backward first gives values that are not finite, if it does."""
+    """Where a forward or backward pass first gives NaN or infinite values; None if it does not."""
     model = subject.spare
     first: list[str] = []
 

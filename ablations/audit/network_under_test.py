@@ -29,20 +29,21 @@ from .probe_inputs import SEED, Tone, before_calls, isolated, speech_like, try_o
 from .settled import build, settled
 
 LARGE = 500_000
-"""Larger networks get shorter crops and smaller batches, so that the audit takes seconds, not minutes."""
+"""Networks with more parameters get shorter crops and smaller batches, so that the audit takes seconds."""
 STEPS = 8
 """Optimiser steps the audit takes."""
 BATCH = 2
 LONGEST = {False: 0.5, True: 0.2}
 """Whether the network is large -> seconds of the longest crop."""
 REDRAWN = (SEED + 1, SEED + 2)
-"""Seeds of other initial values: a fault in the code shows with them too."""
+"""Seeds of other initial values; a fault in the code shows with these too."""
 STEP_SIZE = 1e-3
-"""Of a weight, in each step of `Subject.grown`."""
+"""Change of each weight in a step of `Subject.grown`."""
 LONGER = 2.0
 """Seconds of the clips that confirm a suspicion."""
 HEAVY = {"crop": 0.25e9, "clip": 1e9}
-"""Bytes that autograd may keep of one crop and of one such clip; longer ones are halved."""
+"""Maximum bytes that autograd may keep for a batch of crops, and for one clip of `LONGER` seconds. Above
+that, the audit halves their length."""
 PIECE = 0.2
 """Seconds of the clip that predicts the memory of longer ones."""
 PROBE_PLACES = {"frame": (37, 41, 43, 47, 53, 59), "sample": (4801, 4813, 4817)}
@@ -51,7 +52,7 @@ NOTHING = nullcontext()
 
 
 def _gradients(subject: Subject, clip: Tensor, model: nn.Module) -> dict[str, Tensor]:
-    """Size of each parameter's gradient of the recipe's loss against a clip of half the size."""
+    """Absolute gradients by parameter, of the recipe's loss with the clip at half amplitude as its target."""
     parameters = {n: p for n, p in model.named_parameters() if p.requires_grad}
     with isolated(4):
         loss = subject.loss(model, clip, 0.5 * clip)
@@ -66,7 +67,7 @@ class Trace:
     Attributes:
         alive: parameter path -> the largest gradient of each of its elements over all steps.
         problem: why the training failed, if it did.
-        seconds: of each step.
+        seconds: duration of each step.
     """
 
     alive: dict[str, Tensor | None] = field(default_factory=dict)
@@ -99,17 +100,17 @@ class Subject:
 
     @cached_property
     def longer_seconds(self) -> float:
-        """Of the clips that confirm a suspicion."""
+        """Length of the clips that confirm a suspicion."""
         return self.shortened(LONGER, HEAVY["clip"], shortest=self.crop_seconds)
 
     def shortened(self, seconds: float, most: float, shortest: float) -> float:
-        """Seconds halved until autograd keeps at most so many bytes of one clip."""
+        """Halve `seconds`, not below `shortest`, until autograd keeps at most `most` bytes for one clip."""
         while seconds > shortest and self.kept_of(seconds) > most:
             seconds = max(seconds / 2, shortest)
         return seconds
 
     def kept_of(self, seconds: float) -> float:
-        """Bytes that autograd keeps of one clip, from short ones: linear and square in the length."""
+        """Bytes that autograd keeps for one clip: linear and quadratic terms, fitted to short clips."""
         one, two = self._kept_of_two
         square = max(two - 2 * one, 0) / 2
         return (one - square) * seconds / PIECE + square * (seconds / PIECE) ** 2
@@ -122,7 +123,7 @@ class Subject:
             return 0, 0
 
     def kept(self, batch: int, seconds: float) -> int:
-        """Bytes that autograd keeps between the forward and the backward of a batch."""
+        """Bytes that autograd keeps between the forward and backward pass of a batch."""
         waves = torch.from_numpy(self.speech(seconds, count=1)[0].noisy)[None].repeat(batch, 1)
         signal = self.interface.analyse(waves)
         sizes: dict[int, int] = {}
@@ -155,7 +156,7 @@ class Subject:
         """Run the network once, alone and in a batch of two.
 
         Raises:
-            InputError: it cannot be built, fails, or gives another shape than it takes.
+            InputError: the network cannot be built, fails, or its output has another shape than its input.
         """
         try:
             interface = Interface.of(build(self.config))
@@ -173,7 +174,7 @@ class Subject:
     def loss(
         self, model: nn.Module, noisy: Tensor, clean: Tensor, within: AbstractContextManager[Any] = NOTHING
     ) -> Tensor:
-        """The recipe's loss of a network's output for a noisy signal; the forward runs within a context."""
+        """The recipe's loss of a network's output for a noisy signal; `within` wraps the forward pass."""
         interface = Interface.of(model)
         with within:
             outputs = interface.outputs(model, noisy)
@@ -183,7 +184,7 @@ class Subject:
 
     @property
     def model(self) -> nn.Module:
-        """The network as initialised; probes leave it as it is."""
+        """The network as initialised; probes do not change it."""
         return self._built[0]
 
     @property
@@ -193,21 +194,21 @@ class Subject:
 
     @cached_property
     def spare(self) -> nn.Module:
-        """The same network again, for forwards that keep a graph: a module may keep its inputs."""
+        """A second copy of the network, for forwards that keep a graph: a module may store its inputs."""
         return build(self.config)
 
     @cached_property
     def parameters(self) -> int:
-        """How many values are trained, without constants kept as parameters."""
+        """Number of trained values, without constants that are stored as parameters."""
         return sum(p.numel() for p in self.model.parameters() if p.requires_grad)
 
     def speech(self, seconds: float, **more: int) -> list[Tone]:
-        """Made-up pairs at the network's rate."""
+        """Synthetic pairs at the network's sample rate."""
         return speech_like(seconds, **more, rate=self.interface.sample_rate)
 
     @cached_property
     def batch(self) -> Tensor:
-        """Noisy signals `(batch, ..., time)`: as a rule complex spectrograms `(batch, 257, frame)`."""
+        """Noisy signals `(batch, ..., time)`, usually complex spectrograms `(batch, 257, frame)`."""
         pairs = self.speech(self.crop_seconds)[: self.batch_size]
         return self.interface.analyse(torch.from_numpy(np.stack([p.noisy for p in pairs])))
 
@@ -237,14 +238,14 @@ class Subject:
 
     @cached_property
     def longer(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Size of the initial gradients, on a quarter of a clip and on a whole one."""
+        """Absolute gradients at initialisation, on a quarter of a clip and on a whole clip."""
         first, second = self.clips[:2]
         quarter = -(-first.shape[-1] // 4)
         return _gradients(self, first[..., :quarter], self.spare), _gradients(self, second, self.spare)
 
     @cached_property
     def elsewhere(self) -> list[dict[str, Tensor]]:
-        """Size of the gradients with other initial values, on longer clips."""
+        """Absolute gradients with other initial values, on longer clips."""
         return [_gradients(self, self.clips[1], build(self.config, seed)) for seed in REDRAWN]
 
     @cached_property
@@ -285,7 +286,7 @@ class Subject:
 
     @cached_property
     def after_forward(self) -> nn.Module:
-        """The network after a forward with gradients: weights computed in it are not leaves then."""
+        """The network after a forward with gradients, when weights computed in the forward are not leaves."""
         with isolated(0):
             self.interface.outputs(self.spare, self.batch)
         return self.spare
@@ -308,7 +309,7 @@ class Subject:
 
     @cached_property
     def training(self) -> Trace:
-        """A few steps at the recipe's learning rate, clipping and precision, without discriminator."""
+        """A few steps with the recipe's learning rate, clipping and precision, without a discriminator."""
         recipe = self.recipe.model_copy(
             update={
                 "adversarial_weight": 0.0,

@@ -46,8 +46,8 @@ class Activity:
         kind: "clamp" or "saturation" (values at the bounds), "dead" (units never above the threshold), or
             "sum" (two terms of equal shape).
         site: file and line of the call.
-        learned: weight matrices that the input depends on, counted up to two.
-        shape, other_shape: of the first input, and of that with a signal of another length.
+        learned: number of weight matrices that the input depends on, at most two.
+        shape, other_shape: shape of the first input, and its shape with a signal of another length.
         dead: axis -> which of its elements never exceeded the threshold.
         residual: of a sum, whether the smaller term was computed from the larger.
     """
@@ -75,14 +75,14 @@ class Activity:
 
     @property
     def share(self) -> float:
-        """Of the values at a bound, or of the units that are dead along the worst axis."""
+        """Share of the values that are at a bound, or of the units that are dead along the worst axis."""
         if self.kind == "dead":
             return max((float(dead.float().mean()) for dead in self.dead.values()), default=0.0)
         return self.at_bound / max(self.values, 1)
 
     @property
     def dead_units(self) -> int:
-        """Along the worst axis."""
+        """Number of dead units along the worst axis."""
         return max((int(dead.sum()) for dead in self.dead.values()), default=0)
 
     @property
@@ -93,13 +93,13 @@ class Activity:
 
     @property
     def ratio(self) -> float:
-        """Of the larger to the smaller term; 1 if one is exactly zero."""
+        """Ratio of the larger to the smaller term; 1 if one is exactly zero."""
         low, high = sorted(self.sizes)
         return high / low if low else 1.0
 
 
 Key = tuple[str, str, str, int, str]
-"""Of an activity: module, operation, site, instruction, detail."""
+"""Key of an activity: module, operation, site, instruction, detail."""
 
 
 class Watch(TorchDispatchMode):
@@ -155,7 +155,7 @@ class Watch(TorchDispatchMode):
     # ------------------------------------------------------------------------------------------- lineage
 
     def _left(self, module: nn.Module, args: Any, kwargs: Any, out: Any) -> None:
-        """Note that a module's output comes from its input, even if code outside torch made it."""
+        """Record that a module's output depends on its input, even if code outside torch computed it."""
         self.stack.pop()
         inputs = [*_tensors(args), *_tensors(tuple(kwargs.values()))]
         for tensor in _tensors(out):
@@ -164,7 +164,7 @@ class Watch(TorchDispatchMode):
                 self._join(tensor, inputs, [p for p in module.parameters() if unknown])
 
     def _join(self, out: Tensor, inputs: Iterable[Tensor], weights: Iterable[Tensor]) -> None:
-        """Note that `out` came about from some tensors, and through some weights."""
+        """Record that `out` was computed from some tensors and with some weights."""
         node, sources = self._node(out), {self._node(t) for t in inputs}
         self._made.setdefault(node, set()).update(sources - {node})
         learned = self._learned.get(node, frozenset()).union(*(self._learned.get(s, ()) for s in sources))
@@ -198,7 +198,7 @@ class Watch(TorchDispatchMode):
                 self._join(out, inputs, [self._weights[s] for s in sources if s in self._weights])
 
     def learned(self, tensor: Tensor) -> int:
-        """Weight matrices that a tensor depends on: 0, 1, or 2 for more."""
+        """Number of weight matrices that a tensor depends on: 0, 1, or 2 for two or more."""
         return len(self._learned.get(self._node(tensor), ()))
 
     def computed_from(self, tensor: Tensor, source: Tensor) -> bool:
@@ -257,7 +257,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 FLOOR = 1e-2
 """A one-sided bound nearer to zero is a guard against division by zero, not a clamp."""
 FEW = 64
-"""Operations on fewer values are too small for shares."""
+"""Operations on fewer values are not checked, since a share of so few means little."""
 
 
 def _scalar(value: Any) -> float | None:
@@ -358,7 +358,7 @@ _LOOKS: dict[str, Look] = {
 
 
 def watched(model: nn.Module, interface: Interface, batch: Tensor) -> Watch:
-    """A watch that has seen a forward of noisy signals, and before that one of their first two thirds."""
+    """A watch of a forward of noisy signals, after one of their first two thirds to find the time axes."""
     watch = Watch(model)
     watch.only_shapes = True
     watch.see(interface, batch[..., : max(batch.shape[-1] * 2 // 3, 4)])

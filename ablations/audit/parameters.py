@@ -25,7 +25,8 @@ DEAD_SLICES = 0.25
 
 
 def dead_parameters(subject: Subject) -> Iterator[Finding]:
-    """A101: no gradient, or exactly zero, in a few steps and on longer clips; or not registered."""
+    """A101: parameters whose gradient is missing or exactly zero in a few steps and on longer clips, and
+    learned tensors that are not registered."""
     remedy = "use it in forward, or remove it; store constants in a buffer"
     frozen = [path for path, p in subject.model.named_parameters() if not p.requires_grad]
     if frozen:
@@ -132,7 +133,7 @@ def _unread_ends(subject: Subject, dead: list[str]) -> list[str]:
 
 
 def _in_use(subject: Subject, path: str, silent: Tensor, axis: int) -> bool:
-    """Whether the output changes with the silent slices of a parameter, at some values of all parameters."""
+    """Whether the output depends on the silent slices of a parameter, for some values of all parameters."""
     model = copy.deepcopy(subject.settled)
     parameter = model.get_parameter(path)
     start = {name: p.clone() for name, p in model.named_parameters()}
@@ -156,7 +157,7 @@ def _called_inside(subject: Subject, owner: str) -> bool:
 
 
 def _with_own_loss(subject: Subject, paths: list[str]) -> tuple[list[str], list[str]]:
-    """The paths under outputs that a network names in `own_loss` and computes, and the others."""
+    """The paths below outputs that the network names in `own_loss` and computes; then the other paths."""
     named = [
         f"{path}.{name}" if path else name
         for path, module in subject.model.named_modules()
@@ -168,7 +169,8 @@ def _with_own_loss(subject: Subject, paths: list[str]) -> tuple[list[str], list[
 
 
 def _grouped(paths: list[str], model: nn.Module) -> dict[str, list[str]]:
-    """Paths by the outermost module whose trained parameters are all given; then by name up to numbers."""
+    """Group paths by the outermost module whose trained parameters are all among them, then by names that
+    differ in numbers only."""
     groups: dict[str, list[str]] = {}
     left = set(paths)
     for module_path, module in model.named_modules():
@@ -326,7 +328,7 @@ def _wiped(final: Tensor, writes: list[InitWrite], reach: Mapping[str, int]) -> 
 
 
 def _holds(write: InitWrite, part: InitWrite) -> bool:
-    """Whether a write left the values of an earlier write into a part of the parameter."""
+    """Whether a write kept the values that an earlier write set in part of the parameter."""
     if write.after is None or part.after is None:
         return True
     start = part.start - write.start
@@ -350,7 +352,7 @@ def _at(write: InitWrite) -> str:
 
 
 def _deliberate(before: Tensor, earlier: list[InitWrite]) -> bool:
-    """Whether values look set on purpose: off centre, and by neither torch's default nor a placeholder."""
+    """Whether values look deliberate: off centre, and not torch's default or a placeholder."""
     if not before.is_floating_point() or not torch.isfinite(before).all() or not before.any():
         return False
     spread = float(before.std()) if before.numel() > 1 else 0.0

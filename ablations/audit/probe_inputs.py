@@ -22,7 +22,7 @@ SEED = 20
 
 @contextmanager
 def isolated(seed: int) -> Iterator[None]:
-    """Seed torch, numpy and Python inside; restore their random states afterwards."""
+    """Seed torch, numpy and Python inside the block; restore their random states afterwards."""
     numpy_state, python_state = np.random.get_state(), random.getstate()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -50,7 +50,7 @@ def before_calls(model: nn.Module, tell: Callable[[str, Any, Any], object]) -> I
 
 @dataclass(frozen=True)
 class Tone:
-    """A made-up pair: voiced syllables, and the same in coloured noise; `(sample,)` at one rate."""
+    """A synthetic pair: voiced syllables, clean and in coloured noise; both `(sample,)` at one rate."""
 
     name: str
     clean: np.ndarray
@@ -82,7 +82,7 @@ def try_out(network: nn.Module, interface: Interface, signals: Tensor) -> None:
     """Run a network once on the first of two signals, and once on both.
 
     Raises:
-        InputError: it fails, or its output does not match its interface.
+        InputError: the network fails, or its output does not match its interface.
     """
     kind = "waveforms" if interface.waveform else "complex spectrograms"
     for count in (1, 2):

@@ -1,4 +1,4 @@
-"""Finds what a part does by changing its input: later frames, other bands, other items of the batch."""
+"""Tests what a part depends on by changing its input: later frames, other bands, other items of the batch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TOLERANCE = 1e-5
 CHANGES = (1.0, 0.1, 0.01, 0.001)
 """Sizes of a change of an input, relative to its root mean square."""
 SAMPLE_CUTS = (1024, 1600, 2048)
-"""Samples at which the audit cuts a waveform; with most hops of networks, a frame begins there."""
+"""Samples at which the audit cuts a waveform; with most hop sizes, a frame begins there."""
 
 
 def parts_of(model: nn.Module) -> dict[str, list[tuple[str, nn.Module]]]:
@@ -43,7 +43,8 @@ def declaring(model: nn.Module, called: Container[str] = ()) -> Iterator[tuple[s
     """The outermost modules below the network that declare something, with their paths.
 
     Args:
-        called: paths of modules that are called; a module that is not is replaced by those inside that are.
+        called: paths of the modules that are called. The called modules inside it replace a module that is
+            not called itself.
     """
 
     def walk(path: str, module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -77,7 +78,7 @@ def inputs_of(subject: Subject) -> dict[str, Call]:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Put `module` into evaluation mode inside; restore its modes afterwards."""
+    """Put `module` into evaluation mode inside the block; restore its modes afterwards."""
     modes = {m: m.training for m in module.modules()}
     module.eval()
     try:
@@ -91,8 +92,8 @@ class Probe:
     """A module and one call of it, to be repeated with changed inputs and the same norm statistics.
 
     Args:
-        places: of the axis of time, frames as a rule.
-        widths: bins of each band of the network.
+        places: length of the time axis, usually in frames.
+        widths: number of bins of each band of the network.
     """
 
     def __init__(self, module: nn.Module, call: Call, places: int, widths: tuple[int, ...] = BSRNN) -> None:
@@ -110,8 +111,8 @@ class Probe:
     def changed(self, size: int, places: slice) -> Any | None:
         """The output after changing some places of every input, along its axis of `size` elements.
 
-        With held statistics a large change can make the output infinite; then smaller ones are tried. None if
-        no input has such an axis, or the output is never finite.
+        With frozen statistics a large change can make the output infinite; then smaller changes are tried.
+        None if no input has such an axis, or the output is never finite.
         """
         for part in CHANGES:
             after = self._changed(size, places, part)
@@ -144,16 +145,16 @@ class Probe:
         return self._run(*other, size)
 
     def moved(self, after: Any, size: int, watched: slice) -> float | None:
-        """The largest change of the watched places relative to the largest output; None without the axis."""
+        """Largest change at the watched places, relative to the largest output; None without the axis."""
         in_time = size == self.places
         if in_time not in self._before:
             self._before[in_time] = self._run(*self.call, size)
         return _moved(self._before[in_time], after, size, watched)
 
     def frames_ahead(self) -> int | None:
-        """How many later frames an output frame depends on; `places`: all that follow; None: not known.
+        """Number of later frames that an output frame depends on: `places` if all, None if not known.
 
-        For samples, the largest number at several cuts: with a stride it depends on the cut.
+        For samples, the maximum over several cuts, since a stride makes the number depend on the cut.
         """
         found, samples = None, self.places > BINS
         for cut in SAMPLE_CUTS if samples else (self.places // 4, self.places // 2, self.places - 4):
@@ -187,7 +188,7 @@ class Probe:
         return self._mixes([0, *accumulate(self.widths)])
 
     def _mixes(self, edges: Sequence[int]) -> bool | None:
-        """Whether output between two edges depends on the rest of the axis, which ends at the last edge."""
+        """Whether a band between two edges affects output outside it; the axis ends at the last edge."""
         bands, size = len(edges) - 1, edges[-1]
         if bands == 1:
             return None
@@ -261,7 +262,7 @@ def inner_widths(module: nn.Module, channels: int) -> set[int]:
 
 
 def decoders_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """A network's decoders: those that its head owns, or the part of that name."""
+    """A network's decoders: modules of a registered decoder's class, else its parts with that name."""
     from ablate.models.parts import DECODERS
 
     kinds = {kind for kind in (DECODERS[name] for name in DECODERS) if isinstance(kind, type)}
@@ -272,7 +273,10 @@ def decoders_of(model: nn.Module) -> list[tuple[str, nn.Module]]:
 
 
 def expansion(model: nn.Module, config: ModelConfig, declared: float) -> tuple[bool, str] | None:
-    """Whether each decoder's inner width is `declared` times its input's, and the widths found; or None."""
+    """Whether each decoder's inner width is `declared` times its input width, and the widths found.
+
+    None if a width is not found, or there is no decoder.
+    """
     decoders = decoders_of(model)
     if not decoders:
         return None

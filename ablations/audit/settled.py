@@ -12,9 +12,10 @@ from ablate.models.interface import Interface
 from .probe_inputs import SEED, isolated
 
 SETTLING = 5
-"""How often a network's own running averages are extrapolated from two forwards."""
+"""Number of times that a network's own running averages are extrapolated from two forwards."""
 SLOWEST = 0.9999
-"""A buffer of which one forward leaves this share or more is a counter, not an average."""
+"""If a second forward changes a buffer by this share of the first change or more, the buffer is a counter,
+not a running average."""
 
 
 def build(config: ModelConfig, seed: int = SEED) -> nn.Module:
@@ -24,7 +25,7 @@ def build(config: ModelConfig, seed: int = SEED) -> nn.Module:
 
 
 def settled(config: ModelConfig, batch: Tensor) -> nn.Module:
-    """A network whose running statistics are those of `batch`, in evaluation mode; see `opened`.
+    """A network with the running statistics of `batch`, in evaluation mode and with its branches `opened`.
 
     Statistics as built (means 0, variances 1) make a deep network nearly constant, which hides what it does.
     """
@@ -49,7 +50,7 @@ def settled(config: ModelConfig, batch: Tensor) -> nn.Module:
 
 
 def _extrapolate(model: nn.Module, interface: Interface, batch: Tensor) -> None:
-    """Two forwards, then each averaged buffer at the limit of the geometric series of its two changes."""
+    """Run two forwards, then set each running average to the limit of the geometric series of its changes."""
     seen: list[dict[str, Tensor]] = []
     for step in range(3):
         seen.append({n: b.clone() for n, b in model.named_buffers() if b.is_floating_point()})
@@ -64,7 +65,7 @@ def _extrapolate(model: nn.Module, interface: Interface, batch: Tensor) -> None:
 
 
 def opened(module: nn.Module) -> nn.Module:
-    """Make parameters that are all zero small and random, in place: a branch that starts shut counts."""
+    """Fill all-zero parameters with small random values, in place, so probes see branches that start shut."""
     with isolated(2), torch.no_grad():
         for parameter in module.parameters():
             if parameter.is_floating_point() and not parameter.any():

@@ -1,4 +1,4 @@
-"""Holds the statistics of normalisations while the rest of a forward changes."""
+"""Freezes the statistics of normalisations while probes change the input."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _REDUCTIONS = (
 class FrozenStatistics(TorchDispatchMode):
     """Records the statistics of normalisations in one forward and uses them again in the next.
 
-    Everything that then passes from frame to frame passes through the part itself. Layer, group, instance,
-    batch and RMS norms are frozen, and so are means and variances of norms written by hand.
+    With frozen statistics, one frame can affect another only through the part itself. This covers layer,
+    group, instance, batch and RMS norms, and the means and variances of norms written by hand.
     """
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ class FrozenStatistics(TorchDispatchMode):
 
     @contextmanager
     def replay(self, places: int = 0) -> Iterator[None]:
-        """Repeat the statistics, except those of single places of time.
+        """Reuse the recorded statistics, except those of single time places.
 
-        Those pass nothing from place to place; if held, they let powers of a changed input explode.
+        The latter do not connect places; if frozen, they let powers of a changed input explode.
 
         Args:
             places: length of the time axis, a number that divides no width.
@@ -57,7 +57,7 @@ class FrozenStatistics(TorchDispatchMode):
             yield
 
     def _of_each_place(self, statistic: Tensor) -> bool:
-        """Whether a statistic is of single places; true too if it is empty, as for running statistics."""
+        """Whether a statistic is of single places. Also true if it is empty, as for running statistics."""
         count = statistic.numel()
         return not count or (self.places > 0 and count % self.places == 0)
 
@@ -126,7 +126,7 @@ class FrozenStatistics(TorchDispatchMode):
         return result
 
     def _freeze(self) -> None:
-        """Mark variances, and means that belong to one: of the same values, or of squares."""
+        """Mark variances for reuse, and means that belong to one (of the same values, or of squares)."""
         spread = {id(x) for name, x in self._reduced.values() if name not in _MEANS}
         for index, (name, x) in self._reduced.items():
             if name not in _MEANS or id(x) in spread:

@@ -53,7 +53,7 @@ def _same(a: Cell, b: Cell) -> str | None:
 
 
 def _same_evaluation(a: Cell, b: Cell) -> bool:
-    """Whether two evaluations change a wave alike and use the same taps of a filter."""
+    """Whether two evaluations change a waveform in the same way and use the same number of filter taps."""
     from ablate.training.evaluate import finishing
 
     from .probe_inputs import speech_like
@@ -168,7 +168,7 @@ def _hidden_in_pair(a: Cell, b: Cell, factor: Factor, tuned: frozenset[str]) -> 
 
 
 def _kind(name: str) -> str:
-    """The part that the name of an unknown network's child suggests; else the name itself."""
+    """The part that the name of a child module suggests, else the name itself."""
     if name in PARTS:
         return name
     return next((kind for kind, words in _WORDS.items() if any(w in name.lower() for w in words)), name)

@@ -1,6 +1,6 @@
-"""The audit of a training command: its data, seeds and cells.
+"""The audit of a study that a command trains: its data, seeds and cells.
 
-A203, A302 and A4xx need a network that is built here, and are not checked.
+A203, A302 and A4xx are not checked, since they need a network that is built here.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def audit_train_command(
         train: the command; its code is read, and its network imported if the user trusts that code.
         runs: of the study.
         corpus: to check its pairs, leaks and noisy score; default: not checked.
-        same: run -> another seed's run that has the same scores.
+        same: run -> sentence that its scores are those of another seed.
 
     Raises:
         InputError: the network does not exist or does not run.
@@ -111,7 +111,7 @@ def validated_on_test(
 
 
 def of_network(train: TrainingCommand, cells: Sequence[AnyCell]) -> Iterator[Finding]:
-    """A1xx of the network that a study file names for a command, and A601: what was not checked."""
+    """A1xx and A202 of the network that a study file names, and A601: what could not be checked."""
     if train.network is None:
         yield Finding.of(
             "A601",

@@ -1,4 +1,4 @@
-"""A302 and A303: changes of size that come with a factor."""
+"""A302 and A303: changes of network size that come with a factor."""
 
 from __future__ import annotations
 
