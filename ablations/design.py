@@ -157,7 +157,7 @@ class Design:
     def main_effects(self) -> Iterator[tuple[str, str, dict[Key, float]]]:
         """(factor, effect name, weights by combination) of every main effect, on - off.
 
-        In a factorial, it is the average over all allowed pairs. In other designs, the least-squares solution:
+        In a factorial: the average over all allowed pairs. In other designs: the least-squares solution, i.e.
         mean(on) - mean(off) in an orthogonal fraction, the single difference in an add-one or leave-one-out
         design. The weights are empty if the design does not resolve the effect.
         """
@@ -215,7 +215,7 @@ class Design:
 
     @cached_property
     def aliases(self) -> dict[str, tuple[str, ...]]:
-        """Effect -> its aliases of up to three factors, each with its sign, and its weight if that is not one.
+        """Effect -> its aliases of up to three factors, each with its sign, and its weight unless that is 1.
 
         Only for two-level designs that are not a factorial. pydoe's alias table is not used because it lacks
         signs, which a fraction with the all-off cell needs.

@@ -231,7 +231,7 @@ def claims_on(factors: Iterable[Factor], metric: str) -> dict[str, Claim]:
 
 
 def field_path(name: str) -> str | None:
-    """The dotted path that a factor's name means: the name itself, or the only field (or key) of that name."""
+    """The dotted path that a factor's name means: the name itself, or the only field or key of that name."""
     if is_path(name):
         return name
     short, dot, key = name.partition(".")

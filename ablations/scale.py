@@ -138,7 +138,7 @@ class Setting(Frozen):
         return found
 
     def verdict(self, verdict: str, claimed: Conditions | None) -> str:
-        """The verdict on a claim at this scale; on the demo corpus there is not a verdict."""
+        """The verdict on a claim, marked if the claim's scale differs; without meaning on the demo corpus."""
         if self.is_demo:
             return DEMO
         judged = verdict not in ("", NO_MARGIN, REACHES_NOTHING)

@@ -123,7 +123,7 @@ def _job_of_class(text: str, recipe: str | None, settings: list[str]) -> Job:
 
 
 def _claims_both(config: RunConfig) -> bool:
-    """Whether a core that looks ahead in the direction `bi` declares that."""
+    """Whether the core, built with the direction `bi`, declares that it looks ahead."""
     try:
         core = parts.CORES[config.model.core](config.model.model_copy(update={"direction": "bi"}))
     except ValueError:

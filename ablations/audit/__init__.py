@@ -1,5 +1,6 @@
-"""Checks that find, before training, what would make a study's answer wrong. Importing them needs torch only
-when they run.
+"""Checks that find, before training, what would make a study's answer wrong.
+
+The package can be imported without torch.
 
 Each check is one function in the module of its family; its docstring begins with the code of its findings.
 `docs/audit.md` lists all codes.

@@ -1,1 +1,1 @@
-"""From scores to estimates, intervals and verdicts; and the power of a design. Needs no torch."""
+"""From scores to estimates, intervals and verdicts; and the power of a design. Does not need torch."""

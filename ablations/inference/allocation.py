@@ -1,11 +1,12 @@
-"""Chooses the run that narrows the answer most per hour.
+"""Chooses the run that narrows the intervals most per hour.
 
-A target's half-width at n_g seeds of training group g is t(df) sqrt(sum_g V_g / n_g + U), with V_g what one
-seed of the group adds (`Estimates.one_seed`), U the utterances' part and df those of Satterthwaite. The next
-training is the one whose seed lowers the widest target's half-width most per hour. Variances are shrunk
-towards the target's mean for this choice only, never for an interval: with few seeds the noisiest cell is
-partly noisy by chance, and following chance costs coverage. For the same reason every cell gets `FIRST` seeds
-before the first look.
+A target's half-width with n_g seeds of training group g is t(df) sqrt(sum_g V_g / n_g + U). V_g is what one
+seed of the group adds (`Estimates.one_seed`), U the utterances' part, and df are Satterthwaite's. The next run
+is the one whose seed lowers the widest target's half-width most per hour.
+
+Variances are shrunk towards the target's mean for this choice only, never for an interval. With few seeds the
+noisiest cell is noisy partly by chance, and choosing by chance costs coverage. For the same reason every cell
+gets `FIRST` seeds before the first look.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from .scores import Scores
 FIRST = 5
 """Seeds of every cell before the first look."""
 PRIOR = 20.0
-"""Degrees of freedom that the mean over a target's groups counts as (see docs/statistics.md)."""
+"""Degrees of freedom that the mean over a target's groups is worth in the shrinkage (docs/statistics.md)."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Training:
     """One run to add: a seed of a cell, or of the cells that share it.
 
     Attributes:
-        target: the widest target, which it should narrow; empty before the first look.
-        half_width: of the widest target after this run and those before it, if variances stay as they are.
+        target: the widest target, which the run should narrow; empty before the first look.
+        half_width: half-width of the widest target after this run and those before it, at today's variances.
         gain: how much the target's half-width falls per hour.
     """
 
@@ -55,11 +56,11 @@ class Allocation:
 
     Attributes:
         widest: the widest target and its reported half-width; None before the first look.
-        floors: targets whose utterances alone give more than the wanted half-width -> that half-width. Only
-            more test utterances help them, so they get no runs.
-        stopped: cells that keep diverging or failing, and get no more runs.
-        blocked: other targets for which utterances and stopped cells give more than the wanted half-width ->
-            that half-width. They get no runs either.
+        floors: target -> half-width from the utterances alone, if that exceeds the wanted one. Such a target
+            does not get runs, since only more test utterances would narrow it.
+        stopped: cells that do not get more runs because they keep diverging or failing.
+        blocked: other target -> half-width from utterances and stopped cells alone, if that exceeds the
+            wanted one. Such a target does not get runs either.
     """
 
     trainings: tuple[Training, ...]
@@ -70,7 +71,7 @@ class Allocation:
 
     @property
     def limits(self) -> list[str]:
-        """Sentences on what more runs cannot change."""
+        """Sentences on the intervals that more runs cannot narrow."""
         lines = [f"{cell} keeps diverging or failing, so it gets no more runs" for cell in self.stopped]
         lines += [
             f"{target}: the test utterances alone give a half-width of {floor:.3f}; add test utterances, "
@@ -90,8 +91,8 @@ class Targets:
     """Variances of the targets, to compare runs.
 
     Attributes:
-        estimates: of the targets, with the shrunk variance of one seed and the planned number of seeds.
-        stuck: (target,) whether no run narrows it any more.
+        estimates: the targets' estimates, with shrunk variances of one seed and the planned numbers of seeds.
+        stuck: (target,) whether further runs cannot narrow it.
     """
 
     estimates: Estimates
@@ -100,7 +101,7 @@ class Targets:
 
     @classmethod
     def of(cls, estimates: Estimates, sizes: Array, confidence: float) -> Targets:
-        """From the targets' estimates; `sizes` (target, group) are their summed squared weights.
+        """Build it from the targets' estimates; `sizes` (target, group) are sums of squared weights.
 
         A group's variance per squared weight is shrunk towards the target's mean by its degrees of freedom.
         """
@@ -113,12 +114,12 @@ class Targets:
         return cls(replace(estimates, one_seed=shrunk), confidence, np.zeros(len(shrunk), dtype=bool))
 
     def half_widths(self) -> Array:
-        """(target,)"""
+        """The half-width of each target, (target,)."""
         return _half_widths(self.estimates, self.estimates.seeds, self.confidence)
 
     def best(self, hours: Array, open: Array) -> tuple[int, int, float]:
-        """(target, group, gain): the widest target that is not stuck, and the `open` group that narrows it
-        most per hour. If the gain is zero or less, no group narrows it."""
+        """(target, group, gain per hour): the widest target that is not stuck, and the `open` group that
+        narrows it most per hour. If the gain is zero or less, more runs do not narrow the target."""
         half = self.half_widths()
         target = int(np.where(self.stuck, -np.inf, half).argmax())
         seeds = self.estimates.seeds[target]
@@ -129,20 +130,20 @@ class Targets:
         return target, group, float(gain[group])
 
     def with_seed(self, group: int) -> Targets:
-        """One more seed of a group."""
+        """These targets with one more seed of a group."""
         seeds = self.estimates.seeds.copy()
         seeds[:, group] += seeds[:, group] > 0
         return replace(self, estimates=replace(self.estimates, seeds=seeds))
 
 
 def _half_widths(estimates: Estimates, seeds: Array, confidence: float) -> Array:
-    """With so many seeds (..., group)."""
+    """Half-widths with the given numbers of seeds (..., group)."""
     shares = np.where(seeds > 0, estimates.one_seed / np.maximum(seeds, 1), 0.0)
     return _half_width(shares, np.maximum(seeds - 1, 1), estimates, confidence)
 
 
 def _half_width(parts: Array, part_df: Array, estimates: Estimates, confidence: float) -> Array:
-    """Of the trainings' parts of the variance and the utterances' part of some estimates."""
+    """Half-widths from the given seed parts of the variance and the estimates' utterance part."""
     variance = parts.sum(-1) + estimates.utterance_part
     df = satterthwaite(variance, parts, part_df, estimates.utterance_part, estimates.utterance_df)
     return quantile(confidence, df) * np.sqrt(variance)
@@ -170,12 +171,12 @@ def allocate(
     """The runs that narrow most per hour, one after the other.
 
     Args:
-        hours: of one run of each cell; default: the same for all.
-        width: half-width wanted for every target; default: list `count` runs.
-        count: how many runs to list at most.
-        max_seeds: of a cell, including diverged and failed ones.
-        failed: seeds of each cell that failed for good; they are not proposed again. Cells named here that
-            have no scores get no runs.
+        hours: hours of one run of each cell; default: the same for all.
+        width: wanted half-width of every target; default: list `count` runs.
+        count: maximum number of runs to list.
+        max_seeds: maximum number of seeds of a cell, including diverged and failed ones.
+        failed: seeds of each cell that failed for good; they are not proposed again. A cell with failed seeds
+            but without scores does not get runs.
 
     Raises:
         InputError: the width is not above zero, or a cell's hours are missing or not above zero.
@@ -234,7 +235,7 @@ def allocate(
 
 
 def _with_width(analysis: Analysis) -> tuple[list[int], list[float]]:
-    """Rows of the targets that have an interval, and its half-width."""
+    """The rows of targets with an interval, and their half-widths."""
     rows = targets(analysis)
     half = analysis.estimates.rows(rows).half_width(analysis.confidence) if rows else np.empty(0)
     there = np.flatnonzero(np.isfinite(half)).tolist()
@@ -242,7 +243,7 @@ def _with_width(analysis: Analysis) -> tuple[list[int], list[float]]:
 
 
 def _above(width: float, analysis: Analysis, rows: list[int], closed: Array) -> dict[str, float]:
-    """Targets for which utterances and `closed` groups give more than a half-width -> what they give."""
+    """Target -> half-width from utterances and `closed` groups alone, if that is above `width`."""
     chosen = analysis.estimates.rows(rows)
     parts, part_df = chosen.seed_parts[:, closed], chosen.seeds[:, closed] - 1
     left = _half_width(parts, part_df, chosen, analysis.confidence)
@@ -251,7 +252,7 @@ def _above(width: float, analysis: Analysis, rows: list[int], closed: Array) -> 
 
 
 class _Group:
-    """Cells that share their trainings, as the allocation sees them."""
+    """Cells that share their runs: seeds used so far, hours per run, and whether they keep diverging."""
 
     def __init__(
         self,

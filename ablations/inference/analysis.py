@@ -34,21 +34,20 @@ class Analysis(ShownInNotebooks):
     """Estimates of every contrast that the scores give.
 
     Attributes:
-        effects: a row per contrast (simple effects of up to 128 cells; `simple` gives the others): name,
+        effects: a row per contrast (simple effects only up to 128 cells; `simple` gives the others): name,
             kind, estimate, se, df, low, high, p, p_holm, verdict; then `at` (the other factors' levels of a
-            simple effect), claim_low, claim_high, claim_source, seeds_needed, note, the fields of
-            `retraining.Higher`; blocked_low and blocked_high, the secondary interval centred by seed, and of
-            a main effect seed_f and seed_p (see `blocked`); and p_headline: Holm-adjusted over the credited
-            effects, the gap and the unexplained part, which decides what the answer's sentence says.
+            simple effect), claim_low, claim_high, claim_source, seeds_needed, note, and the fields of
+            `retraining.Higher`; blocked_low and blocked_high, the secondary interval centred by seed, and for
+            a main effect seed_f and seed_p (see `blocked`); and p_headline, the p-value that decides what the
+            report's summary says, Holm-adjusted over the credited effects, the gap and the unexplained part.
         cells: a row per cell with scores: cell, one column per factor, runs, mean, sd (over seeds), se,
             df, low, high.
         divergence: a row per cell: cell, runs, diverged, rate, low, high (exact binomial interval).
-        guardrails: the credited effects (main effects of levels that have no other), `unexplained` and the
-            gap in other metrics, outside Holm's family:
-            metric, name, kind, estimate, se, df, low, high, p, change (`better` or `worse` where the interval
-            excludes zero).
+        guardrails: the credited effects (for levels without one, the main effects), `unexplained` and the gap
+            in other metrics, outside the Holm family: metric, name, kind, estimate, se, df, low, high, p,
+            change (`better` or `worse` if the interval excludes zero).
         guardrail_cells: `cells` in the guardrails' metrics, after the columns metric and best.
-        pooled: the same contrasts under the pooled crossed model, a labelled secondary.
+        pooled: the same contrasts under the pooled crossed model, a secondary analysis.
         contrasts: the weights, in the order of `effects`.
         not_estimable: contrasts that need cells without scores.
         aliases: effect -> the effects that a fractional design cannot separate from it.
@@ -57,11 +56,11 @@ class Analysis(ShownInNotebooks):
         base: the all-off levels.
         base_cell: their cell; None if it has no scores.
         baseline: the reference cell.
-        margin: the smallest difference that matters; None: unknown, so there are no verdicts.
+        margin: the smallest difference that matters. None if unknown; then there are no verdicts.
         claims: factor (or `factor=level`) -> the claim in this metric.
         by_unit: how much the credited effects, the unexplained part and the gap depend on each speaker and
             noise; see `units.ByUnit`.
-        unreached: by effect, the levels that changed no score; they get no verdict.
+        unreached: effect -> its level, if that did not change any score; then there is not a verdict.
         notes: sentences that a report prints under its tables.
     """
 
@@ -98,7 +97,7 @@ class Analysis(ShownInNotebooks):
 
     @cached_property
     def void(self) -> dict[str, str]:
-        """Effect -> why it gets no verdict: its level changed no score."""
+        """Effect -> why it does not get a verdict: its level did not change any score."""
         return {name: str(found) for name, found in self.unreached.items() if found.certain}
 
     def kind(self, kind: str) -> pd.DataFrame:
@@ -131,7 +130,7 @@ class Analysis(ShownInNotebooks):
         return ranking([self.scores, *self.guard_scores])
 
     def simple(self, factor: str) -> pd.DataFrame:
-        """A factor's effect at each combination of the others, with its interval; also if `effects` omits it.
+        """A factor's effect at each combination of the others, with intervals; also if `effects` omits them.
 
         Raises InputError if the grid does not have the factor.
         """
@@ -149,8 +148,8 @@ class Analysis(ShownInNotebooks):
     def within(self, factor: str) -> pd.DataFrame:
         """Every other factor's effect (last level - first) at each level of one factor.
 
-        It is the mean over the pairs of scored cells that differ in nothing else. A row per effect: `factor`
-        (the level), name, estimate, se, df, low, high, p.
+        An effect is the mean over the pairs of scored cells that differ in nothing else. A row per effect: a
+        column named like `factor` with its level, name, estimate, se, df, low, high, p.
         """
         names = [self.scores.cells[i] for i in self.scores.scored()]
         at = {tuple(self.scores.cell_levels[name].items()): i for i, name in enumerate(names)}
@@ -178,8 +177,8 @@ class Analysis(ShownInNotebooks):
     def by(self, column: str) -> pd.DataFrame:
         """Cell means, the gap and the main effects within each speaker, snr or noise.
 
-        Returns a row per subset and number: the subset (named like `column`), utterances, kind (`cell`,
-        `gap`, `main`), name, estimate, se, df, low, high. There is no correction for looking at many subsets.
+        Returns a row per subset and estimate: the subset (named like `column`), utterances, kind (`cell`,
+        `gap`, `main`), name, estimate, se, df, low, high. Not corrected for multiple subsets.
 
         Raises InputError if the scores do not have the column.
         """

@@ -1,9 +1,9 @@
 """Secondary intervals, centred by seed within the grid: they remove what the runs of one seed share.
 
 Runs of one seed share order, crops and initialisation. A seed effect that is the same in every cell cancels
-in a contrast of the grid's cells, but not in the cells' variances over seeds, so the interval of `engine` is
-then wider than necessary. Here variances are those of the residuals of an additive fit, with a term for the
-training group and one for the seed, separately for each utterance:
+in a contrast of the grid's cells, but not in the cells' variances over seeds. The interval of `engine` is
+then wider than necessary. Here, variances are those of the residuals of an additive fit with terms for
+training group and seed, separately for each utterance:
 
     s_g^2 = sum of squared residuals of group g / their trace,    sum_g w_g^2 s_g^2 / S_g
             + s_b^2 sum_s (sum_g w_g [s in g] / S_g)^2            + the utterances' part of `engine`
@@ -31,10 +31,10 @@ class Blocked:
     """Secondary intervals of K contrasts; arrays (..., contrast).
 
     Attributes:
-        se, df: those of the headline if the contrast is not centred.
-        centred: (contrast,) whether it is.
-        seed_f, seed_p: F of seed x contrast against the other seed x cell, with (S-1, (C-2)(S-1)) degrees of
-            freedom over the seeds that all groups have; NaN if there is none.
+        se, df: standard error and degrees of freedom; the headline's if the contrast is not centred.
+        centred: (contrast,) whether the contrast is centred.
+        seed_f, seed_p: F test of seed x contrast against the remaining seed x cell interaction, with
+            (S-1, (C-2)(S-1)) degrees of freedom over the seeds that all groups have; NaN if not possible.
     """
 
     se: Array
@@ -59,7 +59,7 @@ def blocked(
     """The contrasts centred by seed; see the module.
 
     Args:
-        headline: the same contrasts by `engine.estimate`, which has the other arguments too.
+        headline: the same contrasts by `engine.estimate`, whose arguments the others are.
         grid: the cells of the grid. Groups that contain one of them belong to it.
     """
     kept = [list(group) for group in groups if {*group} & {*grid}]
@@ -94,8 +94,8 @@ def _fitted(
     present: Array,
     observed: Array | None,
 ) -> tuple[Array, Array, Array] | None:
-    """Standard errors and degrees of freedom of the contrasts, all as if centred, and the trace (group,) of
-    the additive fit's residuals. None with too few seeds, or if the groups are not connected."""
+    """Standard errors and degrees of freedom of all contrasts, as if centred, and the trace (group,) of the
+    additive fit's residuals. None if there are too few seeds, or the groups are not connected."""
     group, seed = np.nonzero(present[[cells[0] for cells in groups]])
     of_group = np.eye(len(groups))[group]
     of_seed = np.eye(present.shape[1])[seed]
@@ -151,9 +151,11 @@ def _fitted(
 
 
 def _interplay(means: Array, weights: Array, inside: Array) -> tuple[Array, Array]:
-    """F and p of seed x contrast against the other seed x cell (..., contrast).
+    """F and p of seed x contrast against the remaining seed x cell interaction, (..., contrast).
 
-    means (..., group, seed) of the seeds that all groups have, weights (contrast, group).
+    Args:
+        means: (..., group, seed), of the seeds that all groups have.
+        weights: (contrast, group).
     """
     groups, seeds = means.shape[-2:]
     if seeds < FEWEST_SEEDS:

@@ -12,14 +12,14 @@ from .engine import Estimates
 from .scores import Scores
 
 COLUMNS = ("cell", "runs", "mean", "sd", "se", "df", "low", "high")
-"""Of a table of cells; columns for the factors follow the first."""
+"""Columns of a table of cells; the factors' columns follow the first."""
 
 
 def cell_table(data: Scores, estimates: Estimates, confidence: float) -> pd.DataFrame:
     """The cells with scores: `COLUMNS` and one column per factor; `sd` is over seeds.
 
     Args:
-        estimates: of the scored cells' means, in their order.
+        estimates: estimates of the scored cells' means, in their order.
     """
     cells = [data.cells[i] for i in data.scored()]
     runs = [data.values[i][data.present[i]].mean(-1) for i in data.scored()]

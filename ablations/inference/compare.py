@@ -1,8 +1,8 @@
 """Compares two systems by a few runs each: do they differ by more than runs of one system do?
 
-With S the SD between runs of one system and n and m runs, they differ if |d| > t S sqrt(1/n + 1/m). If S was
-measured on these systems (4 degrees of freedom or more), it can separate a difference from chance. If it is
-borrowed from elsewhere it is a range, and there is an answer for each of its ends.
+With n and m runs, and S the SD between runs of one system, they differ if |d| > t S sqrt(1/n + 1/m). If S was
+measured on these systems (4 degrees of freedom or more), the test can separate a difference from chance. If S
+is borrowed from elsewhere, it is a range, and each of its ends gives an answer.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ablate.models.errors import InputError
 ENOUGH_DF = 4
 MOST_RUNS = 200
 FINEST = 0.005
-"""An SD printed as .00 is below this."""
+"""Upper bound of an SD that was printed as .00."""
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The SD between runs of one system: measured, with `df` degrees of freedom, or a range borrowed from
-    elsewhere, without any."""
+    """The SD between runs of one system: measured, with `df` degrees of freedom, or borrowed from elsewhere
+    as a range, with `df` None."""
 
     low: float
     high: float
@@ -40,10 +40,10 @@ class Comparison:
     Attributes:
         verdict: `differs`, `within luck` or `cannot be told`.
         critical: SD -> the smallest difference that counts.
-        runs: SD -> runs of ours (theirs unchanged), and runs of both, that would show this difference; None:
-            more than 200.
-        best_of: if theirs is the best of several, SD -> how far that lies above their mean, and the
-            probability of a difference as large as this by chance.
+        runs: SD -> number of our runs (theirs unchanged), and of runs of each system, that would show this
+            difference; None if more than 200.
+        best_of: if theirs is the best of several runs, SD -> how far the best is expected above their mean,
+            and the probability of a difference this large by chance.
     """
 
     difference: float
@@ -77,8 +77,8 @@ def compare(
     """Whether two systems differ by more than chance.
 
     Args:
-        ours, theirs: scores of runs, one or more each.
-        best_of: theirs is the best of so many runs.
+        ours, theirs: scores of one or more runs each.
+        best_of: number of runs of which theirs is the best.
 
     Raises:
         InputError: a score is missing or not finite, an SD is negative, or `best_of` does not fit.
@@ -120,7 +120,7 @@ def _critical(sd: float, n: int, m: int, df: int | None, confidence: float) -> f
 def _runs(
     d: float, sd: float, n: int, m: int, spread: Spread, confidence: float
 ) -> tuple[int | None, int | None]:
-    """Runs of ours (theirs unchanged), and runs of both, that would show the difference."""
+    """Number of our runs (theirs unchanged), and of runs of each system, that would show the difference."""
 
     def enough(ours: int, theirs: int) -> bool:
         df = None if spread.df is None else spread.df + ours - n + theirs - m
@@ -132,8 +132,11 @@ def _runs(
 
 
 def _of_best(d: float, sd: float, n: int, best_of: int) -> tuple[float, float]:
-    """How far the best of several trainings lies above their mean, and the two-sided probability of a
-    difference of this size or more between the mean of n and that best, if all are of one system."""
+    """How far the best of several runs is expected above their mean, and the probability of this difference.
+
+    The probability is two-sided, for a difference of this size or more between the mean of n runs and that
+    best, if all runs are of one system.
+    """
 
     def density(x: float) -> float:
         return float(best_of * stats.norm.pdf(x) * stats.norm.cdf(x) ** (best_of - 1))

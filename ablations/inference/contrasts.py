@@ -1,7 +1,7 @@
 """Contrasts: named weights over the cells of a factorial.
 
-Signs: an effect is on minus off, the gap is baseline minus base. A factor's first level is *off*; its last
-level is *on*. Every estimate of a report is one of these weight vectors times the vector of cell means.
+Signs: an effect is on minus off; the gap is baseline minus base. A factor's first level is *off*, its last
+level *on*. Every estimate in a report is one of these weight vectors times the vector of cell means.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Contrast:
 
 
 class NotEstimable(NamedTuple):
-    """A contrast that the scored cells cannot give, and the cells that are missing."""
+    """A contrast that the scored cells cannot estimate, and the missing cells."""
 
     kind: str
     name: str
@@ -57,7 +57,7 @@ class ContrastSet:
     notes: tuple[str, ...] = ()
 
     def declared(self, kind: str) -> int:
-        """How many contrasts of a kind the design has, including lost ones."""
+        """Number of contrasts of a kind that the design has, including those that are not estimable."""
         return [*(c.kind for c in self.rows), *(c.kind for c in self.not_estimable)].count(kind)
 
     def matrix(self, cells: Sequence[str]) -> np.ndarray:
@@ -108,7 +108,7 @@ class _Builder:
         at: str = "",
         baseline: str | None = None,
     ) -> None:
-        """Add a contrast of the factorial's cells (`terms`), and of the baseline with weight 1 if named."""
+        """Add a contrast of the cells in `terms`, and of the baseline with weight 1 if it is given."""
         weights: dict[str, float] = {}
         missing: list[str] = []
         if baseline is not None:
@@ -128,7 +128,7 @@ class _Builder:
             self.rows.append(Contrast(name, kind, weights, at, factors))
 
     def main(self) -> list[str]:
-        """Add the main effects; returns those that the design does not give."""
+        """Add the main effects; returns those that the design cannot estimate."""
         unresolved = []
         for factor, name, terms in self.design.main_effects():
             if terms:
@@ -138,7 +138,7 @@ class _Builder:
         return unresolved
 
     def factorial_interactions(self) -> None:
-        """Two-way interactions, averaged over the others."""
+        """Add the two-way interactions, averaged over the other factors."""
         design = self.design
         steps = [design.steps(factor) for factor in design.factors]
         for i, j in combinations(self.places, 2):
@@ -155,7 +155,7 @@ class _Builder:
                     self.add("interaction", f"{name_a} x {name_b}", terms, factors)
 
     def clear_interactions(self) -> list[str]:
-        """Add the two-way interactions that a fraction gives; returns the others."""
+        """Add the two-way interactions that a fraction can estimate; returns the others."""
         for name, terms in self.design.interactions.items():
             if terms:
                 self.add("interaction", name, terms.items(), tuple(name.split(" x ")))
@@ -177,7 +177,7 @@ class _Builder:
             self.add("shapley", self.last_step(factor), terms, (factor,))
 
     def one_step(self, kind: str, corner: Key) -> None:
-        """Add each factor's last level against its first, with the others at a corner."""
+        """Add each factor's last level minus its first, with the others at their levels in `corner`."""
         for place, factor in enumerate(self.design.factors):
             terms = [(flip(corner, place, self.design.on[place]), 1.0), (flip(corner, place, 0), -1.0)]
             self.add(kind, self.last_step(factor), terms, (factor,))
@@ -186,7 +186,7 @@ class _Builder:
         return self.design.steps(factor)[-1][0]
 
     def simple(self, factor: str) -> None:
-        """Add effects at each combination of the others; in a fraction, those whose two cells exist."""
+        """Add a factor's effect at each combination of the others; in a fraction, where both cells exist."""
         design, place = self.design, self.design.factors.index(factor)
         factorial_cells = design.kind in ("full", "incomplete")
         for name, level in design.steps(factor):
@@ -214,11 +214,11 @@ def build(
     """All contrasts of a design.
 
     Args:
-        cells: every planned cell and its levels; cells without levels, such as the baseline, are not part of
-            the design. Without factors, the base alone.
+        cells: every planned cell and its levels. Cells without levels, such as the baseline, are not part of
+            the design. If the design does not have factors, this is the base alone.
         baseline: the reference cell.
         available: the cells that have scores (default: all).
-        simple: the factors whose simple effects are wanted. Default: all up to 128 cells, beyond that none.
+        simple: the factors whose simple effects are wanted. Default: all, or none with more than 128 cells.
 
     Raises:
         InputError: a level is not declared, or two cells have equal levels.

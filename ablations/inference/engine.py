@@ -1,7 +1,7 @@
 """Closed-form estimates of contrasts over crossed seeds and utterances.
 
-Arrays are (..., cell, seed, utterance). Leading axes are independent repetitions, so simulations check the
-code that makes the reports.
+Arrays are (..., cell, seed, utterance). Leading axes are independent repetitions, so simulations run the same
+code as reports.
 
 For weights w the variance of a contrast is
 
@@ -32,8 +32,8 @@ class Estimates:
     Attributes:
         value: the contrasts.
         seed_parts: each training group's share of the variance, at its number of seeds.
-        one_seed: the same if every cell had the same single seed.
-        least: (contrast, group) lower bound of a share, as the cells' means are rounded.
+        one_seed: the same shares if every cell had the same single seed.
+        least: (contrast, group) lower bound of a share, for cell means that were rounded.
         seeds: (contrast, group) seeds behind each share; 0 where the contrast leaves the group out.
         utterance_part: the utterances' share of the variance, net of residual, never negative.
         utterance_df: its degrees of freedom (infinite if it is zero).
@@ -97,7 +97,7 @@ class Estimates:
     def at_seeds(self, seeds: int | Array) -> tuple[Array, Array]:
         """Standard error and degrees of freedom if every cell had `seeds` seeds (a number or an array).
 
-        Cells that share runs then have all seeds in common, whatever they have now.
+        Assumes that cells which share runs have all these seeds in common.
         """
         count = np.asarray(seeds)[..., None]
         parts = np.maximum(self.one_seed / count, self.least)
@@ -109,8 +109,8 @@ class Estimates:
 def satterthwaite(variance: Array, parts: Array, part_df: Array, extra: Array, extra_df: Array) -> Array:
     """Degrees of freedom of a variance that is a sum of `parts` (last axis) and one `extra` part.
 
-    A sum has at least as many as the least certain of its parts, so one or more. If `extra` is the difference
-    of two nearly equal numbers, the formula gives fewer; the result is bounded.
+    A sum has at least as many as its part with the fewest, so at least one. The formula can give fewer if
+    `extra` is the difference of two nearly equal numbers, so the result is bounded from below.
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         shares = np.where(parts > 0, parts**2 / part_df, 0.0).sum(-1) + extra**2 / extra_df
@@ -128,7 +128,7 @@ def quantile(confidence: float, df: Array) -> Array:
 
 
 def p_values(value: Array, se: Array, df: Array) -> Array:
-    """Two-sided; an exact zero with no variance has p 1, any other value without variance p 0."""
+    """Two-sided p-values. With zero variance, p is 1 for a value of exactly zero, else 0."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.abs(value) / se
     finite = np.where(np.isfinite(df), df, 1.0)
@@ -138,7 +138,7 @@ def p_values(value: Array, se: Array, df: Array) -> Array:
 
 
 def columns(value: Array, se: Array, df: Array, confidence: float) -> dict[str, Array]:
-    """Estimates with their interval and p-value, by the names of a table's columns."""
+    """Estimates with interval and p-value, by column name of a table."""
     half = quantile(confidence, df) * se
     found = {"estimate": value, "se": se, "df": df, "low": value - half, "high": value + half}
     return found | {"p": p_values(value, se, df)}
@@ -147,8 +147,8 @@ def columns(value: Array, se: Array, df: Array, confidence: float) -> dict[str, 
 def holm(p: Array, family: int | None = None) -> Array:
     """Holm-adjusted p-values (Holm 1979) along the last axis.
 
-    `family` counts the declared hypotheses (default: all of `p`). Those without a p-value (NaN or not in `p`)
-    count as the largest, so a family does not shrink if results are lost.
+    `family` is the number of declared hypotheses (default: all of `p`). Those without a p-value (NaN, or not
+    in `p`) count as the largest, so that the family does not shrink if results are lost.
     """
     p = np.asarray(p, dtype=float)
     order = np.argsort(p, axis=-1)
@@ -175,13 +175,13 @@ def estimate(
     Args:
         scores: (..., cell, seed, utterance); values of absent runs are ignored.
         weights: (contrast, cell).
-        groups: indices of the cells that share their runs; together every cell once.
-        present: (cell, seed) which runs exist (default: all). Every cell needs one.
+        groups: for each set of cells that share their runs, their indices; every cell is in one group.
+        present: (cell, seed) which runs exist (default: all). Every cell needs at least one.
         rounding: lower bound of the variance of a cell's mean, for any number of seeds.
-        observed: (cell,) share of a cell's scores that were measured; the others are fitted, which reduces
-            the utterances' part by the square of this share (default: all).
+        observed: (cell,) share of a cell's scores that were measured (default: all). The others are fitted,
+            which reduces the utterances' part by the square of this share.
 
-    With one utterance there is no utterances' share: the interval then covers other runs only.
+    With one utterance, the utterances' part is zero: the interval then covers other runs only.
     """
     if present is None:
         present = np.ones(scores.shape[-3:-1], dtype=bool)
@@ -240,7 +240,7 @@ def utterance_part(
     Args:
         by_utterance: (..., cell, utterance) means over seeds.
         residual_parts: (..., contrast, group) residual variance of one utterance with the present seeds.
-        part_df: degrees of freedom of each.
+        part_df: degrees of freedom of each residual part.
         observed: (cell,) as in `estimate`.
     """
     utterances = by_utterance.shape[-1]
@@ -268,8 +268,8 @@ def membership(groups: Sequence[Sequence[int]], cells: int) -> Array:
 
 
 def _variances(scores: Array, present: Array) -> tuple[Array, Array]:
-    """Of each cell alone (..., cell, seed, utterance): the variance over its seeds of the run's mean, and of
-    the seed x utterance residual; zero with one seed, and no residual with one utterance."""
+    """For each cell of (..., cell, seed, utterance): the variance of the run's mean over seeds, and that of
+    the seed x utterance residual. Both are zero with one seed, the second also with one utterance."""
     degrees = np.maximum(present.sum(-1) - 1, 1)
     count = present.sum(-1)[:, None]
     run_means = scores.mean(-1)

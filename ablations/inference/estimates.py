@@ -40,7 +40,7 @@ def infer(
 
     Raises:
         InputError: confidence or margin is out of range, a claim does not name a factor, a guardrail metric
-            is given twice or is the endpoint, or there is nothing to compare.
+            is given twice or equals the endpoint, or there is nothing to compare.
     """
     if not 0 < confidence < 1:
         raise InputError(f"confidence {confidence} is not between 0 and 1")

@@ -29,7 +29,7 @@ def changes(direction: int, low: Array, high: Array) -> list[str]:
 def guardrail_effects(
     contrasts: Sequence[Contrast], guardrails: Sequence[Scores], confidence: float
 ) -> pd.DataFrame:
-    """The contrasts in each guardrail's metric, if all their cells have scores of it."""
+    """The contrasts in each guardrail's metric, if all of a contrast's cells have scores in it."""
     parts = [pd.DataFrame(columns=list(COLUMNS))]
     for data in guardrails:
         scored = data.scored()

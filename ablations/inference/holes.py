@@ -1,6 +1,6 @@
-"""Adjusts each run's mean for the utterances that it lacks.
+"""Adjusts each run's mean for missing utterances.
 
-The fit is additive, with a term per run and one per utterance, by least squares over the whole table. A
+An additive model with a term per run and one per utterance is fitted by least squares to the whole table. A
 missing score is replaced by its fitted value, so a run's mean becomes its adjusted mean.
 """
 
@@ -14,9 +14,9 @@ from .engine import Array
 
 
 def islands(measured: Array) -> Array:
-    """(run,) numbers of the sets of runs that do not share utterances; all 0 if there is one set.
+    """(run,) number of the connected set of runs that each run belongs to; all 0 if there is one set.
 
-    measured (run, utterance).
+    Runs of different sets do not share utterances. `measured` is (run, utterance).
     """
     links = csr_array(measured.astype(float))
     return connected_components(bmat([[None, links], [links.T, None]]), directed=False)[1][: len(measured)]

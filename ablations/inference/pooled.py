@@ -1,9 +1,9 @@
-"""The pooled crossed model: one variance per source for all cells. A labelled secondary.
+"""The pooled crossed model, with one variance per source for all cells. A secondary analysis.
 
-y = cell + seed + utterance + seed x cell + utterance x cell + residual, every term but the cell random. On
-balanced data the analysis of variance gives the components in closed form; the standard error of a contrast
+y = cell + seed + utterance + seed x cell + utterance x cell + residual, where every term but cell is random.
+On balanced data, analysis of variance gives the components in closed form; the standard error of a contrast
 has Satterthwaite (1946) degrees of freedom. If the variance between runs differs between cells, this interval
-is wrong (it covered the gap in three of four cases), so the headline is that of `engine`.
+is wrong (it covered the gap in three of four cases), so the headline uses `engine`.
 """
 
 from __future__ import annotations
@@ -91,8 +91,13 @@ def pooled_effects(
 ) -> tuple[pd.DataFrame, str]:
     """The contrasts under the pooled crossed model, from the seeds that every cell has, and a note.
 
-    scores (cell, seed, utterance), weights (contrast, cell), present (cell, seed). The frame is empty if the
-    cells have fewer than two seeds in common (then the note says so), or there is one cell or utterance.
+    The frame is empty if the cells have fewer than two seeds in common (the note then says so), or if there
+    is only one cell or utterance.
+
+    Args:
+        scores: (cell, seed, utterance).
+        weights: (contrast, cell).
+        present: (cell, seed) which runs exist.
     """
     common = present.all(0)
     kept = int(common.sum())

@@ -33,11 +33,11 @@ class Variances:
     """Standard deviations to plan with, in the metric's unit.
 
     Attributes:
-        seed: between runs of one cell.
-        residual: of one utterance in one run.
-        utterance_cell: of the utterance x cell interaction.
-        utterances: how many are tested.
-        by_cell: cells (as `a=on,b=off` in any order, or `baseline`) whose runs vary more or less than `seed`.
+        seed: SD between runs of one cell.
+        residual: SD of one utterance in one run.
+        utterance_cell: SD of the utterance x cell interaction.
+        utterances: number of test utterances.
+        by_cell: SD between runs for cells (`a=on,b=off` in any order, or `baseline`) where it is not `seed`.
     """
 
     seed: float = 0.03
@@ -48,7 +48,7 @@ class Variances:
 
     @classmethod
     def of(cls, pilot: Analysis) -> Variances:
-        """The variances of a pilot by cell; cells that it lacks get the root mean square of the others.
+        """The SDs of a pilot, by cell; cells that the pilot lacks get the root mean square of the others.
 
         Raises InputError if no cell of the pilot has two seeds.
         """
@@ -83,13 +83,13 @@ class Variances:
 
 
 def cell_key(name: str) -> str:
-    """The name of a cell for any order of its factors."""
+    """A cell's name that does not depend on the order of its factors."""
     return ",".join(sorted(name.split(",")))
 
 
 @lru_cache(maxsize=4096)
 def noncentrality(df: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """Ratio of effect to standard error that a two-sided t test finds with the given power."""
+    """Ratio of effect to standard error that a two-sided t test detects with the given power."""
     critical = stats.norm.isf(alpha / 2) if math.isinf(df) else stats.t.isf(alpha / 2, df)
 
     def lacking(shift: float) -> float:
@@ -107,7 +107,7 @@ def noncentrality(df: float, power: float = 0.8, alpha: float = 0.05) -> float:
 
 
 def smallest_effect(se: float, df: float, power: float = 0.8, alpha: float = 0.05) -> float:
-    """The effect that a two-sided test at `alpha` finds with probability `power`."""
+    """The effect that a two-sided test at `alpha` detects with probability `power`."""
     if math.isnan(se) or math.isnan(df):
         return math.nan
     return se * noncentrality(round(df, 3), power, alpha)
@@ -193,8 +193,8 @@ def plan(
         baseline: whether a baseline cell is trained too.
         evaluation_only: factors whose levels share their runs.
         constraints: combinations of levels to leave out.
-        power, alpha: of the two-sided test.
-        hours: per run.
+        power, alpha: power and significance level of the two-sided test.
+        hours: hours per run.
 
     Returns:
         Columns design, seeds, runs, hours, kind, name, smallest_effect, half_width, se, df.
@@ -233,7 +233,7 @@ def plan(
 
 
 def plan_table(table: pd.DataFrame) -> pd.DataFrame:
-    """`plan` with a row per number of seeds, and a column with the smallest size of each effect."""
+    """`plan` as a wide table: a row per number of seeds, a column per effect with its smallest size."""
     order = list(dict.fromkeys(table["name"]))
     wide = table.pivot(index=["seeds", "runs", "hours"], columns="name", values="smallest_effect")
     return wide[order].reset_index().rename_axis(columns=None)
@@ -252,10 +252,10 @@ def compare_designs(
     alpha: float = 0.05,
     hours: float | None = None,
 ) -> pd.DataFrame:
-    """Seeds and runs that each design needs to find a main effect of the size `effect` in every factor.
+    """Seeds and runs that each design needs to detect a main effect of size `effect` in every factor.
 
     Returns a row per design that fits the factors, the cheapest first: design, seeds, runs, hours,
-    smallest_effect (of the least certain factor), interactions (whether it shows them), cheapest, note.
+    smallest_effect (of the least certain factor), interactions (whether it estimates them), cheapest, note.
     Seeds are NaN if 200 are not enough. For the other arguments see `plan`.
 
     Raises InputError if `effect` is not positive.

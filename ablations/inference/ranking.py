@@ -1,9 +1,9 @@
-"""Ranks of the cells over several metrics, drawn from the engine's estimates; secondary, without verdicts.
+"""Ranks of the cells over several metrics, simulated from the engine's estimates; without verdicts.
 
 A draw moves every cell's mean by t-distributed noise with the engine's standard error, for the cell's seeds
-(with their degrees of freedom) and the utterances. Both are drawn once for all metrics and for cells that
-share runs. Two equal cells of three runs have P(first) above .99 in .003 of cases; with a bootstrap over
-three runs, in .145.
+(with their degrees of freedom) and for the utterances. Metrics share their draws, and so do cells that share
+runs. Two equal cells of three runs get P(first) above .99 in .003 of cases; a bootstrap over the three runs
+gives .145.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ class Ranked:
 
 
 def ranking(metrics: Sequence[Scores], draws: int = DRAWS) -> list[Ranked]:
-    """The cells with two or more runs in every metric, best expected rank first.
+    """Ranks of the cells with two or more runs in every metric, best expected rank first.
 
-    Empty if there are fewer than two.
+    Empty if there are fewer than two such cells.
     """
     often = [{data.cells[i] for i in np.flatnonzero(data.present.sum(1) > 1)} for data in metrics]
     cells = [cell for cell in metrics[0].cells if all(cell in there for there in often)]
@@ -51,7 +51,7 @@ def ranking(metrics: Sequence[Scores], draws: int = DRAWS) -> list[Ranked]:
 
 
 def drawn_means(metrics: Sequence[Scores], cells: Sequence[str], draws: int) -> list[Array]:
-    """For each metric (draw, cell): means that other runs and utterances could give; higher is better."""
+    """For each metric, (draw, cell) means that other runs and utterances could give; higher is better."""
     rng = np.random.default_rng(0)
     first = metrics[0]
     group_of = {first.cells[i]: g for g, group in enumerate(first.groups) for i in group}

@@ -1,8 +1,8 @@
-"""Factors that reach nothing: all pairs of cells that differ in one factor have exactly equal scores.
+"""Factors without any effect: all pairs of cells that differ in one factor have exactly equal scores.
 
-Two runs that differ in any computation do not have equal scores. One equal pair is legitimate (a weight that
-only a discriminator uses, a clip that never clips in one cell). If all pairs are equal, the level does not
-reach the place where it should act, and the estimate is the difference of one run to itself.
+Two runs that differ in any computation do not have equal scores. Single equal pairs are legitimate (a weight
+that only a discriminator uses, a clip that never clips in one cell). If all pairs are equal, the level does
+not reach the code where it should act, and the estimate is the difference of a run from itself.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from .engine import Array
 from .scores import Scores
 
 CODE = "A204"
-"""Of the audit's finding."""
+"""Code of the audit's finding."""
 
 
 @dataclass(frozen=True)
 class Unreached:
-    """A level that changed no score.
+    """A level that did not change any score.
 
     Attributes:
-        pairs: of cells.
-        runs: how many pairs of runs were compared.
-        certain: the scores are measured, of single utterances; else rounding may hide a difference.
+        pairs: pairs of cells.
+        runs: number of pairs of runs that were compared.
+        certain: whether the scores are unrounded and of single utterances; rounding may hide a difference.
     """
 
     pairs: tuple[tuple[str, str], ...]
@@ -44,7 +44,7 @@ class Unreached:
 
 
 def unreached(data: Scores) -> dict[str, Unreached]:
-    """Effect name -> the level, if all its pairs of cells have equal scores.
+    """Effect name -> its level, if all pairs of cells that differ in it have equal scores.
 
     Pairs are compared at the seeds that both cells have. Cells that share runs are skipped, and so are runs
     with one score throughout (an output at the metric's floor).

@@ -1,9 +1,9 @@
-"""P(improvement): how often one run with a factor on scores above one with it off.
+"""Probability of improvement: how often one run with a factor on scores above one with it off.
 
-An interval is about the mean over runs; this is about two single runs, as one sees them after retraining each
-once (Bouthillier et al. 2021, arXiv 2103.03098). With few runs the share of pairs is not yet a probability
-(at a probability of .84, three runs a side are all above in .4 of cases). So pairs are counted, and from
-`ENOUGH` runs a side on the probability has an interval.
+An interval is about the mean over runs; this is about two single runs, as when each system is retrained once
+(Bouthillier et al. 2021, arXiv 2103.03098). With few runs, the share of pairs says little about the
+probability (if that is .84, three runs a side win all their pairs in .4 of cases). So pairs are counted, and
+the probability gets an interval only from `ENOUGH` runs a side on.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Higher(NamedTuple):
     """Pairs of runs in which the one on the contrast's positive side has the higher mean score.
 
     Attributes:
-        p_higher: their share, weighted over the pairs of cells that differ in the factor alone.
-        pairs_higher: their number out of `pairs`; ties count half.
+        p_higher: share of such pairs, weighted over the pairs of cells that differ in the factor alone.
+        pairs_higher: number of such pairs out of `pairs`; ties count half.
         p_higher_low, p_higher_high: interval of the probability; NaN below `ENOUGH` runs a side.
     """
 
@@ -40,7 +40,7 @@ class Higher(NamedTuple):
 
 
 class _Wins(NamedTuple):
-    """Of two cells: pairs won, pairs, runs a side, and whether they share their runs."""
+    """Two cells' pairs of runs: pairs won, all pairs, runs a side, and whether the cells share their runs."""
 
     won: float
     pairs: int
@@ -48,8 +48,8 @@ class _Wins(NamedTuple):
     shared: bool
 
     def variance(self, theta: float) -> float:
-        """Of the share of pairs won, given the probability (Newcombe 2006, Statistics in Medicine 25, method
-        5; binomial for shared runs)."""
+        """Variance of the share of pairs won, given the probability (Newcombe 2006, Statistics in Medicine
+        25, method 5; binomial for shared runs)."""
         if self.shared:
             return theta * (1 - theta) / self.pairs
         more = sum(self.sides) / 2 - 1
@@ -60,9 +60,9 @@ class _Wins(NamedTuple):
 def higher(contrasts: Sequence[Contrast], data: Scores, confidence: float) -> list[Higher]:
     """For each contrast, how often a run on its positive side has the higher mean score.
 
-    This is over the pairs of cells that differ in the factor alone, and all their pairs of seeds (equal seeds
-    if two cells share runs). NaN if the contrast is not an average of such pairs (interactions, the main
-    effects of a fraction).
+    It compares the pairs of cells that differ in the factor alone, at all pairs of seeds (at equal seeds if
+    two cells share runs). NaN if the contrast is not an average of such pairs (interactions, the main effects
+    of a fraction).
     """
     cell_at = positions(data.cell_levels, data.levels) if data.levels else {}
     key_of = {cell: key for key, cell in cell_at.items()}

@@ -1,4 +1,4 @@
-"""A long table of scores as arrays over cells, seeds and utterances."""
+"""Turns a long table of scores into arrays over cells, seeds and utterances."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Layout:
     """The levels of each cell, from a plan or from a table that others made (`reports.ingest`).
 
     Attributes:
-        design: of the cells that have a level of every factor.
-        cells: cell -> factor -> level, in the order of reports; without levels outside the factorial. Cells
-            without scores are included.
+        design: design of the cells that have a level of every factor.
+        cells: cell -> factor -> level, in the order of reports, including cells without scores. Cells outside
+            the factorial do not have levels.
         base: the cell at the off levels, if there is one.
         baseline: the reference cell.
-        notes: how the table was read.
+        notes: sentences on how the table was read.
     """
 
     design: Design
@@ -57,15 +57,15 @@ class Scores:
     """Scores of one metric as arrays.
 
     Attributes:
-        cells: those of the layout that the table has.
+        cells: the cells of the layout that are in the table.
         values: (cell, seed, utterance), NaN if the run is absent.
         present, diverged: (cell, seed).
-        groups: indices of the cells that share their runs; together every cell once.
+        groups: for each set of cells that share their runs, their indices; every cell is in one group.
         utterance_info: one row per utterance, with speaker, snr and noise if known.
         direction: 1 if higher is better, -1 if lower is.
         measured: (cell, seed) share of the utterances that were measured; the others are fitted.
         rounding: lower bound of the variance of a cell's mean, for a rounded table of run means.
-        notes: on scores that were left out or merged.
+        notes: sentences on scores that were left out or merged.
     """
 
     metric: str
@@ -93,7 +93,7 @@ class Scores:
 
     @property
     def better(self) -> dict[str, str]:
-        """The metric's direction in the form of `read_scores`."""
+        """The metric's direction, as the argument `direction` of `read_scores`."""
         return {self.metric: "higher" if self.direction > 0 else "lower"}
 
     def scored(self) -> list[int]:
@@ -107,7 +107,7 @@ class Scores:
         return [group for group in reduced if group]
 
     def estimate(self, weights: Array, utterances: slice | Array = slice(None)) -> Estimates:
-        """Estimates of contrasts of the scored cells, over all utterances or some."""
+        """Estimates of contrasts of the scored cells, over all utterances or a selection."""
         kept = self.scored()
         return estimate(
             self.values[kept][..., utterances],
@@ -119,7 +119,7 @@ class Scores:
         )
 
     def observed(self, kept: Sequence[int]) -> Array | None:
-        """Share of each cell's scores that were measured; None if all were."""
+        """Share of each cell's scores that were measured; None if all scores were."""
         there = self.present[kept]
         share = np.where(there, self.measured[kept], 0.0).sum(1) / there.sum(1)
         return share if (share < 1).any() else None
@@ -165,11 +165,11 @@ def read_scores(
         table: a row per cell, seed and utterance: cell, seed, utterance, the metric; optional speaker, snr,
             noise, training (cells with a common name share their runs, and seeds of a cell with a common name
             are one run), status (done or diverged).
-        layout: of all cells of the table.
+        layout: the layout of all cells of the table.
         direction: metric -> `higher` or `lower` (is better), for metrics that are not registered.
 
     Raises:
-        InputError: a column is missing, a row is there twice, runs do not have an utterance in common, or the
+        InputError: a column is missing, a row occurs twice, runs do not have an utterance in common, or the
             metric's direction is unknown.
     """
     better = direction_of(metric, direction)
@@ -323,7 +323,7 @@ def _refuse_copies(values: Array, present: Array, cells: Sequence[str], seeds: S
 
 
 def _refuse_islands(measured: Array, runs: Sequence[str], metric: str) -> None:
-    """Raise InputError if runs do not share an utterance with the others (run, utterance)."""
+    """Raise InputError if some runs do not share an utterance with the others (`measured`: run, utterance)."""
     found = islands(measured)
     if (apart := found != found[0]).any():
         theirs = [name for name, other in zip(runs, apart.tolist(), strict=True) if other]
@@ -340,7 +340,7 @@ def decimals(column: pd.Series) -> int:
 
 
 def plain(value: Any) -> Any:
-    """A value as JSON has it; numbers that are not finite are None."""
+    """A value as a plain JSON type; numbers that are not finite become None."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):

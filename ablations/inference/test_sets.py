@@ -1,7 +1,7 @@
-"""Effects on several test sets: the same runs, other utterances.
+"""Effects on several test sets: the same runs on other utterances.
 
-An effect can change its sign on another test set. The differences of each run's means are compared, so the
-noise of a run that both test sets share does not count twice.
+An effect can have the opposite sign on another test set. Each run's means are subtracted first, so the noise
+of a run that both test sets share does not count twice.
 """
 
 from __future__ import annotations
@@ -25,12 +25,13 @@ COLUMNS = (
 def on_test_sets(
     contrasts: Sequence[Contrast], first: Scores, other: Scores, margin: float | None, confidence: float
 ) -> pd.DataFrame:
-    """Contrasts on another test set, and the first's minus it; a row for each whose cells both have scored.
+    """Contrasts on another test set, and their values on the first minus those.
 
     Returns:
-        `COLUMNS`; the words are `turns round` (both intervals exclude zero, on opposite sides), `agrees` (the
-        difference is within the margin, by two one-sided tests), `differs` (the interval of the difference
-        excludes zero), `same sign` (both exclude zero on the same side), else `open`.
+        A row with `COLUMNS` for each contrast whose cells have scores on both. `words` is `turns round` (both
+        intervals exclude zero, on opposite sides), `agrees` (the difference is within the margin, by two
+        one-sided tests), `differs` (the interval of the difference excludes zero), `same sign` (both
+        intervals exclude zero, on the same side), or else `open`.
     """
     cells = [cell for cell in first.cells if cell in other.cells]
     seeds = [seed for seed in first.seeds if seed in other.seeds]
@@ -91,8 +92,8 @@ def difference(
     """The contrasts on one test set minus those on another.
 
     Args:
-        runs: (cell, seed), each run's mean on the one minus its mean on the other. They give the seeds' part;
-            the utterances' parts add up, as the test sets share no utterances.
+        runs: (cell, seed), each run's mean on the first minus its mean on the other. They give the seeds'
+            part; the utterances' parts add up, since the test sets do not share utterances.
     """
     of_runs = estimate(runs[..., None], weights, groups, present)
     parts = np.stack([here.utterance_part, there.utterance_part], -1)

@@ -1,4 +1,4 @@
-"""Runs that are the same training: of cells that share theirs, or under several seeds of a cell."""
+"""Finds runs that are the same training: those that cells share, or several seeds of one cell."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .engine import Array
 
 
 def rows_of(where: Array) -> str:
-    """The numbers of the true rows (counted from 0), as text."""
+    """The indices of the true rows (from 0), as text."""
     found = np.flatnonzero(where)
     return f"row{'s' * (len(found) > 1)} {listed([str(row) for row in found.tolist()], 3)}"
 
@@ -27,7 +27,7 @@ def merge(
     seeds: Sequence[Any],
     values: Array,
 ) -> list[str]:
-    """Merge the seeds of a cell that have one training: the first gets their mean.
+    """Merge the seeds of a cell that are one training: the first seed gets their mean.
 
     Args:
         values: (cell, seed, utterance), changed in place; the other seeds become absent (NaN).
@@ -85,7 +85,7 @@ def merge(
 
 
 def training_groups(table: pd.DataFrame, cell_codes: Array, count: int) -> list[list[int]]:
-    """Cells connected by a common value of `training`."""
+    """Groups of cells that are connected by common values of `training`."""
     if "training" not in table.columns:
         return [[index] for index in range(count)]
     from scipy.sparse import coo_array

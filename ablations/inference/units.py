@@ -1,13 +1,14 @@
-"""Effects by speaker and by noise: their range, the effect without one, and an interval for other speakers.
+"""Effects by speaker and by noise: their range, the effect without one of them, an interval for others.
 
 The headline's interval takes the test speakers and noises as given. This module shows how much depends on
-each: the estimate within every unit (a speaker, or a noise), the estimate without each, and from `FEWEST`
-units on a secondary interval for other units of the same kind, whose variance is
+each: the estimate within every unit (a speaker, or a noise), the estimate without each, and, with `FEWEST`
+units or more, a secondary interval for other units of the same kind. Its variance is
 
     the seeds' part of `engine`  +  K/(K-1) sum_k (n_k/N)^2 (d_k - d)^2
 
-with d_k the contrast within unit k, of n_k of N utterances, d that over all, and K - 1 degrees of freedom for
-the second part (Cameron and Miller 2015, Journal of Human Resources 50, on clustered errors).
+where d_k is the contrast within unit k, which has n_k of the N utterances, and d the contrast over all. The
+second part has K - 1 degrees of freedom (Cameron and Miller 2015, Journal of Human Resources 50, on clustered
+errors).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from .engine import Array, quantile, satterthwaite
 from .scores import Scores
 
 FEWEST = 4
-"""Fewest units for an interval for others."""
+"""Minimum number of units for an interval for other units."""
 COLUMNS = {"speaker": "speakers", "noise": "noises"}
 
 
@@ -32,12 +33,12 @@ class ByUnit(NamedTuple):
 
     Attributes:
         column: `speaker` or `noise`.
-        units: how many there are.
-        least, most: the smallest and largest estimate within a unit, which `least_in` and `most_in` name.
-        without: the unit whose absence brings the estimate closest to zero; then the estimate without it, and
-            its interval.
-        carried: the headline's interval excludes zero, but without that unit the interval includes zero or
-            the estimate is at most half as large.
+        units: number of units.
+        least, most: the smallest and largest estimate within a unit; `least_in` and `most_in` name the units.
+        without: the unit whose removal reduces the estimate most; `without_estimate`, `without_low` and
+            `without_high` are the estimate and interval without it.
+        carried: whether the headline's interval excludes zero, but without that unit the interval includes
+            zero or the estimate is at most half as large.
         others_low, others_high: interval for other units; NaN with fewer than `FEWEST`.
     """
 
@@ -59,7 +60,7 @@ class ByUnit(NamedTuple):
 
 
 def by_unit(contrasts: Sequence[Contrast], data: Scores, confidence: float) -> list[ByUnit]:
-    """A row for each contrast and each kind of unit that has two or more units."""
+    """A `ByUnit` for each contrast and each kind of unit (speaker, noise) with two or more units."""
     weights = weight_matrix(contrasts, [data.cells[i] for i in data.scored()])
     found = []
     for column in COLUMNS:
@@ -125,9 +126,10 @@ def others(seed_parts: Array, seed_df: Array, within: Array, sizes: Array, confi
     """Half-widths (..., contrast) of intervals for other units.
 
     Args:
-        seed_parts, seed_df: (..., contrast, group) of the headline's seeds, and (contrast, group).
+        seed_parts: (..., contrast, group) the seeds' parts of the headline's variance.
+        seed_df: (contrast, group) their degrees of freedom.
         within: (unit, ..., contrast) estimates within each unit.
-        sizes: (unit,) utterances of each.
+        sizes: (unit,) number of utterances of each.
     """
     count = len(sizes)
     if count < FEWEST:

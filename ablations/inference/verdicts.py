@@ -1,4 +1,4 @@
-"""Claims against estimates: contradicted, negligible, supported or undecided."""
+"""Verdicts on claims: contradicted, negligible, supported or undecided."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ MOST_SEEDS = 200
 
 
 class Decision(NamedTuple):
-    """Arrays of flags for a claim; if the first three are false, it is undecided.
+    """Flags for a claim, as arrays. The claim is undecided if the first three are false.
 
     Attributes:
-        beside: the interval and the claimed range are disjoint, without contradiction.
-        within: the interval lies inside the claimed range widened by the margin.
+        beside: whether interval and claimed range are disjoint, although the claim is not contradicted.
+        within: whether the interval is inside the claimed range widened by the margin.
     """
 
     contradicted: Array
@@ -47,10 +47,10 @@ def decide(
 ) -> Decision:
     """Compare estimates with a claim (low, high) and a margin, by the half-widths of two intervals.
 
-    With the 95 % interval I (`half`), the 90 % interval J (`half_equivalence`), the claimed range K, and K+
-    the range widened by the margin on both sides: contradicted if I and K+ are disjoint; supported if I lies
-    inside K+ and the effect is not negligible, or the claim itself is; negligible if J lies inside the margin
-    around zero (two one-sided tests).
+    Let I be the 95 % interval (`half`), J the 90 % interval (`half_equivalence`), and K+ the claimed range
+    widened by the margin on both sides. A claim is contradicted if I and K+ are disjoint. The effect is
+    negligible if J is inside the margin around zero (two one-sided tests). The claim is supported if I is
+    inside K+, unless the effect is negligible and the claim is not.
     """
     negligible = (estimate - half_equivalence > -margin) & (estimate + half_equivalence < margin)
     if claim is None:
@@ -71,7 +71,7 @@ def seeds_to_decide(
 ) -> float:
     """The fewest seeds per cell that would decide a claim at this estimate.
 
-    NaN if 200 are not enough (the estimate lies on a border, or the utterances limit the interval).
+    NaN if 200 are not enough (the estimate is at a border, or the utterances limit the interval).
     """
     involved = estimates.seeds[index]
     start = int(involved[involved > 0].min()) + 1
@@ -97,8 +97,8 @@ def effects_table(
 ) -> pd.DataFrame:
     """A row per contrast: estimate, interval, p-values, verdict; see `Analysis.effects`.
 
-    `family` counts the main effects that the design declares, including lost ones; effects in `nothing` get
-    no verdict.
+    `family` is the number of main effects that the design declares, including those that are not estimable.
+    Effects in `nothing` do not get a verdict.
     """
     half = estimates.half_width(confidence)
     equivalence = estimates.half_width(max(2 * confidence - 1, 0.0))
@@ -148,14 +148,14 @@ def effects_table(
 
 
 def _is_credit(contrast: Contrast, shapley: Collection[str]) -> bool:
-    """Whether a report credits its factor with a contrast."""
+    """Whether a report credits a contrast to its factor."""
     return contrast.kind == "shapley" or not shapley
 
 
 def judge(claim: Claim, estimate: Array, half: Array, equivalence: Array, margin: float) -> str:
     """The verdict on a claim, from an estimate and the half-widths of its two intervals; see `decide`.
 
-    If the interval and the claimed range are disjoint without contradiction, it also names the side.
+    If the interval is beside the claimed range but does not contradict it, the verdict names the side.
     """
     found = decide(estimate, half, equivalence, (claim.low, claim.high), margin)
     words = ("contradicted", "supported", "negligible")
