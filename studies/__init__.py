@@ -1,1 +1,1 @@
-"""The driver: plans, Optuna, launchers, workers and the MLflow mirror."""
+"""Plans and runs studies: plans, the driver, Optuna, launchers, workers and the MLflow mirror."""

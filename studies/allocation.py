@@ -19,7 +19,7 @@ def next_trainings(
     """The runs to add, most useful first; see `allocate`.
 
     Raises:
-        InputError: no run of the study or of one of its cells is scored yet, or the width is not above zero.
+        InputError: the study or one of its cells does not have a scored run yet, or the width is not above 0.
     """
     table, runs = scores_of_runs(plan, root)
     if not any(run.scored for run in runs):
@@ -47,7 +47,7 @@ def failed_of(runs: list[RunInfo]) -> dict[str, list[int]]:
 
 
 def hours_of(plan: Plan, runs: list[RunInfo]) -> dict[str, float] | None:
-    """Hours of a run of each cell (the study's median for a cell without times); None without any times."""
+    """Hours of a run of each cell (the study's median for a cell without times); None if none has times."""
     usual = hours_per_run(runs)
     if usual is None:
         return None

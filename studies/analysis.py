@@ -35,7 +35,7 @@ def analyze_study(
         metric: column to compare. Default: the study's endpoint.
         margin: smallest difference that matters. Default: the study's for its endpoint, else the metric's.
         claims: effect -> claim. Default: those of the plan's factors.
-        guardrails: other metrics, which show what a gain costs.
+        guardrails: other metrics, which show whether a gain costs elsewhere.
 
     Raises:
         InputError: no run has a value of the metric, a run's scores cannot be used, or runs were measured in
@@ -57,7 +57,7 @@ def analyze_study(
 
 
 def at_scale(analysis: Analysis, setting: Setting) -> Analysis:
-    """An analysis whose verdicts say if the claims were made for another setting."""
+    """An analysis whose verdicts are marked if the claims were made for another setting."""
     effects = analysis.effects.copy()
     claimed = effects["claim_low"].notna()
     effects.loc[claimed, "verdict"] = [
@@ -90,7 +90,7 @@ def _span(values: Sequence[int | None]) -> tuple[int, int] | None:
 
 
 def layout_of(plan: Plan, there: set[str]) -> Layout:
-    """The levels of a plan's cells. A baseline that is not `there` yet is left out, and with it the gap."""
+    """The levels of a plan's cells. If the baseline is not in `there` yet, it and the gap are left out."""
     design = Design.of({f.name: tuple(f.levels) for f in plan.factors}, plan.design, plan.constraints)
     baseline = next((cell.name for cell in plan.cells if not cell.levels and cell.name in there), None)
     return Layout.planned(design, {cell.name: cell.levels for cell in plan.cells}, baseline)

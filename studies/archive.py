@@ -35,7 +35,7 @@ def export(root: Path, name: str | None, output: Path) -> dict[str, Any]:
     """Write a study (default: the most recent) to a `.tar.gz`.
 
     Returns:
-        The manifest: `format`, `study`, `ablate`, `created`, `runs` (how many of them are done), `left_out`
+        The manifest: `format`, `study`, `ablate`, `created`, `runs` (number of finished runs), `left_out`
         (plug-ins whose code is no longer that of the plan), and `files` (path in the archive -> sha256).
 
     Raises:
@@ -101,7 +101,7 @@ def environment(plan: Plan) -> dict[str, Any]:
 
 
 def reproduce(plan: Plan) -> str:
-    """A shell script of the command lines that made a study."""
+    """A shell script with the command lines that created a study."""
     lines = [
         "#!/bin/sh",
         f"# Commands that made the study {plan.name!r}, with ablate {version_of('ablate')}.",
@@ -113,7 +113,7 @@ def reproduce(plan: Plan) -> str:
 
 
 def command_line(arguments: list[str] | None = None) -> str:
-    """This process' command line for a shell, without passwords in addresses."""
+    """This process's command line, quoted for a shell, without passwords in URLs."""
     from .redaction import redact
 
     words = sys.argv[1:] if arguments is None else arguments

@@ -1,4 +1,4 @@
-"""Options for running a study, without effect on results."""
+"""Options for running a study that do not affect results."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ class Compute(Frozen):
     """Where to run, where to record, and how to handle failures. Results do not depend on it.
 
     Attributes:
-        launcher: name in `launchers.LAUNCHERS`; it uses those of the other fields that concern it.
-        jobs: runs at once.
-        gpus: GPUs of this machine to use, `0,2`; empty for the CPU.
+        launcher: name in `launchers.LAUNCHERS`; each launcher ignores fields that do not concern it.
+        jobs: number of runs at once.
+        gpus: GPUs of this machine to use, e.g. `0,2`; empty for the CPU.
         gpus_each: GPUs of one run, set by the training command.
         slurm: `name=value` texts for the scheduler.
         storage: URL of Optuna's storage. Default: a journal in the study's folder.
-        tracking_uri: of MLflow. Default: a file under the root.
-        retries: further attempts after a lost worker, lack of memory or preemption.
+        tracking_uri: MLflow's tracking URI. Default: a file under the root.
+        retries: maximum number of retries after a lost worker, lack of memory or preemption.
         max_failures: start no more runs after this many failed or diverged. Default: no limit.
         retry_failed: also restart runs that failed or diverged for good.
     """

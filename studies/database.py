@@ -1,4 +1,4 @@
-"""Optuna's storage in a database, with patience for a server that is down for a while."""
+"""Optuna's storage in a database, which waits for a server that is temporarily down."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ablate.models.errors import InputError
 from .redaction import brief, redact, scrub
 
 PATIENCE = 300.0
-"""Seconds to repeat a call while the server does not answer; training continues meanwhile."""
+"""Seconds to keep retrying a call while the server does not answer; training continues meanwhile."""
 PAUSE = 2.0
 logger = logging.getLogger(__name__)
 
 
 def _patient(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A storage method that repeats its call while the server does not answer."""
+    """A storage method that retries for `PATIENCE` seconds while the server does not answer."""
 
     @wraps(method)
     def call(self: Database, *words: Any, **fields: Any) -> Any:
@@ -57,7 +57,7 @@ class Database(RDBStorage):
     """Optuna's `RDBStorage`, which survives dropped connections and restarts of the server.
 
     Args:
-        url: of the database.
+        url: URL of the database.
     """
 
     def __init__(self, url: str) -> None:

@@ -1,6 +1,7 @@
 """The driver: runs the missing jobs of a plan, retries by cause, and keeps Optuna's record up to date.
 
-Run directories are the truth. A driver may die at any moment; the next one reads them and continues.
+Run directories are the source of truth. A driver may die at any moment; the next one reads them and
+continues.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ STOP_SECONDS = 60.0
 
 @dataclass
 class Outcome:
-    """The result of a driver: jobs by how they ended, and those left."""
+    """The result of a driver: jobs by how they ended, and jobs that remain."""
 
     done: list[Job] = field(default_factory=list)
     failed: list[Job] = field(default_factory=list)
@@ -55,26 +56,28 @@ class DriverProgress:
     """Receives the driver's progress; the base class ignores it."""
 
     def start(self, jobs: Sequence[Job], done: Sequence[Job], failed: Sequence[Job]) -> None:
-        """All jobs, and those among them that need no run."""
+        """Called at the start with all jobs, and with those that need not run: already done, or failed."""
 
     def update(self, active: Iterable[Job]) -> None:
         """Called about twice a second with the jobs on slots."""
 
     def ended(self, job: Job, note: str, *, final: bool) -> None:
-        """A job left its slot; `note` says how, `final` whether it is not tried again."""
+        """Called when a job left its slot. `note` says how it ended; `final` means that it is not retried."""
 
     def told(self, line: str) -> None:
-        """A message of the launcher."""
+        """Called with a message from the launcher."""
 
     def close(self) -> None:
-        """The driver ends."""
+        """Called when the driver ends."""
 
 
 def plan_jobs(
     plan: Plan, root: Path, book: TrialBook, runs: Collection[tuple[str, int]] | None = None
 ) -> list[Job]:
-    """A job for each distinct training of some cells x seeds of a plan (default: all), seed by seed, so that
-    every cell has its first seed early."""
+    """A job for each distinct training of some (cell, seed) pairs of a plan (default: all).
+
+    Jobs are in the order of seeds, so that every cell has its first seed early.
+    """
     return joined(
         Job(
             run_of(root, cell, seed),
@@ -90,7 +93,7 @@ def plan_jobs(
 
 
 def joined(jobs: Iterable[Job]) -> list[Job]:
-    """The jobs, one for each distinct training: those of one run directory are merged."""
+    """The jobs, with those of the same run directory merged."""
     found: dict[Path, Job] = {}
     for job in jobs:
         known = found.setdefault(job.run.path, job)
@@ -105,7 +108,7 @@ class Driver:
 
     Args:
         check: called regularly; raises if another driver has taken over the study.
-        watch: checks new scores, and stops cells of a factor without effect.
+        watch: checks new scores, and stops the cells of a factor that does not change them.
     """
 
     def __init__(
@@ -128,7 +131,7 @@ class Driver:
         self._commands = train_command.CommandRuns()
 
     def run(self, jobs: list[Job]) -> Outcome:
-        """Work through `jobs`; returns when all ended, the failures are too many, or on Ctrl-C."""
+        """Run `jobs`. Returns when all have ended, when too many have failed, or on Ctrl-C."""
         outcome = self._outcome = Outcome()
         self._stopped: list[Job] = []
         self._queue = [job for job in jobs if self._remains(job)]
@@ -147,7 +150,7 @@ class Driver:
         return outcome
 
     def _remains(self, job: Job) -> bool:
-        """Update Optuna's record from a run directory; returns whether the job must run."""
+        """Update Optuna's record from a run directory. Returns whether the job must run."""
         state, unscorable = job.run.state, job.unscorable
         found = at_start(
             state,
@@ -213,7 +216,7 @@ class Driver:
         self._launcher.submit(job)
 
     def _take_notes(self, stopping: bool = False) -> None:
-        """Handle the jobs that ended."""
+        """Handle the jobs that have ended."""
         for ended in self._launcher.wait(0.5):
             self._undecided.append((0.0, self._active.pop(ended.run), ended))
         for line in self._launcher.told():
@@ -296,7 +299,7 @@ class Driver:
             book.start(trial)
 
     def _close(self, job: Job) -> str:
-        """Record a run that is done and scored; returns how it ended."""
+        """Record a run that is done and scored. Returns how it ended."""
         keys = [trial.key for _, trial in job.trials]
         if job.metric and (wrong := self._commands.twin(keys, job.scores)):
             self._fail(job, train_command.SAME)

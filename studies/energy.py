@@ -1,7 +1,7 @@
-"""Energy of this machine while a study trains here, from its counters, if it has any.
+"""Energy that this machine uses while a study trains on it, from its hardware counters, if it has any.
 
-RAPL (the processor packages, `/sys/class/powercap`) and NVML (GPUs). Counters measure
-the whole machine, including other programs. Nothing is estimated or divided among runs.
+These are RAPL (processor packages, `/sys/class/powercap`) and NVML (GPUs). They measure the whole machine,
+including other programs. The energy is not estimated, and not divided among runs.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from ablate.training.files import read_lines
 
 POWERCAP = Path("/sys/class/powercap")
 PERIOD = 20.0
-"""Seconds between two readings: a 32-bit counter of RAPL turns over within minutes."""
+"""Seconds between two readings; a 32-bit counter of RAPL wraps around within minutes."""
 FILE = "energy.jsonl"
 
 
@@ -28,7 +28,7 @@ class Counters:
         self._last = self._read()
 
     def read(self) -> None:
-        """Count on; call it more often than a counter turns over."""
+        """Add the joules since the last call. Must be called more often than a counter wraps around."""
         now = self._read()
         for name in now.keys() & self._last.keys():
             value, turn = now[name]
@@ -37,7 +37,7 @@ class Counters:
         self._last = now
 
     def _read(self) -> dict[str, tuple[float, float]]:
-        """Counter -> its joules, and the value at which it restarts from zero."""
+        """Counter -> (joules, value at which it wraps around to zero)."""
         found = {}
         for zone in sorted(POWERCAP.glob("*-rapl:*")):
             with suppress(OSError, ValueError):
@@ -60,7 +60,7 @@ class Counters:
 
 @contextmanager
 def metered(folder: Path) -> Iterator[None]:
-    """Append the joules counted during the block to the study's record, if there are counters."""
+    """Append the joules counted during the block to the record in the study's folder, if counters exist."""
     counters, ended = Counters(), threading.Event()
 
     def follow() -> None:
@@ -81,7 +81,7 @@ def metered(folder: Path) -> Iterator[None]:
 
 
 def recorded(folder: Path) -> Mapping[str, float]:
-    """Joules by kind (`processors`, `GPUs`) over all sessions of a study; empty without counters."""
+    """Joules by kind (`processors`, `GPUs`) over all sessions of a study; empty if there are no counters."""
     total: dict[str, float] = {}
     for line in read_lines(folder / FILE):
         for name, joules in line["joules"].items():

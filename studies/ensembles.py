@@ -1,6 +1,7 @@
 """Seed ensembles: the outputs of a cell's networks, averaged and scored as one system.
 
-An upper bound for one run of the cell, without interval. It is not a level of a factor.
+Their score is an upper bound for one run of the cell, without an interval. An ensemble is not a level of a
+factor.
 """
 
 from __future__ import annotations
@@ -23,14 +24,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The scores of a cell's averaged outputs: a row per utterance, as a run's."""
+    """The scores of a cell's averaged outputs: a row per utterance, as for a run."""
 
     seeds: int
     scores: pd.DataFrame
 
 
 def stored(plan: Plan, root: Path) -> dict[str, Ensemble]:
-    """Cell -> its ensemble of all current seeds, if it is scored."""
+    """Cell -> its ensemble of all current seeds, for cells whose ensemble is scored."""
     import pandas as pd
 
     return {
@@ -52,7 +53,7 @@ def score(
     """Score the seed ensemble of every cell with at least two runs; existing scores are kept.
 
     Args:
-        processes: number of measuring processes; 0 measures in this one.
+        processes: number of processes that compute metrics; 0 computes them in this process.
 
     Raises:
         InputError: no cell has two trained seeds, a checkpoint is missing (imported studies have none), or
@@ -106,7 +107,7 @@ def score(
 
 
 def _seeds(cell: AnyCell, root: Path) -> tuple[int, ...]:
-    """The seeds whose training is done."""
+    """The seeds of a cell whose training is done."""
     return tuple(seed for seed in cell.seeds if run_of(root, cell, seed).state.state == "done")
 
 

@@ -11,7 +11,7 @@ from ablate.training.rundir import write_text
 
 
 def root_identity(root: Path) -> str:
-    """A unique name of a root. A moved root keeps it; a copy beside the original gets another."""
+    """A unique name of a root. A moved root keeps its name; a copy of an existing root gets another."""
     root = root.resolve()
     name, place = _read(root)
     if name and place == str(root):
@@ -27,7 +27,7 @@ def root_identity(root: Path) -> str:
 
 
 def _read(root: Path) -> tuple[str, str]:
-    """The name of a root and its path when it was named; empty if it has none."""
+    """The name of a root and its path when it was named; both empty if it is not named yet."""
     try:
         name, _, place = (root / "identity").read_text().partition("\n")
     except OSError:

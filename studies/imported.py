@@ -1,4 +1,4 @@
-"""Import a study from an archive that may come from anybody: its code is not run.
+"""Import a study from an archive that need not be trusted: its code is not run.
 
 The scores of an imported run were not measured here; a mark in the run records that.
 """
@@ -33,7 +33,8 @@ from .plan import Plan, study_path
 from .train_command import COPIES
 
 MARK = "imported.json"
-"""File of a run directory: `studies` that brought or accepted it, and its `attempts` when it came."""
+"""File in an imported run's directory: the `studies` that imported or accepted it, and its number of
+`attempts` at the import."""
 _HEX = "[0-9a-f]{64}"
 _KEPT = re.compile(
     rf"study/plan\.json|study/averages/{_HEX}\.parquet|plugins/\d+/.+\.py|code/{_HEX}/.+|manifest\.json"
@@ -42,7 +43,7 @@ _KEPT = re.compile(
 _SHOWN_TO_READERS = re.compile(r"environment\.json|reproduce\.sh|study/journal\.log|study/report/.+")
 """Files of an export for human readers; checked, but not kept. Reports are rendered again."""
 LEAST, RATIO = 64 << 20, 100
-"""Maximum unpacked size: bytes, or multiple of the archive's size, whichever is larger."""
+"""Maximum unpacked size: this many bytes, or this multiple of the archive's size, whichever is larger."""
 
 
 def import_(archive: Path, root: Path, *, trust_plugins: bool = False) -> Plan:
@@ -55,8 +56,9 @@ def import_(archive: Path, root: Path, *, trust_plugins: bool = False) -> Plan:
         trust_plugins: trust the code of the study's plug-ins.
 
     Raises:
-        InputError: the file is no export, is damaged, or holds what no export writes; a study or run of that
-            name with other content is there; or another study under the root plans a run that it would bring.
+        InputError: the file is not an export, is damaged, or contains something that exports never do; a
+            study or run of that name exists with other content; or another study under the root plans a run
+            that the import would add.
     """
     if not archive.is_file():
         raise InputError(f"{archive} does not exist")
@@ -97,7 +99,7 @@ def is_imported(run: RunDir) -> bool:
 
 
 def unaccepted(run: RunDir, study: str) -> bool:
-    """Whether a run was imported, and not by this study."""
+    """Whether a run was imported, but neither with this study nor accepted for it."""
     return is_imported(run) and study not in read_json(run.path / MARK)["studies"]
 
 
@@ -108,7 +110,7 @@ def accept(run: RunDir, study: str) -> None:
 
 
 def _put(unpacked: Path, manifest: dict[str, Any], root: Path, trusted: bool) -> Plan:
-    """Copy runs and study under a root. The plan comes last, so that the study exists only when complete."""
+    """Copy runs and study to a root. The plan is written last, so the study exists only when complete."""
     folder = study_path(root, manifest["study"])
     raw = json.loads((unpacked / "study" / "plan.json").read_text())
     if raw["name"] != manifest["study"]:
@@ -147,10 +149,10 @@ def _is_of(manifest: dict[str, Any], folder: Path) -> bool:
 
 
 def _take_plugins(source: Path, named: Any, target: Path) -> dict[str, str | None]:
-    """Copy the plug-ins of a plan, each as its digest says; path there -> digest.
+    """Copy the plug-ins of a plan and check their digests. Returns the path of each copy -> digest.
 
     Raises:
-        InputError: the archive has other code than its plan names.
+        InputError: the archive's code does not match the digests in its plan.
     """
     found: dict[str, str | None] = {}
     expected: set[Path] = set()
@@ -277,7 +279,7 @@ def _unpack(archive: Path, folder: Path) -> dict[str, Any]:
 
 
 def _checked(member: tarfile.TarInfo, found: Collection[str]) -> tarfile.TarInfo:
-    """A valid member: a regular file, only once, with a name that an export writes."""
+    """The member, checked: a regular file that occurs once and has a name that exports use."""
     name = member.name
     plain = str(PurePosixPath(name)) == name and ".." not in PurePosixPath(name).parts
     if not (plain and (_KEPT.fullmatch(name) or _SHOWN_TO_READERS.fullmatch(name))) or name in found:
@@ -288,7 +290,7 @@ def _checked(member: tarfile.TarInfo, found: Collection[str]) -> tarfile.TarInfo
 
 
 def _written(content: IO[bytes], path: Path) -> str:
-    """Write a file; returns its sha256."""
+    """Write a file. Returns its sha256."""
     total = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("xb") as file:

@@ -1,7 +1,7 @@
-"""A lease on a study: only one driver at a time; a dead or stalled driver loses it.
+"""A lease on a study: allows one driver at a time; a dead or stalled driver loses it.
 
 `driver.json` names the holder; its modification time is that of the last renewal. A driver that takes over
-replaces the file, so a late renewal touches a file that no longer counts.
+replaces the file, so a late renewal by the old driver has no effect.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ class Lease:
         self._heartbeat.start()
 
     def check(self) -> None:
-        """To be called before the study's plan or trials are written.
+        """Check that the lease is still held; call this before writing the study's plan or trials.
 
         Raises:
-            LeaseLostError: the study is another driver's by now.
+            LeaseLostError: another driver has taken over the study.
         """
         holder, _ = _read(self._path)
         if holder != self._me:
@@ -71,7 +71,7 @@ class Lease:
                 continue
 
     def leave(self) -> None:
-        """Give the study back; the count of its drivers stays. Another driver's note is left alone."""
+        """Release the study, but keep the count of its drivers. Another driver's note is not changed."""
         self._left.set()
         self._heartbeat.join()
         with suppress(OSError):
@@ -83,9 +83,9 @@ class Lease:
 def hold(folder: Path) -> Iterator[Lease]:
     """Hold the study in `folder`.
 
-    A file lock guards against drivers of this host and goes with the process; a dated note guards
-    against those of other hosts that share the folder. Its age is the time between it and a file touched now,
-    which the file server's clock tells, not those of two hosts.
+    A file lock, which ends with the process, guards against other drivers on this host. A note with a
+    modification time guards against drivers on other hosts that share the folder. Its age is measured against
+    a file touched now, so both times are from the file server's clock.
 
     Raises:
         StudyHeldError: another driver holds it.
@@ -107,8 +107,8 @@ def hold(folder: Path) -> Iterator[Lease]:
 
 
 def _read(note: Path) -> tuple[dict[str, Any], float]:
-    """What a note says, and when it was renewed. It is opened for both: NFS may tell the attributes of a file
-    that is not as they were a minute ago."""
+    """The content of a note, and when it was renewed. Opens the file for both, since NFS may return
+    attributes that are up to a minute old for a file that is not open."""
     try:
         with note.open() as file:
             return json.load(file), os.fstat(file.fileno()).st_mtime

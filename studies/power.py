@@ -22,8 +22,14 @@ from .scores import RunInfo, scores_of_runs
 
 @dataclass(frozen=True)
 class Outlook:
-    """Smallest detectable effects: `table` from `inference.power.plan`, `designs` from `compare_designs`
-    (None without an effect), `source` of the variances; `hours` are per run."""
+    """Smallest detectable effects.
+
+    Attributes:
+        table: as from `inference.power.plan`.
+        designs: as from `compare_designs`; None if no effect was given.
+        source: source of the variances.
+        hours: hours per run.
+    """
 
     table: pd.DataFrame
     designs: pd.DataFrame | None
@@ -50,7 +56,7 @@ def outlook(
     """Smallest detectable effects of a grid for each number of seeds.
 
     Args:
-        factors: of the grid; factors that only change the evaluation need no further runs.
+        factors: the grid's factors; levels of factors that only change the evaluation share their runs.
         pilot: (root, study) with the variances and times to use. Default: typical ones.
         effect: compare designs by the runs they need to find a main effect of this size.
 

@@ -18,7 +18,7 @@ from .launchers import Job
 
 MARKS = {"done": ("●", "green"), "failed": ("✗", "red"), "running": ("◐", "yellow"), "waits": ("·", "dim")}
 MOST_SEEDS = 40
-"""Maximum number of columns; the last seeds are shown."""
+"""Maximum number of columns; with more seeds, the last ones are shown."""
 
 
 class ConsoleProgress(DriverProgress):

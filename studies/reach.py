@@ -1,4 +1,4 @@
-"""Find factors without any effect on scores while a study trains, and stop their cells."""
+"""Finds factors without any effect on scores while a study trains, and stops their cells."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ REMEDY = "check that the level reaches the code that uses it, or remove the fact
 
 @dataclass
 class _Effect:
-    """Pairs of cells that differ only in one level.
+    """A level, with the pairs of cells that differ only in it.
 
     Attributes:
-        pairs: (cell at the first level, cell at this level) without shared runs.
-        reaches: a pair has different scores.
+        pairs: (cell at the first level, cell at this level), only cells that do not share runs.
+        reaches: whether a pair has different scores.
     """
 
     name: str
@@ -66,7 +66,7 @@ class ReachWatch:
         self.findings: list[Finding] = []
 
     def scored(self, run: RunDir) -> None:
-        """A run has its scores."""
+        """Called when a run has its scores; compares them with those of its neighbours."""
         for cell, seed, evaluation in self._paths.get(run.signature, ()):
             path = run.scores_path(evaluation)
             if path.exists() and (found := _digest(path, self._metric)):
@@ -99,7 +99,7 @@ class ReachWatch:
             self._say(f"{CODE} {effect.name} reaches nothing: {evidence}{stops}")
 
     def arranged(self, queue: Iterable[Job]) -> tuple[list[Job], list[Job]]:
-        """The jobs to continue, with those that test a suspected factor first; and the jobs to stop."""
+        """The jobs to run, those that test a suspected factor first; and the jobs to stop."""
         first = {
             cell
             for effect in self._effects
@@ -134,8 +134,8 @@ def _effects(plan: Plan) -> Iterable[_Effect]:
 
 
 def _digest(path: Path, metric: str) -> str:
-    """Digest of a run's scores in the endpoint; empty if equal scores would mean nothing (one, equal,
-    rounded)."""
+    """Digest of a run's scores in the endpoint. Empty if equality would not mean anything, because there is
+    one score, all are equal, or they are rounded."""
     import pandas as pd
 
     try:

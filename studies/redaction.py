@@ -1,4 +1,4 @@
-"""Keep passwords in addresses out of messages, logs and command lines."""
+"""Keeps passwords in URLs out of messages, logs and command lines."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def scrub(text: str, uri: str) -> str:
 
 
 def keep_secret(uri: str, option: str, variable: str) -> None:
-    """Raises InputError if a URI with a secret is on this process' command line, which every user of this
+    """Raise InputError if a URI with a secret is on this process's command line, which every user of the
     machine can read."""
     if redact(uri) != uri and any(uri in word for word in sys.argv):
         raise InputError(
@@ -53,6 +53,6 @@ def keep_secret(uri: str, option: str, variable: str) -> None:
 
 
 def brief(error: BaseException) -> str:
-    """The first line of an error, with its kind."""
+    """The first line of an error's message, with the error's type."""
     text = str(error).strip().split("\n", 1)[0]
     return f"{type(error).__name__}: {text[:500]}" if text else type(error).__name__

@@ -1,4 +1,4 @@
-"""`ablate retry --cell`: move the runs of a cell away to train them again."""
+"""`ablate retry --cell`: moves the runs of a cell away, so that they are trained again."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from .plan import Plan, names, run_label, study_path
 
 
 def set_aside(plan: Plan, cells: Iterable[AnyCell], root: Path) -> list[str]:
-    """Move the runs of cells to `<root>/replaced/`, all or none. Returns a line for each, with the studies
-    that share it.
+    """Move the runs of cells to `<root>/replaced/`, all or none.
+
+    Returns a line for each run, with the studies that share it.
 
     Raises:
         StudyHeldError: a process is writing one of the runs.
@@ -49,7 +50,7 @@ def set_aside(plan: Plan, cells: Iterable[AnyCell], root: Path) -> list[str]:
 
 
 def _shared(name: str, signatures: Iterable[str], root: Path) -> dict[str, list[str]]:
-    """Signature -> other studies with that run, as `study other (cell seed 1)`."""
+    """Signature -> the other studies with that run, each as `study other (cell seed 1)`."""
     found: dict[str, list[str]] = {signature: [] for signature in signatures}
     for other in names(root):
         # Not `load`, which imports the plug-ins of a study that is not asked for.

@@ -1,4 +1,4 @@
-"""What to do when a job leaves its slot: a pure function of run directory and launcher report.
+"""Decides what to do when a job leaves its slot, from the run directory and the launcher's report alone.
 
 Launchers only report facts; the run directory has the result of the training. A final state (done and
 scored, diverged, failed with its own cause) is never overwritten.
@@ -23,14 +23,14 @@ Exit = Literal[
     "busy",
 ]
 """How a job left its slot. `finished`: its worker reported the end; `killed`: the worker died; `refused`: the
-scheduler never took it; `time-limit`: reached twice without progress; `stopped`: the driver asked for it;
-`busy`: another process was writing the run."""
+scheduler did not accept it; `time-limit`: the limit was reached twice without progress; `stopped`: the driver
+stopped it; `busy`: another process was writing the run."""
 FINAL: frozenset[Exit] = frozenset({"cancelled", "refused", "time-limit"})
 """Exits after which a run is not retried automatically, whatever its state."""
 
 Then = Literal["done", "fail", "retry", "requeue", "wait", "leave"]
-"""`fail`: for good; `retry`: an attempt was lost, try again; `requeue`: try again without losing an attempt;
-`wait`: check the directory later; `leave`: for the next driver."""
+"""`fail`: the run failed for good; `retry`: try again, which uses up an attempt; `requeue`: try again without
+using one up; `wait`: check the directory later; `leave`: leave the run to the next driver."""
 
 RETRIED = frozenset(
     {"out-of-memory", "lost-worker", "preempted", "interrupted", "device", "refused", "storage", "port-taken"}
@@ -47,7 +47,7 @@ class Action:
     Attributes:
         cause: why the attempt failed.
         becomes: new state of the run directory; None to keep it.
-        smaller: use more micro-batches in the next attempt.
+        smaller: whether to use more and smaller micro-batches in the next attempt.
     """
 
     then: Then
@@ -69,13 +69,13 @@ def at_start(
     divisible: bool = True,
     retry_failed: bool = False,
 ) -> Literal["done", "fail", "retry-failed", "run"]:
-    """What a driver does with an existing run.
+    """What a driver does with a run when it starts.
 
     Args:
-        scored: the run has scores on every test set asked for.
+        scored: whether the run has scores on every requested test set.
         unscorable: cause of the failed scoring of a finished training.
-        divisible: a step can be cut into more micro-batches.
-        retry_failed: restart runs that failed or diverged for good.
+        divisible: whether a step can be cut into more micro-batches.
+        retry_failed: whether to restart runs that failed or diverged for good.
     """
     if state.state == "done" and scored:
         return "done"
@@ -102,11 +102,11 @@ def decide(
     """The action for a run directory's state and the launcher's report.
 
     Args:
-        scored: the run has scores on every test set asked for.
+        scored: whether the run has scores on every requested test set.
         unscorable: cause of the failed scoring of a finished training.
-        locked: a process is writing the directory now.
-        retries_left: the run may be retried.
-        divisible: a step can be cut into more micro-batches.
+        locked: whether a process is writing the directory now.
+        retries_left: whether the run has retries left.
+        divisible: whether a step can be cut into more micro-batches.
     """
     if state.state == "done" and scored:
         return Action("done")
@@ -129,8 +129,8 @@ def decide(
 
 
 def _cause(state: RunState, exit: Exit, unscorable: str | None) -> str:
-    """The cause of a failed attempt: a user's action before the run's own cause before the launcher's. Only
-    the launcher knows that a run was killed for memory."""
+    """The cause of a failed attempt: a user's action if there was one, else the run's own cause, else the
+    launcher's. Only the launcher knows that a run was killed for lack of memory."""
     if exit in FINAL:
         return exit
     if state.state == "failed" and state.cause is not None:

@@ -44,7 +44,7 @@ class RunInfo:
 
     @property
     def failed(self) -> bool:
-        """Whether its training failed, or its scoring."""
+        """Whether the run's training or scoring failed."""
         return self.state == "failed" or (self.state == "done" and self.cause is not None)
 
     @property
@@ -56,7 +56,7 @@ class RunInfo:
 
 
 Read = Callable[[AnyCell, int], tuple[RunInfo, Path]]
-"""(cell, seed) -> facts about the run, and the file of its scores if it is scored."""
+"""(cell, seed) -> facts about the run, and the path of its scores, which exist if it is scored."""
 
 
 def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame, list[RunInfo]]:
@@ -67,8 +67,8 @@ def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame,
 
     Returns:
         A row per cell, seed and utterance: `cell`, a column per factor (empty for the baseline), `seed`,
-        `training`, `status`, then the columns of the score files. A diverged run has one row without scores;
-        a command's run with the scores of another seed has none.
+        `training`, `status`, then the columns of the score files. A diverged run has one row without scores.
+        A command's run with the same scores as another seed does not have rows.
     """
 
     same = same_scores(plan, root) if plan.train is not None else {}
@@ -106,7 +106,7 @@ def scores_of_runs(plan: Plan, root: Path, test: int = 0) -> tuple[pd.DataFrame,
 
 
 def join_scores(plan: Plan, read: Read) -> tuple[pd.DataFrame, list[RunInfo]]:
-    """The table and the runs of a plan, each run as `read` finds it; see `scores_of_runs`."""
+    """The scores and facts of a plan's runs, each read by `read`; see `scores_of_runs`."""
     runs: list[RunInfo] = []
     tables: list[pa.Table] = []
     owners: list[tuple[AnyCell, RunInfo, int]] = []
@@ -171,7 +171,7 @@ def _frame(tables: list[pa.Table], owners: list[tuple[AnyCell, RunInfo, int]], p
 
 
 def _passports(tables: list[pa.Table], owners: list[tuple[AnyCell, RunInfo, int]]) -> list[dict[str, Any]]:
-    """Each set of passports in the files of scores, with a few of its runs; old files have an empty set."""
+    """Each set of passports in the score files, with a few of the runs that have it; empty in old files."""
     runs: dict[bytes, list[str]] = {}
     for table, (_, run, _) in zip(tables, owners, strict=True):
         if run.scored:
@@ -182,7 +182,7 @@ def _passports(tables: list[pa.Table], owners: list[tuple[AnyCell, RunInfo, int]
 
 
 def same_scores(plan: Plan, root: Path) -> dict[str, str]:
-    """Run -> sentence, for runs whose scores equal (or equalled) those of another seed."""
+    """Run -> sentence, for runs whose scores are, or were when scored, equal to those of another seed."""
     found: dict[str, str] = {}
     seen: dict[tuple[str, str], int] = {}
     for cell, seed in plan.runs:

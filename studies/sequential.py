@@ -1,4 +1,4 @@
-"""`--target-half-width`: which runs to add after a look at the intervals, and what a width would take."""
+"""`--target-half-width`: which runs to add after an interim look, and how many a half-width needs."""
 
 from __future__ import annotations
 
@@ -22,22 +22,27 @@ from .scores import scores_of_runs
 MOST_TRAININGS = 2000
 """Maximum number of runs in an outlook."""
 WITHOUT_END = 10**9
-"""So many seeds that only the utterances' part of the variance remains."""
+"""A number of seeds with which only the utterances' part of the variance remains."""
 
 
 @dataclass(frozen=True)
 class HalfWidthTarget:
-    """The rule of `--target-half-width`: the half-width wanted for all that is judged and the gap, the most
-    seeds of a cell, and how many trainings are added after one look."""
+    """The rule of `--target-half-width`.
+
+    Attributes:
+        width: wanted half-width of every judged effect and of the gap.
+        max_seeds: maximum number of seeds of a cell.
+        at_once: number of runs to add after a look.
+    """
 
     width: float
     max_seeds: int
     at_once: int
 
     def outlook(self, plan: Plan) -> str:
-        """Before training: the runs that the width needs at typical variances.
+        """A sentence, before training, on the runs that the width needs at typical variances.
 
-        Empty if `max_seeds` suffice, or if no typical variances are known.
+        Empty if `max_seeds` are enough, or typical variances are not known.
         """
         if plan.looks or plan.endpoint.metric != "pesq_wb" or not plan.corpus.test:
             return ""
@@ -136,7 +141,7 @@ class HalfWidthTarget:
     def _notes(
         self, plan: Plan, found: Allocation, ahead: Callable[[int | None], Allocation], timed: bool
     ) -> list[str]:
-        """Why the width cannot be reached, and what it would take."""
+        """Sentences on why the width cannot be reached, and on the runs that it would take."""
         lines = found.limits
         assert found.widest is not None
         last = found.trainings[-1].half_width if found.trainings else found.widest[1]

@@ -46,7 +46,7 @@ Runs = dict[float, set[tuple[str, int]]]
 
 
 class RefusedError(Exception):
-    """The audit found an error that is not waived; nothing was trained."""
+    """The audit found an error that is not waived, so nothing was trained."""
 
 
 @dataclass
@@ -54,11 +54,11 @@ class Session:
     """Carries out studies.
 
     Attributes:
-        audit: finds faults before training. None skips it, which the plan records.
-        report: writes the study's report after the runs and before the last mirror pass.
-        use_imported: accept runs that another study imported.
-        say: shows the user a line.
-        command: the command line, for the plan.
+        audit: audits a plan before training. None skips the audit, which the plan records.
+        report: writes the study's report after the runs, before the last pass of the mirror.
+        use_imported: whether to accept runs that another study imported.
+        say: shows a line to the user.
+        command: the command line, which the plan records.
     """
 
     root: Path
@@ -76,8 +76,8 @@ class Session:
         Raises:
             PlanChangedError: a study of that name has another plan.
             StudyHeldError: another driver holds the study.
-            RefusedError: the audit refuses.
-            InputError: the study or its data is wrong.
+            RefusedError: the audit found an error that is not waived, or a run is imported and not accepted.
+            InputError: the study or its data is not valid.
         """
         plan, corpus = make(study, self.root)
         folder = study_path(self.root, plan.name)
@@ -110,14 +110,14 @@ class Session:
     def retry(
         self, name: str, compute: Compute, cells: Collection[str] = (), retrain: bool = False
     ) -> tuple[Plan, Outcome]:
-        """Train or score the failed and missing runs of a study, and all runs of `cells` again.
+        """Train or score the failed and missing runs of a study, and retrain all runs of `cells`.
 
         Args:
-            retrain: train all runs again, if an earlier version trained them to other results.
+            retrain: retrain all runs, if this version would give other results than those that exist.
 
         Raises:
-            ResultsChangedError: an earlier version did, and `retrain` is not set.
-            StudyHeldError: another driver holds the study, or writes a run of `cells`.
+            ResultsChangedError: this version would give other results, and `retrain` is not set.
+            StudyHeldError: another driver holds the study, or a process is writing a run of `cells`.
             InputError: there is no such study or cell.
         """
         folder = study_path(self.root, name)
@@ -143,8 +143,8 @@ class Session:
         """Check the existing runs, except those that are set aside.
 
         Raises:
-            InputError: a finished run must be scored and its weights are missing. Retraining could give
-                others, and one run would mix scores of both.
+            InputError: a finished run must be scored, but its weights are missing. Retraining could give
+                other weights, and the run would mix scores of both.
             RefusedError: a run was imported with another study and is not accepted yet.
         """
         kept = [(cell, seed) for cell, seed in _asked(plan, runs) if cell.name not in aside]
@@ -197,7 +197,7 @@ class Session:
 
     @property
     def kept(self) -> str:
-        """How many runs are done now; empty before the study is planned."""
+        """Sentence on the number of finished runs; empty before the study is planned."""
         if self._planned is None:
             return ""
         every = [is_done(self.root, *run) for at in self._planned.every_step_fraction() for run in at.runs]
@@ -217,8 +217,8 @@ class Session:
         """Save the plan, and train its runs.
 
         Args:
-            grown: the report changes even if nothing is trained.
-            narrow: target half-width, and the maximum number of seeds of a cell.
+            grown: whether the report changes even if nothing is trained.
+            narrow: target half-width, and maximum number of seeds of a cell.
             aside: cells whose runs are set aside first.
         """
         compute = compute.model_copy(update={"gpus_each": plan.program.gpus})
@@ -291,8 +291,10 @@ def _asked(plan: Plan, runs: Runs) -> Iterator[tuple[AnyCell, int]]:
 
 @contextmanager
 def ending(*steps: Callable[[], None]) -> Iterator[None]:
-    """Run all steps after the block, however it ends and even if a step fails. The first error is raised,
-    with the others as notes."""
+    """Run all steps after the block, also if the block or a step fails.
+
+    The first error is raised, with the others as notes.
+    """
     first: BaseException | None = None
     try:
         yield

@@ -11,13 +11,15 @@ from .plan import Plan, is_done, run_of
 
 
 def status(plan: Plan, root: Path) -> dict[str, Any]:
-    """`{"study", "runs": [...], "counts": {...}, "seconds_left"}`.
+    """The state of a study: `{"study", "runs": [...], "counts": {...}, "seconds_left", "time"}`.
 
-    Each of `runs` has cell, seed, length (1: the study's own), state, attempts, step, steps, val_pesq_wb,
-    seconds_per_step, cause, message and run (the training signature), and `evaluation`: done, pending, or
-    failed (then with its cause, message and attempts; the state stays done, and `counts` has "evaluation
-    failed"), and `curve_problem`: why a curve that was promised is not there. A run whose process is gone
-    counts as pending.
+    Each of `runs` has cell, seed, step_fraction, state, attempts, step, steps, val_pesq_wb, seconds_per_step,
+    seconds, evaluation, evaluation_attempts, cause, message, curve_problem and run (the training signature).
+    A run whose process is gone counts as pending.
+
+    `evaluation` is done, pending or failed. If it failed, cause and message are the evaluation's, the state
+    stays done, and `counts` has "evaluation failed". `curve_problem` is the reason why an expected curve is
+    missing.
     """
     runs = []
     for at in plan.every_step_fraction():

@@ -20,21 +20,21 @@ from ablate.training.config import Recipe
 from .launchers.slots import Slot
 
 STEPS = 4
-"""Steps per cell; the first does not count."""
+"""Number of steps per cell; the first is not timed."""
 
 
 class StepCost(Frozen):
-    """Seconds and peak bytes of a training step, without discriminator."""
+    """Seconds and peak bytes of a training step, without the discriminator."""
 
     seconds: float
     memory: float
 
 
 def step_costs(cells: Sequence[Cell], slot: Slot, plugins: Planned = ()) -> dict[str, StepCost]:
-    """Cell -> cost of a step with its recipe's batch; equal trainings are measured once.
+    """Cell -> cost of a step with its recipe's batch. Equal trainings are measured once.
 
     Raises:
-        InputError: the steps fail; the message ends with the reason.
+        InputError: a step fails; the message ends with the reason.
     """
     names: dict[str, list[str]] = {}
     for cell in cells:

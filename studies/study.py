@@ -30,11 +30,11 @@ class Choices(Frozen):
 
 
 class Tuning(Frozen):
-    """An equal budget of trials for every cell.
+    """Tuning with the same number of trials for every cell.
 
     Attributes:
-        space: dotted path -> (low, high), inclusive, on a log scale if low > 0; or choices; or the text of
-            either, `1e-4..3e-3` or `adam,adamw`.
+        space: dotted path -> (low, high), inclusive, on a log scale if low > 0; or choices. Texts such as
+            `1e-4..3e-3` or `adam,adamw` are accepted for both.
     """
 
     space: dict[str, Range | Choices]
@@ -63,7 +63,7 @@ def _range(path: str, text: str) -> Any:
 
 
 def _as_field(path: str, values: Range | Choices) -> Range | Choices:
-    """Values of the field's type: whole numbers if it takes no others."""
+    """The values in the field's type: integers if the field only accepts those."""
     if not check_path(path).startswith("recipe."):
         raise InputError(f"{path!r} is not a recipe field; only recipe fields can be tuned")
     name = path.removeprefix("recipe.")
@@ -89,7 +89,7 @@ def _as_field(path: str, values: Range | Choices) -> Range | Choices:
 FIRST_TUNING_SEED = 1_000_001
 """Seeds from here on are reserved for tuning runs."""
 _OURS = frozenset({"base", "recipe", "test_data", "tune", "start_from", "step_fractions"})
-"""Fields without meaning if a command trains."""
+"""Fields that do not apply if a command trains."""
 
 
 class Study(Frozen):
@@ -98,8 +98,8 @@ class Study(Frozen):
     Attributes:
         baseline: a preset, or overrides of the training command.
         check: overrides for the short run of `ablate check`.
-        pairs: a pattern or a list that pairs the files of a corpus.
-        name: default: made of base, grid, recipe and corpus.
+        pairs: pattern or list file that pairs the noisy and clean files of a corpus.
+        name: default: made from base, grid, recipe and corpus.
         target_half_width: add runs until every judged effect and the gap have at most this half-width.
         max_seeds: maximum number of seeds of a cell for `target_half_width`.
         file: the study file.
@@ -175,7 +175,7 @@ class Study(Frozen):
     @field_validator("step_fractions")
     @classmethod
     def _lengths(cls, fractions: tuple[float, ...]) -> tuple[float, ...]:
-        """The fractions without 1, which is always trained."""
+        """Drop 1 from the fractions, since the full budget is always trained."""
         for fraction in fractions:
             if not (math.isfinite(fraction) and fraction > 0):
                 raise InputError(f"step fraction {fraction:g} is not above 0; write e.g. 0.5,1")
@@ -213,12 +213,12 @@ class Study(Frozen):
 
     @property
     def program(self) -> TrainingProgram:
-        """What trains the cells."""
+        """The program that trains the cells."""
         return self.train or BUILT_IN
 
     @property
     def preset_baseline(self) -> str | None:
-        """The baseline if it is a preset."""
+        """The baseline, if it is a preset; else None."""
         return self.baseline if self.train is None and isinstance(self.baseline, str) else None
 
     @property

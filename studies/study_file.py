@@ -42,10 +42,10 @@ def asked(file: Path | None, plugins: Iterable[Path] = (), **given: Any) -> Stud
 
     Args:
         given: fields of a `Study` from the command line, which override the file; `grid`, `seeds`,
-            `baseline`, `metric`, `claim`, `claims` and `set` are texts. None or empty: not given.
+            `baseline`, `metric`, `claim`, `claims` and `set` are texts. None and empty mean not given.
 
     Raises:
-        InputError: an option, the file or a plug-in is wrong, or there is no grid.
+        InputError: an option, the file or a plug-in is not valid, or there is no grid.
     """
     load(plugins)
     given = {key: value for key, value in given.items() if value not in (None, [], {})}
@@ -82,7 +82,7 @@ def asked(file: Path | None, plugins: Iterable[Path] = (), **given: Any) -> Stud
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with scalars as text: `off` stays a word, and `1:5` a range of seeds, not 65."""
+    """YAML with scalars as text, so that `off` is not false, and the range of seeds `1:5` is not 65."""
 
 
 _Loader.yaml_implicit_resolvers = {
@@ -94,10 +94,11 @@ _Loader.yaml_implicit_resolvers = {
 def read_file(path: Path) -> dict[str, Any]:
     """The fields of a `Study` that a YAML study file sets.
 
-    `factors` maps a factor's name to `{levels, claim, source, metric, conditions}`, all optional: `levels` a
-    list of known levels or `{level: {dotted path: value}}`, the others as in a file of claims
-    (`ablations.claim_files`). `grid` is the command line's text. With `train`, the values of levels,
-    `set` and `baseline` are overrides of the training command, and `scores` and `curve` are what it leaves.
+    `factors` maps a factor's name to `{levels, claim, source, metric, conditions}`, all optional. `levels` is
+    a list of known levels or `{level: {dotted path: value}}`; the others are as in a file of claims
+    (`ablations.claim_files`). `grid` is the same text as on the command line. With `train`, the values of
+    levels, `set` and `baseline` are overrides of the training command, and `scores` and `curve` describe the
+    files that it writes.
 
     Raises:
         InputError: the file is not a YAML mapping, or a key or factor is unknown.
@@ -144,7 +145,7 @@ def read_file(path: Path) -> dict[str, Any]:
 
 
 def _place(file: Path, corpus: str) -> str:
-    """A corpus in a study file: a path relative to the file, or the demo corpus."""
+    """The location of a corpus named in a study file: a path relative to the file, or the demo corpus."""
     return corpus if corpus == "demo" else str((file.parent / corpus).resolve())
 
 
@@ -164,7 +165,7 @@ def _train(path: Path, data: dict[str, Any]) -> dict[str, Any]:
 
 
 def _overrides(values: dict[str, Any]) -> dict[str, Any]:
-    """Overrides with dotted names; `{model: {layers: 2}}` is `{model.layers: 2}`."""
+    """Overrides with dotted names: `{model: {layers: 2}}` becomes `{model.layers: 2}`."""
     return {key: override(value) for key, value in flat(values)}
 
 

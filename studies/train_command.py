@@ -1,4 +1,4 @@
-"""Studies with a training command: plan, keep and show its code, and check its runs."""
+"""Studies with a training command: plans, keeps and shows its code, and checks its runs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ablate.training.train_command import argv, code
 from ablate.training.train_command.config import TrainingCommand
 
 COPIES = "code"
-"""Folder of a root with the code of its runs, by digest."""
+"""Folder of a root with copies of the runs' code, by digest."""
 
 
 def planned(train: TrainingCommand, study_file: str | None, root: Path) -> TrainingCommand:
@@ -45,7 +45,7 @@ def _files(train: TrainingCommand, study_file: str | None, root: Path) -> dict[s
 
 
 def keep_code(train: TrainingCommand, study_file: str | None, root: Path) -> None:
-    """Copy the code of a planned training command to the root, for its runs."""
+    """Copy the code of a planned training command to the root, from where its runs use it."""
     code.keep(_files(train, study_file, root), train.digest, root / COPIES)
 
 
@@ -59,7 +59,7 @@ def changed_files(old: TrainingCommand, new: TrainingCommand, root: Path) -> lis
 
 
 def shown(train: TrainingCommand, root: Path) -> list[str]:
-    """The commands that a study will run, as lines."""
+    """The commands that a study will run, one per line."""
     linked, empty = code.arrange(train, root, ())
     return [
         "training command: "
@@ -73,16 +73,16 @@ def shown(train: TrainingCommand, root: Path) -> list[str]:
 
 
 SAME = "same-for-every-seed"
-"""Cause of a run with the same scores as another seed, which the analysis leaves out."""
+"""Failure cause of a run with the same scores as another seed; the analysis leaves it out."""
 FORGETS = "the training forgets its seed: no other run is started"
 SAME_FAULT = "two runs ended with the same output error; no further runs are started"
 
 
 class CommandRuns:
-    """A driver's memory of the runs of a command.
+    """What a driver remembers about the runs of a training command.
 
     Attributes:
-        stop: why no further run starts, since it would most likely fail in the same way.
+        stop: why not to start further runs: they would most likely fail in the same way.
     """
 
     def __init__(self) -> None:
@@ -91,7 +91,7 @@ class CommandRuns:
         self.stop: str | None = None
 
     def twin(self, keys: Iterable[tuple[str, int]], scores: Path) -> str | None:
-        """A message if another seed of the cell has the same scores to the last digit."""
+        """A message if another seed of a cell has the same scores to the last digit; else None."""
         digest = digest_of_scores(scores)
         for cell, seed in keys:
             if (known := self._seen.setdefault((cell, digest), seed)) != seed:
@@ -100,7 +100,7 @@ class CommandRuns:
         return None
 
     def take_fault(self, run: RunDir, unscorable: EvaluationState | None) -> None:
-        """Record outputs that cannot be scored."""
+        """Record outputs that cannot be scored; the same fault in a second run sets `stop`."""
         if unscorable is not None and unscorable.cause == "output":
             fault = (unscorable.message or "").replace(str(run.path.resolve()), "")
             self.stop = SAME_FAULT if fault in self._faults else self.stop
@@ -108,7 +108,7 @@ class CommandRuns:
 
 
 def digest_of_scores(path: Path) -> str:
-    """A digest of a table of scores, of its values to the last digit."""
+    """A digest of the values in a table of scores, to the last digit."""
     import pandas as pd
 
     rows = pd.util.hash_pandas_object(pd.read_parquet(path), index=False)
@@ -116,12 +116,12 @@ def digest_of_scores(path: Path) -> str:
 
 
 def value_name(metric: str) -> str:
-    """Name of Optuna's value if the command reports no validation PESQ."""
+    """Name of the value of a trial in Optuna, if the command does not report validation PESQ."""
     return f"test mean {metric}"
 
 
 def test_mean(path: Path, metric: str) -> float | None:
-    """The mean of a metric over a test set; None without scores."""
+    """The mean of a metric over a test set; None if there are no scores."""
     import pandas as pd
 
     mean = pd.read_parquet(path, columns=[metric])[metric].mean()

@@ -1,6 +1,6 @@
-"""Optuna's view of a study: a trial per cell x seed, for `optuna-dashboard` and Optuna's own API.
+"""Records a study in Optuna, a trial per cell x seed, for `optuna-dashboard` and Optuna's own API.
 
-The driver decides what runs; Optuna keeps the record. A finished trial is never reused: a retry is a new
+The driver decides what runs; Optuna only keeps the record. A finished trial is never reused: a retry is a new
 trial that names the old one. A cell x seed has one COMPLETE trial, and one more for each
 `ablate retry --cell`; the latest counts.
 """
@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 class Journal(BaseJournalBackend):
-    """Optuna's journal, in the format of its `JournalFileBackend`, with lines appended atomically."""
+    """A journal for Optuna in the format of its `JournalFileBackend`, which appends lines atomically."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -75,7 +75,7 @@ class Journal(BaseJournalBackend):
 
 
 def open_journal(path: Path) -> BaseStorage:
-    """The storage in a journal. An unreadable journal is set aside, and its trials are recorded again from
+    """The storage in a journal. An unreadable journal is moved away, and its trials are recorded again from
     the run directories."""
     try:
         return JournalStorage(Journal(path))
@@ -94,8 +94,8 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
     """The storage of a study: a journal in its folder, or a shared database.
 
     Raises:
-        InputError: the URL is of SQLite, which can give a trial to two processes; its password is on the
-            command line; or the database does not answer.
+        InputError: the URL is of SQLite, which can give one trial to two processes; the URL's password is on
+            the command line; or the database does not answer.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if url is None:
@@ -114,13 +114,13 @@ def open_storage(folder: Path, url: str | None = None) -> BaseStorage:
 
 
 def study_key(plan: Plan, root: Path, url: str | None = None) -> str:
-    """Name of a study in Optuna: its own, with the root's identity in a database that roots may share."""
+    """Name of a study in Optuna: its own, plus the root's identity in a database that roots may share."""
     return plan.name if url is None else f"{plan.name}@{root_identity(root)}"
 
 
 @dataclass
 class Trial:
-    """The latest trial of a cell x seed."""
+    """The latest Optuna trial of a cell x seed."""
 
     key: Key
     trial_id: int
@@ -138,9 +138,9 @@ class TrialBook:
     """The trials of one Optuna study, by cell and seed.
 
     Args:
-        name: of the Optuna study, which is created if needed.
+        name: name of the Optuna study, which is created if needed.
         check: called before every write; raises if another driver has taken over the study.
-        value: name of its values. Default: the selected validation PESQ.
+        value: name of the trials' values. Default: they are the selected validation PESQ.
         higher_is_better: whether a higher value is better.
     """
 
@@ -201,7 +201,7 @@ class TrialBook:
         return self._remember(trial, trial_id)
 
     def start(self, trial: Trial) -> None:
-        """Set a waiting trial RUNNING."""
+        """Set a waiting trial to RUNNING."""
         if trial.state == TrialState.WAITING:
             self._check()
             self._storage.set_trial_state_values(trial.trial_id, TrialState.RUNNING)
@@ -248,11 +248,12 @@ def thinned(curve: dict[int, float]) -> dict[int, float]:
 def plan_book(
     storage: BaseStorage, plan: Plan, check: Callable[[], None] = lambda: None, key: str | None = None
 ) -> TrialBook:
-    """The study's own trials, one for each cell x seed. Missing ones, and ones of another training than the
-    plan's, are added as waiting.
+    """The study's own trials, one for each cell x seed.
+
+    If a trial is missing or of another training than the plan's, a waiting trial is added.
 
     Args:
-        key: name of the study in Optuna. Default: the plan's name. Another step budget has
+        key: name of the study in Optuna. Default: the plan's name. Other step budgets use
             `<key>/at/<fraction>`.
     """
     name, fraction = key or plan.name, plan.step_fraction

@@ -1,9 +1,10 @@
-"""Tuning on validation with an equal budget for every cell and its own seeds.
+"""Tuning on validation files with the same budget for every cell, and with seeds of its own.
 
-Every cell, including the baseline, is tried at the same settings, a scrambled Sobol sequence. So the budget
-is equal, trials can run in parallel, and an interrupted tuning can continue. Optuna's `QMCSampler` draws at
-random until a first trial is complete, always draws categories at random, and takes its next point from the
-storage: its settings would differ between cells and with the order of results.
+Every cell, including the baseline, is tried with the same settings, from a scrambled Sobol sequence. So the
+budget is equal, trials can run in parallel, and an interrupted tuning can continue. Optuna's `QMCSampler` is
+not used, because its settings would differ between cells and with the order of results: it samples at random
+until a first trial is complete, always samples categories at random, and takes its next point from the
+storage.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ LEAST: tuple[float, dict[str, Any]] = (-math.inf, {})
 
 
 def candidates(tuning: Tuning) -> list[dict[str, Any]]:
-    """The settings to try in every cell; ranges above 0 are covered evenly on a log scale."""
+    """The settings to try in every cell; ranges with low > 0 are covered evenly on a log scale."""
     points = qmc.Sobol(len(tuning.space), seed=0).random(2 ** math.ceil(math.log2(tuning.trials)))
     return [
         {path: _at(u, values) for u, (path, values) in zip(point, tuning.space.items(), strict=True)}
@@ -39,7 +40,7 @@ def candidates(tuning: Tuning) -> list[dict[str, Any]]:
 
 
 def _at(u: float, values: Range | Choices) -> Any:
-    """The value at a point of [0, 1)."""
+    """The value that a point `u` in [0, 1) maps to."""
     if isinstance(values, Choices):
         return values.choices[int(u * len(values.choices))]
     low, high = values
@@ -90,10 +91,10 @@ def jobs(
 
 
 def settle(plan: Plan, done: Iterable[Job]) -> Plan:
-    """The plan with the settings of the best validation PESQ in every cell.
+    """The plan with the settings that gave the best validation PESQ in each cell.
 
     Raises:
-        RuntimeError: a cell has no finished tuning run; the message names it.
+        RuntimeError: a cell does not have a finished tuning run; the message names it.
     """
     assert plan.tune is not None
     options = candidates(plan.tune)

@@ -1,4 +1,4 @@
-"""The MLflow UI of a root's tracking store: a light server on loopback, and the pages of the runs."""
+"""The MLflow UI of a root's tracking store: a small server on loopback, and the pages of the runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ START_TIMEOUT = 90.0
 
 @dataclass(frozen=True)
 class Pages:
-    """Addresses of the server and of a study's runs; the server process if it was started here."""
+    """URLs of the server and of a study's runs, and the server process if it was started here."""
 
     server: str
     runs: str
@@ -52,8 +52,8 @@ def serve(
     """Run the MLflow UI while the context is open; a tracking URI that is a server is used as it is.
 
     Args:
-        study: to open. Default: the newest, or the list of experiments if there is none.
-        port: 0 for a free one. Default: 5000, or a free one if that is taken.
+        study: the study to open. Default: the most recent, or the list of experiments if there is none.
+        port: the port, or 0 for a free one. Default: 5000, or a free one if that is taken.
 
     Raises:
         InputError: no such study, nothing mirrored yet, or the port is taken.
@@ -79,7 +79,7 @@ def serve(
 
 
 def _page(root: Path, uri: str, names: list[str]) -> str:
-    """The page of the first of some studies that the store knows, else that of all experiments."""
+    """The page of the first of these studies that is in the store, else the page of all experiments."""
     client = connect(uri)
     for name in names:
         experiment = find_experiment(client, name, root_identity(root))
@@ -105,9 +105,9 @@ def _free_port(port: int | None) -> int:
 
 @contextmanager
 def _running(uri: str, root: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """A server that answers. The URI goes through the environment, since it may have a password.
+    """Run a server, once it answers. The URI is passed in the environment, since it may have a password.
 
-    Raises TrackingError where it does not start.
+    Raises TrackingError if it does not start.
     """
     (root / "mlartifacts").mkdir(parents=True, exist_ok=True)
     command = [

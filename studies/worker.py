@@ -1,7 +1,7 @@
 """A long-lived worker: reads jobs from standard input, one JSON line each, and runs them.
 
-Lines in: `{"job": {...}}`, `{"stop": true}`. Lines out: an `Ended` for each job. The end of the
-input means that the driver is gone: the worker ends at once; its run continues later from a checkpoint.
+Input lines: `{"job": {...}}`, `{"stop": true}`. Output lines: an `Ended` for each job. If the input ends, the
+driver is gone: the worker then ends at once, and its run continues later from a checkpoint.
 """
 
 from __future__ import annotations

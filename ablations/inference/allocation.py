@@ -1,8 +1,8 @@
 """Chooses the run that narrows the intervals most per hour.
 
 A target's half-width with n_g seeds of training group g is t(df) sqrt(sum_g V_g / n_g + U). V_g is what one
-seed of the group adds (`Estimates.one_seed`), U the utterances' part, and df are Satterthwaite's. The next run
-is the one whose seed lowers the widest target's half-width most per hour.
+seed of the group adds (`Estimates.one_seed`), U the utterances' part, and df are Satterthwaite's. The next
+run is the one whose seed lowers the widest target's half-width most per hour.
 
 Variances are shrunk towards the target's mean for this choice only, never for an interval. With few seeds the
 noisiest cell is noisy partly by chance, and choosing by chance costs coverage. For the same reason every cell

@@ -323,7 +323,7 @@ def _refuse_copies(values: Array, present: Array, cells: Sequence[str], seeds: S
 
 
 def _refuse_islands(measured: Array, runs: Sequence[str], metric: str) -> None:
-    """Raise InputError if some runs do not share an utterance with the others (`measured`: run, utterance)."""
+    """Raise InputError if runs do not share an utterance with the others; `measured` is (run, utterance)."""
     found = islands(measured)
     if (apart := found != found[0]).any():
         theirs = [name for name, other in zip(runs, apart.tolist(), strict=True) if other]

@@ -1,4 +1,4 @@
-"""The commands of this package: of studies, from planning one to its archive."""
+"""The commands about studies, from planning one to its archive."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def export(
 
 
 def import_command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
-    """`ablate import`, which ends by `write_report(root, study)`."""
+    """The command `ablate import`, which calls `write_report(root, study)` at its end."""
 
     def import_(
         file: Annotated[Path, typer.Argument(help="File written by `ablate export`.")],

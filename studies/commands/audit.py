@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ..plan import Plan
 
 NETWORKS = 8
-"""Maximum number of cells in whose networks to look for the line of a finding."""
+"""Maximum number of cells whose networks are searched for the source line of a finding."""
 
 
 def audit(
@@ -131,7 +131,7 @@ def _print_lint(
     target: str | None,
     plugin: list[Path],
 ) -> None:
-    """Print findings with file and line; one without a line is shown at the top of the class' file or
+    """Print findings with file and line; findings without a line refer to the top of the class's file or
     plug-in."""
     from ablate.ablations.audit import lint
     from ablate.models import build_model
@@ -147,7 +147,7 @@ def _print_lint(
 
 
 def _job_of_grid(grid: Grid, target: str | None) -> Job:
-    """All cells of a grid with its factors, or one of them."""
+    """The job of a grid: all its cells with its factors, or only the cell `target`."""
     cells = grid.cells()
     if target is None:
         return cells, grid.factors
@@ -163,8 +163,8 @@ def of_plan(
     """Audit the plan of a study; a training command is not run.
 
     Args:
-        same: runs whose scores are another seed's -> whose.
-        facts: of `audit_cells`, for cells of the built-in trainer.
+        same: run -> sentence that its scores are those of another seed.
+        facts: further arguments of `audit_cells`, for cells of the built-in trainer.
     """
     from ablate.ablations.audit import audit_cells
     from ablate.ablations.audit.train_command import audit_train_command

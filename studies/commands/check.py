@@ -78,7 +78,7 @@ def check(
 
 
 def _tell(plan: Plan, run: RunDir, evaluation: str) -> bool:
-    """Print the outputs of a run; returns whether all expected ones exist."""
+    """Print the outputs of a run. Returns whether all expected ones exist."""
     import pandas as pd
 
     state = run.state

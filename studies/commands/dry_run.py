@@ -33,7 +33,7 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
     """Print the cells of a study with sizes, signatures and the cost of a run, without training.
 
     Args:
-        slot: device on which a few steps of each cell are timed, if there are not too many cells.
+        slot: slot on which to time a few steps of each cell, if there are at most `TIMED` cells.
     """
     from .. import train_command
     from ..plan import PlanChangedError, load, make, merge, study_path
@@ -120,8 +120,8 @@ def show_plan(study: Study, root: Path, format: str, slot: Slot) -> None:
 
 
 def literal(plan: Plan, cell: AnyCell, seed: int, root: Path, place: Path) -> list[str]:
-    """The commands of a run for a shell, to try by hand in a folder that no run uses. Their configuration
-    file is written to that folder."""
+    """The shell commands of a run, to try by hand in the folder `place`, which is not a run's. Writes their
+    configuration file to it."""
     from ablate.training.data.corpus import corpus_folder
     from ablate.training.rundir import RunDir
     from ablate.training.train_command.train import Call
@@ -146,7 +146,7 @@ def literal(plan: Plan, cell: AnyCell, seed: int, root: Path, place: Path) -> li
 
 
 def _runs(cell: AnyCell, root: Path, costs: Mapping[str, Cost]) -> dict[str, Any]:
-    """The runs of a cell: signatures by seed, cost of one, and which are done."""
+    """The runs of a cell: signatures by seed, the cost of one run, and which are done."""
     from ..plan import is_done
 
     estimate = None
@@ -165,7 +165,7 @@ def _runs(cell: AnyCell, root: Path, costs: Mapping[str, Cost]) -> dict[str, Any
 
 
 def _shared(cells: Sequence[AnyCell]) -> dict[str, Any]:
-    """The overrides that all cells have, with the same value."""
+    """The overrides that have the same value in all cells."""
     first, *others = (cell.config.result_fields() for cell in cells)
     return {k: v for k, v in first.items() if others and all((k, v) in o.items() for o in others)}
 
@@ -175,7 +175,7 @@ def _listed(overrides: Mapping[str, Any]) -> str:
 
 
 def _shown(cell: AnyCell, estimate: dict[str, float] | None, shared: Mapping[str, Any]) -> tuple[str, ...]:
-    """Columns of a cell: size and costs, or the overrides that are not `shared`."""
+    """The columns of a cell: size and costs, or the overrides that are not `shared`."""
     from ablate.models.errors import duration
 
     if cell.config.steps is None:

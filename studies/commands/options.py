@@ -48,7 +48,7 @@ TrackingUri = Annotated[
 
 
 def compute_of(params: dict[str, Any]) -> dict[str, Any]:
-    """The fields of a `Compute` that were given, from a command's parameters."""
+    """The fields of a `Compute` that were given among a command's parameters."""
     from ..compute import Compute
 
     found = {name: params[name] for name in Compute.model_fields if name in params}

@@ -44,7 +44,7 @@ UseImported = Annotated[bool, option(AUDIT, "--use-imported", help="Accept score
 
 
 def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
-    """`ablate run`, which calls `write_report(root, study)` at its end."""
+    """The command `ablate run`, which calls `write_report(root, study)` at its end."""
 
     def run(
         ctx: typer.Context,
@@ -154,11 +154,11 @@ def command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
 
 
 NO_FIELDS = frozenset({"grid", "metric", "claim", "claims"})
-"""Options of `ablate run` that `study_file.asked` takes beside the fields of a `Study`."""
+"""Options of `ablate run` that `study_file.asked` accepts but that are not fields of a `Study`."""
 
 
 def retry_command(write_report: Callable[[Path, str], None]) -> Callable[..., None]:
-    """`ablate retry`, which calls `write_report(root, study)` at its end."""
+    """The command `ablate retry`, which calls `write_report(root, study)` at its end."""
 
     def retry(
         ctx: typer.Context,
@@ -193,7 +193,7 @@ def retry_command(write_report: Callable[[Path, str], None]) -> Callable[..., No
 
 
 def _slots(compute: Compute) -> list[Slot]:
-    """The slots of this machine; one slot if another machine trains."""
+    """The slots of this machine; a single one if another machine trains."""
     from ..launchers.slots import find_slots
 
     if compute.launcher != "local":
@@ -203,7 +203,7 @@ def _slots(compute: Compute) -> list[Slot]:
 
 @contextmanager
 def _carried_out(session: Session, say: Echo) -> Iterator[Callable[[Plan, Outcome], None]]:
-    """Runs a study; the exit code says how it ended."""
+    """Yield a function that reports the end of a study, and set the exit code from the outcome or error."""
     from ..lease import StudyHeldError
     from ..plan import PlanChangedError
     from ..session import RefusedError

@@ -1,4 +1,4 @@
-"""`ablate sync` and `ablate ui`: MLflow from the run directories, and a window on it."""
+"""`ablate sync` and `ablate ui`: update MLflow from the run directories, and show it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways to get a run onto a slot. A launcher is one file here and one line in `LAUNCHERS`."""
+"""Launchers, which start runs on slots. Each is one file here and one line in `LAUNCHERS`."""
 
 from ablate.models.registry import Registry
 

@@ -33,12 +33,12 @@ class Job:
     Attributes:
         run: the run directory, with `spec.json`.
         evaluations: signature -> evaluation.
-        accumulation: micro-batches per step after memory ran out, instead of the recipe's.
+        accumulation: number of micro-batches per step after memory ran out, instead of the recipe's.
         document: the content of `spec.json`.
         trials: (book, trial) of each cell x seed that shares the run.
-        retries: lost attempts under this driver.
+        retries: number of lost attempts under this driver.
         due: earliest time to start it.
-        waits: another process held the run after its worker had ended.
+        waits: whether another process held the run after its worker had ended.
         metric: the endpoint, if a training command trains the run.
     """
 
@@ -83,7 +83,7 @@ class Job:
 
     @property
     def scores(self) -> Path:
-        """The scores of the first test."""
+        """The file of the scores on the first test set."""
         return self.run.scores_path(next(iter(self.evaluations)))
 
     @property
@@ -108,7 +108,7 @@ class Launcher(ABC):
     """Runs jobs on slots and reports their ends. Used by one driver, from one thread.
 
     Attributes:
-        slots: number of jobs at once.
+        slots: maximum number of jobs at once.
         here: whether jobs run on this machine.
     """
 
@@ -127,7 +127,7 @@ class Launcher(ABC):
     @property
     @abstractmethod
     def free(self) -> int:
-        """Slots without a job."""
+        """Number of slots without a job."""
 
     @abstractmethod
     def submit(self, job: Job) -> None:
@@ -143,7 +143,7 @@ class Launcher(ABC):
 
     @abstractmethod
     def stop(self) -> None:
-        """Give up waiting jobs and ask running ones to write a checkpoint and end; `wait` reports all."""
+        """Cancel waiting jobs, and ask running ones to write a checkpoint and end; `wait` reports them."""
 
     @abstractmethod
     def close(self) -> None:
@@ -154,5 +154,5 @@ class Launcher(ABC):
         return []
 
     def adopt(self, note: dict[str, str], job: Job) -> bool:
-        """Take over a job that a dead driver noted in `job.json`; returns False if it is not alive."""
+        """Take over a job that a dead driver recorded in `job.json`. Returns False if the job has ended."""
         return False

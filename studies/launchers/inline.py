@@ -1,4 +1,4 @@
-"""Runs in the driver's own process, one after the other: for debugging."""
+"""A launcher for debugging: runs jobs in the driver's own process, one after the other."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class InlineLauncher(Launcher):
         return ended
 
     def stop(self) -> None:
-        """No job runs when the driver calls this."""
+        """Do nothing, since a job never runs when the driver calls this."""
 
     def close(self) -> None:
         self._ended.clear()

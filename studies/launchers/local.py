@@ -1,4 +1,4 @@
-"""Worker processes on this machine, one per slot: a GPU, or a share of the cores."""
+"""A launcher with worker processes on this machine, one per slot (a GPU, or a share of the cores)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .base import ALLOCATOR, Ended, Job, Launcher
 from .slots import Slot, check_gpus, find_slots
 
 PROGRAM = ("-P", "-m", "ablate.studies.worker")
-"""Arguments of Python in a worker."""
+"""Arguments of a worker's Python interpreter."""
 
 
 class _Worker:
@@ -61,10 +61,10 @@ class _Worker:
 
 
 class LocalLauncher(Launcher):
-    """Long-lived workers. If one dies, only its run is lost, and the worker is replaced.
+    """Runs jobs in long-lived workers. If a worker dies, only its run is lost, and the worker is replaced.
 
     Args:
-        slots: one per worker.
+        slots: the workers' slots, one each.
         log: file for the workers' output.
     """
 

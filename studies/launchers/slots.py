@@ -15,7 +15,7 @@ from ablate.training.subprocess_env import THREADS
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 ORDER = "CUDA_DEVICE_ORDER"
 NO_GPU = frozenset({"", "-1", "NoDevFiles"})
-"""Names in `CUDA_VISIBLE_DEVICES` that mean no GPU; CUDA reads no further than the first of them."""
+"""Names in `CUDA_VISIBLE_DEVICES` that are not a GPU; CUDA ignores everything after the first of them."""
 PROBE = """import torch
 for index in range(max(1, torch.cuda.device_count())):
     print(float(torch.ones(1, device=f'cuda:{index}').add(1)))
@@ -25,10 +25,10 @@ for index in range(max(1, torch.cuda.device_count())):
 
 @dataclass(frozen=True)
 class Gpu:
-    """One GPU, a MIG instance of one, or several of one slot.
+    """A GPU, a MIG instance, or the several GPUs of one slot.
 
     Attributes:
-        name: in `CUDA_VISIBLE_DEVICES`: an index in PCI bus order, a UUID or a MIG UUID.
+        name: name in `CUDA_VISIBLE_DEVICES`: an index in PCI bus order, a UUID or a MIG UUID.
         aliases: other names that `--gpus` accepts.
         memory: bytes; None if `nvidia-smi` does not report them.
     """
@@ -38,14 +38,14 @@ class Gpu:
     memory: int | None = None
 
     def called(self, name: str) -> bool:
-        """Whether a name means this GPU; the beginning of a UUID is enough, as in CUDA."""
+        """Whether `name` means this GPU. As in CUDA, the beginning of a UUID is enough."""
         known = (self.name, *self.aliases)
         return name in known or (not name.isdecimal() and any(k.startswith(name) for k in known))
 
 
 @dataclass(frozen=True)
 class Slot:
-    """Resources of one run.
+    """The resources of one run.
 
     Attributes:
         threads: number of CPU threads for computing.
@@ -58,12 +58,12 @@ class Slot:
 
     @property
     def device(self) -> str:
-        """Torch's name of the device. A run on a GPU's slot never falls back to the CPU."""
+        """Torch's name of the device. A run on the slot of a GPU never falls back to the CPU."""
         return "cpu" if self.gpu is None else "cuda"
 
     @property
     def environment(self) -> dict[str, str]:
-        """Environment with thread counts and the GPU, for libraries that read it at import."""
+        """Environment variables with thread counts and GPU, for libraries that read them at import."""
         order = os.environ.get(ORDER, "PCI_BUS_ID") if VISIBLE in os.environ else "PCI_BUS_ID"
         visible = "" if self.gpu is None else self.gpu.name
         return dict.fromkeys(THREADS, str(self.threads)) | {VISIBLE: visible, ORDER: order}
@@ -75,13 +75,13 @@ def find_slots(
     """The slots of this machine: its GPUs, else equal shares of its cores.
 
     Args:
-        jobs: runs at once. Default: as many as the GPUs take, or one per core.
-        gpus: GPUs to use, `0,2`; empty for none. Default: all.
-        per_gpu: runs on one GPU at once.
-        each: GPUs of one run; no effect on the CPU.
+        jobs: number of runs at once. Default: as many as fit on the GPUs, or one per core.
+        gpus: GPUs to use, e.g. `0,2`; empty to use the CPU. Default: all.
+        per_gpu: number of runs on one GPU at once.
+        each: number of GPUs of one run; ignored on the CPU.
 
     Raises:
-        InputError: a GPU is not found, the GPUs take fewer runs than `jobs`, or a count is not positive.
+        InputError: a GPU is not found, `jobs` is more than fit on the GPUs, or a count is not positive.
     """
     cores = usable_cores()
     if per_gpu < 1 or (jobs is not None and jobs < 1):
@@ -176,7 +176,7 @@ def check_gpus(slots: Iterable[Slot]) -> None:
     """Check in separate processes that torch can compute on each GPU.
 
     Raises:
-        InputError: it cannot; the message ends with torch's reason.
+        InputError: torch cannot; the message ends with its reason.
     """
     first = {slot.gpu.name: slot for slot in reversed(list(slots)) if slot.gpu is not None}
     probes = {

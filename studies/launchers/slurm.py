@@ -1,9 +1,9 @@
-"""Runs as SLURM jobs, submitted in arrays by submitit (the optional extra `slurm`).
+"""A launcher for SLURM: submits runs as job arrays with submitit (the optional extra `slurm`).
 
 submitit requeues a job that is preempted or runs out of time, and the run continues from its last checkpoint.
-Jobs outlive their driver: the next driver adopts them by the id in the run directory's `job.json`, or by the
-name of the array, which is written before the call of `sbatch`. Job states come from `squeue`, which needs no
-accounting database.
+Jobs outlive their driver. The next driver adopts them by the id in the run directory's `job.json`, or by the
+name of the array, which is written before `sbatch` is called. Job states come from `squeue`, which works
+without an accounting database.
 """
 
 from __future__ import annotations
@@ -35,17 +35,17 @@ POLL = 2.0
 ANSWER = 30.0
 """Timeout of SLURM's commands in seconds."""
 GATHER = 30.0
-"""Seconds to gather tasks for one array while jobs run and slots are free."""
+"""Seconds to collect tasks for one array while jobs run and slots are free."""
 SUBMISSIONS = 5
-"""Calls of `sbatch` before a refusal is final, with pauses that double from `PAUSE` seconds on. While the
-user has jobs, no refusal is final."""
+"""Number of calls of `sbatch` after which a refusal is final, with pauses that double from `PAUSE` seconds
+on. While the user has jobs, a refusal is never final."""
 PAUSE = 5.0
 LONGEST_PAUSE = 300.0
 ORDINARY = re.compile(
     "None|Priority|Resources|BeginTime|Cleaning|Prolog|Licenses|JobArrayTaskLimit"
     "|.*(PerUser|PerAccount|MaxJobs).*"
 )
-"""SLURM's reasons of ordinary waiting; with any other, somebody has to act."""
+"""SLURM's reasons for ordinary waiting. Any other reason is shown to the user, who may have to act."""
 
 EXITS: dict[str, Exit] = {
     "COMPLETED": "finished",
@@ -54,7 +54,7 @@ EXITS: dict[str, Exit] = {
     **dict.fromkeys(("PREEMPTED", "NODE_FAIL", "TIMEOUT", "BOOT_FAIL", "DEADLINE", "REVOKED"), "preempted"),
     **dict.fromkeys(("FAILED", "LAUNCH_FAILED", "RECONFIG_FAIL", "GONE"), "killed"),
 }
-"""State of an ended job -> exit; jobs in other states are not over."""
+"""State of an ended job -> exit; jobs in other states have not ended."""
 
 INTEGERS = frozenset({"time", "nodes", "ntasks_per_node", "array_parallelism", "signal_delay_s"})
 LINES = frozenset({"setup", "teardown", "srun_args"})
@@ -62,13 +62,13 @@ FLAGS = frozenset({"exclusive", "use_srun", "stderr_to_stdout"})
 
 
 class SlurmLauncher(Launcher):
-    """Submits tasks in arrays: all at once if no job runs, else when slots are full or `GATHER` is over.
+    """Submits tasks in arrays: at once if no job runs, else when all slots are filled or `GATHER` has passed.
 
     Args:
-        folder: of the study; scripts and logs of the jobs go to its `slurm/`.
+        folder: the study's folder; scripts and logs of the jobs go to its `slurm/`.
         settings: `name=value` texts of submitit's SLURM parameters: partition, time (minutes), mem,
             gres, qos, ...; `setup=` and `teardown=` are lines of the jobs' shell script.
-        slots: jobs queued or running at once.
+        slots: maximum number of jobs queued or running at once.
 
     Raises:
         InputError: submitit or SLURM's commands are missing, or a setting is unknown.
@@ -115,7 +115,7 @@ class SlurmLauncher(Launcher):
 
     @property
     def free(self) -> int:
-        """Free slots; one more after SLURM's limit lowered them, to test whether the limit still holds."""
+        """Number of free slots; one more if SLURM's limit lowered it, to test whether that still applies."""
         probe = self.slots < self._asked and not self._waiting
         return max(0, self.slots + probe - len(self._jobs) - len(self._waiting))
 
@@ -149,7 +149,7 @@ class SlurmLauncher(Launcher):
         return gathered and now >= self._again
 
     def _submit_wave(self) -> list[Ended]:
-        """Submit waiting tasks as one array; half as many after a refusal, since clusters limit arrays."""
+        """Submit waiting tasks as one array, or half of them after a refusal, since clusters limit arrays."""
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         tasks = self._waiting[: max(1, min(self._wave, self.slots - len(self._jobs)))]
@@ -222,7 +222,7 @@ class SlurmLauncher(Launcher):
         return Ended(run=run, exit=exit, message=f"SLURM job {job} ended as {state}{hint}")
 
     def adopt(self, note: dict[str, Any], job: Job) -> bool:
-        """Take over a live job, or one whose cancellation or lack of memory was not yet reported.
+        """Take over a live job, or one that was cancelled or ran out of memory without being reported yet.
 
         Raises:
             InputError: SLURM does not answer, and the job has no id.
@@ -257,8 +257,7 @@ def parse_parameters(settings: Iterable[str], known: Iterable[str]) -> dict[str,
     """submitit's parameters from `name=value` texts.
 
     Raises:
-        InputError: as in `split_settings`; a setting is not one of `known`, or its value is of the wrong
-        type.
+        InputError: as in `split_settings`, a setting is not one of `known`, or its value has the wrong type.
     """
     exports = [f"export {name}=${{{name}:-{value}}}" for name, value in ALLOCATOR.items()]
     parameters: dict[str, Any] = {
@@ -284,7 +283,7 @@ def parse_parameters(settings: Iterable[str], known: Iterable[str]) -> dict[str,
 
 
 def ask(*command: str) -> subprocess.CompletedProcess[str] | None:
-    """The answer of a SLURM command; None after a timeout."""
+    """Run a SLURM command and return its result; None after a timeout."""
     try:
         return subprocess.run(command, capture_output=True, text=True, check=False, timeout=ANSWER)
     except subprocess.TimeoutExpired:

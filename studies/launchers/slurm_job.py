@@ -20,16 +20,16 @@ from .base import Job
 from .slots import NO_GPU, VISIBLE
 
 EARLY = 120.0
-"""Tolerance in seconds for the end of a job's time: SLURM signals up to a minute early, and our clock starts
-later than SLURM's."""
+"""A signal this many seconds before a job's time limit, or later, means that the time is up: SLURM signals up
+to a minute early, and our clock starts later than SLURM's."""
 
 
 class SlurmRun:
     """The function of a job; submitit requeues it with the same arguments after preemption.
 
     Args:
-        folder: of the study's jobs, with the file that names their device.
-        seconds: a signal to end after this time means that the time is up.
+        folder: folder of the study's jobs, with the file that names their device.
+        seconds: a signal to end after this many seconds means that the time limit is reached.
     """
 
     folder: Path | None = None
@@ -58,7 +58,7 @@ class SlurmRun:
             print(ended.message, file=sys.stderr)
 
     def checkpoint(self, task: dict[str, Any]) -> Any:
-        """Called during training; a `RunFailure` raised here ends the run."""
+        """Called by submitit before the job is requeued; a `RunFailure` raised here ends the run."""
         from submitit.helpers import DelayedSubmission
 
         from ablate.training.failures import RunFailure
@@ -69,11 +69,12 @@ class SlurmRun:
 
 
 def agreed_device(folder: Path) -> str:
-    """The device of a study's jobs, `cpu` or `cuda`: that of the first job. If SLURM sets no visible GPUs,
-    torch decides whether the job has one.
+    """The device of all jobs of a study, `cpu` or `cuda`: that of the first job.
+
+    If `CUDA_VISIBLE_DEVICES` is not set, torch decides whether the job has a GPU.
 
     Raises:
-        InputError: this job cannot train on it, or has a GPU while the study trains on the CPU.
+        InputError: this job cannot train on the device, or has a GPU while the study trains on the CPU.
     """
     visible = os.environ.get(VISIBLE)
     given = visible is not None and visible.split(",")[0].strip() not in NO_GPU
@@ -98,8 +99,11 @@ def agreed_device(folder: Path) -> str:
 
 
 def time_is_up(run: RunDir) -> str | None:
-    """Note that an attempt ended at SLURM's time limit. If the previous one did too and both started at the
-    same step (or with nothing to resume from), returns the reason why another attempt would not help."""
+    """Record that an attempt ended at SLURM's time limit.
+
+    Returns why another attempt would not help, if the previous attempt ended in the same way and both started
+    at the same step. Otherwise None.
+    """
     path, attempt = run.path / "time_limit.json", run.state.attempts
     line: dict[str, Any] = {}
     if (lines := run.attempts()) and lines[-1]["attempt"] == attempt:

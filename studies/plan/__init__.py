@@ -1,6 +1,7 @@
 """The plan of a study: cells, seeds, signatures; on disk as `studies/<name>/plan.json`.
 
-`model` is what a plan says, `resolve` makes one from a request, `store` keeps it, `difference` compares two.
+`model` defines a plan, `resolve` makes one from a request, `store` reads and writes it, `difference` compares
+two.
 """
 
 from .difference import PlanChangedError, ResultsChangedError, check_results, compare, former, merge, rescored

@@ -1,4 +1,5 @@
-"""Differences between two plans of a study: seeds and step budgets extend it; others are refused."""
+"""Differences between two plans of a study. More seeds and step budgets extend it; other changes that affect
+the weights are refused."""
 
 from __future__ import annotations
 
@@ -24,16 +25,18 @@ class PlanChangedError(Exception):
 
 
 class ResultsChangedError(PlanChangedError):
-    """A study was trained by a version of this code with other results."""
+    """A study was trained by a version of this code that gives other results."""
 
 
 def merge(old: Plan, new: Plan, root: Path) -> Plan:
-    """Merge the plan on disk with the requested one. More seeds and step budgets extend it, and the audit's
-    record stays. Paths of corpus and code are the new ones; so are scoring and claims, and the plan notes
-    their changes if runs have scores.
+    """Merge the plan on disk with the requested one.
+
+    More seeds and step budgets extend the plan, and the audit's record is kept. Paths of corpus and code,
+    scoring and claims are taken from the new plan. If runs have scores, the plan records the changes of
+    scoring and claims.
 
     Raises:
-        PlanChangedError: they differ in something that affects the weights.
+        PlanChangedError: the plans differ in something that affects the weights.
         ResultsChangedError: this version would train the existing runs to other results.
     """
     differences = compare(old, new, root)
@@ -84,12 +87,12 @@ def check_results(plan: Plan) -> None:
 
 
 def former(plan: Plan) -> str:
-    """The name of the copy of a study that is retrained with a new results version."""
+    """The name under which to keep a study's old plan when it is retrained with a new results version."""
     return f"{plan.name}.results-{plan.former_results}"
 
 
 def _has_scores(plan: Plan, root: Path) -> bool:
-    """Whether a run of a plan was scored."""
+    """Whether any run of a plan has scores."""
     return any(
         run_of(root, cell, seed).has_scores(cell.evaluations[seed])
         for at in plan.every_step_fraction()
@@ -98,7 +101,7 @@ def _has_scores(plan: Plan, root: Path) -> bool:
 
 
 def rescored(old: Plan, new: Plan) -> list[str]:
-    """Differences in scoring and claims between two plans, one line each, old -> new."""
+    """Differences in scoring and claims between two plans, one line each (old -> new)."""
     lines = _fields(old, new, ("endpoint",))
     if old.train is not None and new.train is not None:
         lines += _fields(old.train, new.train, ("scores", "curve"), "train.")
@@ -114,11 +117,12 @@ def rescored(old: Plan, new: Plan) -> list[str]:
 
 
 def compare(old: Plan, new: Plan, root: Path | None = None) -> list[str]:
-    """Differences between two plans that affect the weights, without seeds and step budgets, one line each,
-    old -> new.
+    """Differences between two plans that affect the weights, one line each (old -> new).
+
+    Seeds and step budgets are not compared.
 
     Args:
-        root: with the code of the old plan, to name changed files.
+        root: root with the code of the old plan, to name changed files.
     """
     lines = _fields(old, new, ("base", "baseline", "design", "constraints", "start_from", "tune"))
     lines += _fields(old.corpus, new.corpus, ("digest", "test_digest"), "corpus ")
@@ -147,7 +151,7 @@ def compare(old: Plan, new: Plan, root: Path | None = None) -> list[str]:
 
 
 def _values(before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, Any]]) -> list[str]:
-    """The fields of cells that differ, a line for each change with the number of its cells."""
+    """The fields that differ in some cells: a line for each change, with the number of cells that have it."""
     changed: dict[str, list[str]] = {}
     for name in before.keys() & after.keys():
         fields, others = before[name], after[name]
@@ -159,7 +163,7 @@ def _values(before: Mapping[str, dict[str, Any]], after: Mapping[str, dict[str, 
 
 
 def _fields(old: Frozen, new: Frozen, names: Iterable[str], prefix: str = "") -> list[str]:
-    """The fields that differ, a line each."""
+    """The fields of two objects that differ, one line each."""
     return [
         f"{prefix}{field}: {_short(getattr(old, field))} -> {_short(getattr(new, field))}"
         for field in names
@@ -168,7 +172,7 @@ def _fields(old: Frozen, new: Frozen, names: Iterable[str], prefix: str = "") ->
 
 
 def _training(old: TrainingCommand | None, new: TrainingCommand | None, root: Path | None) -> list[str]:
-    """Differences between two training commands that affect results; folder and resuming may differ."""
+    """Differences between two training commands that affect results; folder and resuming do not."""
     if old is None or new is None:
         names = ["ours" if train is None else f"{train.command!r}" for train in (old, new)]
         return [] if old is new else [f"trained with: {' -> '.join(names)}"]

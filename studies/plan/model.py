@@ -29,9 +29,9 @@ StoredKind = Annotated[
     BeforeValidator(lambda kind: _FORMER_KINDS.get(kind, kind)),
     PlainSerializer(lambda kind: _STORED_KINDS.get(kind, kind)),
 ]
-"""A design, stored under its first name."""
+"""A kind of design; plans on disk store it under its original name."""
 EXACT = 0.01
-"""Maximum relative difference between a number of steps and the step budget asked for."""
+"""Maximum relative difference between a number of steps and the requested step budget."""
 
 
 def _signatures(found: Signatures) -> dict[str, Any]:
@@ -39,7 +39,7 @@ def _signatures(found: Signatures) -> dict[str, Any]:
 
 
 def run_label(cell: str, seed: int, fraction: float = 1.0) -> str:
-    """Name of a run in messages."""
+    """The name of a run in messages."""
     if seed >= FIRST_TUNING_SEED:
         return f"{cell} tuning trial {seed - FIRST_TUNING_SEED + 1}"
     return f"{cell} seed {seed}" + ("" if fraction == 1.0 else f" at {fraction:g}")
@@ -49,7 +49,7 @@ def steps_at(steps: int, fraction: float) -> int:
     """The number of steps nearest to a fraction of `steps`.
 
     Raises:
-        InputError: it differs by more than 1 %, or equals the full budget.
+        InputError: that number differs from the fraction by more than 1 %, or is the full budget.
     """
     exact = fraction * steps
     found = math.floor(exact + 0.5)
@@ -86,7 +86,7 @@ class ExtraTestSet(Frozen):
 
 
 class AuditRecord(Frozen):
-    """Findings of the audit before training and waived codes, or that it was skipped."""
+    """The audit before training: findings and waived codes, or that it was skipped."""
 
     findings: tuple[dict[str, Any], ...] = ()
     waived: tuple[str, ...] = ()
@@ -94,14 +94,14 @@ class AuditRecord(Frozen):
 
 
 class Look(Frozen):
-    """A look at the intervals on the way to `--target-half-width`.
+    """An interim look at the intervals for `--target-half-width`.
 
     Attributes:
         seeds: largest number of seeds of a cell.
         trainings: number of runs of the study.
         target: the effect (or gap) with the widest interval.
-        half_width: of the target; None without intervals.
-        time: in seconds since the epoch.
+        half_width: half-width of the target's interval; None if there are no intervals.
+        time: time of the look, in seconds since the epoch.
     """
 
     seeds: int
@@ -113,20 +113,20 @@ class Look(Frozen):
 
 
 class PlanChange(Frozen):
-    """Changes of scoring or claims after runs had scores, one line each."""
+    """Changes of scoring or claims that were made after runs had scores, one line each."""
 
     time: float
     lines: tuple[str, ...]
 
 
 class Plan(Frozen):
-    """A study, resolved.
+    """A resolved study.
 
     Attributes:
-        seeds: union over all cells.
+        seeds: union of the seeds of all cells.
         measures: metric of a plug-in -> `FACTS` of `training.metrics.registry`.
         step_fractions: further step budgets, as fractions of every cell's steps.
-        step_fraction: step budget of these cells: 1, or that of a plan from `at`.
+        step_fraction: step budget of the plan's cells: 1, or less in a plan made by `at`.
     """
 
     format: Literal[1] = 1
@@ -180,12 +180,12 @@ class Plan(Frozen):
 
     @property
     def program(self) -> TrainingProgram:
-        """What trains the cells."""
+        """The program that trains the cells."""
         return self.train or BUILT_IN
 
     @property
     def networks(self) -> tuple[Cell, ...]:
-        """The cells of the built-in trainer; none if a command trains."""
+        """The cells that the built-in trainer trains; empty if a command trains them."""
         return cast("tuple[Cell, ...]", tuple(c for c in self.cells if isinstance(c.config, RunConfig)))
 
     @property
@@ -194,7 +194,7 @@ class Plan(Frozen):
         return self.tune is None or all(cell.tuned is not None for cell in self.cells)
 
     def signed(self, more: Mapping[str, Collection[int]] = MappingProxyType({})) -> Plan:
-        """This plan with the signatures of every cell x seed, and of `more` seeds by cell."""
+        """This plan with the signatures of every cell x seed, plus those of `more` seeds by cell."""
         cells = []
         for cell in self.cells:
             signatures, evaluations, further = {}, {}, {}
@@ -217,11 +217,12 @@ class Plan(Frozen):
         return self.model_copy(update={"cells": tuple(cells), "seeds": seeds})
 
     def at(self, fraction: float) -> Plan:
-        """The plan at a step budget, on its first test set only. A budget that is not the plan's has no
-        signatures yet.
+        """The plan at a step budget, with its first test set only.
+
+        If the budget is not one of the plan's, the cells do not have signatures yet.
 
         Raises:
-            InputError: no step count fits the budget.
+            InputError: no number of steps fits the budget.
         """
         if fraction == 1.0:
             return self
@@ -249,7 +250,7 @@ class Plan(Frozen):
 
     @property
     def former_results(self) -> int | None:
-        """The oldest results version among runs that this version would train to other results, or None."""
+        """The oldest results version of runs for which this code would give other results; None if none."""
         found = set()
         for cell in self.cells:
             for seed in cell.seeds[:1]:
@@ -260,7 +261,7 @@ class Plan(Frozen):
         return min(found, default=None)
 
     def cell(self, name: str) -> AnyCell:
-        """The cell of a name. Raises InputError, with the known names, if there is none."""
+        """The cell of a name. Raises InputError, with the known names, if it does not exist."""
         for cell in self.cells:
             if cell.name == name:
                 return cell
@@ -282,7 +283,7 @@ class Plan(Frozen):
         return self.corpus.name if path is None else Path(path).name
 
     def evaluation_jobs(self, cell: AnyCell, seed: int) -> list[EvaluationJob]:
-        """The evaluations of a run on all test sets, the first one first."""
+        """The evaluations of a run, one for each test set, in the order of the test sets."""
         tests = [(self.corpus.test_path, self.corpus.test_digest)]
         tests += [(test.path, test.digest) for test in self.extra_test_sets]
         return [

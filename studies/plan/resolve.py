@@ -38,7 +38,7 @@ def make(study: Study, root: Path) -> tuple[Plan, Corpus]:
     """Resolve a study: open its corpus, build its cells, count their parameters, sign every run.
 
     Raises:
-        InputError: the grid, a setting or the data is wrong; nothing is written.
+        InputError: the grid, a setting or the data is not valid; nothing is written then.
     """
     grid = study.grid
     cells = grid.cells()
@@ -133,7 +133,7 @@ def _rate(study: Study, configs: Sequence[Config]) -> int:
 
 
 def _check_networks(configs: Iterable[Config]) -> None:
-    """Trust the folders of the networks; raise InputError if a recipe weights an unknown loss."""
+    """Trust the folders of the networks. Raise InputError if a recipe gives a weight to an unknown loss."""
     for config in configs:
         if isinstance(config, RunConfig):
             config.model.trust_folders()
@@ -144,7 +144,7 @@ def _check_networks(configs: Iterable[Config]) -> None:
 
 
 def _counting(study: Study) -> Callable[[Config], int | None]:
-    """A function that counts the parameters of a cell; None if a command trains it."""
+    """A function that counts the parameters of a cell, or returns None if a command trains it."""
     from ablate.models.summary import parameters
 
     count = parameters if study.plugins else Sizes().of
@@ -152,7 +152,7 @@ def _counting(study: Study) -> Callable[[Config], int | None]:
 
 
 def _measuring(config: Config, metric: str, told: bool) -> Config:
-    """A configuration whose evaluation includes a metric. `told`: the command's own table has the metrics.
+    """A configuration whose evaluation includes a metric. `told`: the command reports the metrics itself.
 
     Raises:
         InputError: something that a metric needs is not installed.
@@ -172,8 +172,8 @@ def extend(plan: Plan, seeds: Iterable[int], root: Path, fractions: tuple[float,
     """A plan with more seeds in every cell, and more step budgets.
 
     Raises:
-        InputError: a checkpoint that the new seeds start from is missing, no step count fits a budget, or two
-            budgets have the same steps.
+        InputError: a checkpoint that the new seeds start from is missing, no number of steps fits a budget,
+            or two budgets have the same number.
     """
     plan = plan.model_copy(update={"step_fractions": tuple(sorted({*plan.step_fractions, *fractions}))})
     for cell in plan.cells:
@@ -188,7 +188,7 @@ def extend(plan: Plan, seeds: Iterable[int], root: Path, fractions: tuple[float,
 
 
 def add(plan: Plan, seeds: Mapping[str, Collection[int]], root: Path) -> Plan:
-    """A plan with more seeds, given by cell.
+    """A plan with more seeds for some cells.
 
     Raises:
         InputError: a checkpoint that the new seeds start from is missing.
@@ -205,8 +205,8 @@ def add(plan: Plan, seeds: Mapping[str, Collection[int]], root: Path) -> Plan:
 
 
 class Starts:
-    """The checkpoints that `start_from` names: a file, or `best` or `latest` of the same cell, network and
-    seed in the most recent other study that has it."""
+    """Finds the checkpoints that `start_from` means: a file, or the `best` or `latest` of the same cell,
+    network and seed in the most recent other study that has it."""
 
     def __init__(self, plan: Plan, root: Path) -> None:
         self._plan = plan
@@ -216,10 +216,10 @@ class Starts:
         self._unread = iter(store.names(root))
 
     def find(self, cell: Cell, seed: int) -> dict[str, str]:
-        """The path of a checkpoint and the digest of its content.
+        """The path of the checkpoint for a run, and the digest of its content.
 
         Raises:
-            InputError: there is none.
+            InputError: the checkpoint does not exist.
         """
         source = str(self._plan.start_from)
         if source not in ("best", "latest"):
@@ -262,7 +262,7 @@ def _network(cell: Cell) -> tuple[str, str]:
 
 
 def default_name(study: Study, corpus: str) -> str:
-    """A study's name from base, grid, recipe and corpus; long ones are cut and end with a digest."""
+    """A study's name from base, grid, recipe and corpus. A long name is cut and ends with a digest."""
     base = study.base if study.train is None else Path(study.train.folder).name.lstrip("._-+=,") or "own"
     recipe = [study.recipe] if study.train is None else []
     factors = [
@@ -274,12 +274,12 @@ def default_name(study: Study, corpus: str) -> str:
 
 
 def cache_path(root: Path) -> Path:
-    """Folder of resampled corpora and the demo corpus."""
+    """The folder for resampled corpora and the demo corpus."""
     return root / "cache"
 
 
 def _pairs(pairs: str | None) -> str | None:
-    """The absolute path of a list of pairs, for workers; a pattern as it is."""
+    """A list file of pairs as an absolute path, for workers; a pattern unchanged."""
     return str(Path(pairs).resolve()) if pairs is not None and Path(pairs).exists() else pairs
 
 

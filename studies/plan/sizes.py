@@ -9,8 +9,11 @@ Key = tuple[tuple[str, str], ...]
 
 
 class Sizes:
-    """Counts parameters part by part. A network is built only if one of its parts is new, with its values of
-    the fields about that part. Not for plug-ins, whose parts may read any field."""
+    """Counts parameters part by part.
+
+    A network is built only if one of its parts was not counted yet with the same values of that part's
+    fields. Do not use it for plug-ins, whose parts may read any field.
+    """
 
     def __init__(self) -> None:
         self._known: dict[str, dict[Key, int]] = {part: {} for part in PARTS}

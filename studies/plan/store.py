@@ -37,7 +37,7 @@ def find(root: Path, name: str | None = None) -> str:
     """The name of an existing study. Default: the most recent.
 
     Raises:
-        InputError: there is none; the message suggests a name.
+        InputError: there is no such study; the message suggests a name.
     """
     if name is not None and (study_path(root, name) / "plan.json").exists():
         return name
@@ -59,7 +59,7 @@ def load(root: Path, name: str | None = None) -> Plan:
 
 
 def read(path: Path) -> Plan:
-    """The plan in a file. Plug-ins are not imported: their parts and metrics can be shown, not used.
+    """The plan in a file. Plug-ins are not imported, so their parts and metrics can be shown but not used.
 
     Raises:
         InputError: the file is not a plan of this version; or an earlier version wrote it without the
@@ -69,7 +69,7 @@ def read(path: Path) -> Plan:
 
 
 def parse(text: str, path: Path) -> Plan:
-    """The plan in a text that was read from a file; raises as `read`."""
+    """The plan in `text`, which was read from `path`; raises as `read`."""
     try:
         data = json.loads(text)
     except ValueError as error:
@@ -118,6 +118,6 @@ def is_done(root: Path, cell: AnyCell, seed: int) -> bool:
 
 
 def lacks_weights(root: Path, cell: AnyCell, seed: int) -> bool:
-    """Whether a cell x seed is trained, lacks scores on a test set, and has no weights to score."""
+    """Whether a cell x seed is trained, but lacks scores on a test set and the weights to compute them."""
     run = run_of(root, cell, seed)
     return run.state.state == "done" and not run.has_weights and not is_done(root, cell, seed)

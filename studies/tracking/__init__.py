@@ -1,11 +1,11 @@
-"""Mirror run directories to MLflow, live or later.
+"""Mirrors run directories to MLflow, live or later.
 
-The run directories are the truth; training never contacts MLflow. A separate process reads them and updates
-the tracking store in idempotent passes. A store that is down or slow does not affect training, and a later
-pass sends what is missing.
+The run directories are the source of truth; training never contacts MLflow. A separate process reads them and
+updates the tracking store in idempotent passes. A store that is down or slow does not affect training, and a
+later pass sends what is missing.
 
-`store` connects and wraps experiments and runs, `run_mirror` mirrors a run, `passes` a study, `process` runs
-beside the driver.
+`store` connects to MLflow and wraps its experiments and runs, `run_mirror` mirrors a run, `passes` mirrors a
+study, and `process` runs the mirror next to the driver.
 """
 
 from .passes import Mirror, Mirrored, mirror

@@ -1,4 +1,4 @@
-"""Passes over one study, which send what the store lacks."""
+"""Mirrors one study in passes, each of which sends what the store lacks."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Run
 
 LONGEST_PAUSE = 60.0
-"""Maximum seconds between two tries while the store does not answer or a run cannot be mirrored."""
+"""Maximum seconds between two attempts while the store does not answer or a run cannot be mirrored."""
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 FAULTS_OF_ONE_RUN = frozenset(
     {"INVALID_PARAMETER_VALUE", "RESOURCE_DOES_NOT_EXIST", "INVALID_STATE", "BAD_REQUEST"}
 )
-"""MLflow's errors about the data sent, not the store."""
+"""MLflow's error codes that concern the data that was sent, not the store."""
 NOTE_LIMIT = 7500
-"""Maximum characters of a note; MLflow refuses tags longer than 8000."""
+"""Maximum number of characters of a note; MLflow refuses tags longer than 8000."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Mirrored:
 
 
 class Mirror:
-    """Passes over one study; remembers what the store holds.
+    """Mirrors one study in passes; remembers what the store already has.
 
     Raises:
         InputError: there is no such study.
@@ -76,7 +76,7 @@ class Mirror:
 
     @property
     def lock_path(self) -> Path:
-        """Lock of the one process that mirrors this study to this store."""
+        """The lock file of the only process that may mirror this study to this store."""
         digest = sha256(self.shown_uri.encode()).hexdigest()[:8]
         return self.folder / f"tracker-{digest}.lock"
 
@@ -88,7 +88,7 @@ class Mirror:
         return Mirrored(False, f"{len(problems)} runs of {self.study} could not be sent to MLflow: {shown}")
 
     def mirror(self, mode: Mode) -> list[str]:
-        """One pass. Returns a line for each run that could not be mirrored; empty if the store is complete.
+        """Make one pass. Returns a line for each run that could not be mirrored.
 
         Raises TrackingError if the store does not answer.
         """
@@ -121,7 +121,7 @@ class Mirror:
         return [child.trouble for child in self._children if child.trouble]
 
     def _concerns_one_run(self, error: Exception) -> bool:
-        """Whether an error is about one run's files or values, so the others can continue."""
+        """Whether an error concerns one run's files or values only, so that the other runs can continue."""
         from mlflow.exceptions import MlflowException
 
         if isinstance(error, MlflowException):
@@ -131,8 +131,8 @@ class Mirror:
         return isinstance(error, ValueError | KeyError | TypeError)
 
     def _open(self) -> Record:
-        """Read the plan, find or create the experiment and the study's run, and find the existing
-        children."""
+        """Read the plan, find or create the experiment and the study's run, and find its existing child
+        runs."""
         prepare(self.uri)
         plan, client = load(self.root, self.study), connect(self.uri)
         self._plan = plan
@@ -184,7 +184,7 @@ class Mirror:
         return parent
 
     def _ours(self, runs: list[Run]) -> list[Run]:
-        """Runs that this root created, by their tag or because a run directory names them."""
+        """The runs that this root created, by their tag or because a run directory names them."""
         identity = root_identity(self.root)
         if self.uri == default_uri(self.root):
             return runs
@@ -203,7 +203,7 @@ class Mirror:
         ]
 
     def _sum_up(self, parent: Record, mode: Mode) -> None:
-        """Update the study's run from its children, one for each cell x seed."""
+        """Update the study's run from its child runs, one for each cell x seed."""
         children = self._children
         records = [child.record for child in children if child.record is not None]
         statuses = [record.status for record in records]
@@ -256,7 +256,7 @@ class Mirror:
 
 
 def _datasets(plan: Plan) -> list[DatasetInput]:
-    """The corpus, as inputs of a run."""
+    """The corpus as MLflow's dataset inputs of a run."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     corpus, found = plan.corpus, []

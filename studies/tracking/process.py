@@ -1,4 +1,4 @@
-"""The mirroring process, and its start and stop by the driver."""
+"""The mirroring process, and how the driver starts and stops it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .passes import LONGEST_PAUSE, Mirror, Mirrored
 from .store import URI_VARIABLE, TrackingError, resolve_uri
 
 INTERVAL = 2.0
-"""Seconds between two passes while a study runs; more if passes would use over 5 % of a core."""
+"""Seconds between two passes while a study runs; longer if passes would use over 5 % of a core."""
 
 
 class TrackerProcess:
@@ -37,11 +37,11 @@ class TrackerProcess:
 
     @property
     def log(self) -> Path:
-        """Log of the process' problems."""
+        """The log file of the process's problems."""
         return self.root / "studies" / self.study / "tracker.log"
 
     def start(self) -> None:
-        """Start the process; the URI goes through the environment, since it may have a password."""
+        """Start the process. The URI is passed in the environment, since it may have a password."""
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", "ablate.studies.tracking", str(self.root), self.study],
             stdin=subprocess.PIPE,
@@ -52,7 +52,7 @@ class TrackerProcess:
         )
 
     def stop(self, timeout: float = 60.0) -> Mirrored:
-        """End with a final pass; after `timeout` seconds the process is killed.
+        """Stop the process after a final pass; kill it after `timeout` seconds.
 
         Returns:
             Whether the store is complete; if not, the message says what to do.
@@ -78,8 +78,10 @@ class TrackerProcess:
 
 
 def follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str], None]) -> bool:
-    """Mirror a study until `stopped(seconds)`, which waits at most that long, returns True. Returns whether
-    the store is complete."""
+    """Mirror a study until `stopped(seconds)`, which waits at most that long, returns True.
+
+    Returns whether the store is complete.
+    """
     pause, said = 0.0, ""
     while not stopped(pause):
         begun = time.process_time()
@@ -99,8 +101,8 @@ def follow(target: Mirror, stopped: Callable[[float], bool], say: Callable[[str]
 
 
 def main() -> int:
-    """The mirroring process of a root and a study. It ends with a final pass when its standard input
-    closes."""
+    """Run the mirroring process of a root and a study until its standard input closes; then make a final
+    pass."""
     target = Mirror(Path(sys.argv[1]), sys.argv[2])
     driver, terminated = os.getppid(), threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: terminated.set())

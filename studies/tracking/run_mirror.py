@@ -1,4 +1,4 @@
-"""Mirror one run: from its run directory to a child run of the store."""
+"""Mirrors one run from its run directory to a child run in the store."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 Mode = Literal["live", "final", "sync"]
-"""When a pass is made. `live`: the driver runs; `final`: it ends; `sync`: any process may run."""
+"""When a pass is made. `live`: while the driver runs; `final`: when it ends; `sync`: by `ablate sync`, while
+other processes may be running."""
 LOG_TAIL = 200_000
-"""Maximum bytes of a run's log to keep as an artifact."""
+"""Maximum number of bytes of a run's log to keep as an artifact."""
 COSTS = {
     "parameters": "parameters",
     **{name: f"cost/{name}" for name in ("macs_per_second", "seconds_per_step", "peak_memory_bytes")},
@@ -40,7 +41,7 @@ COSTS = {
 
 @dataclass(frozen=True)
 class Place:
-    """The place of a study's runs. All runs, including the parent, have `tags` and `datasets`."""
+    """Where a study's runs are in the store. All runs, including the parent, get `tags` and `datasets`."""
 
     root: Path
     study: str
@@ -52,10 +53,10 @@ class Place:
 
 
 class Child:
-    """Mirrors a cell x seed at a step budget; remembers what the store holds.
+    """Mirrors a cell x seed at a step budget; remembers what the store already has.
 
     Attributes:
-        record: the run of the store; None before the training starts.
+        record: the run in the store; None before the training starts.
         trouble: why the run cannot be mirrored; empty if it can.
     """
 
@@ -127,7 +128,7 @@ class Child:
         return self.record
 
     def _introduce(self, record: Record) -> None:
-        """Log the facts about a run before it starts."""
+        """Log the facts about a run that are known before it starts."""
         cell = self._cell
         config = cell.config.model_dump(mode="json")
         params = {"cell": cell.name, "seed": self.key[1], "parameters": cell.parameters}
@@ -140,7 +141,7 @@ class Child:
         self._introduced = True
 
     def _remember(self, record: Record, cursor: int | None) -> None:
-        """Record in the run directory, which studies may share, the run of the store and its last step."""
+        """Record the store's run and its last sent step in the run directory, which studies may share."""
         place, path = self._place, self.run.path / "mlflow.json"
         with locked(place.root / "mlflow-runs.lock"):
             known = read_json(path) or {}
@@ -151,8 +152,7 @@ class Child:
     def _send_metrics(
         self, record: Record, state: RunState, lines: list[dict[str, Any]], *, settled: bool
     ) -> Record:
-        """Send missing steps. If a settled run disagrees with the store, it is created again from the run
-        directory."""
+        """Send missing steps. If a settled run disagrees with the store, recreate the store's run."""
         wanted = _curves(lines)
         if self._sent is None:
             self._sent = record.history({key for key, _ in wanted})
@@ -169,7 +169,7 @@ class Child:
         return record
 
     def _finish(self, record: Record, state: RunState, status: str, scored: bool) -> None:
-        """Final metrics, tags, artifacts and status."""
+        """Send final metrics, tags, artifacts and status."""
         import pandas
 
         run, summary, path = self.run, self.run.summary, self.run.scores_path(self._evaluations[0])
@@ -199,7 +199,7 @@ class Child:
 
 
 def stamp(*paths: Path) -> tuple[int, ...]:
-    """Modification times and sizes of some files, to detect changes; zeros for a missing file."""
+    """Modification times and sizes of files, to detect changes; zeros for a missing file."""
     found: list[int] = []
     for path in paths:
         try:
@@ -211,7 +211,7 @@ def stamp(*paths: Path) -> tuple[int, ...]:
 
 
 def _curves(lines: list[dict[str, Any]]) -> dict[tuple[str, int], Metric]:
-    """Curves of a run by key and step; the last value of a step counts."""
+    """A run's curves by key and step, with the last value of each step."""
     from mlflow.entities import Metric
 
     found: dict[tuple[str, int], Metric] = {}
@@ -225,7 +225,7 @@ def _curves(lines: list[dict[str, Any]]) -> dict[tuple[str, int], Metric]:
 
 
 def _means(scores: pandas.DataFrame) -> dict[str, float]:
-    """Means over the scored test utterances, and the number of others."""
+    """Means over the scored test utterances, and the numbers of utterances and errors."""
     means = scores.drop(columns=["seconds", "snr"], errors="ignore").mean(numeric_only=True).to_dict()
     found = {f"test/{name}": float(value) for name, value in means.items() if finite(value)}
     found["test/utterances"] = float(len(scores))
@@ -235,12 +235,12 @@ def _means(scores: pandas.DataFrame) -> dict[str, float]:
 
 
 def _agree(sent: History, wanted: dict[tuple[str, int], Metric]) -> bool:
-    """Whether the store's values are part of the run directory's."""
+    """Whether all values in the store equal those of the run directory."""
     return all(at in wanted and same(wanted[at].value, value) for at, value in sent.items())
 
 
 def status_of(state: RunState, scored: bool, mode: Mode) -> str:
-    """MLflow's status; an unfinished run counts as running only if a process works on it."""
+    """MLflow's status of a run; an unfinished run counts as running only if a process is working on it."""
     if state.state == "done" and scored:
         return "FINISHED"
     if state.state in {"failed", "diverged"}:

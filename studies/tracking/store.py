@@ -1,4 +1,4 @@
-"""The tracking store: its address, schema, experiments, pages and runs."""
+"""The tracking store: its URI, schema, experiments, pages and runs."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ CLIENT_SETTINGS = {
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
-"""Environment of clients and of `ablate ui`'s server: no retries, jobs or telemetry."""
+"""Environment of clients and of the server of `ablate ui`, without retries, jobs and telemetry."""
 COMPARED = 60
 """Maximum number of runs in a comparison link."""
 VIEW = "ablate"
 """Name of the shared view of an experiment's runs."""
 CHARTS = {"val": True, "test": True, "train": True, "selected": False, "noisy": False, "cost": False}
-"""Groups of charts in that view, in order -> whether they are open."""
+"""Group of charts in that view -> whether it is open; in display order."""
 EXPERIMENT_TAGS = {
     "mlflow.experimentKind": "custom_model_development",
     f"mlflow.sharedViewState.{VIEW}": json.dumps(
@@ -60,23 +60,26 @@ EXPERIMENT_TAGS = {
         }
     ),
 }
-"""Tags for a page of model development with runs grouped by cell."""
+"""Tags of an experiment, for a model-development page with runs grouped by cell."""
 History = dict[tuple[str, int], float]
 """(key, step) -> value"""
 
 
 class TrackingError(RuntimeError):
-    """The tracking store failed; the message has no secret."""
+    """The tracking store failed; the message does not contain secrets."""
 
 
 def default_uri(root: Path | str) -> str:
-    """The store without a server: an SQLite file in the root."""
+    """The URI of the store that does not need a server: an SQLite file in the root."""
     return _sqlite_uri(Path(root).resolve() / "mlflow.db")
 
 
 def _sqlite_uri(path: Path) -> str:
-    """The URI of a file. If its path needs quoting, it names the driver too: MLflow creates the folders of a
-    plain `sqlite:///` URI without unquoting it."""
+    """The URI of an SQLite file.
+
+    If its path needs quoting, the URI also names the driver, because MLflow creates the folders of a plain
+    `sqlite:///` URI without unquoting it.
+    """
     plain = not set("?%") & set(str(path))
     return f"sqlite:///{path}" if plain else f"sqlite+pysqlite:///{quote(str(path), safe=' +/')}"
 
@@ -110,8 +113,9 @@ def connect(uri: str) -> MlflowClient:
 
 
 def prepare(uri: str) -> None:
-    """Create the schema of the tracking store, in one process at a time, since concurrent migrations fail. A
-    killed migration could not be repaired, so a new SQLite file gets its name only with its schema.
+    """Create the schema of the tracking store, in one process at a time, since concurrent migrations fail.
+
+    A killed migration cannot be repaired, so a new SQLite file gets its final name only with its schema.
 
     Raises:
         TrackingError: the store does not answer.
@@ -139,7 +143,7 @@ def answering(uri: str) -> Iterator[None]:
 
 
 def find_experiment(client: MlflowClient, study: str, identity: str) -> Any:
-    """The experiment of a root's study: `study@identity`, else the one of the study's name, else None."""
+    """The experiment of a root's study: `study@identity`, else the one with the study's name, else None."""
     return client.get_experiment_by_name(f"{study}@{identity}") or client.get_experiment_by_name(study)
 
 
@@ -152,11 +156,11 @@ def open_experiment(
 ) -> tuple[str, list[Run]]:
     """Find, create or restore the experiment of a root's study.
 
-    It has the study's name, or `study@identity` if another root has that already.
+    It has the study's name, or `study@identity` if another root already uses that name.
 
     Args:
         of_root: selects the runs that this root created.
-        artifacts: URI for artifacts of a new experiment. Default: the server decides.
+        artifacts: URI for the artifacts of a new experiment. Default: chosen by the server.
 
     Returns:
         Its identifier, and the root's runs in it, the oldest first.
@@ -185,7 +189,7 @@ def runs_link(experiment_id: str) -> str:
 
 
 def compare_link(experiment_id: str, run_ids: list[str]) -> str:
-    """The part after `#` of the MLflow page that compares some runs, as a relative link."""
+    """The part after `#` in the URL of the MLflow page that compares some runs, as a relative link."""
     runs = quote(json.dumps(run_ids[:COMPARED], separators=(",", ":")))
     experiments = quote(json.dumps([experiment_id]))
     return f"#/compare-runs?runs={runs}&experiments={experiments}&workflowType=machine_learning"
@@ -203,7 +207,7 @@ def all_runs(client: MlflowClient, experiment_id: str) -> list[Run]:
 
 
 class Record:
-    """A run of the store. Parameters, tags and status are sent only if they differ."""
+    """A run in the store. Parameters, tags and status are sent only if they differ."""
 
     def __init__(self, client: MlflowClient, run: Run) -> None:
         self.client = client
@@ -214,7 +218,7 @@ class Record:
         self.tags = dict(run.data.tags)
 
     def log_params(self, params: dict[str, Any]) -> None:
-        """Log the parameters the run lacks; MLflow refuses to change one."""
+        """Log the parameters that the run lacks; MLflow refuses to change existing ones."""
         from mlflow.entities import Param
 
         texts = {
@@ -234,7 +238,7 @@ class Record:
             self.tags |= changed
 
     def log_last(self, values: dict[str, float], time: float) -> None:
-        """Log final metrics that the run lacks or holds with another value."""
+        """Log final metrics that the run lacks or has with another value."""
         from mlflow.entities import Metric
 
         named = {clean_key(key): value for key, value in values.items()}
@@ -244,7 +248,7 @@ class Record:
         self.metrics |= changed
 
     def set_status(self, status: str, ended: float | None = None) -> None:
-        """Set the status, and with it when the run ended, in seconds; None: now."""
+        """Set the status, and the time when the run ended in seconds since the epoch (default: now)."""
         if status == "RUNNING":
             self.client.update_run(self.run_id, status=status)
         else:
@@ -259,7 +263,7 @@ class Record:
 
 
 def clean_key(key: str) -> str:
-    """A valid key for MLflow: letters, digits, `_ - . : / ` and blanks."""
+    """A valid key for MLflow: letters, digits, `_ - . : /` and spaces."""
     return re.sub(r"[^\w\-.:/ ]", "_", key)[:250]
 
 
