@@ -1,4 +1,4 @@
-"""Estimates, tables, figures and the command line. Needs no torch."""
+"""Estimates, tables, figures and the command line. Does not need torch."""
 
 from __future__ import annotations
 

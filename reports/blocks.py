@@ -1,4 +1,4 @@
-"""What a report consists of: blocks in sections. A form renders each kind of block."""
+"""The content of a report: blocks in sections. Each form (output format) renders every kind of block."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Table:
         closing: number of last rows below a rule.
         words: columns of text, besides the first; all others are numbers.
         spare: columns to drop on a narrow terminal, in this order.
-        folded: collapsed at first, if the form can do that.
+        folded: whether the table is collapsed at first, in forms that support it.
     """
 
     title: str
@@ -45,7 +45,10 @@ class Table:
     def of(
         cls, title: str, items: Iterable[Any], columns: Mapping[str, Callable[[Any], str]], **more: Any
     ) -> Table | None:
-        """A table with a row per item and a column per (heading, text of an item); None without items."""
+        """A table with a row per item and a column per entry of `columns` (heading -> text of an item).
+
+        None if there are no items.
+        """
         rows = [[text(item) for text in columns.values()] for item in items]
         return cls(title, [*columns], rows, **more) if rows else None
 
@@ -55,7 +58,7 @@ class Table:
 
 @dataclass(frozen=True)
 class BulletList:
-    """Sentences of equal rank under a title."""
+    """Sentences as a list under a title."""
 
     title: str
     lines: Sequence[str]
@@ -63,7 +66,7 @@ class BulletList:
 
 @dataclass(frozen=True)
 class NamedValues:
-    """Names and values; names in `local` have a meaning only on this machine."""
+    """Names and values; values of the names in `local` are only meaningful on this machine."""
 
     title: str
     pairs: Sequence[tuple[str, str]]
@@ -72,7 +75,7 @@ class NamedValues:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Figures side by side. `draw` draws one by its name, or returns None if there is no data."""
+    """Figures side by side. `draw` draws a figure by its name, or returns None if its data are missing."""
 
     names: tuple[str, ...]
     draw: Callable[[str], Any]
@@ -80,7 +83,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Sounds:
-    """Audio examples. `make` returns the utterances and a sentence on what was left out."""
+    """Audio examples. `make` returns the utterances, and a sentence on what was left out."""
 
     make: Callable[[], tuple[Sequence[Any], str]]
 
@@ -108,8 +111,8 @@ class Document:
 
     Attributes:
         name: a short name, for labels.
-        blocks: each with the name of the section it belongs to.
-        sections: by name, their titles.
+        blocks: (name of its section, block) for each block.
+        sections: name -> title.
     """
 
     name: str
@@ -128,7 +131,7 @@ class Part:
 
 
 def select(parts: Iterable[Part], of: Any, form: str) -> list[tuple[str, Block]]:
-    """The blocks that a form shows. Blocks of other forms are not made."""
+    """The blocks that a form shows, each with its section. Blocks of other forms are not created."""
     return [
         (part.section, block)
         for part in parts

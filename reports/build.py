@@ -27,7 +27,7 @@ from .sources import StudyInfo, scores_from_study
 
 
 class NoScoresError(Exception):
-    """No run of the study has been scored yet."""
+    """The study does not have scored runs yet."""
 
 
 def report_of(
@@ -45,15 +45,15 @@ def report_of(
     Args:
         metric: column to compare. Default: the study's endpoint.
         margin: smallest difference that matters. Default: the study's for its endpoint, else the metric's.
-        claims: `FACTOR=LOW..HIGH` or `FACTOR=LEVEL=LOW..HIGH`, in place of the factors' own; of scores
-            trained elsewhere the only ones.
-        guardrails: other metrics beside the first.
-        others: further claims about a study's factors: `published`, or a YAML file.
+        claims: `FACTOR=LOW..HIGH` or `FACTOR=LEVEL=LOW..HIGH`, in place of the factors' own. Scores of runs
+            trained elsewhere do not have other claims.
+        guardrails: other metrics to report besides `metric`.
+        others: additional claims about a study's factors: `published`, or a YAML file.
         direction: metric -> `higher` or `lower` (is better), for metrics that the registry does not know.
 
     Raises:
         NoScoresError: there is nothing to analyse yet.
-        InputError: a metric is not among the scores, or a claim names no effect.
+        InputError: a metric is not among the scores, or a claim does not name an effect.
     """
     plan = info.plan
     metric = metric or (plan.endpoint.metric if plan else "pesq_wb")
@@ -91,7 +91,7 @@ def report_of(
 
 
 def _by_name(claims: Sequence[tuple[str, Claim]]) -> dict[str, Claim]:
-    """Raises InputError if two claims have the same name."""
+    """Claims by name. Raises InputError if two have the same name."""
     found = dict(claims)
     if len(found) < len(claims):
         doubled = next(name for name, count in Counter(name for name, _ in claims).items() if count > 1)
@@ -100,7 +100,7 @@ def _by_name(claims: Sequence[tuple[str, Claim]]) -> dict[str, Claim]:
 
 
 def _check_metrics(scores: pd.DataFrame, metric: str, guardrails: Sequence[str]) -> None:
-    """Raises InputError, with the nearest name, if a metric has no scores."""
+    """Raise InputError, with the most similar name, if a metric is not in the table."""
     there = [name for name in METRICS if name in scores.columns and scores[name].notna().any()]
     for name in (metric, *guardrails):
         if name not in scores.columns:
@@ -122,7 +122,7 @@ def report_of_file(
     guardrails: Sequence[str] = (),
     direction: Mapping[str, str] = MappingProxyType({}),
 ) -> AnalysisReport:
-    """The report of a table, as `ablate report --scores`; `base` has the off level of each factor."""
+    """The report of a table, as from `ablate report --scores`; `base` gives the off level of each factor."""
     levels = base if isinstance(base, str) else ",".join(f"{name}={level}" for name, level in base.items())
     found = Elsewhere(scores=str(path), base=levels, baseline=baseline, metric=metric).read()
     return report_of(*found, metric, margin, claims, guardrails, direction=direction)
@@ -138,7 +138,7 @@ FILES = {
 
 
 def write_folder(report: AnalysisReport, folder: Path) -> Path:
-    """Write every form and the figures (PNG and PDF) into a folder; returns the HTML file."""
+    """Write every form and the figures (PNG and PDF) to a folder. Returns the HTML file."""
     from .figures import save_all
 
     for name, format in FILES.items():

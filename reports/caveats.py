@@ -1,4 +1,4 @@
-"""Limits of a report's numbers: how they were measured, what is missing, what they cannot show."""
+"""The limits of a report's numbers: how they were measured, what is missing, what they cannot show."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ OWN_ENDPOINT = "the training command chose the weights; its final output was sco
 
 
 def _selected(plan: Plan) -> str:
-    """Which weights of a run are tested."""
+    """Sentence on which weights of a run are tested."""
     if plan.program.imported:
         return IMPORTED_ENDPOINT
     chosen = dict.fromkeys(SELECTED[cell.config.recipe.selection] for cell in plan.networks)
@@ -49,7 +49,7 @@ def _selected(plan: Plan) -> str:
 
 
 def measured_at(report: AnalysisReport) -> list[tuple[str, str]]:
-    """Facts that bound what the numbers mean: sizes, steps, seeds, corpus, endpoint."""
+    """(name, value) of the conditions that the numbers hold for: sizes, steps, seeds, corpus, endpoint."""
     info, analysis, plan = report.info, report.analysis, report.info.plan
     facts: list[tuple[str, str]] = []
     if plan is not None:
@@ -117,7 +117,7 @@ def intervals(report: AnalysisReport) -> str:
 
 
 def _compute(report: AnalysisReport) -> str:
-    """Hours of all runs; empty if nothing was timed."""
+    """The hours of all runs, as text; empty if runs were not timed."""
     found = compute(report.info)
     if found.hours is None:
         return ""
@@ -128,9 +128,9 @@ def _compute(report: AnalysisReport) -> str:
 
 
 def varied(report: AnalysisReport) -> tuple[list[str], list[str]]:
-    """The sources of variation between the runs of a cell, and those held fixed; empty if unknown.
+    """The sources of variation that vary between the runs of a cell, and the fixed ones; empty if unknown.
 
-    With one seed, all cells share each source (Bouthillier et al. 2021, arXiv 2103.03098).
+    At one seed, all cells share each source (Bouthillier et al. 2021, arXiv 2103.03098).
     """
     plan = report.info.plan
     if plan is None or plan.program.imported:
@@ -168,7 +168,7 @@ def _recipe(report: AnalysisReport) -> str:
 
 
 def _own(train: TrainingCommand) -> str:
-    """The command with its folder and code digest, or the source of imported results."""
+    """The training command with its folder and code digest, or the source of imported results."""
     if train.imported:
         return f"elsewhere; imported from {train.imported}"
     code = f"code {train.digest[:12]}" + (f", commit {_short(train.commit)}" if train.commit else "")
@@ -236,7 +236,7 @@ def run_problems(report: AnalysisReport) -> list[str]:
 
 
 def untoggled(report: AnalysisReport) -> list[Difference]:
-    """Differences between the all-on cell (`a`) and the baseline (`b`), without consequences of others."""
+    """Differences between the all-on cell (`a`) and the baseline (`b`), except consequences of others."""
     plan, cells = report.info.plan, report.info.cells
     tops = {factor: levels[-1] for factor, levels in report.analysis.levels.items()}
     on = next((cell for cell in cells.values() if cell.levels and cell.levels == tops), None)

@@ -19,7 +19,7 @@ from .model import AnalysisReport
 FOLDER = Path(__file__).parent / "checklists"
 SUFFIX = ".j2"
 SHOWN = ("neurips-2026.md", "reforms.md")
-"""In the form `checklist`."""
+"""Checklists that the form `checklist` shows."""
 
 
 def templates() -> list[str]:
@@ -35,7 +35,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
         values: the fields, including `facts`. The filter `gap` marks empty ones.
 
     Raises:
-        InputError: there is no such template, or it uses a field that the report lacks.
+        InputError: the template does not exist, or uses a field that the report lacks.
     """
     from jinja2 import Environment, StrictUndefined, TemplateError
 
@@ -57,7 +57,7 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
 
 
 def _gap(answer: str, missing: str = "the study does not record this", always: bool = False) -> str:
-    """An answer; if it is empty (or `always`), with a note on what is missing."""
+    """The answer, marked with what is missing if it is empty or `always` is set."""
     answer = answer.strip()
     return f"{answer} **GAP**: {missing}.".strip() if always or not answer else answer
 
@@ -67,7 +67,7 @@ def checklist_title(report: AnalysisReport) -> str:
 
 
 def checklist_blocks(report: AnalysisReport) -> Iterator[Block]:
-    """A list for each checklist."""
+    """A sentence on the gaps, and a bullet list for each checklist."""
     values = json_fields(report)
     lists = [fill(name, values).splitlines() for name in SHOWN]
     items = [[line.removeprefix("- ") for line in lines if line.startswith("- ")] for lines in lists]

@@ -1,4 +1,4 @@
-"""How much each run would gain if its checkpoint were chosen on the test set."""
+"""How much runs would gain if their checkpoints were chosen on the test set."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class Price:
     """A run's best test score minus that of the checkpoint chosen on validation, averaged over runs.
 
     Attributes:
-        checkpoints: fewest checkpoints with a test score in any run.
-        low, high: 95 % interval of the mean over runs; None with one run.
+        checkpoints: smallest number of checkpoints with a test score in any run.
+        low, high: 95 % interval of the mean over runs; None if there is only one run.
     """
 
     runs: int
@@ -31,9 +31,9 @@ class Price:
 
 
 def price(runs: Sequence[RunInfo], metric: str, direction: int = 1) -> Price | None:
-    """The price of choosing on test, from curves with test scores; None if no run has two.
+    """The price of choosing on test, from curves with test scores; None if no run has two test scores.
 
-    It is compared with the best checkpoint by `val/<metric>`, else by `val/pesq_wb`, else the last one.
+    The checkpoint chosen on validation is the best by `val/<metric>`, else by `val/pesq_wb`, else the last.
 
     Args:
         direction: 1 if higher is better, -1 if lower is.

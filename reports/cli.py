@@ -1,4 +1,4 @@
-"""The command line: the commands of all packages. What a command needs is imported when it is called."""
+"""The command line: the commands of all packages. A command imports what it needs when it is called."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ training.register(app)
 
 
 class _AsWritten(TyperCommand):
-    """A command whose help has brackets as they are written, not as rich's markup."""
+    """A command whose help shows square brackets literally, not as rich's markup."""
 
     def format_help(self, ctx: typer.Context, formatter: Any) -> None:  # type: ignore[override]
         from rich.markup import escape

@@ -62,7 +62,7 @@ class ReportOptions(Elsewhere):
     ] = None
 
     def check(self) -> None:
-        """Raises InputError where options do not go together."""
+        """Raise InputError if options cannot be combined."""
         judging = ("scores", "base", "baseline", "metric", "guardrail", "margin", "claim", "claims")
         others = [*judging, "tracking_uri", "template"]
         if self.logs and (given := [name for name in others if getattr(self, name) not in (None, [])]):
@@ -200,7 +200,7 @@ def import_runs(options: ImportOptions) -> None:
 
 
 def write_report(root: Path, study: str) -> None:
-    """Write a study's report beside it; a study without scores has none yet, which standard error says."""
+    """Write a study's report to the study's folder. If it does not have scores yet, print that to stderr."""
     from .build import NoScoresError, report_of_study, study_folder, write_folder
 
     try:

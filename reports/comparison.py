@@ -1,4 +1,4 @@
-"""`ablate compare`: compare the scores of a few runs with a published score or others."""
+"""`ablate compare`: compares the scores of a few runs with a published score or with other runs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def parse_spread(text: str) -> Spread:
 
 
 def published_spread() -> Spread:
-    """The range of the published SDs. An SD of .00 was rounded and counts as `FINEST`."""
+    """The range of the published SDs. An SD printed as .00 was rounded, and counts as `FINEST`."""
     sds = [max(sd, FINEST) for sd, _ in PUBLISHED_SDS]
     sources = ", ".join(dict.fromkeys(source for _, source in PUBLISHED_SDS))
     return Spread(min(sds), max(sds), None, f"published SDs over seeds, in-domain ({sources})")
@@ -40,7 +40,7 @@ def study_spread(root: Path, study: str | None, cell: str | None, metric: str) -
     """The SD between the runs of a study's cell, or within all its cells.
 
     Raises:
-        InputError: there is no such study or cell, or no cell has two scored runs.
+        InputError: the study or cell does not exist, or no cell has two scored runs.
     """
     from .sources import scores_from_study
 
@@ -62,8 +62,12 @@ def study_spread(root: Path, study: str | None, cell: str | None, metric: str) -
 
 
 def spread_of(ours: Sequence[float], theirs: Sequence[float], others: Spread | None) -> Spread:
-    """The SD to compare with: that of the scores themselves and of a study together where they have enough
-    degrees of freedom, else what was given, else the published range."""
+    """The SD to compare with.
+
+    If `others` is a measured SD and these scores have one too, the two are pooled. Otherwise it is `others`.
+    Without `others`, it is the SD of these scores if that has enough degrees of freedom, else the published
+    range.
+    """
     mine = pooled_spread([ours, theirs], "these scores")
     if others is not None and others.df and mine is not None and mine.df:
         df = mine.df + others.df

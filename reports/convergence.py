@@ -30,8 +30,12 @@ class Curve:
 
 @dataclass(frozen=True)
 class Convergence:
-    """One cell. `steps_to_threshold` is the mean over the seeds that reached it (interpolated between
-    validations), `area` the mean over validation steps of the curve's height (its area over its length)."""
+    """How fast one cell learns.
+
+    Attributes:
+        steps_to_threshold: mean over the seeds that reached the threshold, interpolated between validations.
+        area: mean height of the validation curve, i.e. the area under it divided by its length.
+    """
 
     cell: str
     seeds: int
@@ -54,7 +58,7 @@ def points(metrics: Sequence[Mapping[str, Any]], key: str = CURVE) -> list[tuple
 
 
 def steps_to(curve: Sequence[tuple[int, float]], threshold: float) -> float | None:
-    """The first step at which a curve reaches a threshold, linear between validations; None: never."""
+    """The step at which a curve first reaches a threshold, linear between validations; None if never."""
     previous: tuple[int, float] | None = None
     for step, value in curve:
         if value >= threshold:
@@ -67,10 +71,10 @@ def steps_to(curve: Sequence[tuple[int, float]], threshold: float) -> float | No
 
 
 def area(curve: Sequence[tuple[int, float]]) -> float:
-    """Mean height of a curve over its steps (trapezoids), which does not depend on its length.
+    """Mean height of a curve over its steps (trapezoidal rule), which does not depend on its length.
 
     Raises:
-        ValueError: the curve has no points.
+        ValueError: the curve is empty.
     """
     if not curve:
         raise ValueError("a curve without points has no area")
@@ -105,8 +109,11 @@ def curves(info: StudyInfo, key: str = CURVE) -> list[Curve]:
 
 
 def default_threshold(info: StudyInfo) -> float | None:
-    """Nine tenths of the way from the noisy input to the base cell's best; from the lowest point where the
-    noisy input's score is not known, or is above the best."""
+    """The default threshold of validation PESQ; None if the base cell does not have a curve.
+
+    It is nine tenths of the way from the noisy input's score to the base cell's best. If the noisy input's
+    score is unknown or above the best, the curve's lowest point replaces it.
+    """
     base = base_cell(info)
     heights = [value for run in info.runs if run.cell == base for _, value in points(run.metrics)]
     if not heights:
@@ -117,7 +124,7 @@ def default_threshold(info: StudyInfo) -> float | None:
 
 
 def base_cell(info: StudyInfo) -> str | None:
-    """The name of the cell at every factor's first level."""
+    """The name of the cell in which every factor has its first level."""
     for name, cell in info.cells.items():
         if cell.levels and cell.levels == dict(info.base):
             return name
@@ -125,7 +132,7 @@ def base_cell(info: StudyInfo) -> str | None:
 
 
 def convergence(info: StudyInfo, threshold: float | None = None) -> list[Convergence]:
-    """Steps to a threshold of validation PESQ and the mean height of the curve, by cell."""
+    """Steps to a threshold of validation PESQ, and mean height of the curve, for each cell."""
     threshold = default_threshold(info) if threshold is None else threshold
     if threshold is None:
         return []

@@ -21,9 +21,9 @@ COSTS = {
     "real_time_factor": "real-time factor",
     "peak_memory_bytes": "peak memory",
 }
-"""Fields of `Cost` that a front can be drawn against -> their labels."""
+"""Fields of `Cost` against which a Pareto front can be drawn -> their labels."""
 EFFICIENCY = ("parameters", "macs_per_second", "latency_ms", "one_thread_factor")
-"""Costs of using a network, shown beside the scores; the others depend on training and device."""
+"""Costs of using a network, shown next to the scores; the other costs depend on training and device."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class ParetoPoint:
-    """A cell's mean score and cost; `on_front` if no cheaper cell is as good."""
+    """A cell's mean score and cost. `on_front` is whether no cheaper cell is as good."""
 
     cell: str
     score: float
@@ -67,7 +67,7 @@ class MeasuredHours:
 
 
 def compute(info: StudyInfo) -> MeasuredHours:
-    """The hours that a study's runs took, as far as their steps were timed."""
+    """The hours of a study's runs, as far as their steps were timed."""
     seconds = {run.training or f"{run.cell} {run.seed}": run.seconds for run in info.every_run if run.seconds}
     return MeasuredHours(sum(seconds.values()) / 3600 if seconds else None, len(seconds))
 
@@ -97,7 +97,7 @@ def costs(info: StudyInfo) -> list[Cost]:
 
 
 def _measured(summary: Mapping[str, Any], key: str) -> float | None:
-    """A field of a summary, also as earlier versions stored it."""
+    """A field of a run's summary, also if an earlier version stored it in another form."""
     if key == "latency_ms" and key in summary and summary[key] is None:
         return math.inf
     if key == "one_thread_factor" and key not in summary and _on_one_thread(summary):
@@ -126,7 +126,7 @@ def pareto(
 
     Args:
         scores: mean score of each cell.
-        cell_costs: what the cells cost.
+        cell_costs: costs of the cells.
         against: a key of `COSTS`.
         direction: 1 if higher is better, -1 if lower is.
 
@@ -152,8 +152,10 @@ def pareto(
 
 
 def parameter_changes(info: StudyInfo) -> dict[str, tuple[int, int] | None]:
-    """By factor, the least and greatest change of the parameter count from its first to its last level,
-    over the cells that differ in it alone. None: the plan has no such pair."""
+    """For each factor, the smallest and largest change in parameters from its first to its last level.
+
+    They are over the pairs of cells that differ in this factor alone; None if the plan does not have a pair.
+    """
     result: dict[str, tuple[int, int] | None] = {}
     sizes = {
         tuple(sorted(cell.levels.items())): cell.parameters

@@ -22,7 +22,7 @@ CONDITIONS = {"snr": "By signal-to-noise ratio", "noise": "By noise", "speaker":
 
 
 def condition_tables(report: AnalysisReport) -> Iterator[Table]:
-    """The reference cells, the gap and the main effects within each subset of the test set."""
+    """Tables of base, baseline, gap and main effects within each subset of the test set."""
     ends = [cell for cell in (report.analysis.base_cell, report.analysis.baseline) if cell is not None]
     for column, frame in report.by.items():
         wanted = [("gap", "gap")] if (frame["kind"] == "gap").any() else []
@@ -48,7 +48,7 @@ def condition_tables(report: AnalysisReport) -> Iterator[Table]:
 
 
 def convergence_table(report: AnalysisReport) -> Table | None:
-    """How soon each cell reaches a threshold of validation PESQ-WB."""
+    """How soon each cell reaches a threshold of validation PESQ-WB; None without curves."""
 
     def number(value: float | None, form: str) -> str:
         return "" if value is None else form.format(value)
@@ -71,7 +71,7 @@ def convergence_table(report: AnalysisReport) -> Table | None:
 
 
 def matched_table(report: AnalysisReport) -> Table | None:
-    """Each factor's effect among cells of free and of equal size; None if the grid has only one of them."""
+    """Each factor's effect among cells of free and of equal size; None if the grid does not have both."""
     match = next((f.name for f in report.info.factors if f.paths == {"recipe.match"}), None)
     if match is None:
         return None
@@ -122,7 +122,7 @@ def cost_table(report: AnalysisReport) -> Table | None:
 
 
 def published_table() -> Table | None:
-    """Published results for reference, not measured here."""
+    """Published results for reference, which were not measured here."""
 
     def score(name: str) -> Callable[[PublishedRow], str]:
         return lambda row: "" if (value := getattr(row, name)) is None else f"{value:.2f}"

@@ -25,7 +25,7 @@ SECTIONS = {
     "published": "Published results",
     "provenance": "Provenance",
 }
-"""Titles in the order of the page; a section without blocks is left out."""
+"""Section -> title, in the order of the page; sections without blocks are left out."""
 
 
 def document(report: AnalysisReport, form: str) -> Document:

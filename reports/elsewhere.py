@@ -1,4 +1,4 @@
-"""Results trained elsewhere: the options of `ablate report` and `ablate import-runs`, and reading them."""
+"""Results trained elsewhere: the options that `ablate report` and `ablate import-runs` share for them."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ class Elsewhere:
 
     @property
     def better(self) -> dict[str, str]:
-        """Metric -> higher or lower."""
+        """Metric -> `higher` or `lower`."""
         return dict(text.partition("=")[::2] for text in self.direction)
 
     def read(self) -> tuple[pd.DataFrame, StudyInfo]:
-        """The scores, and what is known about them.
+        """The scores, and facts about them.
 
         Raises:
             InputError: an option is missing, or its files cannot be read or compared.

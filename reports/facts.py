@@ -14,11 +14,12 @@ from .model import AnalysisReport
 from .run_warnings import broken_outputs
 
 VOICEBANK_DOI = "10.7488/ds/2117"
-"""Of "Noisy speech database for training speech enhancement algorithms and TTS models" (VoiceBank+DEMAND)."""
+"""DOI of "Noisy speech database for training speech enhancement algorithms and TTS models"
+(VoiceBank+DEMAND)."""
 
 
 def facts(report: AnalysisReport) -> dict[str, str]:
-    """Topic -> sentence about the study; empty if unknown."""
+    """Topic -> sentence about the study; a sentence is empty if the answer is unknown."""
     found = _Facts(report)
     return {name: getattr(found, name) for name, value in vars(_Facts).items() if isinstance(value, property)}
 
@@ -42,7 +43,7 @@ def leader(report: AnalysisReport) -> dict[str, Any]:
 
 
 class _Facts:
-    """A property for each sentence; empty if unknown."""
+    """A property for each topic's sentence, which is empty if the answer is unknown."""
 
     def __init__(self, report: AnalysisReport) -> None:
         self.report = report
@@ -78,7 +79,7 @@ class _Facts:
         return "The only input of the network is the noisy recording." if self._is_ours else ""
 
     def note(self, words: str) -> str:
-        """The first note that contains some words, or empty."""
+        """The first note that contains `words`; empty if there is none."""
         return next((note for note in self.notes if words in note), "")
 
     @property

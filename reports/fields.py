@@ -1,4 +1,4 @@
-"""A report for programs: JSON fields with a schema version, and CSV rows."""
+"""Reports for programs: JSON fields with a schema version, and CSV rows."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PLANNED = (
     *("base", "baseline", "recipe", "corpus", "endpoint", "git_commit", "machine", "audit", "tune"),
     "start_from",
 )
-"""Fields of the plan to include."""
+"""Fields of the plan to include in the JSON."""
 OF_RUNS = ("cell", "seed", "training", "evaluation", "state", "cause", "scored", "imported")
 OF_UNITS = ("least", "most", "without", "without_estimate", "carried", "others_low", "others_high")
 OF_CORPORA = ("name", "utterances", "problem", "left_out", "best")
 
 
 def fields(report: AnalysisReport) -> Iterator[Fields]:
-    """The fields of the analysis, and of the report and its study."""
+    """The fields of the analysis, then those of the report and its study."""
     yield Fields(report.analysis.to_dict())
     yield Fields({"schema": SCHEMA, "version": SCHEMA_VERSION})
     yield Fields({"facts": facts(report), "leader": leader(report)})
@@ -86,7 +86,7 @@ def fields(report: AnalysisReport) -> Iterator[Fields]:
 
 
 def json_fields(report: AnalysisReport) -> dict[str, Any]:
-    """All of `fields`, with their values as JSON has them."""
+    """All of `fields` in one mapping, with values of plain JSON types."""
     return plain({name: value for part in fields(report) for name, value in part.values.items()})
 
 
@@ -104,14 +104,15 @@ def _study(report: AnalysisReport) -> dict[str, Any]:
 
 
 def rows(report: AnalysisReport) -> Iterator[Rows]:
-    """Every effect, those on the guardrails, and those on further corpora.
+    """The CSV rows: every effect, then those in the guardrail metrics, then those on extra test sets.
 
-    Of a further corpus (`corpus`) there is also `difference`, the first's effect minus its own, in `words`.
+    Every row has `corpus` (the test set), `utterances`, `interval` (the kind of interval) and `seeds`.
+    `mixes` names the facts (device, precision, ...) that confound the contrast; see `reports.heterogeneity`.
+    `slope`, with its interval or `slope_note`, is how fast an effect still changes at the end; see
+    `reports.slopes`. On an extra test set, `difference` is the effect on the first test set minus this one,
+    and `words` its verdict.
 
-    Four columns say the same in every row: corpus, utterances, the kind of the intervals, and of how many
-    seeds they are. No times are in it: equal results are equal bytes. `mixes` names what a contrast was
-    computed across. `slope` (with its interval, or `slope_note`) says how fast an effect still changes at
-    the end: see `reports.slopes`.
+    The rows do not contain times, so equal results give identical files.
     """
     analysis = report.analysis
     effects = analysis.effects.copy()

@@ -1,4 +1,4 @@
-"""Numbers as a report prints them; empty where there is none."""
+"""Formats numbers for reports; missing numbers give empty text."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def estimate(value: Any, low: Any, high: Any) -> str:
 
 
 def span(low: Any, high: Any, digits: int = 2) -> str:
-    """A range as it was claimed; a point once."""
+    """A claimed range as text; a single number if both ends are equal."""
     if not (known(low) and known(high)):
         return ""
     return signed(low, digits) if low == high else f"{signed(low, digits)} to {signed(high, digits)}"
 
 
 LABELS = {"snr": "SNR (dB)"}
-"""Columns of the scores by another name than their own."""
+"""Columns of the scores that are shown under another name."""
 
 
 def text(value: Any) -> str:
@@ -41,7 +41,7 @@ def text(value: Any) -> str:
 
 
 def human(value: float | None, kind: str) -> str:
-    """A cost as a table prints it; `kind` is a key of `reports.cost.COSTS`."""
+    """A cost as text, with its unit; `kind` is a key of `reports.cost.COSTS`."""
     if value is None:
         return ""
     if kind == "parameters":
@@ -56,7 +56,7 @@ def human(value: float | None, kind: str) -> str:
 
 
 def p_value(value: object) -> str:
-    """A p-value as a table prints it; empty where there is none."""
+    """A p-value as text; empty if it is missing."""
     if not isinstance(value, float) or value != value:
         return ""
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""Differences in device, precision or backend between runs, and the contrasts that they confound."""
+"""Differences in device, precision or backend between runs, and the contrasts that these confound."""
 
 from __future__ import annotations
 
@@ -31,10 +31,11 @@ def facts_by_cell(report: AnalysisReport, fact: str) -> dict[str, Counter[str]]:
 
 
 def mixed(report: AnalysisReport) -> list[tuple[str, list[str], list[Contrast]]]:
-    """The facts that differ between runs: what, the values, and the contrasts that confound them.
+    """The facts that differ between runs: (fact, values, contrasts that it confounds).
 
-    A contrast confounds a fact if the cells it adds and those it takes away have other shares of the values:
-    part of the estimate may be the fact's. Cells without such a fact (networks without a scan) do not count.
+    A fact confounds a contrast if the cells with positive and with negative weight have different shares of
+    its values, since part of the estimate may then be due to the fact. Cells without the fact (for example,
+    networks without a scan) do not count.
     """
     result = []
     for fact in FACTS:

@@ -1,4 +1,4 @@
-"""`ablate import-runs`: write results trained elsewhere as a study."""
+"""`ablate import-runs`: writes results trained elsewhere as a study."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ Curve = Sequence[Mapping[str, Any]]
 
 
 def requested(file: Path, options: Options) -> tuple[Study, Options]:
-    """A study file, and the options with its factors, off levels and endpoint.
+    """The study of a study file, and the options with its factors, off levels and endpoint filled in.
 
     Raises:
-        InputError: the file has no training command, or an option repeats what the file defines.
+        InputError: the file does not have a training command, or an option repeats what the file defines.
     """
     request = asked(file)
     if request.train is None:
@@ -76,21 +76,21 @@ def import_runs(
 ) -> Plan:
     """Write results trained elsewhere as a study with a run directory for each run.
 
-    If a study of that name was imported before, add the missing runs to it.
+    If a study of that name was imported before, the missing runs are added to it.
 
     Args:
-        scores, info: of `sources.scores_from_elsewhere`.
-        name: of the study. Default: the name of the source.
+        scores, info: as from `sources.scores_from_elsewhere`.
+        name: name of the study. Default: the name of the source.
         direction: metric -> `higher` or `lower` (is better), for a metric that the registry does not know.
-        study: of a study file whose command trains such runs. Its cells are the study's, and its test files
-            have to be those of the scores.
+        study: the study of a study file whose command trains such runs. It defines the cells, and its test
+            files must be those of the scores.
 
     Returns:
         The plan, with the imported seeds of each cell.
 
     Raises:
-        InputError: a level or test file is not the study file's, a metric has no direction, a run is there
-            with other scores, or a study of that name differs in more than its seeds.
+        InputError: a level or test file is not the study file's, a metric does not have a direction, a run
+            exists with other scores, or a study of that name differs in more than its seeds.
     """
     if "training" in scores.columns:
         raise InputError("runs that cells share (column 'training') cannot be imported; use report --scores")
@@ -138,7 +138,7 @@ def _planned(
     measures: dict[str, Any],
     notes: Sequence[str],
 ) -> Plan:
-    """The plan made of a table's cells. Constraints exclude the combinations that it lacks."""
+    """A plan with a table's cells. Constraints exclude the combinations that the table lacks."""
     levels = {
         factor: [off, *(str(level) for level in scores[factor].dropna().unique() if str(level) != off)]
         for factor, off in info.base.items()
@@ -188,7 +188,7 @@ def _planned(
 
 
 def _word(level: str) -> str:
-    """A level with only the characters that a factor allows."""
+    """A level, reduced to the characters that factors allow."""
     return re.sub(r"[^\w.:+-]", "_", level)
 
 
@@ -204,7 +204,7 @@ def _small_seeds(scores: pd.DataFrame, info: StudyInfo) -> tuple[pd.DataFrame, S
 
 
 def _check_test_files(scores: pd.DataFrame, known: set[str]) -> None:
-    """Raises InputError if further runs would be tested on other files than the imported ones."""
+    """Raise InputError if further runs would be tested on other files than the imported runs."""
     found = set(map(str, scores["utterance"].dropna()))
     if found == {ALL}:
         raise InputError(
@@ -225,7 +225,7 @@ def _runs_of(
     """For each run of a table: (cell of the plan, seed), (scores, curve).
 
     Raises:
-        InputError: the plan has no such cell.
+        InputError: a cell of the table is not in the plan.
     """
     known = {tuple(cell.levels.items()): cell.name for cell in plan.cells}
     levels = {factor.name: list(factor.levels) for factor in plan.factors}
@@ -250,7 +250,7 @@ def _runs_of(
 def _check_known(
     plan: Plan, root: Path, found: Sequence[tuple[AnyCell, int, pd.DataFrame]], metric: str
 ) -> None:
-    """Raises InputError if a run exists with other scores, or was trained here."""
+    """Raise InputError if a run exists with other scores, or was trained here."""
     for cell, seed, table in found:
         run = run_of(root, cell, seed)
         path = run.scores_path(cell.evaluations[seed])

@@ -1,4 +1,4 @@
-"""Tables that others made: the levels of each factor, which of them is off, and the cells' design."""
+"""Analyses tables that others made: finds each factor's levels and off level, and the cells' design."""
 
 from __future__ import annotations
 
@@ -39,27 +39,29 @@ def analyze(
     Args:
         scores: a row per cell, seed and utterance, with the columns cell, one for each factor (level names;
             empty for the baseline), seed, utterance and the metric. Optional: speaker, snr, noise, training
-            (cells with a common name share that training; seeds of a cell with a common name are one run),
+            (cells with the same value share that training; seeds of a cell with the same value are one run),
             status (done or diverged).
         base: the off level of each factor, as `"a=off,b=off"` or a mapping. Default for a factor: its first
-            level in `levels`, else its level `off`.
-        baseline: the reference cell. Without it there is no gap and no `unexplained`.
+            level in `levels`, else its only level that means off (such as `off`).
+        baseline: the reference cell. Without it, neither the gap nor `unexplained` is estimated.
         metric: the column to compare.
-        claims: factor (or `factor=level`) -> a `Claim`, (low, high) or (low, high, source), on - off; a
-            `Claim` is judged on its own metric only. Default: those of the registered factors; `{}`: none.
+        claims: factor (or `factor=level`) -> a `Claim`, (low, high) or (low, high, source), on - off. A
+            `Claim` is tested on its own metric only. Default: those of the registered factors; `{}` means
+            none.
         margin: the smallest difference that matters, in the metric's unit. Default: the metric's own (PESQ
-            and the composite measures: 0.05); without one there are no verdicts.
-        confidence: of the intervals.
-        factors: the columns that define the cells, beside those that `base` and `levels` name.
+            and the composite measures: 0.05). If the metric does not have one, there are no verdicts.
+        confidence: confidence level of the intervals.
+        factors: the columns that define the cells, besides those that `base` and `levels` name.
         levels: factor -> its levels in order, off first, on last.
-        design: full, fractional, add-one or leave-one-out, if the cells fit more than one.
-        guardrails: other metrics of the table, which show what a gain costs; outside the Holm family.
+        design: full, fractional, add-one or leave-one-out; needed only if the cells fit more than one.
+        guardrails: other metrics of the table, which show whether a gain costs elsewhere; not part of the
+            Holm family.
         direction: `higher` or `lower` (is better), for a metric that the registry does not know; for several
             a mapping by name.
 
     Raises:
-        InputError: no factor is named, a column or the baseline is missing, two cells have equal levels, rows
-            are doubled, runs have no utterance in common, or a metric has no direction.
+        InputError: factors are not given, a column or the baseline is missing, two cells have equal levels, a
+            row occurs twice, runs do not have an utterance in common, or a metric does not have a direction.
     """
     better = {metric: direction} if isinstance(direction, str) else direction
     baseline = None if baseline is None else str(baseline)
@@ -84,7 +86,7 @@ def _layout(
     levels: Mapping[str, Sequence[str]],
     design: str | None,
 ) -> Layout:
-    """The levels of a table's cells, in the order of report; arguments as in `analyze`."""
+    """The levels of a table's cells, in the order of reports; arguments as in `analyze`."""
     if not factors:
         raise InputError('which columns are factors? Give factors=["core"] or base="core=lstm"')
     table = _levels_of_cells(scores, metric, factors)
@@ -142,7 +144,7 @@ def _layout(
 
 
 def _levels_of_cells(scores: pd.DataFrame, metric: str, factors: Sequence[str]) -> pd.DataFrame:
-    """The level of each cell in each factor's column; "" where it has none."""
+    """The level of each cell in each factor's column; "" if it does not have one."""
     keys = keys_of(scores, metric, also=factors)
     first_row = np.unique(keys.cell_codes, return_index=True)[1]
     columns = {}
@@ -158,7 +160,7 @@ def _levels_of_cells(scores: pd.DataFrame, metric: str, factors: Sequence[str]) 
 
 
 def _off(factor: str, asked: str | None, declared: Sequence[str], known: Sequence[str]) -> str:
-    """The off level of a factor: the one asked for, else the first declared, else the one that means off."""
+    """The off level of a factor: the requested one, else the first declared, else the one that means off."""
     if asked is None:
         level = declared[0] if declared else off_level(known)
         if level is None:
@@ -176,8 +178,10 @@ def guess_design(
     constraints: Iterable[Mapping[str, str]] = (),
     declared: str | None = None,
 ) -> Design:
-    """The design of some cells; `declared` decides if they fit several (three cells of two factors may be an
-    add-one design, or a full one with a missing cell).
+    """The design of some cells.
+
+    If they fit several, `declared` decides: three cells of two factors may be an add-one design, or a full
+    design with a missing cell.
 
     Raises:
         InputError: a level is not declared, two cells have equal levels, or the design is unknown.
@@ -215,13 +219,13 @@ _OFF = ("off", "false", "0", "no")
 
 
 def off_level(found: Iterable[str]) -> str | None:
-    """The only level that means off; None if there is none, or several."""
+    """The level that means off; None if there is none, or if there are several."""
     off = [level for level in found if level.lower() in _OFF]
     return off[0] if len(off) == 1 else None
 
 
 def same_level(level: str, known: Sequence[str]) -> str | None:
-    """The level in a table that a name means: itself, an equal number, or its only level that means off."""
+    """The level in `known` that a level means: equal text, an equal number, or the only one that means off."""
     if level in known:
         return level
     number = _number(level)

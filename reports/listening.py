@@ -1,4 +1,4 @@
-"""Audio players and spectrograms as data URIs, within a budget of bytes."""
+"""Audio and spectrograms as data URIs, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from ablate.studies.scores import RunInfo
 
 BUDGET = 12_000_000
-"""Maximum bytes of audio and pictures in a page."""
+"""Maximum number of bytes of audio and pictures in a page."""
 FRAME, HOP, ROWS, COLUMNS = 512, 128, 128, 320
 FLOOR = -80.0
-"""Lowest level of a spectrogram, dB below its utterance's loudest point."""
+"""Lowest level shown in a spectrogram, in dB relative to the utterance's loudest point."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def listening(report: AnalysisReport, budget: int = BUDGET) -> tuple[list[Listen
     """The fixed utterances of the study: noisy, clean, baseline, base, and as many other cells as fit.
 
     Returns:
-        The utterances, and a sentence on what was left out to keep the page small (or "").
+        The utterances, and a sentence on what was left out to keep the page small, or "".
     """
     runs = _runs(report)
     if not runs:

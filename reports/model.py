@@ -1,4 +1,4 @@
-"""A report: an analysis, what is known about its study, and the rows that all forms print."""
+"""A report: an analysis, facts about its study, and the rows that all forms print."""
 
 from __future__ import annotations
 
@@ -38,13 +38,17 @@ CREDIT = {
 
 
 MANY = 4
-"""If more factors of a cell are on, its short name lists those that are off."""
+"""If more factors than this are on in a cell, its short name lists those that are off, if they are fewer."""
 
 
 @dataclass(frozen=True)
 class EffectRow:
-    """One row of the main table, ready to print. `data` is the row of the effects, `level` the significance
-    level."""
+    """One row of the main table, ready to print.
+
+    Attributes:
+        data: the row of `Analysis.effects`.
+        level: the significance level.
+    """
 
     name: str
     kind: str
@@ -68,16 +72,16 @@ class EffectRow:
 
     @property
     def shown(self) -> bool:
-        """Whether Holm's procedure over all effects of the answer's sentence shows this one."""
+        """Whether this effect is significant under Holm's procedure over all effects in the summary."""
         return known(p := self.data.get("p_headline")) and p < self.level
 
 
 @dataclass(frozen=True)
 class EnsembleScores:
-    """Scores of a cell's seed ensemble: an upper bound, not a level of a factor, without interval.
+    """Scores of a cell's seed ensemble: an upper bound without an interval, not a level of a factor.
 
     Attributes:
-        means: by metric, over the utterances of the analysis.
+        means: metric -> mean over the utterances of the analysis.
     """
 
     cell: str
@@ -87,11 +91,12 @@ class EnsembleScores:
 
 @dataclass(frozen=True, eq=False)
 class AnalysisReport(ShownInNotebooks):
-    """An analysis and what is known about its study: everything that a form needs.
+    """An analysis and facts about its study: everything that a form needs.
 
     Attributes:
         claims: all claims about its effects, including those of others.
-        in_vain: source of further claims that has none on these factors in this metric, or empty.
+        in_vain: source of additional claims, if it does not have claims on these factors in this metric; or
+            empty.
     """
 
     analysis: Analysis
@@ -141,7 +146,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def equal_size(self) -> str:
-        """`at equal parameters` or `at equal MACs a second` if all cells of the grid are; or empty."""
+        """`at equal parameters` or `at equal MACs a second` if all cells of the grid are matched; or empty."""
         cells = [cell for cell in self.info.cells.values() if cell.levels]
         found = {cell.config.match for cell in cells}
         measure = found.pop() if len(found) == 1 else "free"
@@ -168,7 +173,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def factors(self) -> list[EffectRow]:
-        """A row per factor (per level for factors of several levels), in the order of the grid."""
+        """A row per factor, or per level of a factor with several, in the order of the grid."""
         credit = [self._row(r) for r in records(self._credit)]
         have = {row.name for row in credit}
         others = [row for row in self.mains if row.name not in have]
@@ -211,7 +216,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def parameter_text(self) -> dict[str, str]:
-        """Factor -> change of the parameter count when it is switched on; empty without a change."""
+        """Factor -> change of the parameter count when it is on, as text; empty if it does not change."""
         texts = {}
         for name, change in parameter_changes(self.info).items():
             if change is None or change == (0, 0):
@@ -245,7 +250,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @property
     def seed_count(self) -> str:
-        """Number of scored seeds, e.g. `5 to 9 seeds per cell` if cells differ."""
+        """Number of scored seeds as text, e.g. `5 to 9 seeds per cell` if cells differ."""
         fewest, most = self.seeds
         return plural(most, "seed") if fewest == most else f"{fewest} to {most} seeds per cell"
 
@@ -314,7 +319,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def agreement(self) -> Agreement | None:
-        """Whether validation ranks the cells as the test does; None if a training command trained them."""
+        """How well validation ranks the cells as the test set does; None if a command trained them."""
         if self.info.plan is not None and self.info.plan.train is not None:
             return None
         return agreement(self.scores, self.info.runs, self.analysis.metric)
@@ -375,7 +380,7 @@ class AnalysisReport(ShownInNotebooks):
 
 
 def _pairs(data: Mapping[str, Any]) -> str:
-    """Won pairs of retrainings: a count, or from ten runs a side on a probability with its interval."""
+    """Pairs of runs that were won: a count, or the probability with its interval if there is one."""
     won, pairs, low, high = (
         data.get(key) for key in ("pairs_higher", "pairs", "p_higher_low", "p_higher_high")
     )

@@ -1,4 +1,4 @@
-"""An analysis or the report of a study as the output of a notebook's cell."""
+"""Shows an analysis or a report as the output of a notebook cell."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .sources import StudyInfo
 
 
 def html_of(shown: Analysis | AnalysisReport) -> str:
-    """The blocks of the form `notebook`."""
+    """The HTML of the form `notebook`."""
     return fragment(document(_report(shown), "notebook"))
 
 
@@ -27,7 +27,7 @@ def figure_of(shown: Analysis | AnalysisReport, name: str) -> Figure:
     """One of `figures.FIGURES`.
 
     Raises:
-        InputError: there is no such figure, or no data for it.
+        InputError: the figure does not exist, or there are no data for it.
     """
     if name not in FIGURES:
         raise InputError(f"unknown figure {name!r}{suggestion(name, FIGURES)}; known: {', '.join(FIGURES)}")

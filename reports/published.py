@@ -18,10 +18,11 @@ CONVENTION = (
 
 @dataclass(frozen=True)
 class PublishedRow:
-    """One published system. Scores are as printed in its paper; None where it gives none.
+    """One published system. Scores are as printed in its paper; None if the paper does not give them.
 
-    `convention` is that of its composite measures, one of `metrics.registry.CONVENTIONS` or `not stated`;
-    empty where it gives none of them.
+    Attributes:
+        convention: that of its composite measures: one of `metrics.registry.CONVENTIONS`, or `not stated`.
+            Empty if the paper does not give composite measures.
     """
 
     system: str

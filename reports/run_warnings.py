@@ -1,4 +1,4 @@
-"""Warnings about runs and plan: broken or misaligned outputs, unequal steps, changed scoring."""
+"""Warnings about runs and plan: broken or misaligned outputs, unequal numbers of steps, changed scoring."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .model import AnalysisReport
 
 
 def run_warnings(report: AnalysisReport) -> list[str]:
-    """A sentence for each problem of the runs."""
+    """A sentence for each problem with the runs."""
     return [*_unequal_lengths(report), *_broken_line(report), *_lag_line(report)]
 
 
 def changes(plan: Plan | None) -> list[str]:
-    """Changes of scoring or verdicts after runs had scores."""
+    """Sentences on changes of scoring or claims that were made after runs had scores."""
     return [
         f"Changed on {datetime.fromtimestamp(change.time):%Y-%m-%d %H:%M}, after runs had scores: "
         f"{'; '.join(change.lines)}."
@@ -27,7 +27,7 @@ def changes(plan: Plan | None) -> list[str]:
 
 
 def _unequal_lengths(report: AnalysisReport) -> list[str]:
-    """Runs of a command that ended at different steps."""
+    """Sentence on a command's runs that ended at different steps."""
     plan = report.info.plan
     if plan is None or plan.train is None:
         return []
@@ -42,7 +42,7 @@ def _unequal_lengths(report: AnalysisReport) -> list[str]:
 
 
 def broken_outputs(report: AnalysisReport) -> dict[str, int]:
-    """Cell -> number of test outputs that could not be measured (silent, not finite): they count as floor."""
+    """Cell -> number of broken test outputs (silent or not finite), which count as the metric's floor."""
     scores, metric = report.scores, report.analysis.metric
     if "broken" not in scores.columns:
         return {}
@@ -63,7 +63,7 @@ def _broken_line(report: AnalysisReport) -> list[str]:
 
 
 def _lag_line(report: AnalysisReport) -> list[str]:
-    """Cells whose outputs are not aligned with the clean speech."""
+    """Sentence on cells whose outputs are not aligned with the clean speech."""
     scores = report.scores
     if "lag_ms" not in scores.columns or not scores["lag_ms"].notna().any():
         return []

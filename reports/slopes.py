@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 FEWEST = 3
 """Minimum number of validations for a slope."""
 SLOW = 0.5
-"""If the learning rate ends below this share of its start, it flattens the curve by itself."""
+"""If the learning rate ends below this fraction of its initial value, that alone flattens the curve."""
 ROUNDING = 1e-9
 """A slope below this counts as zero."""
 PER = 100
@@ -36,8 +36,8 @@ class Slope:
     """How fast an effect on validation PESQ-WB still changes over the last third of the steps.
 
     Attributes:
-        estimate, low, high: PESQ per `PER` steps; None without interval or usable curve.
-        why: empty, or why there is no estimate: `few validations`, `annealed`, or `unknown schedule`.
+        estimate, low, high: PESQ per `PER` steps; None without an interval or a usable curve.
+        why: reason for a missing estimate: `few validations`, `annealed` or `unknown schedule`; else empty.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Slope:
 
     @property
     def rate(self) -> str:
-        """The estimate with two significant digits, since long trainings have small slopes."""
+        """The estimate with two significant digits, since slopes are small in long runs."""
         return _figures(self.estimate) if known(self.estimate) else ""
 
     @property
@@ -67,9 +67,9 @@ def _figures(value: float) -> str:
 
 
 def end_slope(curve: Sequence[tuple[int, float]]) -> float | None:
-    """Least-squares slope per `PER` steps over the last third of a run's steps, at least three validations.
+    """Least-squares slope per `PER` steps over the last third of a run's steps.
 
-    None if there are fewer.
+    None if there are fewer than three validations.
     """
     trained = [(step, value) for step, value in curve if step > 0]
     if len(trained) < FEWEST:
@@ -81,9 +81,9 @@ def end_slope(curve: Sequence[tuple[int, float]]) -> float | None:
 
 
 def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, str]]) -> list[Slope]:
-    """The slopes of the contrasts `wanted`, as (kind, name); empty for results trained elsewhere.
+    """The slopes of the contrasts in `wanted`, given as (kind, name); empty for results trained elsewhere.
 
-    Intervals are Welch's over the runs' own slopes: they cover other runs on these validation files.
+    Intervals are Welch's, over the runs' slopes, and cover other runs on the same validation files.
     """
     data, cells = analysis.scores, info.cells
     runs = [run for run in info.runs if run.scored and run.cell in cells]
@@ -122,10 +122,10 @@ def slopes(analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, st
 
 
 def slope_lines(found: Sequence[Slope], percent: str, other_lengths: bool = False) -> list[str]:
-    """The slopes as sentences. `other_lengths`: other step budgets were trained, or can be."""
+    """The slopes as sentences. `other_lengths` is whether other step budgets were or can be trained."""
 
     def of(why: str) -> str | None:
-        """The effects with this reason, in brackets if not all; None if there are none."""
+        """The names of the effects with this reason, in brackets if not all have it; None if none has."""
         named = [slope.name for slope in found if slope.why == why]
         return None if not named else "" if len(named) == len(found) else f" ({listed(named)})"
 

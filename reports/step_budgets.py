@@ -24,9 +24,9 @@ class AtStepBudget:
     """An effect at one step budget.
 
     Attributes:
-        steps: of its runs; several values if a factor changes the steps.
-        utterances: number of utterances that every step budget has.
-        change: effect at the longer of this and the full budget minus that at the shorter.
+        steps: numbers of steps of its runs; several if a factor changes the steps.
+        utterances: number of utterances that are scored at every step budget.
+        change: effect at the larger of this and the full budget, minus that at the smaller.
     """
 
     name: str
@@ -53,10 +53,11 @@ def by_step_budget(
     steps: Callable[[float], tuple[int, ...]],
     wanted: Collection[tuple[str, str]],
 ) -> list[AtStepBudget]:
-    """The contrasts `wanted`, as (kind, name), at every scored step budget, shortest first.
+    """The contrasts in `wanted`, given as (kind, name), at every scored step budget, smallest first.
 
-    All numbers use the utterances that every budget has. A change is a contrast of the runs of both budgets,
-    which count as independent: runs of one seed share the order of files, not the end. Empty with one budget.
+    All numbers use the utterances that are scored at every budget. A change is a contrast of the runs of two
+    budgets, which count as independent: runs of one seed share the order of files, but not the end. Empty if
+    there is only one budget.
 
     Args:
         scores: step fraction -> table of scores; the full budget is 1.
@@ -123,7 +124,7 @@ def _change(weights: Mapping[str, float], fraction: float) -> dict[str, float]:
 
 
 def in_steps(steps: Sequence[int]) -> str:
-    """Steps as text."""
+    """Numbers of steps as text."""
     return f"{' or '.join(f'{count:,}' for count in steps)} steps"
 
 

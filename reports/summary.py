@@ -1,4 +1,4 @@
-"""The answer of a study in one plain sentence."""
+"""Summarises the answer of a study in plain sentences."""
 
 from __future__ import annotations
 
@@ -14,8 +14,11 @@ MOST = 5
 
 
 def answer(report: AnalysisReport) -> str:
-    """What explains the gap and what does not. An effect counts as shown if Holm's procedure over the
-    effects, the gap and the remainder shows it."""
+    """What explains the gap and what does not, in words.
+
+    An effect counts as shown if it is significant under Holm's procedure over the effects, the gap and the
+    unexplained part.
+    """
     name, label = report.analysis.metric, in_words(report.analysis.metric)
     gap, rest = report.gap, report.unexplained
     better = "" if report.direction > 0 else " (lower is better)"

@@ -50,7 +50,7 @@ def effects_table(report: AnalysisReport) -> Table | None:
 
 
 def mains_table(report: AnalysisReport) -> Table | None:
-    """The main effects, and whether they differ between seeds by more than the rest of the grid does."""
+    """The main effects, with a test of whether they vary between seeds more than the rest of the grid."""
     rows = [
         [report.named(r.name), r.estimate, r.interval, p_value(r.data.get("p_holm")), r.blocked, _f(r.data)]
         for r in report.mains
@@ -77,7 +77,7 @@ def interactions_table(report: AnalysisReport) -> Table | None:
 
 
 def units_table(report: AnalysisReport) -> Table | None:
-    """How much each effect depends on single test speakers or noises; None if the scores do not name them."""
+    """How much each effect depends on single test speakers or noises; None if scores do not name them."""
 
     def without(row: ByUnit) -> str:
         return f"{estimate(row.without_estimate, row.without_low, row.without_high)} ({row.without})"
@@ -140,7 +140,7 @@ def guardrails_table(report: AnalysisReport) -> Table | None:
 
 
 def test_sets_table(report: AnalysisReport) -> Table | None:
-    """The effects on each test set; None with only one."""
+    """The effects on each test set; None if there is only one."""
     corpora = [corpus for corpus in report.test_sets if not corpus.problem]
     if not corpora:
         return None
@@ -217,7 +217,7 @@ def slopes_table(report: AnalysisReport) -> Table | None:
 
 
 def lengths_table(report: AnalysisReport) -> Table | None:
-    """The effects by step budget, and how they change; None with only one."""
+    """The effects by step budget, and how they change; None if there is only one."""
     found = report.by_step_budget
     fractions = sorted({row.step_fraction: row for row in found}.items())
     if not fractions:
@@ -269,7 +269,7 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
     """A row for each cell: its factors, and each metric's mean and SD over seeds with the mean's interval.
 
     Args:
-        wide: with a column for each factor and for the guardrails; else the endpoint of the cells by name.
+        wide: whether to add columns for factors and guardrails; else only the endpoint, with cells by name.
     """
     analysis = report.analysis
     cells = records(analysis.cells)
@@ -325,8 +325,10 @@ def cells_table(report: AnalysisReport, wide: bool = True) -> Table:
 
 
 def _scores(report: AnalysisReport) -> Iterator[tuple[str, str, dict[str, dict[str, Any]], str | None]]:
-    """For the endpoint, on each test set, and each guardrail: its label, its name on the first test set, its
-    cells by name, and which is best."""
+    """(label, metric, cells by name, best cell) for the endpoint on each test set, and for each guardrail.
+
+    On extra test sets the metric is "".
+    """
     analysis = report.analysis
     yield report.metric, analysis.metric, {row["cell"]: row for row in records(analysis.cells)}, analysis.best
     for corpus in report.test_sets:
@@ -344,7 +346,7 @@ def _scores(report: AnalysisReport) -> Iterator[tuple[str, str, dict[str, dict[s
 
 
 def _factor_head(report: AnalysisReport, factor: str) -> str:
-    """The factor's name, with the level that a tick means if its levels are not off and on."""
+    """The factor's name; if its levels are not off and on, with the level that a tick stands for."""
     levels = report.analysis.levels[factor]
     return factor if len(levels) > 2 or set(levels) == {"off", "on"} else f"{factor}={levels[-1]}"
 

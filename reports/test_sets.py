@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 NOISIER = 2.0
-"""If the SD between seeds is this many times that on the first test set, a sentence says so."""
+"""If the SD between seeds is more than this many times that on the first test set, the report says so."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,10 +32,11 @@ class OnTestSet:
     """One extra test set.
 
     Attributes:
-        effects: of `ablations.inference.test_sets.on_test_sets`; `cells` and `best` as of `Analysis`.
+        effects: as from `ablations.inference.test_sets.on_test_sets`.
+        cells, best: as in `Analysis`.
         problem: why there are no effects; or empty.
         noisier: sentence if runs differ by much more than on the first test set; or empty.
-        left_out: which scores are not used.
+        left_out: sentences on scores that are not used.
     """
 
     name: str
@@ -57,7 +58,7 @@ class OnTestSet:
 def on_extra_test_sets(
     analysis: Analysis, info: StudyInfo, wanted: Collection[tuple[str, str]]
 ) -> list[OnTestSet]:
-    """The contrasts `wanted`, as (kind, name), on every extra test set of a study."""
+    """The contrasts in `wanted`, given as (kind, name), on every extra test set of a study."""
     if info.plan is None:
         return []
     contrasts = [contrast for contrast in analysis.contrasts if (contrast.kind, contrast.name) in wanted]
@@ -74,7 +75,7 @@ def on_extra_test_sets(
 
 
 def _on(name: str, scores: pd.DataFrame, analysis: Analysis, contrasts: Sequence[Contrast]) -> OnTestSet:
-    """Raises InputError if no effect can be estimated."""
+    """The contrasts on one extra test set. Raises InputError if no effect can be estimated."""
     first = analysis.scores
     data = read_scores(scores, analysis.metric, first.layout, first.better)
     effects = on_test_sets(contrasts, first, data, analysis.margin, analysis.confidence)
@@ -87,7 +88,10 @@ def _on(name: str, scores: pd.DataFrame, analysis: Analysis, contrasts: Sequence
 
 
 def _noisier(analysis: Analysis, contrasts: Sequence[Contrast], other: Scores) -> str:
-    """What intervals as narrow as on the first corpus would take, where seeds differ by much more."""
+    """A clause on the seeds needed for intervals as narrow as on the first test set.
+
+    Empty unless seeds differ by much more than there; see `NOISIER`.
+    """
     here, there = (_seed_sd(data) for data in (analysis.scores, other))
     if not there > NOISIER * here:
         return ""
@@ -121,7 +125,7 @@ def _unscored(first: Scores, other: Scores) -> list[str]:
 
 
 def lines_of_test_sets(first: str, corpora: Sequence[OnTestSet]) -> list[str]:
-    """A sentence on each extra test set."""
+    """Sentences on each extra test set."""
     told = {
         "turns round": "turns round (both intervals exclude zero)",
         "differs": "differs (the interval of the difference excludes zero)",

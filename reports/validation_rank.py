@@ -23,12 +23,12 @@ LEVEL = 0.05
 class Agreement:
     """Spearman's rank correlation of the cells' validation PESQ-WB and their test scores.
 
-    Both are means over the seeds that have both: trainings of one cell are alike, so they are no further
-    evidence of an order.
+    Both are means over the seeds that have both. Runs are not ranked, since runs of one cell are alike and do
+    not add evidence of an order.
 
     Attributes:
-        correlation: 1: the same order, the better the higher; -1: the opposite one.
-        same, opposite: whether a positive, a negative correlation is shown, one-sided at 5 %.
+        correlation: 1 if both give the same order, from worst to best; -1 if they give opposite orders.
+        same, opposite: whether a positive or negative correlation is significant, one-sided at 5 %.
     """
 
     cells: int
@@ -38,7 +38,7 @@ class Agreement:
 
 
 def agreement(scores: pd.DataFrame, runs: Sequence[RunInfo], metric: str) -> Agreement | None:
-    """The agreement of the ranks; None with few cells, or if all are equal."""
+    """The agreement of the ranks; None if there are fewer than `FEWEST` cells, or all are equal."""
     tested = scores.groupby(["cell", "seed"], observed=True)[metric].mean()
     rows = []
     for run in runs:
@@ -64,7 +64,7 @@ def agreement_lines(found: Agreement | None, metric: str, *, chosen: bool) -> li
     """The agreement as sentences.
 
     Args:
-        chosen: validation chose settings or weights.
+        chosen: whether validation chose settings or weights.
     """
     if found is None:
         return []

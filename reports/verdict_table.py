@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Judged:
     """A claim with its conditions, the estimate, and how the study `differs` from the conditions.
 
-    The verdict is `undecided` without interval, `no margin` without margin."""
+    The verdict is `undecided` if there is no interval, and `no margin` if there is no margin.
+    """
 
     name: str
     low: float
@@ -36,7 +37,7 @@ class Judged:
 
 
 def judged(analysis: Analysis, info: StudyInfo, claims: Sequence[tuple[str, Claim]]) -> list[Judged]:
-    """A verdict for each claim whose effect is estimated."""
+    """The verdict on each claim whose effect the analysis has."""
     effects, estimates = analysis.effects, analysis.estimates
     half = estimates.half_width(analysis.confidence)
     equivalence = estimates.half_width(max(2 * analysis.confidence - 1, 0.0))

@@ -1,4 +1,4 @@
-"""The figures of a report: drawn once, kept as SVG, PNG and PDF, each with a text alternative."""
+"""The figures of a report, as SVG, PNG and PDF, each with a text alternative."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FIGURES: dict[str, Callable[[AnalysisReport], Drawn | None]] = {
     "pareto": pareto,
     "conditions": subsets,
 }
-"""Name (of the file too) -> what draws it; None where the report has no data for it."""
+"""Name of a figure and its files -> function that draws it, or returns None if the report lacks the data."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawn figure. `alternative` says in words what it shows."""
+    """A drawn figure. `alternative` describes in words what it shows."""
 
     name: str
     title: str
@@ -42,10 +42,10 @@ class Figure:
     canvas: Canvas
 
     def svg(self, shared: bool = False) -> str:
-        """Inline SVG: no addresses, ids that are this figure's own, ink in the page's text colour.
+        """The figure as inline SVG, without URLs, with unique ids, and with lines in the page's text colour.
 
         Args:
-            shared: the page may have another figure of this name.
+            shared: whether the page may have another figure of this name.
         """
         buffer = io.StringIO()
         with style(self.name):
@@ -55,7 +55,7 @@ class Figure:
         return inline_svg(drawn, name, self.alternative)
 
     def save(self, folder: Path) -> list[Path]:
-        """Write PNG and PDF; the same report gives the same bytes."""
+        """Write PNG and PDF files; the same report gives identical files."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{self.name}.{suffix}" for suffix in ("png", "pdf")]
         with style(self.name):
@@ -65,7 +65,7 @@ class Figure:
 
 
 def inline_svg(svg: str, name: str, alternative: str) -> str:
-    """A matplotlib SVG made fit to stand in a page."""
+    """A matplotlib SVG adapted for use inside an HTML page."""
     from html import escape
 
     svg = svg[svg.index("<svg") :]
@@ -86,7 +86,7 @@ def inline_svg(svg: str, name: str, alternative: str) -> str:
 
 @lru_cache(maxsize=len(FIGURES))
 def draw_one(report: AnalysisReport, name: str) -> Figure | None:
-    """One figure of `FIGURES`, laid out; None where the report has no data for it. The last ones are kept."""
+    """Draw one of `FIGURES`; None if the report lacks the data. The most recent figures are cached."""
     with style(name):
         drawn = FIGURES[name](report)
         if drawn is None:
@@ -98,6 +98,6 @@ def draw_one(report: AnalysisReport, name: str) -> Figure | None:
 
 
 def save_all(report: AnalysisReport, folder: Path) -> list[Path]:
-    """Write every figure the report has data for as PNG and PDF into a folder."""
+    """Write every figure for which the report has data to a folder, as PNG and PDF."""
     figures = filter(None, (draw_one(report, name) for name in FIGURES))
     return [path for figure in figures for path in figure.save(folder)]

@@ -1,4 +1,4 @@
-"""The effects drawn: waterfall, forest, interactions, and the gap by condition."""
+"""Figures of effects: waterfall, forest, interactions, step budgets, and the gap by condition."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .style import (
 
 
 def waterfall(report: AnalysisReport) -> Drawn | None:
-    """From the base's score to the baseline's, one step for each Shapley value and `unexplained`."""
+    """Waterfall from the base's score to the baseline's, a step for each Shapley value and `unexplained`."""
     if report.credit_kind != "Shapley value" or report.gap is None or report.unexplained is None:
         return None
     steps = [row for row in report.factors if row.kind == "shapley"]
@@ -72,7 +72,7 @@ def waterfall(report: AnalysisReport) -> Drawn | None:
 
 
 def forest(report: AnalysisReport) -> Drawn | None:
-    """Each factor's estimate and interval, beside what was claimed and the margin."""
+    """Forest plot: each factor's estimate and interval, with the claimed range and the margin."""
     rows = report.factors
     if not rows:
         return None
@@ -125,7 +125,7 @@ def forest(report: AnalysisReport) -> Drawn | None:
 
 
 def interactions(report: AnalysisReport) -> Drawn | None:
-    """For each pair of factors, the mean at the levels of one within the levels of the other."""
+    """Interaction plots: for each pair of factors, the mean scores at all combinations of their levels."""
     levels = report.analysis.levels
     frame = report.analysis.cells
     pairs = list(combinations(levels, 2))[:6]
@@ -170,7 +170,7 @@ def interactions(report: AnalysisReport) -> Drawn | None:
 
 
 def lengths(report: AnalysisReport) -> Drawn | None:
-    """Each effect at every length that was trained, with its interval."""
+    """Each effect at every trained step budget, with its interval."""
     found = report.by_step_budget
     if not found:
         return None

@@ -1,4 +1,4 @@
-"""The cells drawn: their scores, validation curves, and score against cost."""
+"""Figures of cells: scores, validation curves, and score against cost."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 MOST_NAMED = 60
-"""With more cells than this they are drawn by rank, without a name at each."""
+"""With more cells than this, cells are drawn by rank, without their names."""
 MOST_CURVES = 12
 
 
 def cells(report: AnalysisReport) -> Drawn | None:
-    """Every cell's mean and interval, and the mean of each of its trainings."""
+    """Every cell's mean and interval, and the mean of each of its runs."""
     frame = report.analysis.cells.sort_values("mean")
     if len(frame) > MOST_NAMED:
         return _cells_by_rank(report, frame)
@@ -70,7 +70,7 @@ def _cells_by_rank(report: AnalysisReport, frame: pd.DataFrame) -> Drawn:
 
 
 def curves(report: AnalysisReport) -> Drawn | None:
-    """Validation PESQ by step: mean over the seeds, band from the lowest to the highest seed."""
+    """Validation PESQ by step: the mean over seeds, with a band from the lowest to the highest seed."""
     found = _shown_curves(report)
     if not found or all(len(curve.steps) < 2 for curve in found):
         return None
@@ -93,7 +93,7 @@ def curves(report: AnalysisReport) -> Drawn | None:
 
 
 def _shown_curves(report: AnalysisReport) -> list[Curve]:
-    """The curves of all cells; of many cells those of base, baseline and the cells with one change."""
+    """The curves of all cells or, if there are many, of base, baseline and the cells with one change."""
     found = report.curves
     if len(found) <= MOST_CURVES:
         return found
@@ -108,7 +108,7 @@ def _shown_curves(report: AnalysisReport) -> list[Curve]:
 
 
 def pareto(report: AnalysisReport) -> Drawn | None:
-    """Score against each cost that was measured; the line joins the cells no other cell beats."""
+    """Score against each measured cost; a line joins the cells on the Pareto front."""
     measured = [key for key in EFFICIENCY if report.pareto(key)]
     if not measured:
         return None

@@ -1,4 +1,4 @@
-"""How all figures look, and the pieces they share."""
+"""The style of all figures, and shared helpers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure as Canvas
 
 INK = "#1a2b3d"
-"""Colour of text and axes; becomes the page's own text colour in SVG."""
+"""Colour of text and axes; in inline SVG, the page's text colour replaces it."""
 BLUE, ORANGE, GREEN, GREY, BAND = "#3b82c4", "#e07b39", "#3a9d6a", "#8a94a0", "#e0a92e"
 CYCLE = (BLUE, ORANGE, GREEN, "#b0559e", "#c24d4d", "#7a6fd0", "#5aa6a6", "#9a7b4f", GREY, "#d98cb3")
 LINES = ("-", "--", ":", "-.")
@@ -41,12 +41,12 @@ SETTINGS = {
 }
 
 Drawn = tuple[str, str, "Canvas"]
-"""Title, text alternative and the drawing."""
+"""(title, text alternative, canvas)"""
 
 
 @contextmanager
 def style(salt: str) -> Iterator[None]:
-    """Draw in the style of the reports; ids in SVG come of `salt` alone."""
+    """Draw in the style of the reports; ids in SVG depend on `salt` alone."""
     import matplotlib
 
     settings: Any = {**SETTINGS, "svg.hashsalt": salt}
@@ -55,7 +55,7 @@ def style(salt: str) -> Iterator[None]:
 
 
 def make_canvas(width: float, height: float, **grid: Any) -> tuple[Canvas, Any]:
-    """A canvas in inches and its axes, laid out as `subplots` does."""
+    """A canvas, with its size in inches, and its axes as from matplotlib's `subplots`."""
     from matplotlib.figure import Figure as Canvas
 
     canvas = Canvas(figsize=(width, height), layout="constrained")
@@ -63,7 +63,7 @@ def make_canvas(width: float, height: float, **grid: Any) -> tuple[Canvas, Any]:
 
 
 def error_bar(value: float, low: Any, high: Any) -> Any:
-    """How far an interval reaches below and above an estimate, as `errorbar` takes it; None without one."""
+    """The distances from an estimate to its interval's ends, as for `errorbar`; None without an interval."""
     return [[value - low], [high - value]] if known(low) and known(high) else None
 
 

@@ -1,4 +1,4 @@
-"""The forms of a report: each renders the blocks of a document."""
+"""The forms (output formats) of a report. Each renders the blocks of a document."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FORMS = Registry(
         "checklist": "ablate.reports.renderers.markdown:render",
     },
 )
-"""Name -> `render(document, out)`, which writes a document to a stream of text."""
+"""Name -> `render(document, out)`, which writes a document to a text stream."""
 
 
 def write(report: AnalysisReport, format: str, out: TextIO | Path) -> None:
     """Write a report in one form, to a stream or a file.
 
     Raises:
-        InputError: no such form.
+        InputError: the form does not exist.
     """
     from ..document import document
 
@@ -39,10 +39,10 @@ def write(report: AnalysisReport, format: str, out: TextIO | Path) -> None:
 
 
 def write_document(document: Document, format: str, out: TextIO | Path) -> None:
-    """Write a document in one form, to a stream or a file, whose folder is made.
+    """Write a document in one form, to a stream or a file. Creates the file's folder.
 
     Raises:
-        InputError: no such form.
+        InputError: the form does not exist.
     """
     render = FORMS[format]
     if isinstance(out, Path):

@@ -13,7 +13,7 @@ from ..blocks import Document, Fields, Rows
 
 
 def render_json(document: Document, out: TextIO) -> None:
-    """Write the fields as one object; numbers that do not exist are null."""
+    """Write the fields as one JSON object; missing numbers are null."""
     found = {
         k: v for _, block in document.blocks if isinstance(block, Fields) for k, v in block.values.items()
     }
@@ -22,6 +22,6 @@ def render_json(document: Document, out: TextIO) -> None:
 
 
 def render_csv(document: Document, out: TextIO) -> None:
-    """Write the rows of all blocks, in full precision, under one header."""
+    """Write the rows of all blocks under one header, with full precision."""
     frames = [block.frame for _, block in document.blocks if isinstance(block, Rows)]
     pd.concat(frames, ignore_index=True).to_csv(out, index=False, lineterminator="\n")

@@ -1,4 +1,4 @@
-"""Blocks as HTML: one page that opens without a network, and a fragment for notebooks."""
+"""Blocks as HTML: a page that works offline, and a fragment for notebooks."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     from jinja2 import Template
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; base-uri 'none'"
-"""Content policy: the page may not load anything from outside."""
+"""Content security policy: the page cannot load anything from outside."""
 
 
 def render(document: Document, out: TextIO) -> None:
-    """Write the page: text, inline SVG, spectrograms and audio as data, no address of anything else."""
+    """Write a self-contained page: text, inline SVG, and spectrograms and audio as data URIs."""
     page = _template("page.html.j2")
     out.write(page.render(document=document, groups=_grouped(document, False), policy=POLICY))
 
 
 def fragment(document: Document) -> str:
-    """The blocks as a fragment of another page."""
+    """The blocks as an HTML fragment for use in another page."""
     return _template("fragment.html.j2").render(document=document, groups=_grouped(document, True))
 
 

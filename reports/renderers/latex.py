@@ -1,4 +1,4 @@
-"""Blocks as LaTeX: a float for each table, with the text before the first as its caption."""
+"""Blocks as LaTeX: a float for each table. Text before the first table becomes its caption."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _ESCAPES = {
 
 
 def escape(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+    """Escape text so that LaTeX prints it literally."""
     return "".join(_ESCAPES.get(character, character) for character in text)
 
 
 def _numbers(text: str) -> str:
-    """Text in which signed numbers have a real minus sign."""
+    """Text with real minus signs in signed numbers."""
     return re.sub(r"(?<![\w.])[+-]\d+(?:,\d{3})*(?:\.\d+)?", r"$\g<0>$", escape(text))
 
 
@@ -61,7 +61,7 @@ def _lines(block: Block) -> Iterator[str]:
 
 
 def _float(table: Table, label: str, caption: str, notes: list[str]) -> Iterator[str]:
-    """A table of its own: columns of text left, numbers centred."""
+    """A table as a float, with text columns left-aligned and numbers centred."""
     columns = "".join("l" if table.is_text(index) else "c" for index in range(len(table.head)))
     yield from ("\\begin{table}", "\\centering")
     yield from (f"\\caption{{{_numbers(caption)}}}", f"\\label{{{label}}}")

@@ -15,7 +15,7 @@ def escape(text: str) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A pipe table; the first column left, the rest right."""
+    """A pipe table, with the first column left-aligned and the others right-aligned."""
     rule = [":---", *["---:"] * (len(head) - 1)]
     lines = [[escape(c) for c in head], rule, *[[escape(c) for c in row] for row in rows]]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines) + "\n"

@@ -1,4 +1,4 @@
-"""Scores and what is known of a study: from run directories, an MLflow server, a file, or old logs."""
+"""Reads scores and facts about a study from run directories, an MLflow server, a file, or old logs."""
 
 from .files import scores_from_elsewhere
 from .mlflow import scores_from_mlflow

@@ -1,4 +1,4 @@
-"""Other tools' tables: find the columns of seed, utterance and measures."""
+"""Reads other tools' tables: finds the columns of seed, utterance and metrics."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ablate.training.metrics.registry import METRICS
 from ..ingest import level_text
 
 ALL = "all test files"
-"""Name of the only utterance of a run if a table has a mean for each run."""
+"""Name of a run's only utterance, if the table only has means of runs."""
 OTHER_NAMES: dict[str, tuple[str, ...]] = {
     "seed": ("random_seed", "rng_seed", "manual_seed", "training_seed"),
     "utterance": ("file", "filename", "file_name", "fileid", "file_id", "utt", "utt_id", "wav", "key"),
@@ -25,30 +25,30 @@ OTHER_NAMES: dict[str, tuple[str, ...]] = {
 }
 """Our name of a column -> other tools' names, in lower case with `_` for other characters."""
 CURVE = "_curve"
-"""Column with the whole curve of each run, as rows with a `step`."""
+"""Column with the whole curve of each run, as a list of rows with a `step`."""
 NOTES = "notes"
-"""Key in the `attrs` of a table: notes for the report."""
+"""Key of a table's `attrs` with notes for the report."""
 _SPLITS = {"val": {"val", "valid", "validation", "dev", "cv"}, "test": {"test", "testing"}}
 ENDED = {"done", "diverged", "finished", "completed", "succeeded", "success", "published", "closed"}
 FAILED = {
     *("failed", "crashed", "killed", "running", "preempted", "scheduled"),
     *("stopped", "queued", "created", "in_progress"),
 }
-"""States, in lower case, of runs without a final measure."""
+"""States of runs without a final score, in lower case."""
 
 
 PREFIX = r"\s*[./›]\s*"
-"""Separator between a tool's prefix and a column's name."""
+"""Pattern of the separator between a tool's prefix and a column's name."""
 
 
 def _plain(name: str) -> str:
-    """A column's name in lower case, without what its tool adds (`params.seed`, `test › PESQ (Last)`)."""
+    """A column's name in lower case, without its tool's additions (`params.seed`, `test › PESQ (Last)`)."""
     last = re.split(PREFIX, re.sub(r" \((Last|Max|Min)\)$", "", str(name)))[-1]
     return re.sub(r"\W+", "_", last).strip("_").lower()
 
 
 def curve_name(name: str) -> str:
-    """Our name of a curve (`val/pesq_wb`) that another tool calls `valid_PESQ`; any other name stays."""
+    """Our name of a curve: `val/pesq_wb` for another tool's `valid_PESQ`. Other names are not changed."""
     words = re.findall(r"[^\W_]+", str(name).lower())
     splits = [split for split, its in _SPLITS.items() if its & {*words}]
     rest = "_".join(word for word in words if word not in set().union(*_SPLITS.values()))
@@ -57,14 +57,14 @@ def curve_name(name: str) -> str:
 
 
 def renamed(frame: pd.DataFrame, metric: str, given: Mapping[str, str]) -> tuple[pd.DataFrame, list[str]]:
-    """A table with our names for seed, utterance and measures, and a sentence on each name that was guessed.
+    """A table with our names for seed, utterance and metrics, and a sentence on each name that was guessed.
 
     Args:
         metric: the column that must exist.
         given: our name -> the table's column.
 
     Raises:
-        InputError: a given column is missing, or two columns fit.
+        InputError: a given column is missing, or two columns fit one name.
     """
     for ours, asked in given.items():
         theirs = next(iter(_without_prefix(frame, [asked])), asked)
@@ -107,10 +107,10 @@ def tidy(
         baseline: name of the cell outside the factors.
 
     Returns:
-        The table with `cell`, the factors, `seed`, `utterance` and the measures; notes on what was assumed.
+        The table with `cell`, the factors, `seed`, `utterance` and the metrics; and notes on assumptions.
 
     Raises:
-        InputError: a column is missing, a factor has one level only, a seed comes twice in a cell, or runs
+        InputError: a column is missing, a factor has only one level, a seed occurs twice in a cell, or runs
             are means over different numbers of files.
     """
     frame, notes = renamed(frame, metric, columns)
@@ -151,7 +151,7 @@ def _without_prefix(frame: pd.DataFrame, names: Iterable[str]) -> dict[str, str]
 
 
 def _finished(frame: pd.DataFrame, metric: str) -> tuple[pd.DataFrame, list[str]]:
-    """The rows with a measure, without failed or unfinished runs."""
+    """The rows with a score, without failed or unfinished runs; and notes on the others."""
     states = next((c for c in frame.columns if str(c).lower() in ("status", "state")), None)
     notes = []
     if states is not None:
@@ -189,7 +189,7 @@ COUNTS = ("n_files", "num_files", "files", "n_utterances", "num_utterances", "te
 
 
 def _check_same_files(frame: pd.DataFrame) -> None:
-    """Raises InputError if a column shows that means are over different numbers of files."""
+    """Raise InputError if a column shows that means are over different numbers of files."""
     for column in (c for c in frame.columns if _plain(c) in COUNTS):
         kinds = frame.groupby(column)["cell"].first()
         if len(kinds) > 1:
@@ -198,7 +198,7 @@ def _check_same_files(frame: pd.DataFrame) -> None:
 
 
 def _seeds(frame: pd.DataFrame, by_utterance: bool) -> tuple[pd.DataFrame, list[str]]:
-    """The table with whole numbers as seeds; without such a column, the rows of a cell are numbered."""
+    """The table with integer seeds, and notes. If it lacks seeds, the rows of each cell are numbered."""
     if "seed" not in frame.columns:
         if by_utterance:
             raise InputError("no column 'seed' to recognise rows of one run; name it with --column seed=...")

@@ -1,4 +1,4 @@
-"""Results trained elsewhere, as one table: trackers' exports, folders and servers, and VERSA's lines."""
+"""Reads results trained elsewhere as a table: trackers' exports, folders and servers, and VERSA's output."""
 
 from __future__ import annotations
 
@@ -35,15 +35,16 @@ def table_of(what: str, metric: str, take: Take, tracking_uri: str | None = None
     """A table of runs, or of runs and utterances.
 
     Args:
-        what: a table (`.csv`, `.tsv`, `.parquet`, `.jsonl`); a pattern of files with fields, each a table,
-            VERSA's JSON lines, or a curve (events of TensorBoard, offline runs of W&B, JSON, an old log); a
-            pattern of offline runs of W&B without fields, whose settings are columns; or `mlflow:EXPERIMENT`.
-        metric: the column of a curve that counts.
-        take: its last, highest or lowest value.
-        tracking_uri: of the MLflow server.
+        what: a table (`.csv`, `.tsv`, `.parquet`, `.jsonl`); a pattern with fields, whose files are tables,
+            VERSA's JSON lines, or curves (TensorBoard events, offline runs of W&B, JSON, an old log); a
+            pattern without fields of offline runs of W&B, whose settings become columns; or
+            `mlflow:EXPERIMENT`.
+        metric: the metric, also in curves.
+        take: whether to take the last, highest or lowest value of a curve.
+        tracking_uri: tracking URI of the MLflow server.
 
     Raises:
-        InputError: nothing is found, or it cannot be read.
+        InputError: there are no such results, or they cannot be read.
     """
     if what.startswith(MLFLOW):
         if tracking_uri is None:
@@ -88,8 +89,11 @@ def read_table(path: Path) -> pd.DataFrame:
 
 
 def _separated(path: Path, sep: str = ",") -> pd.DataFrame:
-    """A table as text; `None` is a level, not an empty field. Columns of dictionaries, as the export script
-    in W&B's manual writes them (`summary`, `config`), are spread."""
+    """A table as text; `None` is a level, not an empty field.
+
+    Columns of dictionaries (`summary` and `config` from the export script in W&B's manual) become a column
+    per key.
+    """
     texts = dict.fromkeys((*TEXTS, *OTHER_NAMES["utterance"]), str)
     empty = ["", "nan", "NaN", "NA", "null"]
     frame = pd.read_csv(path, sep=sep, dtype=texts, keep_default_na=False, na_values=empty)
@@ -134,7 +138,7 @@ def _run_row(path: Path, metric: str, take: Take) -> dict[str, Any]:
 
 
 def _logged(path: Path) -> list[dict[str, float]]:
-    """The test curve in an old log of one run."""
+    """The test curve in an old log with one run."""
     run, *others = read_logs([path]).values()
     if others:
         raise InputError(f"{path} is the log of {1 + len(others)} trainings: make a file of each")
@@ -149,8 +153,8 @@ def mlflow_runs(tracking_uri: str, experiment: str, metric: str, take: Take) -> 
     """A row per run of an MLflow experiment: its parameters, status, and the metric.
 
     Raises:
-        InputError: the experiment is not there or was deleted, or no run has the metric.
-        TrackingError: the server does not answer, or refuses.
+        InputError: the experiment does not exist or was deleted, or no run has the metric.
+        TrackingError: the server does not answer, or refuses access.
     """
     from ablate.studies.redaction import redact
     from ablate.studies.tracking.store import all_runs, answering, connect

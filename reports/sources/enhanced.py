@@ -1,4 +1,4 @@
-"""Scores of folders of enhanced speech, measured here: `exp/{core}-{direction}/seed{seed}/enhanced`."""
+"""Scores folders of enhanced speech, e.g. `exp/{core}-{direction}/seed{seed}/enhanced`."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ def measured(
     noisy: Path | None = None,
     pattern: str | None = None,
 ) -> pd.DataFrame:
-    """Measure folders of enhanced speech; known results come from the cache.
+    """Score folders of enhanced speech; results that are in the cache are not computed again.
 
     Args:
         clean: folder of the references; files are paired by name.
-        cache: folder of the measured results, by content and set of metrics.
-        metrics: further metrics besides the usual ones.
+        cache: folder for results, by content and set of metrics.
+        metrics: further metrics besides the default ones.
         progress: wraps the list of all pairs, as `rich.progress.track` does.
-        noisy: folder of the noisy files, which are also measured.
+        noisy: folder of the noisy files, which are scored too.
         pattern: regular expression whose group is equal within a pair, if names differ.
 
     Returns:
         A row per folder and file: the fields, `utterance`, the metrics, those of the noisy file (`noisy_...`)
-        where there is one, `broken` and `error`.
+        if there is one, `broken` and `error`.
 
     Raises:
-        InputError: files do not pair, or folders hold different files.
+        InputError: files cannot be paired, or folders contain different files.
     """
     names = tuple(dict.fromkeys((*usual(), *metrics)))
     unprocessed = [] if noisy is None else [FoundPath(noisy, {})]
@@ -96,7 +96,7 @@ def _rates(pairs: Sequence[FilePair]) -> tuple[set[int], list[str]]:
 
 
 def _check_same_files(found: Sequence[FoundPath], pairs: Sequence[tuple[FoundPath, FilePair]]) -> None:
-    """Raises InputError if the means of two folders would be over different files."""
+    """Raise InputError if the means of two folders would be over different files."""
     of: dict[Path, set[str]] = {place.path: set() for place in found}
     for place, pair in pairs:
         of[place.path].add(pair.name)
@@ -112,8 +112,9 @@ def _check_same_files(found: Sequence[FoundPath], pairs: Sequence[tuple[FoundPat
 def _scored(
     pairs: Iterable[tuple[FoundPath, FilePair]], path: Path, names: tuple[str, ...], pool: MetricPool
 ) -> Iterator[tuple[FoundPath, FilePair, Scored]]:
-    """Each pair with its scores, in order. Results are stored by content in a file of JSON lines, so an
-    interrupted measurement can be resumed.
+    """Each pair with its scores, in order.
+
+    Results are stored by content in a JSON Lines file, so that interrupted scoring can be resumed.
 
     Raises:
         InputError: a file cannot be read.

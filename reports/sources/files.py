@@ -1,4 +1,4 @@
-"""Scores of results trained elsewhere, from a table."""
+"""Turns a table of results trained elsewhere into scores and facts about a study."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ def scores_from_elsewhere(
     metric: str = "pesq_wb",
     columns: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[pd.DataFrame, StudyInfo]:
-    """Scores from a table that others made (`sources.elsewhere`), or of speech measured here
+    """Scores from a table that others made (`sources.elsewhere`), or of enhanced speech scored here
     (`sources.enhanced`).
 
     Args:
-        source: where the table is from, for the report.
+        source: origin of the table, for the report.
         factors: the columns that define the cells.
         base: off levels, `core=lstm`. Default for a factor: its level that means off, else its first.
         columns: our name of a column -> the table's.
 
     Raises:
-        InputError: as `sources.columns.tidy`; or no cell has the base's levels, a cell has several levels of
-            a factor, or the baseline is missing.
+        InputError: as in `sources.columns.tidy`; or no cell has the base's levels, a cell has several levels
+            of a factor, or the baseline is missing.
     """
     given = parse_levels(base)
     if unknown := [name for name in given if name not in factors]:

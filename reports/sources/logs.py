@@ -1,4 +1,4 @@
-"""Training logs of the public BSRNN and MBS-Net code, side by side, and why they attribute nothing."""
+"""Compares training logs of the public BSRNN and MBS-Net code, and says why they cannot attribute a gap."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ _LINE = re.compile(
     rf"{NUMBER}, PESQ: (?P<pesq>\d+\.\d{{4}}|{NUMBER}(?=\s))",
     re.IGNORECASE,
 )
-"""One event of a log, anywhere in a line, since progress bars may share it."""
+"""One event of a log, anywhere in a line, since a progress bar may be in the same line."""
 
 Logs = Mapping[str, Mapping[int, float]]
-"""Name of a training -> PESQ of the test set by epoch, counted from 0; nan after divergence."""
+"""Name of a run -> epoch, from 0 -> PESQ on the test set; NaN after divergence."""
 
 
 def read_logs(paths: Sequence[Path]) -> Logs:
-    """The trainings in log files; more than one of a file where the epochs start again.
+    """The runs in log files. A file has several if its epochs start again.
 
     Raises:
-        InputError: there is no such file, or nothing in it looks like a training log.
+        InputError: a file does not exist, or does not look like a training log.
     """
     stems = Counter(path.stem for path in paths)
     found: dict[str, Mapping[int, float]] = {}
@@ -45,9 +45,10 @@ def read_logs(paths: Sequence[Path]) -> Logs:
 
 
 def parse_log(text: str, name: str) -> Logs:
-    """The trainings in the text of a log.
+    """The runs in the text of a log.
 
-    A test line has no epoch number: it closes the epoch of the step lines before it, or the next one.
+    Test lines do not have an epoch number. Each ends the epoch of the step lines before it, or, without such
+    lines, the next epoch.
     """
     runs: list[dict[int, float]] = [{}]
     epoch = 0
@@ -68,7 +69,7 @@ def finite(curve: Mapping[int, float]) -> dict[int, float]:
 
 
 def matched(logs: Logs) -> dict[str, dict[int, float]]:
-    """For each log but the first, by epoch that both have, the first's PESQ less its own."""
+    """For each log but the first: epoch -> PESQ of the first minus its own, at the epochs that both have."""
     (reference, first), *others = ((name, finite(curve)) for name, curve in logs.items())
     return {
         f"{reference} - {name}": {epoch: first[epoch] - curve[epoch] for epoch in first if epoch in curve}

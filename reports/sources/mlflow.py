@@ -1,4 +1,4 @@
-"""The scores of a study from an MLflow server alone."""
+"""Reads the scores of a study from an MLflow server alone."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ def scores_from_mlflow(
         study: name of the parent run. Default: the most recent parent run with a plan.
 
     Raises:
-        InputError: no such experiment, no parent run with a plan in it, or several roots have mirrored it.
+        InputError: the experiment does not exist, lacks a parent run with a plan, or several roots mirror to
+            it.
         TrackingError: the server does not answer, or refuses access.
     """
     from mlflow.exceptions import MlflowException

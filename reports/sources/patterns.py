@@ -1,4 +1,4 @@
-"""Paths whose parts are factors and seeds: `exp/{core}-{direction}/seed{seed}`."""
+"""Finds paths whose parts are factors and seeds, such as `exp/{core}-{direction}/seed{seed}`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def places(pattern: str) -> list[FoundPath]:
     A field matches any text within one part of a path; `*` matches without a field.
 
     Raises:
-        InputError: the pattern has no field, one twice, or no match, or two paths have equal fields.
+        InputError: the pattern does not have a field, has one twice, or matches nothing; or two paths have
+            equal fields.
     """
     names = FIELD.findall(pattern)
     if not names or len(set(names)) < len(names):
@@ -55,7 +56,7 @@ def places(pattern: str) -> list[FoundPath]:
 
 
 def _nearest(given: Path) -> str:
-    """The deepest existing folder of a pattern, and its content."""
+    """The deepest existing folder of a pattern, and its content, as text."""
     for depth in range(len(given.parts) - 1, -1, -1):
         above = Path(*given.parts[:depth])
         root = Path(above.anchor) if above.is_absolute() else Path()

@@ -35,11 +35,11 @@ class StudyInfo:
         baseline: the reference cell.
         plan: None if the runs were trained elsewhere.
         step_fractions: scores at other step budgets, by fraction.
-        further: extra test set -> its scores, if there are some.
+        further: extra test set -> its scores, if any.
         not_evaluated: extra test set -> runs whose evaluation on it failed.
-        no_further: why the source has no scores on extra test sets, or empty.
+        no_further: why the source lacks scores on extra test sets; or empty.
         ensembles: cell -> scores of its seed ensemble.
-        energy: kind of counter -> joules of this machine during training.
+        energy: kind of counter -> joules that this machine used during training.
         notes: assumptions about a table from elsewhere.
     """
 
@@ -83,7 +83,7 @@ class StudyInfo:
         return [*self.runs, *(run for found in self.step_fractions.values() for run in found.runs)]
 
     def steps(self, fraction: float) -> tuple[int, ...]:
-        """Steps of the runs of a step budget; several values if a factor changes the steps."""
+        """Numbers of steps of the runs at a step budget; several if a factor changes the steps."""
         cells = self.plan.at(fraction).cells if self.plan else ()
         return tuple(sorted({cell.config.steps or 0 for cell in cells}))
 
@@ -97,13 +97,13 @@ class StudyInfo:
 
 
 def scores_from_study(root: Path | str, name: str | None = None) -> tuple[pd.DataFrame, StudyInfo]:
-    """The scores of every planned run that has some, and facts about the study.
+    """The scores of every planned run that has scores, and facts about the study.
 
     Args:
-        name: of the study. Default: the most recent.
+        name: name of the study. Default: the most recent.
 
     Raises:
-        InputError: no such study, or its plan is damaged or of a later format.
+        InputError: the study does not exist, or its plan is damaged or has a later format.
     """
     root = Path(root)
     plan = load(root, name)
