@@ -225,7 +225,7 @@ def off_level(found: Iterable[str]) -> str | None:
 
 
 def same_level(level: str, known: Sequence[str]) -> str | None:
-    """The level in `known` that a level means: equal text, an equal number, or the only one that means off."""
+    """The level in `known` that `level` means: equal text, an equal number, or the only one meaning off."""
     if level in known:
         return level
     number = _number(level)

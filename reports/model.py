@@ -146,7 +146,7 @@ class AnalysisReport(ShownInNotebooks):
 
     @cached_property
     def equal_size(self) -> str:
-        """`at equal parameters` or `at equal MACs a second` if all cells of the grid are matched; or empty."""
+        """`at equal parameters` or `at equal MACs a second` if all cells of the grid match; else empty."""
         cells = [cell for cell in self.info.cells.values() if cell.levels]
         found = {cell.config.match for cell in cells}
         measure = found.pop() if len(found) == 1 else "free"
