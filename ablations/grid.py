@@ -197,7 +197,7 @@ def parse_factors(text: str) -> tuple[Factor, ...]:
     """The factors of a grid's text.
 
     Raises:
-        InputError: as `Grid.parse`.
+        InputError: as in `Grid.parse`.
     """
     entries: list[tuple[str, list[str] | None]] = []
     for word in (word.strip() for word in text.split(",")):

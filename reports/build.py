@@ -1,4 +1,4 @@
-"""Build a report from scores, and write its folder."""
+"""Builds a report from scores, and writes its folder."""
 
 from __future__ import annotations
 

@@ -243,7 +243,7 @@ def _number(text: str) -> float | None:
 
 
 def parse_levels(text: str) -> dict[str, str]:
-    """`"bidirectional=off,core=lstm"` as a mapping.
+    """Factor -> level, from a text such as `"bidirectional=off,core=lstm"`.
 
     Raises:
         InputError: an item is not `factor=level`.

@@ -1,4 +1,4 @@
-"""Whether validation ranks the cells of a study as the test does."""
+"""How well validation ranks the cells of a study as the test set does."""
 
 from __future__ import annotations
 

@@ -14,12 +14,12 @@ class Compute(Frozen):
         launcher: name in `launchers.LAUNCHERS`; each launcher ignores fields that do not concern it.
         jobs: number of runs at once.
         gpus: GPUs of this machine to use, e.g. `0,2`; empty for the CPU.
-        gpus_each: GPUs of one run, set by the training command.
+        gpus_each: number of GPUs of one run, set by the training command.
         slurm: `name=value` texts for the scheduler.
         storage: URL of Optuna's storage. Default: a journal in the study's folder.
         tracking_uri: MLflow's tracking URI. Default: a file under the root.
         retries: maximum number of retries after a lost worker, lack of memory or preemption.
-        max_failures: start no more runs after this many failed or diverged. Default: no limit.
+        max_failures: stop starting runs after this many failed or diverged. Default: unlimited.
         retry_failed: also restart runs that failed or diverged for good.
     """
 

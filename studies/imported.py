@@ -143,7 +143,7 @@ def _put(unpacked: Path, manifest: dict[str, Any], root: Path, trusted: bool) ->
 
 
 def _is_of(manifest: dict[str, Any], folder: Path) -> bool:
-    """Whether the study in a folder is the archive's: exported there, or imported from it."""
+    """Whether the study in a folder is the archive's: the exported original, or an earlier import of it."""
     original = file_digest(folder / "plan.json") == manifest["files"]["study/plan.json"]
     return original or read_json(folder / MANIFEST) == manifest
 

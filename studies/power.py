@@ -92,6 +92,6 @@ def outlook(
 
 
 def hours_per_run(runs: Iterable[RunInfo]) -> float | None:
-    """Median hours of a study's runs; None if nothing was timed."""
+    """Median hours of a study's runs; None if they were not timed."""
     seconds = [run.seconds for run in runs if run.summary.get("seconds_per_step") and run.seconds]
     return median(seconds) / 3600 if seconds else None

@@ -43,9 +43,9 @@ class _Effect:
 class ReachWatch:
     """Compares the scores of a study's cells as they come in.
 
-    If two cells that differ only in one factor have equal scores to the last bit, the runs for the factor's
-    other pairs come first. If all pairs are equal, the cells at that level stop, unless the plan waives the
-    code.
+    If two cells that differ only in one factor have scores that are equal to the last bit, the runs for the
+    factor's other pairs come first. If all pairs are equal, further runs of the cells at that level are not
+    started, unless the plan waives A204.
     """
 
     def __init__(self, plan: Plan, say: Callable[[str], None]) -> None:

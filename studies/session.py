@@ -182,7 +182,7 @@ class Session:
         return plan.model_copy(update={"audit": record})
 
     def _watched(self, plan: Plan, watch: ReachWatch, lease: Lease) -> Plan:
-        """The plan with the findings from scores added to the audit's."""
+        """The plan, with findings from scores added to those of the audit."""
         known = {(each["code"], each["where"]) for each in plan.audit.findings}
         new = [f.model_dump(mode="json") for f in watch.findings if (f.code, f.where) not in known]
         if new:

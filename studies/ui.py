@@ -56,7 +56,7 @@ def serve(
         port: the port, or 0 for a free one. Default: 5000, or a free one if that is taken.
 
     Raises:
-        InputError: no such study, nothing mirrored yet, or the port is taken.
+        InputError: the study does not exist, nothing is mirrored yet, or the port is taken.
         TrackingError: the server does not start.
     """
     root = Path(root).resolve()

@@ -147,7 +147,7 @@ def _network(cell: Cell) -> str:
 
 
 def _in_cells(finding: Finding, names: list[str], total: int) -> Finding:
-    """A network's finding with the cells that have it."""
+    """A network's finding, extended by the names of the cells that have this network."""
     if total == 1:
         return finding
     shown = "every cell" if len(names) == total else listed(names, 4)

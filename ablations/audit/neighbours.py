@@ -61,7 +61,7 @@ def neighbours(cells: Sequence[AnyCell], factor: Factor) -> Iterator[tuple[AnyCe
 def alike(
     cells: Sequence[AnyCell], factors: Sequence[Factor], same: Callable[[AnyCell, AnyCell], str | None]
 ) -> Iterator[Finding]:
-    """A201: two levels that give the same cells.
+    """A201: two levels of a factor that give equivalent cells.
 
     Args:
         same: returns why two cells are equivalent, or None if they are not.

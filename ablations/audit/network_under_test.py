@@ -31,7 +31,7 @@ from .settled import build, settled
 LARGE = 500_000
 """Networks with more parameters get shorter crops and smaller batches, so that the audit takes seconds."""
 STEPS = 8
-"""Optimiser steps the audit takes."""
+"""Number of optimizer steps that the audit takes."""
 BATCH = 2
 LONGEST = {False: 0.5, True: 0.2}
 """Whether the network is large -> seconds of the longest crop."""
@@ -47,7 +47,8 @@ that, the audit halves their length."""
 PIECE = 0.2
 """Seconds of the clip that predicts the memory of longer ones."""
 PROBE_PLACES = {"frame": (37, 41, 43, 47, 53, 59), "sample": (4801, 4813, 4817)}
-"""Lengths of the perturbation probes; the first that divides no width is used, to recognise the time axis."""
+"""Lengths of the perturbation probes. The first that does not divide any width is used, so that the time axis
+can be recognised."""
 NOTHING = nullcontext()
 
 

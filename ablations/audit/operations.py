@@ -23,7 +23,7 @@ NOT_THE_NETWORK = (str(Path(torch.__file__).parent), str(Path(__file__).parent))
 
 
 def operation_name(function: Any) -> str:
-    """`add` for `aten::add_` and `aten::add`."""
+    """The name of an operation without namespace and in-place suffix: `add` for `aten::add_`."""
     return function._schema.name.removeprefix("aten::").rstrip("_")
 
 

@@ -50,7 +50,7 @@ class FrozenStatistics(TorchDispatchMode):
         The latter do not connect places; if frozen, they let powers of a changed input explode.
 
         Args:
-            places: length of the time axis, a number that divides no width.
+            places: length of the time axis, which must not divide any width.
         """
         self.replaying, self._position, self.places = True, 0, places
         with self:

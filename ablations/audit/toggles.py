@@ -1,4 +1,4 @@
-"""A201 and A203: levels that change nothing, and levels that change more than they say."""
+"""A201 and A203: levels without any effect, and levels that change more than they declare."""
 
 from __future__ import annotations
 

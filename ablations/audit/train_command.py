@@ -39,7 +39,7 @@ def audit_train_command(
 
     Args:
         train: the command; its code is read, and its network imported if the user trusts that code.
-        runs: of the study.
+        runs: all runs of the study.
         corpus: to check its pairs, leaks and noisy score; default: not checked.
         same: run -> sentence that its scores are those of another seed.
 

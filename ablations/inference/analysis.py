@@ -54,7 +54,7 @@ class Analysis(ShownInNotebooks):
         design: full, fractional, add-one, leave-one-out or incomplete.
         levels: factor -> its levels, off first.
         base: the all-off levels.
-        base_cell: their cell; None if it has no scores.
+        base_cell: the cell at these levels; None if it does not have scores.
         baseline: the reference cell.
         margin: the smallest difference that matters. None if unknown; then there are no verdicts.
         claims: factor (or `factor=level`) -> the claim in this metric.
@@ -121,7 +121,7 @@ class Analysis(ShownInNotebooks):
 
     @cached_property
     def best(self) -> str | None:
-        """See `cells.best_cell`."""
+        """The best cell, if its lead on the second best is established; see `cells.best_cell`."""
         return best_cell(self.scores, self.cells, self.confidence)
 
     @cached_property

@@ -65,7 +65,7 @@ class Estimates:
         )
 
     def rows(self, chosen: slice | Sequence[int]) -> Estimates:
-        """Some of the contrasts."""
+        """The estimates of some of the contrasts."""
         return replace(
             self,
             value=self.value[..., chosen],
@@ -91,7 +91,7 @@ class Estimates:
         return p_values(self.value, self.se, self.df)
 
     def columns(self, confidence: float) -> dict[str, Array]:
-        """See the function `columns`."""
+        """Estimates with interval and p-value, by column name; see the function `columns`."""
         return columns(self.value, self.se, self.df, confidence)
 
     def at_seeds(self, seeds: int | Array) -> tuple[Array, Array]:
@@ -120,7 +120,7 @@ def satterthwaite(variance: Array, parts: Array, part_df: Array, extra: Array, e
 
 
 def quantile(confidence: float, df: Array) -> Array:
-    """Two-sided t quantile; infinite degrees of freedom give the normal one."""
+    """Two-sided quantile of the t distribution; of the normal one if degrees of freedom are infinite."""
     upper = (1 + confidence) / 2
     finite = np.where(np.isfinite(df), df, 1.0)
     found = np.where(np.isinf(df), special.ndtri(upper), special.stdtrit(finite, upper))

@@ -23,7 +23,7 @@ FIRST_ALONE = "a tracking server only has the scores on the first test set; repo
 def scores_from_mlflow(
     tracking_uri: str, experiment: str, study: str | None = None
 ) -> tuple[pd.DataFrame, StudyInfo]:
-    """The scores of a study that was mirrored to an MLflow server; no run directory is needed.
+    """The scores of a study that was mirrored to an MLflow server; run directories are not needed.
 
     Args:
         study: name of the parent run. Default: the most recent parent run with a plan.

@@ -97,7 +97,7 @@ class Job:
 
 
 class Ended(Frozen):
-    """The end of a job on its slot; `studies.retry_policy` decides what follows."""
+    """The end of a job on its slot; `studies.retry_policy` decides what to do next."""
 
     run: Path
     exit: Exit = "finished"

@@ -30,7 +30,7 @@ class Gpu:
     Attributes:
         name: name in `CUDA_VISIBLE_DEVICES`: an index in PCI bus order, a UUID or a MIG UUID.
         aliases: other names that `--gpus` accepts.
-        memory: bytes; None if `nvidia-smi` does not report them.
+        memory: memory in bytes; None if `nvidia-smi` does not report it.
     """
 
     name: str

@@ -190,7 +190,7 @@ class Plan(Frozen):
 
     @property
     def tuned(self) -> bool:
-        """Whether all cells are tuned, or need no tuning."""
+        """Whether all cells are tuned, or tuning is not requested."""
         return self.tune is None or all(cell.tuned is not None for cell in self.cells)
 
     def signed(self, more: Mapping[str, Collection[int]] = MappingProxyType({})) -> Plan:

@@ -81,7 +81,7 @@ class Mirror:
         return self.folder / f"tracker-{digest}.lock"
 
     def outcome(self, problems: list[str]) -> Mirrored:
-        """The result of a pass with these problems."""
+        """The result of a pass that had these problems."""
         if not problems:
             return Mirrored(True, f"{self.study} is complete in {self.shown_uri}")
         shown = "; ".join(problems[:5])
