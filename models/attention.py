@@ -1,4 +1,4 @@
-"""A time layer of self-attention with rotary positions (Su et al. 2021, arXiv:2104.09864)."""
+"""Self-attention over time with rotary position embeddings (Su et al. 2021, arXiv:2104.09864)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .norms import linear, make_norm
 
 
 def rotate(x: Tensor) -> Tensor:
-    """Turn pairs of channels by an angle that grows with time: `(row, head, time, channel)`, same shape."""
+    """Rotate pairs of channels by an angle that grows with time: `(row, head, time, channel)`, same shape."""
     time, width = x.shape[-2:]
     rates = 10000.0 ** (-torch.arange(0, width, 2, device=x.device, dtype=torch.float32) / width)
     angles = torch.arange(time, device=x.device, dtype=torch.float32)[:, None] * rates
@@ -25,10 +25,10 @@ def rotate(x: Tensor) -> Tensor:
 
 
 class Heads:
-    """The heads of an attention.
+    """Multi-head self-attention with rotary position embeddings.
 
     Raises:
-        InputError: the width of a head is odd, but rotary positions need pairs of channels.
+        InputError: the width of a head is odd; rotary embeddings rotate pairs of channels.
     """
 
     def __init__(self, config: ModelConfig) -> None:

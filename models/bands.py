@@ -1,4 +1,4 @@
-"""Splits a spectrogram into bands and their features; bands of equal shape are computed together."""
+"""Splits a spectrogram into bands and computes their features; bands of equal width are batched."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ class BandGroup:
 
 
 def band_groups(widths: Sequence[int] = BSRNN, sizes: Sequence[int] | None = None) -> list[BandGroup]:
-    """Neighbouring bands of equal width and, if given, equal size (one number for each band).
+    """Group neighbouring bands of equal width and, if `sizes` are given, of equal size.
 
     Raises:
-        ValueError: there is not one size for each band.
+        ValueError: `sizes` does not have one number for each band.
     """
     sizes = [0] * len(widths) if sizes is None else sizes
     if len(sizes) != len(widths):
@@ -53,7 +53,7 @@ def band_groups(widths: Sequence[int] = BSRNN, sizes: Sequence[int] | None = Non
 class StackedLinear(nn.Module):
     """One linear layer for each of several bands, as one batched matrix product.
 
-    `weight` is `(band, in, out)`, `bias` `(band, out)`; Xavier uniform and zero at the start.
+    `weight` is `(band, in, out)`, initialised Xavier uniform; `bias` is `(band, out)`, initialised to zero.
     """
 
     def __init__(self, bands: int, inputs: int, outputs: int) -> None:
@@ -73,7 +73,7 @@ class StackedLinear(nn.Module):
 
 
 class _SplitGroup(nn.Module):
-    """Normalisation and linear layer of the bands of one width."""
+    """Normalisation and linear layers of neighbouring bands of one width."""
 
     def __init__(self, group: BandGroup, channels: int, statistics: Statistics) -> None:
         super().__init__()
@@ -99,10 +99,10 @@ class _SplitGroup(nn.Module):
 
 
 class BandSplit(nn.Module):
-    """A spectrogram as features: per band, GroupNorm(1) over (re/im, bin, time), then linear.
+    """Maps a spectrogram to features: per band, GroupNorm(1) over (re/im, bin, time), then a linear layer.
 
-    Cumulative statistics run over the frames so far. The input of a band's linear layer is interleaved: re
-    and im of its first bin, of its second, ...
+    Cumulative statistics use only the frames so far. The input of a band's linear layer is interleaved:
+    re and im of its first bin, re and im of its second bin, ...
     """
 
     def __init__(

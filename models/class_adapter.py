@@ -1,4 +1,4 @@
-"""Adapts a network class in a file without a plug-in: its arguments and its inputs are guessed."""
+"""Adapts a network class from a file, without a plug-in: guesses its arguments, inputs and outputs."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ SIZES = {
     257: ("n_freqs", "num_freqs", "n_freq", "num_freq", "freq_bins", "n_bins", "num_bins", "num_features"),
     16_000: ("sample_rate", "sampling_rate", "sr", "fs"),
 }
-"""Value -> arguments that get it if they have no default."""
+"""Value -> names of the arguments that get it if they have no default."""
 FORMS = (
     *(("spectrum", axes) for axes in ("bft", "bft2", "b2ft", "b2tf", "btf")),
     *(("waveform", axes) for axes in ("bt", "b1t")),
     *(("magnitude", axes) for axes in ("bft", "btf", "b1ft", "b1tf")),
     ("magnitude-phase", "bft"),
 )
-"""Domains and axes, in the order of trying."""
+"""Domains and axes, in the order in which they are tried."""
 HINTS = {"waveform": ("wav", "audio", "mix", "signal", "speech", "sample"), "magnitude": ("mag",)}
-"""Domain -> parts of the name of the forward's argument for which it is tried first."""
+"""Domain -> substrings of the name of `forward`'s first argument; on a match, the domain is tried first."""
 TRANSFORMS = (None, Transform(320, 160), Transform(400, 100), Transform(256, 128), Transform(512, 256))
 LIKELY = ("enh", "est", "clean", "wav", "spec", "out")
-"""Parts of names of outputs that are tried first."""
+"""Outputs whose name contains one of these are tried first."""
 SAID = ("domain", "axes", "compress", "output")
-"""Declarations that a setting may make if the class has no argument of that name."""
+"""Settings that declare the network's interface, if the class has no argument of that name."""
 
 
 @dataclass(frozen=True)
 class FromClass:
-    """A class as a configuration, and a sentence for each guess."""
+    """The configuration for a class, and a sentence on each guess."""
 
     config: ModelConfig
     told: tuple[str, ...]
@@ -60,8 +60,9 @@ def class_of_file(text: str, settings: Mapping[str, Any] | None = None, *, named
 
     Args:
         text: `path/to/file.py:Class`.
-        settings: arguments of the class by name (`h.width` is an attribute of its argument `h`), or `SAID`.
-        named: whether the user names the file and so trusts its code; false for a plan that mentions it.
+        settings: arguments of the class by name (`h.width` is an attribute of its argument `h`), or
+            declarations (`SAID`).
+        named: whether the user has named the file and so trusts its code; false if only a plan mentions it.
 
     Raises:
         InputError: the class does not exist, its code is not trusted, it cannot be imported or built, or it
@@ -116,7 +117,7 @@ def _kind(text: str, named: bool) -> type[nn.Module]:
 
 
 def _imported(file: Path) -> ModuleType:
-    """The module of a file, imported from the first trusted folder that works."""
+    """Import a file as a module, from the first trusted folder from which this succeeds."""
     first: Exception | None = None
     for root in trusted_roots(file):
         before, path = set(sys.modules), list(sys.path)
@@ -139,7 +140,7 @@ def _imported(file: Path) -> ModuleType:
 
 
 def _arguments(kind: type[nn.Module], given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The arguments of a class as options, and the guesses."""
+    """Options for the arguments of a class, and a sentence on each guess."""
     parameters = inspect.signature(kind).parameters
     named = {n: p for n, p in parameters.items() if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)}
     form = f"{kind.__name__}{inspect.signature(kind)}"
@@ -166,7 +167,7 @@ def _arguments(kind: type[nn.Module], given: Mapping[str, Any]) -> tuple[dict[st
 
 
 class Settings(dict[str, Any]):
-    """An argument whose parts are items and attributes, a common form of settings."""
+    """A dictionary whose items are also attributes, as networks often expect their settings."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -176,7 +177,7 @@ class Settings(dict[str, Any]):
 
 
 def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Options as arguments: JSON is parsed, and dotted names become `Settings`."""
+    """Turn options into arguments: parse JSON, and nest dotted names in `Settings`."""
     found: dict[str, Any] = {}
     for name, value in options.items():
         if isinstance(value, str) and (value == "null" or value.startswith(("[", "{"))):
@@ -191,7 +192,7 @@ def _nested(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _transform(known: Mapping[str, inspect.Parameter], options: Mapping[str, Any]) -> Transform | None:
-    """The transform that the arguments of a class name, if they do."""
+    """The transform given by the FFT size and hop among the arguments of a class; None if one is missing."""
     values = {name: options.get(name, parameter.default) for name, parameter in known.items()}
     n_fft, hop = (
         next((v for n, v in values.items() if n in SIZES[size] and isinstance(v, int)), None)
@@ -204,10 +205,11 @@ def _transform(known: Mapping[str, inspect.Parameter], options: Mapping[str, Any
 
 
 def _guess(network: nn.Module, transform: Transform | None) -> tuple[dict[str, Any], list[str]]:
-    """The first input and output form that a network runs with (its own transform first), and the guesses.
+    """The first input and output form that the network accepts (its own transform is tried first), and a
+    sentence on each guess.
 
     Raises:
-        InputError: it does not run with any.
+        InputError: the network accepts none of the forms.
     """
     first = next(iter(inspect.signature(network.forward).parameters), "").lower()
     hinted = [domain for domain, words in HINTS.items() if any(word in first for word in words)]
@@ -255,7 +257,7 @@ def _short(error: Exception) -> str:
 
 @torch.no_grad()
 def _output(network: nn.Module, said: Mapping[str, Any]) -> Any:
-    """Which output is the enhanced signal in some form, tried with two batch sizes and lengths.
+    """The key or index of the enhanced signal among the outputs, tested with two batch sizes and lengths.
 
     Raises:
         InputError: no output fits.
@@ -288,7 +290,7 @@ def _alike(enhanced: Any, signal: Tensor) -> None:
 
 
 def _names(outputs: Any, said: Mapping[str, Any]) -> Iterator[Any]:
-    """The outputs that may be the enhanced signal, likely ones first; None: the output itself."""
+    """Keys or indices of possible enhanced signals, likely ones first; None for the output itself."""
     if said["domain"] == "magnitude-phase":
         yield (0, 1)
     elif isinstance(outputs, Tensor):

@@ -1,4 +1,4 @@
-"""The typed description of one network, and the named ones. Needs no torch."""
+"""The configuration of a network, and the presets. Needs no torch."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ Decoder = Annotated[str, AfterValidator(DECODERS.check)]
 Head = Annotated[str, AfterValidator(HEADS.check)]
 Norm = Literal["group", "layer", "batch"]
 Statistics = Literal["utterance", "cumulative"]
-"""Of a normalisation over time: over the whole utterance, or over the frames so far (causal)."""
+"""Statistics of a normalisation over time: over the whole utterance, or over the frames so far (causal)."""
 
 
 def band_widths(layout: str | tuple[int, ...], bins: int = BINS) -> tuple[int, ...]:
-    """Bins per band, low to high, from a layout's name (`bsrnn`, `mel:16`) or a list.
+    """Bins per band, low to high, from a layout (`bsrnn`, `mel:16`) or a list of widths.
 
     Raises:
         InputError: the layout is unknown, its count is not valid, or it does not cover the bins.
@@ -89,10 +89,10 @@ _Wide = (_Layers, ActiveIf("core", "mamba", "mamba2", "xlstm"), ActiveIf("crossb
 
 
 class ModelConfig(Section):
-    """One network of the band-split family, fully resolved.
+    """The complete configuration of one band-split network.
 
     The trunk is `layers` residual layers of `core` over time in each band, and `crossband_layers`
-    layers of `crossband` over the bands in each frame. How to add a field: see `models.fields`.
+    layers of `crossband` over the bands in each frame. See `models.fields` for how to add a field.
     """
 
     architecture: Annotated[Architecture, _Everywhere] = "band-split"
@@ -105,11 +105,11 @@ class ModelConfig(Section):
         default="uni", description="of the time layers; bi sees later frames"
     )
     lookahead: Annotated[NonNegativeInt, Added, _Encoder, ActiveIf("direction", "uni")] = Field(
-        default=0, description="frames that the time layers together see ahead (uni)"
+        default=0, description="total look-ahead of the time layers, in frames (uni)"
     )
     chunk: Annotated[NonNegativeInt, Added, _Encoder] = Field(
         default=0,
-        description="frames of a chunk: a time layer runs within chunks, then across them (DPRNN); 0: off",
+        description="frames per chunk; time layers run within chunks, then across them (DPRNN); 0: off",
     )
     norm: Annotated[Norm, _Encoder] = Field(
         default="group",
@@ -118,36 +118,35 @@ class ModelConfig(Section):
     )
     n_fft: Annotated[PositiveInt, Added, _Signal] = Field(
         default=512,
-        description="points of the transform: n_fft / 2 + 1 bins; losses stay those of 512 points",
+        description="FFT size (n_fft / 2 + 1 bins); losses still use 512 points",
     )
-    hop: Annotated[PositiveInt, Added, _Signal] = Field(
-        default=128, description="samples from frame to frame"
-    )
+    hop: Annotated[PositiveInt, Added, _Signal] = Field(default=128, description="hop size in samples")
     window: Annotated[Literal["hann", "sqrt-hann", "hamming", "rectangular"], Added, _Signal] = Field(
-        default="hann", description="of the transform, n_fft samples long"
+        default="hann", description="window of the transform, n_fft samples long"
     )
     bands: Annotated[str | tuple[int, ...], BeforeValidator(_no_bare_count), Added, _Signal] = Field(
         default="bsrnn",
-        description="bsrnn, uniform:K, mel:K, bark:K, one (no split), or the bins of each band",
+        description="band layout: bsrnn, uniform:K, mel:K, bark:K, one (no split), or the bins of each band",
     )
     input_level: Annotated[Literal["as-is", "unit"], Added, _Signal] = Field(
-        default="as-is", description="unit: scale each utterance to a root mean square of 1, and back"
+        default="as-is", description="unit: scale each utterance to an RMS of 1, and undo that at the output"
     )
     input_compression: Annotated[PositiveFloat, Added, Affects("split")] = Field(
         default=1.0,
-        description="exponent of the magnitudes that the network reads; it filters the uncompressed ones",
+        description="exponent of the magnitudes that the network reads; masks apply to uncompressed ones",
     )
     split_statistics: Annotated[Statistics, Added, Affects("split")] = Field(
-        default="utterance", description="of the normalisation in the band split"
+        default="utterance", description="statistics of the normalisation in the band split"
     )
     trunk_statistics: Annotated[
         Statistics, Added, _Layers, ActiveIf("norm", "group"), ActiveIf("crossband", "bilstm")
-    ] = Field(default="utterance", description="of the norms of time and band layers")
+    ] = Field(default="utterance", description="statistics of the norms in time and band layers")
     decoder_statistics: Annotated[Statistics, Added, _Decoder, ActiveIf("decoder", "per-band")] = Field(
-        default="utterance", description="of the normalisation in the decoder"
+        default="utterance", description="statistics of the normalisation in the decoder"
     )
     filter_taps: Annotated[Literal["centred", "past"], Added, _Decoder, ActiveIf("head", "filter")] = Field(
-        default="centred", description="one frame back, now and one ahead; or two back and now (filter head)"
+        default="centred",
+        description="centred: previous, current and next frame; past: current and two previous (filter head)",
     )
     crossband: Annotated[CrossBand, _CrossBand] = Field(
         default="bilstm",
@@ -157,7 +156,8 @@ class ModelConfig(Section):
         PositiveInt, _CrossBand, ActiveUnless("crossband", "none"), InactiveValue(1)
     ] = 5
     order: Annotated[Literal["stacked", "interleaved"], ActiveUnless("crossband", "none")] = Field(
-        default="stacked", description="all time layers before all band layers (BSRNN), or in turn (ESPnet)"
+        default="stacked",
+        description="stacked: all time layers, then all band layers (BSRNN); else alternating (ESPnet)",
     )
     decoder: Annotated[Decoder, _Decoder] = "per-band"
     decoder_expansion: Annotated[
@@ -165,16 +165,16 @@ class ModelConfig(Section):
     ] = Field(default=4.0, description="hidden width of the decoder over N: one number, or one for each band")
     head: Annotated[Head, _Decoder] = "filter"
     projection: Annotated[Literal["none", "consistent"], Added, _Decoder] = Field(
-        default="none", description="consistent: make the output the spectrogram of a signal"
+        default="none", description="consistent: project the output to the nearest consistent spectrogram"
     )
     heads: Annotated[PositiveInt, _Encoder, ActiveIf("core", "attention", "conformer", "mamba2", "xlstm")] = (
-        Field(default=4, description="heads (attention, conformer, Mamba-2, xLSTM)")
+        Field(default=4, description="number of heads (attention, conformer, Mamba-2, xLSTM)")
     )
     kernel: Annotated[PositiveInt, Added, _Encoder, ActiveIf("core", "tcn", "conformer")] = Field(
         default=3, description="taps of the convolutions over time (TCN, conformer)"
     )
     dilations: Annotated[PositiveInt, Added, _Encoder, ActiveIf("core", "tcn")] = Field(
-        default=4, description="blocks of a layer, of dilation 1, 2, 4, ... (TCN)"
+        default=4, description="blocks per layer, with dilation 1, 2, 4, ... (TCN)"
     )
     d_state: Annotated[PositiveInt, *_AnySsm] = Field(default=12, description="states per channel (Mamba)")
     expand: Annotated[PositiveInt, *_Wide] = Field(default=1, description="inner width over N (Mamba, xLSTM)")
@@ -182,10 +182,10 @@ class ModelConfig(Section):
         default=4, description="taps of the causal convolution (Mamba, xLSTM)"
     )
     gating: Annotated[Literal["exponential", "sigmoid"], Added, _Encoder, ActiveIf("core", "xlstm")] = Field(
-        default="exponential", description="of the input gate (xLSTM)"
+        default="exponential", description="activation of the input gate (xLSTM)"
     )
     biases: Annotated[Literal["with", "without"], Added, _Encoder, ActiveIf("core", "xlstm")] = Field(
-        default="with", description="of projections and convolution (xLSTM)"
+        default="with", description="biases of projections and convolution (xLSTM)"
     )
     ssm_skip: Annotated[Literal["right", "shadowed"], *_Ssm] = Field(
         default="right", description="shadowed: the scan's skip is d_inner * x and the learned D is dead"
@@ -200,7 +200,7 @@ class ModelConfig(Section):
         dict[str, bool | int | float | str], AfterValidator(with_digests), Added, _Everywhere
     ] = Field(
         default={},
-        description="settings of a plug-in's parts, by name; path:FOLDER counts by the code in it",
+        description="settings of a plug-in's parts, by name; path:FOLDER is signed by the code in the folder",
     )
 
     @property
@@ -210,11 +210,11 @@ class ModelConfig(Section):
 
     @property
     def bins(self) -> int:
-        """Of the spectrogram."""
+        """Number of bins of the spectrogram."""
         return self.n_fft // 2 + 1
 
     def _folders(self) -> dict[str, tuple[Path, str]]:
-        """Option -> the folder that it names, and the planned digest of its code."""
+        """Option -> the folder that it names, and the digest of its code when the study was planned."""
         parted = {
             option: value.removeprefix(PATH).rpartition("@")
             for option, value in self.options.items()
@@ -223,15 +223,15 @@ class ModelConfig(Section):
         return {option: (Path(name), digest) for option, (name, _, digest) in parted.items() if name}
 
     def trust_folders(self) -> None:
-        """Trust the code in the folders of options; only for a network that the user has described."""
+        """Trust the code in the folders that options name; call it only for networks given by the user."""
         for path, digest in self._folders().values():
             trust.grant(path, digest)
 
     def folder(self, option: str) -> Path:
-        """The folder of an option `path:FOLDER`.
+        """The folder that an option names as `path:FOLDER`.
 
         Raises:
-            InputError: the option is missing, the code has changed since planning, or it is not trusted.
+            InputError: the option is missing, or the code is not trusted or has changed since planning.
         """
         if option not in self._folders():
             raise InputError(f"the network needs a folder; set it with --option {option}=PATH")
@@ -250,7 +250,7 @@ class ModelConfig(Section):
         return name
 
     def result_fields(self) -> dict[str, Any]:
-        """As in `Section`; for an option that names a folder, the digest of its code, not its path."""
+        """As in `Section`, but with the digest of a folder's code instead of its path in options."""
         fields = super().result_fields()
         options = {
             key: value.rpartition("@")[2] if isinstance(value, str) and value.startswith(PATH) else value
@@ -259,7 +259,7 @@ class ModelConfig(Section):
         return fields | {"options": options}
 
     def is_active(self, name: str) -> bool:
-        """Whether the network reads a field; a plug-in's part may read any."""
+        """Whether the network reads a field; a part from a plug-in may read any field."""
         named = [
             (parts, name) for field, parts in PLUGGABLE.items() for name in getattr(self, field).split("+")
         ]
@@ -336,7 +336,7 @@ PRESETS: dict[str, ModelConfig] = {
     "mbsnet-dual-head": _mbsnet(head="magnitude-phase", decoder_expansion=1.8125),
     "mbsnet-recovered": _mbsnet(direction="bi", crossband="bilstm", decoder_expansion=4.0),
 }
-"""Named networks; `ablate models` lists them with their sizes."""
+"""Preset -> configuration; `ablate models` lists them with their sizes."""
 
 
 def resolve_model(preset_or_config: str | ModelConfig) -> ModelConfig:

@@ -22,7 +22,7 @@ class _FeedForward(nn.Sequential):
 
 
 class _Convolution(nn.Module):
-    """Gate, depthwise convolution, LayerNorm (where the paper has batch statistics), SiLU."""
+    """Gated linear unit, depthwise convolution, LayerNorm (the paper uses BatchNorm), SiLU."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -40,7 +40,10 @@ class _Convolution(nn.Module):
 
 
 class ConformerLayer(nn.Module, Declared):
-    """Half a feed-forward, attention, convolution, half a feed-forward, each residual; uni is causal."""
+    """Half-step feed-forward, attention, convolution, half-step feed-forward, each residual.
+
+    It is causal if the direction is `uni`.
+    """
 
     reach = math.inf
 

@@ -32,7 +32,7 @@ Plugins = Annotated[
 
 
 def formats(*known: str, panel: str | None = None) -> Any:
-    """The option `--format` with these values; others raise an `InputError`."""
+    """The option `--format` with these values; any other value raises an `InputError`."""
 
     def check(value: str) -> str:
         if value not in known:
@@ -54,7 +54,7 @@ Format = Annotated[str, formats("table", "json")]
 
 
 def options_from(options: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command that takes one dataclass an option for each field; fields have Typer's annotations."""
+    """Decorate a command that takes one dataclass: each field, annotated for Typer, becomes an option."""
     hints = get_type_hints(options, include_extras=True)
     parameters = [
         inspect.Parameter(
@@ -87,8 +87,10 @@ def table(*columns: str) -> Table:
 
 
 def console(out: TextIO | None = None) -> Console:
-    """A console on standard output or another stream. If that is not a terminal, it does not wrap lines or
-    cut cells. Brackets are printed as they are."""
+    """A console on standard output or another stream, without markup.
+
+    If the stream is not a terminal, the console does not wrap lines or cut cells.
+    """
     from rich.console import Console
 
     out = sys.stdout if out is None else out
@@ -96,7 +98,7 @@ def console(out: TextIO | None = None) -> Console:
 
 
 def print_table(table: Table, out: Console | None = None, spare: Sequence[str] = ()) -> None:
-    """Print a table, and below it which columns `fit` left out."""
+    """Print a table, and below it the columns that `fit` left out."""
     out = console() if out is None else out
     left_out = fit(table, out, spare)
     out.print(table)
@@ -105,8 +107,11 @@ def print_table(table: Table, out: Console | None = None, spare: Sequence[str] =
 
 
 def fit(table: Table, out: Console, spare: Sequence[str] = ()) -> str:
-    """Make a table fit a console: leave out columns of `spare`, in order, until it does, then fold cells.
-    Returns a sentence on the columns that were left out."""
+    """Make a table fit a console: drop columns of `spare`, in order, until it fits; if needed, fold cells.
+
+    Returns:
+        A sentence on the dropped columns.
+    """
 
     def too_wide() -> bool:
         return out.measure(table, options=out.options.update(max_width=WIDE)).maximum > out.width
@@ -124,7 +129,7 @@ def fit(table: Table, out: Console, spare: Sequence[str] = ()) -> str:
 
 
 def plain(value: Any) -> Any:
-    """A nested value in JSON types; numbers that are not finite become None."""
+    """Convert a nested value to JSON types; non-finite numbers become None."""
     if isinstance(value, dict):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -139,9 +144,11 @@ def print_json(value: Any) -> None:
 
 
 def run(app: Callable[[], Any]) -> None:
-    """Run a command line. An `InputError`, or a full or read-only disk, prints one line and exits with 2. Any
-    other exception is an internal error: it prints kind and message and exits with 1. `ABLATE_DEBUG=1` shows
-    the traceback."""
+    """Run a command line and turn exceptions into exit codes.
+
+    An `InputError`, or a full or read-only disk, prints one line and exits with 2. Any other exception is an
+    internal error: it prints type and message and exits with 1. `ABLATE_DEBUG=1` shows the traceback.
+    """
     try:
         app()
     except KeyboardInterrupt:

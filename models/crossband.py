@@ -13,7 +13,7 @@ from .recurrent import recurrent, recurrent_linear
 
 
 class NoCrossBand(nn.Module, Declared):
-    """Leaves the features as they are."""
+    """The identity: no cross-band module."""
 
     reach = 1
 
@@ -26,9 +26,9 @@ class NoCrossBand(nn.Module, Declared):
 
 
 class Pointwise(nn.Module, Declared):
-    """`LayerNorm(x + GELU(LayerNorm(Linear(x))))` of each (time, band) alone.
+    """`LayerNorm(x + GELU(LayerNorm(Linear(x))))` at each (time, band) separately.
 
-    The "cross-band MLP" of MBS-Net: it mixes no bands.
+    This is the "cross-band MLP" of MBS-Net, which does not mix bands.
     """
 
     reach = 1
@@ -46,7 +46,7 @@ class Pointwise(nn.Module, Declared):
 
 
 class BandBiLSTM(nn.Module, Declared):
-    """`x + Linear(BiLSTM(GroupNorm(x)))` along the bands of each frame: the band layer of BSRNN."""
+    """The band layer of BSRNN: `x + Linear(BiLSTM(GroupNorm(x)))` along the bands of each frame."""
 
     mixes_bands = True
     reach = 1

@@ -1,7 +1,7 @@
-"""Declarations of the parts of a network, and recordings of what happens inside them.
+"""Declarations of a network's parts, and recordings of their internal tensors.
 
 Declarations are optional: without one, the functions of this module return a neutral default. The audit
-checks declarations against what the part does.
+checks declarations against the part's behaviour.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ Range = tuple[float, float]
 
 
 class Declared:
-    """Mixin of the built-in parts with the defaults of every declaration.
+    """Mixin for the built-in parts: the default of every declaration.
 
     Attributes:
-        mixes_bands: whether the output of a band depends on other bands through the part itself, not only
-            through normalisation statistics.
-        looks_ahead: on how many later frames a frame of the output depends in this sense; True: any number.
-        hidden_width: the inner width; None: not declared.
-        reach: on how many frames of the input a frame of the output depends in this sense; infinite for the
-            whole past, None: not declared.
-        own_loss: paths below the part whose outputs are trained by the network's own loss only.
+        mixes_bands: whether the output of a band depends on other bands, normalisation statistics aside.
+        looks_ahead: number of later frames that an output frame depends on, normalisation statistics aside;
+            True if unbounded.
+        hidden_width: the inner width; None if not declared.
+        reach: number of input frames that an output frame depends on, normalisation statistics aside;
+            infinite for the whole past, None if not declared.
+        own_loss: paths of submodules that only the network's own loss trains.
     """
 
     mixes_bands: bool = False
@@ -39,14 +39,14 @@ class Declared:
     own_loss: tuple[str, ...] = ()
 
     def init_ranges(self) -> dict[str, Range]:
-        """Name of a quantity -> the closed range that holds all of its initial values.
+        """Name of a quantity -> the closed range that contains all of its initial values.
 
         A name is a parameter's path relative to the part, or a key of `init_values`.
         """
         return {}
 
     def init_values(self) -> dict[str, Tensor]:
-        """Derived quantities in their natural unit, by the names that `init_ranges` uses."""
+        """Derived quantities in their natural unit, keyed as in `init_ranges`."""
         return {}
 
 
@@ -56,18 +56,18 @@ def looks_ahead(part: nn.Module) -> bool:
 
 
 def frames_ahead(part: nn.Module) -> float:
-    """The declared number of later frames; infinite for True."""
+    """The declared number of later frames; infinite if the declaration is True."""
     said = getattr(part, "looks_ahead", 0)
     return math.inf if said is True else float(said)
 
 
 def reach(part: nn.Module) -> float | None:
-    """The declared `Declared.reach`, or None."""
+    """The declared `reach`; None if not declared."""
     return getattr(part, "reach", None)
 
 
 def initial_ranges(model: nn.Module) -> dict[str, tuple[Tensor, Range]]:
-    """Full path -> (present values, declared initial range).
+    """Full path -> (current values, declared initial range).
 
     Raises:
         InputError: a part declares a range for a name that is not a parameter or derived quantity.
@@ -90,7 +90,7 @@ def initial_ranges(model: nn.Module) -> dict[str, tuple[Tensor, Range]]:
 
 
 class Recording(dict[str, list[Tensor]]):
-    """The recording of a module: name -> noted tensors; `notes` has them in order, with the noting module."""
+    """Name -> recorded tensors of a module; `notes` lists them in order, with the module that noted each."""
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
@@ -103,10 +103,10 @@ _recording: ContextVar[Recording | None] = ContextVar("recording", default=None)
 
 @contextmanager
 def record(module: nn.Module) -> Iterator[Recording]:
-    """Record the tensors that `module` and the modules inside it note during forwards.
+    """Record the tensors that `module` and its submodules note in the forward passes inside the block.
 
-    A Mamba block notes `state` and `skip` (the two terms of the scan's output, `(row, time, inner channel)`)
-    and with clamps `clamp_<name>` (the share of values at or beyond each bound, a scalar).
+    A Mamba block notes `state` and `skip`, the two terms of the scan's output `(row, time, inner channel)`,
+    and, with clamps, `clamp_<name>`, the share of values at or beyond each bound (a scalar).
     """
     recording = Recording(module)
     token = _recording.set(recording)
@@ -117,7 +117,7 @@ def record(module: nn.Module) -> Iterator[Recording]:
 
 
 def recording(module: nn.Module) -> bool:
-    """Whether `module` is being recorded, so that it should compute its notes."""
+    """Whether `module` is being recorded and should compute what it notes."""
     current = _recording.get()
     return current is not None and module in current.members
 

@@ -1,4 +1,4 @@
-"""From features to values for each bin, which the heads turn into a mask."""
+"""Decoders: map features to values for each bin, which the heads turn into a mask."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from .parts import HEADS
 
 
 def is_complex_mask(config: ModelConfig) -> bool:
-    """Whether the head's decoder gives pairs of real and imaginary parts."""
+    """Whether the decoder's outputs are pairs of real and imaginary parts."""
     return getattr(HEADS[config.head], "complex_mask", True)
 
 
 def hidden_widths(config: ModelConfig) -> list[int]:
-    """The inner width of the decoder for each band."""
+    """The decoder's hidden width for each band."""
     expansion = config.decoder_expansion
     each = expansion if isinstance(expansion, tuple) else (expansion,) * len(config.band_widths)
     return [max(1, round(e * config.channels)) for e in each]
@@ -47,8 +47,8 @@ class _DecoderGroup(nn.Module):
 class PerBandDecoder(nn.Module, Declared):
     """The mask decoder of BSRNN: per band GroupNorm(1, N), Linear(N, eN), Tanh, Linear(eN, ...).
 
-    A complex mask comes through a gated linear unit: the last layer is twice as wide. The outputs of a
-    band are ordered `(bin, output)`.
+    For a complex mask, the last layer is twice as wide and feeds a gated linear unit. The outputs of a band
+    are ordered `(bin, output)`.
     """
 
     def __init__(self, config: ModelConfig, outputs: int) -> None:
@@ -81,7 +81,7 @@ class PerBandDecoder(nn.Module, Declared):
 class SharedDecoder(nn.Module, Declared):
     """The 25K decoder: Linear(N, N), LayerNorm, GELU, Linear(N, taps) for all bands, then Linear(bands, 257).
 
-    Real and imaginary part of a complex mask are equal.
+    The real and imaginary parts of a complex mask are equal.
     """
 
     def __init__(self, config: ModelConfig, outputs: int) -> None:

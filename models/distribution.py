@@ -1,4 +1,4 @@
-"""The distribution of `ablate`: its version, its extras, and the project that clashes with it."""
+"""This project's distribution: its version, its extras, and the PyPI project it clashes with."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import sys
 from importlib.metadata import PackageNotFoundError, distribution, version
 
 DISTRIBUTION = "ablate-speech"
-"""Command and import are `ablate`; on PyPI that name belongs to another project."""
+"""The name on PyPI. Command and package are called `ablate`, a name that another project has on PyPI."""
 ABSENT = "not installed"
 
 
 def version_of(package: str) -> str:
-    """The installed version of a package; `ablate` is this project."""
+    """The installed version of a package; `ablate` means this project."""
     try:
         return version(DISTRIBUTION if package == "ablate" else package)
     except PackageNotFoundError:
@@ -24,7 +24,7 @@ def install(extra: str) -> str:
 
 
 def clash() -> str | None:
-    """The problem if another project called `ablate` is or was installed too; else None.
+    """A message if the other project called `ablate` is or was installed too; else None.
 
     Both install `ablate/__init__.py`: the later one overwrites it, and uninstalling either removes it.
     """

@@ -51,7 +51,7 @@ class Branch(nn.Module):
         self.mlp = nn.Sequential(linear(n, 2 * n), nn.Tanh(), linear(2 * n, n))
 
     def forward(self, x: Tensor) -> Tensor:
-        """`(batch, band, time, channel)`, same shape, not yet bounded."""
+        """`(batch, band, time, channel)`, same shape, before the bounding activation."""
         for layer in self.time_layers:
             x = layer(x)
         across = x.transpose(1, 2)
@@ -64,7 +64,7 @@ class DualBranchNetwork(Enhancer):
     """Magnitude and phase of the speech from separate branches (the original MBS-Net).
 
     Raises:
-        InputError: the configuration has parts that do not fit this architecture.
+        InputError: the configuration has parts that this architecture does not support.
     """
 
     head: MagnitudePhaseHead
@@ -92,7 +92,7 @@ class DualBranchNetwork(Enhancer):
         self.head = MagnitudePhaseHead(config)
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """The modules of the network by the part they belong to."""
+        """The network's modules, by part."""
         branches = (self.magnitude, self.phase)
         return {
             "split": [self.split],

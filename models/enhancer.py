@@ -1,4 +1,4 @@
-"""The frame of every network of the family: level and compression before its layers, projection after."""
+"""The base of every band-split network: level and compression before its layers, projection after them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def check_spectrogram(noisy: Tensor, bins: int = BINS) -> None:
 
 
 def power(magnitude: Tensor, exponent: float) -> Tensor:
-    """A power of magnitudes, clamped above zero so that the gradient is finite."""
+    """Magnitudes to a power, clamped above zero so that the gradient is finite."""
     return magnitude.clamp(min=torch.finfo(magnitude.dtype).tiny) ** exponent
 
 
@@ -38,14 +38,14 @@ def level(spectrum: Tensor) -> Tensor:
 
 
 class ConsistencyProjection(nn.Module, Declared):
-    """The transform of the waveform of a spectrogram: the nearest one that some signal has.
+    """Projects a spectrogram to the nearest consistent one, by an inverse transform and a transform.
 
     Least squares over the window (Griffin and Lim 1984); as a layer: Wisdom et al. 2019, arXiv:1811.08521.
-    With 512 points and hop 128, four frames overlap, so one depends on three before and three after. An input
-    of fewer frames is returned unchanged.
+    With 512 points and hop 128, four frames overlap, so a frame depends on three before and three after it.
+    An input with no more frames than the look-ahead is returned unchanged.
 
     Args:
-        transform: default: that of this project.
+        transform: the transform of the spectrograms; default: this project's.
     """
 
     def __init__(self, transform: Transform | None = None) -> None:
@@ -62,9 +62,9 @@ class ConsistencyProjection(nn.Module, Declared):
 
 
 class Enhancer(nn.Module):
-    """A network that filters the noisy spectrum by features of its bands.
+    """A network that filters the noisy spectrum, controlled by features of its bands.
 
-    A subclass has `enhance(features, noisy)` and `head`, and builds its own layers after the split.
+    A subclass defines `enhance(features, noisy)` and `head`, and builds its own layers after the split.
     """
 
     head: nn.Module

@@ -17,13 +17,15 @@ if TYPE_CHECKING:
 
 
 class InputError(ValueError):
-    """Input that cannot be used. The message names the problem and the fix; the command line prints it as one
-    line and exits with 2. Any other exception is an internal error."""
+    """Unusable input. The message names the problem and the fix.
+
+    The command line prints it as one line and exits with 2. Any other exception is an internal error.
+    """
 
 
 @contextmanager
 def readable(where: str = "") -> Iterator[None]:
-    """Turn a `ValidationError` raised inside into an `InputError` that starts with `where`."""
+    """Turn a `ValidationError` raised in the block into an `InputError` that starts with `where`."""
     from pydantic import ValidationError
 
     try:
@@ -33,11 +35,11 @@ def readable(where: str = "") -> Iterator[None]:
 
 
 FULL = re.compile(r"requested and \d+ written|unexpected pos \d+ vs|No space left on device|disk is full")
-"""Messages of numpy, torch, programs and SQLite on a full disk, in errors without a number."""
+"""Messages of numpy, torch, programs and SQLite about a full disk, in errors without an `errno`."""
 
 
 def storage_problem(error: BaseException) -> str | None:
-    """Why writing failed, with the file if known, and the fix; None for other errors."""
+    """Why writing failed, with the file (if known) and the fix; None for other errors."""
     number = getattr(error, "errno", None)
     where = f" ({error.filename})" if isinstance(error, OSError) and error.filename else ""
     if number in (errno.ENOSPC, errno.EDQUOT) or FULL.search(str(error)):
@@ -48,7 +50,7 @@ def storage_problem(error: BaseException) -> str | None:
 
 
 def explain(error: ValidationError) -> str:
-    """A configuration's error in words: a clause for each field, with value and nearest valid word."""
+    """A validation error in words: a clause for each field, with its value and the nearest valid one."""
     clauses = []
     for e in error.errors():
         where = ".".join(map(str, e["loc"])) or error.title
@@ -68,11 +70,11 @@ RENAMED = {
     "recipe.judge_lag": "recipe.discriminator_lag",
     "recipe.judged_clips": "recipe.discriminator_fraction",
 }
-"""Former names of keys and values of a study file."""
+"""Former name -> current name, for keys and values of a study file."""
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The new name of a renamed one, or the most similar known name, if any."""
+    """The current name of a renamed option, or else the most similar known name, if any."""
     names = list(known)
     if RENAMED.get(name) in names:
         return RENAMED[name]
@@ -80,7 +82,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 
 def listed(items: Sequence[Any], most: int = 6) -> str:
-    """The first items, and how many more there are."""
+    """The first `most` items as text, and how many more there are."""
     shown = ", ".join(str(item) for item in items[:most])
     return shown if len(items) <= most else f"{shown} and {len(items) - most} more"
 
@@ -104,7 +106,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def told(error: BaseException) -> str:
-    """An error with the last line of the network's own code in its traceback."""
+    """An error's type and message, with the innermost line of the network's own code in the traceback."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [f for f in frames if not f.filename.startswith(("<", *_around_networks()))]
     at = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
@@ -112,7 +114,7 @@ def told(error: BaseException) -> str:
 
 
 def _around_networks() -> tuple[str, ...]:
-    """Folders and files with code that calls networks, or that they call."""
+    """Folders and files whose code calls networks or is called by them, such as torch."""
     project = Path(__file__).parents[1]
     torch = getattr(sys.modules.get("torch"), "__file__", None)
     ours = [

@@ -1,11 +1,11 @@
-"""Marks of the fields of a configuration, in their `Annotated`. Needs no torch.
+"""Marks for the fields of a configuration, to put into `Annotated`. Needs no torch.
 
 Write a new field of `ModelConfig`, `Recipe` or `Evaluation` with `Added` and a default that changes nothing:
 
     ema: Annotated[Fraction, Added] = Field(0.0, description="...")
     ema_start: Annotated[Fraction, Added, ActiveUnless("ema", 0.0)] = Field(0.5, description="...")
 
-Earlier runs keep their signatures, and their files are read with that default.
+Earlier runs then keep their signatures, and files without the field get that default.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ Bookkeeping = "Bookkeeping"
 """The field does not change the result and is not part of a signature."""
 
 Added = "Added"
-"""The field is newer than the first signatures; at its default, which is neutral, it is not part of one.
+"""The field is newer than the first signatures. At its default, which is neutral, signatures leave it out.
 
-That default can never change. Nor can the default of a field without this mark that is not always read:
-signatures contain it, or the value of `InactiveValue`, if the field is not read.
+That default must never change. Neither may the default of an unmarked field that is not always active: while
+the field is inactive, signatures contain its default (or its `InactiveValue`).
 """
 
 
@@ -44,7 +44,7 @@ class Affects:
 
 
 class ActiveIf:
-    """The field is read if another field has one of some values; of several such marks, one must hold."""
+    """The field is read if another field has one of the given values. One of several such marks must hold."""
 
     def __init__(self, field: str, *values: Any) -> None:
         self.field, self.values = field, values
@@ -55,7 +55,7 @@ class ActiveIf:
 
 
 class ActiveUnless(ActiveIf):
-    """The field is read unless another field has one of some values."""
+    """The field is read unless another field has one of the given values."""
 
     def holds(self, value: Any) -> bool:
         return value not in self.values
@@ -63,7 +63,7 @@ class ActiveUnless(ActiveIf):
 
 @dataclass(frozen=True)
 class InactiveValue:
-    """The field's value in signatures if it is not read; without this mark, its default."""
+    """The field's value in signatures while it is inactive; without this mark, its default."""
 
     value: Any
 
@@ -73,8 +73,8 @@ class FieldMarks:
     """The marks of a field.
 
     Attributes:
-        default, inactive: its default, and its value in signatures if it is not read, as JSON has them.
-        conditions: the field is read if one of them holds, or if there are none.
+        default, inactive: its default, and its value in signatures while it is inactive, both as JSON values.
+        conditions: the field is active if one of them holds, or if there are none.
     """
 
     default: Any = None
@@ -87,7 +87,7 @@ class FieldMarks:
 
 @cache
 def marks_of(kind: type[BaseModel], name: str) -> FieldMarks:
-    """The marks of a field of a configuration's class."""
+    """The marks of a configuration class' field."""
     field = kind.model_fields[name]
     default = to_jsonable_python(field.get_default(call_default_factory=True))
     return FieldMarks(
@@ -103,9 +103,11 @@ def marks_of(kind: type[BaseModel], name: str) -> FieldMarks:
 def split_settings(
     items: Iterable[str], example: str, kind: str = "setting", repeated: Container[str] = ()
 ) -> list[tuple[str, str]]:
-    """Names and the texts of their values, from `name=value` texts.
+    """Split `name=value` texts into names and the texts of their values.
 
     Args:
+        example: an example for error messages.
+        kind: the word for an item in error messages.
         repeated: names that may be given more than once.
 
     Raises:
@@ -123,7 +125,7 @@ def split_settings(
 
 
 def parse_value(text: str) -> Any:
-    """The value of a level or of `--set`: a JSON list, a number, true, false, null, or text."""
+    """Parse the value of a level or of `--set`: a JSON list, a number, true, false, null, or text."""
     if text.startswith("["):
         try:
             return json.loads(text)

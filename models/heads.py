@@ -1,4 +1,4 @@
-"""Heads: from features and the noisy spectrogram to the enhanced one. A head owns its decoders."""
+"""Heads: map features and the noisy spectrogram to the enhanced one. A head owns its decoders."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .parts import DECODERS
 
 
 def as_complex(values: Tensor) -> Tensor:
-    """`(..., re/im) -> (...)` complex, in single precision at least."""
+    """`(..., re/im) -> (...)` complex, in at least single precision."""
     if values.dtype not in (torch.float32, torch.float64):
         values = values.float()
     return torch.view_as_complex(values.contiguous())
@@ -24,8 +24,8 @@ class FilterHead(nn.Module, Declared):
     """A complex filter of 3 taps over time in each bin: `m0 x[t-1] + m1 x[t] + m2 x[t+1]` (BSRNN).
 
     With `filter_taps="past"` its taps are `x[t-2]`, `x[t-1]` and `x[t]`, and it does not look ahead. Taps
-    beyond the edges are dropped. The decoder's outputs are ordered `(tap, re/im)`. The first `used` taps are
-    applied, in this order: the frame itself, the frame before it, the third.
+    beyond the edges are dropped. The decoder's outputs are ordered `(tap, re/im)`. Only the first `used` taps
+    are applied, in this order: the current frame, the previous one, the remaining one.
     """
 
     complex_mask = True
@@ -85,9 +85,9 @@ class MagnitudePhaseHead(nn.Module, Declared):
 
     @staticmethod
     def apply_to(magnitude: Tensor, phase: Tensor, noisy: Tensor) -> Tensor:
-        """Decoder outputs `(batch, 257, time, 1)` on the noisy spectrogram.
+        """Apply decoder outputs `(batch, 257, time, 1)` to the noisy spectrogram.
 
-        Turning by the offset equals adding it to the noisy phase and wrapping the sum to [-pi, pi].
+        Rotating by the offset equals adding it to the noisy phase and wrapping the sum to [-pi, pi].
         """
         real = noisy.real.dtype
         mask = torch.sigmoid(magnitude[..., 0].to(real))
@@ -96,7 +96,7 @@ class MagnitudePhaseHead(nn.Module, Declared):
 
 
 class MagnitudeOnlyHead(nn.Module, Declared):
-    """A magnitude mask in (0, 1); the noisy phase stays."""
+    """A magnitude mask in (0, 1); the noisy phase is kept."""
 
     complex_mask = False
     reach = 1

@@ -1,4 +1,4 @@
-"""Time layers made of cores: one, two in sequence, or one within chunks of frames and one across them."""
+"""Time layers built from cores: one, two in sequence, or one within chunks of frames and one across them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .parts import CORES
 
 
 def time_layer(config: ModelConfig) -> nn.Module:
-    """The time layer of a configuration; `lookahead` is that of this layer alone."""
+    """Build the time layer of a configuration, in which `lookahead` is that of this layer alone."""
     return DualPathLayer(config) if config.chunk else _cores(config)
 
 
@@ -40,9 +40,10 @@ class HybridLayer(nn.Sequential, Declared):
 
 
 class DualPathLayer(nn.Module, Declared):
-    """A layer within chunks of frames, then one across chunks at each place in them (DPRNN, Luo et al. 2020).
+    """A layer within chunks of frames, then one across chunks at each position (DPRNN, Luo et al. 2020).
 
-    arXiv:1910.06379. Chunks do not overlap; the last is padded with zeros, which enter statistics over time.
+    arXiv:1910.06379. Chunks do not overlap. The last one is zero-padded, and the zeros count in statistics
+    over time.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -1,7 +1,8 @@
 """The inputs and outputs of a network, and conversion between them and speech.
 
-A network declares them by attributes of its class or object, or by `declare`. Without declarations it maps a
-complex spectrogram `(batch, 257, time)` to one of the same shape. Code that runs networks uses `Interface`.
+A network declares them with attributes of its class or object, or with `declare`. Without declarations, it
+maps a complex spectrogram `(batch, 257, time)` to one of the same shape. Code that runs networks uses
+`Interface`.
 """
 
 from __future__ import annotations
@@ -23,15 +24,15 @@ from .transform import Transform
 LAYOUTS = {"waveform": "bt", "spectrum": "bft", "magnitude": "bft", "magnitude-phase": "bft"}
 """Domain -> default order of axes: batch, frequency, time (for waveforms: sample)."""
 LONGER = 1600
-"""Samples by which a waveform network's output may be longer or shorter; it is trimmed or zero-padded."""
+"""Samples by which a waveform network's output may be too long or too short; it is trimmed or zero-padded."""
 UNDERFLOW = 1e-18
-"""Smaller magnitudes count as 0, because an angle's gradient divides by their squares."""
+"""Smaller magnitudes count as 0, because the gradient of an angle divides by their square."""
 DECLARATIONS = (
     *("domain", "axes", "transform", "compress", "output", "loss"),
     *("looks_ahead", "mixes_bands", "own_loss", "sample_rate"),
 )
 SAMPLE_RATE = 16_000
-"""Hz; default for networks that do not declare a rate."""
+"""Default sample rate in Hz, for networks that do not declare one."""
 RATES = (4_000, 192_000)
 
 
@@ -39,7 +40,7 @@ def declare(network: nn.Module, **said: Any) -> nn.Module:
     """Declare a network's inputs, outputs and properties without changing its class; returns the network.
 
     Args:
-        said: some of `DECLARATIONS`; see docs/plugins.md.
+        said: declarations by name, from `DECLARATIONS`; see docs/plugins.md.
 
     Raises:
         InputError: a declaration is unknown or not valid.
@@ -56,7 +57,7 @@ def declare(network: nn.Module, **said: Any) -> nn.Module:
 
 
 def _said(network: nn.Module, name: str, *kinds: type) -> Any:
-    """A network's declaration, or None; an attribute of another type is not a declaration."""
+    """A network's declaration, or None. An attribute of another type than `kinds` is not a declaration."""
     known = getattr(network, "_said", {})
     value = known.get(name) if name in known else getattr(network, name, None)
     if value is None or (isinstance(value, kinds) and not isinstance(value, bool)):
@@ -67,7 +68,7 @@ def _said(network: nn.Module, name: str, *kinds: type) -> Any:
 
 
 def _rate(network: nn.Module) -> int:
-    """The sample rate that a network declares or its class has; attributes of the object do not count."""
+    """The sample rate from `declare` or the network's class; an attribute of the object does not count."""
     rate = getattr(network, "_said", {}).get("sample_rate", getattr(type(network), "sample_rate", None))
     if not isinstance(rate, int):
         return SAMPLE_RATE
@@ -87,12 +88,12 @@ class Interface:
         domain: a key of `LAYOUTS`.
         axes: order of the tensors' axes: b(atch), f(requency), t(ime), 1 for an axis of one, 2 for real and
             imaginary parts; e.g. `bft2`, `b2tf`, `b1t`.
-        transform: default: that of this project.
-        compress: exponent of the magnitudes of inputs and outputs.
-        output: key or index of the enhanced signal among several outputs; two of them are its real and
+        transform: the network's transform; None for this project's.
+        compress: exponent applied to the magnitudes of inputs and outputs.
+        output: key or index of the enhanced signal among several outputs, or two of them for its real and
             imaginary parts, or its magnitude and phase.
-        loss: the network's own, `(outputs, clean)` or `(outputs, clean, noisy)`.
-        sample_rate: Hz, of the speech; an attribute of the class, or declared.
+        loss: the network's own loss, called with `(outputs, clean)` or `(outputs, clean, noisy)`.
+        sample_rate: sample rate of the speech in Hz, from `declare` or an attribute of the network's class.
     """
 
     domain: str = "spectrum"
@@ -153,22 +154,22 @@ class Interface:
 
     @property
     def ours(self) -> bool:
-        """Whether its signals are spectrograms of this project's transform."""
+        """Whether signals are spectrograms of this project's transform."""
         return not self.waveform and self.transform is None
 
     @property
     def bins(self) -> int | None:
-        """Of its spectrograms; None for waveforms."""
+        """Number of bins of a signal; None for waveforms."""
         return None if self.waveform else self._frames.bins
 
     @property
     def step(self) -> int:
-        """Samples from one place of a signal's time axis to the next."""
+        """Samples between neighbouring points on a signal's time axis: the hop, or 1 for waveforms."""
         return 1 if self.waveform else self._frames.hop
 
     @property
     def window(self) -> int:
-        """Samples that one place of a signal's time axis is made of."""
+        """Samples that contribute to one point on a signal's time axis: the window, or 1 for waveforms."""
         return 1 if self.waveform else self._frames.samples
 
     @property
@@ -177,17 +178,21 @@ class Interface:
 
     @property
     def place(self) -> str:
-        """The name of a place on a signal's time axis."""
+        """The name of a point on a signal's time axis: "frame" or "sample"."""
         return "sample" if self.waveform else "frame"
 
     def analyse(self, waves: Tensor) -> Tensor:
-        """Waveforms `(batch, sample)` as a signal."""
+        """Convert waveforms `(batch, sample)` to a signal."""
         if self.waveform:
             return waves
         return spectral.stft(waves) if self.transform is None else self.transform.analyse(waves)
 
     def spectrum(self, signal: Tensor, samples: int | None = None) -> Tensor:
-        """A signal as a spectrogram of this project, `(batch, 257, frame)`; `samples` of its waveform."""
+        """Convert a signal to this project's spectrogram `(batch, 257, frame)`.
+
+        Args:
+            samples: length of the waveform in between, if the network has its own transform.
+        """
         if self.ours:
             return signal
         if self.transform is not None:
@@ -195,21 +200,21 @@ class Interface:
         return spectral.stft(signal)
 
     def alike(self, samples: int) -> int:
-        """Number of frames or samples; whole utterances can share a batch if it is equal."""
+        """The length by which to batch utterances: those with an equal value can share a batch unpadded."""
         return spectral.utterance_frames(samples) if self.ours else samples
 
     def whole(self, waves: Tensor) -> Tensor:
-        """Whole utterances `(batch, sample)` as a signal."""
+        """Convert whole utterances `(batch, sample)` to a signal."""
         return spectral.analyse(waves) if self.ours else self.analyse(waves)
 
     def utterance(self, signal: Tensor, samples: int) -> Tensor:
-        """Undo `whole`: a signal -> `(batch, samples)`."""
+        """Convert a signal of `whole` back to waveforms `(batch, samples)`."""
         if self.ours:
             return spectral.synthesise(signal, samples)
         return signal if self.transform is None else self.transform.synthesise(signal, samples)
 
     def arguments(self, signal: Tensor) -> tuple[Tensor, ...]:
-        """A signal as the network's arguments."""
+        """Convert a signal to the network's arguments."""
         if self.plain or self.waveform:
             return (permute_axes(signal, self.axes, "bt" if self.waveform else "bft"),)
         if self.domain == "spectrum":
@@ -222,7 +227,7 @@ class Interface:
         return magnitude, permute_axes(signal.angle(), self.axes, "bft")
 
     def enhanced(self, outputs: Any, noisy: Tensor) -> Tensor:
-        """The enhanced signal in the network's outputs for a noisy one; same shape.
+        """Extract the enhanced signal, of the noisy signal's shape, from the network's outputs.
 
         Raises:
             InputError: it is missing or has another shape.
@@ -251,18 +256,18 @@ class Interface:
         return signal if self.compress == 1 else compress(signal, 1 / self.compress)
 
     def outputs(self, network: nn.Module, signal: Tensor) -> Any:
-        """A network's raw outputs for a signal."""
+        """Run a network on a signal and return its raw outputs."""
         return network(*self.arguments(signal))
 
     def __call__(self, network: nn.Module, signal: Tensor) -> Tensor:
-        """The enhanced signal, same shape."""
+        """Enhance a signal; same shape."""
         return self.enhanced(self.outputs(network, signal), signal)
 
     def loss_of(self, outputs: Any, clean: Tensor, noisy: Tensor) -> Tensor:
-        """The network's own loss of its outputs; it gets signals in the form of the network's arguments.
+        """Compute the network's own loss, which gets the signals in the form of the network's arguments.
 
         Raises:
-            InputError: the network does not have one.
+            InputError: the network has no loss of its own.
         """
         if self.loss is None:
             raise InputError(
@@ -273,7 +278,7 @@ class Interface:
         return self.loss(outputs, *given[: 2 if _takes(self.loss, 3) else 1])
 
     def _plain(self, magnitude: Tensor) -> Tensor:
-        """Magnitudes without compression; those below `UNDERFLOW` are 0, as is their gradient."""
+        """Undo the compression of magnitudes; those below `UNDERFLOW` become 0, with a gradient of 0."""
         plain = magnitude ** (1 / self.compress)
         return torch.where(plain.detach() < UNDERFLOW, torch.zeros_like(plain), plain)
 
@@ -311,7 +316,7 @@ class Interface:
         return nn.functional.pad(given[:, :samples], (0, max(samples - given.shape[-1], 0)))
 
     def _undone(self, part: Tensor, shape: tuple[int, ...], have: str, axes: str | None = None) -> Tensor:
-        """A tensor in the network's order of axes, brought to `shape` in the order `have`."""
+        """Bring a tensor from the network's order of axes to the order `have`, and check its `shape`."""
         axes = self.axes if axes is None else axes
         sizes = dict(zip(have, shape, strict=True)) | {"1": 1}
         wanted = [sizes[axis] for axis in axes]
@@ -322,7 +327,7 @@ class Interface:
 
 
 def permute_axes(part: Tensor, axes: str, have: str) -> Tensor:
-    """Permute a tensor from the order `have` to `axes`, which has a 1 for each axis of one to insert."""
+    """Permute a tensor from the order `have` to `axes`; each 1 in `axes` inserts an axis of length 1."""
     if axes == have:
         return part
     part = part.permute([have.index(axis) for axis in axes if axis != "1"])

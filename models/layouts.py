@@ -1,7 +1,7 @@
 """Band layouts: how the bins of a spectrogram are divided, low to high. Needs no torch.
 
-A layout maps a count of bands (None if the configuration does not give one) and of bins to the bins of each
-band.
+A layout maps a number of bands (None if the configuration does not give one) and a number of bins to the
+bins of each band.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import accumulate, pairwise
 from .errors import InputError
 
 BINS = 257
-"""Of a 512-point transform at 16 kHz."""
+"""Number of bins of a 512-point transform."""
 NYQUIST = 8000.0
 
 BSRNN = (2, *[3] * 10, *[8] * 12, *[16] * 7, 17)
@@ -31,7 +31,7 @@ def bsrnn(count: int | None, bins: int = BINS) -> tuple[int, ...]:
 
 
 def one(count: int | None, bins: int = BINS) -> tuple[int, ...]:
-    """No split at all."""
+    """A single band of all bins."""
     return _fixed("one", count, (bins,))
 
 
@@ -57,7 +57,7 @@ def bark(count: int | None, bins: int = BINS) -> tuple[int, ...]:
 
 
 def _between(count: int, place: Callable[[float], float], bins: int) -> tuple[int, ...]:
-    """Bands between the places, from 0 to 1, of `count + 1` shares from 0 to 1, at least a bin wide."""
+    """Bands of at least one bin, with edges at `place(band / count)`, where 0 to 1 spans all bins."""
     edges = [0]
     for band in range(1, count + 1):
         edge = round(place(band / count) * bins)

@@ -1,4 +1,4 @@
-"""Look-ahead in frames, for time layers that see none by themselves."""
+"""Look-ahead in frames for causal time layers."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from .norms import make_norm
 
 
 def look_ahead(causal: Callable[[Tensor], Tensor], x: Tensor, frames: int) -> Tensor:
-    """The output of a causal map, `frames` later along the third axis; the last frame is repeated.
+    """Give a causal map look-ahead: shift its output by `frames` along time, repeating the last input frame.
 
     Args:
-        causal: `(batch, band, time, channel)`, same shape; a frame depends on itself and those before.
-        x: its input, normalised.
-        frames: how far ahead the result sees.
+        causal: maps `(batch, band, time, channel)` to the same shape; a frame depends on itself and earlier
+            ones.
+        x: its normalised input.
+        frames: look-ahead of the result.
     """
     if not frames:
         return causal(x)
@@ -27,11 +28,11 @@ def look_ahead(causal: Callable[[Tensor], Tensor], x: Tensor, frames: int) -> Te
 
 
 class ResidualBlock(nn.Module, Declared):
-    """`x + along_time(norm(x))`; a subclass has `along_time`, of the same shape.
+    """`x + along_time(norm(x))`; a subclass defines `along_time`, which keeps the shape.
 
     Args:
-        norm: over which axes.
-        ahead: frames that the block sees ahead.
+        norm: the kind of normalisation.
+        ahead: look-ahead of the block, in frames.
     """
 
     def __init__(self, config: ModelConfig, norm: Norm = "layer", ahead: int = 0) -> None:
@@ -48,5 +49,5 @@ class ResidualBlock(nn.Module, Declared):
 
 
 def shares(frames: int, layers: int) -> list[int]:
-    """The frames of each layer, as equal as possible; their sum is `frames`."""
+    """Distribute `frames` over the layers as evenly as possible."""
     return [frames * (i + 1) // layers - frames * i // layers for i in range(layers)]

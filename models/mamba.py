@@ -1,4 +1,4 @@
-"""Mamba (Gu and Dao 2023, arXiv:2312.00752) as a time layer, with the faults of the trained MBS-Net."""
+"""Mamba (Gu and Dao 2023, arXiv:2312.00752) as a time layer, optionally with the faults of MBS-Net's code."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .scan import Clamps, selective_scan
 from .scan.convolution import causal_convolution
 
 STEP_RANGE = (0.001, 0.1)
-"""The step sizes dt that Mamba starts from, log-uniform."""
+"""Range of Mamba's initial step sizes dt, drawn log-uniformly."""
 
 
 def initial_step_bias(count: int) -> Tensor:
@@ -35,9 +35,9 @@ def has_scan(model: nn.Module) -> bool:
 class SelectiveSSM(nn.Module, Declared):
     """The middle of a Mamba block: causal convolution, SiLU, selective scan, gate.
 
-    `ssm_skip="shadowed"` computes the scan's skip as `inner * x`, so that the learned `D` is dead;
-    `dt_init="wiped"` starts from `dt_proj.bias = 0`, a step size near 0.69; `clamps="on"` bounds
-    the scan as MBS-Net's does.
+    With `ssm_skip="shadowed"` the scan's skip is `inner * x` and the learned `D` has no effect;
+    `dt_init="wiped"` starts from `dt_proj.bias = 0`, a step size near 0.69; `clamps="on"` bounds the scan as
+    in MBS-Net's code.
     """
 
     def __init__(self, config: ModelConfig) -> None:
@@ -59,11 +59,11 @@ class SelectiveSSM(nn.Module, Declared):
         self.hidden_width = inner
 
     def init_ranges(self) -> dict[str, tuple[float, float]]:
-        """The step sizes of Mamba's own initialisation, for every `dt_init`."""
+        """The range of Mamba's own initial step sizes, whatever `dt_init` is."""
         return {"dt": STEP_RANGE}
 
     def init_values(self) -> dict[str, Tensor]:
-        """`dt`: the step size `(inner channel,)` of an input of zero."""
+        """`dt`: the step size `(inner channel,)` for an input of zero."""
         return {"dt": F.softplus(self.dt_proj.bias.detach())}
 
     def forward(self, x: Tensor, z: Tensor) -> Tensor:
@@ -146,12 +146,12 @@ class BiMamba(nn.Module):
 
 
 def both_ways(ahead: nn.Module, back: nn.Module, x: Tensor) -> Tensor:
-    """Outputs of two layers for `(batch, row, step, channel)`, forwards and backwards, concatenated."""
+    """Concatenated outputs of a forward and a backward layer for `(batch, row, step, channel)`."""
     return torch.cat([ahead(x), back(x.flip(2)).flip(2)], dim=-1)
 
 
 class MambaLayer(nn.Module, Declared):
-    """The time layer of MBS-Net: one Mamba block along the time of each band, or one in each direction."""
+    """The time layer of MBS-Net: a Mamba block along the time of each band, or one in each direction."""
 
     block: type[nn.Module] = MambaBlock
     reach = math.inf

@@ -1,4 +1,4 @@
-"""Mamba-2 (Dao and Gu 2024, arXiv:2405.21060): the scan with one decay for a head, as matrix products."""
+"""Mamba-2 (Dao and Gu 2024, arXiv:2405.21060): the scan with one decay per head, as matrix products."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .norms import linear
 from .scan.convolution import causal_convolution
 
 CHUNK = 64
-"""Frames of one matrix product; a loop carries the states between chunks."""
+"""Frames per matrix product; a loop carries the states between chunks."""
 
 
 def state_space_dual(x: Tensor, decay: Tensor, b: Tensor, c: Tensor, chunk: int = CHUNK) -> Tensor:
     """`y[t] = C[t] h[t]`, `h[t] = exp(decay[t]) h[t-1] + B[t] x[t]`, with `h[-1] = 0`.
 
-    The chunked algorithm of arXiv:2405.21060, section 6. Sums over time are products with a triangle of
-    ones, as CUDA has no deterministic cumulative sum.
+    The chunked algorithm of arXiv:2405.21060, section 6. Sums over time are products with a triangular matrix
+    of ones, because CUDA has no deterministic cumulative sum.
 
     Args:
         x: `(row, time, head, channel)`, already multiplied by the step size.
-        decay: `(row, time, head)`, the logarithm of what a state keeps: at most 0.
+        decay: `(row, time, head)`, the logarithm of the share of a state that is kept, at most 0.
         b, c: `(row, time, state)`, shared by the heads.
-        chunk: frames of a chunk.
+        chunk: frames per chunk.
 
     Returns:
         `(row, time, head, channel)`.
@@ -62,7 +62,7 @@ class Mamba2Block(ResidualBlock):
     """`x + out(RMSNorm(SSD(in(norm(x))) * SiLU(z)))`, along the time of each band.
 
     Raises:
-        InputError: the heads do not divide the inner width.
+        InputError: the inner width is not a multiple of the number of heads.
     """
 
     def __init__(self, config: ModelConfig, norm: Norm = "layer", ahead: int = 0) -> None:
@@ -88,7 +88,7 @@ class Mamba2Block(ResidualBlock):
         return {"dt": STEP_RANGE, "A_log": (0.0, math.log(16))}
 
     def init_values(self) -> dict[str, Tensor]:
-        """`dt`: the step size `(head,)` of an input of zero."""
+        """`dt`: the step size `(head,)` for an input of zero."""
         return {"dt": F.softplus(self.dt_bias.detach())}
 
     def along_time(self, x: Tensor) -> Tensor:

@@ -17,9 +17,10 @@ from .parts import ARCHITECTURES, CROSSBANDS, HEADS
 
 
 def build_model(preset_or_config: str | ModelConfig) -> nn.Module:
-    """A new network, initialised from torch's global random state. What it prints goes to stderr.
+    """Build a network, initialised from torch's global random state; its prints go to stderr.
 
-    It maps a complex spectrogram `(batch, 257, time)` to one of the same shape, and carries its `config`.
+    It maps a complex spectrogram `(batch, 257, time)` to one of the same shape, and has the attribute
+    `config`.
 
     Raises:
         ValueError: the preset is unknown, or the parts do not fit together.
@@ -30,7 +31,7 @@ def build_model(preset_or_config: str | ModelConfig) -> nn.Module:
 
 
 class BandSplitNetwork(Enhancer):
-    """BSRNN, MBS-Net and networks between them, by a `ModelConfig`."""
+    """BSRNN, MBS-Net, or a network in between, as configured by a `ModelConfig`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -44,7 +45,7 @@ class BandSplitNetwork(Enhancer):
         self.head = HEADS[config.head](config)
 
     def parts(self) -> dict[str, list[nn.Module]]:
-        """The modules of the network by the part they belong to."""
+        """The network's modules, by part."""
         return {
             "split": [self.split],
             "encoder": list(self.time_layers),
@@ -53,7 +54,7 @@ class BandSplitNetwork(Enhancer):
         }
 
     def trunk(self) -> Iterator[nn.Module]:
-        """The layers between split and head, in the order they are applied."""
+        """The layers between split and head, in the order in which they are applied."""
         if self.config.order == "stacked":
             yield from self.time_layers
             yield from self.band_layers

@@ -16,9 +16,10 @@ EPSILON = 1e-5
 
 
 def cumulative_sum(x: Tensor, chunk: int = 64) -> Tensor:
-    """Sums over the last axis up to and with each entry, same shape.
+    """Cumulative sums over the last axis, same shape.
 
-    Products with a triangle of ones, in chunks: `torch.cumsum` has no deterministic form on CUDA.
+    Computed as products with a triangular matrix of ones, in chunks, because `torch.cumsum` is not
+    deterministic on CUDA.
     """
     length = x.shape[-1]
     parts = F.pad(x, (0, -length % chunk)).unflatten(-1, (-1, chunk))
@@ -44,13 +45,13 @@ def _statistics_so_far(x: Tensor, dims: Sequence[int], time: int) -> tuple[Tenso
 
 @torch.library.custom_op("ablate::statistics_so_far", mutates_args=())
 def statistics_so_far(x: Tensor, dims: Sequence[int], time: int) -> tuple[Tensor, Tensor]:
-    """Mean and inverse standard deviation of the frames up to and with each frame.
+    """Mean and inverse standard deviation over the frames up to and including each frame.
 
-    It is one operation, so that code that watches a forward recognises the statistics of a normalisation.
+    It is a single operator, so that code that traces a forward pass can recognise normalisation statistics.
 
     Args:
         x: any shape.
-        dims: the axes besides time that the statistics run over; they have length 1 in the result.
+        dims: the axes, besides time, to reduce; they have length 1 in the result.
         time: the axis of frames.
     """
     return _statistics_so_far(x, dims, time)
@@ -78,9 +79,9 @@ statistics_so_far.register_autograd(_backward, setup_context=_keep)
 
 
 def standardise_so_far(x: Tensor, dims: Sequence[int], time: int) -> Tensor:
-    """`x` minus its mean, divided by its standard deviation, both over the frames up to and with each frame.
+    """Standardise `x` with mean and standard deviation over the frames up to and including each frame.
 
-    Single precision at least; see `statistics_so_far` for the arguments.
+    In at least single precision; see `statistics_so_far` for the arguments.
     """
     x = x if x.dtype == torch.float64 else x.float()
     mean, scale = statistics_so_far(x, dims, time)
@@ -88,9 +89,9 @@ def standardise_so_far(x: Tensor, dims: Sequence[int], time: int) -> Tensor:
 
 
 def standardise(x: Tensor) -> Tensor:
-    """`x` minus the mean of each item, divided by its standard deviation, over all axes but the first.
+    """Standardise each item of `x` over all axes but the first.
 
-    On CUDA in two passes that each use the whole device; torch's kernel has one block per item.
+    On CUDA, it takes two passes that each use the whole device; torch's kernel uses one block per item.
     """
     if not x.is_cuda:
         return F.layer_norm(x, x.shape[1:], eps=EPSILON)
@@ -98,18 +99,18 @@ def standardise(x: Tensor) -> Tensor:
 
 
 def two_passes(x: Tensor) -> Tensor:
-    """`standardise` for CUDA, in single precision at least."""
+    """`standardise` for CUDA, in at least single precision."""
     x = x if x.dtype == torch.float64 else x.float()
     variance, mean = torch.var_mean(x, tuple(range(1, x.dim())), correction=0, keepdim=True)
     return (x - mean) * torch.rsqrt(variance + EPSILON)
 
 
 class GlobalNorm(nn.Module):
-    """GroupNorm(1, channels): statistics of an item over all axes but the batch, a scale for each channel.
+    """GroupNorm(1, channels): statistics over all axes but the batch, and an affine map per channel.
 
     Args:
-        channels: features.
-        statistics: over the whole utterance, or of the frames so far (`cumulative`), which is causal.
+        channels: number of features.
+        statistics: over the whole utterance, or over the frames so far (`cumulative`), which is causal.
     """
 
     def __init__(self, channels: int, statistics: Statistics = "utterance") -> None:
@@ -131,7 +132,7 @@ class GlobalNorm(nn.Module):
 
 
 class BatchNorm(nn.BatchNorm1d):
-    """Statistics of each channel over batch, band and time; running ones in evaluation, which is causal."""
+    """Statistics of each channel over batch, band and time; in evaluation running ones, which are causal."""
 
     def forward(self, x: Tensor) -> Tensor:
         """`(batch, band, time, channel)`, same shape."""
@@ -139,14 +140,14 @@ class BatchNorm(nn.BatchNorm1d):
 
 
 def make_norm(kind: Norm, channels: int, statistics: Statistics) -> nn.Module:
-    """The normalisation of a `ModelConfig.norm`; `statistics` apply to group norms."""
+    """The normalisation for a `ModelConfig.norm`; `statistics` only applies to group norms."""
     if kind == "batch":
         return BatchNorm(channels)
     return GlobalNorm(channels, statistics) if kind == "group" else nn.LayerNorm(channels)
 
 
 def linear(inputs: int, outputs: int, bias: bool = True) -> nn.Linear:
-    """A linear layer initialised as in all networks of this family: Xavier uniform, bias zero."""
+    """A linear layer with this family's initialisation: Xavier uniform weights, zero bias."""
     layer = nn.Linear(inputs, outputs, bias=bias)
     nn.init.xavier_uniform_(layer.weight)
     if bias:

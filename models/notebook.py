@@ -7,15 +7,18 @@ from typing import Any
 
 
 class ShownInNotebooks:
-    """`reports.notebook` makes the HTML; it is imported late, as imports go to the left only."""
+    """Mixin that displays an object as HTML in notebooks and gives its figures.
+
+    `reports.notebook` makes the HTML. It is imported late, because `models` must not depend on `reports`.
+    """
 
     def _repr_html_(self) -> str:
         return str(import_module("ablate.reports.notebook").html_of(self))
 
     def plot(self, name: str) -> Any:
-        """A figure of the report by its name, as Matplotlib's; e.g. waterfall, forest, cells, interactions.
+        """Draw a figure of the report with Matplotlib, e.g. waterfall, forest, cells or interactions.
 
         Raises:
-            InputError: the figure is unknown, or there is no data for it.
+            InputError: the figure is unknown, or the report has no data for it.
         """
         return import_module("ablate.reports.notebook").figure_of(self, name)

@@ -60,11 +60,14 @@ PLUGGABLE = {
     "decoder": DECODERS,
     "head": HEADS,
 }
-"""The field of a network that names a part -> the registry of these parts."""
+"""Field of `ModelConfig` that names a part -> the registry of such parts."""
 
 
 def expect_parts(model: Any) -> None:
-    """Let a stored network name parts of plug-ins that are not imported: it can be shown, but not built."""
+    """Accept the parts that a stored network names, even if their plug-ins are not imported.
+
+    The network can then be shown, but not built.
+    """
     if isinstance(model, dict):
         for field, registry in PLUGGABLE.items():
             registry.expect(model.get(field))

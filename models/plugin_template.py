@@ -1,4 +1,4 @@
-"""The file that `ablate init-plugin` writes: a network of one's own that runs as it is."""
+"""The file that `ablate init-plugin` writes: a plug-in with a small network that runs unchanged."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ PRESETS["NAME"] = ModelConfig(architecture="NAME", channels=16, options={"kernel
 
 
 def write_start(name: str, folder: Path = Path()) -> Path:
-    """Write a starting file for a network, `<name>.py` with underscores.
+    """Write a plug-in to start from, `<name>.py` with underscores for hyphens.
 
     Raises:
         InputError: the name is not valid or taken, or the file exists.

@@ -1,7 +1,7 @@
-"""Plug-ins: Python files of the user that register parts. Needs no torch by itself.
+"""Plug-ins: Python files of the user that register parts. This module itself needs no torch.
 
-A plug-in's folder is searched after the standard library and before installed packages. The plug-in and the
-files of its folder that it imports are its code; the digest of that code is part of a run's signature.
+A plug-in's folder is searched after the standard library and before installed packages. A plug-in's code is
+its file and the files in its folder that it imports; the digest of that code is part of a run's signature.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .errors import InputError
 
 _PACKAGES = ("models", "training", "ablations", "studies", "reports")
 CODE = (".py", ".yaml", ".yml", ".toml", ".json")
-"""Endings of the files that count as a folder's code."""
+"""Suffixes of the files that count as a folder's code."""
 _HERE = Path(__file__).resolve().parents[1]
 Planned = Mapping[str, str | None] | Sequence[str]
 _loaded: dict[Path, tuple[ModuleType, str]] = {}
@@ -31,7 +31,7 @@ _loaded: dict[Path, tuple[ModuleType, str]] = {}
 
 
 def load(plugins: Iterable[str | Path]) -> list[ModuleType]:
-    """Import and trust Python files that the user names. A file imported before is not run again.
+    """Import and trust Python files that the user has named. An imported file does not run again.
 
     Args:
         plugins: paths of `.py` files that register parts (`ablate.models.CORES.register(...)`).
@@ -49,14 +49,14 @@ def load(plugins: Iterable[str | Path]) -> list[ModuleType]:
 
 
 def load_planned(plugins: Planned) -> list[ModuleType]:
-    """Import the plug-ins that a plan or a run directory mentions, if the user has named them.
+    """Import the plug-ins that a plan or a run directory mentions, if the user trusts their code.
 
     Args:
         plugins: path -> digest of its code when planned. Without a digest (None, or a list of paths), a
-            plug-in is not trusted.
+            plug-in is trusted only if this process has already imported it.
 
     Raises:
-        InputError: as `load`; or the code has changed or is not trusted, in which case it is not run.
+        InputError: as in `load`, or the code has changed or is not trusted; it then does not run.
     """
     modules = []
     digests = plugins if isinstance(plugins, Mapping) else dict.fromkeys(plugins)
@@ -81,10 +81,10 @@ def load_planned(plugins: Planned) -> list[ModuleType]:
 
 
 def digests(paths: Iterable[str | Path]) -> dict[str, str]:
-    """Absolute path -> digest of the imported code; imports the files first, as `load` does.
+    """Import and trust plug-ins as `load` does; return absolute path -> digest of the code.
 
     Raises:
-        InputError: as `load`, or the code has changed since this process imported it.
+        InputError: as in `load`, or the code has changed since this process imported it.
     """
     found = {}
     for path in map(_resolved, paths):
@@ -98,12 +98,12 @@ def digests(paths: Iterable[str | Path]) -> dict[str, str]:
 
 
 def code_digest(path: Path, root: Path | None = None) -> str:
-    """sha256 of the files of `sources`, by their paths relative to the root, in hexadecimal."""
+    """sha256, in hexadecimal, of the contents and relative paths of a plug-in's `sources`."""
     return _digest(sources(path, root), root or path.parent)
 
 
 def folder_digest(folder: Path) -> str:
-    """sha256 of the code and settings in a folder and below, by their relative paths, in hexadecimal."""
+    """sha256, in hexadecimal, of the contents and relative paths of a folder's code (`CODE`)."""
 
     def hidden(file: Path) -> bool:
         return any(part.startswith(".") or part == "__pycache__" for part in file.relative_to(folder).parts)
@@ -126,7 +126,7 @@ def sources(path: Path, root: Path | None = None) -> dict[Path, str]:
     All import statements count, including those in functions; computed names do not.
 
     Args:
-        root: folder that the plug-in is imported from; default: its own.
+        root: folder from which the plug-in is imported; default: its own.
 
     Raises:
         SyntaxError: a file is not valid Python.
@@ -157,7 +157,7 @@ def imports(file: Path, module: str) -> Iterator[str]:
 
 
 def _files(name: str, folder: Path) -> Iterator[tuple[Path, str]]:
-    """The files in a folder that importing a name runs, each with its module's name."""
+    """The files in a folder that run when a dotted name is imported, each with its module name."""
     parts = name.split(".")
     if parts[0] == "ablate" or parts[0] in sys.stdlib_module_names:
         return
@@ -213,17 +213,17 @@ def _import(path: Path) -> ModuleType:
 
 
 def trust_class(file: Path) -> None:
-    """Trust the code of a class's file that the user names, for each folder it may be imported from."""
+    """Trust the code of a file whose class the user has named, for each folder it may be imported from."""
     for root in roots(file):
         with suppress(SyntaxError):
             trust.grant(file, code_digest(file, root))
 
 
 def trusted_roots(file: Path) -> list[Path]:
-    """The folders from which a class's file may be imported, as the user trusts its code from there.
+    """The folders from which a file may be imported: those for which the user trusts its code.
 
     Raises:
-        InputError: there are none.
+        InputError: the user trusts it from no folder.
     """
     found = []
     for root in roots(file):
@@ -238,7 +238,7 @@ def trusted_roots(file: Path) -> list[Path]:
 
 
 def roots(file: Path) -> list[Path]:
-    """Folders above a file, those in which most of its imports are found first, then the nearest."""
+    """The folders above a file, first those that resolve most of its imports, then the nearest."""
     above = [folder for folder in list(file.parents)[:5] if folder != folder.parent]
     found: dict[Path, int] = {}
     for root in above:
@@ -262,7 +262,7 @@ def make_importable(folder: Path) -> None:
 
 
 def _check_rooms(path: Path) -> None:
-    """Refuse a plug-in that imports this project's packages by their names without `ablate.`."""
+    """Raise InputError if a plug-in imports this project's packages without the prefix `ablate.`."""
     for file, module in sources(path).items():
         for package in {name.split(".")[0] for name in imports(file, module)} & set(_PACKAGES):
             if _is_ours_or_missing(package):
@@ -288,7 +288,7 @@ def _is_ours_or_missing(package: str) -> bool:
 
 
 def _check_origins(path: Path) -> None:
-    """Refuse a plug-in whose import found another file instead of the one in its folder."""
+    """Raise InputError if a plug-in's import resolved to another file than the one in its folder."""
     for file, module in sources(path).items():
         origin = getattr(sys.modules.get(module), "__file__", None)
         if file != path and origin is not None and Path(origin).resolve() != file.resolve():
@@ -305,7 +305,7 @@ def _hint(error: Exception) -> str:
 
 
 PATH = "path:"
-"""Start of an option that is a folder. A preset declares it by `options={"source": "path:"}`."""
+"""Prefix of an option that names a folder. A preset declares one with `options={"source": "path:"}`."""
 
 
 def existing_folder(name: str) -> Path:
@@ -316,7 +316,7 @@ def existing_folder(name: str) -> Path:
 
 
 def with_digests(options: dict[str, Any]) -> dict[str, Any]:
-    """Options in which folders have their full path and the digest of their code."""
+    """Options in which each folder is given by its full path and the digest of its code."""
 
     def resolved(value: Any) -> Any:
         if not isinstance(value, str) or not value.startswith(PATH) or value == PATH:

@@ -14,7 +14,7 @@ from .norms import linear
 
 
 def recurrent(kind: type[nn.LSTM] | type[nn.GRU], channels: int, bidirectional: bool) -> nn.LSTM | nn.GRU:
-    """A recurrent layer N -> 2N, time axis first; input weights Xavier uniform, recurrent ones orthogonal."""
+    """A recurrent layer N -> 2N, time first; input weights are Xavier uniform, recurrent ones orthogonal."""
     layer = kind(channels, 2 * channels, bidirectional=bidirectional)
     for name, parameter in layer.named_parameters():
         if name.startswith("weight_ih"):
@@ -27,13 +27,13 @@ def recurrent(kind: type[nn.LSTM] | type[nn.GRU], channels: int, bidirectional: 
 
 
 ROW_BLOCK = 32
-"""Rows that oneDNN's bfloat16 LSTM computes together; a partly filled block takes up to twice the time."""
+"""Rows per block of oneDNN's bfloat16 LSTM; a partly filled block takes up to twice the time."""
 
 
 def recurrent_linear(layer: nn.LSTM | nn.GRU, project: nn.Linear, rows: Tensor) -> Tensor:
-    """A recurrent layer and the linear layer after it: `(time, group, row, channel)`, same shape.
+    """Apply a recurrent layer and the linear layer after it: `(time, group, row, channel)`, same shape.
 
-    Under bfloat16 autocast on the CPU, each group is padded with rows of zeros to whole blocks.
+    Under bfloat16 autocast on the CPU, each group is padded with rows of zeros to a multiple of `ROW_BLOCK`.
     """
     time, groups, count, channels = rows.shape
     if rows.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
@@ -67,6 +67,6 @@ class LSTMLayer(RecurrentLayer):
 
 
 class GRULayer(RecurrentLayer):
-    """The time layer of BSRNN with a gated recurrent unit."""
+    """The time layer of BSRNN with a GRU in place of the LSTM."""
 
     kind = nn.GRU

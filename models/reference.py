@@ -17,14 +17,14 @@ _LSTM = ("weight_ih_l0", "weight_hh_l0", "bias_ih_l0", "bias_hh_l0")
 
 
 class _Keys:
-    """The unused tensors of a state dict, and the missing keys."""
+    """Tracks which tensors of a state dict are still unused, and which keys are missing."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.left = dict(tensors)
         self.missing: list[str] = []
 
     def count(self, pattern: str) -> int:
-        """How many of `pattern.format(1)`, `pattern.format(2)`, ... (or from 0) exist, without a gap."""
+        """Count consecutive existing keys `pattern.format(1)`, `pattern.format(2)`, ... (or from 0)."""
         first = 0 if pattern.format(0) in self.left else 1
         index = first
         while pattern.format(index) in self.left:
@@ -38,7 +38,7 @@ class _Keys:
         return torch.empty(0)
 
     def stack(self, pattern: str, bands: range, transpose: bool = False) -> Tensor:
-        """The tensors of several bands (numbered from 1) on a new first axis."""
+        """Stack the tensors of several bands (numbered from 1 in keys) on a new first axis."""
         found = [self.take(pattern.format(band + 1)) for band in bands]
         if len({t.shape for t in found}) > 1:
             return torch.empty(0)
@@ -46,10 +46,10 @@ class _Keys:
         return stacked.transpose(1, 2).contiguous() if transpose and stacked.dim() == 3 else stacked
 
     def need(self, key: str) -> Tensor:
-        """A tensor whose shape determines the architecture.
+        """Look up a tensor whose shape determines the architecture.
 
         Raises:
-            InputError: it is missing.
+            InputError: the state dict does not have it.
         """
         if key not in self.left:
             raise InputError(f"the state dict has no {key!r}, which determines the architecture")
@@ -57,7 +57,7 @@ class _Keys:
 
 
 def _ends(keys: _Keys) -> tuple[dict[str, Tensor], int]:
-    """Band split and mask decoder, which both networks share, and the decoder's hidden width."""
+    """Weights of band split and mask decoder, which both networks share, and the decoder's hidden width."""
     hidden = keys.need("mask_decoder.fc11.weight").shape[0]
     ours: dict[str, Tensor] = {}
     every = range(len(BSRNN))
@@ -141,11 +141,11 @@ def _mbsnet(keys: _Keys) -> tuple[ModelConfig, dict[str, Tensor]]:
 
 
 def load(state_dict: Mapping[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
-    """A state dict of the public BSRNN or MBS-Net code as our configuration and weights.
+    """Convert a state dict of the public BSRNN or MBS-Net code to a configuration and weights.
 
-    Widths, depths, states and the decoder's expansion follow from the shapes. The faults of MBS-Net's code do
-    not show in its weights; its keys imply them (`ssm_skip="shadowed"`, `dt_init="wiped"`, `clamps="on"`). A
-    prefix `module.` of all keys is dropped.
+    Widths, depths, states and the decoder's expansion follow from the shapes. Keys of MBS-Net also imply the
+    faults of its code, which weights do not show (`ssm_skip="shadowed"`, `dt_init="wiped"`, `clamps="on"`).
+    If all keys start with `module.`, that prefix is dropped.
 
     Args:
         state_dict: key of the public code -> tensor.

@@ -1,4 +1,4 @@
-"""Names of the interchangeable parts of a network, as configurations use them."""
+"""A registry of the interchangeable parts of a network, by the names that configurations use."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Registry:
     """Parts by name. A built-in part is given as `"module:attribute"` and imported when first used.
 
     Args:
-        kind: what the parts are, for messages ("core", "cross-band module", ...).
+        kind: the word for a part in messages ("core", "cross-band module", ...).
         parts: name -> factory, or name -> "module:attribute".
     """
 
@@ -34,25 +34,25 @@ class Registry:
         self._parts[name] = factory
 
     def expect(self, name: Any) -> None:
-        """Let a stored configuration name a part whose plug-in is not imported; it cannot be built."""
+        """Accept a stored configuration's part although its plug-in is not imported; it cannot be built."""
         if isinstance(name, str):
             self._parts.setdefault(name, self._not_imported)
 
     def expects(self, name: str) -> bool:
-        """Whether a part is only expected."""
+        """Whether a name was accepted by `expect` and its plug-in is not imported."""
         return self._parts.get(name) == self._not_imported
 
     def _not_imported(self, *_: Any) -> Any:
         raise InputError(f"this {self.kind} belongs to a plug-in; name its file with --plugin")
 
     def check(self, name: str) -> str:
-        """Return `name` if it is known; raise InputError naming the nearest known one otherwise."""
+        """Return `name` if it is known; else raise an InputError that suggests the nearest known name."""
         if name not in self._parts:
             raise InputError(f"unknown {self.kind} {name!r}{suggestion(name, self._parts)}")
         return name
 
     def built_in(self, name: str) -> bool:
-        """Whether the part is this project's own, not a plug-in's."""
+        """Whether the part is built in rather than registered by a plug-in."""
         return name in self._built_in
 
     def __getitem__(self, name: str) -> Any:
@@ -67,7 +67,7 @@ class Registry:
 
 
 MANY = 20
-"""Up to so many known names are all listed in an error, else only the nearest."""
+"""An error lists all known names if there are at most this many, else only the nearest ones."""
 
 
 def suggestion(name: str, known: Iterable[Any]) -> str:

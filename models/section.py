@@ -10,7 +10,7 @@ from .fields import marks_of
 
 
 class Frozen(BaseModel):
-    """An immutable model; unknown keys are errors, and files keep former names."""
+    """An immutable model that rejects unknown keys and is stored under its fields' former names (aliases)."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), serialize_by_alias=True)
 
@@ -22,12 +22,12 @@ class Section(Frozen):
         return hash(self.model_dump_json())
 
     def is_active(self, name: str) -> bool:
-        """Whether a field is read, given the others' values."""
+        """Whether a field is read, given the values of the others."""
         conditions = marks_of(type(self), name).conditions
         return not conditions or any(c.holds(getattr(self, c.field)) for c in conditions)
 
     def result_fields(self) -> dict[str, Any]:
-        """The fields that change the result, as JSON has them; those that are not read have a fixed value."""
+        """The fields that change the result, as JSON values; inactive fields have a fixed value."""
         known = {name: marks_of(type(self), name) for name in type(self).model_fields}
         return {
             name: value if self.is_active(name) else known[name].inactive
@@ -36,8 +36,10 @@ class Section(Frozen):
         }
 
     def signed_fields(self) -> dict[str, Any]:
-        """The fields of a signature, under their stored names: those that change the result, without added
-        ones at their default."""
+        """The fields in a signature, under their stored names.
+
+        These are `result_fields` without the fields marked `Added` that have their default.
+        """
         fields = type(self).model_fields
         return {
             fields[name].serialization_alias or name: value

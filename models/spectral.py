@@ -1,4 +1,4 @@
-"""The signal front end of all systems: 16 kHz waveforms and their complex spectrograms."""
+"""The signal front end of the built-in networks: 16 kHz waveforms and their complex spectrograms."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ N_FFT, HOP = OURS.n_fft, OURS.hop
 
 
 def frame_count(samples: int) -> int:
-    """Frames of the centred transform of a waveform of `samples` samples."""
+    """Number of frames that `stft` gives for `samples` samples."""
     return 1 + samples // HOP
 
 
 def utterance_frames(samples: int) -> int:
-    """Frames that a network gets for a whole utterance of `samples` samples."""
+    """Number of frames that `analyse` gives for a whole utterance of `samples` samples."""
     return frame_count(max(samples, HOP + 1) + 2 * HOP)
 
 
@@ -31,7 +31,7 @@ def stft(waveform: Tensor) -> Tensor:
         (batch, 257, frame), with `1 + sample // 128` frames.
 
     Raises:
-        ValueError: the waveform is too short for the reflection at its ends.
+        ValueError: the waveform is too short for reflection padding.
     """
     samples = waveform.shape[-1]
     if samples <= N_FFT // 2:
@@ -40,7 +40,7 @@ def stft(waveform: Tensor) -> Tensor:
 
 
 def istft(spectrogram: Tensor, samples: int | None = None) -> Tensor:
-    """Waveform of a spectrogram of `stft`.
+    """Convert a spectrogram of `stft` back to a waveform.
 
     Args:
         spectrogram: (batch, 257, frame), complex.
@@ -53,9 +53,9 @@ def istft(spectrogram: Tensor, samples: int | None = None) -> Tensor:
 
 
 def analyse(waveform: Tensor) -> Tensor:
-    """Spectrogram of whole utterances: `hop` reflected samples on both sides, then `stft`.
+    """Spectrogram of whole utterances: reflection padding by 128 samples on both sides, then `stft`.
 
-    Utterances of at most 128 samples are padded with zeros first, as they are too short to reflect.
+    Utterances of at most 128 samples are too short for that and are zero-padded first.
 
     Args:
         waveform: (batch, sample), at least one sample.

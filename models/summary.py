@@ -1,4 +1,4 @@
-"""The size, cost and reach of a network, without its weights."""
+"""The size, cost, receptive field and latency of a network, computed without its weights."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from .mamba import SelectiveSSM
 from .network import build_model
 
 ATTENDING = {"attention", "conformer"}
-"""Cores that have an unbounded reach by attention."""
+"""Cores whose receptive field is unbounded because of attention."""
 
 
 @lru_cache(maxsize=4096)
 def parameters(config: ModelConfig) -> int:
-    """How many parameters a network has, without drawing them.
+    """Count a network's parameters without initialising them.
 
     Raises:
         InputError: the parts do not fit together.
@@ -34,12 +34,12 @@ def parameters(config: ModelConfig) -> int:
 
 @lru_cache(maxsize=4096)
 def trained_parameters(config: ModelConfig) -> int:
-    """As `parameters`, without constants that are kept as parameters."""
+    """As `parameters`, without those that need no gradient."""
     return sum(p.numel() for p in _without_weights(config).parameters() if p.requires_grad)
 
 
 def _without_weights(config: ModelConfig) -> nn.Module:
-    """The network on the meta device; one of a plug-in that cannot be built there, on the CPU."""
+    """The network on the meta device, or on the CPU if a plug-in's network cannot be built there."""
     try:
         with torch.device("meta"):
             return build_model(config)
@@ -67,7 +67,7 @@ def parameters_by_part(model: nn.Module) -> dict[str, int]:
 
 @lru_cache(maxsize=4096)
 def rate_of(config: ModelConfig) -> int:
-    """Sample rate in Hz of a configuration's network; only networks of plug-ins are built to find it."""
+    """Sample rate of a configuration's network in Hz; only a plug-in's network has to be built for this."""
     if ARCHITECTURES.built_in(config.architecture):
         return SAMPLE_RATE
     return Interface.of(build_model(config)).sample_rate
@@ -76,7 +76,7 @@ def rate_of(config: ModelConfig) -> int:
 def macs_per_second(config: ModelConfig) -> float:
     """Multiply-adds of matrix products and scans for one second of audio.
 
-    A scan counts three for each state of each channel and step: decay, input and output.
+    A scan counts as three for each state, channel and step: decay, input and output.
     """
     try:
         return _macs(config, "meta")
@@ -125,9 +125,9 @@ def _macs(config: ModelConfig, device: str) -> float:
 
 
 def receptive_field(model: nn.Module) -> float | None:
-    """Frames of the input that a frame of the output depends on, normalisation apart.
+    """Number of input frames that an output frame depends on, normalisation statistics aside.
 
-    Infinite for a recurrent core; None if a part does not declare it.
+    Infinite for a recurrent core; None if a part does not declare its reach.
     """
     modules = [
         module for part in ("encoder", "cross-band", "decoder") for module in _parts(model).get(part, [])
@@ -148,13 +148,12 @@ def summarise(preset_or_config: str | ModelConfig) -> dict[str, Any]:
 
     Returns:
         `parameters` and `parameters_by_part`; `macs_per_second` (of audio); `receptive_field_frames` and
-        `receptive_field_seconds` (None: unbounded or not declared) and `receptive_field` in words;
-        `causal` (no time layer looks ahead; None: not declared);
-        `look_ahead_frames` of time layers and the head's filter (None: all that follow, or not declared;
-        samples for a network of waveforms);
-        `normalisation_sees_future` (a norm's statistics run over the whole utterance); and `latency_ms`, the
-        algorithmic latency: the window plus one hop (8 ms by default) for each frame ahead; None if the
-        network needs the whole utterance.
+        `receptive_field_seconds` (None if unbounded or not declared) and `receptive_field` in words;
+        `causal` (whether no time layer looks ahead; None if not declared);
+        `look_ahead_frames` of time layers and the head's filter (samples for a network of waveforms; None if
+        unbounded or not declared); `normalisation_sees_future` (whether a norm's statistics run over the
+        whole utterance); and `latency_ms`, the algorithmic latency: the window plus one hop (8 ms by default)
+        for each frame ahead; None if the network needs the whole utterance.
 
     Raises:
         ValueError: the preset is unknown, or the parts do not fit together.
@@ -202,5 +201,5 @@ def _seconds(interface: Interface, frames: float) -> float:
 
 
 def _milliseconds(interface: Interface, frames: float) -> float:
-    """From the first to the last sample of consecutive frames."""
+    """Duration of consecutive frames, from the first sample to the last."""
     return (interface.window + interface.step * (frames - 1)) / (interface.sample_rate / 1000)

@@ -16,7 +16,7 @@ from .distribution import clash, version_of
 from .scan import BACKENDS, choose_backend, unavailable
 
 PACKAGES = ("ablate", "torch", "numpy", "numba", "mamba-ssm", "triton")
-"""Packages that networks run on."""
+"""Packages whose versions are reported."""
 
 
 def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
@@ -50,7 +50,7 @@ def machine() -> dict[str, Any]:
 
 
 def report() -> str:
-    """`machine`, the system and installed packages, as Markdown for an issue; without paths and names."""
+    """`machine`, the system and installed packages as Markdown for an issue, without paths and names."""
     system = f"{platform.system()} {platform.release()} {platform.machine()}"
     found = {"system": system, **machine()}
     found["versions"] |= versions(
@@ -63,6 +63,6 @@ def report() -> str:
 
 
 def _has(question: str) -> bool:
-    """The answer of a function of `torch.cpu`, which is not public and may disappear."""
+    """Call a private function of `torch.cpu` that may disappear."""
     ask = getattr(torch.cpu, question, None)
     return bool(ask and ask())

@@ -11,13 +11,13 @@ from .norms import linear, make_norm
 
 
 class DepthwiseConvolution(nn.Module):
-    """Each channel alone over time, with dilation; frames beyond the edges are zero.
+    """Dilated convolution over time, separately for each channel; frames beyond the edges are zero.
 
     Args:
-        channels: features.
-        taps: of the filter.
+        channels: number of channels.
+        taps: length of the filter.
         dilation: frames between taps.
-        ahead: last frame of the taps relative to the output's; 0 is causal.
+        ahead: frames that the last tap is ahead of the output; 0 is causal.
     """
 
     def __init__(self, channels: int, taps: int, dilation: int = 1, ahead: int = 0) -> None:
@@ -34,7 +34,7 @@ class DepthwiseConvolution(nn.Module):
 
 
 class _Block(nn.Module):
-    """`x + Linear(PReLU(conv(PReLU(Linear(norm(x))))))`, the inner width 2N."""
+    """`x + Linear(PReLU(conv(PReLU(Linear(norm(x))))))` with inner width 2N."""
 
     def __init__(self, config: ModelConfig, dilation: int, ahead: int) -> None:
         super().__init__()
@@ -52,9 +52,9 @@ class _Block(nn.Module):
 
 
 class TCNLayer(nn.Module, Declared):
-    """Blocks of dilation 1, 2, 4, ... along the time of each band.
+    """Blocks with dilation 1, 2, 4, ... along the time of each band.
 
-    `bi` centres every filter; with `lookahead`, only the last block looks ahead.
+    With the direction `bi`, every filter is centred. With `lookahead`, only the last block looks ahead.
     """
 
     def __init__(self, config: ModelConfig) -> None:

@@ -24,16 +24,16 @@ WINDOWS: dict[str, Callable[..., Tensor]] = {
 
 @dataclass(frozen=True)
 class Transform:
-    """Centred and one-sided, of 16 kHz waveforms.
+    """A centred, one-sided short-time Fourier transform and its inverse.
 
     Args:
-        n_fft: points; there are `n_fft // 2 + 1` bins.
-        hop: samples from one frame to the next.
-        window: a name of `WINDOWS`.
-        length: samples of the window; default: `n_fft`.
+        n_fft: FFT size; there are `n_fft // 2 + 1` bins.
+        hop: samples between frames.
+        window: a key of `WINDOWS`.
+        length: length of the window in samples; default: `n_fft`.
 
     Raises:
-        InputError: the numbers do not fit together, or the window is unknown.
+        InputError: the sizes are inconsistent, or the window is unknown.
     """
 
     n_fft: int = 512
@@ -57,7 +57,7 @@ class Transform:
 
     @property
     def samples(self) -> int:
-        """Of the window."""
+        """Length of the window in samples."""
         return self.n_fft if self.length is None else self.length
 
     @property
@@ -67,7 +67,7 @@ class Transform:
     def analyse(self, waves: Tensor) -> Tensor:
         """Waveforms `(batch, sample)` -> complex `(batch, bin, frame)`, `1 + sample // hop` frames.
 
-        Waveforms too short for the reflection at their ends are padded with zeros first.
+        Waveforms too short for reflection padding are zero-padded first.
         """
         missing = self.n_fft // 2 + 1 - waves.shape[-1]
         waves = F.pad(waves, (0, missing)) if missing > 0 else waves
@@ -82,7 +82,7 @@ class Transform:
     def synthesise(self, spectrum: Tensor, samples: int | None = None) -> Tensor:
         """Complex `(batch, bin, frame)` -> waveforms `(batch, sample)`; undoes `analyse`.
 
-        Equal to `torch.istft`, bit for bit, but without its check of the windows, which waits for the device.
+        Bit-identical to `torch.istft`, but without its check of the window sums, which waits for the device.
 
         Args:
             samples: length of the result; None for `(frame - 1) * hop`.
@@ -104,7 +104,7 @@ class Transform:
 
 
 def reflected(waves: Tensor, count: int) -> Tensor:
-    """`F.pad(waves, (count, count), mode="reflect")`, which is not deterministic in CUDA's backward."""
+    """`F.pad(waves, (count, count), mode="reflect")` with a backward pass that is deterministic on CUDA."""
     first, last = waves[..., 1 : count + 1], waves[..., -count - 1 : -1]
     return torch.cat([first.flip(-1), waves, last.flip(-1)], -1)
 

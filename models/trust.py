@@ -1,7 +1,7 @@
-"""Trusted code: code that the user has named, stored by digest in the user's own configuration.
+"""Trusted code: code that the user has named, recorded by digest in the user's configuration.
 
 `--plugin`, a study file and `ablate import --trust-plugins` name code. Plans, run directories, tracking
-servers and checkpoints only mention code: it is imported if the user has named exactly this code before.
+servers and checkpoints only mention code: it is imported only if the user has named exactly this code before.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from .errors import InputError
 
 
 def folder() -> Path:
-    """`$XDG_CONFIG_HOME/ablate/trusted`, by default `~/.config/ablate/trusted`; a file per trusted code."""
+    """`$XDG_CONFIG_HOME/ablate/trusted`, by default `~/.config/ablate/trusted`, with a file for each digest."""
     configured = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     return (configured if configured.is_absolute() else Path.home() / ".config") / "ablate" / "trusted"
 
 
 def grant(code: Path, digest: str) -> None:
-    """Trust the code at a path while it has this digest, in all processes of the user.
+    """Trust the code at a path as long as it has this digest, in all processes of the user.
 
     Raises:
         InputError: the user's configuration cannot be written.
@@ -42,7 +42,7 @@ def grant(code: Path, digest: str) -> None:
 
 
 def is_trusted(code: Path, digest: str) -> bool:
-    """Whether the user has named this code at this path."""
+    """Whether the user trusts this code at this path."""
     try:
         return _mark(code, digest).read_text() == f"{code}\n"
     except OSError:
@@ -50,7 +50,7 @@ def is_trusted(code: Path, digest: str) -> bool:
 
 
 def is_known(digest: str) -> bool:
-    """Whether the user has named this code at any path."""
+    """Whether the user trusts this code at any path."""
     return any(folder().glob(f"{digest}-*"))
 
 

@@ -16,15 +16,15 @@ from .norms import cumulative_sum, linear
 from .scan.convolution import causal_convolution
 
 BLOCK = 4
-"""Channels that are mixed into queries, keys and values, as in the public code."""
+"""Block size of the block-diagonal projections to queries, keys and values, as in the public code."""
 
 
 def parallel_mlstm(query: Tensor, key: Tensor, value: Tensor, gate: Tensor, forget: Tensor) -> Tensor:
-    """The output of the matrix memory at every step, `C q / max(|n q|, exp(-m))`, all steps at once.
+    """The outputs `C q / max(|n q|, exp(-m))` of the matrix memory, for all steps at once.
 
     Args:
         query, key, value: `(row, head, time, channel)`.
-        gate, forget: logarithms of the input and the forget gate, `(row, head, time)`.
+        gate, forget: logarithms of the input gate and the forget gate, `(row, head, time)`.
 
     Returns:
         `(row, head, time, channel)`
@@ -44,7 +44,7 @@ class MLSTMBlock(ResidualBlock):
     """`x + down((norm(mLSTM(up(norm(x)))) + skip * conv) * SiLU(z))`, along the time of each band.
 
     Raises:
-        InputError: the inner width is not a multiple of the heads and of blocks of 4.
+        InputError: the inner width is not a multiple of the number of heads and of the block size, 4.
     """
 
     def __init__(self, config: ModelConfig, norm: Norm = "layer", ahead: int = 0) -> None:

@@ -27,9 +27,9 @@ BACKENDS: dict[str, str] = {
     "mamba_ssm": "ablate.models.scan.mamba_ssm",
     "chunked": "ablate.models.scan.chunked",
 }
-"""Backend -> the module whose `scan` it is."""
+"""Backend -> the module with its `scan`."""
 FUSED = {"cpu": "numba", "cuda": "triton"}
-"""Type of device -> the backend that `auto` takes there."""
+"""Device type -> the fused backend that `auto` prefers there."""
 _INSTALL = {
     "numba": "numba is not installed",
     "triton": "triton is not installed",
@@ -41,10 +41,10 @@ _preferred: ContextVar[str] = ContextVar("scan_backend", default="auto")
 
 @contextmanager
 def using(backend: str) -> Iterator[None]:
-    """Let `backend="auto"` mean this backend.
+    """Make `backend="auto"` select this backend inside the block.
 
     Raises:
-        InputError: no backend has that name.
+        InputError: the backend is unknown.
     """
     _check(backend)
     token = _preferred.set(backend)
@@ -62,9 +62,9 @@ def _check(backend: str) -> None:
 
 @cache
 def unavailable(backend: str, device: str | None = None) -> str | None:
-    """Why a backend cannot run here, or on devices of a type (`cpu`, `cuda`); None if it can.
+    """Why a backend cannot run here, or on a type of device (`cpu`, `cuda`); None if it can.
 
-    A GPU backend must compute a tiny scan, because an installed package may still fail.
+    A GPU backend is tested with a tiny scan, because an installed package may still fail.
     """
     _check(backend)
     home = _home(backend)
@@ -80,17 +80,17 @@ def unavailable(backend: str, device: str | None = None) -> str | None:
 
 
 def _home(backend: str) -> str | None:
-    """The only type of device that a backend runs on; None: any."""
+    """The only device type that a backend runs on; None if it runs on any."""
     if backend == "triton" and os.environ.get("TRITON_INTERPRET") == "1":
         return "cpu"
     return {"numba": "cpu", "triton": "cuda", "mamba_ssm": "cuda"}.get(backend)
 
 
 def failure(backend: str, device: str) -> str | None:
-    """The error of a backend on a scan of one step and its gradient, in one line; None if it works.
+    """The one-line error of a backend on a scan of one step and its gradient; None if it works.
 
     Raises:
-        torch.OutOfMemoryError: the device is full, so the backend cannot be judged.
+        torch.OutOfMemoryError: the device is full, so the test says nothing about the backend.
     """
     try:
         with torch.inference_mode(False), torch.enable_grad():
@@ -109,7 +109,7 @@ def _scan_of(backend: str) -> Callable[..., Tensor]:
 
 
 def choose_backend(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> tuple[str, str]:
-    """The backend that `auto` takes for inputs of this kind, and why."""
+    """The backend that `auto` selects for inputs on this device and of this dtype, and the reason."""
     device = torch.device(device)
     if _preferred.get() != "auto":
         return _preferred.get(), "asked for"
@@ -136,7 +136,7 @@ def selective_scan(
 ) -> Tensor:
     """`h[t] = exp(delta A) h[t-1] + delta B u`, `y = sum_n h C + D u`, then `y * SiLU(z)`.
 
-    It computes in float32, or in float64 if an input is float64, for any other dtypes and autocast.
+    It computes in float64 if an input is float64, else in float32, also under autocast.
 
     Args:
         u: input `(batch, dim, time)`.
@@ -147,15 +147,15 @@ def selective_scan(
         D: skip `(dim,)`; default: no skip.
         z: gate `(batch, dim, time)`; default: no gate.
         delta_softplus: whether to apply softplus to `delta`.
-        clamps: bounds inside the scan; True: those of MBS-Net's code; default: no bounds.
+        clamps: bounds inside the scan; True for those of MBS-Net's code; default: no bounds.
         backend: `auto` or a key of `BACKENDS`.
 
     Returns:
         `(batch, dim, time)` in the dtype of `u`.
 
     Raises:
-        ValueError: the shapes do not fit.
-        InputError: the backend is unknown or cannot take these inputs.
+        ValueError: the shapes are inconsistent.
+        InputError: the backend is unknown or does not support these inputs.
     """
     if u.ndim != 3:
         raise ValueError(f"u has shape {tuple(u.shape)}; expected the axes (batch, dim, time)")

@@ -1,7 +1,7 @@
-"""The selective scan in PyTorch, chunk by chunk with checkpointing: for devices without Triton.
+"""The selective scan in PyTorch, chunk by chunk with checkpointing, for devices without Triton.
 
-Within a chunk the recurrence is solved by doubling (Hillis and Steele 1986) in log2(chunk) steps; with
-clamps, which are not associative, by a loop. The backward pass recomputes one chunk at a time.
+Within a chunk, the recurrence is solved by doubling (Hillis and Steele 1986) in log2(chunk) steps, or by a
+loop if there are clamps, which are not associative. The backward pass recomputes one chunk at a time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def scan(
     delta_softplus: bool,
     clamps: Clamps | None,
 ) -> Tensor:
-    """See `models.scan.selective_scan`; all arguments of one floating dtype."""
+    """See `models.scan.selective_scan`; all arguments have the same floating dtype."""
     if delta_softplus:
         delta = F.softplus(delta)
     state = u.new_zeros(u.shape[0], u.shape[1], A.shape[1])

@@ -1,4 +1,4 @@
-"""The bounds that MBS-Net's trained code puts on its scan."""
+"""The bounds in MBS-Net's scan."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import numpy as np
 
 
 class Clamps(NamedTuple):
-    """Bounds on the parts of the scan, applied in this order; a gradient passes where nothing was cut.
+    """Bounds on the terms of the scan, applied in this order. Clipped values have no gradient.
 
-    `dt*A` to `exponent`; `exp(dt*A)` to at most `decay`; `dt` to `step` where it multiplies B; `dt*B` to
-    +-`gain`; the state to +-`state`; the output with its skip, before the gate, to +-`output`.
+    `dt*A` within `exponent`; `exp(dt*A)` at most `decay`; `dt` within `step` where it multiplies B; `dt*B`
+    within +-`gain`; the state within +-`state`; the output with its skip, before the gate, within +-`output`.
     """
 
     exponent: tuple[float, float] = (-10.0, 0.0)
@@ -22,6 +22,6 @@ class Clamps(NamedTuple):
     output: float = 50.0
 
     def bounds(self, unit: float | np.float32) -> tuple[float | np.floating, ...]:
-        """All of them in order as numbers, those of the exponent in another unit."""
+        """All bounds in order, with those of the exponent multiplied by `unit`."""
         low, high = self.exponent
         return (low * unit, high * unit, self.decay, *self.step, self.gain, self.state, self.output)

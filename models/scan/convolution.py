@@ -48,7 +48,7 @@ class _Fused(torch.autograd.Function):
 
 
 def causal_convolution(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`silu(bias + sum_k weight[k] x[t - taps + 1 + k])`, each channel alone; zero before the start.
+    """`silu(bias + sum_k weight[k] x[t - taps + 1 + k])` for each channel; `x` is zero before the start.
 
     Args:
         x: `(row, time, channel)`.

@@ -12,7 +12,7 @@ from .parallel import cached_on_disk
 
 
 def _convolve(x, taps, bias, t, out):
-    """The sum before SiLU of one frame."""
+    """Compute one frame of the convolution, before SiLU."""
     count, dim = taps.shape
     for d in range(dim):
         out[d] = bias[d]

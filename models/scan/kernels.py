@@ -1,9 +1,8 @@
 """Compiled loops of the fused scan. Arrays are `(row, time, channel)`; states are `(state, channel)`.
 
-Each function handles the rows `[start, stop)` in one thread and holds no interpreter lock. Its arrays must
-not overlap: that is what lets the loops over channels vectorise. `A` is in units of log2(e), as are the
-bounds of the exponent, and the number of states is even. Scratch arrays come from the caller, one set for
-each thread.
+Each function processes the rows `[start, stop)` in one thread, without the interpreter lock. Its arrays must
+not overlap, which allows the loops over channels to vectorise. `A` and the bounds of the exponent are in
+units of log2(e), and the number of states is even. The caller provides scratch arrays, one set per thread.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ IN_ORDER = MATH - {"reassoc"}
 
 
 def _exp2(x: Any) -> Any:
-    """2^x in float32 within 2 units in the last place; x is cut to [-126, 127]."""
+    """2^x in float32, to 2 units in the last place; x is clipped to [-126, 127]."""
     x = LOWEST if x < LOWEST else x
     x = HIGHEST if x > HIGHEST else x
     k = x + ROUND
@@ -47,7 +46,7 @@ def _exp(x: Any) -> Any:
 
 
 def _softplus(x: Any) -> Any:
-    """log(1 + exp(x)): for e = exp(-|x|), log(1 + e) = 2 artanh(e / (2 + e))."""
+    """log(1 + exp(x)), by log(1 + e) = 2 artanh(e / (2 + e)) with e = exp(-|x|)."""
     e = exp(-abs(x))
     s = e / (TWO + e)
     q = s * s
@@ -56,7 +55,7 @@ def _softplus(x: Any) -> Any:
 
 
 def _clip(x: Any, low: Any, high: Any) -> Any:
-    """x cut to [low, high]; a NaN stays."""
+    """x clipped to [low, high]; NaN is kept."""
     return low if x < low else (high if x > high else x)
 
 
@@ -280,7 +279,7 @@ def _backward(
 
 
 class Apart(Compiler):
-    """A compiler that takes the arrays of a function not to overlap."""
+    """A compiler that assumes that the arrays passed to a function do not overlap."""
 
     def define_pipelines(self) -> Any:
         self.state.flags.noalias = True

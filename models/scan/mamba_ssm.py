@@ -17,7 +17,7 @@ from .clamps import Clamps
 
 @cache
 def _operation() -> Callable[..., Tensor]:
-    """The package's `selective_scan_fn`, from its module alone: the package itself imports transformers."""
+    """The package's `selective_scan_fn`, loaded from its module alone: the package imports transformers."""
     name, module = "mamba_ssm", "mamba_ssm.ops.selective_scan_interface"
     spec = None if name in sys.modules else find_spec(name)
     if spec is None or spec.submodule_search_locations is None:
@@ -45,7 +45,7 @@ def scan(
     """See `models.scan.selective_scan`; float32 on a CUDA device.
 
     Raises:
-        InputError: clamps are given, which the kernel does not have.
+        InputError: clamps are given, which the kernel does not support.
     """
     if clamps is not None:
         raise InputError("the mamba_ssm scan has no clamps; use backend='triton'")

@@ -1,8 +1,8 @@
-"""The selective scan fused for the CPU: rows in parallel, the channel innermost so that it vectorises.
+"""The selective scan fused for the CPU: rows in parallel, channels innermost so that they vectorise.
 
-Forward saves the state at the start of every chunk of time; backward recomputes a chunk from it. Only
-float32. It uses `torch.get_num_threads()` Python threads; their compiled code releases the interpreter's
-lock, so it works after a fork and with other threads.
+The forward pass saves the state at the start of every chunk of time; the backward pass recomputes a chunk
+from it. Only float32. It uses `torch.get_num_threads()` Python threads, whose compiled code releases the
+interpreter lock, so it works after a fork and beside other threads.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NONE = np.zeros((0, 0, 0), np.float32)
 
 
 def _rows(x: Tensor | None) -> np.ndarray:
-    """`(batch, dim, time)` as a contiguous array `(batch, time, dim)`; copies only where it must."""
+    """`(batch, dim, time)` as a contiguous array `(batch, time, dim)`, copied only if necessary."""
     return _NONE if x is None else x.detach().transpose(1, 2).contiguous().numpy()
 
 
@@ -36,7 +36,7 @@ def _even(x: Tensor, axis: int) -> Tensor:
 def _arrays(
     u: Tensor, delta: Tensor, A: Tensor, B: Tensor, C: Tensor, D: Tensor | None, z: Tensor | None
 ) -> tuple[np.ndarray, ...]:
-    """The inputs as the kernels take them."""
+    """The inputs as the kernels expect them."""
     decay = _even(A.detach() * float(kernels.LOG2E), -1).t().contiguous().numpy()
     skip = np.zeros(len(A), np.float32) if D is None else D.detach().contiguous().numpy()
     return (_rows(u), _rows(delta), _rows(_even(B, -2)), _rows(_even(C, -2)), _rows(z), decay, skip)

@@ -16,7 +16,7 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
 def _pool(threads: int) -> ThreadPoolExecutor:
-    """The pool of this process; a pool inherited through a fork has lost its threads and is not used."""
+    """The thread pool of this process; a pool inherited through a fork has no threads and is replaced."""
     key = (os.getpid(), threads)
     if key not in _pools:
         _pools[key] = ThreadPoolExecutor(threads, thread_name_prefix="scan")
@@ -24,7 +24,7 @@ def _pool(threads: int) -> ThreadPoolExecutor:
 
 
 def over_rows(rows: int, work: Callable[[int, int, int], object]) -> None:
-    """Call `work(block, start, stop)` for as many blocks of rows as torch has threads, in parallel."""
+    """Split rows into one block per torch thread and call `work(block, start, stop)` for each in parallel."""
     blocks = max(1, min(rows, torch.get_num_threads()))
     edges = [rows * i // blocks for i in range(blocks + 1)]
     spans = list(zip(range(blocks), edges, edges[1:], strict=False))
@@ -35,7 +35,7 @@ def over_rows(rows: int, work: Callable[[int, int, int], object]) -> None:
 
 
 def cache_folder() -> Path:
-    """A writable folder for compiled code, in the user's cache or a temporary one."""
+    """A writable folder for compiled code: in the user's cache, or else a temporary one."""
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ablate" / "numba"
     try:
         home.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,7 @@ def cache_folder() -> Path:
 
 @contextmanager
 def cached_on_disk() -> Iterator[None]:
-    """Let numba keep the code of functions decorated inside in `NUMBA_CACHE_DIR` or `cache_folder()`."""
+    """Cache functions that numba decorates in the block, in `NUMBA_CACHE_DIR` or `cache_folder()`."""
     import numba
 
     if os.environ.get("NUMBA_CACHE_DIR"):

@@ -1,4 +1,4 @@
-"""The selective scan as a plain loop over time: the oracle of the other backends."""
+"""The selective scan as a plain loop over time: the reference for the other backends."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def step_terms(delta: Tensor, A: Tensor, B: Tensor, clamps: Clamps | None) -> tu
 
 
 def over_time(x: Tensor) -> Sequence[Tensor]:
-    """The steps of the third axis, time.
+    """The steps along the third axis, time.
 
-    They are unbound once: the gradient of an index has the whole size, so with indexing at each step the time
-    of the backward grows with the square of the length.
+    They are unbound once: the gradient of an indexing operation has the full size, so the backward pass of
+    indexing at each step would take quadratic time.
     """
     return x.unbind(2)
 
 
 def skip_and_gate(y: Tensor, u: Tensor, D: Tensor | None, z: Tensor | None, clamps: Clamps | None) -> Tensor:
-    """Skip, output clamp and gate, all `(batch, dim, time)`."""
+    """Apply skip, output clamp and gate, all `(batch, dim, time)`."""
     if D is not None:
         y = y + D[:, None] * u
     if clamps is not None:
@@ -50,7 +50,7 @@ def scan(
     delta_softplus: bool,
     clamps: Clamps | None,
 ) -> Tensor:
-    """See `models.scan.selective_scan`; all arguments of one floating dtype."""
+    """See `models.scan.selective_scan`; all arguments have the same floating dtype."""
     if delta_softplus:
         delta = F.softplus(delta)
     decay, gain = step_terms(delta, A, B, clamps)

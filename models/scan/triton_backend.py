@@ -1,7 +1,7 @@
-"""The selective scan fused for a GPU, in Triton, which every CUDA build of torch brings along.
+"""The selective scan fused for a GPU, in Triton, which every CUDA build of torch includes.
 
-Forward saves the state at the start of every chunk of time; backward recomputes a chunk from it. Float32
-inside, whatever the dtypes of the inputs. The same bits every time.
+The forward pass saves the state at the start of every chunk of time; the backward pass recomputes a chunk
+from it. It computes in float32 for any dtypes of the inputs, and is deterministic.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from .clamps import Clamps
 
 CHUNK = 32
 TILE = 256
-"""Elements of a `[state, channel]` tile: 8 registers a thread of one warp."""
+"""Elements of a `[state, channel]` tile: 8 registers per thread of one warp."""
 LAUNCH: dict[str, Any] = {"num_warps": 1, "num_stages": 1, "enable_fp_fusion": True}
-"""Said whole: the results must not depend on the defaults of Triton's versions."""
+"""All launch options are explicit, so that results do not depend on the defaults of a Triton version."""
 
 
 def sizes(states: int) -> dict[str, int]:
@@ -30,7 +30,7 @@ def sizes(states: int) -> dict[str, int]:
 
 
 def rows(x: Tensor) -> Tensor:
-    """`(batch, dim, time)` as `(batch, time, dim)`, the last axis contiguous; copies only where it must."""
+    """`(batch, dim, time)` as `(batch, time, dim)`, the last axis contiguous; copied only if necessary."""
     x = x.detach().transpose(1, 2)
     return x if x.stride(-1) == 1 or x.shape[-1] == 1 else x.contiguous()
 
@@ -142,4 +142,4 @@ class _Scan(torch.autograd.Function):
 
 
 scan = _Scan.apply
-"""See `models.scan.selective_scan`; any floating dtypes but float64."""
+"""See `models.scan.selective_scan`; any floating dtypes except float64."""

@@ -1,7 +1,7 @@
 """The causal depthwise convolution with SiLU in Triton. Arrays are `(row, time, channel)`, tiles `[T, D]`.
 
-A program for each (row, block of channels, block of time); gradients of taps and bias are sums over its
-frames, which the caller adds in a fixed order.
+There is one program for each (row, block of channels, block of time). Its gradients of taps and bias are sums
+over its frames, which the caller adds up in a fixed order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ LAUNCH: dict[str, Any] = {"num_warps": 4, "num_stages": 1, "enable_fp_fusion": T
 
 @triton.jit
 def _convolve(x, taps, bias, t, d, x_time, time, dim, TAPS: tl.constexpr):
-    """The sum before SiLU, `[T, D]`; zero after the end."""
+    """The convolution before SiLU, `[T, D]`; zero after the end."""
     in_d = d < dim
     out = tl.zeros([t.shape[0], d.shape[0]], tl.float32) + load(bias + d, in_d)[None, :]
     for k in tl.static_range(TAPS):
@@ -74,7 +74,7 @@ def backward(
     FRAMES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Gradients: of the taps `(row, block of time, tap, channel)`, of the bias without `tap`."""
+    """Gradients; those of the taps are `(row, block of time, tap, channel)`, of the bias without `tap`."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     t = tl.program_id(2) * FRAMES + tl.arange(0, FRAMES)
@@ -102,7 +102,7 @@ def backward(
 
 
 class Convolution(torch.autograd.Function):
-    """See `causal_convolution`; float32 inside and out, any floating dtypes but float64 in."""
+    """See `causal_convolution`; inputs of any floating dtypes except float64, output float32."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

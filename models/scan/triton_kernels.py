@@ -1,10 +1,10 @@
-"""Triton kernels of the fused scan: a program for each (row, block of channels), in order over time.
+"""Triton kernels of the fused scan: one program per (row, block of channels), sequential over time.
 
-Wide inputs and outputs are `(row, time, channel)` and B and C `(row, time, state)`, with the last axis
-contiguous; tiles of registers are `[N, CHANNELS]`, N the number of states filled up to a power of two.
-A is `(state, channel)`. Everything is float32 inside, whatever is loaded and stored. Exponents are in units
-of log2(e), as are the bounds `low` and `high`. No atomics: sums over programs are left to the caller, who
-adds them in a fixed order.
+Wide inputs and outputs are `(row, time, channel)`, B and C are `(row, time, state)`, both with the last axis
+contiguous. Register tiles are `[N, CHANNELS]`, with N the number of states rounded up to a power of two. A is
+`(state, channel)`. Computation is in float32 for any dtypes that are loaded and stored. Exponents and their
+bounds `low` and `high` are in units of log2(e). There are no atomics: the caller adds up sums over programs
+in a fixed order.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def sigmoid(x):
 
 @triton.jit
 def _softplus(x):
-    """log(1 + exp(x)): for e = exp(-|x|), log(1 + e) = 2 artanh(e / (2 + e))."""
+    """log(1 + exp(x)), by log(1 + e) = 2 artanh(e / (2 + e)) with e = exp(-|x|)."""
     e = tl.exp2(-tl.abs(x) * LOG2E)
     s = e / (2.0 + e)
     q = s * s
@@ -34,7 +34,7 @@ def _softplus(x):
 
 @triton.jit
 def _clip(x, low, high):
-    """x cut to [low, high]; a NaN stays."""
+    """x clipped to [low, high]; NaN is kept."""
     return tl.where(x < low, low, tl.where(x > high, high, x))
 
 
@@ -52,7 +52,7 @@ def _step(delta, SOFTPLUS: tl.constexpr):
 
 @triton.jit
 def _terms(dt, rate, b, low, high, most, least_step, most_step, gain, CLAMPED: tl.constexpr):
-    """Of one frame, before and after the bounds: decay `exp(dt A)`, gain `dt B`, each `[N, CHANNELS]`."""
+    """Decay `exp(dt A)` and gain `dt B` of one frame, before and after the bounds, each `[N, CHANNELS]`."""
     exponent = dt[None, :] * rate
     if CLAMPED:
         raw = tl.exp2(_clip(exponent, low, high))
@@ -103,7 +103,7 @@ def forward(
     N: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """`y` and, with KEEP, the state at the start of every chunk, `(row, chunk, state, channel)`."""
+    """Compute `y` and, with KEEP, the state at the start of every chunk, `(row, chunk, state, channel)`."""
     row = tl.program_id(0).to(tl.int64)
     d = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     n = tl.arange(0, N)
@@ -190,12 +190,12 @@ def backward(
     N: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """All gradients: those of A `(row, state, channel)` and D `(row, channel)` still to be added over rows,
-    those of B and C `(block of channels, row, time, state)` over blocks.
+    """Compute all gradients.
 
-    A chunk's states are computed again from the saved one into `scratch`, `(row, block, frame of the chunk,
-    N, CHANNELS)`, and read back in reverse. The barriers order these stores and loads; Triton puts none
-    between accesses of global memory.
+    The caller sums those of A `(row, state, channel)` and D `(row, channel)` over rows, and those of B and C
+    `(block of channels, row, time, state)` over blocks. A chunk's states are recomputed from the saved one
+    into `scratch`, `(row, block, frame of the chunk, N, CHANNELS)`, and read back in reverse. The barriers
+    order these stores and loads, since Triton inserts none between accesses of global memory.
     """
     row = tl.program_id(0).to(tl.int64)
     block = tl.program_id(1)
