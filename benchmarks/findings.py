@@ -11,10 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import findings_command
 import pandas as pd
 import pyarrow.parquet as pq
-from findings_command import NAME as COMMAND
-from findings_command import page
 from findings_fresh import FRESH, Fresh, parts
 from findings_store import FOLDER, STUDIES, facts_of, recipe_of, request, stored, take
 from findings_summary import Studies, summary
@@ -70,7 +69,7 @@ def pages(folder: Path) -> dict[str, str]:
         for figure in FIGURES:
             _draw(result, figure, folder / "figures" / f"{name}-{figure}.svg")
     texts = {"index.md": "".join(_words(found, folder / "figures")), "tables.md": "".join(_tables(found))}
-    return texts | ({"command.md": page()} if stored(COMMAND).exists() else {})
+    return texts | ({"command.md": findings_command.page()} if stored(findings_command.NAME).exists() else {})
 
 
 def _draw(result: AnalysisReport, figure: str, path: Path) -> None:
@@ -388,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--take", type=Path, metavar="ROOT", help="store what the studies have under a root")
     options = parser.parse_args(arguments)
     if options.take is not None:
-        for name in (*STUDIES, COMMAND):
+        for name in (*STUDIES, findings_command.NAME):
             try:
                 take(options.take, name)
             except InputError as error:

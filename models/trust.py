@@ -15,7 +15,7 @@ from .errors import InputError
 
 
 def folder() -> Path:
-    """`$XDG_CONFIG_HOME/ablate/trusted`, by default `~/.config/ablate/trusted`, with a file for each digest."""
+    """`$XDG_CONFIG_HOME/ablate/trusted`, by default `~/.config/ablate/trusted`: a file for each digest."""
     configured = Path(os.environ.get("XDG_CONFIG_HOME", ""))
     return (configured if configured.is_absolute() else Path.home() / ".config") / "ablate" / "trusted"
 
