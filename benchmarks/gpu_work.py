@@ -86,7 +86,7 @@ def trainer(
     """A network of the published size, or a tiny one; `judged`: with a discriminator that lags."""
     small = {"channels": 16, "layers": 1, "crossband_layers": 1, "decoder_expansion": 1.0}
     config = resolve_model(preset).model_copy(update=small if tiny else {})
-    fields = {"adversarial_weight": 1.0, "adversarial_start": 0.3, "judge_lag": 1} if judged else {}
+    fields = {"adversarial_weight": 1.0, "adversarial_start": 0.3, "discriminator_lag": 1} if judged else {}
     return training(config, recipe_of(precision, steps, tiny=tiny, cuda_graph=graph, **fields), device)
 
 
