@@ -15,7 +15,7 @@ import findings_command
 import pandas as pd
 import pyarrow.parquet as pq
 from findings_fresh import FRESH, Fresh, parts
-from findings_store import FOLDER, STUDIES, facts_of, recipe_of, request, stored, take
+from findings_store import FOLDER, STUDIES, audit_line, facts_of, recipe_of, request, stored, take
 from findings_summary import Studies, summary
 
 from ablate.ablations.diff import differences
@@ -312,7 +312,7 @@ def _measured(name: str, result: AnalysisReport) -> str:
             f"width and {recipe.depth:g} of their depth),",
             f"{facts['corpus']['train']} files to train, {facts['corpus']['validation']} to validate and",
             f"{facts['corpus']['test']} to test ({plural(result.scores['speaker'].nunique(), 'speaker')}).",
-            _audit(facts),
+            audit_line(facts),
         )
     )
 
@@ -322,14 +322,6 @@ def _seeds(result: AnalysisReport) -> str:
     return " to ".join(dict.fromkeys((str(runs[0]), str(runs[-1])))) + (
         " seed each" if runs[-1] == 1 else " seeds each"
     )
-
-
-def _audit(facts: dict[str, Any]) -> str:
-    if facts["skipped_audit"]:
-        return "The audit was skipped."
-    if facts["waived"]:
-        return f"The audit's findings {', '.join(facts['waived'])} were waived, as they are what is studied."
-    return f"The audit found {plural(len(facts['errors']), 'error')}."
 
 
 def untoggled(name: str) -> list[str]:

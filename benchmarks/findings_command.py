@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-import pandas as pd
-from findings_store import FOLDER, facts_of, request, stored
+from findings_store import FOLDER, audit_line, facts_of, request, stored
 
 from ablate.ablations.inference.analysis import records
 from ablate.ablations.inference.units import carried_lines
@@ -119,10 +118,9 @@ def _page() -> Iterator[str]:
 def _measured(result: AnalysisReport, facts: dict[str, Any]) -> str:
     cells, seeds = (result.scores[column].nunique() for column in ("cell", "seed"))
     test = result.scores["utterance"].nunique()
-    codes = pd.Series(facts["errors"], dtype=object)
     return (
         f"{facts['scored']} of {facts['planned']} planned runs are scored: {plural(cells, 'cell')}, "
         f"{plural(seeds, 'seed')} each, {plural(test, 'test file')} of "
-        f"{plural(result.scores['speaker'].nunique(), 'speaker')}. The audit found "
-        f"{listed(codes) if len(codes) else 'no error'}; it does not see the network, which is denoiser's."
+        f"{plural(result.scores['speaker'].nunique(), 'speaker')}. {audit_line(facts)} It does not see the "
+        "network, which is denoiser's."
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import optuna
 
+from ablate.models.errors import plural
 from ablate.studies import plan as plans
 from ablate.studies.scores import scores_of_runs
 from ablate.studies.study import Study
@@ -99,3 +100,12 @@ def stored(name: str, length: float = 1.0) -> Path:
 def facts_of(name: str) -> dict[str, Any]:
     """What is stored of a study beside its scores."""
     return json.loads(stored(name).with_suffix(".json").read_text())
+
+
+def audit_line(facts: dict[str, Any]) -> str:
+    """What the audit of a study came to."""
+    if facts["skipped_audit"]:
+        return "The audit was skipped."
+    if facts["waived"]:
+        return f"The audit's findings {', '.join(facts['waived'])} were waived, as they are what is studied."
+    return f"The audit found {plural(len(facts['errors']), 'error')}."

@@ -201,7 +201,7 @@ def plan(
     """
     made = make_plan(
         factors,
-        variances or (Variances.of(pilot) if pilot is not None else Variances()),
+        _variances(variances, pilot),
         design=design,
         baseline=baseline,
         evaluation_only=evaluation_only,
@@ -262,7 +262,7 @@ def compare_designs(
     """
     if effect <= 0:
         raise InputError(f"the effect size {effect} is not above zero")
-    variances = variances or (Variances.of(pilot) if pilot is not None else Variances())
+    variances = _variances(variances, pilot)
     rows = []
     for design in KINDS:
         try:
@@ -298,3 +298,8 @@ def compare_designs(
     table = pd.DataFrame(rows).sort_values("runs", kind="stable", ignore_index=True)
     table.insert(6, "cheapest", table["runs"] == table["runs"].min())
     return table
+
+
+def _variances(given: Variances | None, pilot: Analysis | None) -> Variances:
+    """Those given, else those of the pilot, else the defaults."""
+    return given or (Variances.of(pilot) if pilot is not None else Variances())

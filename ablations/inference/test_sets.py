@@ -17,8 +17,18 @@ from .engine import Array, Estimates, estimate, satterthwaite
 from .scores import Scores
 
 COLUMNS = (
-    *("name", "kind", "estimate", "se", "df", "low", "high", "p"),
-    *("difference", "difference_low", "difference_high", "words"),
+    "name",
+    "kind",
+    "estimate",
+    "se",
+    "df",
+    "low",
+    "high",
+    "p",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "words",
 )
 
 
